@@ -1,0 +1,1 @@
+"""Atelier's library: options, data, models, generation and training, used by the scripts at the top."""

@@ -1,0 +1,78 @@
+"""Options in a TOML file. Tables only group: their names mean nothing, as in sd-scripts."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Any
+
+from library.files import whole_file
+from library.problems import UserError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+def read_config_file(path: Path) -> tuple[Path, dict[str, Any]]:
+    """The file's path (`.toml` is added where it is missing) and its options with tables flattened.
+
+    Raises UserError when there is no such file, it is not TOML, or an option stands in two tables with two
+    values.
+    """
+    path = path.expanduser()
+    if path.suffix != ".toml" and not path.is_file():
+        path = path.with_name(path.name + ".toml")
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise UserError.of(path, "there is no such config file") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UserError.of(path, f"cannot be read as TOML: {error}") from None
+    flat: dict[str, Any] = {}
+    for key, value in document.items():
+        entries = value if isinstance(value, dict) else {key: value}
+        for name, entry in entries.items():
+            if name in flat and flat[name] != entry:
+                raise UserError.of(
+                    path.name, f"{name} is set twice, to {flat[name]!r} and {entry!r}", "keep one"
+                )
+            flat[name] = entry
+    return path, flat
+
+
+def write_config_file(target: str | None, sections: dict[str, Any]) -> Path:
+    """Write all options that differ from their defaults, one table a section, and return the file's path.
+
+    Raises UserError when no --config_file was given or the file exists.
+    """
+    import toml
+
+    if not target:
+        raise UserError.of("--output_config", "needs --config_file, the file to write")
+    path = Path(target).expanduser()
+    path = path if path.suffix == ".toml" else path.with_name(path.name + ".toml")
+    if path.exists():
+        raise UserError.of(path, "exists already", "choose another name or delete it")
+    tables = {name: _changed_options(section) for name, section in sections.items()}
+    with whole_file(path) as temporary:
+        temporary.write_text(
+            toml.dumps({name: table for name, table in tables.items() if table}), encoding="utf-8"
+        )
+    return path
+
+
+def _changed_options(section: Any) -> dict[str, Any]:
+    return {
+        field.name: _as_toml(getattr(section, field.name))
+        for field in dataclasses.fields(section)
+        if getattr(section, field.name) != field.default
+    }
+
+
+def _as_toml(value: Any) -> Any:
+    if isinstance(value, Path):
+        return value.as_posix()
+    return list(map(_as_toml, value)) if isinstance(value, tuple) else value

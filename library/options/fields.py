@@ -1,0 +1,187 @@
+"""How an option is declared: a field of a frozen dataclass section. Its name, type, default, help and check
+are written once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Union
+
+from library.problems import Problem, UserError
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    convert: Callable[[Any], Any] | None = None,
+    metavar: str | None = None,
+    aliases: tuple[str, ...] = (),
+    positional: bool = False,
+) -> Any:
+    """Declare an option as a dataclass field; the annotation gives its type and, as a Literal, its choices.
+
+    convert: turns the command line's text or a TOML value into the field's value; raises ValueError saying
+    what it expects.
+    aliases: further flags with the same meaning.
+    """
+    metadata = {
+        "help": help,
+        "convert": convert,
+        "metavar": metavar,
+        "aliases": aliases,
+        "positional": positional,
+    }
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class OptionSpec:
+    """One option as the parser sees it."""
+
+    name: str
+    annotation: Any
+    default: Any
+    help: str
+    convert: Callable[[Any], Any] | None
+    metavar: str | None
+    aliases: tuple[str, ...]
+    positional: bool
+
+    @property
+    def flag(self) -> str:
+        return self.name if self.positional else f"--{self.name}"
+
+    @property
+    def plain_type(self) -> Any:
+        """The annotation without `| None`."""
+        if typing.get_origin(self.annotation) in (Union, types.UnionType):
+            kinds = [kind for kind in typing.get_args(self.annotation) if kind is not type(None)]
+            return kinds[0]
+        return self.annotation
+
+    @property
+    def is_switch(self) -> bool:
+        return self.plain_type is bool
+
+    @property
+    def is_list(self) -> bool:
+        """A tuple of any length, given as several words on the command line."""
+        return typing.get_origin(self.plain_type) is tuple and self.convert is None
+
+    @property
+    def item_type(self) -> Any:
+        return typing.get_args(self.plain_type)[0] if self.is_list else self.plain_type
+
+    @property
+    def choices(self) -> tuple[Any, ...]:
+        return typing.get_args(self.item_type) if typing.get_origin(self.item_type) is Literal else ()
+
+    def read(self, value: Any) -> Any:
+        """The field's value from command-line text (a list of words for a list) or a TOML value.
+
+        Raises ValueError with what the option expects.
+        """
+        if self.convert is not None:
+            return self.convert(value)
+        if self.is_list:
+            words = value if isinstance(value, (list, tuple)) else [value]
+            return tuple(self._read_one(word) for word in words)
+        if isinstance(value, (list, tuple)):
+            raise ValueError(f"expects one value, got {len(value)}")
+        return self._read_one(value)
+
+    def _read_one(self, value: Any) -> Any:
+        if self.choices:
+            for choice in self.choices:
+                if str(choice) == str(value):
+                    return choice
+            raise ValueError(f"expects one of {', '.join(map(str, self.choices))}, got {value!r}")
+        return _READERS[self.item_type](value)
+
+
+def specs_of(section: type) -> list[OptionSpec]:
+    """The options of a section class, in the order they are written."""
+    hints = typing.get_type_hints(section)
+    return [
+        OptionSpec(name=field.name, annotation=hints[field.name], default=field.default, **field.metadata)
+        for field in dataclasses.fields(section)
+        if "help" in field.metadata
+    ]
+
+
+def title_of(section: type) -> str:
+    """The first line of the section's docstring: its heading in --help."""
+    return (section.__doc__ or section.__name__).strip().splitlines()[0].rstrip(".")
+
+
+def sections_of(run_type: type) -> dict[str, type]:
+    """The sections of a Run, by field name."""
+    hints = typing.get_type_hints(run_type)
+    return {field.name: hints[field.name] for field in dataclasses.fields(run_type)}
+
+
+def require(*checks: tuple[bool, str, str]) -> None:
+    """For `__post_init__`: raises one UserError for all checks that do not hold.
+
+    Each check is (holds, option name, what is wrong).
+    """
+    problems = [Problem(f"--{name}", cause) for holds, name, cause in checks if not holds]
+    if problems:
+        raise UserError(problems)
+
+
+def _read_bool(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    raise ValueError(f"expects true or false, got {value!r}")
+
+
+def _read_int(value: Any) -> int:
+    try:
+        if isinstance(value, str):
+            return int(value)
+        if not isinstance(value, bool) and value == int(value):
+            return int(value)
+    except (ValueError, TypeError, OverflowError):
+        pass
+    raise ValueError(f"expects a whole number, got {value!r}")
+
+
+def _read_float(value: Any) -> float:
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (ValueError, TypeError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"expects a number, got {value!r}")
+    return number
+
+
+def _read_str(value: Any) -> str:
+    if isinstance(value, (bool, dict)):
+        raise ValueError(f"expects text, got {value!r}")
+    return str(value)
+
+
+def _read_path(value: Any) -> Path:
+    if isinstance(value, Path):
+        return value
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"expects a path, got {value!r}")
+    return Path(value).expanduser()
+
+
+_READERS: dict[Any, Callable[[Any], Any]] = {
+    bool: _read_bool,
+    int: _read_int,
+    float: _read_float,
+    str: _read_str,
+    Path: _read_path,
+}

@@ -1,0 +1,122 @@
+"""Making pictures: previews while training, and the generator."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from library.options.fields import option, require
+
+SamplerName = Literal["ddim", "euler", "k_euler", "euler_a", "k_euler_a", "dpmsolver++"]
+
+
+@dataclass(frozen=True)
+class PreviewOptions:
+    """Previews while training."""
+
+    sample_prompts: Path | None = option(
+        None,
+        "text file with a prompt a line: text --n negative --w 512 --h 512 --d seed --l scale --s steps",
+        metavar="FILE",
+    )
+    sample_every_n_steps: int | None = option(None, "draw the prompts after every n-th step", metavar="N")
+    sample_every_n_epochs: int | None = option(
+        None, "draw the prompts after every n-th epoch; wins over steps", metavar="N"
+    )
+    sample_at_first: bool = option(False, "draw the prompts before training too")
+    sample_sampler: SamplerName = option("ddim", "sampler of the previews")
+
+    def __post_init__(self) -> None:
+        wanted = self.sample_at_first or self.sample_every_n_steps or self.sample_every_n_epochs
+        require(
+            (
+                not wanted or self.sample_prompts is not None,
+                "sample_prompts",
+                "is needed to draw previews: a text file with a prompt a line",
+            ),
+            (
+                self.sample_prompts is None or bool(wanted),
+                "sample_prompts",
+                "has no effect without --sample_every_n_steps, --sample_every_n_epochs or --sample_at_first",
+            ),
+            (
+                self.sample_every_n_steps is None or self.sample_every_n_steps >= 1,
+                "sample_every_n_steps",
+                "must be 1 or more",
+            ),
+            (
+                self.sample_every_n_epochs is None or self.sample_every_n_epochs >= 1,
+                "sample_every_n_epochs",
+                "must be 1 or more",
+            ),
+        )
+
+
+@dataclass(frozen=True)
+class GenerationOptions:
+    """Generation."""
+
+    ckpt: str | None = option(
+        None, "checkpoint: a .safetensors or .ckpt file, a Diffusers folder, or a hub id", metavar="MODEL"
+    )
+    vae: str | None = option(None, "take the VAE from here instead", metavar="MODEL")
+    v2: bool = option(False, "the checkpoint is SD 2.x; checked against the file, which decides")
+    v_parameterization: bool = option(False, "the checkpoint predicts v")
+    outdir: Path = option(Path("outputs"), "folder for the pictures", metavar="DIR")
+    prompt: str | None = option(None, "the prompt; may end in options such as --n negative --s 20")
+    from_file: Path | None = option(None, "text file with a prompt a line", metavar="FILE")
+    n_iter: int = option(1, "go through all prompts this often", metavar="N")
+    images_per_prompt: int = option(1, "pictures of each prompt", metavar="N")
+    batch_size: int = option(1, "pictures drawn together", metavar="N")
+    W: int | None = option(None, "width in pixels, a multiple of 8 (default 512)")
+    H: int | None = option(None, "height in pixels, a multiple of 8 (default 512)")
+    steps: int = option(50, "sampling steps", metavar="N")
+    scale: float = option(7.5, "classifier-free guidance scale; 1 is none", metavar="X")
+    sampler: SamplerName = option("ddim", "sampler")
+    seed: int | None = option(
+        None, "seed of the first picture (default: random); further pictures have their own", metavar="N"
+    )
+    clip_skip: int | None = option(
+        None, "use the text encoder's output of the n-th layer from the end", metavar="N"
+    )
+    network_module: tuple[str, ...] = option(
+        (), "network to apply, e.g. networks.lora; several may be given", metavar="MODULE"
+    )
+    network_weights: tuple[Path, ...] = option((), "weights of each network", metavar="FILE")
+    network_mul: tuple[float, ...] = option((), "strength of each network (default 1)", metavar="X")
+    network_merge: bool = option(False, "merge the networks into the weights before drawing")
+    fp16: bool = option(False, "compute in float16")
+    bf16: bool = option(False, "compute in bfloat16")
+    sdpa: bool = option(False, "attention by torch's scaled_dot_product_attention; this is the default")
+    xformers: bool = option(False, "attention by xformers", aliases=("--diffusers_xformers",))
+
+    def __post_init__(self) -> None:
+        networks = len(self.network_weights)
+        require(
+            (bool(self.ckpt), "ckpt", "is needed: the model to draw with"),
+            (
+                (self.prompt is None) != (self.from_file is None),
+                "prompt",
+                "give either --prompt or --from_file",
+            ),
+            (self.steps >= 1, "steps", "must be 1 or more"),
+            (self.batch_size >= 1, "batch_size", "must be 1 or more"),
+            (self.n_iter >= 1, "n_iter", "must be 1 or more"),
+            (self.images_per_prompt >= 1, "images_per_prompt", "must be 1 or more"),
+            (self.W is None or self.W >= 8, "W", "must be 8 or more"),
+            (self.H is None or self.H >= 8, "H", "must be 8 or more"),
+            (self.clip_skip is None or self.clip_skip >= 1, "clip_skip", "must be 1 or more"),
+            (not (self.fp16 and self.bf16), "fp16", "choose --fp16 or --bf16"),
+            (
+                len(self.network_module) == networks,
+                "network_module",
+                "needs as many --network_weights, one for each",
+            ),
+            (len(self.network_mul) <= networks, "network_mul", "has more values than there are networks"),
+            (
+                networks > 0 or not self.network_merge,
+                "network_merge",
+                "has no effect without --network_weights",
+            ),
+        )

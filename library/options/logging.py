@@ -1,0 +1,36 @@
+"""What a run writes down while it goes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from library.options.fields import option, require
+
+
+@dataclass(frozen=True)
+class LoggingOptions:
+    """Logs."""
+
+    logging_dir: Path | None = option(None, "write TensorBoard logs below this folder", metavar="DIR")
+    log_with: Literal["tensorboard"] | None = option(
+        None, "which tracker (default: tensorboard when --logging_dir is given)"
+    )
+    log_prefix: str | None = option(None, "put before the date in the log folder's name")
+    log_tracker_name: str | None = option(None, "name of the run inside the log folder")
+
+    def __post_init__(self) -> None:
+        require(
+            (self.logging_dir is not None or self.log_with is None, "log_with", "needs --logging_dir"),
+            (
+                self.logging_dir is not None or self.log_prefix is None,
+                "log_prefix",
+                "has no effect without --logging_dir",
+            ),
+            (
+                self.logging_dir is not None or self.log_tracker_name is None,
+                "log_tracker_name",
+                "has no effect without --logging_dir",
+            ),
+        )

@@ -1,0 +1,59 @@
+"""Which model, and how its parts are run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from library.options.fields import option, require
+
+Attention = Literal["sdpa", "xformers", "sliced"]
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """Model."""
+
+    pretrained_model_name_or_path: str | None = option(
+        None,
+        "checkpoint to train: a .safetensors or .ckpt file, a Diffusers folder, or a hub id (owner/name)",
+        metavar="MODEL",
+    )
+    vae: str | None = option(
+        None, "take the VAE from this checkpoint, VAE file or Diffusers folder instead", metavar="MODEL"
+    )
+    v2: bool = option(False, "the checkpoint is SD 2.x; checked against the file, which decides")
+    v_parameterization: bool = option(False, "train with v-prediction instead of what the checkpoint says")
+    clip_skip: int | None = option(
+        None, "use the text encoder's output of the n-th layer from the end (1 is the last)", metavar="N"
+    )
+    max_token_length: Literal[75, 150, 225] | None = option(
+        None, "longest caption in tokens; longer ones are cut (default 75)"
+    )
+    no_half_vae: bool = option(False, "keep the VAE in float32 whatever the mixed precision")
+    sdpa: bool = option(False, "attention by torch's scaled_dot_product_attention; this is the default")
+    xformers: bool = option(
+        False, "attention by xformers (pip install xformers)", aliases=("--diffusers_xformers",)
+    )
+    mem_eff_attn: bool = option(False, "attention in slices: slower, needs the least memory")
+
+    def __post_init__(self) -> None:
+        require(
+            (
+                bool(self.pretrained_model_name_or_path),
+                "pretrained_model_name_or_path",
+                "is needed: the model to train",
+            ),
+            (self.clip_skip is None or self.clip_skip >= 1, "clip_skip", "must be 1 or more"),
+            (
+                self.sdpa + self.xformers + self.mem_eff_attn <= 1,
+                "xformers",
+                "choose one of --sdpa, --xformers, --mem_eff_attn",
+            ),
+        )
+
+    @property
+    def attention(self) -> Attention:
+        if self.xformers:
+            return "xformers"
+        return "sliced" if self.mem_eff_attn else "sdpa"

@@ -1,0 +1,102 @@
+"""What is trained: an added network, or which parts of the model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from library.options.fields import option, require
+
+
+@dataclass(frozen=True)
+class NetworkOptions:
+    """Network."""
+
+    network_module: str | None = option(None, "kind of network as a module: networks.lora", metavar="MODULE")
+    network_weights: Path | None = option(None, "start from these weights", metavar="FILE")
+    network_dim: int | None = option(None, "rank of the network (default 4)", metavar="N")
+    network_alpha: float = option(1.0, "scale: the network counts alpha / dim; 0 means as dim", metavar="X")
+    network_dropout: float | None = option(
+        None, "probability of dropping a value inside the network", metavar="P"
+    )
+    network_args: tuple[str, ...] = option(
+        (),
+        "further arguments of the network: conv_dim=4 conv_alpha=1 rank_dropout=0.1 module_dropout=0.1",
+        metavar="K=V",
+    )
+    network_train_unet_only: bool = option(False, "train the U-Net's network only")
+    network_train_text_encoder_only: bool = option(False, "train the text encoder's network only")
+    unet_lr: float | None = option(
+        None, "learning rate of the U-Net's network (default: --learning_rate)", metavar="X"
+    )
+    text_encoder_lr: tuple[float, ...] = option(
+        (), "learning rate of the text encoder's network (default: --learning_rate)", metavar="X"
+    )
+    save_model_as: Literal["safetensors", "ckpt", "pt"] = option("safetensors", "format of the saved network")
+
+    def __post_init__(self) -> None:
+        require(
+            (
+                bool(self.network_module),
+                "network_module",
+                "is needed: the kind of network to train, e.g. networks.lora",
+            ),
+            (self.network_dim is None or self.network_dim >= 1, "network_dim", "must be 1 or more"),
+            (self.network_alpha >= 0, "network_alpha", "must be 0 or more"),
+            (
+                self.network_dropout is None or 0 <= self.network_dropout < 1,
+                "network_dropout",
+                "is a probability below 1",
+            ),
+            (
+                not (self.network_train_unet_only and self.network_train_text_encoder_only),
+                "network_train_unet_only",
+                "contradicts --network_train_text_encoder_only",
+            ),
+            (
+                len(self.text_encoder_lr) <= 1,
+                "text_encoder_lr",
+                "takes one value: this model has one text encoder",
+            ),
+            *(
+                (("=" in arg), "network_args", f"expects name=value, got {arg!r}")
+                for arg in self.network_args
+            ),
+        )
+
+    @property
+    def arguments(self) -> dict[str, str]:
+        """--network_args as a dict."""
+        return dict(arg.split("=", 1) for arg in self.network_args)
+
+
+@dataclass(frozen=True)
+class DreamBoothOptions:
+    """DreamBooth."""
+
+    learning_rate_te: float | None = option(
+        None, "learning rate of the text encoder (default: --learning_rate)", metavar="X"
+    )
+    stop_text_encoder_training: int | None = option(
+        None, "train the text encoder for this many steps only; below 0 never", metavar="N"
+    )
+
+
+@dataclass(frozen=True)
+class FineTuneOptions:
+    """Fine-tuning."""
+
+    train_text_encoder: bool = option(False, "train the text encoder too")
+    learning_rate_te: float | None = option(
+        None, "learning rate of the text encoder (default: --learning_rate)", metavar="X"
+    )
+
+    def __post_init__(self) -> None:
+        require(
+            (
+                self.learning_rate_te is None or self.train_text_encoder,
+                "learning_rate_te",
+                "has no effect without --train_text_encoder",
+            ),
+        )

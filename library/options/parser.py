@@ -1,0 +1,230 @@
+"""Command line and config file -> a Run: a frozen dataclass of frozen option sections. argparse lives here
+and nowhere else.
+
+    @dataclass(frozen=True)
+    class Run:
+        model: ModelOptions
+        data: DataOptions
+
+    run = parse(Run, __doc__)
+
+A script's Run names the sections it has. `--config_file x.toml` gives values, the command line wins, and
+everything
+that is wrong is found in one go.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import difflib
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from library.options.config_file import read_config_file, write_config_file
+from library.options.fields import OptionSpec, option, sections_of, specs_of, title_of
+from library.options.unavailable import asks_for_unavailable
+from library.problems import Problem, UserError
+
+R = TypeVar("R")
+
+Given = dict[str, tuple[str, Any]]  # option name -> (where the user said it, the raw value)
+
+
+@dataclass(frozen=True)
+class ConfigFileOptions:
+    """Options from a file."""
+
+    config_file: str | None = option(None, "TOML file with options; the command line wins", metavar="FILE")
+    output_config: bool = option(False, "write the options to --config_file and stop")
+
+
+def parse(run_type: type[R], doc: str | None = None, argv: Sequence[str] | None = None) -> R:
+    """The Run that the command line asks for.
+
+    doc: the script's docstring, shown by --help. argv: words after the program's name, default sys.argv's.
+    Raises UserError with every problem of the command line and the config file. --help and --output_config
+    end the program.
+    """
+    reading = read_command_line(run_type, doc, argv)
+    if reading.problems:
+        raise UserError(reading.problems)
+    return reading.run
+
+
+@dataclass
+class Reading(Generic[R]):
+    """What a command line gave: the sections that are whole, and what is wrong with the others."""
+
+    run_type: type[R]
+    sections: dict[str, Any] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
+    @property
+    def run(self) -> R:
+        """The Run. Only when there are no problems."""
+        assert not self.problems
+        return self.run_type(**self.sections)
+
+
+def read_command_line(
+    run_type: type[R], doc: str | None = None, argv: Sequence[str] | None = None
+) -> Reading[R]:
+    """Like `parse`, but gives problems back instead of raising them, so that a caller can look for further
+    ones.
+    """
+    by_name = {spec.name: spec for section in sections_of(run_type).values() for spec in specs_of(section)}
+    commands = [] if any(spec.positional for spec in by_name.values()) else specs_of(ConfigFileOptions)
+    reading: Reading[R] = Reading(run_type)
+    words = list(sys.argv[1:] if argv is None else argv)
+    given = _split_words(words, [*by_name.values(), *commands], run_type, doc, reading.problems)
+
+    config_file = given.pop("config_file", ("", None))[1]
+    output_config = given.pop("output_config", None)
+    if config_file and not output_config:
+        given = _from_config_file(config_file, by_name, reading.problems) | given
+    _build_sections(reading, given)
+    if output_config and not reading.problems:
+        target = write_config_file(config_file, reading.sections)
+        print(f"wrote {target}; run it with --config_file {target}")
+        sys.exit(0)
+    return reading
+
+
+def _split_words(
+    words: list[str], specs: list[OptionSpec], run_type: type, doc: str | None, problems: list[Problem]
+) -> Given:
+    """Sort the words of a command line by option. All stays text; `OptionSpec.read` converts it later."""
+    by_flag = {flag: spec for spec in specs for flag in (spec.flag, *spec.aliases) if not spec.positional}
+    positionals = [spec for spec in specs if spec.positional]
+    given: Given = {}
+    index = 0
+    while index < len(words):
+        word, index = words[index], index + 1
+        if word in ("-h", "--help"):
+            _help_parser(run_type, doc).print_help()
+            sys.exit(0)
+        flag, equals, value = word.partition("=")
+        spec = by_flag.get(flag)
+        end = next((i for i in range(index, len(words)) if words[i].startswith("--")), len(words))
+        if not word.startswith("--"):
+            if positionals:
+                spec = positionals.pop(0)
+                given[spec.name] = (spec.flag, word)
+            else:
+                problems.append(Problem(word, "is a value without an option"))
+        elif spec is None:
+            _explain_unknown(flag, flag[2:], value if equals else words[index:end] or True, by_flag, problems)
+            index = end
+        elif spec.is_switch:
+            given[spec.name] = (flag, True)
+            if equals:
+                problems.append(Problem(flag, "takes no value"))
+        elif spec.is_list:
+            given[spec.name] = (flag, [value] if equals else words[index:end])
+            index = index if equals else end
+        elif equals or index < end:
+            given[spec.name] = (flag, value if equals else words[index])
+            index = index if equals else index + 1
+        else:
+            problems.append(Problem(flag, "needs a value"))
+    return given
+
+
+def _from_config_file(config_file: str, by_name: dict[str, OptionSpec], problems: list[Problem]) -> Given:
+    try:
+        path, values = read_config_file(Path(config_file))
+    except UserError as error:
+        problems.extend(error.problems)
+        return {}
+    by_key = {name: spec for name, spec in by_name.items() if not spec.positional}
+    by_key |= {alias.removeprefix("--"): spec for spec in by_name.values() for alias in spec.aliases}
+    given: Given = {}
+    for key, value in values.items():
+        where = f"{path.name}: {key}"
+        if key in by_key:
+            given[by_key[key].name] = (where, value)
+        else:
+            _explain_unknown(where, key, value, by_key, problems)
+    return given
+
+
+def _explain_unknown(
+    where: str, name: str, value: Any, known: Iterable[str], problems: list[Problem]
+) -> None:
+    asks = asks_for_unavailable(name, value)
+    if asks is None:
+        word = where if where.startswith("--") else name
+        close = difflib.get_close_matches(word, known, n=1, cutoff=0.7)
+        close = close or [option for option in known if option.startswith(word)]
+        hint = f"did you mean {close[0]}?" if close else "see --help"
+        problems.append(Problem(where, "there is no such option", hint))
+    elif asks:
+        problems.append(Problem(where, "is not available yet", "remove it"))
+
+
+def _build_sections(reading: Reading, given: Given) -> None:
+    """Convert the raw values and construct each section, whose own checks add their problems.
+
+    A section with a value that could not be read is left out.
+    """
+    for name, section in sections_of(reading.run_type).items():
+        values, unread = {}, set()
+        for spec in specs_of(section):
+            if spec.name not in given:
+                continue
+            where, raw = given[spec.name]
+            try:
+                values[spec.name] = spec.read(raw)
+            except ValueError as error:
+                reading.problems.append(Problem(where, str(error)))
+                unread.add(spec.flag)
+        try:
+            reading.sections[name] = section(**values)
+        except UserError as error:
+            reading.problems.extend(problem for problem in error.problems if problem.where not in unread)
+        if unread:
+            reading.sections.pop(name, None)
+
+
+def _help_parser(run_type: type, doc: str | None) -> argparse.ArgumentParser:
+    """argparse lays out --help; the words themselves are read above, so that every mistake is found, not the
+    first.
+    """
+    parser = argparse.ArgumentParser(description=doc, formatter_class=_HelpFormatter, add_help=False)
+    sections = list(sections_of(run_type).values())
+    if not any(spec.positional for section in sections for spec in specs_of(section)):
+        sections.append(ConfigFileOptions)
+    for section in sections:
+        group = parser.add_argument_group(title_of(section))
+        for spec in specs_of(section):
+            _describe(group, spec)
+    return parser
+
+
+def _describe(group: argparse._ArgumentGroup, spec: OptionSpec) -> None:
+    text = spec.help
+    if spec.default not in (None, "", (), False, dataclasses.MISSING):
+        text += f" (default {spec.default})"
+    text = text.replace("%", "%%")
+    metavar = "{" + ",".join(map(str, spec.choices)) + "}" if spec.choices else spec.metavar or "TEXT"
+    if spec.positional:
+        group.add_argument(spec.name, metavar=spec.metavar or spec.name, help=text)
+    elif spec.is_switch:
+        group.add_argument(spec.flag, *spec.aliases, action="store_true", help=text)
+    else:
+        group.add_argument(spec.flag, *spec.aliases, metavar=metavar, help=text)
+
+
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Keeps the script's docstring as written and gives option names room."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=36, width=110)
+
+    def _format_usage(self, usage, actions, groups, prefix) -> str:
+        positionals = " ".join(str(action.metavar) for action in actions if not action.option_strings)
+        return f"usage: python {self._prog} [options] {positionals}".rstrip() + "\n\n"

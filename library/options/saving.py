@@ -1,0 +1,128 @@
+"""Where, when and how results are saved, and what is said about them in the file."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from library.options.fields import option, require
+
+CheckpointFormat = Literal["ckpt", "safetensors", "diffusers", "diffusers_safetensors"]
+Precision = Literal["float", "fp16", "bf16"]
+
+# Names Windows keeps for devices, with or without a suffix.
+_RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
+_FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f]')
+
+
+def name_fault(name: str) -> str | None:
+    """Why a name cannot be a file name on every system, or None."""
+    if _FORBIDDEN.search(name) or name in ("", ".", ".."):
+        return 'must be a plain file name: no folders, line breaks or any of <>:"/\\|?*'
+    if _RESERVED.fullmatch(name):
+        return "is a name Windows keeps for a device; choose another"
+    if name != name.strip() or name.endswith("."):
+        return "must not begin or end with a space or end with a dot"
+    if len(name.encode()) > 180:
+        return "is too long: at most 180 bytes, so that step numbers and suffixes still fit"
+    return None
+
+
+@dataclass(frozen=True)
+class SavingOptions:
+    """Saving and resuming."""
+
+    output_dir: Path | None = option(None, "folder for everything the run writes", metavar="DIR")
+    output_name: str | None = option(
+        None, "name of the files, without suffix (default: last, epoch-..., at-step...)", metavar="NAME"
+    )
+    save_precision: Precision | None = option(None, "precision of the saved weights (default: as trained)")
+    save_every_n_epochs: int | None = option(None, "save after every n-th epoch", metavar="N")
+    save_n_epoch_ratio: int | None = option(None, "save about n times over the run's epochs", metavar="N")
+    save_every_n_steps: int | None = option(None, "save after every n-th step", metavar="N")
+    save_last_n_epochs: int | None = option(None, "keep the last n epoch saves only", metavar="N")
+    save_last_n_steps: int | None = option(None, "keep the step saves of the last n steps only", metavar="N")
+    save_last_n_epochs_state: int | None = option(
+        None, "the same for states (default: as --save_last_n_epochs)", metavar="N"
+    )
+    save_last_n_steps_state: int | None = option(
+        None, "the same for states (default: as --save_last_n_steps)", metavar="N"
+    )
+    save_state: bool = option(
+        False, "save the training state with each save, and at the end, to go on from with --resume"
+    )
+    save_state_on_train_end: bool = option(False, "save the training state at the end only")
+    resume: Path | None = option(
+        None, "go on from this state folder exactly where it was saved", metavar="DIR"
+    )
+
+    def __post_init__(self) -> None:
+        counts = (
+            "save_every_n_epochs",
+            "save_n_epoch_ratio",
+            "save_every_n_steps",
+            "save_last_n_epochs",
+            "save_last_n_steps",
+            "save_last_n_epochs_state",
+            "save_last_n_steps_state",
+        )
+        fault = name_fault(self.output_name) if self.output_name is not None else None
+        require(
+            (self.output_dir is not None, "output_dir", "is needed: the folder for the results"),
+            (fault is None, "output_name", fault or ""),
+            *(
+                (getattr(self, name) is None or getattr(self, name) >= 1, name, "must be 1 or more")
+                for name in counts
+            ),
+            *_asked_with(self, "save_last_n_epochs", ("save_every_n_epochs", "save_n_epoch_ratio")),
+            *_asked_with(self, "save_last_n_steps", ("save_every_n_steps",)),
+            *_asked_with(self, "save_last_n_epochs_state", ("save_every_n_epochs", "save_n_epoch_ratio")),
+            *_asked_with(self, "save_last_n_steps_state", ("save_every_n_steps",)),
+        )
+
+
+def _asked_with(section: object, name: str, needed: tuple[str, ...]) -> list[tuple[bool, str, str]]:
+    """A check that `name` is not given without one of the options it works on."""
+    asked = getattr(section, name) is not None
+    present = any(getattr(section, other) is not None for other in needed)
+    return [(present or not asked, name, f"has no effect without --{' or --'.join(needed)}")]
+
+
+@dataclass(frozen=True)
+class CheckpointOptions:
+    """Saved model."""
+
+    save_model_as: CheckpointFormat | None = option(
+        None, "format of the saved model (default: as the source)"
+    )
+    use_safetensors: bool = option(False, "save .safetensors weights, whatever the source was")
+
+    def __post_init__(self) -> None:
+        require(
+            (
+                not (self.use_safetensors and self.save_model_as in ("ckpt", "diffusers")),
+                "use_safetensors",
+                f"contradicts --save_model_as {self.save_model_as}",
+            ),
+        )
+
+
+@dataclass(frozen=True)
+class MetadataOptions:
+    """What the file says about itself."""
+
+    training_comment: str | None = option(None, "free text kept in the metadata")
+    no_metadata: bool = option(False, "write only the metadata other programs need")
+    metadata_title: str | None = option(None, "title (default: the output name)")
+    metadata_author: str | None = option(None, "author")
+    metadata_description: str | None = option(None, "description")
+    metadata_license: str | None = option(None, "license")
+    metadata_tags: str | None = option(None, "tags, separated by commas")
+    metadata_usage_hint: str | None = option(None, "how to use the model")
+    metadata_thumbnail: str | None = option(None, "picture: a file, or a data: or https: URL")
+    metadata_merged_from: str | None = option(None, "models this one was merged from")
+    metadata_trigger_phrase: str | None = option(None, "words that call what was learned")
+    metadata_preprocessor: str | None = option(None, "preprocessor the model expects")
+    metadata_is_negative_embedding: str | None = option(None, "whether this is a negative embedding")

@@ -1,0 +1,83 @@
+"""How long and in what precision to train, and what is predicted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from library.options.fields import option, require
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """Training."""
+
+    max_train_steps: int = option(1600, "optimizer steps to train", metavar="N")
+    max_train_epochs: int | None = option(None, "epochs to train; wins over --max_train_steps", metavar="N")
+    seed: int | None = option(
+        None, "seed of everything random (default: a new one, printed and kept in the metadata)", metavar="N"
+    )
+    mixed_precision: Literal["no", "fp16", "bf16"] = option("no", "precision of the computation")
+    gradient_checkpointing: bool = option(
+        False, "recompute activations in the backward pass: less memory, slower"
+    )
+    gradient_accumulation_steps: int = option(1, "batches per optimizer step", metavar="N")
+    max_grad_norm: float = option(1.0, "clip the gradient's norm to this; 0 does not clip", metavar="X")
+
+    def __post_init__(self) -> None:
+        require(
+            (self.max_train_steps >= 1, "max_train_steps", "must be 1 or more"),
+            (
+                self.max_train_epochs is None or self.max_train_epochs >= 1,
+                "max_train_epochs",
+                "must be 1 or more",
+            ),
+            (self.gradient_accumulation_steps >= 1, "gradient_accumulation_steps", "must be 1 or more"),
+            (self.max_grad_norm >= 0, "max_grad_norm", "must be 0 or more"),
+            (self.seed is None or 0 <= self.seed < 2**63, "seed", "must be between 0 and 2^63 - 1"),
+        )
+
+
+@dataclass(frozen=True)
+class ObjectiveOptions:
+    """Noise and loss."""
+
+    objective: Literal["ddpm", "flow"] = option(
+        "ddpm",
+        "ddpm: the noising of Stable Diffusion; flow: rectified flow, for models sampled that way",
+    )
+    flow_shift: float = option(
+        1.0, "shift of the flow objective's times towards noise; 1 is none", metavar="X"
+    )
+    min_timestep: int | None = option(None, "lowest timestep to train, 0 to 999 (default 0)", metavar="T")
+    max_timestep: int | None = option(
+        None, "timesteps to train end before this, 1 to 1000 (default 1000)", metavar="T"
+    )
+    noise_offset: float | None = option(
+        None, "add this much noise that is constant over the picture, per channel", metavar="X"
+    )
+    min_snr_gamma: float | None = option(
+        None, "weight the loss by min(snr, gamma) / snr (Min-SNR); 5 is usual", metavar="X"
+    )
+
+    def __post_init__(self) -> None:
+        low, high = self.timestep_range
+        require(
+            (0 <= low <= 999, "min_timestep", "must be 0 to 999"),
+            (1 <= high <= 1000, "max_timestep", "must be 1 to 1000"),
+            (low < high, "min_timestep", f"must be below --max_timestep ({high})"),
+            (self.flow_shift > 0, "flow_shift", "must be above 0"),
+            (self.min_snr_gamma is None or self.min_snr_gamma > 0, "min_snr_gamma", "must be above 0"),
+            (
+                not (self.min_snr_gamma and self.objective == "flow"),
+                "min_snr_gamma",
+                "has no meaning for --objective flow",
+            ),
+        )
+
+    @property
+    def timestep_range(self) -> tuple[int, int]:
+        """(lowest, one past the highest) timestep."""
+        low = 0 if self.min_timestep is None else self.min_timestep
+        high = 1000 if self.max_timestep is None else self.max_timestep
+        return low, high

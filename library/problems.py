@@ -1,0 +1,96 @@
+"""What is wrong with a user's inputs, said in one line each: *file: cause; fix*.
+
+Checks collect `Problem`s instead of stopping at the first; a command shows them all together and exits with
+code 2.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+T = TypeVar("T")
+
+EXIT_CODE = 2
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing the user has to mend.
+
+    where: the file, folder or option it is about; cause: what is wrong with it; fix: what to do next, may be
+    empty.
+    """
+
+    where: str
+    cause: str
+    fix: str = ""
+
+    def __str__(self) -> str:
+        text = f"{self.where}: {self.cause}"
+        return f"{text}; {self.fix}" if self.fix else text
+
+
+class UserError(Exception):
+    """Inputs that cannot be used. Carries the problems to show; never shown as a traceback."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = list(problems)
+        super().__init__("\n".join(map(str, self.problems)))
+
+    @classmethod
+    def of(cls, where: object, cause: str, fix: str = "") -> UserError:
+        """A UserError with a single problem."""
+        return cls([Problem(str(where), cause, fix)])
+
+
+@dataclass
+class Problems:
+    """A collector. `attempt` runs a check and keeps what it complains about, so that the next check still
+    runs.
+    """
+
+    found: list[Problem] = field(default_factory=list)
+
+    def add(self, where: object, cause: str, fix: str = "") -> None:
+        self.found.append(Problem(str(where), cause, fix))
+
+    def attempt(self, check: Callable[..., T], *args, **kwargs) -> T | None:
+        """The check's result, or None after its problems were kept."""
+        try:
+            return check(*args, **kwargs)
+        except UserError as error:
+            self.found.extend(error.problems)
+            return None
+
+    def raise_if_any(self) -> None:
+        """Raises UserError with everything found so far, each line once."""
+        if self.found:
+            raise UserError(dict.fromkeys(self.found))
+
+
+def run_command(main: Callable[[], None]) -> None:
+    """Run a command's main() the way its user should see it: problems as lines on stderr, exit code 2, no
+    traceback.
+
+    In a run of several processes only the first on each machine prints.
+    """
+    try:
+        main()
+    except UserError as error:
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            sys.stdout.flush()
+            count = len(error.problems)
+            print(f"{count} problem{'s' if count > 1 else ''} found, nothing was done:", file=sys.stderr)
+            for problem in error.problems:
+                print(f"  {problem}", file=sys.stderr)
+        sys.exit(EXIT_CODE)
+
+
+def warn(message: str) -> None:
+    """One line on stderr about something the user may not expect, from the first process only."""
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        print(f"warning: {message}", file=sys.stderr)

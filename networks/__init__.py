@@ -1,0 +1,1 @@
+"""Networks that are trained beside a frozen model, one file a kind."""

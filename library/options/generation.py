@@ -54,8 +54,8 @@ class PreviewOptions:
 
 
 @dataclass(frozen=True)
-class GenerationOptions:
-    """Generation."""
+class GeneratorModelOptions:
+    """Model."""
 
     ckpt: str | None = option(
         None, "checkpoint: a .safetensors or .ckpt file, a Diffusers folder, or a hub id", metavar="MODEL"
@@ -63,51 +63,56 @@ class GenerationOptions:
     vae: str | None = option(None, "take the VAE from here instead", metavar="MODEL")
     v2: bool = option(False, "the checkpoint is SD 2.x; checked against the file, which decides")
     v_parameterization: bool = option(False, "the checkpoint predicts v")
-    outdir: Path = option(Path("outputs"), "folder for the pictures", metavar="DIR")
-    prompt: str | None = option(None, "the prompt; may end in options such as --n negative --s 20")
-    from_file: Path | None = option(None, "text file with a prompt a line", metavar="FILE")
-    n_iter: int = option(1, "go through all prompts this often", metavar="N")
-    images_per_prompt: int = option(1, "pictures of each prompt", metavar="N")
-    batch_size: int = option(1, "pictures drawn together", metavar="N")
-    W: int | None = option(None, "width in pixels, a multiple of 8 (default 512)")
-    H: int | None = option(None, "height in pixels, a multiple of 8 (default 512)")
-    steps: int = option(50, "sampling steps", metavar="N")
-    scale: float = option(7.5, "classifier-free guidance scale; 1 is none", metavar="X")
-    sampler: SamplerName = option("ddim", "sampler")
-    seed: int | None = option(
-        None, "seed of the first picture (default: random); further pictures have their own", metavar="N"
-    )
     clip_skip: int | None = option(
         None, "use the text encoder's output of the n-th layer from the end", metavar="N"
     )
+
+    def __post_init__(self) -> None:
+        require(
+            (bool(self.ckpt), "ckpt", "is needed: the model to draw with"),
+            (self.clip_skip is None or self.clip_skip >= 1, "clip_skip", "must be 1 or more"),
+        )
+
+
+@dataclass(frozen=True)
+class GeneratorComputeOptions:
+    """Computing."""
+
+    fp16: bool = option(False, "compute in float16")
+    bf16: bool = option(False, "compute in bfloat16")
+    sdpa: bool = option(False, "attention by torch's scaled_dot_product_attention; this is the default")
+    xformers: bool = option(
+        False, "attention by xformers (pip install xformers)", aliases=("--diffusers_xformers",)
+    )
+
+    def __post_init__(self) -> None:
+        require(
+            (not (self.fp16 and self.bf16), "fp16", "choose --fp16 or --bf16"),
+            (not (self.sdpa and self.xformers), "xformers", "choose --sdpa or --xformers"),
+        )
+
+    @property
+    def dtype_name(self) -> Literal["float32", "float16", "bfloat16"]:
+        """The torch type of the weights."""
+        if self.fp16:
+            return "float16"
+        return "bfloat16" if self.bf16 else "float32"
+
+
+@dataclass(frozen=True)
+class GeneratorNetworkOptions:
+    """Networks."""
+
     network_module: tuple[str, ...] = option(
         (), "network to apply, e.g. networks.lora; several may be given", metavar="MODULE"
     )
     network_weights: tuple[Path, ...] = option((), "weights of each network", metavar="FILE")
     network_mul: tuple[float, ...] = option((), "strength of each network (default 1)", metavar="X")
     network_merge: bool = option(False, "merge the networks into the weights before drawing")
-    fp16: bool = option(False, "compute in float16")
-    bf16: bool = option(False, "compute in bfloat16")
-    sdpa: bool = option(False, "attention by torch's scaled_dot_product_attention; this is the default")
-    xformers: bool = option(False, "attention by xformers", aliases=("--diffusers_xformers",))
 
     def __post_init__(self) -> None:
         networks = len(self.network_weights)
         require(
-            (bool(self.ckpt), "ckpt", "is needed: the model to draw with"),
-            (
-                (self.prompt is None) != (self.from_file is None),
-                "prompt",
-                "give either --prompt or --from_file",
-            ),
-            (self.steps >= 1, "steps", "must be 1 or more"),
-            (self.batch_size >= 1, "batch_size", "must be 1 or more"),
-            (self.n_iter >= 1, "n_iter", "must be 1 or more"),
-            (self.images_per_prompt >= 1, "images_per_prompt", "must be 1 or more"),
-            (self.W is None or self.W >= 8, "W", "must be 8 or more"),
-            (self.H is None or self.H >= 8, "H", "must be 8 or more"),
-            (self.clip_skip is None or self.clip_skip >= 1, "clip_skip", "must be 1 or more"),
-            (not (self.fp16 and self.bf16), "fp16", "choose --fp16 or --bf16"),
             (
                 len(self.network_module) == networks,
                 "network_module",
@@ -120,3 +125,60 @@ class GenerationOptions:
                 "has no effect without --network_weights",
             ),
         )
+
+    @property
+    def multipliers(self) -> tuple[float, ...]:
+        """The strength of each network; 1 where none was given."""
+        return self.network_mul + (1.0,) * (len(self.network_weights) - len(self.network_mul))
+
+
+@dataclass(frozen=True)
+class GeneratorPromptOptions:
+    """Prompts."""
+
+    prompt: str | None = option(None, "the prompt; may end in options such as --n negative --s 20")
+    from_file: Path | None = option(None, "text file with a prompt a line", metavar="FILE")
+
+    def __post_init__(self) -> None:
+        require(
+            (
+                (self.prompt is None) != (self.from_file is None),
+                "prompt",
+                "give either --prompt or --from_file",
+            )
+        )
+
+
+@dataclass(frozen=True)
+class GenerationOptions:
+    """Pictures."""
+
+    outdir: Path = option(Path("outputs"), "folder for the pictures", metavar="DIR")
+    n_iter: int = option(1, "go through all prompts this often", metavar="N")
+    images_per_prompt: int = option(1, "pictures of each prompt", metavar="N")
+    batch_size: int = option(1, "pictures drawn together", metavar="N")
+    W: int | None = option(None, "width in pixels, a multiple of 8 (default 512)", metavar="N")
+    H: int | None = option(None, "height in pixels, a multiple of 8 (default 512)", metavar="N")
+    steps: int = option(50, "sampling steps", metavar="N")
+    scale: float = option(7.5, "classifier-free guidance scale; 1 is none", metavar="X")
+    sampler: SamplerName = option("ddim", "sampler")
+    seed: int | None = option(
+        None,
+        "seed of a single picture; of several, each gets its own, made from this one (default: random)",
+        metavar="N",
+    )
+
+    def __post_init__(self) -> None:
+        require(
+            (1 <= self.steps <= 1000, "steps", "must be from 1 to 1000"),
+            (self.batch_size >= 1, "batch_size", "must be 1 or more"),
+            (self.n_iter >= 1, "n_iter", "must be 1 or more"),
+            (self.images_per_prompt >= 1, "images_per_prompt", "must be 1 or more"),
+            (_is_size(self.W), "W", "must be a multiple of 8"),
+            (_is_size(self.H), "H", "must be a multiple of 8"),
+            (self.seed is None or 0 <= self.seed < 2**64, "seed", "must be 0 or more"),
+        )
+
+
+def _is_size(pixels: int | None) -> bool:
+    return pixels is None or (pixels >= 8 and pixels % 8 == 0)

@@ -1,0 +1,33 @@
+# Every target is a few plain Python commands; README.md gives them for people without make.
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+VENV := .venv
+RUN := $(VENV)/bin/python
+
+.PHONY: venv demo test check bench docs
+
+venv: $(VENV)/.ready
+
+# torch first: the requirements hold only a range for it, so that a CPU or CUDA build of your choice stays.
+$(VENV)/.ready: requirements.txt
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check $(TORCH)
+	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+demo: venv
+	$(RUN) examples/demo/demo.py
+
+test: venv
+	$(RUN) -m pytest
+
+check: venv
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m pytest tests/test_architecture.py
+
+bench: venv
+	@$(RUN) benchmarks/run.py
+
+docs: venv
+	$(RUN) tools/make_option_docs.py

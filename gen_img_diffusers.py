@@ -1,0 +1,45 @@
+"""Draw pictures with a Stable Diffusion 1.x model, with or without networks:
+
+    python gen_img_diffusers.py --ckpt model.safetensors --prompt "a cat --n blurry --d 1" --outdir pictures
+    python gen_img_diffusers.py --ckpt model.safetensors --from_file prompts.txt --images_per_prompt 4 \\
+        --batch_size 4 --network_module networks.lora --network_weights cat.safetensors --network_mul 0.8
+
+A prompt may end in options: --w width --h height --s steps --l scale --n negative prompt --d seed,seed,...
+The settings of a picture are in its PNG text.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from library.generation.command import check, draw, load
+from library.options.generation import (
+    GenerationOptions,
+    GeneratorComputeOptions,
+    GeneratorModelOptions,
+    GeneratorNetworkOptions,
+    GeneratorPromptOptions,
+)
+from library.options.parser import read_command_line
+from library.problems import run_command
+
+
+@dataclass(frozen=True)
+class Run:
+    model: GeneratorModelOptions
+    compute: GeneratorComputeOptions
+    networks: GeneratorNetworkOptions
+    prompts: GeneratorPromptOptions
+    pictures: GenerationOptions
+
+
+def main() -> None:
+    reading = read_command_line(Run, __doc__)
+    prompts = check(reading)
+    run = reading.run
+    model = load(run.model, run.compute, run.networks)
+    draw(model, prompts, run.pictures, clip_skip=run.model.clip_skip)
+
+
+if __name__ == "__main__":
+    run_command(main)

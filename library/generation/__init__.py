@@ -1,0 +1,1 @@
+"""From prompts to pictures. Previews while training and the generator use the same code."""

@@ -1,0 +1,185 @@
+"""The chapters of a generator command: check everything, load the model, draw and save.
+
+No torch is imported before `load`, unless networks are asked for.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from library.generation.pictures import picture_name, plan_pictures, save_picture, seeds_of
+from library.generation.prompt_options import GENERATOR
+from library.generation.prompts import PromptRequest, parse_prompt, read_prompts
+from library.models import check_source, check_vae, load_model
+from library.network_module import load_network_module
+from library.options.generation import (
+    GenerationOptions,
+    GeneratorComputeOptions,
+    GeneratorModelOptions,
+    GeneratorNetworkOptions,
+    GeneratorPromptOptions,
+)
+from library.options.parser import Reading
+from library.problems import Problems, warn
+
+if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image
+
+    from library.models.base import Model
+
+DEFAULT_SIZE = 512
+
+
+def check(reading: Reading) -> list[PromptRequest]:
+    """The prompts of a command line; its Run has model, compute, networks, prompts and pictures.
+
+    Raises UserError with every problem of the options, the files they name and the prompts.
+    """
+    problems, sections = Problems(reading.problems), reading.sections
+    if "model" in sections:
+        _check_model(sections["model"], problems)
+    if "networks" in sections:
+        _check_networks(sections["networks"], problems)
+    prompts = []
+    if "prompts" in sections:
+        prompts = problems.attempt(_read_prompts, sections["prompts"], sections.get("pictures"))
+    if "pictures" in sections:
+        _check_folder(sections["pictures"].outdir, problems)
+    problems.raise_if_any()
+    return prompts
+
+
+def _check_model(options: GeneratorModelOptions, problems: Problems) -> None:
+    problems.attempt(check_source, options.ckpt, v2=options.v2)
+    if options.vae:
+        problems.attempt(check_vae, options.vae)
+
+
+def _check_networks(options: GeneratorNetworkOptions, problems: Problems) -> None:
+    for module in options.network_module:
+        problems.attempt(load_network_module, module)
+    for path in options.network_weights:
+        if not path.is_file():
+            problems.add(path, "there is no such file", "check --network_weights")
+
+
+def _check_folder(outdir: Path, problems: Problems) -> None:
+    if outdir.exists() and not outdir.is_dir():
+        problems.add(outdir, "is a file, not a folder", "choose another --outdir")
+
+
+def _read_prompts(options: GeneratorPromptOptions, pictures: GenerationOptions | None) -> list[PromptRequest]:
+    """pictures: None when that section is wrong; the prompts are then read for their own problems."""
+    defaults = PromptRequest("")
+    if pictures is not None:
+        defaults = PromptRequest(
+            "",
+            width=pictures.W or DEFAULT_SIZE,
+            height=pictures.H or DEFAULT_SIZE,
+            steps=pictures.steps,
+            scale=pictures.scale,
+            sampler=pictures.sampler,
+        )
+    if options.from_file:
+        return read_prompts(options.from_file, GENERATOR, defaults=defaults)
+    return [parse_prompt(options.prompt, GENERATOR, where="--prompt", defaults=defaults)]
+
+
+def load(
+    options: GeneratorModelOptions, compute: GeneratorComputeOptions, networks: GeneratorNetworkOptions
+) -> Model:
+    """The model with its networks, on this machine's device, in eval mode.
+
+    The VAE stays in float32: in half precision some give black pictures, and bfloat16 shows in smooth areas.
+    Networks are merged before weights are cast, so that nothing is rounded twice.
+    """
+    import torch
+
+    model = load_model(options.ckpt, vae=options.vae, v_parameterization=options.v_parameterization)
+    model.use_attention("xformers" if compute.xformers else "sdpa")
+    device, dtype = choose_device(), getattr(torch, compute.dtype_name)
+    given = zip(networks.network_module, networks.network_weights, networks.multipliers, strict=True)
+    for module, path, multiplier in given:
+        network = load_network_module(module).from_file(model, path)
+        network.set_multiplier(multiplier)
+        if networks.network_merge:
+            network.merge()
+        else:
+            network.attach()
+            network.to(device, dtype).eval()
+    model.denoiser.to(dtype)
+    model.text_encoders.to(dtype)
+    return model.to(device).eval()
+
+
+def choose_device() -> torch.device:
+    """CUDA, else Apple's GPU, else the CPU."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def draw(
+    model: Model, prompts: Sequence[PromptRequest], options: GenerationOptions, *, clip_skip: int | None
+) -> None:
+    """Draw and save all pictures of the run; each batch is on disk before the next one is begun.
+
+    Ctrl-C ends the program with exit code 130; what was drawn stays.
+    """
+    _warn_of_idle_wishes(prompts, options.n_iter * options.images_per_prompt)
+    seed = random.SystemRandom().randrange(2**31) if options.seed is None else options.seed
+    pictures = plan_pictures(
+        prompts, seed=seed, n_iter=options.n_iter, images_per_prompt=options.images_per_prompt
+    )
+    timestamp, saved, exit_code = time.strftime("%Y%m%d%H%M%S"), 0, 0
+    try:
+        for request, picture in _draw_batches(model, pictures, options.batch_size, clip_skip):
+            save_picture(options.outdir / picture_name(timestamp, saved, request.seed), picture, request)
+            saved += 1
+    except KeyboardInterrupt:
+        exit_code = 130
+    count = f"{saved} picture{'' if saved == 1 else 's'}"
+    print(f"{count} in {options.outdir}: im_{timestamp}_*.png" if saved else "no pictures were made")
+    if exit_code:
+        sys.exit(exit_code)
+
+
+def _draw_batches(
+    model: Model, pictures: Sequence[PromptRequest], batch_size: int, clip_skip: int | None
+) -> Iterator[tuple[PromptRequest, Image]]:
+    """Each request with its picture, under a progress bar."""
+    from tqdm import tqdm
+
+    from library.generation.generate import generate
+
+    weight = next(model.denoiser.parameters())
+    with tqdm(total=sum(request.steps for request in pictures), unit="step", desc="drawing") as bar:
+        for start in range(0, len(pictures), batch_size):
+            batch = pictures[start : start + batch_size]
+            drawn = generate(
+                model,
+                batch,
+                device=weight.device,
+                dtype=weight.dtype,
+                clip_skip=clip_skip,
+                on_step=bar.update,
+            )
+            yield from zip(batch, drawn, strict=True)
+
+
+def _warn_of_idle_wishes(prompts: Sequence[PromptRequest], pictures: int) -> None:
+    """Warns of prompt options that change nothing in a run with this many pictures of each prompt."""
+    for prompt in prompts:
+        spare = len(seeds_of(prompt)) - pictures
+        if spare > 0:
+            warn(f"--d of {prompt.prompt[:40]!r} has {spare} seeds too many; see --images_per_prompt")
+        if prompt.negative and not prompt.is_guided:
+            warn(f"--n of {prompt.prompt[:40]!r} has no effect at scale 1")

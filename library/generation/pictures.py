@@ -1,0 +1,57 @@
+"""Which pictures a run of the generator makes, and their files. Imports no torch."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL.Image import Image
+from PIL.PngImagePlugin import PngInfo
+
+from library.files import whole_file
+from library.generation.prompts import PromptRequest
+from library.randomness import derive_seed
+
+
+def plan_pictures(
+    prompts: Sequence[PromptRequest], *, seed: int, n_iter: int = 1, images_per_prompt: int = 1
+) -> list[PromptRequest]:
+    """One request per picture, each with its seed, in the order of drawing: all prompts, n_iter times over.
+
+    A prompt's own seeds go to its first pictures. A run of one picture uses `seed` as it is; otherwise a
+    picture's seed (31 bits) depends on `seed`, the prompt's place, the iteration and the picture's number
+    within it, and on nothing else.
+    """
+    alone = len(prompts) * n_iter * images_per_prompt == 1
+    pictures = []
+    for iteration in range(n_iter):
+        for place, prompt in enumerate(prompts):
+            for number in range(images_per_prompt):
+                own = seeds_of(prompt)[iteration * images_per_prompt + number :]
+                drawn = seed if alone else derive_seed(seed, "picture", iteration, place, number) % 2**31
+                pictures.append(dataclasses.replace(prompt, seed=own[0] if own else drawn, more_seeds=()))
+    return pictures
+
+
+def seeds_of(prompt: PromptRequest) -> tuple[int, ...]:
+    """The seeds a prompt line asks for, one per picture."""
+    return () if prompt.seed is None else (prompt.seed, *prompt.more_seeds)
+
+
+def picture_name(timestamp: str, number: int, seed: int) -> str:
+    """The generator's file names, as users of sd-scripts know them: im_20240131235959_000_42.png."""
+    return f"im_{timestamp}_{number:03d}_{seed}.png"
+
+
+def save_picture(path: Path, picture: Image, request: PromptRequest) -> None:
+    """Write a PNG whole, with what it was made from in its text chunks."""
+    text = PngInfo()
+    text.add_text("prompt", request.prompt)
+    text.add_text("seed", str(request.seed))
+    text.add_text("sampler", request.sampler)
+    text.add_text("steps", str(request.steps))
+    text.add_text("scale", str(request.scale))
+    text.add_text("negative-prompt", request.negative)
+    with whole_file(path) as temporary:
+        picture.save(temporary, format="PNG", pnginfo=text)

@@ -1,0 +1,81 @@
+"""Samplers: names users know and diffusers' schedulers that do the work."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import diffusers
+import torch
+from torch import Tensor
+
+from library.models.base import PredictionType
+from library.problems import warn
+
+TRAIN_STEPS = 1000
+
+# What Stable Diffusion was trained with, and what its published scheduler configuration says.
+_SD = {
+    "num_train_timesteps": TRAIN_STEPS,
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "steps_offset": 1,
+}
+
+_EULER = ("EulerDiscreteScheduler", _SD)
+_EULER_A = ("EulerAncestralDiscreteScheduler", _SD)
+
+SAMPLERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "ddim": ("DDIMScheduler", _SD | {"clip_sample": False, "set_alpha_to_one": False}),
+    "euler": _EULER,
+    "k_euler": _EULER,
+    "euler_a": _EULER_A,
+    "k_euler_a": _EULER_A,
+    "dpmsolver++": ("DPMSolverMultistepScheduler", _SD | {"algorithm_type": "dpmsolver++"}),
+}
+_FLOW = ("FlowMatchEulerDiscreteScheduler", {"num_train_timesteps": TRAIN_STEPS})
+
+_PREDICTION_NAMES = {"epsilon": "epsilon", "v": "v_prediction"}
+
+
+class Sampler:
+    """The way from noise to a picture in `steps` steps. One object draws one batch.
+
+    Flow models are drawn with Euler steps whatever the name; a line says so once.
+    """
+
+    def __init__(self, name: str, prediction_type: PredictionType, steps: int) -> None:
+        self._is_flow = prediction_type == "flow"
+        if self._is_flow and name not in ("euler", "k_euler"):
+            _warn_of_flow(name)
+        kind, settings = _FLOW if self._is_flow else SAMPLERS[name]
+        if not self._is_flow:
+            settings = settings | {"prediction_type": _PREDICTION_NAMES[prediction_type]}
+            if steps == TRAIN_STEPS:
+                # Every time once: by their own spacing ddim would leave the table, dpmsolver++ divide by 0.
+                settings["timestep_spacing"] = "trailing"
+        self._scheduler = getattr(diffusers, kind)(**settings)
+        self._scheduler.set_timesteps(steps)
+
+    @property
+    def timesteps(self) -> Tensor:
+        """(steps,) from noisy to clean, in 0..1000. On the CPU: reading one from a GPU would wait for it."""
+        return self._scheduler.timesteps
+
+    def start(self, noise: Tensor) -> Tensor:
+        """The first x: standard normal noise, scaled as the sampler counts."""
+        return noise if self._is_flow else noise * self._scheduler.init_noise_sigma
+
+    def model_input(self, x: Tensor, t: Tensor) -> Tensor:
+        """x as the model knows it."""
+        return x if self._is_flow else self._scheduler.scale_model_input(x, t)
+
+    def step(self, prediction: Tensor, t: Tensor, x: Tensor, generators: list[torch.Generator]) -> Tensor:
+        """The next x, in its shape. generators: one per picture, for samplers that add noise."""
+        return self._scheduler.step(prediction, t, x, generator=generators, return_dict=False)[0]
+
+
+@cache
+def _warn_of_flow(name: str) -> None:
+    warn(f"the model predicts flow, so its pictures are drawn with euler steps, not {name}")

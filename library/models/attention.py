@@ -1,0 +1,58 @@
+"""How attention is computed, and recomputing activations to save memory."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Literal
+
+from torch import nn
+
+from library.problems import UserError
+
+Attention = Literal["sdpa", "xformers", "sliced"]
+
+
+def check_attention(kind: Attention) -> None:
+    """Raises UserError when this way of computing attention is not installed."""
+    if kind == "xformers" and importlib.util.find_spec("xformers") is None:
+        raise UserError.of("--xformers", "xformers is not installed", "pip install xformers, or leave it out")
+
+
+def use_attention(module: nn.Module, kind: Attention) -> None:
+    """Choose how a diffusers module (U-Net, VAE) computes attention.
+
+    sdpa: torch's scaled_dot_product_attention; xformers: its memory-efficient attention; sliced: one head of
+    one sample after the other, the least memory.
+    """
+    from diffusers.models import attention_processor
+
+    check_attention(kind)
+    processors = {
+        "sdpa": attention_processor.AttnProcessor2_0,
+        "xformers": attention_processor.XFormersAttnProcessor,
+        "sliced": lambda: attention_processor.SlicedAttnProcessor(slice_size=1),
+    }
+    module.set_attn_processor(processors[kind]())
+
+
+def checkpoint_denoiser(denoiser: nn.Module, on: bool) -> None:
+    """Recompute a diffusers module's blocks in the backward pass (non-reentrant, so frozen inputs are fine)."""
+    if on:
+        denoiser.enable_gradient_checkpointing()
+    else:
+        denoiser.disable_gradient_checkpointing()
+
+
+def checkpoint_text_encoder(text_encoder: nn.Module, on: bool) -> None:
+    """The same for a transformers module. Acts in train mode only."""
+    if not on:
+        _either(text_encoder, "activation_checkpointing_disable", "gradient_checkpointing_disable")()
+        return
+    _either(text_encoder, "activation_checkpointing_enable", "gradient_checkpointing_enable")(
+        {"use_reentrant": False}
+    )
+
+
+def _either(module: nn.Module, new: str, old: str) -> object:
+    """A method by its present name or, before transformers renamed it, its old one."""
+    return getattr(module, new) if hasattr(module, new) else getattr(module, old)

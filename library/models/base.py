@@ -1,0 +1,157 @@
+"""The Model: what training, previews and networks need from any family."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from library.models.attention import Attention, checkpoint_denoiser, checkpoint_text_encoder, use_attention
+from library.models.sources import Source
+from library.models.text import Tokenizer
+
+Part = Literal["unet", "text_encoder", "vae"]
+PredictionType = Literal["epsilon", "v", "flow"]
+CheckpointFormat = Literal["ckpt", "safetensors", "diffusers", "diffusers_safetensors"]
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What the denoiser is told besides the image and the time.
+
+    hidden: (batch, tokens, width) text states. pooled: (batch, width) or None where a family has none.
+    """
+
+    hidden: Tensor
+    pooled: Tensor | None = None
+
+    def to(self, *args, **kwargs) -> Condition:
+        """As Tensor.to, for both."""
+        pooled = None if self.pooled is None else self.pooled.to(*args, **kwargs)
+        return Condition(self.hidden.to(*args, **kwargs), pooled)
+
+    @staticmethod
+    def cat(conditions: Iterable[Condition]) -> Condition:
+        """Joined over the batch; all with the same number of tokens."""
+        conditions = list(conditions)
+        pooled = [condition.pooled for condition in conditions if condition.pooled is not None]
+        hidden = torch.cat([condition.hidden for condition in conditions])
+        return Condition(hidden, torch.cat(pooled) if pooled else None)
+
+
+@dataclass(frozen=True)
+class AttachPoint:
+    """A layer that a network may stand beside.
+
+    part: "unet" or "te". path: canonical dotted path as network files spell it, whatever the libraries call it
+    today.
+    module: the Linear or Conv2d itself. parent: the kind of block it is in ("Transformer2DModel",
+    "ResnetBlock2D",
+    "Downsample2D", "Upsample2D", "CLIPAttention", "CLIPMLP").
+    """
+
+    part: str
+    path: str
+    module: nn.Module
+    parent: str
+
+
+class Model(nn.Module):
+    """A model of one family: encodes pictures and captions, predicts, saves.
+
+    denoiser, text_encoders, vae: the modules. prediction_type: what the denoiser gives. source: its files, None
+    for a
+    model made in memory. vae_source: the files of a replaced VAE.
+    epoch, global_step: what a .ckpt source says it was trained for; saving adds to them.
+    """
+
+    family: str
+    latent_channels = 4
+    latent_scale = 8  # pixels per latent, each way
+
+    def __init__(
+        self,
+        denoiser: nn.Module,
+        text_encoders: Iterable[nn.Module],
+        vae: nn.Module,
+        *,
+        prediction_type: PredictionType = "epsilon",
+    ) -> None:
+        super().__init__()
+        self.denoiser = denoiser
+        self.text_encoders = nn.ModuleList(text_encoders)
+        self.vae = vae
+        self.prediction_type = prediction_type
+        self.source: Source | None = None
+        self.vae_source: Source | None = None
+        self.epoch = self.global_step = 0
+
+    def tokenizer(self, max_token_length: int | None = None) -> Tokenizer:
+        """Captions -> ids for `encode_text`; can be pickled. max_token_length: 75 (None), 150 or 225."""
+        raise NotImplementedError
+
+    def encode_text(self, tokens: tuple[Tensor, ...], clip_skip: int | None = None) -> Condition:
+        """tokens: for each text encoder (batch, chunks, 77) ids. clip_skip: use the k-th last layer's output."""
+        raise NotImplementedError
+
+    def encode_images(self, pixels: Tensor, noise: Tensor) -> Tensor:
+        """Scaled latents (batch, 4, h/8, w/8), float32, a sample of the VAE's posterior.
+
+        pixels: (batch, 3, h, w) in -1..1. noise: standard normal in the latents' shape; zeros give the mean.
+        """
+        raise NotImplementedError
+
+    def decode_latents(self, latents: Tensor) -> Tensor:
+        """Pixels (batch, 3, h, w) in -1..1, float32, of scaled latents."""
+        raise NotImplementedError
+
+    def predict(self, x: Tensor, t: Tensor, condition: Condition, sizes: Tensor | None = None) -> Tensor:
+        """The denoiser's output for noisy latents x (batch, 4, h, w) at times t (batch,), in x's shape.
+
+        sizes: (batch, 6) as in a Batch, for families that are told them.
+        """
+        raise NotImplementedError
+
+    def attach_points(self) -> list[AttachPoint]:
+        """Every layer networks know, base and convolution targets."""
+        raise NotImplementedError
+
+    def part_weights(self, part: Part) -> dict[str, Tensor]:
+        """A part's weights under the names of the family's original single files. Not copies."""
+        raise NotImplementedError
+
+    def load_part_weights(self, part: Part, tensors: dict[str, Tensor]) -> None:
+        """Copy values under the same names into the part. Raises UserError when one is missing or does not fit."""
+        raise NotImplementedError
+
+    def save(
+        self,
+        path: Path,
+        format: CheckpointFormat,
+        *,
+        dtype: torch.dtype | None = None,
+        metadata: dict[str, str] | None = None,
+        epoch: int = 0,
+        global_step: int = 0,
+    ) -> None:
+        """Write the model whole.
+
+        path: the file with its suffix, or the folder. dtype: of every weight, None keeps each one's.
+        metadata: for .safetensors. epoch, global_step: for .ckpt, added to those of the source.
+        """
+        raise NotImplementedError
+
+    def use_attention(self, kind: Attention) -> None:
+        """How the denoiser and the VAE compute attention. Raises UserError when it is not installed."""
+        for module in (self.denoiser, self.vae):
+            use_attention(module, kind)
+
+    def use_gradient_checkpointing(self, denoiser: bool, text_encoders: bool) -> None:
+        """Recompute activations in the backward pass. Acts in train mode only."""
+        checkpoint_denoiser(self.denoiser, denoiser)
+        for text_encoder in self.text_encoders:
+            checkpoint_text_encoder(text_encoder, text_encoders)

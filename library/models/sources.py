@@ -1,0 +1,126 @@
+"""Where a model comes from: a file, a Diffusers folder, or the Hugging Face Hub. No torch is imported here."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+from library.models.weights import SUFFIXES
+from library.problems import UserError
+
+SourceKind = Literal["safetensors", "ckpt", "diffusers"]
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+# The weights of a folder's part: these names, the first that is there. A variant stands before the suffix.
+WEIGHT_STEMS = {
+    "unet": "diffusion_pytorch_model",
+    "vae": "diffusion_pytorch_model",
+    "text_encoder": "model",
+}
+_VARIANTS = (None, "fp16")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model's files.
+
+    name: as the user wrote it; path: the file or folder; kind: torch files of any suffix are "ckpt".
+    """
+
+    name: str
+    path: Path
+    kind: SourceKind
+
+
+def find_source(name: str | Path) -> Source:
+    """The files behind a path or a hub id; a hub id is downloaded, or found in the hub's cache.
+
+    Raises UserError when there is nothing there that could be a model.
+    """
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return Source(str(name), path, "diffusers")
+    if path.is_file():
+        if path.suffix not in SUFFIXES:
+            expected = "a model is a .safetensors or .ckpt file, a Diffusers folder or a hub id"
+            raise UserError.of(name, "is not a kind of file models come in", expected)
+        return Source(str(name), path, "safetensors" if path.suffix == ".safetensors" else "ckpt")
+    if _HUB_ID.fullmatch(str(name)) and path.suffix not in SUFFIXES:
+        return Source(str(name), _download(str(name)), "diffusers")
+    raise UserError.of(name, "there is no file or folder here", _did_you_mean(path))
+
+
+def find_weights(folder: Path, stem: str, variant: str | None = None) -> Path | None:
+    """The weights file in a part's folder, or None: .safetensors before .bin, the asked variant before others."""
+    for wanted in dict.fromkeys((variant, *_VARIANTS)):
+        for name in _weight_names(stem, wanted):
+            if (folder / name).is_file():
+                return folder / name
+    return None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file; {} when there is no file. Raises UserError when it is damaged."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise UserError.of(path, "is not valid JSON", "get the file again") from error
+    return content if isinstance(content, dict) else {}
+
+
+def _weight_names(stem: str, variant: str | None) -> list[str]:
+    middle = f".{variant}" if variant else ""
+    return [f"{stem}{middle}.safetensors", f"{'pytorch_model' if stem == 'model' else stem}{middle}.bin"]
+
+
+def _did_you_mean(path: Path) -> str:
+    folder = path.parent
+    while not folder.is_dir():
+        path, folder = folder, folder.parent
+    names = [entry.name for entry in folder.iterdir() if not entry.name.startswith(".")]
+    close = difflib.get_close_matches(path.name, names, n=1)
+    return f"did you mean {folder / close[0]}?" if close else "check the path"
+
+
+@lru_cache(maxsize=8)  # asked when a run is checked and again when the model is loaded
+def _download(hub_id: str) -> Path:
+    """The model's folder in the hub's cache, with one kind of weights. Raises UserError in one line."""
+    import huggingface_hub
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    configs = ["model_index.json", "*/config.json", "scheduler/scheduler_config.json"]
+    try:
+        for variant in _VARIANTS:
+            for kind in (0, 1):
+                weights = [
+                    f"{part}/{_weight_names(stem, variant)[kind]}" for part, stem in WEIGHT_STEMS.items()
+                ]
+                folder = Path(huggingface_hub.snapshot_download(hub_id, allow_patterns=configs + weights))
+                if all(find_weights(folder / part, stem) for part, stem in WEIGHT_STEMS.items()):
+                    return folder
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise _hub_error(hub_id, error) from error
+    raise UserError.of(hub_id, "this hub repository holds no Diffusers model (unet, vae and text_encoder)")
+
+
+def _hub_error(hub_id: str, error: Exception) -> UserError:
+    causes = {
+        "GatedRepoError": ("is behind an agreement on the hub", "accept it there, then run: hf auth login"),
+        "RepositoryNotFoundError": (
+            "there is no such folder, nor a model on the hub you can see",
+            "check the name",
+        ),
+        "LocalEntryNotFoundError": (
+            "there is no such folder, the hub cannot be reached, and it is not in the hub's cache",
+            "check the name or the connection",
+        ),
+    }
+    fallback = (f"could not be downloaded from the hub ({type(error).__name__})", "try again later")
+    return UserError.of(hub_id, *causes.get(type(error).__name__, fallback))

@@ -1,0 +1,117 @@
+"""Captions -> token ids -> hidden states, in chunks of 75 tokens for long captions.
+
+A text encoder takes 77 ids: start, 75 of the caption, end. Longer captions are cut into chunks that are encoded
+each on
+its own and joined again: the first start, the 75 inner states of every chunk, the last end (FORMATS.md 8.5).
+"""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from transformers import CLIPTokenizer
+
+TOKENIZER_FOLDER = Path(__file__).parent / "tokenizer"
+TOKENIZER_FILES = ("vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json")
+
+BOS, EOS = 49406, 49407
+CHUNK = 75
+_MEMO_SIZE = 100_000  # captions; about 1 kB each
+
+
+class Tokenizer:
+    """Captions -> ids, for one or more text encoders. Can be pickled into loader workers.
+
+    max_token_length: 75 (None is the same), 150 or 225. pads: the padding id of each text encoder.
+    A caption seen before is not tokenized again.
+    """
+
+    def __init__(self, max_token_length: int | None = None, *, pads: tuple[int, ...] = (EOS,)) -> None:
+        self.chunks = (max_token_length or CHUNK) // CHUNK
+        self.pads = pads
+        self._memo: dict[str, tuple[Tensor, ...]] = {}
+
+    def __call__(self, captions: list[str]) -> tuple[Tensor, ...]:
+        """For each text encoder ids (captions, chunks, 77), int64."""
+        new = [caption for caption in dict.fromkeys(captions) if caption not in self._memo]
+        if len(self._memo) + len(new) > _MEMO_SIZE:
+            self._memo.clear()
+            new = list(dict.fromkeys(captions))
+        for caption, ids in zip(new, _content_ids(new), strict=True):
+            self._memo[caption] = tuple(torch.tensor(chunk_ids(ids, self.chunks, pad)) for pad in self.pads)
+        rows = [self._memo[caption] for caption in captions]
+        return tuple(torch.stack(column) for column in zip(*rows, strict=True))
+
+    def lengths(self, captions: list[str]) -> list[int]:
+        """Tokens in each caption, without start and end. More than `chunks * 75` are cut."""
+        return [len(ids) for ids in _content_ids(captions)]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_memo": {}}
+
+
+def chunk_ids(ids: list[int], chunks: int, pad: int = EOS) -> list[list[int]]:
+    """A caption's ids as `chunks` rows of 77: start, 75 ids, end; cut or padded to fit (FORMATS.md 8.5)."""
+    length = chunks * CHUNK
+    whole = [BOS, *ids[:length], EOS]
+    whole += [pad] * (length + 2 - len(whole))
+    if chunks == 1:
+        return [whole]
+    rows = [[BOS, *whole[1 + start : 1 + start + CHUNK], whole[-1]] for start in range(0, length, CHUNK)]
+    return rows if pad == EOS else [_end_row(row, pad) for row in rows]
+
+
+def encode_chunks(text_encoder: nn.Module, tokens: Tensor, clip_skip: int | None = None) -> Tensor:
+    """Hidden states (captions, chunks * 75 + 2, width) for ids (captions, chunks, 77).
+
+    clip_skip k: the output of the k-th layer from the end, then the final layer norm; None is 1, the last layer.
+    """
+    count, chunks, _ = tokens.shape
+    out = text_encoder(input_ids=tokens.flatten(0, 1), output_hidden_states=True)
+    hidden = body(text_encoder).final_layer_norm(out.hidden_states[-(clip_skip or 1)])
+    return join_chunks(hidden.unflatten(0, (count, chunks)))
+
+
+def join_chunks(hidden: Tensor) -> Tensor:
+    """(captions, chunks, 77, width) -> (captions, chunks * 75 + 2, width)."""
+    inner = hidden[:, :, 1:-1].flatten(1, 2)  # (captions, chunks * 75, width)
+    return torch.cat([hidden[:, 0, :1], inner, hidden[:, -1, -1:]], dim=1)
+
+
+def body(text_encoder: nn.Module) -> nn.Module:
+    """The module that holds embeddings, layers and final norm. transformers 5.6 dropped the wrapper around it."""
+    return text_encoder.text_model if hasattr(text_encoder, "text_model") else text_encoder
+
+
+def _end_row(row: list[int], pad: int) -> list[int]:
+    """Where padding is not the end token, a full chunk and an empty one still get an end."""
+    row = list(row)
+    if row[-2] not in (EOS, pad):
+        row[-1] = EOS
+    if row[1] == pad:
+        row[1] = EOS
+    return row
+
+
+def _content_ids(captions: list[str]) -> list[list[int]]:
+    if not captions:
+        return []
+    return _load_tokenizer()(captions, add_special_tokens=False)["input_ids"]
+
+
+@lru_cache(maxsize=1)  # one for a process: it never changes and takes 20 MB
+def _load_tokenizer() -> CLIPTokenizer:
+    from transformers import CLIPTokenizer
+
+    # Captions are short and batches small: threads gain nothing here, and they warn when a loader forks later.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    tokenizer = CLIPTokenizer.from_pretrained(TOKENIZER_FOLDER)
+    tokenizer.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True  # we cut
+    return tokenizer

@@ -1,0 +1,250 @@
+"""Files of tensors, read and written safely: .safetensors, and torch's own (.ckpt, .pt, .bin) as weights
+only.
+
+Reading goes straight into memory of its own: nothing stays mapped, so a file can be replaced while its
+weights are in use, and loading needs the tensors' size and no more. Headers are read without torch.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from library.files import whole_file
+from library.models.pickles import read_texts
+from library.problems import UserError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
+
+# safetensors' dtype names and torch's, in the order of safetensors' own enum: files hold the last kind first.
+_DTYPES = {
+    "BOOL": "bool",
+    "U8": "uint8",
+    "I8": "int8",
+    "F8_E5M2": "float8_e5m2",
+    "F8_E4M3": "float8_e4m3fn",
+    "I16": "int16",
+    "U16": "uint16",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "I32": "int32",
+    "U32": "uint32",
+    "F32": "float32",
+    "C64": "complex64",
+    "F64": "float64",
+    "I64": "int64",
+    "U64": "uint64",
+}
+_MAX_HEADER = 100_000_000  # bytes; safetensors' own limit
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says before its tensors are read. No torch needed.
+
+    names: of all tensors; for a torch file every text in its pickle, the names among them.
+    shapes: by name; empty for a torch file, whose pickle is not run for this.
+    metadata: the texts a .safetensors carries.
+    """
+
+    names: set[str]
+    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    metadata: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TensorFile:
+    """An open set of named tensors. `read(name)` gives one, in memory of its own or lazily mapped.
+
+    metadata: for a torch file the plain values beside its tensors, as text.
+    """
+
+    path: Path
+    shapes: dict[str, tuple[int, ...]]
+    metadata: dict[str, str]
+    read: Callable[[str], Tensor]
+
+
+def read_header(path: Path) -> Header:
+    """Names, shapes and metadata of a file of tensors. Raises UserError when it cannot be used."""
+    if path.suffix != ".safetensors":
+        return Header(read_texts(path))
+    entries, metadata, _ = _read_safetensors_header(path)
+    return Header(set(entries), {name: tuple(entry["shape"]) for name, entry in entries.items()}, metadata)
+
+
+def open_tensors(path: Path) -> TensorFile:
+    """A file of tensors, ready to read. Raises UserError when it is damaged or holds code."""
+    return _open_safetensors(path) if path.suffix == ".safetensors" else _open_torch(path)
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a file, by name, in memory of their own. Raises UserError as `open_tensors`."""
+    file = open_tensors(path)
+    return {name: file.read(name).clone() for name in file.shapes}
+
+
+def save_tensors(
+    path: Path,
+    tensors: dict[str, Tensor],
+    metadata: dict[str, str] | None = None,
+    beside: dict[str, Any] | None = None,
+) -> None:
+    """Write a file whole, in the format its suffix names.
+
+    .safetensors: the tensors and the metadata. Equal contents give equal bytes.
+    .ckpt: {"state_dict": tensors, **beside}; .pt and .bin: the tensors alone. They carry no metadata.
+    """
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with whole_file(path) as temporary:
+        if path.suffix == ".safetensors":
+            _write_safetensors(temporary, tensors, metadata or {})
+        else:
+            import torch
+
+            torch.save(
+                {"state_dict": tensors, **(beside or {})} if path.suffix == ".ckpt" else tensors, temporary
+            )
+
+
+def file_order(tensors: dict[str, Tensor]) -> list[str]:
+    """The names in the order a .safetensors file holds them: widest dtype first, then by name."""
+    rank = {name: number for number, name in enumerate(_DTYPES.values())}
+    return sorted(tensors, key=lambda name: (-rank[_dtype_name(tensors[name])], name))
+
+
+def tensor_bytes(tensor: Tensor) -> memoryview:
+    """A contiguous CPU tensor's bytes, without a copy."""
+    import torch
+
+    return memoryview(tensor.detach().reshape(-1).view(torch.uint8).numpy())
+
+
+def _read_safetensors_header(path: Path) -> tuple[dict[str, dict], dict[str, str], int]:
+    """(tensor entries by name, metadata, where the tensors begin). Raises UserError when damaged.
+
+    Layout: 8 bytes header size, a JSON header, the tensors (https://huggingface.co/docs/safetensors).
+    """
+    try:
+        with path.open("rb") as file:
+            (size,) = struct.unpack("<Q", file.read(8))
+            if size > _MAX_HEADER:
+                raise ValueError("the header is too large")
+            entries = json.loads(file.read(size))
+        metadata = entries.pop("__metadata__", None) or {}
+        needed = 8 + size + max((_check_entry(entry) for entry in entries.values()), default=0)
+    except (ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
+        raise UserError.of(path, "is damaged or no .safetensors file", "get the file again") from error
+    there = path.stat().st_size
+    if there < needed:
+        cause = f"is cut off: {there:,} of {needed:,} bytes are there"
+        raise UserError.of(path, cause, "get the file again")
+    return entries, metadata, 8 + size
+
+
+def _check_entry(entry: dict) -> int:
+    """Where a tensor's bytes end. Raises ValueError when its size does not match its shape."""
+    begin, end = entry["data_offsets"]
+    count = math.prod(entry["shape"])
+    width = _width(entry["dtype"])
+    if begin < 0 or end - begin != count * width:
+        raise ValueError("a tensor's size does not match its shape")
+    return end
+
+
+def _width(dtype: str) -> int:
+    """Bytes per value. Raises KeyError for a dtype that is not known."""
+    digits = "".join(c for c in _DTYPES[dtype].split("_")[0] if c.isdigit())
+    return int(digits or 8) // 8
+
+
+def _open_safetensors(path: Path) -> TensorFile:
+    entries, metadata, start = _read_safetensors_header(path)
+
+    def read(name: str) -> Tensor:
+        import torch
+
+        entry = entries[name]
+        begin, end = entry["data_offsets"]
+        data = torch.empty(end - begin, dtype=torch.uint8)
+        with path.open("rb") as file:
+            file.seek(start + begin)
+            file.readinto(data.numpy())
+        return data.view(getattr(torch, _DTYPES[entry["dtype"]])).reshape(entry["shape"])
+
+    return TensorFile(path, {name: tuple(entry["shape"]) for name, entry in entries.items()}, metadata, read)
+
+
+def _open_torch(path: Path) -> TensorFile:
+    import torch
+
+    read_texts(path)  # refuses code with a clear line before torch looks at the file
+    try:
+        content = _torch_load(path)
+    except (RuntimeError, ValueError, EOFError, OSError, KeyError) as error:
+        raise UserError.of(path, "is damaged or no torch file", "get the file again") from error
+    if not isinstance(content, dict):
+        raise UserError.of(path, "holds no named tensors")
+    state = content.get("state_dict", content)
+    tensors = {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
+    beside = {name: str(value) for name, value in content.items() if isinstance(value, (str, int, float))}
+    return TensorFile(
+        path, {name: tuple(t.shape) for name, t in tensors.items()}, beside, tensors.__getitem__
+    )
+
+
+def _torch_load(path: Path) -> Any:
+    """Memory-mapped when the file's format allows it; files from before torch 1.6 do not."""
+    import pickle
+    import zipfile
+
+    import torch
+
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except pickle.UnpicklingError as error:
+        cause = "holds more than weights, which is never run"
+        raise UserError.of(path, cause, "use a .safetensors version") from error
+
+
+def _write_safetensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    # Not safetensors' own writer: it orders metadata at random, and equal runs must give equal files.
+    names = {torch_name: name for name, torch_name in _DTYPES.items()}
+    header: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
+    order, position = file_order(tensors), 0
+    for name in order:
+        tensor = tensors[name]
+        end = position + tensor.numel() * tensor.element_size()
+        dtype = names[_dtype_name(tensor)]
+        header[name] = {"dtype": dtype, "shape": list(tensor.shape), "data_offsets": [position, end]}
+        position = end
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        _write_all(file, (tensor_bytes(tensors[name]) for name in order))
+
+
+def _write_all(file: Any, pieces: Iterable[memoryview]) -> None:
+    for piece in pieces:
+        file.write(piece)
+
+
+def _dtype_name(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def dtype_of(name: str) -> torch.dtype:
+    """torch's dtype by its name, or by the short one of --save_precision: float, fp16, bf16."""
+    import torch
+
+    return getattr(torch, {"float": "float32", "fp16": "float16", "bf16": "bfloat16"}.get(name, name))

@@ -1,0 +1,39 @@
+"""Training a model itself: what train_db.py and fine_tune.py share."""
+
+from __future__ import annotations
+
+from library.data.training_data import TrainingData
+from library.options.saving import CheckpointOptions
+from library.training.loop import train
+from library.training.metadata import describe_checkpoint
+from library.training.output import Output, checkpoint_form
+from library.training.run import TrainingRun
+from library.training.session import Session, open_model
+from library.training.task import Task, TextTraining, may_skip_parameters
+
+
+def train_model(
+    run: TrainingRun,
+    checkpoint: CheckpointOptions,
+    text: TextTraining | None,
+    data: TrainingData,
+    *,
+    tracker_name: str,
+) -> None:
+    """Train the U-Net, and the text encoder as `text` says (None: frozen), and save a checkpoint."""
+    skips = may_skip_parameters(text, run.model.clip_skip)
+    session = Session.start(run.training, run.saving.resume, may_skip_parameters=skips)
+    model = open_model(run.model)
+    task = Task(
+        model,
+        run.objective,
+        learning_rate=run.optimizer.learning_rate,
+        text=text,
+        clip_skip=run.model.clip_skip,
+    )
+    output = Output(
+        form=checkpoint_form(checkpoint, model.source.kind),
+        tracker_name=tracker_name,
+        describe=lambda moment: describe_checkpoint(run, task, moment),
+    )
+    train(run, session, task, data, output)

@@ -1,0 +1,107 @@
+"""NetworkTask: trains a network beside a frozen model. The network's kind comes from --network_module."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from library.models.base import Model
+from library.models.weights import load_tensors
+from library.network_module import load_network_module
+from library.options.network import NetworkOptions
+from library.options.training import ObjectiveOptions
+from library.problems import UserError
+from library.training.task import Task, TextTraining
+
+
+class NetworkTask(Task):
+    """A Task whose trained parameters are a network's."""
+
+    def __init__(
+        self,
+        model: Model,
+        options: ObjectiveOptions,
+        network: NetworkOptions,
+        *,
+        learning_rate: float,
+        clip_skip: int | None,
+        seed: int,
+    ) -> None:
+        self.network_options = network
+        rates = learning_rates(network, learning_rate)
+        text = TextTraining(rates["te"]) if rates.get("te") else None
+        super().__init__(model, options, learning_rate=rates.get("unet", 0.0), text=text, clip_skip=clip_skip)
+        self.network = load_network_module(network.network_module).create(
+            model,
+            dim=network.network_dim,
+            alpha=network.network_alpha,
+            dropout=network.network_dropout,
+            arguments=network.arguments,
+            parts=rates,
+            seed=seed,
+        )
+        if network.network_weights is not None:
+            self.network.load_tensors(load_tensors(network.network_weights), str(network.network_weights))
+        self.network.attach()
+        for part, rate in rates.items():
+            if not rate:
+                for parameter in self.network.parameters_of(part):
+                    parameter.requires_grad_(False)
+
+    def choose_trained(self) -> None:
+        """Nothing of the model itself."""
+
+    def param_groups(self) -> list[dict[str, Any]]:
+        groups = [
+            {"params": self.network.parameters_of("te"), "lr": self.text.learning_rate if self.text else 0.0},
+            {"params": self.network.parameters_of("unet"), "lr": self.learning_rate},
+        ]
+        names = ("textencoder", "unet")
+        named = [group | {"name": name} for group, name in zip(groups, names, strict=True)]
+        trained = [group for group in named if group["lr"] and group["params"]]
+        if not trained:
+            raise UserError.of("--learning_rate", "every learning rate is 0: nothing would be trained")
+        return trained
+
+    def trained_tensors(self) -> dict[str, Tensor]:
+        return self.network.tensors()
+
+    def load_trained_tensors(self, tensors: dict[str, Tensor]) -> None:
+        self.network.load_tensors(tensors, "the saved state")
+
+    def save(
+        self,
+        path: Path,
+        *,
+        form: str,
+        dtype: torch.dtype | None,
+        metadata: dict[str, str] | None,
+        epoch: int,
+        step: int,
+    ) -> None:
+        self.network.save(path, dtype=dtype, metadata=metadata)
+
+
+def may_skip_parameters(network: NetworkOptions, clip_skip: int | None) -> bool:
+    """Whether a step may leave trained parameters without a gradient: the text encoder's last layers with
+    clip_skip.
+    """
+    return not network.network_train_unet_only and (clip_skip or 1) > 1
+
+
+def learning_rates(network: NetworkOptions, learning_rate: float) -> dict[str, float]:
+    """The learning rate of each part that gets a network: "unet", "te" or both. 0 means it is there but not
+    trained.
+    """
+    rates = {
+        "unet": learning_rate if network.unet_lr is None else network.unet_lr,
+        "te": network.text_encoder_lr[0] if network.text_encoder_lr else learning_rate,
+    }
+    if network.network_train_unet_only:
+        del rates["te"]
+    if network.network_train_text_encoder_only:
+        del rates["unet"]
+    return rates

@@ -1,0 +1,117 @@
+"""What noise does to a picture and what the model is asked for: DDPM (epsilon or v) and Flow.
+
+x0 are latents and noise is standard normal, both (batch, 4, height, width); t is (batch,) in 0..1000.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from library.options.training import ObjectiveOptions
+
+STEPS = 1000
+
+
+def scaled_linear_alphas_cumprod() -> Tensor:
+    """(1000,) products of 1 - beta for Stable Diffusion's betas, 0.00085 to 0.012, linear in their square
+    roots.
+    """
+    betas = torch.linspace(0.00085**0.5, 0.012**0.5, STEPS, dtype=torch.float32) ** 2
+    return torch.cumprod(1 - betas, dim=0)
+
+
+class Objective(nn.Module):
+    """A noising rule and the target that goes with it. `prediction` is the model's output kind, as files
+    name it.
+    """
+
+    prediction: Literal["epsilon", "v", "flow"]
+
+    def sample_t(self, u: Tensor, low: int, high: int) -> Tensor:
+        """Timesteps in [low, high) from numbers in [0, 1)."""
+        raise NotImplementedError
+
+    def noisy(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """The picture after noising up to t."""
+        raise NotImplementedError
+
+    def target(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """What the model should give for the noisy picture."""
+        raise NotImplementedError
+
+    def snr(self, t: Tensor) -> Tensor:
+        """Signal-to-noise ratio at t, (batch,)."""
+        raise NotImplementedError
+
+
+class DDPM(Objective):
+    """Variance-preserving noising (Ho et al. 2020, eq. 4): x_t = sqrt(a) x0 + sqrt(1 - a) noise, a =
+    alphas_cumprod[t].
+
+    Target: the noise, or v = sqrt(a) noise - sqrt(1 - a) x0 (Salimans & Ho 2022, section 4).
+    """
+
+    def __init__(self, prediction: Literal["epsilon", "v"]) -> None:
+        super().__init__()
+        self.prediction = prediction
+        self.register_buffer("alphas_cumprod", scaled_linear_alphas_cumprod(), persistent=False)
+
+    def sample_t(self, u: Tensor, low: int, high: int) -> Tensor:
+        t = low + (u * (high - low)).long()
+        return t.clamp_(max=high - 1)  # u just below 1 may round up
+
+    def _signal_and_noise(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        a = self.alphas_cumprod[t].view(-1, 1, 1, 1)
+        return a.sqrt(), (1 - a).sqrt()
+
+    def noisy(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        signal, sigma = self._signal_and_noise(t)
+        return signal * x0 + sigma * noise
+
+    def target(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        if self.prediction == "epsilon":
+            return noise
+        signal, sigma = self._signal_and_noise(t)
+        return signal * noise - sigma * x0
+
+    def snr(self, t: Tensor) -> Tensor:
+        a = self.alphas_cumprod[t]
+        return a / (1 - a)
+
+
+class Flow(Objective):
+    """Rectified flow (Liu et al. 2022): x_t = (1 - s) x0 + s noise with s = t / 1000; target noise - x0.
+
+    shift moves times towards noise: s -> shift s / (1 + (shift - 1) s) (Esser et al. 2024, eq. 23).
+    """
+
+    prediction = "flow"
+
+    def __init__(self, shift: float = 1.0) -> None:
+        super().__init__()
+        self.shift = shift
+
+    def sample_t(self, u: Tensor, low: int, high: int) -> Tensor:
+        s = (low + u * (high - low)) / STEPS
+        return STEPS * self.shift * s / (1 + (self.shift - 1) * s)
+
+    def noisy(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        s = (t / STEPS).view(-1, 1, 1, 1)
+        return (1 - s) * x0 + s * noise
+
+    def target(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        return noise - x0
+
+    def snr(self, t: Tensor) -> Tensor:
+        s = t / STEPS
+        return ((1 - s) / s.clamp(min=1e-6)) ** 2
+
+
+def make_objective(options: ObjectiveOptions, prediction: Literal["epsilon", "v", "flow"]) -> Objective:
+    """The objective a run asks for, with the model's own prediction type for DDPM."""
+    if options.objective == "flow" or prediction == "flow":
+        return Flow(options.flow_shift)
+    return DDPM(prediction)

@@ -1,0 +1,50 @@
+"""What a run leaves behind: the format of its results and what they say about themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from library.options.saving import CheckpointOptions
+
+
+@dataclass(frozen=True)
+class Moment:
+    """The point of a run at which something is saved: epochs and steps done, and when (unix time) the run
+    began.
+    """
+
+    epoch: int
+    step: int
+    epochs: int
+    last_step: int
+    batches_per_epoch: int
+    started_at: float
+
+
+@dataclass(frozen=True)
+class Output:
+    """form: ckpt, pt, safetensors, diffusers or diffusers_safetensors. describe: the file's metadata at a
+    moment.
+    """
+
+    form: str
+    tracker_name: str
+    describe: Callable[[Moment], dict[str, str]]
+
+    @property
+    def suffix(self) -> str:
+        """Of the result's file; empty for a folder."""
+        return "" if self.form.startswith("diffusers") else f".{self.form}"
+
+
+def checkpoint_form(options: CheckpointOptions, source_kind: str) -> str:
+    """The format of a saved model: the one asked for, or the source's own ("ckpt", "safetensors" or
+    "diffusers").
+
+    --use_safetensors turns either container into the safetensors one.
+    """
+    form = options.save_model_as or {"diffusers": "diffusers_safetensors"}.get(source_kind, source_kind)
+    if options.use_safetensors:
+        form = {"ckpt": "safetensors", "diffusers": "diffusers_safetensors"}.get(form, form)
+    return form

@@ -1,0 +1,84 @@
+"""Previews: the prompts of --sample_prompts, drawn while training with the same code as the generator."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+import time
+from pathlib import Path
+
+from PIL.Image import Image
+
+from library.files import whole_file
+from library.generation.generate import generate
+from library.generation.prompts import PromptRequest, read_prompts
+from library.options.generation import PreviewOptions
+from library.options.saving import SavingOptions
+from library.training.session import Session
+from library.training.task import Task
+
+
+class Previews:
+    """Draws at the moments the options name, into `<output_dir>/sample`. Prompts are shared out among the
+    processes.
+    """
+
+    def __init__(
+        self,
+        options: PreviewOptions,
+        saving: SavingOptions,
+        task: Task,
+        session: Session,
+        *,
+        clip_skip: int | None,
+    ) -> None:
+        assert saving.output_dir is not None
+        self.options, self.task, self.session, self.clip_skip = options, task, session, clip_skip
+        self.folder: Path = saving.output_dir / "sample"
+        self.prefix = f"{saving.output_name}_" if saving.output_name else ""
+        self.requests: list[PromptRequest] = []
+        if options.sample_prompts is not None:
+            defaults = PromptRequest("", sampler=options.sample_sampler)
+            self.requests = read_prompts(options.sample_prompts, defaults=defaults)
+
+    def at_start(self, step: int) -> None:
+        """Before the first step, if asked for; not again when a run goes on."""
+        if self.options.sample_at_first and step == 0:
+            self._draw("000000")
+
+    def after_step(self, step: int, epoch: int, epoch_ended: bool) -> None:
+        """step: steps done; epoch: the (1-based) epoch they lie in. Epochs win over steps."""
+        options = self.options
+        if options.sample_every_n_epochs:
+            if epoch_ended and epoch % options.sample_every_n_epochs == 0:
+                self._draw(f"e{epoch:06d}")
+        elif options.sample_every_n_steps and step % options.sample_every_n_steps == 0:
+            self._draw(f"{step:06d}")
+
+    def _draw(self, moment: str) -> None:
+        """Training goes on as if nothing had been drawn: no generator it uses is touched."""
+        accelerator = self.session.accelerator
+        own = list(enumerate(self.requests))[accelerator.process_index :: accelerator.num_processes]
+        was_training = self.task.training
+        self.task.eval()
+        for number, request in own:
+            self._save(number, request, self._picture(request), moment)
+        self.task.train(was_training)
+
+    def _picture(self, request: PromptRequest) -> Image:
+        seed = random.SystemRandom().randrange(2**31) if request.seed is None else request.seed
+        with self.session.accelerator.autocast():
+            (picture,) = generate(
+                self.task.model,
+                [dataclasses.replace(request, seed=seed)],
+                device=self.session.device,
+                clip_skip=self.clip_skip,
+            )
+        return picture
+
+    def _save(self, number: int, request: PromptRequest, picture: Image, moment: str) -> None:
+        date = time.strftime("%Y%m%d%H%M%S")
+        seed = "" if request.seed is None else f"_{request.seed}"
+        path = self.folder / f"{self.prefix}{moment}_{number:02d}_{date}{seed}.png"
+        with whole_file(path) as temporary:
+            picture.save(temporary, format="PNG")

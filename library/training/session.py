@@ -1,0 +1,111 @@
+"""One run on this machine: the accelerator, the seed, the precision, and the state it goes on from."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.utils import broadcast_object_list
+
+from library.data.plan import Position
+from library.models import load_model
+from library.models.base import Model
+from library.options.model import ModelOptions
+from library.options.training import TrainingOptions
+from library.problems import UserError
+from library.training.state import StateInfo, read_state_info
+
+_DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "float": torch.float32}
+
+
+def dtype_of(precision: str | None) -> torch.dtype | None:
+    """The torch type of a precision name ("no", "float", "fp16", "bf16"); None for None."""
+    return None if precision is None else _DTYPES[precision]
+
+
+@dataclass
+class Session:
+    """What every part of a run needs to know about where and how it runs."""
+
+    accelerator: Accelerator
+    seed: int
+    resumed: StateInfo | None
+
+    @classmethod
+    def start(
+        cls, options: TrainingOptions, resume: Path | None, *, may_skip_parameters: bool = False
+    ) -> Session:
+        """Start accelerate and agree on a seed. Raises UserError for a state folder that cannot be gone on
+        from.
+
+        may_skip_parameters: whether a step may leave trained parameters without a gradient (DDP has to know).
+        """
+        resumed = read_state_info(resume) if resume else None
+        accelerator = Accelerator(
+            mixed_precision=options.mixed_precision,
+            kwargs_handlers=[
+                # Buffers are constants here, so they need no broadcast in each step.
+                DistributedDataParallelKwargs(
+                    broadcast_buffers=False, find_unused_parameters=may_skip_parameters
+                )
+            ],
+        )
+        if accelerator.device.type == "cuda":
+            torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+        return cls(accelerator, _agree_on_seed(options.seed, resumed), resumed)
+
+    @property
+    def device(self) -> torch.device:
+        return self.accelerator.device
+
+    @property
+    def frozen_dtype(self) -> torch.dtype:
+        """The type of weights that are not trained."""
+        return _DTYPES[self.accelerator.mixed_precision]
+
+    @property
+    def is_main(self) -> bool:
+        return self.accelerator.is_main_process
+
+    def agrees_to_stop(self, requested: bool, position: Position, every: int) -> bool:
+        """Whether all processes stop here: at once when there is one, else together, asked at every n-th
+        step's end.
+        """
+        if self.accelerator.num_processes == 1:
+            return requested
+        if not position.closes or position.step % every:
+            return False
+        flag = torch.tensor(float(requested), device=self.device)
+        return bool(self.accelerator.reduce(flag, "sum").item())
+
+    def say(self, message: str) -> None:
+        """A line on stdout, from the first process only."""
+        if self.is_main:
+            print(message, flush=True)
+
+
+def _agree_on_seed(asked: int | None, resumed: StateInfo | None) -> int:
+    """The state's seed when resuming, else the one asked for, else a new one that all processes share."""
+    if resumed is not None:
+        if asked not in (None, resumed.seed):
+            raise UserError.of(
+                "--seed",
+                f"is {asked}, but the state was made with {resumed.seed}",
+                "leave it out to go on exactly",
+            )
+        return resumed.seed
+    seeds = [random.SystemRandom().randrange(2**31) if asked is None else asked]
+    return broadcast_object_list(seeds)[0]
+
+
+def open_model(options: ModelOptions) -> Model:
+    """The run's model in its file's precision, on the CPU."""
+    return load_model(
+        options.pretrained_model_name_or_path,
+        vae=options.vae,
+        dtype="stored",
+        v_parameterization=options.v_parameterization,
+    )

@@ -1,0 +1,105 @@
+"""The training state: a folder a run can go on from, bit for bit.
+
+    <name>-state/
+        model.safetensors     what is trained, in the precision it is trained in
+        optimizer.bin         the optimizer's state (torch, loaded with weights_only)
+        scheduler.bin         the schedule's state
+        scaler.pt             the loss scaler's state, with fp16 only
+        train_state.json      position, seed, and what the position means
+
+Randomness is a function of (seed, position), so no generator is saved. States are written between optimizer
+steps.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from library.files import whole_folder
+from library.problems import UserError
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from library.training.task import Task
+
+
+@dataclass(frozen=True)
+class StateInfo:
+    """train_state.json. current_epoch and current_step are sd-scripts' names: the epoch (1-based) and steps
+    done.
+    """
+
+    current_epoch: int
+    current_step: int
+    seed: int
+    steps_per_epoch: int
+    data: str  # fingerprint of the data plan: a step number means the same batches only with the same one
+    folder: str = ""
+
+
+def read_state_info(folder: Path) -> StateInfo:
+    """The position of a state. Raises UserError when the folder is no state of ours."""
+    if not folder.is_dir():
+        raise UserError.of(folder, "there is no such state folder", "give a folder that ends in -state")
+    missing = [
+        name
+        for name in ("model.safetensors", "optimizer.bin", "train_state.json")
+        if not (folder / name).is_file()
+    ]
+    if missing:
+        raise UserError.of(folder, f"is no training state: {', '.join(missing)} missing")
+    try:
+        found = json.loads((folder / "train_state.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError.of(folder / "train_state.json", f"cannot be read: {error}") from None
+    names = {field.name for field in fields(StateInfo)} - {"folder"}
+    if names - found.keys():
+        raise UserError.of(folder, "was not written by Atelier; its position cannot be gone on from exactly")
+    return StateInfo(**{name: found[name] for name in names}, folder=str(folder))
+
+
+def write_state(
+    folder: Path, info: StateInfo, task: Task, optimizer: object, schedule: object, accelerator: Accelerator
+) -> None:
+    """Write a state folder, whole. task, optimizer: as they are trained, unwrapped or prepared."""
+    import torch
+
+    from library.models.weights import save_tensors
+
+    with whole_folder(folder) as target:
+        save_tensors(target / "model.safetensors", task.trained_tensors(), None)
+        torch.save(optimizer.state_dict(), target / "optimizer.bin")
+        torch.save(schedule.state_dict(), target / "scheduler.bin")
+        if accelerator.scaler is not None:
+            torch.save(accelerator.scaler.state_dict(), target / "scaler.pt")
+        described = {key: value for key, value in asdict(info).items() if key != "folder"}
+        (target / "train_state.json").write_text(json.dumps(described, indent=2), encoding="utf-8")
+
+
+def load_state(
+    folder: Path, task: Task, optimizer: object, schedule: object, accelerator: Accelerator
+) -> None:
+    """Take a state back into a run. Raises UserError when it belongs to another kind of run."""
+    import torch
+
+    from library.models.weights import load_tensors
+
+    def load(name: str) -> dict:
+        return torch.load(folder / name, map_location="cpu", weights_only=True)
+
+    try:
+        task.load_trained_tensors(load_tensors(folder / "model.safetensors"))
+        optimizer.load_state_dict(load("optimizer.bin"))
+        schedule.load_state_dict(load("scheduler.bin"))
+        if accelerator.scaler is not None and (folder / "scaler.pt").is_file():
+            accelerator.scaler.load_state_dict(load("scaler.pt"))
+    except (ValueError, KeyError, RuntimeError, FileNotFoundError) as error:
+        raise UserError.of(
+            folder,
+            f"does not fit this run ({str(error).splitlines()[0]})",
+            "resume with the options it was made with",
+        ) from None

@@ -1,0 +1,169 @@
+"""What every network shares: its small modules stand beside layers of a model and add to what those give."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from library.models.base import AttachPoint, Model
+from library.models.weights import load_tensors, save_tensors
+from library.problems import UserError
+
+
+class NetworkModule(nn.Module):
+    """One layer's addition. Subclasses give `added(x)` and `delta_weight()`; the layer itself is not a child."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self._layer = (
+            layer,
+        )  # in a tuple, so that the frozen layer is not registered as part of the network
+        self._hook: torch.utils.hooks.RemovableHandle | None = None
+        self.multiplier = 1.0
+
+    @property
+    def layer(self) -> nn.Module:
+        return self._layer[0]
+
+    def attach(self) -> None:
+        """From now on the layer's output is its own plus this module's."""
+        if self._hook is None:
+            self._hook = self.layer.register_forward_hook(lambda _, inputs, out: self.add_to(out, inputs[0]))
+
+    def detach(self) -> None:
+        if self._hook is not None:
+            self._hook.remove()
+            self._hook = None
+
+    def add_to(self, out: Tensor, x: Tensor) -> Tensor:
+        """`out`, the layer's output for x, with this module's addition. Shapes as the layer's."""
+        raise NotImplementedError
+
+    def delta_weight(self) -> Tensor:
+        """What the addition is worth as a change of the layer's weight, at multiplier 1; the weight's shape,
+        float32.
+        """
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def merge(self) -> None:
+        """Add the change to the layer's weight and stop standing beside it."""
+        self.detach()
+        weight = self.layer.weight
+        weight += (self.delta_weight() * self.multiplier).to(weight)
+
+
+class Network(nn.Module):
+    """A set of network modules by name. Names are the file's: `lora_unet_down_blocks_0_..._to_q`."""
+
+    def __init__(
+        self, modules: dict[str, NetworkModule], *, kind: str, dim: int | None, alpha: float | None
+    ) -> None:
+        super().__init__()
+        self.by_name = nn.ModuleDict(modules)
+        self.kind, self.dim, self.alpha = kind, dim, alpha
+
+    def attach(self) -> None:
+        for module in self.by_name.values():
+            module.attach()
+
+    def detach(self) -> None:
+        for module in self.by_name.values():
+            module.detach()
+
+    def set_multiplier(self, multiplier: float) -> None:
+        """How strongly the network counts; 1 is as trained, 0 is off."""
+        for module in self.by_name.values():
+            module.multiplier = multiplier
+
+    def merge(self) -> None:
+        """Add everything to the model's weights; the network is detached after that."""
+        for module in self.by_name.values():
+            module.merge()
+
+    def parameters_of(self, part: str) -> list[nn.Parameter]:
+        """What is trained in one part of the model ("unet" or "te")."""
+        return [
+            p for name, module in self.by_name.items() if part_of(name) == part for p in module.parameters()
+        ]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The network as its file holds it: `<name>.<tensor>`."""
+        return {key.removeprefix("by_name."): value for key, value in self.state_dict().items()}
+
+    def load_tensors(self, tensors: dict[str, Tensor], source: str) -> None:
+        """Take values in. Raises UserError naming the source when names or shapes do not fit."""
+        own = self.tensors()
+        check_names(own, tensors, source)
+        for key, value in own.items():
+            given = fit_shape(tensors[key], value.shape)
+            if given is None:
+                fix = (
+                    f"its rank is {tensors[key].shape[0]}"
+                    if "down" in key
+                    else "use the dimensions it was made with"
+                )
+                raise UserError.of(
+                    source,
+                    f"{key} is {tuple(tensors[key].shape)}, this network has {tuple(value.shape)}",
+                    fix,
+                )
+            value.copy_(given)
+
+    def save(self, path: Path, *, dtype: torch.dtype | None, metadata: dict[str, str] | None) -> None:
+        """Write the file whole. dtype: of every tensor, None keeps them. metadata: for .safetensors only."""
+        tensors = {
+            key: value.detach().to("cpu", dtype or value.dtype) for key, value in self.tensors().items()
+        }
+        save_tensors(path, tensors, metadata)
+
+
+def part_of(name: str) -> str:
+    """The model part a module name belongs to: "unet" or "te"."""
+    return "te" if name.startswith(("lora_te", "te")) else "unet"
+
+
+def module_name(point: AttachPoint) -> str:
+    """The name of a network module in its file (FORMATS: prefix and path, dots as underscores)."""
+    return f"lora_{point.part}_{point.path}".replace(".", "_")
+
+
+def read_network_file(path: Path) -> dict[str, Tensor]:
+    """The tensors of a network file. Raises UserError when it cannot be read or holds no network."""
+    tensors = load_tensors(path)
+    if not any(".lora_" in key for key in tensors):
+        raise UserError.of(path, "holds no LoRA weights")
+    return tensors
+
+
+def check_names(own: Iterable[str], given: Iterable[str], source: str) -> None:
+    """Raises UserError when two sets of tensor names differ, naming one example of each kind."""
+    missing, foreign = sorted(set(own) - set(given)), sorted(set(given) - set(own))
+    if foreign:
+        raise UserError.of(
+            source, f"{len(foreign)} of its tensors have no place in this model, e.g. {foreign[0]}"
+        )
+    if missing:
+        raise UserError.of(source, f"{len(missing)} tensors are missing, e.g. {missing[0]}")
+
+
+def fit_shape(tensor: Tensor, shape: torch.Size) -> Tensor | None:
+    """The tensor in this shape if only trailing sides of 1 differ (a 1x1 convolution stored as a matrix), or
+    None.
+    """
+    if tensor.shape == shape:
+        return tensor
+    same = [side for side in tensor.shape if side != 1] == [side for side in shape if side != 1]
+    return (
+        tensor.reshape(shape) if same and tensor.numel() == shape.numel() and tensor.ndim in (2, 4) else None
+    )
+
+
+def targets(model: Model, parts: Iterable[str], parents: Iterable[str]) -> dict[str, AttachPoint]:
+    """The model's attach points inside the given parts and parent classes, by module name."""
+    parts, parents = set(parts), set(parents)
+    chosen = (point for point in model.attach_points() if point.part in parts and point.parent in parents)
+    return {module_name(point): point for point in chosen}

@@ -1,0 +1,34 @@
+"""Atelier as a package: after `pip install -e .`, `library` and `networks` can be imported from anywhere."""
+
+from setuptools import find_packages, setup
+
+setup(
+    name="atelier",
+    version="0.1.0",
+    description="Train Stable Diffusion models from the command line",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=find_packages(include=["library*", "networks*", "tools*"]),
+    package_data={"library.models": ["tokenizer/*"]},
+    install_requires=[
+        "torch>=2.6,<3",
+        "accelerate>=1.10,<2",
+        "bitsandbytes>=0.46",
+        "diffusers>=0.35,<1",
+        "huggingface_hub>=1.0,<3",
+        "lion-pytorch>=0.2",
+        "numpy>=2.0,<3",
+        "opencv-python-headless>=4.10",
+        "pillow>=11.0",
+        "safetensors>=0.5",
+        "tensorboard>=2.15",
+        "toml>=0.10",
+        "tomli>=2.0; python_version < '3.11'",
+        "tqdm>=4.66",
+        "transformers>=5.0,<6",
+    ],
+    extras_require={
+        "xformers": ["xformers"],
+        "test": ["peft>=0.17", "pytest>=8", "ruff>=0.12"],
+    },
+)

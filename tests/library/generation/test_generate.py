@@ -1,0 +1,141 @@
+"""Drawing: the same pictures as diffusers, whatever they are drawn with."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import (
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
+    StableDiffusionPipeline,
+)
+from PIL import Image
+
+from library.generation import generate as module
+from library.generation.generate import generate
+from library.generation.prompts import PromptRequest
+from library.models import load_model
+from library.models.base import Model
+
+CPU = torch.device("cpu")
+REQUEST = PromptRequest("a cat on a mat", "blurry", width=64, height=64, steps=4, scale=5.0, seed=3)
+SCHEDULERS = {
+    "ddim": DDIMScheduler,
+    "euler": EulerDiscreteScheduler,
+    "euler_a": EulerAncestralDiscreteScheduler,
+    "dpmsolver++": DPMSolverMultistepScheduler,
+}
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model: Path) -> Model:
+    return load_model(tiny_model)
+
+
+@pytest.fixture(scope="module")
+def pipeline(model: Model, tmp_path_factory: pytest.TempPathFactory) -> StableDiffusionPipeline:
+    folder = tmp_path_factory.mktemp("model") / "diffusers"
+    model.save(folder, "diffusers_safetensors")
+    pipeline = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def gap(one: Image.Image, other: Image.Image) -> int:
+    """The largest difference of a pixel's channel, in levels of 255."""
+    return int(np.abs(np.asarray(one, np.int16) - np.asarray(other, np.int16)).max())
+
+
+@pytest.mark.parametrize("scale", [5.0, 1.0])
+@pytest.mark.parametrize("sampler", SCHEDULERS)
+def test_a_picture_is_that_of_diffusers_for_the_same_seed(
+    model: Model, pipeline: StableDiffusionPipeline, sampler: str, scale: float
+) -> None:
+    request = dataclasses.replace(REQUEST, sampler=sampler, scale=scale, width=72)
+    pipeline.scheduler = SCHEDULERS[sampler].from_config(pipeline.scheduler.config)
+    theirs = pipeline(
+        request.prompt,
+        negative_prompt=request.negative,
+        width=request.width,
+        height=request.height,
+        num_inference_steps=request.steps,
+        guidance_scale=request.scale,
+        generator=torch.Generator("cpu").manual_seed(request.seed),
+    ).images[0]
+    [ours] = generate(model, [request], device=CPU)
+    assert ours.size == (72, 64)
+    assert np.asarray(ours).std() > 0
+    assert gap(ours, theirs) <= 1
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "euler_a"])
+def test_a_picture_is_the_same_alone_and_in_company(model: Model, sampler: str) -> None:
+    request = dataclasses.replace(REQUEST, sampler=sampler)
+    others = [
+        dataclasses.replace(request, prompt="a dog", scale=2.0, seed=4),
+        dataclasses.replace(request, prompt="word " * 80),
+        dataclasses.replace(request, height=128),
+        dataclasses.replace(request, scale=1.0),
+    ]
+    [alone] = generate(model, [request], device=CPU)
+    company = generate(model, [*others, request], device=CPU)
+    assert [picture.size for picture in company] == [(64, 64), (64, 64), (64, 128), (64, 64), (64, 64)]
+    assert gap(alone, company[-1]) <= 1
+    assert all(gap(alone, other) > 1 for other in company[:2] + company[3:4])
+
+
+def test_the_text_length_follows_the_longer_text_and_long_ones_are_cut_with_a_warning(
+    model: Model, capsys: pytest.CaptureFixture
+) -> None:
+    module._warn_of_cut.cache_clear()
+
+    def length(prompt: int, negative: int, scale: float = 2.0) -> int:
+        return module._text_length(model, PromptRequest("cat " * prompt, "dog " * negative, scale=scale))
+
+    assert [length(0, 0), length(75, 1), length(76, 1), length(1, 151)] == [75, 75, 150, 225]
+    assert [length(225, 0), length(1, 151, scale=1.0)] == [225, 75]
+    assert capsys.readouterr().err == ""
+    assert [length(226, 0), length(226, 0)] == [225, 225]
+    assert capsys.readouterr().err.count("has 226 tokens; what follows the first 225 does not count") == 1
+
+
+def test_the_end_of_a_long_prompt_and_clip_skip_count(model: Model) -> None:
+    long = dataclasses.replace(REQUEST, prompt="word " * 100 + "a cat")
+    other = dataclasses.replace(long, prompt="word " * 100 + "a dog")
+    first, second = generate(model, [long, other], device=CPU)
+    assert first.tobytes() != second.tobytes()
+    [skipped] = generate(model, [long], device=CPU, clip_skip=2)
+    assert first.tobytes() != skipped.tobytes()
+
+
+def test_drawing_stops_before_the_next_step(model: Model) -> None:
+    steps = []
+    stop = lambda: len(steps) == 2  # noqa: E731
+    assert generate(model, [REQUEST, REQUEST], device=CPU, stop=stop, on_step=steps.append) == []
+    assert steps == [2, 2]
+
+
+def test_half_weights_and_autocast_draw_nearly_the_same_picture(model: Model, tiny_model: Path) -> None:
+    [exact] = generate(model, [REQUEST], device=CPU)
+    with torch.autocast("cpu", torch.bfloat16):
+        [autocast] = generate(model, [REQUEST], device=CPU)
+    half = load_model(tiny_model)
+    half.denoiser.to(torch.bfloat16)
+    half.text_encoders.to(torch.bfloat16)
+    [cast] = generate(half, [REQUEST], device=CPU, dtype=torch.bfloat16)
+    for picture in (autocast, cast):
+        difference = np.abs(np.asarray(exact, np.float32) - np.asarray(picture, np.float32)).mean()
+        assert 0 < difference < 12
+
+
+def test_values_that_are_no_numbers_are_told_of(model: Model, capsys: pytest.CaptureFixture) -> None:
+    module._decode(model, torch.full((4, 8, 8), torch.nan), REQUEST)
+    assert capsys.readouterr().err == (
+        "warning: the picture of 'a cat on a mat', seed 3, has values that are no numbers\n"
+    )

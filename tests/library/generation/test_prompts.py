@@ -1,0 +1,117 @@
+"""Prompt lines and prompt files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from library.generation.prompt_options import GENERATOR, TRAINING
+from library.generation.prompts import PromptRequest, parse_prompt, read_prompts
+from library.problems import UserError
+
+
+def parse(line: str, syntax=TRAINING) -> PromptRequest:
+    return parse_prompt(line, syntax, where="here")
+
+
+def problems(line: str, syntax=TRAINING) -> list[str]:
+    with pytest.raises(UserError) as caught:
+        parse(line, syntax)
+    return [str(problem) for problem in caught.value.problems]
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("a girl", PromptRequest("a girl")),
+        ("s 10 girls, w 64", PromptRequest("s 10 girls, w 64")),
+        ("a girl -- 10 s", PromptRequest("a girl -- 10 s")),
+        ("a well--known girl --s 10", PromptRequest("a well--known girl", steps=10)),
+        (
+            "a girl --n bad -- hands, s 3 --s 5",
+            PromptRequest("a girl", negative="bad -- hands, s 3", steps=5),
+        ),
+        ("--s 5", PromptRequest("", steps=5)),
+        ("a girl --n", PromptRequest("a girl")),
+        (
+            "a girl --W 515 --H 20 --D 7 --L 3.5 --S 1000 --N ugly --SS Euler_A",
+            PromptRequest("a girl", "ugly", 512, 64, 1000, 3.5, 7, (), "euler_a"),
+        ),
+    ],
+)
+def test_a_training_line_is_a_text_and_options(line: str, expected: PromptRequest) -> None:
+    assert parse(line) == expected
+
+
+def test_a_generator_line_has_seeds_and_exact_sizes() -> None:
+    expected = PromptRequest("a girl", width=520, height=8, seed=3, more_seeds=(2, 1))
+    assert parse("a girl --w 520 --h 8 --d 3,2, 1", GENERATOR) == expected
+
+
+def test_every_mistake_of_a_line_is_named() -> None:
+    assert problems("a --s 0 --l nan --w wide --d -1 --q 1 --cn x.png --ss plms --s 5 --h") == [
+        "here: --s expects a whole number from 1 to 1000, got '0'",
+        "here: --l expects a number, got 'nan'",
+        "here: --w expects a size in pixels, got 'wide'",
+        "here: --d expects a whole number of 0 or more, got '-1'",
+        "here: there is no prompt option --q; there are --n, --l, --s, --w, --h, --d, --ss",
+        "here: --cn is not available yet; remove it",
+        "here: --ss expects one of ddim, euler, k_euler, euler_a, k_euler_a, dpmsolver++, got 'plms'",
+        "here: --s is given twice",
+        "here: --h expects a size in pixels, got ''",
+    ]
+
+
+def test_options_of_a_later_generator_are_not_available_yet() -> None:
+    assert problems("a --t 0.5 --w 100", GENERATOR) == [
+        "here: --t is not available yet; remove it",
+        "here: --w expects a size in pixels, a multiple of 8, got '100'",
+    ]
+
+
+def test_a_file_gives_a_request_per_line_with_the_defaults_of_the_caller(tmp_path: Path) -> None:
+    path = tmp_path / "prompts.txt"
+    path.write_bytes(b"\xef\xbb\xbf# comment --s x\r\n\r\n  a cat --s 4\r\nein Kater, \xc3\xa4lter\r\n")
+    defaults = PromptRequest("", steps=9, sampler="euler")
+    assert read_prompts(path, defaults=defaults) == [
+        PromptRequest("a cat", steps=4, sampler="euler"),
+        PromptRequest("ein Kater, älter", steps=9, sampler="euler"),
+    ]
+
+
+def test_mistakes_in_a_file_come_with_their_line_numbers_all_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "prompts.txt"
+    path.write_text("a --s x\n# fine\nb\nc --zz\n")
+    with pytest.raises(UserError) as caught:
+        read_prompts(path)
+    assert [problem.where for problem in caught.value.problems] == [f"{path}, line 1", f"{path}, line 4"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "cause"),
+    [
+        ("prompts.txt", b"# nothing\n\n", "holds no prompts; write one a line"),
+        ("prompts.txt", b"abc\xff", "is not UTF-8 text at byte 3; save it as UTF-8"),
+        ("prompts.txt", None, "there is no such file"),
+        (
+            "prompts.toml",
+            b"[prompt]",
+            "prompts in .toml files are not available yet; use a .txt file with a prompt a line",
+        ),
+        (
+            "prompts.JSON",
+            b"[]",
+            "prompts in .JSON files are not available yet; use a .txt file with a prompt a line",
+        ),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_one_line(
+    tmp_path: Path, name: str, content: bytes | None, cause: str
+) -> None:
+    path = tmp_path / name
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match="^.*$") as caught:
+        read_prompts(path)
+    assert str(caught.value) == f"{path}: {cause}"

@@ -1,0 +1,77 @@
+"""The sampler table over diffusers' schedulers."""
+
+from __future__ import annotations
+
+import typing
+
+import diffusers
+import pytest
+import torch
+
+from library.generation import samplers
+from library.generation.samplers import SAMPLERS, Sampler
+from library.options.generation import SamplerName
+
+# The scheduler_config.json of runwayml/stable-diffusion-v1-5 (a PNDM configuration).
+SD1_CONFIG = {
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "clip_sample": False,
+    "num_train_timesteps": 1000,
+    "set_alpha_to_one": False,
+    "steps_offset": 1,
+}
+
+
+def test_the_options_offer_what_the_table_has() -> None:
+    assert typing.get_args(SamplerName) == tuple(SAMPLERS)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("prediction", ["epsilon", "v"])
+def test_a_sampler_is_diffusers_scheduler_made_from_stable_diffusions_configuration(
+    name: str, prediction: str
+) -> None:
+    kind = getattr(diffusers, SAMPLERS[name][0])
+    prediction_type = "v_prediction" if prediction == "v" else "epsilon"
+    scheduler = kind.from_config(SD1_CONFIG | {"prediction_type": prediction_type})
+    scheduler.set_timesteps(7)
+    sampler = Sampler(name, prediction, 7)
+    assert torch.equal(sampler.timesteps, scheduler.timesteps)
+
+    x = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    ours, theirs = sampler.start(x), x * scheduler.init_noise_sigma
+    ours_generators, theirs_generators = (
+        [torch.Generator().manual_seed(seed) for seed in (1, 2)] for _ in range(2)
+    )
+    for t in scheduler.timesteps:
+        prediction = torch.tanh(sampler.model_input(ours, t))
+        assert torch.equal(prediction, torch.tanh(scheduler.scale_model_input(theirs, t)))
+        ours = sampler.step(prediction, t, ours, ours_generators)
+        theirs = scheduler.step(prediction, t, theirs, generator=theirs_generators).prev_sample
+    assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("steps", [1, 2, 999, 1000])
+def test_every_number_of_steps_can_be_gone(name: str, steps: int) -> None:
+    sampler = Sampler(name, "epsilon", steps)
+    x, generators = sampler.start(torch.ones(1, 4, 1, 1)), [torch.Generator().manual_seed(0)]
+    for t in sampler.timesteps:
+        x = sampler.step(0.1 * sampler.model_input(x, t), t, x, generators)
+    assert torch.isfinite(x).all()
+
+
+def test_a_flow_model_is_drawn_with_euler_steps_and_says_so_once(capsys: pytest.CaptureFixture) -> None:
+    samplers._warn_of_flow.cache_clear()
+    noise, picture = torch.randn(1, 4, 2, 2), torch.full((1, 4, 2, 2), 0.5)
+    for _ in range(2):
+        sampler = Sampler("ddim", "flow", 5)
+        x = sampler.start(noise)
+        for t in sampler.timesteps:
+            x = sampler.step(noise - picture, t, sampler.model_input(x, t), [])
+        torch.testing.assert_close(x, picture)
+    assert capsys.readouterr().err == (
+        "warning: the model predicts flow, so its pictures are drawn with euler steps, not ddim\n"
+    )

@@ -1,0 +1,141 @@
+import importlib
+import json
+from pathlib import Path
+
+import pytest
+
+from library.options.data import DataOptions, read_resolution
+from library.options.fields import sections_of, specs_of
+from library.options.optimizer import OptimizerOptions, read_steps
+from library.options.parser import ConfigFileOptions
+from library.options.saving import SavingOptions, name_fault
+from library.options.training import ObjectiveOptions
+from library.options.unavailable import NOT_YET, asks_for_unavailable
+from library.problems import UserError
+
+DATA = Path(__file__).parents[2] / "data"
+# {script: {option: its default in sd-scripts}}
+SD_SCRIPTS = json.loads((DATA / "sd_scripts_options.json").read_text())
+
+
+def flags_of(script: str) -> dict[str, object]:
+    """Every flag of a script, by name, with its default."""
+    sections = [
+        *sections_of(importlib.import_module(script.removesuffix(".py")).Run).values(),
+        ConfigFileOptions,
+    ]
+    specs = [spec for section in sections for spec in specs_of(section)]
+    return {flag.removeprefix("--"): spec.default for spec in specs for flag in (spec.flag, *spec.aliases)}
+
+
+@pytest.mark.parametrize("script", SD_SCRIPTS)
+def test_every_option_of_sd_scripts_is_there_or_refused_by_name(
+    script: str, capsys: pytest.CaptureFixture
+) -> None:
+    known = flags_of(script)
+    supported = SD_SCRIPTS[script].keys() & known.keys()
+    with capsys.disabled():
+        print(
+            f"\n{script}: {len(supported)} of {len(SD_SCRIPTS[script])} options of sd-scripts are supported"
+        )
+    assert SD_SCRIPTS[script].keys() - known.keys() <= NOT_YET.keys()
+
+
+@pytest.mark.parametrize("script", SD_SCRIPTS)
+def test_defaults_are_those_of_sd_scripts(script: str) -> None:
+    known = flags_of(script)
+    different = {
+        name: (known[name], default)
+        for name, default in SD_SCRIPTS[script].items()
+        if name in known and _plain(known[name]) != default and name not in DIFFERENT_DEFAULTS
+    }
+    assert different == {}
+
+
+# Options whose default is said otherwise here or differs on purpose (docs/differences.md).
+DIFFERENT_DEFAULTS = {"caption_extention"}
+
+
+def _plain(default: object) -> object:
+    if default == ():
+        return None
+    return str(default) if isinstance(default, Path) else default
+
+
+def test_the_table_of_unavailable_options_holds_nothing_that_is_available() -> None:
+    shared = {"network_args", "vae_batch_size"}  # there for trainers, not for the generator
+    everywhere = set().union(*(flags_of(script) for script in SD_SCRIPTS))
+    assert NOT_YET.keys() & everywhere <= shared
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "asks"),
+    [
+        ("use_ema", True, True),
+        ("use_ema", False, False),
+        ("huber_c", ["0.1"], False),
+        ("huber_c", ["0.2"], True),
+        ("loss_type", "huber", True),
+        ("loss_type", "l2", False),
+        ("wandb_api_key", "", False),
+        ("no_such_thing", True, None),
+    ],
+)
+def test_asking_for_the_default_asks_for_nothing(name: str, value: object, asks: bool | None) -> None:
+    assert asks_for_unavailable(name, value) is asks
+
+
+@pytest.mark.parametrize(
+    ("value", "size"),
+    [("512", (512, 512)), ("512,768", (512, 768)), (640, (640, 640)), ([512, 768], (512, 768))],
+)
+def test_a_resolution_is_width_and_height(value: object, size: tuple[int, int]) -> None:
+    assert read_resolution(value) == size
+
+
+@pytest.mark.parametrize("value", ["", "512x512", "1,2,3", "-512", True, "0"])
+def test_what_is_no_resolution_is_refused(value: object) -> None:
+    with pytest.raises(ValueError, match="expects a size such as"):
+        read_resolution(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "steps"),
+    [("100", 100), ("10%", 0.1), ("0.25", 0.25), (100, 100), (0, 0), ("1.0", 1.0), ("0%", 0)],
+)
+def test_steps_are_a_number_or_a_share(value: object, steps: float) -> None:
+    read = read_steps(value)
+    assert read == steps and type(read) is type(steps)
+
+
+@pytest.mark.parametrize("value", ["-1", "1.5", "ten", "", True])
+def test_what_are_no_steps_is_refused(value: object) -> None:
+    with pytest.raises(ValueError, match="expects steps"):
+        read_steps(value)
+
+
+@pytest.mark.parametrize(
+    "name", ["a/b", "..", "con", "NUL.txt", "a\nb", "a ", "x" * 200, 'say "hi"', "a\\b", "a."]
+)
+def test_output_names_that_are_no_file_names_are_refused(name: str) -> None:
+    assert name_fault(name)
+
+
+@pytest.mark.parametrize("name", ["my_lora", "Jürgen 2", "v1.5", "猫"])
+def test_plain_names_are_accepted(name: str) -> None:
+    assert name_fault(name) is None
+
+
+def test_options_that_would_have_no_effect_are_refused() -> None:
+    with pytest.raises(UserError, match="--save_last_n_steps: has no effect without --save_every_n_steps"):
+        SavingOptions(output_dir=Path("x"), save_last_n_steps=3)
+    with pytest.raises(UserError, match="has no effect with --lr_scheduler constant"):
+        OptimizerOptions(lr_warmup_steps=10)
+    with pytest.raises(UserError, match="--cache_latents: cannot be combined with --random_crop"):
+        DataOptions(train_data_dir=Path("x"), cache_latents=True, random_crop=True)
+
+
+def test_a_timestep_range_must_not_be_empty() -> None:
+    assert ObjectiveOptions(min_timestep=100, max_timestep=900).timestep_range == (100, 900)
+    with pytest.raises(UserError, match="--min_timestep: must be below --max_timestep"):
+        ObjectiveOptions(min_timestep=900, max_timestep=900)

@@ -1,0 +1,125 @@
+"""gen_img_diffusers.py as its user calls it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import gen_img_diffusers
+from library.generation.command import check
+from library.options.parser import read_command_line
+from library.problems import UserError
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(*words: str | Path) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "gen_img_diffusers.py", *map(str, words)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def draw(monkeypatch: pytest.MonkeyPatch, outdir: Path, *words: str | Path) -> list[Image.Image]:
+    """The command in this process; its pictures in order."""
+    common = ["--W", "64", "--H", "64", "--steps", "2", "--outdir", outdir]
+    monkeypatch.setattr(sys, "argv", ["gen_img_diffusers.py", *map(str, [*common, *words])])
+    gen_img_diffusers.main()
+    return [Image.open(path) for path in sorted(outdir.glob("*.png"))]
+
+
+def problems(*words: str | Path) -> list[str]:
+    with pytest.raises(UserError) as caught:
+        check(read_command_line(gen_img_diffusers.Run, None, [*map(str, words)]))
+    return [str(problem) for problem in caught.value.problems]
+
+
+def test_the_command_draws_saves_and_says_where(tiny_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "prompts.txt").write_text("# two\na cat --n ugly --s 1 --d 7 --w 72\na dog\n")
+    result = run(
+        *("--ckpt", tiny_model, "--from_file", tmp_path / "prompts.txt", "--outdir", tmp_path / "out"),
+        *("--images_per_prompt", 2, "--batch_size", 3, "--W", 64, "--H", 64, "--steps", 2, "--seed", 1),
+    )
+    assert result.returncode == 0, result.stderr
+    assert f"4 pictures in {tmp_path / 'out'}" in result.stdout
+    assert "drawing: 100%" in result.stderr
+    pictures = [Image.open(path) for path in sorted((tmp_path / "out").iterdir())]
+    assert [picture.size for picture in pictures] == [(72, 64), (72, 64), (64, 64), (64, 64)]
+    assert pictures[0].text == {
+        "prompt": "a cat",
+        "seed": "7",
+        "sampler": "ddim",
+        "steps": "1",
+        "scale": "7.5",
+        "negative-prompt": "ugly",
+    }
+    assert [picture.text["prompt"] for picture in pictures] == ["a cat", "a cat", "a dog", "a dog"]
+    assert len({picture.text["seed"] for picture in pictures}) == 4
+
+
+def test_all_problems_are_shown_together_and_nothing_is_drawn(tmp_path: Path) -> None:
+    missing = tmp_path / "missing.safetensors"
+    result = run(
+        *("--ckpt", missing, "--prompt", "a --q 3 --w 65", "--W", 100, "--fp16", "--bf16"),
+        *("--network_module", "networks.lora", "--network_weights", tmp_path / "none.safetensors"),
+        *("--outdir", tmp_path / "out", "--interactive", "--stepz", 3),
+    )
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert result.stderr.splitlines() == [
+        "8 problems found, nothing was done:",
+        "  --interactive: is not available yet; remove it",
+        "  --stepz: there is no such option; did you mean --steps?",
+        "  --fp16: choose --fp16 or --bf16",
+        "  --W: must be a multiple of 8",
+        f"  {missing}: there is no file or folder here; check the path",
+        f"  {tmp_path / 'none.safetensors'}: there is no such file; check --network_weights",
+        "  --prompt: there is no prompt option --q; there are --n, --l, --s, --w, --h, --d",
+        "  --prompt: --w expects a size in pixels, a multiple of 8, got '65'",
+    ]
+    assert not (tmp_path / "out").exists()
+
+
+def test_v2_on_another_model_is_one_line(tiny_model: Path) -> None:
+    assert problems("--ckpt", tiny_model, "--prompt", "a", "--v2") == [
+        f"--v2: {tiny_model} is an SD 1.x model; leave --v2 out"
+    ]
+
+
+def test_pictures_do_not_depend_on_the_batch_size(
+    monkeypatch: pytest.MonkeyPatch, tiny_model: Path, tmp_path: Path
+) -> None:
+    words = ("--ckpt", tiny_model, "--prompt", "a cat", "--images_per_prompt", "3", "--seed", "5")
+    one = draw(monkeypatch, tmp_path / "one", *words)
+    three = draw(monkeypatch, tmp_path / "three", *words, "--batch_size", "3")
+    assert [picture.text for picture in one] == [picture.text for picture in three]
+    for a, b in zip(one, three, strict=True):
+        assert max(abs(x - y) for x, y in zip(a.tobytes(), b.tobytes(), strict=True)) <= 1
+
+
+def test_ctrl_c_keeps_what_was_drawn(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tiny_model: Path, tmp_path: Path
+) -> None:
+    from library.generation import generate
+
+    true_draw, drawn = generate._draw, []
+
+    def second_is_interrupted(*given):
+        if drawn:
+            raise KeyboardInterrupt
+        drawn.append(true_draw(*given))
+        return drawn[0]
+
+    monkeypatch.setattr(generate, "_draw", second_is_interrupted)
+    with pytest.raises(SystemExit) as caught:
+        draw(monkeypatch, tmp_path, "--ckpt", tiny_model, "--prompt", "a", "--images_per_prompt", "3")
+    assert caught.value.code == 130
+    assert len(list(tmp_path.glob("*.png"))) == 1
+    assert f"1 picture in {tmp_path}" in capsys.readouterr().out

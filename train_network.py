@@ -1,0 +1,52 @@
+"""Train a network (LoRA) beside a Stable Diffusion model.
+
+accelerate launch train_network.py --pretrained_model_name_or_path model.safetensors --train_data_dir images
+    --resolution 512 --enable_bucket --caption_extension .txt --cache_latents --network_module networks.lora
+    --network_dim 16 --network_alpha 8 --learning_rate 1e-4 --optimizer_type AdamW8bit --mixed_precision bf16
+    --max_train_epochs 10 --output_dir outputs --output_name my_lora
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from library.options.network import NetworkOptions
+from library.problems import run_command
+from library.training.preflight import begin
+from library.training.run import TrainingRun
+
+
+@dataclass(frozen=True)
+class Run(TrainingRun):
+    network: NetworkOptions
+
+
+def main() -> None:
+    run, data = begin(Run, __doc__)
+
+    from library.training.loop import train
+    from library.training.metadata import describe_network
+    from library.training.network import NetworkTask, may_skip_parameters
+    from library.training.output import Output
+    from library.training.session import Session, open_model
+
+    skips = may_skip_parameters(run.network, run.model.clip_skip)
+    session = Session.start(run.training, run.saving.resume, may_skip_parameters=skips)
+    task = NetworkTask(
+        open_model(run.model),
+        run.objective,
+        run.network,
+        learning_rate=run.optimizer.learning_rate,
+        clip_skip=run.model.clip_skip,
+        seed=session.seed,
+    )
+    output = Output(
+        form=run.network.save_model_as,
+        tracker_name="network_train",
+        describe=lambda moment: describe_network(run, run.network, task, data, session.seed, moment),
+    )
+    train(run, session, task, data, output)
+
+
+if __name__ == "__main__":
+    run_command(main)

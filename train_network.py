@@ -9,11 +9,18 @@ accelerate launch train_network.py --pretrained_model_name_or_path model.safeten
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from library.options.network import NetworkOptions
 from library.problems import run_command
 from library.training.preflight import begin
 from library.training.run import TrainingRun
+
+if TYPE_CHECKING:
+    from library.data.training_data import TrainingData
+    from library.training.network import NetworkTask
+    from library.training.output import Output
+    from library.training.session import Session
 
 
 @dataclass(frozen=True)
@@ -25,13 +32,22 @@ def main() -> None:
     run, data = begin(Run, __doc__)
 
     from library.training.loop import train
-    from library.training.metadata import describe_network
-    from library.training.network import NetworkTask, may_skip_parameters
-    from library.training.output import Output
-    from library.training.session import Session, open_model
+    from library.training.network import may_skip_parameters
+    from library.training.session import Session
 
     skips = may_skip_parameters(run.network, run.model.clip_skip)
     session = Session.start(run.training, run.saving.resume, may_skip_parameters=skips)
+    task, output = make_task(run, session, data)
+    train(run, session, task, data, output)
+
+
+def make_task(run: Run, session: Session, data: TrainingData) -> tuple[NetworkTask, Output]:
+    """The network beside its model, and what is written of it."""
+    from library.training.metadata import describe_network
+    from library.training.network import NetworkTask
+    from library.training.output import Output
+    from library.training.session import open_model
+
     task = NetworkTask(
         open_model(run.model),
         run.objective,
@@ -45,7 +61,7 @@ def main() -> None:
         tracker_name="network_train",
         describe=lambda moment: describe_network(run, run.network, task, data, session.seed, moment),
     )
-    train(run, session, task, data, output)
+    return task, output
 
 
 if __name__ == "__main__":

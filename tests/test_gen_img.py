@@ -41,10 +41,10 @@ def problems(*words: str | Path) -> list[str]:
     return [str(problem) for problem in caught.value.problems]
 
 
-def test_the_command_draws_saves_and_says_where(tiny_model: Path, tmp_path: Path) -> None:
+def test_the_command_draws_saves_and_says_where(tiny_model_file: Path, tmp_path: Path) -> None:
     (tmp_path / "prompts.txt").write_text("# two\na cat --n ugly --s 1 --d 7 --w 72\na dog\n")
     result = run(
-        *("--ckpt", tiny_model, "--from_file", tmp_path / "prompts.txt", "--outdir", tmp_path / "out"),
+        *("--ckpt", tiny_model_file, "--from_file", tmp_path / "prompts.txt", "--outdir", tmp_path / "out"),
         *("--images_per_prompt", 2, "--batch_size", 3, "--W", 64, "--H", 64, "--steps", 2, "--seed", 1),
     )
     assert result.returncode == 0, result.stderr
@@ -87,16 +87,16 @@ def test_all_problems_are_shown_together_and_nothing_is_drawn(tmp_path: Path) ->
     assert not (tmp_path / "out").exists()
 
 
-def test_v2_on_another_model_is_one_line(tiny_model: Path) -> None:
-    assert problems("--ckpt", tiny_model, "--prompt", "a", "--v2") == [
-        f"--v2: {tiny_model} is an SD 1.x model; leave --v2 out"
+def test_v2_on_another_model_is_one_line(tiny_model_file: Path) -> None:
+    assert problems("--ckpt", tiny_model_file, "--prompt", "a", "--v2") == [
+        f"--v2: {tiny_model_file} is an SD 1.x model; leave --v2 out"
     ]
 
 
 def test_pictures_do_not_depend_on_the_batch_size(
-    monkeypatch: pytest.MonkeyPatch, tiny_model: Path, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tiny_model_file: Path, tmp_path: Path
 ) -> None:
-    words = ("--ckpt", tiny_model, "--prompt", "a cat", "--images_per_prompt", "3", "--seed", "5")
+    words = ("--ckpt", tiny_model_file, "--prompt", "a cat", "--images_per_prompt", "3", "--seed", "5")
     one = draw(monkeypatch, tmp_path / "one", *words)
     three = draw(monkeypatch, tmp_path / "three", *words, "--batch_size", "3")
     assert [picture.text for picture in one] == [picture.text for picture in three]
@@ -105,7 +105,7 @@ def test_pictures_do_not_depend_on_the_batch_size(
 
 
 def test_ctrl_c_keeps_what_was_drawn(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tiny_model: Path, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tiny_model_file: Path, tmp_path: Path
 ) -> None:
     from library.generation import generate
 
@@ -119,7 +119,7 @@ def test_ctrl_c_keeps_what_was_drawn(
 
     monkeypatch.setattr(generate, "_draw", second_is_interrupted)
     with pytest.raises(SystemExit) as caught:
-        draw(monkeypatch, tmp_path, "--ckpt", tiny_model, "--prompt", "a", "--images_per_prompt", "3")
+        draw(monkeypatch, tmp_path, "--ckpt", tiny_model_file, "--prompt", "a", "--images_per_prompt", "3")
     assert caught.value.code == 130
     assert len(list(tmp_path.glob("*.png"))) == 1
     assert f"1 picture in {tmp_path}" in capsys.readouterr().out

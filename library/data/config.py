@@ -69,7 +69,8 @@ def collect_datasets(options: DataOptions, problems: Problems) -> list[DatasetSp
 
 
 def make_dataset(given: Given, subsets: list[Given], problems: Problems) -> DatasetSpec:
-    """The dataset of these settings. Problems are added, and a value that cannot be used is stood in for."""
+    """The dataset of these settings. Once problems were added it serves only to look at its images."""
+    before = len(problems.found)
     values = {key: given[key][1] for key in DATASET_KEYS}
     _check(given, DATASET_KEYS, problems)
     if values["resolution"] is None:
@@ -77,6 +78,8 @@ def make_dataset(given: Given, subsets: list[Given], problems: Problems) -> Data
         values["resolution"] = (512, 512)
     else:
         _check_sizes(given, problems)
+    if len(problems.found) > before:
+        values["enable_bucket"] = False  # no buckets can be made with such settings
     specs = [_make_subset(subset, problems) for subset in subsets]
     return DatasetSpec(**values, subsets=tuple(_without_idle(specs)))
 

@@ -51,7 +51,7 @@ def read_dataset_file(path: Path, problems: Problems) -> list[Tables]:
     content = problems.attempt(_parse, path)
     if content is None:
         return []
-    for key in content.keys() - {"general", "datasets"}:
+    for key in sorted(content.keys() - {"general", "datasets"}):
         _explain_unknown(f"{path.name}: {key}", key, ("general", "datasets"), problems)
     general = content.get("general", {})
     general_given = _read_table(general, f"{path.name}: general", (*DATASET_KEYS, *_subset_keys()), problems)
@@ -158,9 +158,7 @@ def _array(value: Any, where: str, problems: Problems) -> list[Any]:
     if isinstance(value, list) and value:
         return value
     if value is None or value == []:
-        problems.add(
-            where, "is missing or empty", "a dataset file needs [[datasets]] with [[datasets.subsets]]"
-        )
+        problems.add(where, "is missing or empty", "[[datasets]] with [[datasets.subsets]] is needed")
     else:
         problems.add(where, f"must be an array of tables, got {value!r}")
     return []

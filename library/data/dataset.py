@@ -134,7 +134,7 @@ def make_loader(
 
 @dataclass(frozen=True)
 class View:
-    """A sample of an epoch: an image (`index` is its record's), where it is cropped, whether it is mirrored."""
+    """A sample of an epoch: an image (`index` is its record's), its crop, and whether it is mirrored."""
 
     index: int
     record: Record

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from library.data.buckets import Fit, Size
+from library.data.headers import HEAD, SIDEWAYS, size_in_header
 from library.problems import UserError
 
 if TYPE_CHECKING:
@@ -48,9 +49,9 @@ def read_size(path: Path | str) -> Size:
     image.
     """
     try:
-        with Image.open(path) as image:
-            width, height = image.size
-            return (height, width) if _orientation(image) >= 5 else (width, height)
+        with Path(path).open("rb", buffering=0) as file:
+            head = file.read(HEAD)
+        return size_in_header(head) or _size_by_pillow(path)
     except Exception as error:
         raise _unreadable(path, error) from error
 
@@ -85,9 +86,8 @@ def load_pixels(
     """
     image = load_image(path)
     if size is not None and image.size != size:
-        raise UserError.of(
-            path, f"was {size[0]}x{size[1]} at the start and is {image.width}x{image.height} now"
-        )
+        was, now = f"{size[0]}x{size[1]}", f"{image.width}x{image.height}"
+        raise UserError.of(path, f"was {was} at the start of the run and is {now} now")
     pixels = resize(image, fit.resized, interpolation)
     left, top = crop
     pixels = pixels[top : top + fit.bucket[1], left : left + fit.bucket[0]]
@@ -106,6 +106,12 @@ def resize(image: Image.Image, size: Size, interpolation: str | None = None) -> 
     import cv2
 
     return cv2.resize(np.asarray(image), size, interpolation=getattr(cv2, CV2_FILTERS[interpolation]))
+
+
+def _size_by_pillow(path: Path | str) -> Size:
+    with Image.open(path) as image:
+        width, height = image.size
+        return (height, width) if _orientation(image) in SIDEWAYS else (width, height)
 
 
 def _orientation(image: Image.Image) -> int:

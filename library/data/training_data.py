@@ -221,7 +221,8 @@ def _scan_dataset(spec: DatasetSpec, problems: Problems) -> Dataset:
     reg = [record for scan in scans if scan.subset.is_reg for record in scan.records]
     if not train and not problems.found:
         where = ", ".join(str(subset.source) for subset in spec.subsets) or "dataset"
-        problems.add(where, "there are no images to train on", "regularization images alone are not enough")
+        fix = "regularization images alone are not enough" if reg else "every subset is left out"
+        problems.add(where, "there are no images to train on", fix)
     balanced, dropped = balance_regularization(train, reg)
     return Dataset(spec, scans, train + balanced, dropped)
 

@@ -44,6 +44,10 @@ def check(reading: Reading) -> list[PromptRequest]:
     problems, sections = Problems(reading.problems), reading.sections
     if "model" in sections:
         _check_model(sections["model"], problems)
+    if "compute" in sections and sections["compute"].xformers:
+        from library.models.attention import check_attention
+
+        problems.attempt(check_attention, "xformers")
     if "networks" in sections:
         _check_networks(sections["networks"], problems)
     prompts = []
@@ -113,8 +117,8 @@ def load(
         else:
             network.attach()
             network.to(device, dtype).eval()
-    model.denoiser.to(dtype)
-    model.text_encoders.to(dtype)
+    # In a list, for diffusers warns when its own modules are cast directly.
+    torch.nn.ModuleList([model.denoiser, *model.text_encoders]).to(dtype)
     return model.to(device).eval()
 
 

@@ -80,7 +80,9 @@ def check_source(name: str | Path, *, v2: bool = False) -> Source:
 
 
 def check_vae(name: str | Path) -> Source:
-    """Checks what is given to --vae: a VAE file, a checkpoint or a Diffusers folder. Raises UserError otherwise."""
+    """Checks what is given to --vae: a VAE file, a checkpoint or a Diffusers folder. Raises UserError
+    otherwise.
+    """
     source = find_source(name)
     if source.kind == "diffusers":
         folder = vae_folder(source.path)

@@ -47,7 +47,8 @@ class Condition:
 class AttachPoint:
     """A layer that a network may stand beside.
 
-    part: "unet" or "te". path: canonical dotted path as network files spell it, whatever the libraries call it
+    part: "unet" or "te". path: canonical dotted path as network files spell it, whatever the libraries call
+    it
     today.
     module: the Linear or Conv2d itself. parent: the kind of block it is in ("Transformer2DModel",
     "ResnetBlock2D",
@@ -63,7 +64,8 @@ class AttachPoint:
 class Model(nn.Module):
     """A model of one family: encodes pictures and captions, predicts, saves.
 
-    denoiser, text_encoders, vae: the modules. prediction_type: what the denoiser gives. source: its files, None
+    denoiser, text_encoders, vae: the modules. prediction_type: what the denoiser gives. source: its files,
+    None
     for a
     model made in memory. vae_source: the files of a replaced VAE.
     epoch, global_step: what a .ckpt source says it was trained for; saving adds to them.
@@ -125,7 +127,9 @@ class Model(nn.Module):
         raise NotImplementedError
 
     def load_part_weights(self, part: Part, tensors: dict[str, Tensor]) -> None:
-        """Copy values under the same names into the part. Raises UserError when one is missing or does not fit."""
+        """Copy values under the same names into the part. Raises UserError when one is missing or does not
+        fit.
+        """
         raise NotImplementedError
 
     def save(

@@ -1,4 +1,5 @@
-"""What a torch file (.ckpt, .pt, .bin) holds, found by reading its pickle's instructions without running them.
+"""What a torch file (.ckpt, .pt, .bin) holds, found by reading its pickle's instructions without running
+them.
 
 A pickle can call any function while it is read. Weights need a handful of torch's own rebuilding functions; a
 file that names anything else is refused before torch opens it (torch then reads with weights_only=True). No
@@ -15,7 +16,8 @@ from typing import IO
 
 from library.problems import UserError
 
-# What torch's own weights-only reader allows (torch/_weights_only_unpickler.py), as far as checkpoints use it.
+# What torch's own weights-only reader allows (torch/_weights_only_unpickler.py), as far as checkpoints use
+# it.
 _ALLOWED = re.compile(
     r"collections (OrderedDict|Counter)"
     r"|torch (\w+Storage|Size|Tensor|device|bool|u?int\d+|float\w*|bfloat16|half|double|complex\d+)"
@@ -67,7 +69,9 @@ def _scan_legacy(file: IO[bytes], path: Path) -> set[str]:
 
 
 def _scan(file: IO[bytes], path: Path) -> tuple[set[str], set[int]]:
-    """The texts and numbers of one pickle. Raises UserError when it names a function that weights do not need."""
+    """The texts and numbers of one pickle. Raises UserError when it names a function that weights do not
+    need.
+    """
     texts: dict[str, None] = {}  # in the order they were last seen
     numbers: set[int] = set()
     for instruction, argument, _ in pickletools.genops(file):

@@ -30,38 +30,57 @@ class Source:
     """A model's files.
 
     name: as the user wrote it; path: the file or folder; kind: torch files of any suffix are "ckpt".
+    variant: which of a folder's weights to read, e.g. "fp16"; None takes the plain ones, or fp16 where there
+    are
+    no others.
     """
 
     name: str
     path: Path
     kind: SourceKind
+    variant: str | None = None
+
+    def weights(self, part: str) -> Path:
+        """The weights file of a folder's part. Raises UserError when there is none."""
+        path = find_weights(self.path / part, WEIGHT_STEMS[part], self.variant)
+        if path is None:
+            wanted = _weight_names(WEIGHT_STEMS[part], self.variant)[0]
+            raise UserError.of(
+                self.path / part, f"holds no weights ({wanted} or .bin)", "get the folder again"
+            )
+        return path
 
 
-def find_source(name: str | Path) -> Source:
+def find_source(name: str | Path, variant: str | None = None) -> Source:
     """The files behind a path or a hub id; a hub id is downloaded, or found in the hub's cache.
 
     Raises UserError when there is nothing there that could be a model.
     """
     path = Path(name).expanduser()
     if path.is_dir():
-        return Source(str(name), path, "diffusers")
+        return Source(str(name), path, "diffusers", variant)
     if path.is_file():
         if path.suffix not in SUFFIXES:
             expected = "a model is a .safetensors or .ckpt file, a Diffusers folder or a hub id"
             raise UserError.of(name, "is not a kind of file models come in", expected)
         return Source(str(name), path, "safetensors" if path.suffix == ".safetensors" else "ckpt")
     if _HUB_ID.fullmatch(str(name)) and path.suffix not in SUFFIXES:
-        return Source(str(name), _download(str(name)), "diffusers")
+        return Source(str(name), _download(str(name), variant), "diffusers", variant)
     raise UserError.of(name, "there is no file or folder here", _did_you_mean(path))
 
 
 def find_weights(folder: Path, stem: str, variant: str | None = None) -> Path | None:
-    """The weights file in a part's folder, or None: .safetensors before .bin, the asked variant before others."""
-    for wanted in dict.fromkeys((variant, *_VARIANTS)):
+    """The weights file in a part's folder, or None: .safetensors before .bin, plain before fp16."""
+    for wanted in (variant,) if variant else _VARIANTS:
         for name in _weight_names(stem, wanted):
             if (folder / name).is_file():
                 return folder / name
     return None
+
+
+def vae_folder(folder: Path) -> Path:
+    """The VAE's own folder: a model folder's `vae`, or the folder itself."""
+    return folder / "vae" if (folder / "vae").is_dir() else folder
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -90,20 +109,20 @@ def _did_you_mean(path: Path) -> str:
 
 
 @lru_cache(maxsize=8)  # asked when a run is checked and again when the model is loaded
-def _download(hub_id: str) -> Path:
+def _download(hub_id: str, variant: str | None) -> Path:
     """The model's folder in the hub's cache, with one kind of weights. Raises UserError in one line."""
     import huggingface_hub
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     configs = ["model_index.json", "*/config.json", "scheduler/scheduler_config.json"]
     try:
-        for variant in _VARIANTS:
+        for wanted in (variant,) if variant else _VARIANTS:
             for kind in (0, 1):
                 weights = [
-                    f"{part}/{_weight_names(stem, variant)[kind]}" for part, stem in WEIGHT_STEMS.items()
+                    f"{part}/{_weight_names(stem, wanted)[kind]}" for part, stem in WEIGHT_STEMS.items()
                 ]
                 folder = Path(huggingface_hub.snapshot_download(hub_id, allow_patterns=configs + weights))
-                if all(find_weights(folder / part, stem) for part, stem in WEIGHT_STEMS.items()):
+                if all(find_weights(folder / part, stem, variant) for part, stem in WEIGHT_STEMS.items()):
                     return folder
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise _hub_error(hub_id, error) from error

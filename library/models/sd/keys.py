@@ -146,7 +146,8 @@ def to_original(names: Iterable[str], rows: Rows) -> dict[str, str]:
 
 
 def text_name(name: str) -> str | None:
-    """A text encoder's canonical name (always with `text_model.`) for one in a file, or None for what is not kept.
+    """A text encoder's canonical name (always with `text_model.`) for one in a file, or None for what is not
+    kept.
 
     Some files lack `text_model.`; `position_ids` is a row of numbers that modules make themselves.
     """

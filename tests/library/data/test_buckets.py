@@ -19,7 +19,6 @@ from library.data.buckets import (
 VECTORS = json.loads((Path(__file__).parents[2] / "data" / "buckets.json").read_text())
 
 
-
 @pytest.mark.parametrize("name", VECTORS["bucket_resolutions"])
 def test_bucket_lists_equal_the_published_ones(name):
     size, *limits = name.split()

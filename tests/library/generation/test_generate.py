@@ -34,15 +34,13 @@ SCHEDULERS = {
 
 
 @pytest.fixture(scope="module")
-def model(tiny_model: Path) -> Model:
-    return load_model(tiny_model)
+def model(tiny_model_file: Path) -> Model:
+    return load_model(tiny_model_file)
 
 
 @pytest.fixture(scope="module")
-def pipeline(model: Model, tmp_path_factory: pytest.TempPathFactory) -> StableDiffusionPipeline:
-    folder = tmp_path_factory.mktemp("model") / "diffusers"
-    model.save(folder, "diffusers_safetensors")
-    pipeline = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None)
+def pipeline(tiny_model_folder: Path) -> StableDiffusionPipeline:
+    pipeline = StableDiffusionPipeline.from_pretrained(tiny_model_folder, safety_checker=None)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
@@ -55,10 +53,14 @@ def gap(one: Image.Image, other: Image.Image) -> int:
 @pytest.mark.parametrize("scale", [5.0, 1.0])
 @pytest.mark.parametrize("sampler", SCHEDULERS)
 def test_a_picture_is_that_of_diffusers_for_the_same_seed(
-    model: Model, pipeline: StableDiffusionPipeline, sampler: str, scale: float
+    model: Model,
+    pipeline: StableDiffusionPipeline,
+    tiny_model_folder: Path,
+    sampler: str,
+    scale: float,
 ) -> None:
     request = dataclasses.replace(REQUEST, sampler=sampler, scale=scale, width=72)
-    pipeline.scheduler = SCHEDULERS[sampler].from_config(pipeline.scheduler.config)
+    pipeline.scheduler = SCHEDULERS[sampler].from_pretrained(tiny_model_folder, subfolder="scheduler")
     theirs = pipeline(
         request.prompt,
         negative_prompt=request.negative,
@@ -121,13 +123,12 @@ def test_drawing_stops_before_the_next_step(model: Model) -> None:
     assert steps == [2, 2]
 
 
-def test_half_weights_and_autocast_draw_nearly_the_same_picture(model: Model, tiny_model: Path) -> None:
+def test_half_weights_and_autocast_draw_nearly_the_same_picture(model: Model, tiny_model_file: Path) -> None:
     [exact] = generate(model, [REQUEST], device=CPU)
     with torch.autocast("cpu", torch.bfloat16):
         [autocast] = generate(model, [REQUEST], device=CPU)
-    half = load_model(tiny_model)
-    half.denoiser.to(torch.bfloat16)
-    half.text_encoders.to(torch.bfloat16)
+    half = load_model(tiny_model_file)
+    torch.nn.ModuleList([half.denoiser, *half.text_encoders]).to(torch.bfloat16)
     [cast] = generate(half, [REQUEST], device=CPU, dtype=torch.bfloat16)
     for picture in (autocast, cast):
         difference = np.abs(np.asarray(exact, np.float32) - np.asarray(picture, np.float32)).mean()

@@ -1,0 +1,1 @@
+"""Stable Diffusion 1.x: one U-Net, one CLIP text encoder, one VAE."""

@@ -1,0 +1,92 @@
+"""An SD 1.x model as a Diffusers folder."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from library.files import whole_folder
+from library.models.base import PredictionType
+from library.models.sources import WEIGHT_STEMS
+from library.models.text import TOKENIZER_FILES, TOKENIZER_FOLDER
+from library.models.weights import save_tensors
+
+if TYPE_CHECKING:
+    from library.models.sd.model import StableDiffusion
+
+
+def save_folder(
+    model: StableDiffusion, path: Path, parts: Mapping[str, dict[str, Tensor]], *, safetensors: bool
+) -> None:
+    """Write a folder that diffusers' StableDiffusionPipeline.from_pretrained loads, whole.
+
+    parts: "unet", "vae" and "text_encoder", tensors under Diffusers names. safetensors: the weights'
+    container; else .bin.
+    """
+    with whole_folder(path) as folder:
+        for part, tensors in parts.items():
+            (folder / part).mkdir()
+            save_tensors(folder / part / _weight_name(part, safetensors), tensors, {"format": "pt"})
+        model.denoiser.save_config(folder / "unet")
+        model.vae.save_config(folder / "vae")
+        model.text_encoders[0].config.save_pretrained(folder / "text_encoder")
+        _save_tokenizer(folder / "tokenizer")
+        scheduler = _save_scheduler(folder / "scheduler", model.prediction_type)
+        (folder / "model_index.json").write_text(json.dumps(_index(scheduler), indent=2), encoding="utf-8")
+
+
+def _weight_name(part: str, safetensors: bool) -> str:
+    if safetensors:
+        return f"{WEIGHT_STEMS[part]}.safetensors"
+    return "pytorch_model.bin" if part == "text_encoder" else f"{WEIGHT_STEMS[part]}.bin"
+
+
+def _save_tokenizer(folder: Path) -> None:
+    folder.mkdir()
+    for name in TOKENIZER_FILES:
+        shutil.copyfile(TOKENIZER_FOLDER / name, folder / name)
+
+
+def _save_scheduler(folder: Path, prediction_type: PredictionType) -> str:
+    """Stability's DDIM settings, or a flow scheduler for a flow model. Returns its class name."""
+    import diffusers
+
+    make: Callable
+    if prediction_type == "flow":
+        make, settings = diffusers.FlowMatchEulerDiscreteScheduler, {}
+    else:
+        make = diffusers.DDIMScheduler
+        settings = {
+            "beta_start": 0.00085,
+            "beta_end": 0.012,
+            "beta_schedule": "scaled_linear",
+            "clip_sample": False,
+            "set_alpha_to_one": False,
+            "steps_offset": 1,
+            "prediction_type": "v_prediction" if prediction_type == "v" else "epsilon",
+        }
+    make(num_train_timesteps=1000, **settings).save_pretrained(folder)
+    return make.__name__
+
+
+def _index(scheduler: str) -> dict[str, object]:
+    import diffusers
+
+    return {
+        "_class_name": "StableDiffusionPipeline",
+        "_diffusers_version": diffusers.__version__,
+        "feature_extractor": [None, None],
+        "image_encoder": [None, None],
+        "requires_safety_checker": False,
+        "safety_checker": [None, None],
+        "scheduler": ["diffusers", scheduler],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+    }

@@ -1,0 +1,62 @@
+"""Run Atelier's commands as a user would, on small picture folders made here."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+from PIL import Image
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(
+    *words: object, check: bool = True, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """`python <words>` from the project's folder. check: fail the test, with the output, when it exits with
+    an error.
+    """
+    command = [sys.executable, *map(str, words)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment() | (env or {}))
+    if check and done.returncode:
+        raise AssertionError(
+            f"{' '.join(command)}\nexit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+        )
+    return done
+
+
+def launch(*words: object, processes: int = 1) -> subprocess.CompletedProcess[str]:
+    """`accelerate launch <words>` on the CPU."""
+    several = ["--multi_gpu"] if processes > 1 else []
+    return run(
+        "-m",
+        "accelerate.commands.launch",
+        "--cpu",
+        *several,
+        f"--num_processes={processes}",
+        "--num_machines=1",
+        "--mixed_precision=no",
+        "--dynamo_backend=no",
+        "--num_cpu_threads_per_process=1",
+        *words,
+    )
+
+
+def environment() -> dict[str, str]:
+    """One thread, so that results do not depend on the machine's load, and no network."""
+    return os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+
+def make_pictures(folder: Path, count: int, *, size: tuple[int, int] = (64, 64), seed: int = 0) -> Path:
+    """`count` noisy pictures with tag captions in `folder`, which is returned."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = random.Random(seed)
+    for number in range(count):
+        picture = Image.frombytes("RGB", (8, 8), rng.randbytes(192)).resize(size, Image.Resampling.BICUBIC)
+        picture.save(folder / f"{seed}_{number:02d}.png")
+        tags = ["one", "two", "three", f"number {number}"]
+        (folder / f"{seed}_{number:02d}.txt").write_text(", ".join(tags), encoding="utf-8")
+    return folder

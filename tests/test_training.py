@@ -1,0 +1,325 @@
+"""The three trainers, end to end, on a tiny model: exact resume, and nothing that depends on workers or
+processes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from commands import ROOT, environment, launch, make_pictures, run
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+TRAINERS = ("train_network.py", "train_db.py", "fine_tune.py")
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two buckets, one of five pictures and one of two; repeats 1; regularization images are elsewhere."""
+    folder = tmp_path_factory.mktemp("data")
+    make_pictures(folder / "1_sks thing", 5)
+    make_pictures(folder / "1_sks thing", 2, size=(64, 32), seed=9)
+    return folder
+
+
+def options(model: Path, pictures: Path, out: Path, *more: object) -> list[object]:
+    return [
+        *("--pretrained_model_name_or_path", model, "--train_data_dir", pictures, "--output_dir", out),
+        *("--resolution", 64, "--enable_bucket", "--min_bucket_reso", 32, "--max_bucket_reso", 128),
+        *("--bucket_reso_steps", 32, "--caption_extension", ".txt", "--shuffle_caption", "--flip_aug"),
+        *("--caption_tag_dropout_rate", 0.2, "--train_batch_size", 2, "--learning_rate", 1e-3, "--seed", 3),
+        *("--output_name", "x", "--max_data_loader_n_workers", 0, *more),
+    ]
+
+
+def of_trainer(script: str) -> list[object]:
+    """What a trainer needs besides: everything that can be trained is."""
+    return {
+        "train_network.py": [
+            *("--network_module", "networks.lora", "--network_dim", 4),
+            *(
+                "--network_args",
+                "conv_dim=2",
+                "rank_dropout=0.1",
+                "module_dropout=0.1",
+                "--network_dropout",
+                0.1,
+            ),
+        ],
+        "train_db.py": ["--use_safetensors", "--stop_text_encoder_training", 5],
+        "fine_tune.py": ["--use_safetensors", "--train_text_encoder"],
+    }[script]
+
+
+def weights(path: Path) -> bytes:
+    """A safetensors file's tensors, without the metadata, which holds dates."""
+    with safe_open(path, "pt") as file:
+        return b"".join(file.get_tensor(key).numpy().tobytes() for key in sorted(file.keys()))
+
+
+# Two buckets of 5 and 2 at batch size 2: 4 batches an epoch; with accumulation 3, windows of 3 and 1: 2
+# steps an epoch.
+@pytest.mark.parametrize("script", TRAINERS)
+def test_stopping_and_going_on_is_the_same_as_never_stopping(
+    script: str, tiny_model_file: Path, pictures: Path, tmp_path: Path
+) -> None:
+    def train(out: str, steps: int, *more: object) -> Path:
+        accumulate = ("--gradient_accumulation_steps", 3)
+        common = options(tiny_model_file, pictures, tmp_path / out, *of_trainer(script), *accumulate)
+        run(script, *common, "--max_train_steps", steps, "--save_state", "--lr_scheduler", "constant", *more)
+        return tmp_path / out
+
+    whole = train("whole", 8, "--save_every_n_steps", 3, "--save_every_n_epochs", 3)
+    first = train("first", 3)  # in the middle of the second epoch
+    second = train("second", 6, "--resume", first / "x-state")  # at the end of the third
+    third = train("third", 8, "--resume", second / "x-state")  # resumed twice in a row
+    assert weights(third / "x.safetensors") == weights(whole / "x.safetensors")
+    assert weights(second / "x.safetensors") == weights(whole / "x-000003.safetensors")
+    assert weights(first / "x.safetensors") == weights(whole / "x-step00000003.safetensors")
+    assert weights(first / "x.safetensors") != weights(second / "x.safetensors")
+
+
+@pytest.mark.parametrize("script", TRAINERS)
+def test_killed_runs_go_on_from_their_last_state(
+    script: str, tiny_model_file: Path, pictures: Path, tmp_path: Path
+) -> None:
+    def words(out: str, *more: object) -> list[str]:
+        saving = (
+            "--save_state",
+            "--save_every_n_steps",
+            2,
+            "--max_train_steps",
+            12,
+            "--optimizer_type",
+            "AdamW8bit",
+        )
+        common = options(tiny_model_file, pictures, tmp_path / out, *of_trainer(script), *saving, *more)
+        return [str(word) for word in (script, *common)]
+
+    run(*words("whole"))
+    process = subprocess.Popen(
+        [sys.executable, *words("killed")], cwd=ROOT, env=environment(), stdout=-3, stderr=-3
+    )
+    wait_for(tmp_path / "killed" / "x-step00000004-state", process)
+    process.kill()
+    process.wait()
+    states = sorted((tmp_path / "killed").glob("x-step*-state"))
+    assert not (tmp_path / "killed" / "x.safetensors").exists()
+    run(*words("killed", "--resume", states[-1]))
+    assert weights(tmp_path / "killed" / "x.safetensors") == weights(tmp_path / "whole" / "x.safetensors")
+
+
+def test_an_interrupted_run_saves_its_state_inside_an_accumulation_window(
+    tiny_model_file: Path, pictures: Path, tmp_path: Path
+) -> None:
+    def words(out: str, *more: object) -> list[str]:
+        lengths = ("--gradient_accumulation_steps", 4, "--max_train_steps", 60)
+        network = of_trainer("train_network.py")
+        common = options(tiny_model_file, pictures, tmp_path / out, *network, *lengths, *more)
+        return [str(word) for word in ("train_network.py", *common)]
+
+    run(*words("whole"))
+    process = subprocess.Popen(
+        [sys.executable, *words("stopped", "--save_every_n_steps", 3)],
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    wait_for(tmp_path / "stopped" / "x-step00000003.safetensors", process)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    (state,) = (tmp_path / "stopped").glob("x-step*-state")
+    assert f"--resume {state}" in output
+    run(*words("stopped", "--resume", state))
+    assert weights(tmp_path / "stopped" / "x.safetensors") == weights(tmp_path / "whole" / "x.safetensors")
+
+
+def wait_for(path: Path, process: subprocess.Popen) -> None:
+    deadline = time.monotonic() + 120
+    while not path.exists():
+        assert process.poll() is None, "the run ended too early"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_the_number_of_loader_workers_changes_nothing(
+    tiny_model_file: Path, pictures: Path, tmp_path: Path
+) -> None:
+    found = {}
+    for workers in (0, 2, 4):
+        common = options(tiny_model_file, pictures, tmp_path / str(workers), *of_trainer("train_network.py"))
+        run("train_network.py", *common, "--max_data_loader_n_workers", workers, "--max_train_epochs", 3)
+        found[workers] = weights(tmp_path / str(workers) / "x.safetensors")
+    assert found[0] == found[2] == found[4]
+
+
+def test_cached_latents_train_the_same_for_any_number_of_workers(
+    tiny_model_file: Path, pictures: Path, tmp_path: Path
+) -> None:
+    found = {}
+    for workers in (0, 2):
+        common = options(tiny_model_file, pictures, tmp_path / str(workers), *of_trainer("train_network.py"))
+        more = ("--cache_latents", "--vae_batch_size", 1 + workers, "--max_data_loader_n_workers", workers)
+        run("train_network.py", *common, *more, "--max_train_steps", 6)
+        found[workers] = load_file(tmp_path / str(workers) / "x.safetensors")
+    for key, value in found[0].items():  # the VAE may add up in another order in batches of another size
+        torch.testing.assert_close(found[2][key], value, rtol=1e-3, atol=1e-5)
+
+
+def test_two_processes_learn_what_one_with_twice_the_batch_learns(
+    tiny_model_file: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """Without dropout in modules, whose draws differ by rank. The buckets hold 5 and 2: one batch is short.
+    """
+    network = ("--network_module", "networks.lora", "--network_dim", 4, "--max_train_steps", 8)
+    found = []
+    for processes in (1, 2):
+        out = tmp_path / str(processes)
+        common = options(tiny_model_file, pictures, out, *network, "--gradient_accumulation_steps", 2)
+        launch("train_network.py", *common, "--train_batch_size", 2 // processes, processes=processes)
+        found.append(load_file(out / "x.safetensors"))
+    one, two = found
+    gap = max(float((one[key] - two[key]).abs().max()) for key in one)
+    largest = max(float(value.abs().max()) for value in one.values())
+    with capsys.disabled():
+        print(f"\n1 process x batch 2 against 2 x 1: largest difference {gap:.1e} of {largest:.1e}")
+    assert gap < 2e-5
+
+
+def test_a_file_and_a_folder_of_one_model_train_the_same_lora(
+    tiny_model_file: Path, tiny_model_folder: Path, pictures: Path, tmp_path: Path
+) -> None:
+    found = []
+    for name, model in (("file", tiny_model_file), ("folder", tiny_model_folder)):
+        common = options(
+            model, pictures, tmp_path / name, *of_trainer("train_network.py"), "--max_train_steps", 3
+        )
+        launch("train_network.py", *common)
+        found.append(weights(tmp_path / name / "x.safetensors"))
+    assert found[0] == found[1]
+
+
+def test_a_run_leaves_metadata_previews_and_logs(
+    tiny_model_file: Path, pictures: Path, tmp_path: Path
+) -> None:
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text(
+        "one, two --w 64 --h 64 --s 2 --d 5\n# nothing\nthree --w 64 --h 32 --s 2 --n bad --l 3\n"
+    )
+    previews = ("--sample_prompts", prompts, "--sample_at_first", "--sample_every_n_epochs", 1)
+    logs = ("--logging_dir", tmp_path / "logs", "--log_prefix", "test_")
+    metadata = ("--training_comment", "a note", "--metadata_author", "Zoë", "--save_precision", "fp16")
+    common = options(tiny_model_file, pictures, tmp_path / "out", *of_trainer("train_network.py"))
+    run("train_network.py", *common, *previews, *logs, *metadata, "--max_train_epochs", 2)
+
+    with safe_open(tmp_path / "out" / "x.safetensors", "pt") as file:
+        found = file.metadata()
+        assert {file.get_tensor(key).dtype for key in file.keys()} == {torch.float16}  # noqa: SIM118
+    expected = {
+        "ss_network_module": "networks.lora",
+        "ss_network_dim": "4",
+        "ss_network_alpha": "1.0",
+        "ss_base_model_version": "sd_v1",
+        "ss_sd_model_name": tiny_model_file.name,
+        "ss_steps": "8",
+        "ss_epoch": "2",
+        "ss_num_train_images": "7",
+        "ss_training_comment": "a note",
+        "modelspec.author": "Zoë",
+        "modelspec.architecture": "stable-diffusion-v1/lora",
+        "modelspec.title": "x",
+        "modelspec.resolution": "64x64",
+    }
+    assert {key: found[key] for key in expected} == expected
+    assert json.loads(found["ss_dataset_dirs"]) == {"1_sks thing": {"n_repeats": 1, "img_count": 7}}
+    assert json.loads(found["ss_tag_frequency"])["1_sks thing"]["one"] == 7
+    assert json.loads(found["ss_bucket_info"])["buckets"]["0"]["count"] in (2, 5)
+    assert str(tmp_path) not in json.dumps(found)
+
+    names = sorted(path.name for path in (tmp_path / "out" / "sample").iterdir())
+    assert [(name.split("_")[1], name.split("_")[2]) for name in names] == [
+        (moment, number) for moment in ("000000", "e000001", "e000002") for number in ("00", "01")
+    ]
+    assert [name.endswith("_5.png") for name in names] == [True, False] * 3
+    events = list((tmp_path / "logs").glob("test_*/network_train/events*"))
+    assert len(events) == 1 and events[0].stat().st_size > 0
+
+
+def test_previews_do_not_change_what_is_learned(
+    tiny_model_file: Path, pictures: Path, tmp_path: Path
+) -> None:
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("one --w 64 --h 64 --s 2 --ss euler_a\n")
+    found = []
+    for name, more in (("without", ()), ("with", ("--sample_prompts", prompts, "--sample_every_n_steps", 1))):
+        common = options(tiny_model_file, pictures, tmp_path / name, *of_trainer("train_network.py"))
+        run("train_network.py", *common, "--max_train_steps", 3, *more)
+        found.append(weights(tmp_path / name / "x.safetensors"))
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ("--mixed_precision", "bf16"),
+        ("--gradient_checkpointing",),
+        ("--mem_eff_attn",),
+        ("--clip_skip", 2, "--max_token_length", 150),
+        ("--noise_offset", 0.1, "--min_snr_gamma", 5, "--min_timestep", 100, "--max_timestep", 900),
+        ("--objective", "flow", "--flow_shift", 3),
+        ("--v_parameterization",),
+        ("--optimizer_type", "Lion"),
+        ("--network_train_unet_only",),
+        ("--network_train_text_encoder_only",),
+    ],
+    ids=lambda more: more[0],
+)
+def test_options_change_what_is_learned_and_leave_it_finite(
+    more: tuple, tiny_model_file: Path, pictures: Path, tmp_path: Path, plain_run: dict[str, torch.Tensor]
+) -> None:
+    network = ("--network_module", "networks.lora", "--network_dim", 4)
+    run(
+        "train_network.py",
+        *options(tiny_model_file, pictures, tmp_path, *network, "--max_train_steps", 2, *more),
+    )
+    found = load_file(tmp_path / "x.safetensors")
+    assert all(value.isfinite().all() for value in found.values())
+    differ = found.keys() != plain_run.keys() or any(
+        not torch.equal(found[key], plain_run[key]) for key in found
+    )
+    assert differ or "--gradient_checkpointing" in more  # that one must not change anything but memory
+
+
+@pytest.fixture(scope="session")
+def plain_run(
+    tiny_model_file: Path, pictures: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, torch.Tensor]:
+    out = tmp_path_factory.mktemp("plain")
+    network = ("--network_module", "networks.lora", "--network_dim", 4)
+    run("train_network.py", *options(tiny_model_file, pictures, out, *network, "--max_train_steps", 2))
+    return load_file(out / "x.safetensors")
+
+
+def test_the_state_of_another_seed_is_refused(tiny_model_file: Path, pictures: Path, tmp_path: Path) -> None:
+    common = options(tiny_model_file, pictures, tmp_path, *of_trainer("train_network.py"))
+    run("train_network.py", *common, "--max_train_steps", 1, "--save_state_on_train_end")
+    again = run("train_network.py", *common, "--resume", tmp_path / "x-state", "--seed", 4, check=False)
+    assert again.returncode == 2
+    assert "--seed: is 4, but the state was made with 3" in again.stderr
+    assert "Traceback" not in again.stderr
+    finished = run(
+        "train_network.py", *common, "--resume", tmp_path / "x-state", "--max_train_steps", 1, check=False
+    )
+    assert (finished.returncode, "raise --max_train_steps" in finished.stderr) == (2, True)
+    assert os.listdir(tmp_path / "x-state")  # noqa: PTH208

@@ -1,0 +1,1 @@
+"""Conversion and model tools, each a thin command over library/."""

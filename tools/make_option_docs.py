@@ -1,0 +1,163 @@
+"""Write docs/options.md from the option sections of the commands. `make docs` runs it; it has no options.
+
+python tools/make_option_docs.py
+
+The page is made from what the parser reads and from nothing else, so it cannot say anything different. No
+torch is imported, and the same code always gives the same page.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import re
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+if not __package__:  # run by its path: Python looks for modules in tools/ then
+    sys.path.insert(0, str(ROOT))
+
+from library.files import whole_file  # noqa: E402
+from library.options.fields import OptionSpec, sections_of, specs_of, title_of  # noqa: E402
+from library.options.parser import ConfigFileOptions  # noqa: E402
+from library.options.unavailable import NOT_YET  # noqa: E402
+
+PAGE = ROOT / "docs" / "options.md"
+FOLDERS = (".", "tools", "finetune")
+# The order of the commands on the page; others follow by name.
+FIRST = ("train_network.py", "train_db.py", "fine_tune.py", "gen_img_diffusers.py")
+
+INTRODUCTION = """\
+# Options
+
+Made by `make docs` from the option sections in `library/options/`; change those, not this page. `--help` of a
+command shows its own options.
+
+* A value follows its option after a space or an equals sign: `--seed 1` or `--seed=1`. A *switch* takes no
+  value. An option that takes *several* values takes all words up to the next option.
+* Options are written out in full; abbreviations are not accepted.
+* `--config_file run.toml` reads options from a TOML file. Its tables only group; their names mean nothing. A
+  switch is `true` or `false` there, and several values are a list. The command line wins over the file.
+* `--config_file run.toml --output_config` writes the options of this command line to that file and stops.
+"""
+
+NOT_YET_INTRODUCTION = """\
+## Not available yet
+
+These options of sd-scripts' `train_network.py`, `train_db.py`, `fine_tune.py` and `gen_img_diffusers.py` are
+not there yet. Asking for one is an error that names it. Giving one the value in the second column asks for
+nothing and is accepted, so config files written by other programs can stay as they are.
+"""
+
+
+def main() -> None:
+    with whole_file(PAGE) as temporary:
+        temporary.write_bytes(render().encode())
+    print(f"wrote {PAGE.relative_to(ROOT)}")
+
+
+def render() -> str:
+    """The page as Markdown."""
+    runs = find_runs()
+    chapters = [_chapter(section, commands) for section, commands in commands_by_section(runs).items()]
+    return "\n".join([INTRODUCTION, *chapters, NOT_YET_INTRODUCTION, _not_yet(runs)])
+
+
+def find_runs() -> dict[str, type]:
+    """The Run class of each command, by the command's path."""
+    paths = (path for folder in FOLDERS for path in (ROOT / folder).glob("*.py"))
+    commands = sorted(path.relative_to(ROOT) for path in paths if _has_run(path))
+    names = sorted((path.as_posix() for path in commands), key=lambda name: (_place(name), name))
+    return {name: importlib.import_module(name[: -len(".py")].replace("/", ".")).Run for name in names}
+
+
+def commands_by_section(runs: dict[str, type]) -> dict[type, list[str]]:
+    """Each option section and the commands that have it: sections of several commands first, then in the
+    order in which --help shows them.
+    """
+    found: dict[type, list[str]] = {}
+    for command, run in runs.items():
+        sections = list(sections_of(run).values())
+        if not any(spec.positional for section in sections for spec in specs_of(section)):
+            sections.append(ConfigFileOptions)
+        for section in sections:
+            found.setdefault(section, []).append(command)
+    return dict(sorted(found.items(), key=lambda item: len(item[1]) == 1))
+
+
+def _has_run(path: Path) -> bool:
+    return re.search(r"^class Run\b", path.read_text(encoding="utf-8"), re.MULTILINE) is not None
+
+
+def _place(command: str) -> int:
+    return FIRST.index(command) if command in FIRST else len(FIRST)
+
+
+def _chapter(section: type, commands: list[str]) -> str:
+    names = ", ".join(f"`{command}`" for command in commands)
+    title = title_of(section)
+    heading = f"{title} (`{commands[0]}`)" if len(commands) == 1 else title
+    rows = [_row(spec) for spec in specs_of(section)]
+    return f"## {heading}\n\nIn {names}.\n\n" + _table(("option", "value", "default", "meaning"), rows)
+
+
+def _row(spec: OptionSpec) -> tuple[str, ...]:
+    flags = ", ".join(f"`{flag}`" for flag in (spec.flag, *spec.aliases))
+    return flags, _value(spec), _code(default_of(spec)), _escape(spec.help)
+
+
+def _value(spec: OptionSpec) -> str:
+    """What kind of value the option takes."""
+    if spec.choices:
+        kind = " ".join(f"`{choice}`" for choice in spec.choices)
+    elif spec.convert is not None:
+        kind = f"`{spec.metavar}`"
+    else:
+        names = {bool: "switch", int: "whole number", float: "number", str: "text", Path: "path"}
+        kind = names[spec.item_type]
+        if spec.metavar and len(spec.metavar) > 1:  # DIR, FILE, MODEL; N and X say nothing more
+            kind += f" `{spec.metavar}`"
+    return f"several: {kind}" if spec.is_list else kind
+
+
+def default_of(spec: OptionSpec) -> Any:
+    """The default worth showing, or None: one that is empty, off or chosen later is said in the help."""
+    default = None if spec.default is dataclasses.MISSING else spec.default
+    if default in ("", ()) or default is False:
+        return None
+    return default.as_posix() if isinstance(default, Path) else default
+
+
+def _not_yet(runs: dict[str, type]) -> str:
+    """NOT_YET as a table; an option that some command has is not yet there in the others."""
+    having: dict[str, list[str]] = {}
+    for section, commands in commands_by_section(runs).items():
+        for spec in specs_of(section):
+            having.setdefault(spec.name, []).extend(commands)
+    rows = []
+    for name, default in NOT_YET.items():
+        shown = "not given" if default in (None, "") else "off" if default is False else _code(default)
+        there = ", ".join(f"`{command}`" for command in having.get(name, ()))
+        rows.append((f"`--{name}`", shown, f"there in {there}" if there else ""))
+    return _table(("option", "value that asks for nothing", "note"), rows)
+
+
+def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    lines = (header, ("---",) * len(header), *rows)
+    return "".join(f"| {' | '.join(line)} |\n".replace("|  |", "| |") for line in lines)
+
+
+def _code(value: Any) -> str:
+    return "" if value is None else f"`{value}`"
+
+
+def _escape(text: str) -> str:
+    """Help text in a Markdown table: bars would end the cell, angle brackets and stars would vanish."""
+    return re.sub(r"([|<>*])", r"\\\1", text)
+
+
+if __name__ == "__main__":
+    main()

@@ -2,7 +2,8 @@
 
   python benchmarks/run.py
 
-Each figure is a ratio against something measured in the same run, taken in turns, at least five pairs, the median
+Each figure is a ratio against something measured in the same run, taken in turns, at least five pairs, the
+median
 quoted. Absolute times are there for reading only: they mean little from one machine to another.
 """
 
@@ -27,6 +28,9 @@ PAIRS = 5
 
 
 def main() -> None:
+    from library.problems import quiet_libraries
+
+    quiet_libraries()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     with tempfile.TemporaryDirectory() as folder:
         measure_help()
@@ -66,7 +70,9 @@ def measure_help() -> None:
 
 
 def measure_step(folder: Path) -> None:
-    """A step of train() against a bare forward, backward and optimizer loop over batches that are already there."""
+    """A step of train() against a bare forward, backward and optimizer loop over batches that are already
+    there.
+    """
     short, long = 10, 60
     model = _tiny_model(folder)
     data_folder = _pictures(folder)
@@ -189,7 +195,7 @@ def _prepare(model: Path, pictures: Path, out: Path, steps: int, *more: str) -> 
 
 
 def _bare_loop(model: Path, pictures: Path, out: Path, steps: int) -> float:
-    """Seconds of `steps` forward and backward passes and optimizer steps of the same task on ready batches."""
+    """Seconds of `steps` forward, backward and optimizer steps of the same task on ready batches."""
     from library.data.dataset import make_loader
     from library.data.plan import Course
     from library.training.noise import NoiseDraw

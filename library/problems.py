@@ -6,7 +6,9 @@ code 2.
 
 from __future__ import annotations
 
+import logging
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -76,10 +78,15 @@ def run_command(main: Callable[[], None]) -> None:
     """Run a command's main() the way its user should see it: problems as lines on stderr, exit code 2, no
     traceback.
 
-    In a run of several processes only the first on each machine prints.
+    Ctrl-C ends it with one line and code 130. Of several processes only the first on each machine prints
+    problems.
     """
+    quiet_libraries()
     try:
         main()
+    except KeyboardInterrupt:
+        print("\nstopped", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
     except UserError as error:
         if os.environ.get("LOCAL_RANK", "0") == "0":
             sys.stdout.flush()
@@ -88,6 +95,15 @@ def run_command(main: Callable[[], None]) -> None:
             for problem in error.problems:
                 print(f"  {problem}", file=sys.stderr)
         sys.exit(EXIT_CODE)
+
+
+def quiet_libraries() -> None:
+    """Libraries warn about things our users did not ask for; these say nothing about a run."""
+    # bitsandbytes, on every import without a GPU: an optional kernel for 4-bit layers, which are not used
+    # here.
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+    # transformers, when diffusers looks at it: image processors that would rather have torchvision.
+    logging.getLogger("transformers.utils.import_utils").setLevel(logging.ERROR)
 
 
 def warn(message: str) -> None:

@@ -14,7 +14,7 @@ from library.problems import UserError
 
 
 class NetworkModule(nn.Module):
-    """One layer's addition. Subclasses give `added(x)` and `delta_weight()`; the layer itself is not a child."""
+    """One layer's addition: subclasses give `add_to` and `delta_weight`. The layer itself is not a child."""
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
@@ -127,7 +127,7 @@ def part_of(name: str) -> str:
 
 
 def module_name(point: AttachPoint) -> str:
-    """The name of a network module in its file (FORMATS: prefix and path, dots as underscores)."""
+    """The name of a network module in its file : prefix and path, dots as underscores."""
     return f"lora_{point.part}_{point.path}".replace(".", "_")
 
 

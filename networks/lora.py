@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from library.models.base import Model
-from library.problems import Problems
+from library.problems import Problems, warn
 from library.randomness import keyed_generator
 from networks.base import Network, NetworkModule, check_names, module_name, read_network_file, targets
 
@@ -122,7 +122,7 @@ def check_arguments(arguments: dict[str, str]) -> None:
                 where, f"expects {'a probability below 1' if 'dropout' in name else expected}, got {text!r}"
             )
     if "conv_alpha" in arguments and "conv_dim" not in arguments:
-        problems.add("--network_args conv_alpha", "has no effect without conv_dim")
+        warn("--network_args conv_alpha has no effect without conv_dim")
     problems.raise_if_any()
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import random
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
 ROOT = Path(__file__).parents[1]
@@ -28,20 +30,32 @@ def run(
     return done
 
 
+def run_here(script: str, *words: object) -> None:
+    """The same in this process, which saves loading torch again. Problems are raised as UserError."""
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state(reset_partial_state=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [script, *map(str, words)])
+        patch.setenv("ACCELERATE_USE_CPU", "true")
+        importlib.import_module(script.removesuffix(".py")).main()
+
+
 def launch(*words: object, processes: int = 1) -> subprocess.CompletedProcess[str]:
     """`accelerate launch <words>` on the CPU."""
-    several = ["--multi_gpu"] if processes > 1 else []
+    # accelerate starts several processes for GPUs only; the variable then keeps each of them on the CPU.
+    kind = ["--multi_gpu"] if processes > 1 else ["--cpu"]
     return run(
         "-m",
         "accelerate.commands.launch",
-        "--cpu",
-        *several,
+        *kind,
         f"--num_processes={processes}",
         "--num_machines=1",
         "--mixed_precision=no",
         "--dynamo_backend=no",
         "--num_cpu_threads_per_process=1",
         *words,
+        env={"ACCELERATE_USE_CPU": "true"},
     )
 
 

@@ -5,7 +5,6 @@ processes.
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -14,9 +13,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from commands import ROOT, environment, launch, make_pictures, run
+from commands import ROOT, environment, launch, make_pictures, run_here
 from safetensors import safe_open
 from safetensors.torch import load_file
+
+from library.problems import UserError
 
 TRAINERS = ("train_network.py", "train_db.py", "fine_tune.py")
 
@@ -26,7 +27,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two buckets, one of five pictures and one of two; repeats 1; regularization images are elsewhere."""
     folder = tmp_path_factory.mktemp("data")
     make_pictures(folder / "1_sks thing", 5)
-    make_pictures(folder / "1_sks thing", 2, size=(64, 32), seed=9)
+    make_pictures(folder / "1_sks thing", 2, size=(96, 32), seed=9)
     return folder
 
 
@@ -74,7 +75,9 @@ def test_stopping_and_going_on_is_the_same_as_never_stopping(
     def train(out: str, steps: int, *more: object) -> Path:
         accumulate = ("--gradient_accumulation_steps", 3)
         common = options(tiny_model_file, pictures, tmp_path / out, *of_trainer(script), *accumulate)
-        run(script, *common, "--max_train_steps", steps, "--save_state", "--lr_scheduler", "constant", *more)
+        run_here(
+            script, *common, "--max_train_steps", steps, "--save_state", "--lr_scheduler", "constant", *more
+        )
         return tmp_path / out
 
     whole = train("whole", 8, "--save_every_n_steps", 3, "--save_every_n_epochs", 3)
@@ -104,7 +107,7 @@ def test_killed_runs_go_on_from_their_last_state(
         common = options(tiny_model_file, pictures, tmp_path / out, *of_trainer(script), *saving, *more)
         return [str(word) for word in (script, *common)]
 
-    run(*words("whole"))
+    run_here(*words("whole"))
     process = subprocess.Popen(
         [sys.executable, *words("killed")], cwd=ROOT, env=environment(), stdout=-3, stderr=-3
     )
@@ -113,7 +116,7 @@ def test_killed_runs_go_on_from_their_last_state(
     process.wait()
     states = sorted((tmp_path / "killed").glob("x-step*-state"))
     assert not (tmp_path / "killed" / "x.safetensors").exists()
-    run(*words("killed", "--resume", states[-1]))
+    run_here(*words("killed", "--resume", states[-1]))
     assert weights(tmp_path / "killed" / "x.safetensors") == weights(tmp_path / "whole" / "x.safetensors")
 
 
@@ -121,12 +124,12 @@ def test_an_interrupted_run_saves_its_state_inside_an_accumulation_window(
     tiny_model_file: Path, pictures: Path, tmp_path: Path
 ) -> None:
     def words(out: str, *more: object) -> list[str]:
-        lengths = ("--gradient_accumulation_steps", 4, "--max_train_steps", 60)
+        lengths = ("--gradient_accumulation_steps", 3, "--max_train_steps", 30)
         network = of_trainer("train_network.py")
         common = options(tiny_model_file, pictures, tmp_path / out, *network, *lengths, *more)
         return [str(word) for word in ("train_network.py", *common)]
 
-    run(*words("whole"))
+    run_here(*words("whole"))
     process = subprocess.Popen(
         [sys.executable, *words("stopped", "--save_every_n_steps", 3)],
         cwd=ROOT,
@@ -141,7 +144,7 @@ def test_an_interrupted_run_saves_its_state_inside_an_accumulation_window(
     assert process.returncode == 128 + signal.SIGTERM
     (state,) = (tmp_path / "stopped").glob("x-step*-state")
     assert f"--resume {state}" in output
-    run(*words("stopped", "--resume", state))
+    run_here(*words("stopped", "--resume", state))
     assert weights(tmp_path / "stopped" / "x.safetensors") == weights(tmp_path / "whole" / "x.safetensors")
 
 
@@ -154,12 +157,13 @@ def wait_for(path: Path, process: subprocess.Popen) -> None:
 
 
 def test_the_number_of_loader_workers_changes_nothing(
-    tiny_model_file: Path, pictures: Path, tmp_path: Path
+    tiny_model_file: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 8)  # there are never more workers than cores
     found = {}
     for workers in (0, 2, 4):
         common = options(tiny_model_file, pictures, tmp_path / str(workers), *of_trainer("train_network.py"))
-        run("train_network.py", *common, "--max_data_loader_n_workers", workers, "--max_train_epochs", 3)
+        run_here("train_network.py", *common, "--max_data_loader_n_workers", workers, "--max_train_epochs", 3)
         found[workers] = weights(tmp_path / str(workers) / "x.safetensors")
     assert found[0] == found[2] == found[4]
 
@@ -170,28 +174,28 @@ def test_cached_latents_train_the_same_for_any_number_of_workers(
     found = {}
     for workers in (0, 2):
         common = options(tiny_model_file, pictures, tmp_path / str(workers), *of_trainer("train_network.py"))
-        more = ("--cache_latents", "--vae_batch_size", 1 + workers, "--max_data_loader_n_workers", workers)
-        run("train_network.py", *common, *more, "--max_train_steps", 6)
-        found[workers] = load_file(tmp_path / str(workers) / "x.safetensors")
-    for key, value in found[0].items():  # the VAE may add up in another order in batches of another size
-        torch.testing.assert_close(found[2][key], value, rtol=1e-3, atol=1e-5)
+        more = ("--cache_latents", "--vae_batch_size", 2, "--max_data_loader_n_workers", workers)
+        run_here("train_network.py", *common, *more, "--max_train_steps", 6)
+        found[workers] = weights(tmp_path / str(workers) / "x.safetensors")
+    assert found[0] == found[2]
 
 
 def test_two_processes_learn_what_one_with_twice_the_batch_learns(
     tiny_model_file: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    """Without dropout in modules, whose draws differ by rank. The buckets hold 5 and 2: one batch is short.
-    """
+    """Without dropout in modules, whose draws differ by rank. The buckets hold 5 and 2: a batch is short."""
     network = ("--network_module", "networks.lora", "--network_dim", 4, "--max_train_steps", 8)
     found = []
     for processes in (1, 2):
         out = tmp_path / str(processes)
         common = options(tiny_model_file, pictures, out, *network, "--gradient_accumulation_steps", 2)
-        launch("train_network.py", *common, "--train_batch_size", 2 // processes, processes=processes)
+        done = launch("train_network.py", *common, "--train_batch_size", 2 // processes, processes=processes)
+        assert f"{processes} process" in done.stdout
         found.append(load_file(out / "x.safetensors"))
     one, two = found
-    gap = max(float((one[key] - two[key]).abs().max()) for key in one)
-    largest = max(float(value.abs().max()) for value in one.values())
+    trained = [key for key in one if key.endswith("weight")]
+    gap = max(float((one[key] - two[key]).abs().max()) for key in trained)
+    largest = max(float(one[key].abs().max()) for key in trained)
     with capsys.disabled():
         print(f"\n1 process x batch 2 against 2 x 1: largest difference {gap:.1e} of {largest:.1e}")
     assert gap < 2e-5
@@ -221,7 +225,7 @@ def test_a_run_leaves_metadata_previews_and_logs(
     logs = ("--logging_dir", tmp_path / "logs", "--log_prefix", "test_")
     metadata = ("--training_comment", "a note", "--metadata_author", "Zoë", "--save_precision", "fp16")
     common = options(tiny_model_file, pictures, tmp_path / "out", *of_trainer("train_network.py"))
-    run("train_network.py", *common, *previews, *logs, *metadata, "--max_train_epochs", 2)
+    run_here("train_network.py", *common, *previews, *logs, *metadata, "--max_train_epochs", 2)
 
     with safe_open(tmp_path / "out" / "x.safetensors", "pt") as file:
         found = file.metadata()
@@ -264,7 +268,7 @@ def test_previews_do_not_change_what_is_learned(
     found = []
     for name, more in (("without", ()), ("with", ("--sample_prompts", prompts, "--sample_every_n_steps", 1))):
         common = options(tiny_model_file, pictures, tmp_path / name, *of_trainer("train_network.py"))
-        run("train_network.py", *common, "--max_train_steps", 3, *more)
+        run_here("train_network.py", *common, "--max_train_steps", 3, *more)
         found.append(weights(tmp_path / name / "x.safetensors"))
     assert found[0] == found[1]
 
@@ -289,7 +293,7 @@ def test_options_change_what_is_learned_and_leave_it_finite(
     more: tuple, tiny_model_file: Path, pictures: Path, tmp_path: Path, plain_run: dict[str, torch.Tensor]
 ) -> None:
     network = ("--network_module", "networks.lora", "--network_dim", 4)
-    run(
+    run_here(
         "train_network.py",
         *options(tiny_model_file, pictures, tmp_path, *network, "--max_train_steps", 2, *more),
     )
@@ -307,19 +311,14 @@ def plain_run(
 ) -> dict[str, torch.Tensor]:
     out = tmp_path_factory.mktemp("plain")
     network = ("--network_module", "networks.lora", "--network_dim", 4)
-    run("train_network.py", *options(tiny_model_file, pictures, out, *network, "--max_train_steps", 2))
+    run_here("train_network.py", *options(tiny_model_file, pictures, out, *network, "--max_train_steps", 2))
     return load_file(out / "x.safetensors")
 
 
 def test_the_state_of_another_seed_is_refused(tiny_model_file: Path, pictures: Path, tmp_path: Path) -> None:
     common = options(tiny_model_file, pictures, tmp_path, *of_trainer("train_network.py"))
-    run("train_network.py", *common, "--max_train_steps", 1, "--save_state_on_train_end")
-    again = run("train_network.py", *common, "--resume", tmp_path / "x-state", "--seed", 4, check=False)
-    assert again.returncode == 2
-    assert "--seed: is 4, but the state was made with 3" in again.stderr
-    assert "Traceback" not in again.stderr
-    finished = run(
-        "train_network.py", *common, "--resume", tmp_path / "x-state", "--max_train_steps", 1, check=False
-    )
-    assert (finished.returncode, "raise --max_train_steps" in finished.stderr) == (2, True)
-    assert os.listdir(tmp_path / "x-state")  # noqa: PTH208
+    run_here("train_network.py", *common, "--max_train_steps", 1, "--save_state_on_train_end")
+    with pytest.raises(UserError, match="--seed: is 4, but the state was made with 3"):
+        run_here("train_network.py", *common, "--resume", tmp_path / "x-state", "--seed", 4)
+    with pytest.raises(UserError, match="raise --max_train_steps"):
+        run_here("train_network.py", *common, "--resume", tmp_path / "x-state", "--max_train_steps", 1)

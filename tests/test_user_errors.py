@@ -1,4 +1,4 @@
-"""What a user reads after a mistake: one clear line each, all of a run's at once, exit code 2, and nothing trained."""
+"""What a user reads after a mistake: one clear line each, all at once, exit code 2, and nothing trained."""
 
 from __future__ import annotations
 

@@ -16,15 +16,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[1]
-if not __package__:  # run by its path: Python looks for modules in tools/ then
-    sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from anywhere, installed or not
 
-from library.files import whole_file  # noqa: E402
-from library.options.fields import OptionSpec, sections_of, specs_of, title_of  # noqa: E402
-from library.options.parser import ConfigFileOptions  # noqa: E402
-from library.options.unavailable import NOT_YET  # noqa: E402
+from library.files import whole_file
+from library.options.fields import OptionSpec, sections_of, specs_of, title_of
+from library.options.parser import ConfigFileOptions
+from library.options.unavailable import NOT_YET
 
+ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "options.md"
 FOLDERS = (".", "tools", "finetune")
 # The order of the commands on the page; others follow by name.
@@ -105,7 +104,8 @@ def _chapter(section: type, commands: list[str]) -> str:
 
 
 def _row(spec: OptionSpec) -> tuple[str, ...]:
-    flags = ", ".join(f"`{flag}`" for flag in (spec.flag, *spec.aliases))
+    names = [spec.metavar or spec.name] if spec.positional else [spec.flag, *spec.aliases]
+    flags = ", ".join(f"`{name}`" for name in names)
     return flags, _value(spec), _code(default_of(spec)), _escape(spec.help)
 
 
@@ -118,7 +118,9 @@ def _value(spec: OptionSpec) -> str:
     else:
         names = {bool: "switch", int: "whole number", float: "number", str: "text", Path: "path"}
         kind = names[spec.item_type]
-        if spec.metavar and len(spec.metavar) > 1:  # DIR, FILE, MODEL; N and X say nothing more
+        if (
+            spec.metavar and len(spec.metavar) > 1 and not spec.positional
+        ):  # DIR, FILE, MODEL; N and X say nothing more
             kind += f" `{spec.metavar}`"
     return f"several: {kind}" if spec.is_list else kind
 

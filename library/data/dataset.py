@@ -7,6 +7,7 @@ how many there are, and they read ahead over the end of an epoch.
 from __future__ import annotations
 
 import queue
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields, replace
@@ -290,9 +291,14 @@ def _as_it_is(batch: Batch) -> Batch:
 
 
 def _start_worker(worker: int) -> None:
-    """OpenCV's own threads hang in a forked process, and the workers share the cores as it is."""
+    """OpenCV's own threads hang in a forked process, and the workers share the cores as it is.
+
+    Ctrl-C reaches every process: the run itself decides when its workers end.
+    """
     import cv2
 
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     cv2.setNumThreads(0)
 
 

@@ -1,6 +1,6 @@
 """The chapters of a generator command: check everything, load the model, draw and save.
 
-No torch is imported before `load`, unless networks are asked for.
+No torch is imported before `load`, unless networks or xformers are asked for.
 """
 
 from __future__ import annotations
@@ -182,8 +182,8 @@ def _draw_batches(
 def _warn_of_idle_wishes(prompts: Sequence[PromptRequest], pictures: int) -> None:
     """Warns of prompt options that change nothing in a run with this many pictures of each prompt."""
     for prompt in prompts:
-        spare = len(seeds_of(prompt)) - pictures
-        if spare > 0:
-            warn(f"--d of {prompt.prompt[:40]!r} has {spare} seeds too many; see --images_per_prompt")
+        text, seeds = repr(prompt.prompt[:40]), len(seeds_of(prompt))
+        if seeds > pictures:
+            warn(f"--d of {text} has {seeds} seeds for {pictures} pictures; see --images_per_prompt")
         if prompt.negative and not prompt.is_guided:
-            warn(f"--n of {prompt.prompt[:40]!r} has no effect at scale 1")
+            warn(f"--n of {text} has no effect at scale 1")

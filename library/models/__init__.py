@@ -8,19 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from library.models.sources import WEIGHT_STEMS, Source, find_source, find_weights, read_json
+from library.models.sources import WEIGHT_STEMS, Source, find_source, find_weights, read_json, vae_folder
 from library.models.weights import read_header
 from library.problems import UserError
 
 if TYPE_CHECKING:
     import torch
 
-    from library.models.base import Model
+    from library.models.base import CheckpointFormat, Model
 
 
 @dataclass(frozen=True)
 class Family:
-    """A kind of model that can be trained. module: has `load(source, vae, dtype, prediction_type) -> Model`."""
+    """A kind of model that can be trained. module: the one with `load(source, ...) -> Model`."""
 
     title: str
     module: str
@@ -66,13 +66,13 @@ def detect_family(source: str | Path | Source) -> str:
     return _family_of_folder(source) if source.kind == "diffusers" else _family_of_file(source)
 
 
-def check_source(name: str | Path, *, v2: bool = False) -> Source:
+def check_source(name: str | Path, *, v2: bool = False, variant: str | None = None) -> Source:
     """Checks a model before anything heavy is imported and gives its files.
 
-    v2: what the user claims; the file decides. Raises UserError when the model cannot be used or is not what
-    is claimed.
+    v2: what the user claims; the file decides. variant: which of a folder's weights to read.
+    Raises UserError when the model cannot be used or is not what is claimed.
     """
-    source = find_source(name)
+    source = find_source(name, variant)
     family = detect_family(source)
     if v2:
         raise UserError.of("--v2", f"{name} is an {FAMILIES[family].title} model", "leave --v2 out")
@@ -80,10 +80,11 @@ def check_source(name: str | Path, *, v2: bool = False) -> Source:
 
 
 def check_vae(name: str | Path) -> Source:
-    """Checks what is given to --vae: a VAE file, a checkpoint or a Diffusers folder. Raises UserError
-    otherwise.
+    """Checks what is given to --vae, a VAE file, a checkpoint or a Diffusers folder, and gives its files.
+
+    Raises UserError when there is no VAE in it.
     """
-    source = find_source(name)
+    source = find_source(name, vae_only=True)
     if source.kind == "diffusers":
         folder = vae_folder(source.path)
         if find_weights(folder, WEIGHT_STEMS["vae"]) is None:
@@ -93,9 +94,16 @@ def check_vae(name: str | Path) -> Source:
     return source
 
 
-def vae_folder(folder: Path) -> Path:
-    """The VAE's own folder: a model folder's `vae`, or the folder itself."""
-    return folder / "vae" if (folder / "vae").is_dir() else folder
+def check_target(path: Path, format: CheckpointFormat) -> None:
+    """Raises UserError when saving a model here would take the place of something that is no model."""
+    if not path.exists():
+        return
+    is_folder = format in ("diffusers", "diffusers_safetensors")
+    if path.is_dir() != is_folder:
+        raise UserError.of(path, f"is a {'file' if is_folder else 'folder'}", "choose another name")
+    if is_folder and any(path.iterdir()) and not (path / "model_index.json").is_file():
+        cause = "this folder holds other things than a Diffusers model, and would be replaced"
+        raise UserError.of(path, cause, "choose another name")
 
 
 def load_model(
@@ -104,15 +112,17 @@ def load_model(
     vae: str | Path | None = None,
     dtype: torch.dtype | str = "float32",
     v_parameterization: bool = False,
+    variant: str | None = None,
 ) -> Model:
     """A model on the CPU, in eval mode.
 
     name, vae: a .safetensors or .ckpt file, a Diffusers folder or a hub id.
     dtype: of every weight, a torch dtype or its name; "stored" keeps each as the file has it.
     v_parameterization: v-prediction, whatever the files say.
+    variant: which of a folder's weights to read, e.g. "fp16".
     Raises UserError when the files cannot be used.
     """
-    source = check_source(name)
+    source = check_source(name, variant=variant)
     family = FAMILIES[detect_family(source)]
     module = importlib.import_module(family.module)
     return module.load(
@@ -159,11 +169,8 @@ def _family_of_folder(source: Source) -> str:
         raise UserError.of(source.name, "this folder holds no Diffusers model (no unet folder in it)", fix)
     if (folder / "text_encoder_2").is_dir():
         raise UserError.of(source.name, "is an SDXL model", _TRAINS)
-    for part, stem in WEIGHT_STEMS.items():
-        if find_weights(folder / part, stem) is None:
-            raise UserError.of(
-                folder / part, f"holds no weights ({stem}.safetensors)", "get the folder again"
-            )
+    for part in WEIGHT_STEMS:
+        source.weights(part)  # raises when there are none
     unet, text = (read_json(folder / part / "config.json") for part in ("unet", "text_encoder"))
     # What tells SD 2.x apart: OpenCLIP's text encoder computes with gelu, OpenAI's with quick_gelu.
     if unet.get("use_linear_projection") or text.get("hidden_act", "quick_gelu") == "gelu":

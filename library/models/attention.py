@@ -36,7 +36,7 @@ def use_attention(module: nn.Module, kind: Attention) -> None:
 
 
 def checkpoint_denoiser(denoiser: nn.Module, on: bool) -> None:
-    """Recompute a diffusers module's blocks in the backward pass (non-reentrant, so frozen inputs are fine)."""
+    """Recompute a diffusers module's blocks in the backward pass, non-reentrant: frozen inputs are fine."""
     if on:
         denoiser.enable_gradient_checkpointing()
     else:

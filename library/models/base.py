@@ -47,12 +47,11 @@ class Condition:
 class AttachPoint:
     """A layer that a network may stand beside.
 
-    part: "unet" or "te". path: canonical dotted path as network files spell it, whatever the libraries call
-    it
-    today.
-    module: the Linear or Conv2d itself. parent: the kind of block it is in ("Transformer2DModel",
-    "ResnetBlock2D",
-    "Downsample2D", "Upsample2D", "CLIPAttention", "CLIPMLP").
+    part: "unet" or "te".
+    path: dotted path as network files spell it, whatever the libraries call it today.
+    module: the Linear or Conv2d itself.
+    parent: the kind of block it is in: Transformer2DModel, ResnetBlock2D, Downsample2D, Upsample2D,
+    CLIPAttention or CLIPMLP.
     """
 
     part: str
@@ -64,10 +63,8 @@ class AttachPoint:
 class Model(nn.Module):
     """A model of one family: encodes pictures and captions, predicts, saves.
 
-    denoiser, text_encoders, vae: the modules. prediction_type: what the denoiser gives. source: its files,
-    None
-    for a
-    model made in memory. vae_source: the files of a replaced VAE.
+    denoiser, text_encoders, vae: the modules. prediction_type: what the denoiser gives.
+    source: its files, None for a model made in memory. vae_source: the files of a replaced VAE.
     epoch, global_step: what a .ckpt source says it was trained for; saving adds to them.
     """
 
@@ -97,7 +94,10 @@ class Model(nn.Module):
         raise NotImplementedError
 
     def encode_text(self, tokens: tuple[Tensor, ...], clip_skip: int | None = None) -> Condition:
-        """tokens: for each text encoder (batch, chunks, 77) ids. clip_skip: use the k-th last layer's output."""
+        """Text states for ids, for each text encoder (batch, chunks, 77).
+
+        clip_skip k: the output of the k-th layer from the end; None is 1, the last.
+        """
         raise NotImplementedError
 
     def encode_images(self, pixels: Tensor, noise: Tensor) -> Tensor:
@@ -127,8 +127,9 @@ class Model(nn.Module):
         raise NotImplementedError
 
     def load_part_weights(self, part: Part, tensors: dict[str, Tensor]) -> None:
-        """Copy values under the same names into the part. Raises UserError when one is missing or does not
-        fit.
+        """Copy values under the same names into the part.
+
+        Raises UserError when one is missing or does not fit.
         """
         raise NotImplementedError
 

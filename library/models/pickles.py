@@ -1,5 +1,4 @@
-"""What a torch file (.ckpt, .pt, .bin) holds, found by reading its pickle's instructions without running
-them.
+"""What a torch file (.ckpt, .pt, .bin) holds, found by reading its pickle without running it.
 
 A pickle can call any function while it is read. Weights need a handful of torch's own rebuilding functions; a
 file that names anything else is refused before torch opens it (torch then reads with weights_only=True). No
@@ -16,8 +15,7 @@ from typing import IO
 
 from library.problems import UserError
 
-# What torch's own weights-only reader allows (torch/_weights_only_unpickler.py), as far as checkpoints use
-# it.
+# What torch's weights-only reader allows (torch/_weights_only_unpickler.py), as far as checkpoints need it.
 _ALLOWED = re.compile(
     r"collections (OrderedDict|Counter)"
     r"|torch (\w+Storage|Size|Tensor|device|bool|u?int\d+|float\w*|bfloat16|half|double|complex\d+)"

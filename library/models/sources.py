@@ -1,4 +1,4 @@
-"""Where a model comes from: a file, a Diffusers folder, or the Hugging Face Hub. No torch is imported here."""
+"""Where a model comes from: a file, a Diffusers folder, or the Hugging Face Hub. Imports no torch."""
 
 from __future__ import annotations
 
@@ -30,9 +30,7 @@ class Source:
     """A model's files.
 
     name: as the user wrote it; path: the file or folder; kind: torch files of any suffix are "ckpt".
-    variant: which of a folder's weights to read, e.g. "fp16"; None takes the plain ones, or fp16 where there
-    are
-    no others.
+    variant: which of a folder's weights to read, e.g. "fp16"; None takes the plain ones, else fp16.
     """
 
     name: str
@@ -51,9 +49,10 @@ class Source:
         return path
 
 
-def find_source(name: str | Path, variant: str | None = None) -> Source:
+def find_source(name: str | Path, variant: str | None = None, *, vae_only: bool = False) -> Source:
     """The files behind a path or a hub id; a hub id is downloaded, or found in the hub's cache.
 
+    variant: as in Source. vae_only: of a hub repository only the VAE is needed.
     Raises UserError when there is nothing there that could be a model.
     """
     path = Path(name).expanduser()
@@ -65,7 +64,7 @@ def find_source(name: str | Path, variant: str | None = None) -> Source:
             raise UserError.of(name, "is not a kind of file models come in", expected)
         return Source(str(name), path, "safetensors" if path.suffix == ".safetensors" else "ckpt")
     if _HUB_ID.fullmatch(str(name)) and path.suffix not in SUFFIXES:
-        return Source(str(name), _download(str(name), variant), "diffusers", variant)
+        return Source(str(name), _download(str(name), variant, vae_only), "diffusers", variant)
     raise UserError.of(name, "there is no file or folder here", _did_you_mean(path))
 
 
@@ -109,24 +108,26 @@ def _did_you_mean(path: Path) -> str:
 
 
 @lru_cache(maxsize=8)  # asked when a run is checked and again when the model is loaded
-def _download(hub_id: str, variant: str | None) -> Path:
+def _download(hub_id: str, variant: str | None, vae_only: bool) -> Path:
     """The model's folder in the hub's cache, with one kind of weights. Raises UserError in one line."""
     import huggingface_hub
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    configs = ["model_index.json", "*/config.json", "scheduler/scheduler_config.json"]
+    configs = ["model_index.json", "config.json", "*/config.json", "scheduler/scheduler_config.json"]
+    parts = ("vae",) if vae_only else tuple(WEIGHT_STEMS)
     try:
         for wanted in (variant,) if variant else _VARIANTS:
             for kind in (0, 1):
-                weights = [
-                    f"{part}/{_weight_names(stem, wanted)[kind]}" for part, stem in WEIGHT_STEMS.items()
-                ]
-                folder = Path(huggingface_hub.snapshot_download(hub_id, allow_patterns=configs + weights))
-                if all(find_weights(folder / part, stem, variant) for part, stem in WEIGHT_STEMS.items()):
+                names = {part: _weight_names(WEIGHT_STEMS[part], wanted)[kind] for part in parts}
+                weights = [f"{part}/{name}" for part, name in names.items()]
+                patterns = [*configs, *weights, *([names["vae"]] if vae_only else [])]
+                folder = Path(huggingface_hub.snapshot_download(hub_id, allow_patterns=patterns))
+                places = [vae_folder(folder)] if vae_only else [folder / part for part in parts]
+                if all((place / name).is_file() for place, name in zip(places, names.values(), strict=True)):
                     return folder
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise _hub_error(hub_id, error) from error
-    raise UserError.of(hub_id, "this hub repository holds no Diffusers model (unet, vae and text_encoder)")
+    raise UserError.of(hub_id, f"this hub repository holds no Diffusers model ({', '.join(parts)})")
 
 
 def _hub_error(hub_id: str, error: Exception) -> UserError:

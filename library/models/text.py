@@ -1,9 +1,8 @@
 """Captions -> token ids -> hidden states, in chunks of 75 tokens for long captions.
 
 A text encoder takes 77 ids: start, 75 of the caption, end. Longer captions are cut into chunks that are
-encoded
-each on
-its own and joined again: the first start, the 75 inner states of every chunk, the last end (FORMATS.md 8.5).
+encoded each on its own and joined again: the first start, the 75 inner states of every chunk, the last end.
+This is how sd-scripts does it, id for id.
 """
 
 from __future__ import annotations
@@ -59,7 +58,7 @@ class Tokenizer:
 
 
 def chunk_ids(ids: list[int], chunks: int, pad: int = EOS) -> list[list[int]]:
-    """A caption's ids as `chunks` rows of 77: start, 75 ids, end; cut or padded to fit (FORMATS.md 8.5)."""
+    """A caption's ids as `chunks` rows of 77: start, 75 ids, end; cut or padded to fit."""
     length = chunks * CHUNK
     whole = [BOS, *ids[:length], EOS]
     whole += [pad] * (length + 2 - len(whole))
@@ -72,8 +71,7 @@ def chunk_ids(ids: list[int], chunks: int, pad: int = EOS) -> list[list[int]]:
 def encode_chunks(text_encoder: nn.Module, tokens: Tensor, clip_skip: int | None = None) -> Tensor:
     """Hidden states (captions, chunks * 75 + 2, width) for ids (captions, chunks, 77).
 
-    clip_skip k: the output of the k-th layer from the end, then the final layer norm; None is 1, the last
-    layer.
+    clip_skip k: the output of the k-th layer from the end, then the final layer norm; None is 1, the last.
     """
     count, chunks, _ = tokens.shape
     out = text_encoder(input_ids=tokens.flatten(0, 1), output_hidden_states=True)
@@ -88,9 +86,7 @@ def join_chunks(hidden: Tensor) -> Tensor:
 
 
 def body(text_encoder: nn.Module) -> nn.Module:
-    """The module that holds embeddings, layers and final norm. transformers 5.6 dropped the wrapper around
-    it.
-    """
+    """The module with embeddings, layers and final norm. transformers 5.6 dropped the wrapper around it."""
     return text_encoder.text_model if hasattr(text_encoder, "text_model") else text_encoder
 
 
@@ -114,8 +110,7 @@ def _content_ids(captions: list[str]) -> list[list[int]]:
 def _load_tokenizer() -> CLIPTokenizer:
     from transformers import CLIPTokenizer
 
-    # Captions are short and batches small: threads gain nothing here, and they warn when a loader forks
-    # later.
+    # Captions are short and batches small: threads gain nothing, and they warn when a loader forks later.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     tokenizer = CLIPTokenizer.from_pretrained(TOKENIZER_FOLDER)
     tokenizer.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True  # we cut

@@ -1,5 +1,4 @@
-"""Files of tensors, read and written safely: .safetensors, and torch's own (.ckpt, .pt, .bin) as weights
-only.
+"""Files of tensors, read and written safely: .safetensors, and torch's own (.ckpt, .pt, .bin).
 
 Reading goes straight into memory of its own: nothing stays mapped, so a file can be replaced while its
 weights are in use, and loading needs the tensors' size and no more. Headers are read without torch.
@@ -63,7 +62,7 @@ class Header:
 
 @dataclass(frozen=True)
 class TensorFile:
-    """An open set of named tensors. `read(name)` gives one, in memory of its own or lazily mapped.
+    """An open set of named tensors. `read(name)` gives one, in memory of its own.
 
     metadata: for a torch file the plain values beside its tensors, as text.
     """
@@ -88,9 +87,9 @@ def open_tensors(path: Path) -> TensorFile:
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a file, by name, in memory of their own. Raises UserError as `open_tensors`."""
+    """All tensors of a file, by name. Raises UserError as `open_tensors`."""
     file = open_tensors(path)
-    return {name: file.read(name).clone() for name in file.shapes}
+    return {name: file.read(name) for name in file.shapes}
 
 
 def save_tensors(
@@ -156,7 +155,7 @@ def _check_entry(entry: dict) -> int:
     begin, end = entry["data_offsets"]
     count = math.prod(entry["shape"])
     width = _width(entry["dtype"])
-    if begin < 0 or end - begin != count * width:
+    if not 0 <= begin <= end or end - begin != count * width:
         raise ValueError("a tensor's size does not match its shape")
     return end
 
@@ -197,9 +196,8 @@ def _open_torch(path: Path) -> TensorFile:
     state = content.get("state_dict", content)
     tensors = {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
     beside = {name: str(value) for name, value in content.items() if isinstance(value, (str, int, float))}
-    return TensorFile(
-        path, {name: tuple(t.shape) for name, t in tensors.items()}, beside, tensors.__getitem__
-    )
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    return TensorFile(path, shapes, beside, lambda name: tensors[name].clone())  # a copy: these are mapped
 
 
 def _torch_load(path: Path) -> Any:

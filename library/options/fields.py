@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Union
 
-from library.problems import Problem, UserError
+from library.problems import Problem, UserError, warn
 
 
 def option(
@@ -135,6 +135,16 @@ def require(*checks: tuple[bool, str, str]) -> None:
     problems = [Problem(f"--{name}", cause) for holds, name, cause in checks if not holds]
     if problems:
         raise UserError(problems)
+
+
+def warn_unless(*checks: tuple[bool, str, str]) -> None:
+    """The same checks for what is asked for but comes to nothing: one warning each, and the run goes on.
+
+    Commands written for other programs often have such options.
+    """
+    for holds, name, cause in checks:
+        if not holds:
+            warn(f"--{name} {cause}")
 
 
 def _read_bool(value: Any) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from library.options.fields import option, require
+from library.options.fields import option, require, warn_unless
 
 SamplerName = Literal["ddim", "euler", "k_euler", "euler_a", "k_euler_a", "dpmsolver++"]
 
@@ -36,11 +36,6 @@ class PreviewOptions:
                 "is needed to draw previews: a text file with a prompt a line",
             ),
             (
-                self.sample_prompts is None or bool(wanted),
-                "sample_prompts",
-                "has no effect without --sample_every_n_steps, --sample_every_n_epochs or --sample_at_first",
-            ),
-            (
                 self.sample_every_n_steps is None or self.sample_every_n_steps >= 1,
                 "sample_every_n_steps",
                 "must be 1 or more",
@@ -50,6 +45,13 @@ class PreviewOptions:
                 "sample_every_n_epochs",
                 "must be 1 or more",
             ),
+        )
+        warn_unless(
+            (
+                self.sample_prompts is None or bool(wanted),
+                "sample_prompts",
+                "has no effect without --sample_every_n_steps, --sample_every_n_epochs or --sample_at_first",
+            )
         )
 
 

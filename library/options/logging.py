@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from library.options.fields import option, require
+from library.options.fields import option, require, warn_unless
 
 
 @dataclass(frozen=True)
@@ -21,16 +21,14 @@ class LoggingOptions:
     log_tracker_name: str | None = option(None, "name of the run inside the log folder")
 
     def __post_init__(self) -> None:
-        require(
-            (self.logging_dir is not None or self.log_with is None, "log_with", "needs --logging_dir"),
-            (
-                self.logging_dir is not None or self.log_prefix is None,
-                "log_prefix",
-                "has no effect without --logging_dir",
-            ),
-            (
-                self.logging_dir is not None or self.log_tracker_name is None,
-                "log_tracker_name",
-                "has no effect without --logging_dir",
-            ),
+        require((self.logging_dir is not None or self.log_with is None, "log_with", "needs --logging_dir"))
+        warn_unless(
+            *(
+                (
+                    self.logging_dir is not None or getattr(self, name) is None,
+                    name,
+                    "has no effect without --logging_dir",
+                )
+                for name in ("log_prefix", "log_tracker_name")
+            )
         )

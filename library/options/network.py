@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from library.options.fields import option, require
+from library.options.fields import option, require, warn_unless
 
 
 @dataclass(frozen=True)
@@ -93,10 +93,10 @@ class FineTuneOptions:
     )
 
     def __post_init__(self) -> None:
-        require(
+        warn_unless(
             (
                 self.learning_rate_te is None or self.train_text_encoder,
                 "learning_rate_te",
                 "has no effect without --train_text_encoder",
-            ),
+            )
         )

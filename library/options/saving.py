@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from library.options.fields import option, require
+from library.options.fields import option, require, warn_unless
 
 CheckpointFormat = Literal["ckpt", "safetensors", "diffusers", "diffusers_safetensors"]
 Precision = Literal["float", "fp16", "bf16"]
@@ -76,6 +76,8 @@ class SavingOptions:
                 (getattr(self, name) is None or getattr(self, name) >= 1, name, "must be 1 or more")
                 for name in counts
             ),
+        )
+        warn_unless(
             *_asked_with(self, "save_last_n_epochs", ("save_every_n_epochs", "save_n_epoch_ratio")),
             *_asked_with(self, "save_last_n_steps", ("save_every_n_steps",)),
             *_asked_with(self, "save_last_n_epochs_state", ("save_every_n_epochs", "save_n_epoch_ratio")),

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import ast
+import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
-from library.options.fields import option, require
+from library.options.fields import option, require, warn_unless
+from library.options.saving import CheckpointFormat
+
+SavePrecision = Literal["no", "fp16", "bf16", "float"]
+
+_FILES: dict[str, CheckpointFormat] = {".safetensors": "safetensors", ".ckpt": "ckpt"}
+_OTHER_FILES = (".pt", ".pth", ".bin")
 
 
 @dataclass(frozen=True)
@@ -19,4 +28,106 @@ class TinyModelOptions:
     v_parameterization: bool = option(False, "a model that predicts v")
 
     def __post_init__(self) -> None:
-        require((self.path is not None, "model_to_save", "is needed: the file or folder to write"))
+        require(
+            (self.path is not None, "model_to_save", "is needed: the file or folder to write"),
+            (_is_target(self.path), "model_to_save", "a file must end in .safetensors or .ckpt"),
+        )
+
+    @property
+    def format(self) -> CheckpointFormat:
+        """By the path's suffix; without one it is a Diffusers folder."""
+        assert self.path is not None
+        return _FILES.get(self.path.suffix, "diffusers_safetensors")
+
+
+def read_metadata(value: Any) -> dict[str, str]:
+    """Metadata from JSON or a Python dictionary, all values as text. Raises ValueError for anything else."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            try:
+                value = ast.literal_eval(value)
+            except (ValueError, SyntaxError):
+                value = None
+    if not isinstance(value, dict):
+        raise ValueError('expects a dictionary such as {"modelspec.title": "my model"}')
+    return {str(name): str(text) for name, text in value.items()}
+
+
+@dataclass(frozen=True)
+class ConvertOptions:
+    """Conversion."""
+
+    model_to_load: str | None = option(
+        None, "model to read: a .safetensors or .ckpt file, a Diffusers folder or a hub id", positional=True
+    )
+    model_to_save: Path | None = option(
+        None,
+        "where to write: a name ending in .safetensors or .ckpt is a file, any other a Diffusers folder",
+        positional=True,
+    )
+    v1: bool = option(False, "the model is SD 1.x; checked against the file, which decides")
+    v2: bool = option(False, "the model is SD 2.x; checked against the file, which decides")
+    fp16: bool = option(False, "save as float16")
+    bf16: bool = option(False, "save as bfloat16")
+    float: bool = option(False, "save as float32")
+    save_precision_as: SavePrecision = option("no", "the same by name; no keeps every weight's precision")
+    epoch: int = option(0, "epoch to note in a .ckpt, added to that of the source", metavar="N")
+    global_step: int = option(0, "step to note in a .ckpt, added to that of the source", metavar="N")
+    metadata: dict[str, str] | None = option(
+        None, "metadata for a .safetensors: a JSON object", convert=read_metadata, metavar="JSON"
+    )
+    variant: str | None = option(
+        None, "which weights of a Diffusers folder to read, e.g. fp16", metavar="NAME"
+    )
+    use_safetensors: bool = option(False, "write a folder's weights as .safetensors, not as .bin")
+    reference_model: str | None = option(
+        None,
+        "accepted and not needed: scheduler and tokenizer of a folder come with Atelier",
+        metavar="MODEL",
+    )
+
+    def __post_init__(self) -> None:
+        precisions = self.fp16 + self.bf16 + self.float + (self.save_precision_as != "no")
+        require(
+            (self.model_to_load is not None, "model_to_load", "is needed: the model to read"),
+            (self.model_to_save is not None, "model_to_save", "is needed: the file or folder to write"),
+            (_is_target(self.model_to_save), "model_to_save", "a file must end in .safetensors or .ckpt"),
+            (not (self.v1 and self.v2), "v1", "choose --v1 or --v2"),
+            (precisions <= 1, "fp16", "choose one of --fp16, --bf16, --float, --save_precision_as"),
+        )
+        is_ckpt, is_folder = self.format == "ckpt", self.format.startswith("diffusers")
+        warn_unless(
+            (self.epoch == 0 or is_ckpt, "epoch", "has no effect: only a .ckpt notes it"),
+            (self.global_step == 0 or is_ckpt, "global_step", "has no effect: only a .ckpt notes it"),
+            (
+                self.metadata is None or self.format == "safetensors",
+                "metadata",
+                "has no effect: only a .safetensors file has any",
+            ),
+            (not self.use_safetensors or is_folder, "use_safetensors", "has no effect: the suffix decides"),
+            (
+                self.reference_model is None,
+                "reference_model",
+                "is not needed: scheduler and tokenizer come with Atelier",
+            ),
+        )
+
+    @property
+    def format(self) -> CheckpointFormat:
+        """By the path's suffix; without one it is a Diffusers folder."""
+        assert self.model_to_save is not None
+        folder: CheckpointFormat = "diffusers_safetensors" if self.use_safetensors else "diffusers"
+        return _FILES.get(self.model_to_save.suffix, folder)
+
+    @property
+    def precision(self) -> str | None:
+        """float, fp16 or bf16; None keeps what the weights have."""
+        switches = {"fp16": self.fp16, "bf16": self.bf16, "float": self.float}
+        named = None if self.save_precision_as == "no" else self.save_precision_as
+        return next((name for name, on in switches.items() if on), named)
+
+
+def _is_target(path: Path | None) -> bool:
+    return path is None or path.suffix not in _OTHER_FILES

@@ -7,6 +7,7 @@ going on from a state is the same as never having stopped.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterable
@@ -46,22 +47,22 @@ def train(run: TrainingRun, session: Session, task: Task, data: TrainingData, ou
     """
     accelerator = session.accelerator
     plan = plan_run(run.training, session, data)
-    with Interruption() as interruption:
-        _place(task, run, session)
-        latents = _cache(task, run, session, data)
-        optimizer = make_optimizer(task.param_groups(), run.optimizer)
-        schedule = make_schedule(optimizer, run.optimizer, plan.last_step)
-        prepared, optimizer = accelerator.prepare(task, optimizer)
-        if session.resumed is not None:
-            load_state(Path(session.resumed.folder), task, optimizer, schedule, accelerator)
-        saver = _make_checkpoints(run, session, task, plan, output, optimizer, schedule)
-        log = _make_log(run, session, output)
-        previews = Previews(run.preview, run.saving, task, session, clip_skip=run.model.clip_skip)
-        loader = _make_loader(run, session, task, data, plan, latents)
-        trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    _place(task, run, session)
+    latents = _cache(task, run, session, data)
+    optimizer = make_optimizer(task.param_groups(), run.optimizer)
+    schedule = make_schedule(optimizer, run.optimizer, plan.last_step)
+    prepared, optimizer = accelerator.prepare(task, optimizer)
+    if session.resumed is not None:
+        load_state(Path(session.resumed.folder), task, optimizer, schedule, accelerator)
+    saver = _make_checkpoints(run, session, task, plan, output, optimizer, schedule)
+    log = _make_log(run, session, output)
+    trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    _announce(run, session, data, plan, trained)
 
-        _announce(run, session, data, plan, trained)
+    with Interruption() as interruption:
+        previews = Previews(run.preview, run.saving, task, session, run.model.clip_skip, interruption)
         previews.at_start(plan.first_step)
+        loader = _make_loader(run, session, task, data, plan, latents)
         bar = tqdm(
             initial=plan.first_step,
             total=plan.last_step,
@@ -89,7 +90,8 @@ def train(run: TrainingRun, session: Session, task: Task, data: TrainingData, ou
             log.add(done, position.epoch, loss, _rates(optimizer))
             loss = torch.zeros_like(loss)
             bar.update()
-            bar.set_postfix(avr_loss=f"{log.average:.4f}", refresh=False)
+            if log.average is not None:
+                bar.set_postfix(avr_loss=f"{log.average:.4f}", refresh=False)
             _after_step(done, plan, previews, saver, log, session)
 
         log.close()
@@ -150,7 +152,7 @@ def _make_loader(
         seed=session.seed,
         rank=session.accelerator.process_index,
         processes=session.accelerator.num_processes,
-        workers=run.data.max_data_loader_n_workers,
+        workers=min(run.data.max_data_loader_n_workers, os.cpu_count() or 1),
         pin_memory=session.device.type == "cuda",
     )
 

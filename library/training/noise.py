@@ -23,7 +23,7 @@ class SampleDraws:
 class NoiseDraw:
     """Draws by key: the same (seed, epoch, sample) always gives the same noise, timestep and posterior noise.
 
-    noise_offset: strength of noise that is constant over the picture, per channel (Guttenberg 2023), 0 is none.
+    noise_offset: strength of noise that is constant over the picture, per channel (Guttenberg 2023); 0: none.
     """
 
     seed: int

@@ -7,13 +7,12 @@ import random
 import time
 from pathlib import Path
 
-from PIL.Image import Image
-
-from library.files import whole_file
 from library.generation.generate import generate
+from library.generation.pictures import save_picture
 from library.generation.prompts import PromptRequest, read_prompts
 from library.options.generation import PreviewOptions
 from library.options.saving import SavingOptions
+from library.training.interruption import Interruption
 from library.training.session import Session
 from library.training.task import Task
 
@@ -29,11 +28,12 @@ class Previews:
         saving: SavingOptions,
         task: Task,
         session: Session,
-        *,
         clip_skip: int | None,
+        interruption: Interruption,
     ) -> None:
         assert saving.output_dir is not None
-        self.options, self.task, self.session, self.clip_skip = options, task, session, clip_skip
+        self.options, self.task, self.session = options, task, session
+        self.clip_skip, self.interruption = clip_skip, interruption
         self.folder: Path = saving.output_dir / "sample"
         self.prefix = f"{saving.output_name}_" if saving.output_name else ""
         self.requests: list[PromptRequest] = []
@@ -62,23 +62,24 @@ class Previews:
         was_training = self.task.training
         self.task.eval()
         for number, request in own:
-            self._save(number, request, self._picture(request), moment)
+            self._draw_one(number, request, moment)
         self.task.train(was_training)
 
-    def _picture(self, request: PromptRequest) -> Image:
+    def _draw_one(self, number: int, request: PromptRequest, moment: str) -> None:
+        """Draw a prompt and save it; nothing when the run was asked to stop meanwhile."""
         seed = random.SystemRandom().randrange(2**31) if request.seed is None else request.seed
+        drawn = dataclasses.replace(request, seed=seed)
         with self.session.accelerator.autocast():
-            (picture,) = generate(
+            pictures = generate(
                 self.task.model,
-                [dataclasses.replace(request, seed=seed)],
+                [drawn],
                 device=self.session.device,
                 clip_skip=self.clip_skip,
+                stop=lambda: self.interruption.requested,
             )
-        return picture
-
-    def _save(self, number: int, request: PromptRequest, picture: Image, moment: str) -> None:
         date = time.strftime("%Y%m%d%H%M%S")
-        seed = "" if request.seed is None else f"_{request.seed}"
-        path = self.folder / f"{self.prefix}{moment}_{number:02d}_{date}{seed}.png"
-        with whole_file(path) as temporary:
-            picture.save(temporary, format="PNG")
+        suffix = "" if request.seed is None else f"_{request.seed}"
+        for picture in pictures:
+            save_picture(
+                self.folder / f"{self.prefix}{moment}_{number:02d}_{date}{suffix}.png", picture, drawn
+            )

@@ -53,6 +53,7 @@ class Task(nn.Module):
         super().__init__()
         self.model = model
         self.objective = make_objective(options, model.prediction_type)
+        model.prediction_type = self.objective.prediction  # what it will give, in previews and in its file
         self.options, self.clip_skip = options, clip_skip
         self.learning_rate, self.text = learning_rate, text
         model.requires_grad_(False)

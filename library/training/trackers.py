@@ -31,9 +31,9 @@ class LossLog:
         self._epoch_sum, self._epoch_count, self._epoch = 0.0, 0, -1
 
     @property
-    def average(self) -> float:
-        """Mean loss of the epoch so far, over the steps that were read."""
-        return self._epoch_sum / max(1, self._epoch_count)
+    def average(self) -> float | None:
+        """Mean loss of the epoch so far, over the steps that were read; None before the first."""
+        return self._epoch_sum / self._epoch_count if self._epoch_count else None
 
     def add(self, step: int, epoch: int, loss: Tensor, rates: dict[str, float]) -> None:
         """Keep the loss of a finished step (1-based); it is read within the next READ_EVERY steps."""
@@ -41,7 +41,7 @@ class LossLog:
             self.read()
             self._epoch_sum, self._epoch_count, self._epoch = 0.0, 0, epoch
         self._unread.append((step, loss, rates))
-        if len(self._unread) >= READ_EVERY:
+        if len(self._unread) >= READ_EVERY or step == 1:
             self.read()
 
     def read(self) -> None:

@@ -1,8 +1,7 @@
 """Names in original Stable Diffusion files <-> Diffusers names, as two-column tables read in both directions.
 
 A table has one row per module, made from the structure of the network: levels, layers per level, where
-attention is.
-A name is translated by its longest beginning that has a row (FORMATS.md 5.1, 5.3).
+attention is. A name is translated by its longest beginning that has a row.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ _OLD_VAE_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_att
 
 @dataclass(frozen=True)
 class Structure:
-    """What the names of a U-Net or VAE say. attention: for each level of a U-Net, whether it has attention."""
+    """What the names of a U-Net or VAE say. attention: which levels of a U-Net have it."""
 
     levels: int
     layers: int

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from library.models.base import AttachPoint, CheckpointFormat, Condition, Model, Part, PredictionType
-from library.models.sd.configs import (
-    CONFIG_KEY,
-    LATENT_FACTOR,
-    STANDARD,
-    text_config,
-    unet_config,
-    vae_config,
-)
+from library.models.sd.configs import CONFIG_KEY, STANDARD, text_config, unet_config, vae_config
 from library.models.sd.keys import (
     PREFIXES,
     text_name,
@@ -34,13 +27,19 @@ from library.models.sd.keys import (
 from library.models.sd.reading import PartFile, read_model, read_vae
 from library.models.sd.writing import save_folder
 from library.models.sources import Source
-from library.models.text import Tokenizer, body, encode_chunks
+from library.models.text import Tokenizer, encode_chunks
 from library.models.weights import dtype_of, save_tensors
 from library.problems import UserError
 
-# Classes whose Linear and Conv2d layers networks know, by the part they are in.
-_UNET_PARENTS = ("Transformer2DModel", "ResnetBlock2D", "Downsample2D", "Upsample2D")
-_TEXT_PARENTS = ("CLIPAttention", "CLIPMLP")
+# The kind of block a layer stands in, by a piece of its canonical path.
+_PARENTS = {
+    "attentions": "Transformer2DModel",
+    "resnets": "ResnetBlock2D",
+    "downsamplers": "Downsample2D",
+    "upsamplers": "Upsample2D",
+    "self_attn": "CLIPAttention",
+    "mlp": "CLIPMLP",
+}
 
 
 class StableDiffusion(Model):
@@ -52,21 +51,24 @@ class StableDiffusion(Model):
         return Tokenizer(max_token_length)
 
     def encode_text(self, tokens: tuple[Tensor, ...], clip_skip: int | None = None) -> Condition:
-        return Condition(encode_chunks(self.text_encoders[0], tokens[0], clip_skip))
+        (ids,) = tokens
+        return Condition(encode_chunks(self.text_encoders[0], ids, clip_skip))
 
     def encode_images(self, pixels: Tensor, noise: Tensor) -> Tensor:
         posterior = self.vae.encode(pixels.to(self.vae.dtype)).latent_dist
-        return (posterior.mean.float() + posterior.std.float() * noise) * LATENT_FACTOR
+        latents = posterior.mean.float() + posterior.std.float() * noise
+        return latents * self.vae.config.scaling_factor
 
     def decode_latents(self, latents: Tensor) -> Tensor:
-        return self.vae.decode((latents / LATENT_FACTOR).to(self.vae.dtype)).sample.float()
+        latents = (latents / self.vae.config.scaling_factor).to(self.vae.dtype)
+        return self.vae.decode(latents, return_dict=False)[0].float().clamp(-1, 1)
 
     def predict(self, x: Tensor, t: Tensor, condition: Condition, sizes: Tensor | None = None) -> Tensor:
-        return self.denoiser(x, t, encoder_hidden_states=condition.hidden, return_dict=False)[0]
+        dtype = self.denoiser.conv_in.weight.dtype
+        return self.denoiser(x.to(dtype), t, condition.hidden.to(dtype), return_dict=False)[0]
 
     def attach_points(self) -> list[AttachPoint]:
-        text = _layers_in(body(self.text_encoders[0]), "te", "text_model.", _TEXT_PARENTS)
-        return text + _layers_in(self.denoiser, "unet", "", _UNET_PARENTS)
+        return [*self._points("te", "text_encoder"), *self._points("unet", "unet")]
 
     def part_weights(self, part: Part) -> dict[str, Tensor]:
         tensors = self._tensors(part)
@@ -76,10 +78,9 @@ class StableDiffusion(Model):
     def load_part_weights(self, part: Part, tensors: dict[str, Tensor]) -> None:
         own = self._tensors(part)
         for old, name in self._names(part).items():
-            given = tensors.get(name)
-            if given is None or given.numel() != own[old].numel():
-                raise UserError.of(name, "is missing" if given is None else "has another shape in this model")
-            own[old].copy_(given.reshape(own[old].shape))
+            if name not in tensors:
+                raise UserError.of(f"{part} weights", f"{name} is missing")
+            own[old].copy_(_fit(tensors[name], own[old].shape, f"{part} weights", name))
 
     def save(
         self,
@@ -91,33 +92,44 @@ class StableDiffusion(Model):
         epoch: int = 0,
         global_step: int = 0,
     ) -> None:
-        if format.startswith("diffusers"):
+        if format in ("diffusers", "diffusers_safetensors"):
             parts = {part: _cast(self._tensors(part), dtype) for part in PREFIXES}
             save_folder(self, path, parts, safetensors=format == "diffusers_safetensors")
             return
-        tensors = {}
+        assert path.suffix == f".{format}", f"{path} does not end in .{format}"
+        tensors: dict[str, Tensor] = {}
         for part in PREFIXES:
             tensors |= _cast(self.part_weights(part), dtype)
-        told = {CONFIG_KEY: json.dumps(self._told())}
+        told = {CONFIG_KEY: json.dumps(self._told(), sort_keys=True)}
         counts = {"epoch": self.epoch + epoch, "global_step": self.global_step + global_step}
         save_tensors(path, tensors, (metadata or {}) | told, beside=counts | told)
 
+    def _module(self, part: Part) -> nn.Module:
+        return {"unet": self.denoiser, "vae": self.vae, "text_encoder": self.text_encoders[0]}[part]
+
     def _tensors(self, part: Part) -> dict[str, Tensor]:
         """A part's tensors under Diffusers names; a text encoder's with `text_model.`. Not copies."""
-        module = {"unet": self.denoiser, "vae": self.vae, "text_encoder": self.text_encoders[0]}[part]
-        tensors = module.state_dict()
-        if part != "text_encoder":
-            return tensors
-        named = {text_name(name): tensor for name, tensor in tensors.items()}
-        return {name: tensor for name, tensor in named.items() if name is not None}
+        return {_canonical(part, own): tensor for own, tensor in self._module(part).state_dict().items()}
 
     def _names(self, part: Part) -> dict[str, str]:
         """Diffusers name -> name in an original file."""
-        names = set(self._tensors(part))
+        names = [_canonical(part, own) for own in self._module(part).state_dict()]
         if part == "text_encoder":
-            return {name: PREFIXES[part] + name for name in sorted(names)}
-        rows = unet_rows(unet_structure(names)) if part == "unet" else vae_rows(vae_structure(names))
-        return {new: PREFIXES[part] + old for new, old in to_original(sorted(names), rows).items()}
+            return {name: PREFIXES[part] + name for name in names}
+        rows = unet_rows(unet_structure(set(names))) if part == "unet" else vae_rows(vae_structure(names))
+        return {new: PREFIXES[part] + old for new, old in to_original(names, rows).items()}
+
+    def _points(self, short: str, part: Part) -> list[AttachPoint]:
+        """The Linear and Conv2d layers in blocks that networks know, by their canonical paths."""
+        module, points = self._module(part), []
+        for own in module.state_dict():
+            path, _, kind = _canonical(part, own).rpartition(".")
+            parents = [parent for piece, parent in _PARENTS.items() if f".{piece}." in path]
+            if kind == "weight" and parents:
+                layer = module.get_submodule(own.removesuffix(".weight"))
+                if isinstance(layer, (nn.Linear, nn.Conv2d)):
+                    points.append(AttachPoint(short, path, layer, parents[0]))
+        return points
 
     def _told(self) -> dict[str, Any]:
         """What weights cannot tell about this model; the file carries it."""
@@ -135,7 +147,7 @@ class StableDiffusion(Model):
 def load(
     source: Source, *, vae: Source | None, dtype: torch.dtype | str, prediction_type: PredictionType | None
 ) -> StableDiffusion:
-    """A model from its files, on the CPU, in eval mode.
+    """A model from its files, on the CPU, in eval mode, nothing requiring gradients.
 
     dtype: of every weight, a torch dtype or its name; "stored" keeps each as the file has it.
     prediction_type: what the user says; None takes what the files say, or epsilon.
@@ -144,71 +156,79 @@ def load(
     files = read_model(source)
     parts = files.parts | ({"vae": read_vae(vae)} if vae else {})
     cast = None if dtype == "stored" else dtype_of(dtype) if isinstance(dtype, str) else dtype
+    unet = _build("unet", parts["unet"], cast)
+    text_encoder = _build("text_encoder", parts["text_encoder"], cast)
+    decoder = _build("vae", parts["vae"], cast)
+    if decoder.config.latent_channels != unet.config.in_channels:
+        cause = f"its latents have {decoder.config.latent_channels} channels, this model's 4"
+        raise UserError.of((vae or source).name, cause, "use a VAE of SD 1.x")
     model = StableDiffusion(
-        _build(
-            source,
-            parts["unet"],
-            lambda shapes, given: _make(UNet2DConditionModel, unet_config(shapes, given)),
-            cast,
-        ),
-        [_build(source, parts["text_encoder"], _make_text_encoder, cast)],
-        _build(
-            vae or source,
-            parts["vae"],
-            lambda shapes, given: _make(AutoencoderKL, vae_config(shapes, given)),
-            cast,
-        ),
-        prediction_type=prediction_type or files.prediction_type or "epsilon",
+        unet, [text_encoder], decoder, prediction_type=prediction_type or files.prediction_type or "epsilon"
     )
     model.source, model.vae_source = source, vae
     model.epoch, model.global_step = files.epoch, files.global_step
     return model.eval()
 
 
-def _make(kind: type[nn.Module], config: dict[str, Any]) -> nn.Module:
-    return kind(**config)
+def make_part(part: Part, shapes: Mapping[str, tuple[int, ...]], given: Mapping[str, Any]) -> nn.Module:
+    """A part's module in the sizes that its tensors' shapes, by Diffusers name, tell.
 
-
-def _make_text_encoder(shapes: dict[str, tuple[int, ...]], given: dict[str, Any]) -> CLIPTextModel:
+    given: what a config says that weights cannot tell.
+    Raises KeyError for a missing tensor and ValueError for sizes that do not go together.
+    """
+    if part == "unet":
+        return UNet2DConditionModel(**unet_config(shapes, given))
+    if part == "vae":
+        return AutoencoderKL(**vae_config(shapes, given))
     return CLIPTextModel(CLIPTextConfig(**text_config(shapes, given)))
 
 
-def _build(
-    source: Source, part: PartFile, make: Callable[..., nn.Module], dtype: torch.dtype | None
-) -> nn.Module:
+def _build(part: Part, opened: PartFile, dtype: torch.dtype | None) -> nn.Module:
     """A module made without memory, then given the file's tensors one by one."""
+    path = opened.file.path
     try:
         with init_empty_weights(include_buffers=False):
-            module = make(part.shapes, part.given)
-    except (KeyError, StopIteration, IndexError) as error:
-        raise UserError.of(source.name, f"is not complete or not in SD 1.x's layout (no {error})") from None
+            module = make_part(part, opened.shapes, opened.given)
+    except KeyError as error:
+        raise UserError.of(
+            path, f"lacks {error.args[0]} of its {_title(part)}", "use a full checkpoint"
+        ) from None
+    except (ValueError, TypeError) as error:
+        cause = f"the sizes of its {_title(part)} do not go together ({str(error).splitlines()[0]})"
+        raise UserError.of(path, cause) from error
     wanted = module.state_dict()
-    names = {name: text_name(name) if isinstance(module, CLIPTextModel) else name for name in wanted}
-    missing = [name for name in names.values() if name not in part.shapes]
+    names = {own: _canonical(part, own) for own in wanted}
+    missing = [name for name in names.values() if name not in opened.names]
     if missing:
-        raise UserError.of(source.name, f"lacks {len(missing)} of its tensors, e.g. {missing[0]}")
+        cause = f"lacks {len(missing)} tensors of its {_title(part)}, e.g. {missing[0]}"
+        raise UserError.of(path, cause, "use a full checkpoint")
     tensors = {}
-    for name, in_part in names.items():
-        tensor = part.read(in_part)
-        if tensor.numel() != wanted[name].numel():
-            shapes = f"{tuple(tensor.shape)} instead of {tuple(wanted[name].shape)}"
-            raise UserError.of(source.name, f"{in_part} has the shape {shapes}")
-        tensors[name] = tensor.reshape(wanted[name].shape).to(dtype or tensor.dtype)
+    for own, name in names.items():
+        tensor = _fit(opened.read(name), wanted[own].shape, path, opened.names[name])
+        tensors[own] = tensor.to(dtype or tensor.dtype)
     module.load_state_dict(tensors, assign=True)
     return module.requires_grad_(False)
 
 
-def _layers_in(root: nn.Module, part: str, prefix: str, parents: tuple[str, ...]) -> list[AttachPoint]:
-    """The Linear and Conv2d layers below modules of the parent classes, in the order of the modules."""
-    points = []
-    for parent_path, parent in root.named_modules():
-        kind = type(parent).__name__.replace("CLIPSdpaAttention", "CLIPAttention")
-        if kind not in parents:
-            continue
-        for path, module in parent.named_modules(prefix=parent_path):
-            if type(module) in (nn.Linear, nn.Conv2d) and module is not parent:
-                points.append(AttachPoint(part, prefix + path, module, kind))
-    return points
+def _canonical(part: Part, own: str) -> str:
+    """A module's name for a tensor as files have it. They differ where a library dropped a wrapper."""
+    name = text_name(own) if part == "text_encoder" else own
+    assert name is not None, own
+    return name
+
+
+def _title(part: Part) -> str:
+    return {"unet": "U-Net", "text_encoder": "text encoder", "vae": "VAE"}[part]
+
+
+def _fit(tensor: Tensor, shape: torch.Size, where: object, name: str) -> Tensor:
+    """The tensor in this shape; a 1x1 convolution and a matrix are the same. Raises UserError for others."""
+    if tensor.shape == shape:
+        return tensor
+    is_same_matrix = {tensor.ndim, len(shape)} == {2, 4} and tensor.numel() == shape.numel()
+    if not is_same_matrix or tensor.shape[:2] != shape[:2]:
+        raise UserError.of(where, f"{name} is {tuple(tensor.shape)}, expected {tuple(shape)}")
+    return tensor.reshape(shape)
 
 
 def _in_file_shape(part: Part, name: str, tensor: Tensor) -> Tensor:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from library.files import whole_folder
 from library.models.base import PredictionType
@@ -34,7 +35,7 @@ def save_folder(
             save_tensors(folder / part / _weight_name(part, safetensors), tensors, {"format": "pt"})
         model.denoiser.save_config(folder / "unet")
         model.vae.save_config(folder / "vae")
-        model.text_encoders[0].config.save_pretrained(folder / "text_encoder")
+        _save_text_config(model.text_encoders[0], folder / "text_encoder")
         _save_tokenizer(folder / "tokenizer")
         scheduler = _save_scheduler(folder / "scheduler", model.prediction_type)
         (folder / "model_index.json").write_text(json.dumps(_index(scheduler), indent=2), encoding="utf-8")
@@ -44,6 +45,12 @@ def _weight_name(part: str, safetensors: bool) -> str:
     if safetensors:
         return f"{WEIGHT_STEMS[part]}.safetensors"
     return "pytorch_model.bin" if part == "text_encoder" else f"{WEIGHT_STEMS[part]}.bin"
+
+
+def _save_text_config(text_encoder: nn.Module, folder: Path) -> None:
+    config = copy.deepcopy(text_encoder.config)
+    config.architectures = [type(text_encoder).__name__]
+    config.save_pretrained(folder)
 
 
 def _save_tokenizer(folder: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import typing
+from pathlib import Path
 
 import diffusers
 import pytest
@@ -12,16 +14,8 @@ from library.generation import samplers
 from library.generation.samplers import SAMPLERS, Sampler
 from library.options.generation import SamplerName
 
-# The scheduler_config.json of runwayml/stable-diffusion-v1-5 (a PNDM configuration).
-SD1_CONFIG = {
-    "beta_end": 0.012,
-    "beta_schedule": "scaled_linear",
-    "beta_start": 0.00085,
-    "clip_sample": False,
-    "num_train_timesteps": 1000,
-    "set_alpha_to_one": False,
-    "steps_offset": 1,
-}
+# What the published scheduler_config.json of SD 1.5 says about noising.
+SD1_CONFIG = json.loads((Path(__file__).parents[2] / "data" / "sd1_scheduler_config.json").read_text())
 
 
 def test_the_options_offer_what_the_table_has() -> None:

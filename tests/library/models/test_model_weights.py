@@ -1,0 +1,180 @@
+import io
+import json
+import pickle
+import struct
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from safetensors import safe_open
+
+from library.models.weights import file_order, load_tensors, open_tensors, read_header, save_tensors
+from library.problems import UserError
+
+TENSORS = {
+    "b": torch.arange(6, dtype=torch.float32).view(2, 3),
+    "a": torch.arange(4, dtype=torch.bfloat16),
+    "c": torch.tensor(7, dtype=torch.int64),
+    "half": torch.ones(3, dtype=torch.float16),
+    "flag": torch.tensor([True, False]),
+    "empty": torch.zeros(0, 4),
+    "float8": torch.ones(2, dtype=torch.float8_e4m3fn),
+    "ä": torch.ones(1),
+}
+
+
+def same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> bool:
+    return found.keys() == expected.keys() and all(
+        found[name].dtype == tensor.dtype and torch.equal(found[name].double(), tensor.double())
+        for name, tensor in expected.items()
+    )
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".ckpt", ".pt", ".bin"])
+def test_what_is_saved_is_loaded(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"x{suffix}"
+    save_tensors(path, TENSORS, {"note": "ö"}, {"epoch": 3})
+    assert same(load_tensors(path), TENSORS)
+    metadata = {".safetensors": {"note": "ö"}, ".ckpt": {"epoch": "3"}}
+    assert open_tensors(path).metadata == metadata.get(suffix, {})
+    assert read_header(path).names >= TENSORS.keys()
+
+
+def test_safetensors_reads_our_files_and_we_read_its(tmp_path: Path) -> None:
+    save_tensors(tmp_path / "ours.safetensors", TENSORS, {"k": "v"})
+    assert same(safetensors.torch.load_file(tmp_path / "ours.safetensors"), TENSORS)
+    with safe_open(tmp_path / "ours.safetensors", "pt") as file:
+        assert file.metadata() == {"k": "v"}
+    safetensors.torch.save_file(TENSORS, tmp_path / "theirs.safetensors", {"k": "v"})
+    assert same(load_tensors(tmp_path / "theirs.safetensors"), TENSORS)
+    header = read_header(tmp_path / "theirs.safetensors")
+    assert header.metadata == {"k": "v"}
+    assert header.shapes == {name: tuple(tensor.shape) for name, tensor in TENSORS.items()}
+
+
+def test_tensors_lie_in_the_order_of_safetensors(tmp_path: Path) -> None:
+    save_tensors(tmp_path / "ours.safetensors", TENSORS)
+    theirs = safetensors.torch.save(TENSORS)
+    ours = (tmp_path / "ours.safetensors").read_bytes()
+    assert ours[8 + struct.unpack("<Q", ours[:8])[0] :] == theirs[8 + struct.unpack("<Q", theirs[:8])[0] :]
+    assert file_order(TENSORS)[:3] == ["c", "b", "empty"]
+
+
+def test_equal_contents_give_equal_bytes(tmp_path: Path) -> None:
+    metadata = {name: name for name in "qwertyuiop"}
+    save_tensors(tmp_path / "1.safetensors", TENSORS, metadata)
+    save_tensors(
+        tmp_path / "2.safetensors", dict(reversed(TENSORS.items())), dict(reversed(metadata.items()))
+    )
+    assert (tmp_path / "1.safetensors").read_bytes() == (tmp_path / "2.safetensors").read_bytes()
+
+
+def test_views_are_saved_by_their_values(tmp_path: Path) -> None:
+    tensor = torch.arange(12.0).view(3, 4)
+    views = {"turned": tensor.T, "part": tensor[1:, ::2]}
+    for suffix in (".safetensors", ".ckpt"):
+        save_tensors(tmp_path / f"x{suffix}", views)
+        assert same(load_tensors(tmp_path / f"x{suffix}"), views)
+
+
+def test_a_flat_torch_file_and_an_old_one_are_read(tmp_path: Path) -> None:
+    torch.save({"a": torch.ones(2)}, tmp_path / "flat.ckpt")
+    old = {"state_dict": {"a": torch.ones(2)}, "global_step": 5}
+    torch.save(old, tmp_path / "old.ckpt", _use_new_zipfile_serialization=False)
+    for name in ("flat.ckpt", "old.ckpt"):
+        assert same(load_tensors(tmp_path / name), {"a": torch.ones(2)})
+        assert "a" in read_header(tmp_path / name).names
+    assert open_tensors(tmp_path / "old.ckpt").metadata == {"global_step": "5"}
+
+
+def test_a_file_can_be_replaced_while_its_tensors_are_in_use(tmp_path: Path) -> None:
+    for suffix in (".safetensors", ".ckpt"):
+        path = tmp_path / f"x{suffix}"
+        save_tensors(path, {"a": torch.ones(1000)})
+        tensor = load_tensors(path)["a"]
+        path.write_bytes(b"\0" * path.stat().st_size)
+        assert torch.equal(tensor, torch.ones(1000))
+
+
+class Payload:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return (Path.touch, (self.path,))
+
+
+@pytest.mark.parametrize("kind", ["zip", "legacy", "plain", "protocol 4"])
+@pytest.mark.parametrize("reader", [read_header, open_tensors, load_tensors])
+def test_pickled_code_is_refused_and_not_run(tmp_path: Path, kind: str, reader) -> None:
+    path, mark = tmp_path / "bad.ckpt", tmp_path / "was_run"
+    content = {"state_dict": {"a": torch.zeros(1)}, "payload": Payload(mark)}
+    if kind in ("zip", "legacy"):
+        torch.save(content, path, _use_new_zipfile_serialization=kind == "zip")
+    else:
+        path.write_bytes(pickle.dumps({"payload": Payload(mark)}, protocol=2 if kind == "plain" else 4))
+    with pytest.raises(
+        UserError, match=r"bad.ckpt: holds pickled code \(.*\), which is never run; use a .saf"
+    ):
+        reader(path)
+    assert not mark.exists()
+
+
+def test_the_code_that_was_found_is_named(tmp_path: Path) -> None:
+    for number, protocol in enumerate((2, 4)):
+        path = tmp_path / f"{number}.ckpt"
+        path.write_bytes(pickle.dumps(print, protocol=protocol))
+        with pytest.raises(UserError, match=r"\((builtins|__builtin__).print\)"):
+            read_header(path)
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".ckpt"])
+@pytest.mark.parametrize("kept", [0.0, 0.01, 0.5, 0.999])
+def test_a_file_that_is_cut_off_is_one_line(tmp_path: Path, suffix: str, kept: float) -> None:
+    path = tmp_path / f"x{suffix}"
+    save_tensors(path, {"a": torch.ones(5000)})
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * kept)])
+    with pytest.raises(UserError) as error:
+        load_tensors(path)
+    assert len(str(error.value).splitlines()) == 1
+    assert str(path) in str(error.value)
+    with pytest.raises(UserError):
+        read_header(path)
+
+
+def test_a_cut_off_safetensors_says_how_much_is_there(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    save_tensors(path, {"a": torch.ones(1000)})
+    data = path.read_bytes()
+    path.write_bytes(data[:-1000])
+    with pytest.raises(UserError, match=f"is cut off: {len(data) - 1000:,} of {len(data):,} bytes are there"):
+        read_header(path)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "no json",
+        [],
+        {"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}},
+        {"a": {"dtype": "X9", "shape": [1], "data_offsets": [0, 4]}},
+        {"a": {"dtype": "F32", "shape": [-1], "data_offsets": [4, 0]}},
+        {"a": 3},
+    ],
+)
+def test_a_damaged_header_is_one_line(tmp_path: Path, header: object) -> None:
+    text = header.encode() if isinstance(header, str) else json.dumps(header).encode()
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(struct.pack("<Q", len(text)) + text + b"\0" * 64)
+    with pytest.raises(UserError, match="is damaged or no .safetensors file"):
+        read_header(path)
+
+
+def test_a_torch_file_without_named_tensors_is_refused(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    torch.save(torch.ones(2), buffer)
+    (tmp_path / "x.pt").write_bytes(buffer.getvalue())
+    with pytest.raises(UserError, match="holds no named tensors"):
+        load_tensors(tmp_path / "x.pt")

@@ -1,0 +1,241 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from library.models import check_source, check_vae, detect_family, load_model
+from library.models.base import Model
+from library.models.sources import find_source
+from library.models.weights import load_tensors, save_tensors
+from library.problems import UserError
+
+UNET, TEXT, VAE = "model.diffusion_model.", "cond_stage_model.transformer.", "first_stage_model."
+SD1 = (f"{UNET}out.2.bias", f"{TEXT}text_model.final_layer_norm.bias", f"{VAE}decoder.conv_in.bias")
+
+
+def file_of(path: Path, *names: str, shape: tuple[int, ...] = (1,)) -> Path:
+    """A file of tensors with nothing but names."""
+    save_tensors(path, {name: torch.zeros(shape) for name in names})
+    return path
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("lora_unet_mid_block.lora_down.weight",), "is a LoRA, not a model; give it to --network_weights"),
+        (("unet.mid_block.to_q.lora_A.weight",), "is a LoRA, not a model; give it to --network_weights"),
+        (("emb_params",), "is a textual inversion embedding, not a model"),
+        (("control_model.input_hint_block.0.weight",), "is a ControlNet, not a model"),
+        (
+            (f"{UNET}out.2.bias", "conditioner.embedders.0.transformer.text_model.x", f"{VAE}decoder.x"),
+            "is an SDXL model; Atelier trains SD 1.x so far",
+        ),
+        (
+            (f"{UNET}out.2.bias", "cond_stage_model.model.ln_final.bias", f"{VAE}decoder.x"),
+            "is an SD 2.x model; Atelier trains SD 1.x so far",
+        ),
+        ((f"{UNET}joint_blocks.0.x",), "is an SD 3 model; Atelier trains SD 1.x so far"),
+        ((f"{VAE}decoder.conv_in.bias",), "is a VAE, not a model; give it to --vae"),
+        (("encoder.down.0.block.0.conv1.bias",), "is a VAE, not a model; give it to --vae"),
+        (("weight",), "is not a Stable Diffusion checkpoint"),
+        (SD1[:1], "has no text encoder and no VAE; use a full checkpoint"),
+        (SD1[:2], "has no VAE; use a full checkpoint"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".safetensors", ".ckpt"])
+def test_a_file_of_another_kind_is_named_in_one_line(
+    tmp_path: Path, names: tuple[str, ...], message: str, suffix: str
+) -> None:
+    path = file_of(tmp_path / f"x{suffix}", *names)
+    with pytest.raises(UserError) as error:
+        check_source(path)
+    assert str(error.value) == f"{path}: {message}"
+
+
+def test_an_sd_1_file_is_known_by_its_names(tmp_path: Path) -> None:
+    for suffix in (".safetensors", ".ckpt"):
+        assert detect_family(file_of(tmp_path / f"x{suffix}", *SD1)) == "sd1"
+
+
+def test_a_model_with_more_input_channels_is_refused(tmp_path: Path) -> None:
+    path = file_of(tmp_path / "x.safetensors", *SD1, f"{UNET}input_blocks.0.0.weight", shape=(320, 9, 3, 3))
+    with pytest.raises(UserError, match=r"has 9 input channels \(an inpainting or editing model\)"):
+        check_source(path)
+
+
+def test_v2_on_an_sd_1_model_is_one_line(tiny_model_file: Path) -> None:
+    with pytest.raises(UserError) as error:
+        check_source(tiny_model_file, v2=True)
+    assert str(error.value) == f"--v2: {tiny_model_file} is an SD 1.x model; leave --v2 out"
+
+
+def test_a_missing_file_is_asked_after_by_a_similar_name(tmp_path: Path) -> None:
+    file_of(tmp_path / "dreams.safetensors", *SD1)
+    with pytest.raises(UserError) as error:
+        check_source(tmp_path / "dream.safetensors")
+    path = tmp_path / "dream.safetensors"
+    close = tmp_path / "dreams.safetensors"
+    assert str(error.value) == f"{path}: there is no file or folder here; did you mean {close}?"
+    with pytest.raises(UserError, match="there is no file or folder here; check the path"):
+        check_source(tmp_path / "nowhere" / "else.ckpt")
+
+
+def test_a_file_of_no_known_suffix_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.gguf").touch()
+    with pytest.raises(UserError, match=r"x.gguf: is not a kind of file models come in; a model is a .safet"):
+        check_source(tmp_path / "x.gguf")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"unet": {"use_linear_projection": True}}, "is an SD 2.x model; Atelier trains SD 1.x so far"),
+        ({"text_encoder": {"hidden_act": "gelu"}}, "is an SD 2.x model; Atelier trains SD 1.x so far"),
+        ({"unet": {"in_channels": 9}}, "has 9 input channels"),
+    ],
+)
+def test_a_folder_of_another_kind_is_named_in_one_line(
+    tiny_model: Model, tmp_path: Path, change: dict, message: str
+) -> None:
+    tiny_model.save(tmp_path / "model", "diffusers_safetensors")
+    for part, values in change.items():
+        path = tmp_path / "model" / part / "config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | values))
+    with pytest.raises(UserError, match=message) as error:
+        check_source(tmp_path / "model")
+    assert str(error.value).startswith(f"{tmp_path / 'model'}: ")
+
+
+def test_folders_that_are_no_model_say_what_is_missing(tiny_model: Model, tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"holds no Diffusers model \(no unet folder in it\); give a model fi"
+    ):
+        check_source(tmp_path)
+    file_of(tmp_path / "x.safetensors", *SD1)
+    with pytest.raises(UserError, match=f"did you mean {tmp_path / 'x.safetensors'}"):
+        check_source(tmp_path)
+    tiny_model.save(tmp_path / "model", "diffusers")
+    (tmp_path / "model" / "text_encoder" / "pytorch_model.bin").unlink()
+    with pytest.raises(UserError, match=r"text_encoder: holds no weights \(model.safetensors or .bin\)"):
+        check_source(tmp_path / "model")
+    (tmp_path / "model" / "text_encoder_2").mkdir()
+    with pytest.raises(UserError, match="is an SDXL model"):
+        check_source(tmp_path / "model")
+
+
+def test_what_is_given_as_vae_must_hold_one(tmp_path: Path, tiny_model_folder: Path) -> None:
+    path = file_of(tmp_path / "x.safetensors", SD1[0])
+    with pytest.raises(UserError, match="x.safetensors: holds no VAE"):
+        check_vae(path)
+    with pytest.raises(UserError, match="this folder holds no VAE"):
+        check_vae(tmp_path)
+    assert check_vae(tiny_model_folder).path == tiny_model_folder
+    assert check_vae(file_of(tmp_path / "vae.pt", "encoder.down.0.block.0.conv1.bias")).kind == "ckpt"
+
+
+def hub_cache(monkeypatch: pytest.MonkeyPatch, folder: Path, files: list[str]) -> list[list[str]]:
+    """A hub that has these files; gives the list of what was asked of it."""
+    import fnmatch
+
+    asked: list[list[str]] = []
+
+    def snapshot_download(hub_id: str, allow_patterns: list[str]) -> str:
+        asked.append(allow_patterns)
+        for name in files:
+            if any(fnmatch.fnmatch(name, pattern) for pattern in allow_patterns):
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                (folder / name).touch()
+        return str(folder)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    return asked
+
+
+def weights_of(suffix: str) -> list[str]:
+    text = "text_encoder/pytorch_model.bin" if suffix == ".bin" else f"text_encoder/model{suffix}"
+    return [f"unet/diffusion_pytorch_model{suffix}", f"vae/diffusion_pytorch_model{suffix}", text]
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".bin", ".fp16.safetensors"])
+def test_of_a_hub_repository_one_kind_of_weights_is_fetched(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, suffix: str
+) -> None:
+    others = ["model.ckpt", "unet/diffusion_pytorch_model.non_ema.safetensors", "unet/config.json"]
+    hub_cache(monkeypatch, tmp_path, weights_of(suffix) + others)
+    source = find_source(f"owner/model{suffix.replace('.', '-')}")
+    assert (source.path, source.kind) == (tmp_path, "diffusers")
+    found = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert found == {*weights_of(suffix), "unet/config.json"}
+
+
+def test_of_a_hub_repository_given_as_vae_only_that_is_fetched(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    hub_cache(monkeypatch, tmp_path, ["config.json", "diffusion_pytorch_model.safetensors", "x.ckpt"])
+    assert check_vae("owner/vae").path == tmp_path
+    assert not (tmp_path / "x.ckpt").exists()
+
+
+def test_a_hub_id_that_cannot_be_had_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    def offline(*_: object, **__: object) -> str:
+        raise LocalEntryNotFoundError("long\ntext")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", offline)
+    with pytest.raises(UserError) as error:
+        check_source("owner/missing")
+    assert str(error.value) == (
+        "owner/missing: there is no such folder, the hub cannot be reached, and it is not in the hub's "
+        "cache; check the name or the connection"
+    )
+    hub_cache(monkeypatch, tmp_path, ["README.md"])
+    with pytest.raises(UserError, match="this hub repository holds no Diffusers model"):
+        check_source("owner/empty")
+
+
+def test_the_hub_cache_is_used_when_offline(tiny_model_folder: Path, tmp_path: Path) -> None:
+    """A cache laid out as huggingface_hub does, and a process that may not use the network."""
+    snapshot = tmp_path / "hub" / "models--owner--tiny" / "snapshots" / "abc"
+    snapshot.parent.mkdir(parents=True)
+    snapshot.symlink_to(tiny_model_folder, target_is_directory=True)
+    refs = tmp_path / "hub" / "models--owner--tiny" / "refs"
+    refs.mkdir()
+    (refs / "main").write_text("abc")
+    code = (
+        "from library.models import check_source\nfrom library.problems import UserError\n"
+        "print(check_source('owner/tiny').path)\n"
+        "try:\n    check_source('owner/other')\nexcept UserError as error:\n    print(error)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[3],
+        env={"HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(tmp_path / "hub"), "PATH": ""},
+    )
+    path, problem = done.stdout.splitlines()
+    assert path == str(snapshot)
+    assert problem.startswith("owner/other: there is no such folder, the hub cannot be reached")
+
+
+def test_checking_a_model_imports_no_torch(tiny_model_file: Path, tmp_path: Path) -> None:
+    save_tensors(tmp_path / "x.ckpt", load_tensors(tiny_model_file))
+    code = (
+        "import sys\nfrom library.models import check_source, check_vae\n"
+        f"for name in ({str(tiny_model_file)!r}, {str(tmp_path / 'x.ckpt')!r}):\n"
+        "    check_source(name)\n    check_vae(name)\n"
+        "print([m for m in ('torch', 'transformers', 'diffusers') if m in sys.modules])"
+    )
+    root = Path(__file__).parents[3]
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root)
+    assert done.stdout == "[]\n", done.stderr
+
+
+def test_loading_refuses_what_checking_refuses(tmp_path: Path) -> None:
+    path = file_of(tmp_path / "x.safetensors", "emb_params")
+    with pytest.raises(UserError, match="is a textual inversion embedding"):
+        load_model(path)

@@ -1,0 +1,45 @@
+from pathlib import Path
+
+import pytest
+
+from library.files import is_temporary, whole_file, whole_folder
+
+
+def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:
+    target = tmp_path / "new" / "x.txt"
+    with whole_file(target) as temporary:
+        temporary.write_text("done")
+        assert not target.exists() and is_temporary(temporary)
+    assert [path.name for path in target.parent.iterdir()] == ["x.txt"]
+
+
+def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    target = tmp_path / "x.txt"
+    target.write_text("old")
+    with pytest.raises(OSError, match="disk full"), whole_file(target) as temporary:
+        temporary.write_text("half")
+        raise OSError("disk full")
+    assert target.read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["x.txt"]
+
+
+def test_a_folder_takes_the_place_of_the_old_one_when_it_is_whole(tmp_path: Path) -> None:
+    target = tmp_path / "state"
+    target.mkdir()
+    (target / "old").touch()
+    with whole_folder(target) as temporary:
+        (temporary / "new").write_text("x")
+        assert [path.name for path in target.iterdir()] == ["old"]
+    assert [path.name for path in target.iterdir()] == ["new"]
+    assert [path.name for path in tmp_path.iterdir()] == ["state"]
+
+
+def test_a_failed_folder_leaves_the_old_one(tmp_path: Path) -> None:
+    target = tmp_path / "state"
+    target.mkdir()
+    (target / "old").touch()
+    with pytest.raises(KeyboardInterrupt), whole_folder(target) as temporary:
+        (temporary / "new").touch()
+        raise KeyboardInterrupt
+    assert [path.name for path in target.iterdir()] == ["old"]
+    assert [path.name for path in tmp_path.iterdir()] == ["state"]

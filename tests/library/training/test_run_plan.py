@@ -1,0 +1,58 @@
+from types import SimpleNamespace
+
+import pytest
+
+from library.data.plan import BucketSamples
+from library.options.training import TrainingOptions
+from library.problems import UserError
+from library.training.run_plan import RunPlan, plan_run
+from library.training.state import StateInfo
+
+
+class Data:
+    """Seven samples of one size at batch size 2: four batches an epoch."""
+
+    def __init__(self, names: str = "abcdefg") -> None:
+        self.records = [SimpleNamespace(image=SimpleNamespace(name=name)) for name in names]
+        self.samples = list(range(len(names)))
+        self.buckets = [BucketSamples(0, (64, 64), 2, tuple(self.samples))]
+
+
+def plan(data: Data, state: StateInfo | None = None, **options) -> RunPlan:
+    session = SimpleNamespace(seed=1, resumed=state, accelerator=SimpleNamespace(num_processes=1))
+    return plan_run(TrainingOptions(**options), session, data)
+
+
+def state_at(step: int, of: RunPlan) -> StateInfo:
+    steps_per_epoch = of.course.steps_per_epoch
+    return StateInfo(1, step, seed=1, steps_per_epoch=steps_per_epoch, data=of.data, folder="x-state")
+
+
+def test_steps_and_epochs_of_a_run() -> None:
+    found = plan(Data(), max_train_steps=7, gradient_accumulation_steps=3)
+    assert (found.first_step, found.last_step, found.epochs) == (0, 7, 4)  # two steps an epoch
+    assert [found.epoch_after(step) for step in (1, 2, 3, 4)] == [1, 1, 2, 2]
+    assert [step for step in range(1, 8) if found.ends_epoch(step)] == [2, 4, 6]
+
+
+def test_epochs_win_over_steps() -> None:
+    assert plan(Data(), max_train_steps=7, max_train_epochs=3).last_step == 12
+
+
+def test_a_state_of_the_same_data_goes_on_at_its_step() -> None:
+    found = plan(Data(), max_train_steps=9)
+    assert plan(Data(), state_at(6, found), max_train_steps=9).first_step == 6
+
+
+def test_a_state_of_other_data_goes_on_at_the_start_of_its_epoch(capsys: pytest.CaptureFixture) -> None:
+    found = plan(Data(), max_train_steps=9)
+    assert (
+        plan(Data("abcdefghi"), state_at(6, found), max_train_steps=9).first_step == 5
+    )  # five batches an epoch
+    assert "going on from the start of epoch 2, step 5" in capsys.readouterr().err
+
+
+def test_a_state_that_has_come_as_far_is_refused() -> None:
+    found = plan(Data(), max_train_steps=9)
+    with pytest.raises(UserError, match="raise --max_train_steps"):
+        plan(Data(), state_at(9, found), max_train_steps=9)

@@ -1,0 +1,90 @@
+"""What README and docs tell users to type is what the commands understand."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from library.data.config_file import read_dataset_file
+from library.options.parser import read_command_line
+from library.problems import Problems
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+OF_THE_USER = {"my_lora.toml"}  # files that README shows
+
+
+def blocks(page: Path, *languages: str) -> Iterator[str]:
+    """The page's code blocks in these languages."""
+    text = page.read_text(encoding="utf-8")
+    for language, block in re.findall(r"^```(\w*)\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+        if language in languages:
+            yield block
+
+
+def commands(page: Path) -> Iterator[list[str]]:
+    """The words of each command of Atelier in the page's shell blocks, from the script's name on."""
+    for block in blocks(page, "bash", "powershell"):
+        for line in re.sub(r"[\\`]\n", " ", block).splitlines():
+            words = shlex.split(line, comments=True)
+            start = next((i for i, word in enumerate(words) if word.endswith(".py")), None)
+            if start is not None:
+                yield words[start:]
+
+
+ALL_COMMANDS = [(page, words) for page in PAGES for words in commands(page)]
+
+
+def test_there_are_commands_in_the_pages() -> None:
+    assert {words[0] for _, words in ALL_COMMANDS} >= {"train_network.py", "gen_img_diffusers.py"}
+
+
+@pytest.mark.parametrize(
+    ("page", "words"),
+    ALL_COMMANDS,
+    ids=[f"{page.name}: {' '.join(words)[:60]}" for page, words in ALL_COMMANDS],
+)
+def test_a_command_in_a_page_is_understood(page: Path, words: list[str], tmp_path: Path) -> None:
+    script, *arguments = words
+    assert (ROOT / script).is_file()
+    text = (ROOT / script).read_text(encoding="utf-8")
+    if "class Run" in text:
+        (tmp_path / "my_lora.toml").write_text(readme_config(), encoding="utf-8")
+        arguments = [str(tmp_path / word) if word in OF_THE_USER else word for word in arguments]
+        run_type = importlib.import_module(script.removesuffix(".py").replace("/", ".")).Run
+        assert read_command_line(run_type, argv=arguments).problems == []
+
+
+def readme_config() -> str:
+    """README's configuration file."""
+    (config,) = blocks(ROOT / "README.md", "toml")
+    return config
+
+
+def test_dataset_files_in_the_pages_have_no_mistake(tmp_path: Path) -> None:
+    (config,) = blocks(ROOT / "docs" / "training.md", "toml")
+    (tmp_path / "dataset.toml").write_text(config, encoding="utf-8")
+    problems = Problems()
+    assert len(read_dataset_file(tmp_path / "dataset.toml", problems)) == 2
+    assert problems.found == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#]*)(#[^)]*)?\)", page.read_text(encoding="utf-8"))
+    for target, anchor in links:
+        linked = (page.parent / target).resolve() if target else page
+        assert linked.exists(), target
+        if anchor:
+            assert anchor[1:] in anchors(linked), anchor
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors GitHub gives a page's headings."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}

@@ -1,0 +1,55 @@
+"""Convert a Stable Diffusion model between a single file and a Diffusers folder.
+
+python tools/convert_diffusers20_original_sd.py model.safetensors model_folder --use_safetensors
+python tools/convert_diffusers20_original_sd.py model_folder model.safetensors --fp16
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from anywhere, installed or not
+
+from library.models import check_source, check_target, load_model
+from library.options.parser import parse
+from library.options.tools import ConvertOptions
+from library.problems import Problems, run_command
+
+
+@dataclass(frozen=True)
+class Run:
+    convert: ConvertOptions
+
+
+def main() -> None:
+    options = parse(Run, __doc__).convert
+    check(options)
+
+    from library.models.weights import dtype_of
+
+    model = load_model(options.model_to_load, dtype="stored", variant=options.variant)
+    model.save(
+        options.model_to_save,
+        options.format,
+        dtype=dtype_of(options.precision) if options.precision else None,
+        metadata=options.metadata,
+        epoch=options.epoch,
+        global_step=options.global_step,
+    )
+    print(f"{options.model_to_load} -> {options.model_to_save}")
+
+
+def check(options: ConvertOptions) -> None:
+    """Raises UserError with everything that is wrong with the model and the place it should go to."""
+    problems = Problems()
+    problems.attempt(check_target, options.model_to_save, options.format)
+    source = problems.attempt(check_source, options.model_to_load, v2=options.v2, variant=options.variant)
+    if source is not None and options.variant and source.kind != "diffusers":
+        problems.add("--variant", "only a Diffusers folder has variants", "leave it out")
+    problems.raise_if_any()
+
+
+if __name__ == "__main__":
+    run_command(main)

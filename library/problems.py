@@ -91,7 +91,7 @@ def run_command(main: Callable[[], None]) -> None:
         if os.environ.get("LOCAL_RANK", "0") == "0":
             sys.stdout.flush()
             count = len(error.problems)
-            print(f"{count} problem{'s' if count > 1 else ''} found, nothing was done:", file=sys.stderr)
+            print(f"{count} problem{'s' if count > 1 else ''} found:", file=sys.stderr)
             for problem in error.problems:
                 print(f"  {problem}", file=sys.stderr)
         sys.exit(EXIT_CODE)

@@ -48,6 +48,9 @@ class NetworkModule(nn.Module):
         """
         raise NotImplementedError
 
+    def took_values(self) -> None:
+        """Called after values were loaded: numbers kept beside tensors are read anew."""
+
     @torch.no_grad()
     def merge(self) -> None:
         """Add the change to the layer's weight and stop standing beside it."""
@@ -90,6 +93,10 @@ class Network(nn.Module):
             p for name, module in self.by_name.items() if part_of(name) == part for p in module.parameters()
         ]
 
+    def alphas(self) -> set[float]:
+        """The different alphas of its modules."""
+        return {float(value) for key, value in self.tensors().items() if key.endswith(".alpha")}
+
     def tensors(self) -> dict[str, Tensor]:
         """The network as its file holds it: `<name>.<tensor>`."""
         return {key.removeprefix("by_name."): value for key, value in self.state_dict().items()}
@@ -112,6 +119,8 @@ class Network(nn.Module):
                     fix,
                 )
             value.copy_(given)
+        for module in self.by_name.values():
+            module.took_values()
 
     def save(self, path: Path, *, dtype: torch.dtype | None, metadata: dict[str, str] | None) -> None:
         """Write the file whole. dtype: of every tensor, None keeps them. metadata: for .safetensors only."""

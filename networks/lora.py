@@ -66,6 +66,9 @@ class LoRAModule(NetworkModule):
         self.scale = alpha / rank  # a number beside the buffer: reading a tensor would wait for the device
         self.dropout = self.rank_dropout = self.module_dropout = 0.0
 
+    def took_values(self) -> None:
+        self.scale = float(self.alpha) / self.rank
+
     def initialize(self, generator: torch.Generator) -> None:
         """A as torch initializes linear layers (uniform, Kaiming with a = sqrt 5), B zero."""
         nn.init.kaiming_uniform_(self.lora_down.weight, a=math.sqrt(5), generator=generator)

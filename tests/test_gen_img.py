@@ -109,7 +109,7 @@ def test_all_problems_are_shown_together_and_nothing_is_drawn(tmp_path: Path) ->
     assert result.returncode == 2
     assert result.stdout == ""
     assert result.stderr.splitlines() == [
-        "8 problems found, nothing was done:",
+        "8 problems found:",
         "  --interactive: is not available yet; remove it",
         "  --stepz: there is no such option; did you mean --steps?",
         "  --fp16: choose --fp16 or --bf16",

@@ -322,3 +322,31 @@ def test_the_state_of_another_seed_is_refused(tiny_model_file: Path, pictures: P
         run_here("train_network.py", *common, "--resume", tmp_path / "x-state", "--seed", 4)
     with pytest.raises(UserError, match="raise --max_train_steps"):
         run_here("train_network.py", *common, "--resume", tmp_path / "x-state", "--max_train_steps", 1)
+
+
+def test_parts_that_are_not_trained_are_saved_as_they_were_read(
+    tiny_model_file: Path, pictures: Path, tmp_path: Path
+) -> None:
+    common = options(tiny_model_file, pictures, tmp_path, "--use_safetensors", "--max_train_steps", 1)
+    run_here("fine_tune.py", *common, "--mixed_precision", "bf16")
+    before, after = load_file(tiny_model_file), load_file(tmp_path / "x.safetensors")
+    assert before.keys() == after.keys()
+    changed = {key.split(".")[0] for key in before if not torch.equal(before[key], after[key])}
+    assert changed == {"model"}  # the U-Net; first_stage_model and cond_stage_model are as they were
+
+
+def test_weights_go_on_with_the_alpha_they_were_made_with(
+    tiny_model_file: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    network = ("--network_module", "networks.lora", "--network_dim", 4, "--max_train_steps", 1)
+    run_here(
+        "train_network.py",
+        *options(tiny_model_file, pictures, tmp_path / "a", *network, "--network_alpha", 3),
+    )
+    more = (*network, "--network_weights", tmp_path / "a" / "x.safetensors", "--learning_rate", 1e-12)
+    run_here("train_network.py", *options(tiny_model_file, pictures, tmp_path / "b", *more))
+    assert "x.safetensors was made with other alphas, which it keeps" in capsys.readouterr().err
+    first, second = (load_file(tmp_path / name / "x.safetensors") for name in "ab")
+    torch.testing.assert_close(first, second)
+    with safe_open(tmp_path / "b" / "x.safetensors", "pt") as file:
+        assert file.metadata()["ss_network_alpha"] == "3.0"

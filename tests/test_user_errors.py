@@ -18,7 +18,7 @@ def complaints(*words: object) -> list[str]:
     assert done.returncode == 2, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     first, *lines = done.stderr.splitlines()
-    assert first == f"{len(lines)} problem{'s' if len(lines) > 1 else ''} found, nothing was done:"
+    assert first == f"{len(lines)} problem{'s' if len(lines) > 1 else ''} found:"
     return [line.strip() for line in lines]
 
 

@@ -20,13 +20,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Family:
-    """A kind of model that can be trained. module: the one with `load(source, ...) -> Model`."""
+    """A kind of model that can be trained.
+
+    module: the one with `load(source, ...) -> Model`. architecture, base_version: what metadata calls it.
+    """
 
     title: str
     module: str
+    architecture: str
+    base_version: str
 
 
-FAMILIES = {"sd1": Family("SD 1.x", "library.models.sd.model")}
+FAMILIES = {"sd1": Family("SD 1.x", "library.models.sd.model", "stable-diffusion-v1", "sd_v1")}
 
 
 class _Sign(NamedTuple):

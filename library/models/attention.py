@@ -1,13 +1,14 @@
-"""How attention is computed, and recomputing activations to save memory."""
+"""How attention is computed, and recomputing activations to save memory. Imports no torch by itself."""
 
 from __future__ import annotations
 
 import importlib.util
-from typing import Literal
-
-from torch import nn
+from typing import TYPE_CHECKING, Literal
 
 from library.problems import UserError
+
+if TYPE_CHECKING:
+    from torch import nn
 
 Attention = Literal["sdpa", "xformers", "sliced"]
 

@@ -88,6 +88,7 @@ class Model(nn.Module):
         self.source: Source | None = None
         self.vae_source: Source | None = None
         self.epoch = self.global_step = 0
+        self.kept: dict[Part, dict[str, Tensor]] = {}
 
     def tokenizer(self, max_token_length: int | None = None) -> Tokenizer:
         """Captions -> ids for `encode_text`; can be pickled. max_token_length: 75 (None), 150 or 225."""
@@ -132,6 +133,10 @@ class Model(nn.Module):
         Raises UserError when one is missing or does not fit.
         """
         raise NotImplementedError
+
+    def keep_weights(self, part: Part) -> None:
+        """Remember a part's weights as they are: `save` writes these, whatever it is cast to later."""
+        self.kept[part] = self.part_weights(part)
 
     def save(
         self,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -100,19 +100,17 @@ def save_tensors(
 ) -> None:
     """Write a file whole, in the format its suffix names.
 
-    .safetensors: the tensors and the metadata. Equal contents give equal bytes.
-    .ckpt: {"state_dict": tensors, **beside}; .pt and .bin: the tensors alone. They carry no metadata.
+    .safetensors: the tensors and the metadata.
+    .ckpt, .pt, .bin: the tensors alone, or, as checkpoints are, {"state_dict": tensors, **beside}. They carry
+    no metadata.
+    Equal contents give equal bytes.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with whole_file(path) as temporary:
         if path.suffix == ".safetensors":
             _write_safetensors(temporary, tensors, metadata or {})
         else:
-            import torch
-
-            torch.save(
-                {"state_dict": tensors, **(beside or {})} if path.suffix == ".ckpt" else tensors, temporary
-            )
+            _write_torch(temporary, tensors if beside is None else {"state_dict": tensors, **beside})
 
 
 def file_order(tensors: dict[str, Tensor]) -> list[str]:
@@ -191,9 +189,9 @@ def _open_torch(path: Path) -> TensorFile:
         content = _torch_load(path)
     except (RuntimeError, ValueError, EOFError, OSError, KeyError) as error:
         raise UserError.of(path, "is damaged or no torch file", "get the file again") from error
-    if not isinstance(content, dict):
+    state = content.get("state_dict", content) if isinstance(content, dict) else None
+    if not isinstance(state, dict):
         raise UserError.of(path, "holds no named tensors")
-    state = content.get("state_dict", content)
     tensors = {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
     beside = {name: str(value) for name, value in content.items() if isinstance(value, (str, int, float))}
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
@@ -229,12 +227,16 @@ def _write_safetensors(path: Path, tensors: dict[str, Tensor], metadata: dict[st
     text += b" " * (-len(text) % 8)
     with path.open("wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
-        _write_all(file, (tensor_bytes(tensors[name]) for name in order))
+        for name in order:
+            file.write(tensor_bytes(tensors[name]))
 
 
-def _write_all(file: Any, pieces: Iterable[memoryview]) -> None:
-    for piece in pieces:
-        file.write(piece)
+def _write_torch(path: Path, content: dict[str, Any]) -> None:
+    import torch
+
+    # Into a file that is open: given a path, torch writes its name, here a random one, into the file.
+    with path.open("wb") as file:
+        torch.save(content, file)
 
 
 def _dtype_name(tensor: Tensor) -> str:

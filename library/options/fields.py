@@ -56,7 +56,7 @@ class OptionSpec:
 
     @property
     def flag(self) -> str:
-        return self.name if self.positional else f"--{self.name}"
+        return f"<{self.metavar or self.name}>" if self.positional else f"--{self.name}"
 
     @property
     def plain_type(self) -> Any:
@@ -132,7 +132,7 @@ def require(*checks: tuple[bool, str, str]) -> None:
 
     Each check is (holds, option name, what is wrong).
     """
-    problems = [Problem(f"--{name}", cause) for holds, name, cause in checks if not holds]
+    problems = [Problem(_flag(name), cause) for holds, name, cause in checks if not holds]
     if problems:
         raise UserError(problems)
 
@@ -144,7 +144,12 @@ def warn_unless(*checks: tuple[bool, str, str]) -> None:
     """
     for holds, name, cause in checks:
         if not holds:
-            warn(f"--{name} {cause}")
+            warn(f"{_flag(name)} {cause}")
+
+
+def _flag(name: str) -> str:
+    """How a check's option is written; a name in <> is a positional one's."""
+    return name if name.startswith("<") else f"--{name}"
 
 
 def _read_bool(value: Any) -> bool:

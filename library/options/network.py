@@ -54,14 +54,26 @@ class NetworkOptions:
                 "network_train_unet_only",
                 "contradicts --network_train_text_encoder_only",
             ),
-            (
-                len(self.text_encoder_lr) <= 1,
-                "text_encoder_lr",
-                "takes one value: this model has one text encoder",
-            ),
             *(
                 (("=" in arg), "network_args", f"expects name=value, got {arg!r}")
                 for arg in self.network_args
+            ),
+        )
+        warn_unless(
+            (
+                len(self.text_encoder_lr) <= 1,
+                "text_encoder_lr",
+                "has more values than text encoders: the first counts",
+            ),
+            (
+                not (self.network_train_unet_only and self.text_encoder_lr),
+                "text_encoder_lr",
+                "has no effect with --network_train_unet_only",
+            ),
+            (
+                not (self.network_train_text_encoder_only and self.unet_lr is not None),
+                "unet_lr",
+                "has no effect with --network_train_text_encoder_only",
             ),
         )
 
@@ -82,6 +94,16 @@ class DreamBoothOptions:
         None, "train the text encoder for this many steps only; below 0 never", metavar="N"
     )
 
+    def __post_init__(self) -> None:
+        never = self.stop_text_encoder_training is not None and self.stop_text_encoder_training <= 0
+        warn_unless(
+            (
+                not (never and self.learning_rate_te),
+                "learning_rate_te",
+                f"has no effect with --stop_text_encoder_training {self.stop_text_encoder_training}",
+            )
+        )
+
 
 @dataclass(frozen=True)
 class FineTuneOptions:
@@ -98,5 +120,10 @@ class FineTuneOptions:
                 self.learning_rate_te is None or self.train_text_encoder,
                 "learning_rate_te",
                 "has no effect without --train_text_encoder",
-            )
+            ),
+            (
+                not (self.train_text_encoder and self.learning_rate_te == 0),
+                "train_text_encoder",
+                "has no effect with --learning_rate_te 0",
+            ),
         )

@@ -78,6 +78,11 @@ class SavingOptions:
             ),
         )
         warn_unless(
+            (
+                not (self.save_every_n_epochs and self.save_n_epoch_ratio),
+                "save_every_n_epochs",
+                "has no effect with --save_n_epoch_ratio",
+            ),
             *_asked_with(self, "save_last_n_epochs", ("save_every_n_epochs", "save_n_epoch_ratio")),
             *_asked_with(self, "save_last_n_steps", ("save_every_n_steps",)),
             *_asked_with(self, "save_last_n_epochs_state", ("save_every_n_epochs", "save_n_epoch_ratio")),

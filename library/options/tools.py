@@ -29,8 +29,8 @@ class TinyModelOptions:
 
     def __post_init__(self) -> None:
         require(
-            (self.path is not None, "model_to_save", "is needed: the file or folder to write"),
-            (_is_target(self.path), "model_to_save", "a file must end in .safetensors or .ckpt"),
+            (self.path is not None, "<model_to_save>", "is needed: the file or folder to write"),
+            (_is_target(self.path), "<model_to_save>", "a file must end in .safetensors or .ckpt"),
         )
 
     @property
@@ -91,9 +91,9 @@ class ConvertOptions:
     def __post_init__(self) -> None:
         precisions = self.fp16 + self.bf16 + self.float + (self.save_precision_as != "no")
         require(
-            (self.model_to_load is not None, "model_to_load", "is needed: the model to read"),
-            (self.model_to_save is not None, "model_to_save", "is needed: the file or folder to write"),
-            (_is_target(self.model_to_save), "model_to_save", "a file must end in .safetensors or .ckpt"),
+            (self.model_to_load is not None, "<model_to_load>", "is needed: the model to read"),
+            (self.model_to_save is not None, "<model_to_save>", "is needed: the file or folder to write"),
+            (_is_target(self.model_to_save), "<model_to_save>", "a file must end in .safetensors or .ckpt"),
             (not (self.v1 and self.v2), "v1", "choose --v1 or --v2"),
             (precisions <= 1, "fp16", "choose one of --fp16, --bf16, --float, --save_precision_as"),
         )

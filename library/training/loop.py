@@ -196,7 +196,9 @@ def _announce(run: TrainingRun, session: Session, data: TrainingData, plan: RunP
         warn(line)
     count = sum(parameter.numel() for parameter in trained)
     course, processes = plan.course, session.accelerator.num_processes
-    span = f"steps {plan.first_step} to {plan.last_step} ({plan.epochs} epochs)"
+    span = (
+        f"steps {plan.first_step} to {plan.last_step} ({plan.epochs} epoch{'s' if plan.epochs > 1 else ''})"
+    )
     epoch = f"{course.batches_per_epoch} batches and {course.steps_per_epoch} steps an epoch"
     where = f"{processes} process{'es' if processes > 1 else ''} on {session.device.type}"
     session.say(f"training {count:,} parameters with seed {session.seed}: {span}, {epoch}, {where}")

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from library.data.training_data import Dataset, TrainingData
+from library.models import FAMILIES
 from library.options.network import NetworkOptions
 from library.problems import UserError
 from library.training.optimizers import describe_optimizer
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     from library.training.network import NetworkTask
     from library.training.task import Task
 
-ARCHITECTURES = {"sd1": "stable-diffusion-v1"}
-BASE_VERSIONS = {"sd1": "sd_v1"}
 # Kept even with --no_metadata: what other programs need to use the file.
 ESSENTIAL = (
     "ss_v2",
@@ -59,20 +58,22 @@ def describe_network(
     if run.metadata.no_metadata:
         facts = {key: value for key, value in facts.items() if key in ESSENTIAL}
     described = {key: _text(value) for key, value in facts.items()}
-    described |= describe_checkpoint(run, task, moment, kind="lora")
+    described |= describe_checkpoint(run, task, data, moment, kind="lora")
     return described | network_hashes(task.network.tensors(), described)
 
 
-def describe_checkpoint(run: TrainingRun, task: Task, moment: Moment, *, kind: str = "") -> dict[str, str]:
+def describe_checkpoint(
+    run: TrainingRun, task: Task, data: TrainingData, moment: Moment, *, kind: str = ""
+) -> dict[str, str]:
     """The modelspec keys of a file. kind: empty for a checkpoint, else its architecture's suffix ("lora")."""
-    options, family = run.metadata, task.model.family
+    options = run.metadata
     low, high = run.objective.timestep_range
     has_range = run.objective.min_timestep is not None or run.objective.max_timestep is not None
-    resolution = run.data.resolution or (512, 512)
+    resolution = data.datasets[0].spec.resolution
     default_title = f"{'LoRA' if kind else 'Checkpoint'}@{int(moment.started_at)}"
     facts = {
         "sai_model_spec": "1.0.1",
-        "architecture": ARCHITECTURES[family] + (f"/{kind}" if kind else ""),
+        "architecture": FAMILIES[task.model.family].architecture + (f"/{kind}" if kind else ""),
         "implementation": "diffusers" if kind else "https://github.com/Stability-AI/generative-models",
         "title": options.metadata_title or run.saving.output_name or default_title,
         "resolution": f"{resolution[0]}x{resolution[1]}",
@@ -195,7 +196,7 @@ def _about_network(network: NetworkOptions, task: NetworkTask) -> dict[str, Any]
 
 def _about_model(run: TrainingRun, task: NetworkTask) -> dict[str, Any]:
     model = task.model
-    version = BASE_VERSIONS[model.family] + ("_v" if task.objective.prediction == "v" else "")
+    version = FAMILIES[model.family].base_version + ("_v" if task.objective.prediction == "v" else "")
     facts: dict[str, Any] = {"ss_v2": False, "ss_base_model_version": version}
     for source, prefix in ((model.source, "sd_model"), (model.vae_source, "vae")):
         if source is None:

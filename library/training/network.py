@@ -13,12 +13,14 @@ from library.models.weights import load_tensors
 from library.network_module import load_network_module
 from library.options.network import NetworkOptions
 from library.options.training import ObjectiveOptions
-from library.problems import UserError
+from library.problems import UserError, warn
 from library.training.task import Task, TextTraining
 
 
 class NetworkTask(Task):
     """A Task whose trained parameters are a network's."""
+
+    saves_model = False
 
     def __init__(
         self,
@@ -44,12 +46,20 @@ class NetworkTask(Task):
             seed=seed,
         )
         if network.network_weights is not None:
-            self.network.load_tensors(load_tensors(network.network_weights), str(network.network_weights))
+            self._start_from(network.network_weights)
         self.network.attach()
         for part, rate in rates.items():
             if not rate:
                 for parameter in self.network.parameters_of(part):
                     parameter.requires_grad_(False)
+
+    def _start_from(self, path: Path) -> None:
+        """Take a file's values, its alphas among them: what was trained goes on as it was."""
+        before = self.network.alphas()
+        self.network.load_tensors(load_tensors(path), str(path))
+        if (found := self.network.alphas()) != before:
+            self.network.alpha = found.pop() if len(found) == 1 else None
+            warn(f"{path.name} was made with other alphas, which it keeps; --network_alpha does not count")
 
     def choose_trained(self) -> None:
         """Nothing of the model itself."""

@@ -9,12 +9,23 @@ from library.training.task import Task
 
 
 def set_precision(task: Task, frozen: torch.dtype, *, no_half_vae: bool) -> None:
-    """Cast the task's model part by part. frozen: the type of parts that are not trained."""
+    """Cast the task's model part by part. frozen: the type of parts that are not trained.
+
+    A part that loses digits by it and will be saved with the result is saved as it was read.
+    """
     model = task.model
-    for part in (model.denoiser, *model.text_encoders):
-        is_trained = any(parameter.requires_grad for parameter in part.parameters())
-        _cast(part, torch.float32 if is_trained else frozen)
-    _cast(model.vae, torch.float32 if no_half_vae else frozen)
+    modules = {"unet": model.denoiser, "text_encoder": model.text_encoders, "vae": model.vae}
+    for part, module in modules.items():
+        is_trained = any(parameter.requires_grad for parameter in module.parameters())
+        is_full = is_trained or (part == "vae" and no_half_vae)
+        dtype = torch.float32 if is_full else frozen
+        if task.saves_model and any(_loses(parameter.dtype, dtype) for parameter in module.parameters()):
+            model.keep_weights(part)
+        _cast(module, dtype)
+
+
+def _loses(old: torch.dtype, new: torch.dtype) -> bool:
+    return torch.promote_types(old, new) != new
 
 
 def _cast(module: nn.Module, dtype: torch.dtype) -> None:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from library.data.training_data import TrainingData
 from library.generation.prompts import read_prompts
 from library.models import check_source, check_vae
+from library.models.attention import check_attention
 from library.network_module import load_network_module
 from library.options.data import DataOptions
 from library.options.generation import PreviewOptions
@@ -53,6 +54,7 @@ def _check_model(options: ModelOptions) -> None:
     problems.attempt(check_source, options.pretrained_model_name_or_path, v2=options.v2)
     if options.vae is not None:
         problems.attempt(check_vae, options.vae)
+    problems.attempt(check_attention, options.attention)
     problems.raise_if_any()
 
 

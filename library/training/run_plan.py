@@ -49,7 +49,7 @@ def plan_run(options: TrainingOptions, session: Session, data: TrainingData) -> 
         raise UserError.of(
             "--resume",
             f"the state has {first} steps behind it, this run ends at {total}",
-            "raise --max_train_steps",
+            "raise --max_train_steps or --max_train_epochs",
         )
     return RunPlan(course, first, total, fingerprint)
 

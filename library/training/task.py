@@ -41,6 +41,8 @@ class Task(nn.Module):
     methods.
     """
 
+    saves_model = True  # whether the result is the model itself
+
     def __init__(
         self,
         model: Model,

@@ -103,11 +103,11 @@ def test_a_variant_is_read(convert, tiny_model_folder: Path, tmp_path: Path) -> 
         (
             (),
             [
-                "--model_to_load: is needed: the model to read",
-                "--model_to_save: is needed: the file or folder",
+                "<model_to_load>: is needed: the model to read",
+                "<model_to_save>: is needed: the file or folder",
             ],
         ),
-        (("FILE", "x.bin"), ["--model_to_save: a file must end in .safetensors or .ckpt"]),
+        (("FILE", "x.bin"), ["<model_to_save>: a file must end in .safetensors or .ckpt"]),
         (("FILE", "OUT", "--v2"), ["--v2: FILE is an SD 1.x model; leave --v2 out"]),
         (("FILE", "OUT", "--v1", "--v2"), ["--v1: choose --v1 or --v2"]),
         (

@@ -93,13 +93,13 @@ class StableDiffusion(Model):
         global_step: int = 0,
     ) -> None:
         if format in ("diffusers", "diffusers_safetensors"):
-            parts = {part: _cast(self._tensors(part), dtype) for part in PREFIXES}
+            parts = {part: _cast(self._to_save(part), dtype) for part in PREFIXES}
             save_folder(self, path, parts, safetensors=format == "diffusers_safetensors")
             return
         assert path.suffix == f".{format}", f"{path} does not end in .{format}"
         tensors: dict[str, Tensor] = {}
         for part in PREFIXES:
-            tensors |= _cast(self.part_weights(part), dtype)
+            tensors |= _cast(self.kept.get(part) or self.part_weights(part), dtype)
         told = {CONFIG_KEY: json.dumps(self._told(), sort_keys=True)}
         counts = {"epoch": self.epoch + epoch, "global_step": self.global_step + global_step}
         save_tensors(path, tensors, (metadata or {}) | told, beside=counts | told)
@@ -110,6 +110,13 @@ class StableDiffusion(Model):
     def _tensors(self, part: Part) -> dict[str, Tensor]:
         """A part's tensors under Diffusers names; a text encoder's with `text_model.`. Not copies."""
         return {_canonical(part, own): tensor for own, tensor in self._module(part).state_dict().items()}
+
+    def _to_save(self, part: Part) -> dict[str, Tensor]:
+        """The tensors to write, under Diffusers names: the kept ones, or the part's own."""
+        own = self._tensors(part)
+        if part not in self.kept:
+            return own
+        return {old: self.kept[part][name].reshape(own[old].shape) for old, name in self._names(part).items()}
 
     def _names(self, part: Part) -> dict[str, str]:
         """Diffusers name -> name in an original file."""

@@ -34,11 +34,18 @@ def same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> b
 @pytest.mark.parametrize("suffix", [".safetensors", ".ckpt", ".pt", ".bin"])
 def test_what_is_saved_is_loaded(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"x{suffix}"
-    save_tensors(path, TENSORS, {"note": "ö"}, {"epoch": 3})
+    save_tensors(path, TENSORS, {"note": "ö"})
     assert same(load_tensors(path), TENSORS)
-    metadata = {".safetensors": {"note": "ö"}, ".ckpt": {"epoch": "3"}}
-    assert open_tensors(path).metadata == metadata.get(suffix, {})
+    assert open_tensors(path).metadata == ({"note": "ö"} if suffix == ".safetensors" else {})
     assert read_header(path).names >= TENSORS.keys()
+
+
+def test_a_torch_file_is_flat_unless_something_stands_beside_the_tensors(tmp_path: Path) -> None:
+    save_tensors(tmp_path / "network.ckpt", TENSORS)
+    assert torch.load(tmp_path / "network.ckpt", weights_only=True).keys() == TENSORS.keys()
+    save_tensors(tmp_path / "model.ckpt", TENSORS, beside={"epoch": 3})
+    assert torch.load(tmp_path / "model.ckpt", weights_only=True).keys() == {"state_dict", "epoch"}
+    assert open_tensors(tmp_path / "model.ckpt").metadata == {"epoch": "3"}
 
 
 def test_safetensors_reads_our_files_and_we_read_its(tmp_path: Path) -> None:
@@ -63,11 +70,13 @@ def test_tensors_lie_in_the_order_of_safetensors(tmp_path: Path) -> None:
 
 def test_equal_contents_give_equal_bytes(tmp_path: Path) -> None:
     metadata = {name: name for name in "qwertyuiop"}
-    save_tensors(tmp_path / "1.safetensors", TENSORS, metadata)
-    save_tensors(
-        tmp_path / "2.safetensors", dict(reversed(TENSORS.items())), dict(reversed(metadata.items()))
-    )
-    assert (tmp_path / "1.safetensors").read_bytes() == (tmp_path / "2.safetensors").read_bytes()
+    one, other = tmp_path / "1.safetensors", tmp_path / "2.safetensors"
+    save_tensors(one, TENSORS, metadata)
+    save_tensors(other, dict(reversed(TENSORS.items())), dict(reversed(metadata.items())))
+    assert one.read_bytes() == other.read_bytes()
+    for path in (one.with_suffix(".ckpt"), other.with_suffix(".ckpt")):
+        save_tensors(path, TENSORS, beside={"epoch": 1})
+    assert one.with_suffix(".ckpt").read_bytes() == other.with_suffix(".ckpt").read_bytes()
 
 
 def test_views_are_saved_by_their_values(tmp_path: Path) -> None:

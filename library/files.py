@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+LEFTOVER_AGE = 24 * 60 * 60  # seconds
 
 
 @contextmanager
@@ -46,9 +49,22 @@ def whole_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def is_temporary(path: Path) -> bool:
-    """Whether a name is one of ours that a killed process may have left behind."""
-    return path.name.startswith(".") and path.name.endswith(".part")
+def remove_leftovers(folder: Path) -> None:
+    """Remove temporary files and folders that killed processes left behind: those older than a day.
+
+    Younger ones may belong to a program that is writing right now.
+    """
+    for path in folder.glob(".*.part"):
+        if time.time() - path.stat().st_mtime > LEFTOVER_AGE:
+            remove(path)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder with all it holds; nothing when it is not there."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _temporary_name(path: Path) -> Path:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from library.files import remove
 from library.options.saving import SavingOptions
 
 # Names are sd-scripts' (compatible with what users' own scripts look for).
@@ -128,15 +128,8 @@ class Checkpoints:
 
     def _remove_result(self, number: int | None, namer: Callable[[str | None, int], str]) -> None:
         if number is not None:
-            _remove(self._path(namer(self.options.output_name, number)))
+            remove(self._path(namer(self.options.output_name, number)))
 
     def _remove_state(self, number: int | None, namer: Callable[[str | None, int], str]) -> None:
         if number is not None:
-            _remove(self._folder / state_name(namer(self.options.output_name, number)))
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
+            remove(self._folder / state_name(namer(self.options.output_name, number)))

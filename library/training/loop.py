@@ -21,6 +21,7 @@ from library.data.cache import LatentCache, cache_latents
 from library.data.dataset import Batch, make_loader
 from library.data.plan import Position
 from library.data.training_data import TrainingData
+from library.files import remove_leftovers
 from library.problems import warn
 from library.randomness import derive_seed
 from library.training.checkpoints import Checkpoints
@@ -46,6 +47,8 @@ def train(run: TrainingRun, session: Session, task: Task, data: TrainingData, ou
     Raises UserError when the loss is no number or the state to resume from does not fit.
     """
     accelerator = session.accelerator
+    if session.is_main:
+        remove_leftovers(run.saving.output_dir)
     plan = plan_run(run.training, session, data)
     _place(task, run, session)
     latents = _cache(task, run, session, data)

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 
 COLOURS = {"red": "#d1495b", "blue": "#30638e", "yellow": "#edae49", "green": "#2f9e6e"}
 BACKGROUNDS = {"white": "#f6f4ef", "night": "#1d2233", "sand": "#e3d5b8"}
-CANVASES = ((96, 96), (128, 96), (96, 128))
+CANVASES = ((96, 96), (144, 96), (96, 144))
 COUNT, REPEATS = 12, 4
 
 

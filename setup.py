@@ -22,7 +22,6 @@ setup(
         "pillow>=11.0",
         "safetensors>=0.5",
         "tensorboard>=2.15",
-        "toml>=0.10",
         "tomli>=2.0; python_version < '3.11'",
         "tqdm>=4.66",
         "transformers>=5.0,<6",

@@ -59,7 +59,9 @@ def make_task(run: Run, session: Session, data: TrainingData) -> tuple[NetworkTa
     output = Output(
         form=run.network.save_model_as,
         tracker_name="network_train",
-        describe=lambda moment: describe_network(run, run.network, task, data, session.seed, moment),
+        describe=lambda moment, dtype: describe_network(
+            run, run.network, task, data, session.seed, moment, dtype
+        ),
     )
     return task, output
 

@@ -26,7 +26,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         _flush(temporary)
-        temporary.replace(path)
+        _rename(temporary, path)
         _flush_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
@@ -40,9 +40,9 @@ def whole_folder(path: Path) -> Iterator[Path]:
     temporary.mkdir()
     try:
         yield temporary
-        for file in temporary.rglob("*"):
-            if file.is_file():
-                _flush(file)
+        for inner in temporary.rglob("*"):
+            _flush(inner) if inner.is_file() else _flush_folder(inner)
+        _flush_folder(temporary)
         _replace_folder(temporary, path)
         _flush_folder(path.parent)
     finally:
@@ -74,12 +74,27 @@ def _temporary_name(path: Path) -> Path:
 def _replace_folder(temporary: Path, path: Path) -> None:
     # A folder cannot be renamed over a full one: the old one steps aside first and goes last.
     if not path.exists():
-        temporary.replace(path)
+        _rename(temporary, path)
         return
     old = _temporary_name(path)
-    path.replace(old)
-    temporary.replace(path)
+    _rename(path, old)
+    try:
+        _rename(temporary, path)
+    except OSError:
+        old.replace(path)
+        raise
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _rename(source: Path, target: Path) -> None:
+    """Windows refuses while another program reads the target: virus scanners are done in a moment."""
+    for pause in (0.1, 0.3, 1.0, 3.0):
+        try:
+            source.replace(target)
+            return
+        except PermissionError:
+            time.sleep(pause)
+    source.replace(target)
 
 
 def _flush(path: Path) -> None:

@@ -6,6 +6,7 @@ code 2.
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import signal
@@ -82,6 +83,9 @@ def run_command(main: Callable[[], None]) -> None:
     problems.
     """
     quiet_libraries()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a console or pipe that cannot show every file name
     try:
         main()
     except KeyboardInterrupt:

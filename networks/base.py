@@ -62,12 +62,10 @@ class NetworkModule(nn.Module):
 class Network(nn.Module):
     """A set of network modules by name. Names are the file's: `lora_unet_down_blocks_0_..._to_q`."""
 
-    def __init__(
-        self, modules: dict[str, NetworkModule], *, kind: str, dim: int | None, alpha: float | None
-    ) -> None:
+    def __init__(self, modules: dict[str, NetworkModule], *, dim: int | None, alpha: float | None) -> None:
         super().__init__()
         self.by_name = nn.ModuleDict(modules)
-        self.kind, self.dim, self.alpha = kind, dim, alpha
+        self.dim, self.alpha = dim, alpha
 
     def attach(self) -> None:
         for module in self.by_name.values():
@@ -97,9 +95,10 @@ class Network(nn.Module):
         """The different alphas of its modules."""
         return {float(value) for key, value in self.tensors().items() if key.endswith(".alpha")}
 
-    def tensors(self) -> dict[str, Tensor]:
-        """The network as its file holds it: `<name>.<tensor>`."""
-        return {key.removeprefix("by_name."): value for key, value in self.state_dict().items()}
+    def tensors(self, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
+        """The network as its file holds it: `<name>.<tensor>`. dtype: of every tensor, None keeps theirs."""
+        own = {key.removeprefix("by_name."): value for key, value in self.state_dict().items()}
+        return {key: value.to("cpu", dtype) for key, value in own.items()} if dtype else own
 
     def load_tensors(self, tensors: dict[str, Tensor], source: str) -> None:
         """Take values in. Raises UserError naming the source when names or shapes do not fit."""
@@ -122,12 +121,13 @@ class Network(nn.Module):
         for module in self.by_name.values():
             module.took_values()
 
+    def load_file(self, path: Path) -> None:
+        """Take a network file's values in. Raises UserError when it does not fit."""
+        self.load_tensors(read_network_file(path), str(path))
+
     def save(self, path: Path, *, dtype: torch.dtype | None, metadata: dict[str, str] | None) -> None:
         """Write the file whole. dtype: of every tensor, None keeps them. metadata: for .safetensors only."""
-        tensors = {
-            key: value.detach().to("cpu", dtype or value.dtype) for key, value in self.tensors().items()
-        }
-        save_tensors(path, tensors, metadata)
+        save_tensors(path, self.tensors(dtype), metadata)
 
 
 def part_of(name: str) -> str:
@@ -141,16 +141,26 @@ def module_name(point: AttachPoint) -> str:
 
 
 def read_network_file(path: Path) -> dict[str, Tensor]:
-    """The tensors of a network file. Raises UserError when it cannot be read or holds no network."""
+    """The tensors of a LoRA file; an alpha that is missing is the rank, so that the scale is 1.
+
+    Raises UserError when the file cannot be read, or holds something else or more.
+    """
     tensors = load_tensors(path)
-    if not any(".lora_" in key for key in tensors):
+    names = {key.split(".", 1)[0] for key in tensors if ".lora_" in key}
+    if not names:
         raise UserError.of(path, "holds no LoRA weights")
+    expected = {f"{name}.lora_{half}.weight" for name in names for half in ("down", "up")}
+    check_names(expected, (key for key in tensors if not key.endswith(".alpha")), str(path))
+    for name in names:
+        rank = tensors[f"{name}.lora_down.weight"].shape[0]
+        tensors.setdefault(f"{name}.alpha", torch.tensor(float(rank)))
     return tensors
 
 
 def check_names(own: Iterable[str], given: Iterable[str], source: str) -> None:
     """Raises UserError when two sets of tensor names differ, naming one example of each kind."""
-    missing, foreign = sorted(set(own) - set(given)), sorted(set(given) - set(own))
+    own, given = set(own), set(given)
+    missing, foreign = sorted(own - given), sorted(given - own)
     if foreign:
         raise UserError.of(
             source, f"{len(foreign)} of its tensors have no place in this model, e.g. {foreign[0]}"

@@ -155,7 +155,6 @@ def create(
     probability on
     the hidden values. arguments: see ARGUMENTS. seed: initial values depend on it and a module's name alone.
     """
-    check_arguments(arguments)
     dim = dim or DEFAULT_DIM
     conv_dim = int(arguments["conv_dim"]) if "conv_dim" in arguments else None
     conv_alpha = float(arguments.get("conv_alpha", 1.0))
@@ -171,7 +170,7 @@ def create(
         module.rank_dropout = float(arguments.get("rank_dropout", 0.0))
         module.module_dropout = float(arguments.get("module_dropout", 0.0))
         modules[name] = module
-    return Network(modules, kind="networks.lora", dim=dim, alpha=alpha)
+    return Network(modules, dim=dim, alpha=alpha)
 
 
 def from_file(model: Model, path: Path) -> Network:
@@ -186,8 +185,7 @@ def from_file(model: Model, path: Path) -> Network:
     modules: dict[str, NetworkModule] = {}
     for name in sorted(names):
         rank = tensors[f"{name}.lora_down.weight"].shape[0]
-        alpha = tensors.setdefault(f"{name}.alpha", torch.tensor(float(rank)))
-        modules[name] = LoRAModule(points[name].module, rank, float(alpha))
-    network = Network(modules, kind="networks.lora", dim=None, alpha=None)
+        modules[name] = LoRAModule(points[name].module, rank, float(tensors[f"{name}.alpha"]))
+    network = Network(modules, dim=None, alpha=None)
     network.load_tensors(tensors, str(path))
     return network.requires_grad_(False).eval()

@@ -293,12 +293,12 @@ def _as_it_is(batch: Batch) -> Batch:
 def _start_worker(worker: int) -> None:
     """OpenCV's own threads hang in a forked process, and the workers share the cores as it is.
 
-    Ctrl-C reaches every process: the run itself decides when its workers end.
+    Signals reach every process of a run, which then saves its state: workers go on until it ends them.
     """
     import cv2
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     cv2.setNumThreads(0)
 
 

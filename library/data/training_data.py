@@ -141,6 +141,10 @@ class TrainingData:
         """
         problems = Problems()
         specs = collect_datasets(options, problems)
+        for subset in (subset for spec in specs for subset in spec.subsets):
+            if options.cache_latents and subset.random_crop:
+                cause = "random_crop cannot be combined with --cache_latents: a cached latent has one crop"
+                problems.add(subset.source, cause)
         datasets = [_scan_dataset(spec, problems) for spec in specs]
         problems.raise_if_any()
         return cls(datasets, options.prior_loss_weight)

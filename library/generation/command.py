@@ -105,7 +105,11 @@ def load(
     """
     import torch
 
+    from library.models.text import check_clip_skip
+
     model = load_model(options.ckpt, vae=options.vae, v_parameterization=options.v_parameterization)
+    for text_encoder in model.text_encoders:
+        check_clip_skip(text_encoder, options.clip_skip)
     model.use_attention("xformers" if compute.xformers else "sdpa")
     device, dtype = choose_device(), getattr(torch, compute.dtype_name)
     given = zip(networks.network_module, networks.network_weights, networks.multipliers, strict=True)

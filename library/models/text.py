@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from library.problems import UserError
+
 if TYPE_CHECKING:
     from transformers import CLIPTokenizer
 
@@ -77,6 +79,13 @@ def encode_chunks(text_encoder: nn.Module, tokens: Tensor, clip_skip: int | None
     out = text_encoder(input_ids=tokens.flatten(0, 1), output_hidden_states=True)
     hidden = body(text_encoder).final_layer_norm(out.hidden_states[-(clip_skip or 1)])
     return join_chunks(hidden.unflatten(0, (count, chunks)))
+
+
+def check_clip_skip(text_encoder: nn.Module, clip_skip: int | None) -> None:
+    """Raises UserError when the text encoder has fewer layers than are skipped."""
+    layers = text_encoder.config.num_hidden_layers
+    if (clip_skip or 1) > layers:
+        raise UserError.of("--clip_skip", f"is {clip_skip}, but the text encoder has {layers} layers")
 
 
 def join_chunks(hidden: Tensor) -> Tensor:

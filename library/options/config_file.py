@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -48,8 +49,6 @@ def write_config_file(target: str | None, sections: dict[str, Any]) -> Path:
 
     Raises UserError when no --config_file was given or the file exists.
     """
-    import toml
-
     if not target:
         raise UserError.of("--output_config", "needs --config_file, the file to write")
     path = Path(target).expanduser()
@@ -58,9 +57,7 @@ def write_config_file(target: str | None, sections: dict[str, Any]) -> Path:
         raise UserError.of(path, "exists already", "choose another name or delete it")
     tables = {name: _changed_options(section) for name, section in sections.items()}
     with whole_file(path) as temporary:
-        temporary.write_text(
-            toml.dumps({name: table for name, table in tables.items() if table}), encoding="utf-8"
-        )
+        temporary.write_text(_to_toml(tables), encoding="utf-8")
     return path
 
 
@@ -72,7 +69,18 @@ def _changed_options(section: Any) -> dict[str, Any]:
     }
 
 
+def _to_toml(tables: dict[str, dict[str, Any]]) -> str:
+    """TOML of tables of texts, numbers, booleans and lists: JSON writes these the same way."""
+    lines = []
+    for name, table in tables.items():
+        if table:
+            values = (f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in table.items())
+            lines += [f"[{name}]", *values, ""]
+    return "\n".join(lines)
+
+
 def _as_toml(value: Any) -> Any:
+    """Paths as text with forward slashes, which every system reads."""
     if isinstance(value, Path):
         return value.as_posix()
     return list(map(_as_toml, value)) if isinstance(value, tuple) else value

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from library.options.fields import option, require
+from library.options.fields import option, require, warn_unless
 
 Interpolation = Literal["lanczos", "nearest", "bilinear", "linear", "bicubic", "cubic", "area"]
 
@@ -111,9 +111,25 @@ class DataOptions:
             (self.max_data_loader_n_workers >= 0, "max_data_loader_n_workers", "must be 0 or more"),
             (0 <= self.caption_dropout_rate <= 1, "caption_dropout_rate", "is a probability: 0 to 1"),
             (0 <= self.caption_tag_dropout_rate <= 1, "caption_tag_dropout_rate", "is a probability: 0 to 1"),
+        )
+        if self.dataset_config is None:  # in a dataset file they have places of their own
+            moves_tags = self.shuffle_caption or self.caption_tag_dropout_rate > 0
+            warn_unless(
+                (
+                    self.enable_bucket or not self.bucket_no_upscale,
+                    "bucket_no_upscale",
+                    "has no effect without --enable_bucket",
+                ),
+                (
+                    moves_tags or not self.keep_tokens,
+                    "keep_tokens",
+                    "has no effect without --shuffle_caption or --caption_tag_dropout_rate",
+                ),
+            )
+        warn_unless(
             (
-                not (self.cache_latents and self.random_crop),
-                "cache_latents",
-                "cannot be combined with --random_crop: a cached latent has one crop",
-            ),
+                self.cache_latents or self.vae_batch_size == 1,
+                "vae_batch_size",
+                "has no effect without --cache_latents",
+            )
         )

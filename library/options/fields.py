@@ -88,6 +88,8 @@ class OptionSpec:
 
         Raises ValueError with what the option expects.
         """
+        if value == "" and self.default is None:
+            return None  # as other programs write what is not set
         if self.convert is not None:
             return self.convert(value)
         if self.is_list:

@@ -35,6 +35,9 @@ class NetworkOptions:
     )
     save_model_as: Literal["safetensors", "ckpt", "pt"] = option("safetensors", "format of the saved network")
 
+    training_comment: str | None = option(None, "free text kept in the metadata")
+    no_metadata: bool = option(False, "write only the metadata other programs need")
+
     def __post_init__(self) -> None:
         require(
             (
@@ -49,6 +52,8 @@ class NetworkOptions:
                 "network_dropout",
                 "is a probability below 1",
             ),
+            (self.unet_lr is None or self.unet_lr >= 0, "unet_lr", "must be 0 or more"),
+            (min(self.text_encoder_lr, default=0) >= 0, "text_encoder_lr", "must be 0 or more"),
             (
                 not (self.network_train_unet_only and self.network_train_text_encoder_only),
                 "network_train_unet_only",
@@ -95,6 +100,13 @@ class DreamBoothOptions:
     )
 
     def __post_init__(self) -> None:
+        require(
+            (
+                self.learning_rate_te is None or self.learning_rate_te >= 0,
+                "learning_rate_te",
+                "must be 0 or more",
+            )
+        )
         never = self.stop_text_encoder_training is not None and self.stop_text_encoder_training <= 0
         warn_unless(
             (
@@ -115,6 +127,13 @@ class FineTuneOptions:
     )
 
     def __post_init__(self) -> None:
+        require(
+            (
+                self.learning_rate_te is None or self.learning_rate_te >= 0,
+                "learning_rate_te",
+                "must be 0 or more",
+            )
+        )
         warn_unless(
             (
                 self.learning_rate_te is None or self.train_text_encoder,

@@ -85,15 +85,15 @@ class SavingOptions:
             ),
             *_asked_with(self, "save_last_n_epochs", ("save_every_n_epochs", "save_n_epoch_ratio")),
             *_asked_with(self, "save_last_n_steps", ("save_every_n_steps",)),
-            *_asked_with(self, "save_last_n_epochs_state", ("save_every_n_epochs", "save_n_epoch_ratio")),
-            *_asked_with(self, "save_last_n_steps_state", ("save_every_n_steps",)),
+            *_asked_with(self, "save_last_n_epochs_state", ("save_state",)),
+            *_asked_with(self, "save_last_n_steps_state", ("save_state",)),
         )
 
 
 def _asked_with(section: object, name: str, needed: tuple[str, ...]) -> list[tuple[bool, str, str]]:
     """A check that `name` is not given without one of the options it works on."""
     asked = getattr(section, name) is not None
-    present = any(getattr(section, other) is not None for other in needed)
+    present = any(getattr(section, other) for other in needed)
     return [(present or not asked, name, f"has no effect without --{' or --'.join(needed)}")]
 
 
@@ -120,8 +120,6 @@ class CheckpointOptions:
 class MetadataOptions:
     """What the file says about itself."""
 
-    training_comment: str | None = option(None, "free text kept in the metadata")
-    no_metadata: bool = option(False, "write only the metadata other programs need")
     metadata_title: str | None = option(None, "title (default: the output name)")
     metadata_author: str | None = option(None, "author")
     metadata_description: str | None = option(None, "description")

@@ -67,11 +67,10 @@ class ObjectiveOptions:
             (1 <= high <= 1000, "max_timestep", "must be 1 to 1000"),
             (low < high, "min_timestep", f"must be below --max_timestep ({high})"),
             (self.flow_shift > 0, "flow_shift", "must be above 0"),
-            (self.min_snr_gamma is None or self.min_snr_gamma > 0, "min_snr_gamma", "must be above 0"),
             (
-                not (self.min_snr_gamma and self.objective == "flow"),
+                self.min_snr_gamma is None or self.min_snr_gamma >= 0,
                 "min_snr_gamma",
-                "has no meaning for --objective flow",
+                "must be 0 (off) or more",
             ),
         )
 

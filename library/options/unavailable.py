@@ -163,5 +163,5 @@ def asks_for_unavailable(name: str, value: Any) -> bool | None:
         return None
     default = NOT_YET[name]
     value = " ".join(value) if isinstance(value, list) and all(isinstance(v, str) for v in value) else value
-    nothing = value in (None, "") or (value is False and default in (False, None))
+    nothing = value in (None, "") or (value in (0, "0") and default in (None, False))
     return not (nothing or value == default or str(value) == str(default))

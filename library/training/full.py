@@ -34,6 +34,6 @@ def train_model(
     output = Output(
         form=checkpoint_form(checkpoint, model.source.kind),
         tracker_name=tracker_name,
-        describe=lambda moment: describe_checkpoint(run, task, data, moment),
+        describe=lambda moment, dtype: describe_checkpoint(run, task, data, moment),
     )
     train(run, session, task, data, output)

@@ -24,6 +24,7 @@ from library.training.output import Moment
 from library.training.run import TrainingRun
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from library.training.network import NetworkTask
@@ -47,19 +48,22 @@ def describe_network(
     data: TrainingData,
     seed: int,
     moment: Moment,
+    dtype: torch.dtype | None,
 ) -> dict[str, str]:
-    """Metadata of a network file at a moment of its training."""
+    """Metadata of a network file at a moment of its training. dtype: of its tensors in the file, None keeps
+    it.
+    """
     facts = (
         _about_run(run, task, seed, moment)
         | _about_network(network, task)
         | _about_model(run, task)
         | _about_data(run, data)
     )
-    if run.metadata.no_metadata:
+    if network.no_metadata:
         facts = {key: value for key, value in facts.items() if key in ESSENTIAL}
     described = {key: _text(value) for key, value in facts.items()}
     described |= describe_checkpoint(run, task, data, moment, kind="lora")
-    return described | network_hashes(task.network.tensors(), described)
+    return described | network_hashes(task.network.tensors(dtype), described)
 
 
 def describe_checkpoint(
@@ -144,7 +148,6 @@ def _about_run(run: TrainingRun, task: NetworkTask, seed: int, moment: Moment) -
         "ss_training_started_at": moment.started_at,
         "ss_training_finished_at": time.time(),
         "ss_session_id": int(moment.started_at * 1000) % 2**32,
-        "ss_training_comment": run.metadata.training_comment,
         "ss_sd_scripts_commit_hash": "(unknown)",
         "ss_seed": seed,
         "ss_learning_rate": optimizer.learning_rate,
@@ -182,6 +185,7 @@ def _about_run(run: TrainingRun, task: NetworkTask, seed: int, moment: Moment) -
 
 def _about_network(network: NetworkOptions, task: NetworkTask) -> dict[str, Any]:
     facts = {
+        "ss_training_comment": network.training_comment,
         "ss_network_module": network.network_module,
         "ss_network_dim": task.network.dim,
         "ss_network_alpha": task.network.alpha,

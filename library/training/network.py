@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from library.models.base import Model
-from library.models.weights import load_tensors
 from library.network_module import load_network_module
 from library.options.network import NetworkOptions
 from library.options.training import ObjectiveOptions
@@ -56,7 +55,7 @@ class NetworkTask(Task):
     def _start_from(self, path: Path) -> None:
         """Take a file's values, its alphas among them: what was trained goes on as it was."""
         before = self.network.alphas()
-        self.network.load_tensors(load_tensors(path), str(path))
+        self.network.load_file(path)
         if (found := self.network.alphas()) != before:
             self.network.alpha = found.pop() if len(found) == 1 else None
             warn(f"{path.name} was made with other alphas, which it keeps; --network_alpha does not count")

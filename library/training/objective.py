@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from library.options.training import ObjectiveOptions
+from library.problems import UserError, warn
 
 STEPS = 1000
 
@@ -113,5 +114,9 @@ class Flow(Objective):
 def make_objective(options: ObjectiveOptions, prediction: Literal["epsilon", "v", "flow"]) -> Objective:
     """The objective a run asks for, with the model's own prediction type for DDPM."""
     if options.objective == "flow" or prediction == "flow":
+        if options.min_snr_gamma:
+            raise UserError.of("--min_snr_gamma", "has no meaning for a flow model", "leave it out")
         return Flow(options.flow_shift)
+    if options.flow_shift != 1:
+        warn("--flow_shift has no effect on a model that is no flow model")
     return DDPM(prediction)

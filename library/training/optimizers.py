@@ -87,6 +87,9 @@ def find_optimizer(name: str) -> tuple[type[torch.optim.Optimizer], dict[str, An
             f"there is no {class_name} in {package}",
             f"there are {', '.join(OPTIMIZERS)}",
         ) from None
+    if hasattr(found, "eval"):  # in training its parameters are not the ones to save
+        cause = "is a schedule-free optimizer, which are not available yet"
+        raise UserError.of(f"--optimizer_type {name}", cause, f"there are {', '.join(OPTIMIZERS)}")
     return found, defaults
 
 
@@ -99,18 +102,22 @@ def make_optimizer(groups: list[dict[str, Any]], options: OptimizerOptions) -> t
     found, defaults = find_optimizer(options.optimizer_name)
     arguments = defaults | parse_optimizer_args(options.optimizer_args)
     on_gpu = all(p.is_cuda for group in groups for p in group["params"])
-    if found is torch.optim.AdamW and on_gpu:
+    if found is torch.optim.AdamW and on_gpu and "foreach" not in arguments:
         arguments = {"fused": True} | arguments  # one kernel for all tensors
     try:
         return found(groups, lr=options.learning_rate, **arguments)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:
         raise UserError.of(
             f"--optimizer_type {options.optimizer_name}", f"does not take these arguments: {error}"
         ) from None
 
 
+def class_path(options: OptimizerOptions) -> str:
+    """`module.Class` of a run's optimizer."""
+    found, _ = find_optimizer(options.optimizer_name)
+    return f"{found.__module__}.{found.__name__}"
+
+
 def describe_optimizer(options: OptimizerOptions) -> str:
     """`module.Class` or `module.Class(k=v,...)`, the form of ss_optimizer in a file's metadata."""
-    found, _ = find_optimizer(options.optimizer_name)
-    arguments = f"({','.join(options.optimizer_args)})" if options.optimizer_args else ""
-    return f"{found.__module__}.{found.__name__}{arguments}"
+    return class_path(options) + (f"({','.join(options.optimizer_args)})" if options.optimizer_args else "")

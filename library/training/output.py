@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from library.options.saving import CheckpointOptions
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -24,13 +28,19 @@ class Moment:
 
 @dataclass(frozen=True)
 class Output:
-    """form: ckpt, pt, safetensors, diffusers or diffusers_safetensors. describe: the file's metadata at a
-    moment.
+    """form: ckpt, pt, safetensors, diffusers or diffusers_safetensors.
+
+    describe: the file's metadata at a moment, when its tensors are saved in a dtype (None: as they are).
     """
 
     form: str
     tracker_name: str
-    describe: Callable[[Moment], dict[str, str]]
+    describe: Callable[[Moment, torch.dtype | None], dict[str, str]]
+
+    @property
+    def carries_metadata(self) -> bool:
+        """Other containers have no place for it."""
+        return self.form == "safetensors"
 
     @property
     def suffix(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from library.options.data import DataOptions
+from library.options.fields import require
 from library.options.generation import PreviewOptions
 from library.options.logging import LoggingOptions
 from library.options.model import ModelOptions
@@ -24,3 +25,13 @@ class TrainingRun:
     metadata: MetadataOptions
     logging: LoggingOptions
     preview: PreviewOptions
+
+    def __post_init__(self) -> None:
+        is_flow = self.objective.objective == "flow"
+        require(
+            (
+                not (is_flow and self.model.v_parameterization),
+                "v_parameterization",
+                "contradicts --objective flow",
+            )
+        )

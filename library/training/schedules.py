@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-
-import torch
+from typing import TYPE_CHECKING
 
 from library.options.optimizer import OptimizerOptions
+
+if TYPE_CHECKING:
+    import torch
 
 Factor = Callable[[int, int, int], float]
 
@@ -43,13 +45,24 @@ SCHEDULES: dict[str, Factor] = {
 }
 
 
-def make_schedule(
-    optimizer: torch.optim.Optimizer, options: OptimizerOptions, total_steps: int
-) -> torch.optim.lr_scheduler.LambdaLR:
-    """The schedule of a run, to be stepped once per optimizer step."""
-    warmup = options.lr_warmup_steps
-    warmup_steps = warmup if isinstance(warmup, int) else int(warmup * total_steps)
-    factor = SCHEDULES[options.lr_scheduler]
-    return torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: max(0.0, factor(step, warmup_steps, total_steps))
-    )
+class Schedule:
+    """The learning rates of a run. They depend on the step alone, so there is nothing to save."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer, options: OptimizerOptions, total_steps: int) -> None:
+        warmup = options.lr_warmup_steps
+        self.warmup_steps = warmup if isinstance(warmup, int) else int(warmup * total_steps)
+        self.factor, self.total_steps = SCHEDULES[options.lr_scheduler], total_steps
+        self.optimizer = optimizer  # not its groups: loading a state replaces them
+        self.base_rates = [group["lr"] for group in optimizer.param_groups]
+
+    def rates_at(self, step: int) -> list[float]:
+        """The rate of each parameter group for a (0-based) step."""
+        factor = max(0.0, self.factor(step, self.warmup_steps, self.total_steps))
+        return [base * factor for base in self.base_rates]
+
+    def set_rates(self, step: int) -> dict[str, float]:
+        """Give the optimizer its rates for a (0-based) step. Returns them by the names they have in logs."""
+        groups = self.optimizer.param_groups
+        for group, rate in zip(groups, self.rates_at(step), strict=True):
+            group["lr"] = rate
+        return {f"lr/{group['name']}": group["lr"] for group in groups}

@@ -10,9 +10,9 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.utils import broadcast_object_list
 
-from library.data.plan import Position
 from library.models import load_model
 from library.models.base import Model
+from library.models.text import check_clip_skip
 from library.options.model import ModelOptions
 from library.options.training import TrainingOptions
 from library.problems import UserError
@@ -33,6 +33,7 @@ class Session:
     accelerator: Accelerator
     seed: int
     resumed: StateInfo | None
+    _cpu_group: torch.distributed.ProcessGroup | None = None
 
     @classmethod
     def start(
@@ -53,6 +54,8 @@ class Session:
                 )
             ],
         )
+        if options.mixed_precision == "fp16" and accelerator.device.type == "cpu":
+            raise UserError.of("--mixed_precision fp16", "needs a GPU", "use bf16 or no")
         if accelerator.device.type == "cuda":
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
         return cls(accelerator, _agree_on_seed(options.seed, resumed), resumed)
@@ -70,16 +73,20 @@ class Session:
     def is_main(self) -> bool:
         return self.accelerator.is_main_process
 
-    def agrees_to_stop(self, requested: bool, position: Position, every: int) -> bool:
-        """Whether all processes stop here: at once when there is one, else together, asked at every n-th
-        step's end.
+    def agrees_to_stop(self, requested: bool, step_closes: bool) -> bool:
+        """Whether all processes stop here: at once when there is one, else together at the end of a step.
+
+        They agree over the CPU, so no process waits for its device.
         """
         if self.accelerator.num_processes == 1:
             return requested
-        if not position.closes or position.step % every:
+        if not step_closes:
             return False
-        flag = torch.tensor(float(requested), device=self.device)
-        return bool(self.accelerator.reduce(flag, "sum").item())
+        if self._cpu_group is None:
+            self._cpu_group = torch.distributed.new_group(backend="gloo")
+        flag = torch.tensor([int(requested)])
+        torch.distributed.all_reduce(flag, group=self._cpu_group)
+        return bool(flag)
 
     def say(self, message: str) -> None:
         """A line on stdout, from the first process only."""
@@ -102,10 +109,13 @@ def _agree_on_seed(asked: int | None, resumed: StateInfo | None) -> int:
 
 
 def open_model(options: ModelOptions) -> Model:
-    """The run's model in its file's precision, on the CPU."""
-    return load_model(
+    """The run's model in its file's precision, on the CPU. Raises UserError when it cannot be used."""
+    model = load_model(
         options.pretrained_model_name_or_path,
         vae=options.vae,
         dtype="stored",
         v_parameterization=options.v_parameterization,
     )
+    for text_encoder in model.text_encoders:
+        check_clip_skip(text_encoder, options.clip_skip)
+    return model

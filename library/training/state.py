@@ -3,7 +3,6 @@
     <name>-state/
         model.safetensors     what is trained, in the precision it is trained in
         optimizer.bin         the optimizer's state (torch, loaded with weights_only)
-        scheduler.bin         the schedule's state
         scaler.pt             the loss scaler's state, with fp16 only
         train_state.json      position, seed, and what the position means
 
@@ -16,12 +15,13 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from library.files import whole_folder
 from library.problems import UserError
 
 if TYPE_CHECKING:
+    import torch
     from accelerate import Accelerator
 
     from library.training.task import Task
@@ -37,6 +37,7 @@ class StateInfo:
     current_step: int
     seed: int
     steps_per_epoch: int
+    optimizer: str  # its class: another one could not read its state
     data: str  # fingerprint of the data plan: a step number means the same batches only with the same one
     folder: str = ""
 
@@ -63,9 +64,9 @@ def read_state_info(folder: Path) -> StateInfo:
 
 
 def write_state(
-    folder: Path, info: StateInfo, task: Task, optimizer: object, schedule: object, accelerator: Accelerator
+    folder: Path, info: StateInfo, task: Task, optimizer: torch.optim.Optimizer, accelerator: Accelerator
 ) -> None:
-    """Write a state folder, whole. task, optimizer: as they are trained, unwrapped or prepared."""
+    """Write a state folder, whole."""
     import torch
 
     from library.models.weights import save_tensors
@@ -73,7 +74,6 @@ def write_state(
     with whole_folder(folder) as target:
         save_tensors(target / "model.safetensors", task.trained_tensors(), None)
         torch.save(optimizer.state_dict(), target / "optimizer.bin")
-        torch.save(schedule.state_dict(), target / "scheduler.bin")
         if accelerator.scaler is not None:
             torch.save(accelerator.scaler.state_dict(), target / "scaler.pt")
         described = {key: value for key, value in asdict(info).items() if key != "folder"}
@@ -81,12 +81,30 @@ def write_state(
 
 
 def load_state(
-    folder: Path, task: Task, optimizer: object, schedule: object, accelerator: Accelerator
+    info: StateInfo,
+    task: Task,
+    optimizer: torch.optim.Optimizer,
+    kind: str,
+    arguments: dict[str, Any],
+    accelerator: Accelerator,
 ) -> None:
-    """Take a state back into a run. Raises UserError when it belongs to another kind of run."""
+    """Take a state back into a run.
+
+    kind, arguments: the class of this run's optimizer and what --optimizer_args says, which wins over the
+    state.
+    Raises UserError when the state belongs to another kind of run or is damaged.
+    """
+    import pickle
+
     import torch
 
     from library.models.weights import load_tensors
+
+    folder = Path(info.folder)
+    if info.optimizer != kind:
+        raise UserError.of(
+            folder, f"was made with {info.optimizer}, this run uses {kind}", "use the same optimizer"
+        )
 
     def load(name: str) -> dict:
         return torch.load(folder / name, map_location="cpu", weights_only=True)
@@ -94,12 +112,10 @@ def load_state(
     try:
         task.load_trained_tensors(load_tensors(folder / "model.safetensors"))
         optimizer.load_state_dict(load("optimizer.bin"))
-        schedule.load_state_dict(load("scheduler.bin"))
+        for group in optimizer.param_groups:
+            group.update(arguments)
         if accelerator.scaler is not None and (folder / "scaler.pt").is_file():
             accelerator.scaler.load_state_dict(load("scaler.pt"))
-    except (ValueError, KeyError, RuntimeError, FileNotFoundError) as error:
-        raise UserError.of(
-            folder,
-            f"does not fit this run ({str(error).splitlines()[0]})",
-            "resume with the options it was made with",
-        ) from None
+    except (ValueError, KeyError, RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
+        cause = f"does not fit this run or is damaged ({str(error).splitlines()[0]})"
+        raise UserError.of(folder, cause, "resume with the options it was made with") from None

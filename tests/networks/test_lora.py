@@ -173,7 +173,10 @@ def test_weights_of_another_rank_or_model_are_refused(tiny_model: Model, tmp_pat
     network = new_lora(tiny_model, dim=2)
     with pytest.raises(UserError, match="its rank is 4"):
         network.load_tensors(new_lora(tiny_model, dim=4).tensors(), "a.safetensors")
-    foreign = {"lora_unet_nowhere.lora_down.weight": torch.zeros(2, 2)}
+    foreign = {f"lora_unet_nowhere.lora_{half}.weight": torch.zeros(2, 2) for half in ("down", "up")}
     save_tensors(tmp_path / "a.safetensors", foreign)
     with pytest.raises(UserError, match="have no place in this model, e.g. lora_unet_nowhere"):
         lora.from_file(tiny_model, tmp_path / "a.safetensors")
+    save_tensors(tmp_path / "b.safetensors", {"lora_unet_x.lora_down.weight": torch.zeros(2, 2)})
+    with pytest.raises(UserError, match="1 tensors are missing, e.g. lora_unet_x.lora_up.weight"):
+        lora.from_file(tiny_model, tmp_path / "b.safetensors")

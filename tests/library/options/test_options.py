@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from library.options.data import DataOptions, read_resolution
+from library.options.data import read_resolution
 from library.options.fields import sections_of, specs_of
 from library.options.optimizer import OptimizerOptions, read_steps
 from library.options.parser import ConfigFileOptions
@@ -78,6 +78,8 @@ def test_the_table_of_unavailable_options_holds_nothing_that_is_available() -> N
         ("loss_type", "huber", True),
         ("loss_type", "l2", False),
         ("wandb_api_key", "", False),
+        ("ip_noise_gamma", 0, False),
+        ("ip_noise_gamma", 0.1, True),
         ("no_such_thing", True, None),
     ],
 )
@@ -136,8 +138,6 @@ def test_options_that_come_to_nothing_give_a_warning(capsys: pytest.CaptureFixtu
 def test_options_that_contradict_one_another_are_refused() -> None:
     with pytest.raises(UserError, match="has no effect with --lr_scheduler constant"):
         OptimizerOptions(lr_warmup_steps=10)
-    with pytest.raises(UserError, match="--cache_latents: cannot be combined with --random_crop"):
-        DataOptions(train_data_dir=Path("x"), cache_latents=True, random_crop=True)
 
 
 def test_a_timestep_range_must_not_be_empty() -> None:

@@ -108,6 +108,11 @@ def test_a_config_file_gives_values_and_the_command_line_wins(tmp_path: Path) ->
     assert run.colours == Colours("green", 1.0, 5, ("x",), True)
 
 
+def test_an_empty_text_leaves_an_option_unset(tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_text('folder = ""\nlayers = ""\n')
+    assert parse(Run, argv=["--config_file", str(tmp_path / "c.toml")]) == Run(Colours(), Places())
+
+
 def test_mistakes_in_a_config_file_name_the_file_and_the_key(tmp_path: Path) -> None:
     (tmp_path / "c.toml").write_text(
         'hue = 3\nstrengh = 1\nbright = "on"\nuse_ema = true\nhuber_c = 0.1\nfp8_base = false\n'
@@ -137,7 +142,8 @@ def test_a_missing_or_broken_config_file_is_one_line(tmp_path: Path) -> None:
 
 
 def test_the_written_config_gives_the_same_run(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    words = ["--hue", "green", "--strength", "1e-5", "--names", "a", "b", "--folder", "x y/z"]
+    names = ["C:\\models\\x.ckpt", 'say "ö"']
+    words = ["--hue", "green", "--strength", "1e-5", "--names", *names, "--folder", "x y/z"]
     target = tmp_path / "run.toml"
     with pytest.raises(SystemExit) as stop:
         parse(Run, argv=[*words, "--config_file", str(target), "--output_config"])

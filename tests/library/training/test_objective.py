@@ -6,6 +6,7 @@ import torch
 from torch.testing import assert_close
 
 from library.options.training import ObjectiveOptions
+from library.problems import UserError
 from library.training.loss import min_snr_weight, squared_error
 from library.training.objective import DDPM, Flow, make_objective
 
@@ -78,3 +79,5 @@ def test_the_models_prediction_type_decides_unless_flow_is_asked_for() -> None:
     assert make_objective(ObjectiveOptions(), "v").prediction == "v"
     assert make_objective(ObjectiveOptions(objective="flow"), "v").prediction == "flow"
     assert make_objective(ObjectiveOptions(), "flow").prediction == "flow"
+    with pytest.raises(UserError, match="--min_snr_gamma: has no meaning for a flow model"):
+        make_objective(ObjectiveOptions(min_snr_gamma=5), "flow")

@@ -6,7 +6,7 @@ import torch
 from library.options.optimizer import OptimizerOptions
 from library.problems import UserError
 from library.training.optimizers import describe_optimizer, make_optimizer, parse_optimizer_args
-from library.training.schedules import make_schedule
+from library.training.schedules import Schedule
 
 
 def group(lr: float = 0.1) -> list[dict]:
@@ -85,14 +85,8 @@ def test_metadata_names_class_and_arguments() -> None:
 
 def rates(options: OptimizerOptions, steps: int) -> list[float]:
     """The learning rate of each step."""
-    optimizer = make_optimizer(group(1.0), options)
-    schedule = make_schedule(optimizer, options, steps)
-    found = []
-    for _ in range(steps):
-        found.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        schedule.step()
-    return found
+    schedule = Schedule(make_optimizer(group(1.0), options), options, steps)
+    return [schedule.rates_at(step)[0] for step in range(steps)]
 
 
 @pytest.mark.parametrize(
@@ -110,3 +104,20 @@ def test_schedules_give_their_rates(name: str, warmup: object, expected: list[fl
 
     options = OptimizerOptions(lr_scheduler=name, lr_warmup_steps=read_steps(warmup))
     assert rates(options, 6) == pytest.approx(expected)
+
+
+def test_rates_are_given_to_the_optimizer_and_named() -> None:
+    options = OptimizerOptions(lr_scheduler="linear")
+    optimizer = make_optimizer(group(0.5), options)
+    assert Schedule(optimizer, options, 4).set_rates(1) == {"lr/unet": 0.375}
+    assert optimizer.param_groups[0]["lr"] == 0.375
+
+
+def test_schedule_free_optimizers_are_refused() -> None:
+    class Averaging(torch.optim.SGD):
+        def eval(self) -> None: ...
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.optim, "Averaging", Averaging, raising=False)
+        with pytest.raises(UserError, match="schedule-free"):
+            make_optimizer(group(), OptimizerOptions(optimizer_type="Averaging"))

@@ -25,7 +25,9 @@ def plan(data: Data, state: StateInfo | None = None, **options) -> RunPlan:
 
 def state_at(step: int, of: RunPlan) -> StateInfo:
     steps_per_epoch = of.course.steps_per_epoch
-    return StateInfo(1, step, seed=1, steps_per_epoch=steps_per_epoch, data=of.data, folder="x-state")
+    return StateInfo(
+        1, step, seed=1, steps_per_epoch=steps_per_epoch, optimizer="x", data=of.data, folder="x-state"
+    )
 
 
 def test_steps_and_epochs_of_a_run() -> None:

@@ -1,0 +1,135 @@
+"""What the loop needs before its first step: the model in place, latents, loader, saver and logs."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+
+from library.data.cache import LatentCache, cache_latents
+from library.data.dataset import Batch, make_loader
+from library.data.training_data import TrainingData
+from library.problems import warn
+from library.training.checkpoints import Checkpoints
+from library.training.noise import NoiseDraw
+from library.training.optimizers import class_path
+from library.training.output import Moment, Output
+from library.training.precision import set_precision
+from library.training.run import TrainingRun
+from library.training.run_plan import RunPlan
+from library.training.session import Session, dtype_of
+from library.training.state import StateInfo, write_state
+from library.training.task import Task
+from library.training.trackers import LossLog, TensorBoardWriter
+
+
+def place_model(task: Task, run: TrainingRun, session: Session) -> None:
+    """Precision, device, memory layout, attention and checkpointing of the model."""
+    model = task.model
+    set_precision(task, session.frozen_dtype, no_half_vae=run.model.no_half_vae)
+    model.use_attention(run.model.attention)
+    if run.training.gradient_checkpointing:
+        model.use_gradient_checkpointing(denoiser=True, text_encoders=task.text is not None)
+    task.to(session.device)
+    if session.device.type == "cuda":
+        for part in (model.denoiser, model.vae):
+            part.to(memory_format=torch.channels_last)
+
+
+def cached_latents(task: Task, run: TrainingRun, session: Session, data: TrainingData) -> LatentCache | None:
+    if not run.data.cache_latents:
+        return None
+    model = task.model
+    parameter = next(model.vae.parameters())
+
+    @torch.no_grad()
+    def encode(pixels: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        pixels, noise = pixels.to(parameter.device), noise.to(parameter.device)
+        return model.encode_images(pixels, noise).float().cpu()
+
+    return cache_latents(
+        data, encode, batch_size=run.data.vae_batch_size, seed=session.seed, progress=session.is_main
+    )
+
+
+def training_batches(
+    run: TrainingRun,
+    session: Session,
+    task: Task,
+    data: TrainingData,
+    plan: RunPlan,
+    latents: LatentCache | None,
+) -> Iterable[Batch]:
+    return make_loader(
+        data,
+        plan.course,
+        first_step=plan.first_step,
+        last_step=plan.last_step,
+        tokenize=task.model.tokenizer(run.model.max_token_length or 75),
+        draw=NoiseDraw(session.seed, run.objective.noise_offset or 0.0),
+        latents=latents,
+        seed=session.seed,
+        rank=session.accelerator.process_index,
+        processes=session.accelerator.num_processes,
+        workers=min(run.data.max_data_loader_n_workers, os.cpu_count() or 1),
+        pin_memory=session.device.type == "cuda",
+    )
+
+
+def make_log(run: TrainingRun, session: Session, output: Output) -> LossLog:
+    writer = None
+    if run.logging.logging_dir is not None and session.is_main:
+        writer = TensorBoardWriter(run.logging, output.tracker_name)
+    return LossLog(session.accelerator, writer)
+
+
+def make_checkpoints(
+    run: TrainingRun,
+    session: Session,
+    task: Task,
+    plan: RunPlan,
+    output: Output,
+    optimizer: torch.optim.Optimizer,
+) -> Checkpoints:
+    """The saver of a run: it knows how results and states are written."""
+    started_at = time.time()
+
+    def save_result(path: Path, epoch: int, step: int) -> None:
+        moment = Moment(epoch, step, plan.epochs, plan.last_step, plan.course.batches_per_epoch, started_at)
+        dtype = dtype_of(run.saving.save_precision)
+        metadata = output.describe(moment, dtype) if output.carries_metadata else None
+        task.save(path, form=output.form, dtype=dtype, metadata=metadata, epoch=epoch, step=step)
+
+    def save_state(folder: Path, epoch: int, step: int) -> None:
+        info = StateInfo(
+            current_epoch=epoch,
+            current_step=step,
+            seed=session.seed,
+            steps_per_epoch=plan.course.steps_per_epoch,
+            optimizer=class_path(run.optimizer),
+            data=plan.data,
+        )
+        write_state(folder, info, task, optimizer, session.accelerator)
+
+    return Checkpoints(run.saving, output.suffix, plan.epochs, save_result, save_state)
+
+
+def announce(
+    run: TrainingRun, session: Session, data: TrainingData, plan: RunPlan, optimizer: torch.optim.Optimizer
+) -> None:
+    """Say what will be trained, on what, and for how long."""
+    for line in data.summary():
+        session.say(line)
+    for line in data.warnings():
+        warn(line)
+    count = sum(parameter.numel() for group in optimizer.param_groups for parameter in group["params"])
+    course, processes = plan.course, session.accelerator.num_processes
+    span = (
+        f"steps {plan.first_step} to {plan.last_step} ({plan.epochs} epoch{'s' if plan.epochs > 1 else ''})"
+    )
+    epoch = f"{course.batches_per_epoch} batches and {course.steps_per_epoch} steps an epoch"
+    where = f"{processes} process{'es' if processes > 1 else ''} on {session.device.type}"
+    session.say(f"training {count:,} parameters with seed {session.seed}: {span}, {epoch}, {where}")

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from library.problems import UserError
+
 LEFTOVER_AGE = 24 * 60 * 60  # seconds
 
 
@@ -19,7 +21,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     otherwise.
 
     Until the rename the old file is untouched, so a crash or a full disk never leaves half a file under
-    `path`.
+    `path`. Raises UserError when it cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _temporary_name(path)
@@ -28,6 +30,8 @@ def whole_file(path: Path) -> Iterator[Path]:
         _flush(temporary)
         _rename(temporary, path)
         _flush_folder(path.parent)
+    except OSError as error:
+        raise _not_written(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -45,6 +49,8 @@ def whole_folder(path: Path) -> Iterator[Path]:
         _flush_folder(temporary)
         _replace_folder(temporary, path)
         _flush_folder(path.parent)
+    except OSError as error:
+        raise _not_written(path, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -65,6 +71,11 @@ def remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
+
+
+def _not_written(path: Path, error: OSError) -> UserError:
+    reason = error.strerror or str(error)
+    return UserError.of(path, f"could not be written ({reason})", "what was there before is still there")
 
 
 def _temporary_name(path: Path) -> Path:

@@ -155,11 +155,6 @@ class TrainingData:
         return len(self.records)
 
     @property
-    def sample_count(self) -> int:
-        """Samples per epoch: images with their repeats, regularization included."""
-        return len(self.samples)
-
-    @property
     def train_count(self) -> int:
         """Training samples per epoch (`ss_num_train_images`)."""
         return sum(dataset.train_count for dataset in self.datasets)

@@ -10,29 +10,19 @@ import torch
 from torch import Tensor
 
 from library.models.base import PredictionType
+from library.models.noise_schedule import DDIM_CONFIG, SCHEDULER_CONFIG, TRAIN_STEPS
 from library.problems import warn
 
-TRAIN_STEPS = 1000
-
-# What Stable Diffusion was trained with, and what its published scheduler configuration says.
-_SD = {
-    "num_train_timesteps": TRAIN_STEPS,
-    "beta_schedule": "scaled_linear",
-    "beta_start": 0.00085,
-    "beta_end": 0.012,
-    "steps_offset": 1,
-}
-
-_EULER = ("EulerDiscreteScheduler", _SD)
-_EULER_A = ("EulerAncestralDiscreteScheduler", _SD)
+_EULER = ("EulerDiscreteScheduler", SCHEDULER_CONFIG)
+_EULER_A = ("EulerAncestralDiscreteScheduler", SCHEDULER_CONFIG)
 
 SAMPLERS: dict[str, tuple[str, dict[str, Any]]] = {
-    "ddim": ("DDIMScheduler", _SD | {"clip_sample": False, "set_alpha_to_one": False}),
+    "ddim": ("DDIMScheduler", DDIM_CONFIG),
     "euler": _EULER,
     "k_euler": _EULER,
     "euler_a": _EULER_A,
     "k_euler_a": _EULER_A,
-    "dpmsolver++": ("DPMSolverMultistepScheduler", _SD | {"algorithm_type": "dpmsolver++"}),
+    "dpmsolver++": ("DPMSolverMultistepScheduler", SCHEDULER_CONFIG | {"algorithm_type": "dpmsolver++"}),
 }
 _FLOW = ("FlowMatchEulerDiscreteScheduler", {"num_train_timesteps": TRAIN_STEPS})
 

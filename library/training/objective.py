@@ -10,17 +10,16 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from library.models.noise_schedule import BETA_END, BETA_START, TRAIN_STEPS
 from library.options.training import ObjectiveOptions
 from library.problems import UserError, warn
-
-STEPS = 1000
 
 
 def scaled_linear_alphas_cumprod() -> Tensor:
     """(1000,) products of 1 - beta for Stable Diffusion's betas, 0.00085 to 0.012, linear in their square
     roots.
     """
-    betas = torch.linspace(0.00085**0.5, 0.012**0.5, STEPS, dtype=torch.float32) ** 2
+    betas = torch.linspace(BETA_START**0.5, BETA_END**0.5, TRAIN_STEPS, dtype=torch.float32) ** 2
     return torch.cumprod(1 - betas, dim=0)
 
 
@@ -96,18 +95,18 @@ class Flow(Objective):
         self.shift = shift
 
     def sample_t(self, u: Tensor, low: int, high: int) -> Tensor:
-        s = (low + u * (high - low)) / STEPS
-        return STEPS * self.shift * s / (1 + (self.shift - 1) * s)
+        s = (low + u * (high - low)) / TRAIN_STEPS
+        return TRAIN_STEPS * self.shift * s / (1 + (self.shift - 1) * s)
 
     def noisy(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        s = (t / STEPS).view(-1, 1, 1, 1)
+        s = (t / TRAIN_STEPS).view(-1, 1, 1, 1)
         return (1 - s) * x0 + s * noise
 
     def target(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         return noise - x0
 
     def snr(self, t: Tensor) -> Tensor:
-        s = t / STEPS
+        s = t / TRAIN_STEPS
         return ((1 - s) / s.clamp(min=1e-6)) ** 2
 
 

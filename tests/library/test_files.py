@@ -1,3 +1,4 @@
+import errno
 import os
 import time
 from pathlib import Path
@@ -5,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from library.files import LEFTOVER_AGE, remove_leftovers, whole_file, whole_folder
+from library.problems import UserError
 
 
 def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:
@@ -18,9 +20,12 @@ def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:
 def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     target = tmp_path / "x.txt"
     target.write_text("old")
-    with pytest.raises(OSError, match="disk full"), whole_file(target) as temporary:
+    with (
+        pytest.raises(UserError, match="could not be written .No space left"),
+        whole_file(target) as temporary,
+    ):
         temporary.write_text("half")
-        raise OSError("disk full")
+        raise OSError(errno.ENOSPC, "No space left on device")
     assert target.read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["x.txt"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from library.files import whole_folder
 from library.models.base import PredictionType
+from library.models.noise_schedule import DDIM_CONFIG, TRAIN_STEPS
 from library.models.sources import WEIGHT_STEMS
 from library.models.text import TOKENIZER_FILES, TOKENIZER_FOLDER
 from library.models.weights import save_tensors
@@ -60,25 +61,18 @@ def _save_tokenizer(folder: Path) -> None:
 
 
 def _save_scheduler(folder: Path, prediction_type: PredictionType) -> str:
-    """Stability's DDIM settings, or a flow scheduler for a flow model. Returns its class name."""
+    """Its published settings and no more, so that other samplers keep their own. Returns the class name."""
     import diffusers
 
-    make: Callable
+    name, settings = "DDIMScheduler", DDIM_CONFIG | {"prediction_type": "epsilon"}
+    if prediction_type == "v":
+        settings["prediction_type"] = "v_prediction"
     if prediction_type == "flow":
-        make, settings = diffusers.FlowMatchEulerDiscreteScheduler, {}
-    else:
-        make = diffusers.DDIMScheduler
-        settings = {
-            "beta_start": 0.00085,
-            "beta_end": 0.012,
-            "beta_schedule": "scaled_linear",
-            "clip_sample": False,
-            "set_alpha_to_one": False,
-            "steps_offset": 1,
-            "prediction_type": "v_prediction" if prediction_type == "v" else "epsilon",
-        }
-    make(num_train_timesteps=1000, **settings).save_pretrained(folder)
-    return make.__name__
+        name, settings = "FlowMatchEulerDiscreteScheduler", {"num_train_timesteps": TRAIN_STEPS}
+    config = {"_class_name": name, "_diffusers_version": diffusers.__version__, **settings}
+    folder.mkdir()
+    (folder / "scheduler_config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
+    return name
 
 
 def _index(scheduler: str) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""The noise Stable Diffusion was trained with, as its published scheduler configuration says. No torch here."""
+"""The noise Stable Diffusion was trained with, as its published scheduler configuration says. No torch."""
 
 from __future__ import annotations
 

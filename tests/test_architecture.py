@@ -28,9 +28,16 @@ ALLOWED = {
     "library.problems": set(),
     "library.files": {"library.problems"},
     "library.randomness": set(),
+    "library.text_files": {"library.problems"},
     "library.network_module": {"library.problems"},
     "library.options": {"library.problems", "library.files"},
-    "library.data": {"library.options", "library.problems", "library.files", "library.randomness"},
+    "library.data": {
+        "library.options",
+        "library.problems",
+        "library.files",
+        "library.randomness",
+        "library.text_files",
+    },
     "library.models": {"library.options", "library.problems", "library.files", "library.randomness"},
     "library.generation": {
         "library.models",
@@ -38,6 +45,7 @@ ALLOWED = {
         "library.problems",
         "library.files",
         "library.randomness",
+        "library.text_files",
         "library.network_module",
     },
     "library.training": {
@@ -48,6 +56,7 @@ ALLOWED = {
         "library.problems",
         "library.files",
         "library.randomness",
+        "library.text_files",
         "library.network_module",
     },
 }

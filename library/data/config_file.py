@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from library.data.specs import DATASET_KEYS, OPTION_NAMES, SUBSET_KEYS, Given
-from library.data.text import read_text
 from library.options.data import DataOptions
 from library.options.fields import OptionSpec, specs_of
 from library.problems import Problems, UserError
+from library.text_files import read_text
 
 if sys.version_info >= (3, 11):
     import tomllib

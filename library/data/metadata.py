@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 from library.data.captions import with_tags
 from library.data.folders import is_image_name, is_system_name
 from library.data.specs import SubsetSpec
-from library.data.text import read_text
 from library.problems import Problems, UserError
+from library.text_files import read_text
 
 
 @dataclass

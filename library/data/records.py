@@ -17,8 +17,8 @@ from library.data.folders import IMAGE_SUFFIXES, describe_folder, is_image_name,
 from library.data.images import read_size
 from library.data.metadata import read_metadata
 from library.data.specs import DatasetSpec, SubsetSpec
-from library.data.text import read_text
 from library.problems import Problems, UserError
+from library.text_files import read_text
 
 # Threads hide the latency of a disk; once files are in memory they neither help nor hurt.
 THREADS = 8

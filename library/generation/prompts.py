@@ -15,6 +15,7 @@ from pathlib import Path
 from library.generation.prompt_options import TRAINING, PromptSyntax
 from library.options.generation import SamplerName
 from library.problems import Problems, UserError, warn
+from library.text_files import read_text
 
 
 @dataclass(frozen=True)
@@ -103,11 +104,4 @@ def _read_text(path: Path) -> str:
     if path.suffix.lower() in (".toml", ".json"):
         cause = f"prompts in {path.suffix} files are not available yet"
         raise UserError.of(path, cause, "use a .txt file with a prompt a line")
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise UserError.of(path, "there is no such file") from None
-    except UnicodeDecodeError as error:
-        raise UserError.of(path, f"is not UTF-8 text at byte {error.start}", "save it as UTF-8") from None
-    except OSError as error:
-        raise UserError.of(path, f"cannot be read ({error.strerror})") from None
+    return read_text(path)

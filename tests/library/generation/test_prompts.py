@@ -92,7 +92,7 @@ def test_mistakes_in_a_file_come_with_their_line_numbers_all_at_once(tmp_path: P
     ("name", "content", "cause"),
     [
         ("prompts.txt", b"# nothing\n\n", "holds no prompts; write one a line"),
-        ("prompts.txt", b"abc\xff", "is not UTF-8 text at byte 3; save it as UTF-8"),
+        ("prompts.txt", b"abc\xff", "is not UTF-8 text: byte 0xff at offset 3; save it as UTF-8"),
         ("prompts.txt", None, "there is no such file"),
         (
             "prompts.toml",
@@ -122,3 +122,9 @@ def test_prompt_weights_are_text_and_said_to_be(capsys: pytest.CaptureFixture) -
     assert "p.txt, line 1: weights such as (word:1.2) are not available yet" in capsys.readouterr().err
     parse_prompt("a cat (at 12:30, sitting)", where="p.txt, line 2")
     assert capsys.readouterr().err == ""
+
+
+def test_prompts_may_be_utf16_as_powershell_writes_them(tmp_path: Path) -> None:
+    (tmp_path / "p.txt").write_bytes("a cät --s 3\r\n".encode("utf-16"))
+    (request,) = read_prompts(tmp_path / "p.txt")
+    assert (request.prompt, request.steps) == ("a cät", 3)

@@ -1,4 +1,4 @@
-"""Text files of users: caption files, metadata and dataset files, in UTF-8 or with a byte order mark."""
+"""Text files of users: captions, metadata, dataset and prompt files, in UTF-8 or with a byte order mark."""
 
 from __future__ import annotations
 

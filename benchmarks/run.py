@@ -106,13 +106,13 @@ def measure_save(folder: Path) -> None:
     ours_path, plain_path = folder / "ours.safetensors", folder / "plain.safetensors"
 
     def ours() -> float:
-        metadata = output.describe(moment)
+        metadata = output.describe(moment, None)
         return seconds(
             lambda: task.save(ours_path, form="safetensors", dtype=None, metadata=metadata, epoch=1, step=1)
         )
 
     def describe() -> float:
-        return seconds(lambda: output.describe(moment))
+        return seconds(lambda: output.describe(moment, None))
 
     def plain() -> float:
         def save() -> None:

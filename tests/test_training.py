@@ -452,3 +452,16 @@ def test_signals_to_a_whole_group_of_processes_save_the_state(
     assert process.returncode == 128 + signal.SIGTERM
     assert "go on with --resume" in output
     assert len(list(tmp_path.glob("x-step*-state"))) == 1
+
+
+def test_weights_that_are_no_numbers_are_never_saved(
+    tiny_model_file: Path, pictures: Path, tmp_path: Path
+) -> None:
+    wild = ("--optimizer_type", "SGDNesterov", "--learning_rate", 1e38, "--max_grad_norm", 0)
+    network = ("--network_module", "networks.lora", "--save_state", "--max_train_steps", 1)
+    with pytest.raises(UserError, match="step 1: .* trained tensors are no numbers any more"):
+        run_here(
+            "train_network.py",
+            *options(tiny_model_file, pictures, tmp_path, *network, *wild, "--network_alpha", 1e3),
+        )
+    assert list(tmp_path.iterdir()) == []

@@ -12,7 +12,7 @@ import torch
 from library.data.cache import LatentCache, cache_latents
 from library.data.dataset import Batch, make_loader
 from library.data.training_data import TrainingData
-from library.problems import warn
+from library.problems import UserError, warn
 from library.training.checkpoints import Checkpoints
 from library.training.noise import NoiseDraw
 from library.training.optimizers import class_path
@@ -98,12 +98,14 @@ def make_checkpoints(
     started_at = time.time()
 
     def save_result(path: Path, epoch: int, step: int) -> None:
+        _require_finite(task, step)
         moment = Moment(epoch, step, plan.epochs, plan.last_step, plan.course.batches_per_epoch, started_at)
         dtype = dtype_of(run.saving.save_precision)
         metadata = output.describe(moment, dtype) if output.carries_metadata else None
         task.save(path, form=output.form, dtype=dtype, metadata=metadata, epoch=epoch, step=step)
 
     def save_state(folder: Path, epoch: int, step: int) -> None:
+        _require_finite(task, step)
         info = StateInfo(
             current_epoch=epoch,
             current_step=step,
@@ -115,6 +117,16 @@ def make_checkpoints(
         write_state(folder, info, task, optimizer, session.accelerator)
 
     return Checkpoints(run.saving, output.suffix, plan.epochs, save_result, save_state)
+
+
+def _require_finite(task: Task, step: int) -> None:
+    """Raises UserError when a trained weight is no number: nothing broken is ever saved."""
+    broken = [key for key, value in task.trained_tensors().items() if not value.isfinite().all()]
+    if broken:
+        cause = (
+            f"{len(broken)} trained tensors are no numbers any more, e.g. {broken[0]}; they were not saved"
+        )
+        raise UserError.of(f"step {step}", cause, "lower the learning rate and go on from an earlier save")
 
 
 def announce(

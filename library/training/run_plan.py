@@ -71,6 +71,11 @@ def _first_step(session: Session, course: Course, fingerprint: str) -> int:
 
 def _fingerprint(data: TrainingData, batches: list[GlobalBatch]) -> str:
     """Changes when a step number would mean other batches than before."""
-    names = (data.records[index].image.name for index in data.samples)
-    text = "\n".join([*names, *(f"{batch.size} {batch.samples}" for batch in batches)])
+    records = (data.records[index] for index in data.samples)
+    text = "\n".join(
+        [
+            *(f"{record.image.name} {record.caption}" for record in records),
+            *(f"{batch.size} {batch.samples}" for batch in batches),
+        ]
+    )
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

@@ -13,7 +13,7 @@ class Data:
     """Seven samples of one size at batch size 2: four batches an epoch."""
 
     def __init__(self, names: str = "abcdefg") -> None:
-        self.records = [SimpleNamespace(image=SimpleNamespace(name=name)) for name in names]
+        self.records = [SimpleNamespace(image=SimpleNamespace(name=name), caption="") for name in names]
         self.samples = list(range(len(names)))
         self.buckets = [BucketSamples(0, (64, 64), 2, tuple(self.samples))]
 

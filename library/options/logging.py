@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from library.options.fields import option, require, warn_unless
+from library.options.saving import name_fault
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,16 @@ class LoggingOptions:
     log_tracker_name: str | None = option(None, "name of the run inside the log folder")
 
     def __post_init__(self) -> None:
-        require((self.logging_dir is not None or self.log_with is None, "log_with", "needs --logging_dir"))
+        require(
+            (self.logging_dir is not None or self.log_with is None, "log_with", "needs --logging_dir"),
+            *(
+                (not given or name_fault(given) is None, name, "must be a plain name: it names a folder")
+                for name, given in (
+                    ("log_prefix", self.log_prefix),
+                    ("log_tracker_name", self.log_tracker_name),
+                )
+            ),
+        )
         warn_unless(
             *(
                 (

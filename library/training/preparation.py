@@ -98,7 +98,7 @@ def make_checkpoints(
     started_at = time.time()
 
     def save_result(path: Path, epoch: int, step: int) -> None:
-        _require_finite(task, step)
+        _require_finite(task, step, dtype_of(run.saving.save_precision))
         moment = Moment(epoch, step, plan.epochs, plan.last_step, plan.course.batches_per_epoch, started_at)
         dtype = dtype_of(run.saving.save_precision)
         metadata = output.describe(moment, dtype) if output.carries_metadata else None
@@ -119,9 +119,10 @@ def make_checkpoints(
     return Checkpoints(run.saving, output.suffix, plan.epochs, save_result, save_state)
 
 
-def _require_finite(task: Task, step: int) -> None:
-    """Raises UserError when a trained weight is no number: nothing broken is ever saved."""
-    broken = [key for key, value in task.trained_tensors().items() if not value.isfinite().all()]
+def _require_finite(task: Task, step: int, dtype: torch.dtype | None = None) -> None:
+    """Raises UserError when a trained weight is no number, also in the file's dtype: it is never saved."""
+    trained = task.trained_tensors().items()
+    broken = [key for key, value in trained if not value.to(dtype or value.dtype).isfinite().all()]
     if broken:
         cause = (
             f"{len(broken)} trained tensors are no numbers any more, e.g. {broken[0]}; they were not saved"

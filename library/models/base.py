@@ -34,14 +34,6 @@ class Condition:
         pooled = None if self.pooled is None else self.pooled.to(*args, **kwargs)
         return Condition(self.hidden.to(*args, **kwargs), pooled)
 
-    @staticmethod
-    def cat(conditions: Iterable[Condition]) -> Condition:
-        """Joined over the batch; all with the same number of tokens."""
-        conditions = list(conditions)
-        pooled = [condition.pooled for condition in conditions if condition.pooled is not None]
-        hidden = torch.cat([condition.hidden for condition in conditions])
-        return Condition(hidden, torch.cat(pooled) if pooled else None)
-
 
 @dataclass(frozen=True)
 class AttachPoint:

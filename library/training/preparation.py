@@ -98,9 +98,9 @@ def make_checkpoints(
     started_at = time.time()
 
     def save_result(path: Path, epoch: int, step: int) -> None:
-        _require_finite(task, step, dtype_of(run.saving.save_precision))
-        moment = Moment(epoch, step, plan.epochs, plan.last_step, plan.course.batches_per_epoch, started_at)
         dtype = dtype_of(run.saving.save_precision)
+        _require_finite(task, step, dtype)
+        moment = Moment(epoch, step, plan.epochs, plan.last_step, plan.course.batches_per_epoch, started_at)
         metadata = output.describe(moment, dtype) if output.carries_metadata else None
         task.save(path, form=output.form, dtype=dtype, metadata=metadata, epoch=epoch, step=step)
 

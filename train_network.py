@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 class Run(TrainingRun):
     network: NetworkOptions
 
+    @property
+    def trains_text(self) -> bool:
+        return not self.network.network_train_unet_only
+
 
 def main() -> None:
     run, data = begin(Run, __doc__)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import os
+import platform
 import shutil
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from library.problems import UserError
@@ -16,24 +20,28 @@ LEFTOVER_AGE = 24 * 60 * 60  # seconds
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def whole_file(path: Path, *, flush: bool = True) -> Iterator[Path]:
     """Gives a temporary path in the same folder; it replaces `path` when the block ends well, and is removed
     otherwise.
 
     Until the rename the old file is untouched, so a crash or a full disk never leaves half a file under
-    `path`. Raises UserError when it cannot be written.
+    `path`. flush: wait until it is on the disk; without it the same is true of crashes of the program, but
+    not of the machine, so it is for files that carry checksums. Raises UserError when it cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _temporary_name(path)
     try:
         yield temporary
-        _flush(temporary)
+        if flush:
+            _flush(temporary)
         _rename(temporary, path)
-        _flush_folder(path.parent)
-    except OSError as error:
-        raise _not_written(path, error) from error
-    finally:
+        if flush:
+            _flush_folder(path.parent)
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise _not_written(path, error) from error
+        raise
 
 
 @contextmanager
@@ -56,13 +64,23 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove temporary files and folders that killed processes left behind: those older than a day.
+    """Remove temporary files and folders that killed processes left behind: those whose process is gone from
+    this machine, and any older than a day.
 
-    Younger ones may belong to a program that is writing right now.
+    Others may belong to a program that is writing right now.
     """
     for path in folder.glob(".*.part"):
-        if time.time() - path.stat().st_mtime > LEFTOVER_AGE:
-            remove(path)
+        with suppress(OSError):  # another process removed it, or it may not be removed
+            if _owner_is_gone(path) or time.time() - path.stat().st_mtime > LEFTOVER_AGE:
+                remove(path)
+
+
+def check_writable(folder: Path, fix: str) -> None:
+    """Raises UserError, with that fix, unless files can be made in the folder."""
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise UserError.of(folder, f"cannot be written to ({error.strerror or error})", fix) from None
 
 
 def remove(path: Path) -> None:
@@ -79,7 +97,30 @@ def _not_written(path: Path, error: OSError) -> UserError:
 
 
 def _temporary_name(path: Path) -> Path:
-    return path.with_name(f".{path.name[:80]}.{uuid.uuid4().hex[:8]}.part")
+    return path.with_name(f".{path.name[:40]}.{_machine()}-{os.getpid()}.{uuid.uuid4().hex[:8]}.part")
+
+
+@functools.cache
+def _machine() -> str:
+    """Six digits for where this process's number is known: the machine, on Linux also the container."""
+    name = platform.node()
+    with suppress(OSError):
+        name += str(Path("/proc/self/ns/pid").readlink())
+    return hashlib.sha256(name.encode()).hexdigest()[:6]
+
+
+def _owner_is_gone(temporary: Path) -> bool:
+    """Whether the process that a temporary file is named after is known to have ended."""
+    machine, _, process = temporary.name.split(".")[-3].partition("-")
+    if machine != _machine() or not process.isdigit() or os.name == "nt":  # there, asking would end it
+        return False
+    try:
+        os.kill(int(process), 0)  # sends nothing
+    except ProcessLookupError:
+        return True
+    except (PermissionError, OverflowError):  # another user's; no process has such a number
+        pass
+    return False
 
 
 def _replace_folder(temporary: Path, path: Path) -> None:

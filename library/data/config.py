@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from library.data.buckets import Size
 from library.data.config_file import read_dataset_file
 from library.data.folders import find_class_folders
 from library.data.specs import DATASET_KEYS, OPTION_NAMES, SUBSET_KEYS, DatasetSpec, Given, SubsetSpec
@@ -26,10 +27,26 @@ CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "bucket_reso_steps": (lambda n: n >= 8 and n % 8 == 0, "must be a multiple of 8 (64 suits every model)"),
     "num_repeats": (lambda n: n >= 0, "must be 0 (leave the subset out) or more"),
     "keep_tokens": (lambda n: n >= 0, "must be 0 or more"),
-    "caption_separator": (lambda text: text.strip() != "", "must not be empty"),
+    "caption_extension": (lambda text: text.strip(". ") != "", "must not be empty"),
+    "caption_separator": (lambda text: text != "", "must not be empty"),
     "caption_dropout_rate": (lambda p: 0 <= p <= 1, "is a probability: 0 to 1"),
     "caption_tag_dropout_rate": (lambda p: 0 <= p <= 1, "is a probability: 0 to 1"),
     "caption_dropout_every_n_epochs": (lambda n: n >= 0, "must be 0 (never) or more"),
+    "token_warmup_min": (lambda n: n >= 0, "must be 0 or more"),
+    "token_warmup_step": (lambda n: n >= 0, "must be 0 (no warm-up) or more"),
+    "validation_split": (lambda p: 0 <= p < 1, "must be 0 or more and below 1"),
+    "network_multiplier": (lambda x: x != 0, "must not be 0"),
+}
+
+# Keys that do something only together with one of these.
+NEEDS = {
+    "bucket_no_upscale": ("enable_bucket",),
+    "min_bucket_reso": ("enable_bucket",),
+    "max_bucket_reso": ("enable_bucket",),
+    "bucket_reso_steps": ("enable_bucket",),
+    "validation_seed": ("validation_split",),
+    "keep_tokens": ("shuffle_caption", "caption_tag_dropout_rate", "token_warmup_step"),
+    "token_warmup_min": ("token_warmup_step",),
 }
 
 
@@ -51,37 +68,54 @@ def collect_datasets(options: DataOptions, problems: Problems) -> list[DatasetSp
     command_line = _from_options(options)
     if options.dataset_config is not None:
         tables = read_dataset_file(options.dataset_config, problems)
-        return [
-            make_dataset(
-                ChainMap(dataset, general, command_line),
-                [ChainMap(subset, dataset, general, command_line) for subset in subsets],
-                problems,
-            )
-            for general, dataset, subsets in tables
-        ]
+        return [made for table in tables for made in _from_tables(*table, command_line, problems)]
     if options.in_json is not None:
         images = {"metadata_file": ("--in_json", options.in_json)}
         if options.train_data_dir is not None:
             images["image_dir"] = ("--train_data_dir", options.train_data_dir)
-        return [make_dataset(command_line, [ChainMap(images, command_line)], problems)]
+        return make_datasets(command_line, [ChainMap(images, command_line)], problems)
     subsets = _class_folder_subsets(options, problems)
-    return [make_dataset(command_line, [ChainMap(subset, command_line) for subset in subsets], problems)]
+    return make_datasets(command_line, [ChainMap(subset, command_line) for subset in subsets], problems)
 
 
-def make_dataset(given: Given, subsets: list[Given], problems: Problems) -> DatasetSpec:
-    """The dataset of these settings. Once problems were added it serves only to look at its images."""
+def _from_tables(
+    general: Given, dataset: Given, subsets: list[Given], command_line: Given, problems: Problems
+) -> list[DatasetSpec]:
+    """A dataset of a dataset file. What it says itself but comes to nothing is a warning."""
+    given = ChainMap(dataset, general, command_line)
+    chains = [ChainMap(subset, given) for subset in subsets]
+    _warn_without_effect(dataset, given)
+    for subset, chain in zip(subsets, chains, strict=True):
+        _warn_without_effect(subset, chain)
+    return make_datasets(given, chains, problems)
+
+
+def _warn_without_effect(own: Given, given: Given) -> None:
+    for key, needed in NEEDS.items():
+        if key in own and own[key][1] and not any(given[other][1] for other in needed):
+            warn(f"{own[key][0]}: has no effect without {' or '.join(needed)}")
+
+
+def make_datasets(given: Given, subsets: list[Given], problems: Problems) -> list[DatasetSpec]:
+    """The dataset of these settings, once for each of its resolutions. Once problems were added it serves
+    only to look at its images.
+    """
     before = len(problems.found)
     values = {key: given[key][1] for key in DATASET_KEYS}
     _check(given, DATASET_KEYS, problems)
-    if values["resolution"] is None:
-        problems.add(given["resolution"][0], "is needed: the size to train at, such as 512 or 512,768")
-        values["resolution"] = (512, 512)
-    else:
-        _check_sizes(given, problems)
+    resolutions = values.pop("resolution")
+    if resolutions is None:
+        problems.add(given["resolution"][0], "is needed", "give the size to train at, such as 512 or 512,768")
+    for resolution in resolutions or ():
+        _check_sizes(given, resolution, problems)
+    resolutions = resolutions or ((512, 512),)
     if len(problems.found) > before:
         values["enable_bucket"] = False  # no buckets can be made with such settings
-    specs = [_make_subset(subset, problems) for subset in subsets]
-    return DatasetSpec(**values, subsets=tuple(_without_idle(specs)))
+    specs = tuple(_without_idle([_make_subset(subset, problems) for subset in subsets]))
+    return [
+        DatasetSpec(**values, resolution=resolution, subsets=specs)
+        for resolution in dict.fromkeys(resolutions)
+    ]
 
 
 def _make_subset(given: Given, problems: Problems) -> SubsetSpec:
@@ -110,19 +144,20 @@ def _check(given: Given, keys: tuple[str, ...], problems: Problems) -> None:
     for key in keys:
         where, value = given[key]
         if key in CHECKS and not CHECKS[key][0](value):
-            problems.add(where, f"{CHECKS[key][1]}, got {value!r}")
+            problems.add(where, f"is {value!r}", f"it {CHECKS[key][1]}")
 
 
-def _check_sizes(given: Given, problems: Problems) -> None:
+def _check_sizes(given: Given, resolution: Size, problems: Problems) -> None:
     """Whether the resolution fits the buckets; without buckets, whether it can be encoded."""
-    where, (width, height) = given["resolution"]
+    where, (width, height) = given["resolution"][0], resolution
     step = max(1, given["bucket_reso_steps"][1])
     if not given["enable_bucket"][1]:
         if width % 8 or height % 8:
-            problems.add(where, f"sides must be multiples of 8, got {width},{height}")
+            problems.add(where, f"is {width},{height}", "sides must be multiples of 8")
         return
     if width * height < step * step:
-        problems.add(where, f"{width},{height} is smaller than one bucket step of {step} x {step}")
+        cause = f"{width},{height} is smaller than one bucket step of {step} x {step}"
+        problems.add(where, cause, "raise it, or lower bucket_reso_steps")
     if given["bucket_no_upscale"][1]:  # buckets are made to fit, within no limits
         return
     shortest, longest = given["min_bucket_reso"], given["max_bucket_reso"]
@@ -142,7 +177,11 @@ def _from_options(options: DataOptions) -> Given:
         "metadata_file": ("--in_json", None),
         "is_reg": ("--reg_data_dir", False),
         "class_tokens": ("class_tokens", None),
+        "network_multiplier": ("network_multiplier", 1.0),
+        "custom_attributes": ("custom_attributes", {}),
     }
+    if options.ucg is not None:
+        given["caption_dropout_rate"] = ("--ucg", options.ucg)
     for key in (*DATASET_KEYS, *SUBSET_KEYS):
         if key not in given:
             option = OPTION_NAMES.get(key, key)
@@ -161,6 +200,8 @@ def _class_folder_subsets(options: DataOptions, problems: Problems) -> list[Give
                 "image_dir": folder.path,
                 "is_reg": is_reg,
                 "class_tokens": folder.class_tokens,
+                # Regularization images have no masks: they are learned whole.
+                "conditioning_data_dir": None if is_reg else options.conditioning_data_dir,
                 # --dataset_repeats repeats the whole dataset, whatever the folders' own numbers.
                 "num_repeats": folder.repeats * options.dataset_repeats,
             }

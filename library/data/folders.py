@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 
 from library.problems import Problems, warn
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".avif", ".jxl")
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def list_folder(folder: Path, where: str, problems: Problems) -> list[os.DirEntr
     """
     try:
         with os.scandir(folder) as entries:
-            return sorted((e for e in entries if not is_system_name(e.name)), key=lambda entry: entry.name)
+            return sorted([e for e in entries if not is_system_name(e.name)], key=attrgetter("name"))
     except FileNotFoundError:
         problems.add(f"{where} {folder}", "there is no such folder", _nearest_fix(folder))
     except NotADirectoryError:
@@ -72,6 +73,16 @@ def is_system_name(name: str) -> bool:
 
 def is_image_name(name: str) -> bool:
     return name.lower().endswith(IMAGE_SUFFIXES)
+
+
+def stem_of(name: str) -> str:
+    """A file's name without its suffix; for a name that has one, and several times faster than Path.stem."""
+    return name.rpartition(".")[0]
+
+
+def name_some(names: Sequence[str], most: int = 5) -> str:
+    """The first few of many names, for messages: "a.png, b.png and 3 more"."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _layout_fix(parent: Path, folders: list[str], entries: list[os.DirEntry[str]]) -> str:

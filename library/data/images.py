@@ -1,6 +1,6 @@
 """Image files -> pixels: opened, turned upright, in sRGB, on white; then resized, cropped and mirrored.
 
-Reading a size (`read_size`) needs only the file's header and gives the size that `load_image` will have.
+A file is looked at before by `library.data.integrity`, which says whether it can be used at all.
 """
 
 from __future__ import annotations
@@ -8,18 +8,23 @@ from __future__ import annotations
 import functools
 import io
 import struct
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from library.data.buckets import Fit, Size
-from library.data.headers import HEAD, SIDEWAYS, size_in_header
+from library.data.augmentation import ColourShift, apply_colour_shift
+from library.data.bad_images import unreadable
+from library.data.buckets import Size
+from library.data.colours import decode_colours, on_white
+from library.data.headers import SIDEWAYS
 from library.problems import UserError
 
-if TYPE_CHECKING:
-    from PIL import ImageCms
+# Image formats, in Pillow's words, that a file may have whatever its suffix says. Not all that Pillow knows:
+# for some of them noise passes, some are programs.
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "AVIF", "GIF", "TIFF")
+JXL_SIGNATURES = (b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")  # ISO/IEC 18181-2: bare, and in a container
 
 ORIENTATION_TAG = 0x0112
 # EXIF 2.3, orientation: how the stored picture is turned to stand upright.
@@ -33,7 +38,7 @@ UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 
-PIL_FILTERS = {"lanczos": Image.Resampling.LANCZOS}
+PIL_FILTERS = {"lanczos": Image.Resampling.LANCZOS, "box": Image.Resampling.BOX}
 CV2_FILTERS = {
     "nearest": "INTER_NEAREST_EXACT",
     "bilinear": "INTER_LINEAR",
@@ -42,60 +47,134 @@ CV2_FILTERS = {
     "cubic": "INTER_CUBIC",
     "area": "INTER_AREA",
 }
+HINT_ASPECT_TOLERANCE = 0.01
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How a picture becomes a training picture: resized to `resized`, cut to `bucket` at `crop` (left, top),
+    then mirrored if `flip`.
+    """
+
+    resized: Size
+    crop: tuple[int, int]
+    bucket: Size
+    flip: bool = False
 
 
 def read_size(path: Path | str) -> Size:
-    """(width, height) of the upright image, from the header alone. Raises UserError for a file that is not an
-    image.
+    """(width, height) of the upright image, for which Pillow need not decode it (but for JPEG XL).
+
+    Raises UserError for a file that is not an image.
     """
     try:
-        with Path(path).open("rb", buffering=0) as file:
-            head = file.read(HEAD)
-        return size_in_header(head) or _size_by_pillow(path)
+        with _open(path) as image:
+            (width, height), orientation = image.size, _orientation(image)
+    except UserError:
+        raise
     except Exception as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
+    return (height, width) if orientation in SIDEWAYS else (width, height)
 
 
 def load_image(path: Path | str) -> Image.Image:
-    """The upright 8-bit RGB image: transparency on white, 16-bit grey scaled by 1/257, colours in sRGB, the
+    """The upright 8-bit RGB image: transparency on white, 16-bit values scaled by 1/257, colours in sRGB, the
     first frame of an animation. Raises UserError when any of it cannot be decoded.
     """
+    return load_rgba(path)[0]
+
+
+def load_rgba(path: Path | str) -> tuple[Image.Image, Image.Image | None]:
+    """`load_image`'s image, and the upright alpha channel (mode L, 0 is transparent), None without one."""
     try:
-        with Image.open(path) as image:
+        with _open(path) as image:
             orientation = _orientation(image)
-            image.load()
-            rgb = _to_rgb(image)
+            rgb, alpha = decode_colours(image, path)
+    except UserError:
+        raise
     except Exception as error:
-        raise _unreadable(path, error) from error
-    return rgb.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else rgb
+        raise unreadable(path, error) from error
+    if alpha is not None:
+        rgb = on_white(rgb, alpha)
+    if orientation in UPRIGHT:
+        rgb = rgb.transpose(UPRIGHT[orientation])
+        alpha = alpha and alpha.transpose(UPRIGHT[orientation])
+    return rgb, alpha
 
 
 def load_pixels(
     path: Path | str,
-    fit: Fit,
+    geometry: Geometry,
     *,
-    crop: tuple[int, int],
-    flip: bool = False,
     size: Size | None = None,
     interpolation: str | None = None,
+    colour: ColourShift | None = None,
 ) -> np.ndarray:
     """The training picture as uint8, (height, width, 3), of the bucket's size.
 
-    crop: (left, top) in the resized image. flip: mirrored after cropping. size: what the image had when it
-    was scanned. Raises UserError when it cannot be decoded or has another size now.
+    size: what the image had when it was scanned. interpolation: see `resize`. Raises UserError when it cannot
+    be decoded or has another size now.
     """
-    image = load_image(path)
+    return load_pixels_and_alpha(path, geometry, size=size, interpolation=interpolation, colour=colour)[0]
+
+
+def load_pixels_and_alpha(
+    path: Path | str,
+    geometry: Geometry,
+    *,
+    size: Size | None = None,
+    interpolation: str | None = None,
+    colour: ColourShift | None = None,
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """`load_pixels`, and the alpha channel made in the same way, uint8 (height, width), or None."""
+    image, alpha = load_rgba(path)
     if size is not None and image.size != size:
-        was, now = f"{size[0]}x{size[1]}", f"{image.width}x{image.height}"
-        raise UserError.of(path, f"was {was} at the start of the run and is {now} now")
-    pixels = resize(image, fit.resized, interpolation)
-    left, top = crop
-    pixels = pixels[top : top + fit.bucket[1], left : left + fit.bucket[0]]
-    return np.ascontiguousarray(pixels[:, ::-1] if flip else pixels)
+        cause = f"was {_text(size)} at the start of the run and is {_text(image.size)} now"
+        raise UserError.of(path, cause, "start again")
+    pixels = apply_colour_shift(place(image, geometry, interpolation), colour)
+    return pixels, None if alpha is None else place(alpha, geometry, interpolation)
+
+
+def load_hint(
+    path: Path | str,
+    geometry: Geometry,
+    *,
+    image: Path | str,
+    image_size: Size,
+    interpolation: str | None = None,
+) -> np.ndarray:
+    """A conditioning image as uint8, (height, width, 3), resized and cut exactly as its picture.
+
+    image, image_size: the picture and its (width, height). Raises UserError when the hint cannot be decoded
+    or has another shape than the picture.
+    """
+    hint = load_image(path)
+    check_hint(image_size, hint.size, path, image)
+    return place(hint, geometry, interpolation)
+
+
+def check_hint(image_size: Size, hint_size: Size, hint: Path | str, image: Path | str) -> None:
+    """Raises UserError unless a conditioning image has its picture's aspect ratio, within 1 %: only then can
+    it be resized and cut with it.
+    """
+    (width, height), (hint_width, hint_height) = image_size, hint_size
+    if abs(hint_width * height / (hint_height * width) - 1) > HINT_ASPECT_TOLERANCE:
+        cause = f"is {_text(hint_size)}, but the image it belongs to, {image}, is {_text(image_size)}"
+        raise UserError.of(hint, cause, "give both the same aspect ratio")
+
+
+def place(image: Image.Image, geometry: Geometry, interpolation: str | None = None) -> np.ndarray:
+    """uint8, (height, width, 3) or for mode L (height, width): resized, cut and mirrored."""
+    pixels = resize(image, geometry.resized, interpolation)
+    (left, top), (width, height) = geometry.crop, geometry.bucket
+    pixels = pixels[top : top + height, left : left + width]
+    return np.ascontiguousarray(pixels[:, ::-1] if geometry.flip else pixels)
 
 
 def resize(image: Image.Image, size: Size, interpolation: str | None = None) -> np.ndarray:
-    """uint8, (height, width, 3). Without a choice: area averaging when neither side grows, else Lanczos."""
+    """uint8, (height, width, 3) or (height, width). Without a choice: area averaging when neither side grows,
+    else Lanczos.
+    """
     if image.size == size:
         return np.asarray(image)
     if interpolation is None:
@@ -108,10 +187,35 @@ def resize(image: Image.Image, size: Size, interpolation: str | None = None) -> 
     return cv2.resize(np.asarray(image), size, interpolation=getattr(cv2, CV2_FILTERS[interpolation]))
 
 
-def _size_by_pillow(path: Path | str) -> Size:
-    with Image.open(path) as image:
-        width, height = image.size
-        return (height, width) if _orientation(image) in SIDEWAYS else (width, height)
+def _open(path: Path | str) -> Image.Image:
+    try:
+        return Image.open(path, formats=_formats())
+    except UnidentifiedImageError:
+        if not _is_jxl(path):
+            raise
+        _import_jxl(path)
+        return Image.open(path, formats=["JXL"])
+
+
+@functools.cache
+def _formats() -> list[str]:
+    """`FORMATS`, less what this Pillow was built without."""
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
+
+
+def _is_jxl(path: Path | str) -> bool:
+    with io.FileIO(path) as file:
+        return file.read(12).startswith(JXL_SIGNATURES)
+
+
+def _import_jxl(path: Path | str) -> None:
+    """Registers the plug-in with Pillow. Raises UserError when there is none."""
+    try:
+        import pillow_jxl  # noqa: F401
+    except Exception as error:  # a plug-in for another Python or Pillow fails in other ways than ImportError
+        fix = "run: pip install pillow-jxl-plugin"
+        raise UserError.of(path, f"is a JPEG XL image, which needs a plug-in ({error})", fix) from error
 
 
 def _orientation(image: Image.Image) -> int:
@@ -129,63 +233,5 @@ def _orientation(image: Image.Image) -> int:
     return orientation if orientation in UPRIGHT else 1
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    profile = image.info.get("icc_profile")
-    if image.mode.startswith("I"):
-        return _grey16(image)
-    if image.mode in ("P", "PA", "1") or "transparency" in image.info:
-        has_alpha = image.mode == "PA" or "transparency" in image.info
-        image = image.convert("RGBA" if has_alpha else "RGB")
-    alpha = image.getchannel("A") if image.mode in ("RGBA", "LA", "RGBa", "La") else None
-    colours = image.convert({"LA": "L", "La": "L"}.get(image.mode, "RGB")) if alpha else image
-    rgb = _to_srgb(colours, profile).convert("RGB")
-    if alpha is None:
-        return rgb
-    return Image.composite(rgb, Image.new("RGB", rgb.size, "white"), alpha)
-
-
-def _grey16(image: Image.Image) -> Image.Image:
-    """16-bit grey: 65535 is white, so 257 steps make one of 8 bits."""
-    grey = np.asarray(image).astype(np.float32)
-    return Image.fromarray((grey / 257 + 0.5).clip(0, 255).astype(np.uint8)).convert("RGB")
-
-
-def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """Colours by the embedded ICC profile; a profile that is broken or of another colour space is ignored."""
-    if not profile or image.mode not in ("RGB", "CMYK", "L"):
-        return image
-    from PIL import ImageCms
-
-    try:
-        transform = _transform_to_srgb(profile, image.mode)
-        return image if transform is None else ImageCms.applyTransform(image, transform)
-    except (ImageCms.PyCMSError, OSError, ValueError):
-        return image
-
-
-@functools.lru_cache(maxsize=8)
-def _transform_to_srgb(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """None when the profile is sRGB already."""
-    from PIL import ImageCms
-
-    source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-    if mode == "RGB" and "sRGB" in ImageCms.getProfileDescription(source):
-        return None
-    return ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB")
-
-
-def _unreadable(path: Path | str, error: Exception) -> UserError:
-    """A UserError for whatever Pillow made of a bad file; its plugins raise many kinds of exception."""
-    path = Path(path)
-    if isinstance(error, FileNotFoundError):
-        return UserError.of(path, "there is no such file")
-    try:
-        with path.open("rb") as file:
-            is_empty = not file.read(1)
-    except OSError as reading:
-        return UserError.of(path, f"cannot be read ({reading.strerror})")
-    if is_empty:
-        return UserError.of(path, "is empty (0 bytes)", "replace or remove it")
-    if isinstance(error, UnidentifiedImageError):
-        return UserError.of(path, "is not an image", "replace or remove it")
-    return UserError.of(path, f"cannot be read as an image: {error}", "replace or remove it")
+def _text(size: Size) -> str:
+    return f"{size[0]}x{size[1]}"

@@ -22,12 +22,18 @@ class SubsetSpec:
 
     image_dir: Path | None
     metadata_file: Path | None
+    conditioning_data_dir: Path | None
     is_reg: bool
     class_tokens: str | None
     num_repeats: int
     resize_interpolation: str | None
     random_crop: bool
+    face_crop_aug_range: tuple[float, float] | None
     flip_aug: bool
+    color_aug: bool
+    alpha_mask: bool
+    cache_info: bool
+    custom_attributes: Mapping[str, Any]
     caption_extension: str
     caption_prefix: str | None
     caption_suffix: str | None
@@ -40,6 +46,8 @@ class SubsetSpec:
     caption_dropout_rate: float
     caption_dropout_every_n_epochs: int
     caption_tag_dropout_rate: float
+    token_warmup_min: int
+    token_warmup_step: float
 
     @property
     def source(self) -> Path:
@@ -65,6 +73,9 @@ class DatasetSpec:
     min_bucket_reso: int
     max_bucket_reso: int
     bucket_reso_steps: int
+    network_multiplier: float
+    validation_split: float
+    validation_seed: int | None
     subsets: tuple[SubsetSpec, ...]
 
     @property

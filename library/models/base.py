@@ -63,6 +63,7 @@ class Model(nn.Module):
     family: str
     latent_channels = 4
     latent_scale = 8  # pixels per latent, each way
+    latent_file_suffix = "_sd"  # of latent cache files, as sd-scripts names them
 
     def __init__(
         self,
@@ -92,6 +93,14 @@ class Model(nn.Module):
         clip_skip k: the output of the k-th layer from the end; None is 1, the last.
         """
         raise NotImplementedError
+
+    def text_outputs(self, condition: Condition) -> dict[str, Tensor]:
+        """What `encode_text` gave, under the names that cache files use, each (batch, ...)."""
+        return {"hidden_state1": condition.hidden}
+
+    def condition_from(self, outputs: dict[str, Tensor]) -> Condition:
+        """The other way round."""
+        return Condition(outputs["hidden_state1"])
 
     def encode_images(self, pixels: Tensor, noise: Tensor) -> Tensor:
         """Scaled latents (batch, 4, h/8, w/8), float32, a sample of the VAE's posterior.

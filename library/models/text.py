@@ -7,6 +7,7 @@ This is how sd-scripts does it, id for id.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from functools import lru_cache
 from pathlib import Path
@@ -26,6 +27,12 @@ TOKENIZER_FILES = ("vocab.json", "merges.txt", "tokenizer_config.json", "special
 BOS, EOS = 49406, 49407
 CHUNK = 75
 _MEMO_SIZE = 100_000  # captions; about 1 kB each
+
+
+def tokenizer_identity() -> str:
+    """A name for the byte pairs in use: with others, captions become other ids."""
+    content = (TOKENIZER_FOLDER / "merges.txt").read_bytes() + (TOKENIZER_FOLDER / "vocab.json").read_bytes()
+    return hashlib.blake2b(content, digest_size=8).hexdigest()
 
 
 class Tokenizer:
@@ -54,6 +61,13 @@ class Tokenizer:
     def lengths(self, captions: list[str]) -> list[int]:
         """Tokens in each caption, without start and end. More than `chunks * 75` are cut."""
         return [len(ids) for ids in _content_ids(captions)]
+
+    def ends(self, captions: list[str]) -> list[list[int]]:
+        """For each caption the places in its text where its tokens end, without start and end."""
+        if not captions:
+            return []
+        found = _load_tokenizer()(captions, add_special_tokens=False, return_offsets_mapping=True)
+        return [[end for _, end in offsets] for offsets in found["offset_mapping"]]
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_memo": {}}

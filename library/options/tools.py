@@ -129,5 +129,23 @@ class ConvertOptions:
         return next((name for name, on in switches.items() if on), named)
 
 
+@dataclass(frozen=True)
+class CheckDatasetOptions:
+    """Report."""
+
+    report: Path = option(Path("dataset.html"), "page to write", metavar="FILE")
+    max_token_length: Literal[75, 150, 225] = option(75, "longest caption in tokens; longer ones are cut")
+    sample_seed: int = option(0, "seed of the crops and captions that are shown", metavar="N")
+    max_train_steps: int = option(
+        1600, "steps of the run, of which --token_warmup_step may be a share", metavar="N"
+    )
+
+    def __post_init__(self) -> None:
+        require(
+            (self.report.suffix in (".html", ".htm"), "report", "must end in .html"),
+            (self.max_train_steps >= 1, "max_train_steps", "must be 1 or more"),
+        )
+
+
 def _is_target(path: Path | None) -> bool:
     return path is None or path.suffix not in _OTHER_FILES

@@ -7,6 +7,7 @@ number alone says where the run is: going on from a state is the same as never h
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -14,20 +15,22 @@ import torch
 from accelerate import Accelerator
 from tqdm import tqdm
 
-from library.data.dataset import Batch
+from library.data.batch import Batch
 from library.data.plan import Position
 from library.data.training_data import TrainingData
 from library.files import remove_leftovers
+from library.problems import Problem, UserError
 from library.randomness import derive_seed
+from library.training.caching import Identities, fill_caches
 from library.training.checkpoints import Checkpoints
 from library.training.interruption import Interruption
 from library.training.optimizers import class_path, make_optimizer, parse_optimizer_args
 from library.training.output import Output
 from library.training.preparation import (
     announce,
-    cached_latents,
     make_checkpoints,
     make_log,
+    make_validation,
     place_model,
     training_batches,
 )
@@ -39,6 +42,7 @@ from library.training.session import Session
 from library.training.state import load_state
 from library.training.task import Task
 from library.training.trackers import LossLog
+from library.training.validation import Validation
 
 
 def train(run: TrainingRun, session: Session, task: Task, data: TrainingData, output: Output) -> Path:
@@ -50,11 +54,16 @@ def train(run: TrainingRun, session: Session, task: Task, data: TrainingData, ou
     if session.is_main:
         remove_leftovers(run.saving.output_dir)
     plan = plan_run(run.training, session, data)
+    identities = Identities.of(task.model, run)
     place_model(task, run, session)
-    latents = cached_latents(task, run, session, data)
+    caches = fill_caches(task.model, run, session, data, identities)
     optimizer = make_optimizer(task.param_groups(), run.optimizer)
     schedule = Schedule(optimizer, run.optimizer, plan.last_step)
-    prepared, optimizer = session.accelerator.prepare(task, optimizer)
+    prepared, optimizer = session.accelerator.prepare(
+        task,
+        optimizer,
+        device_placement=[False, False],  # parts with nothing left to do stay off the device
+    )
     if session.resumed is not None:
         kind, arguments = class_path(run.optimizer), parse_optimizer_args(run.optimizer.optimizer_args)
         load_state(session.resumed, task, optimizer, kind, arguments, session.accelerator)
@@ -65,11 +74,12 @@ def train(run: TrainingRun, session: Session, task: Task, data: TrainingData, ou
     with Interruption() as interruption:
         previews = Previews(run.preview, run.saving, task, session, run.model.clip_skip, interruption)
         previews.at_start(plan.first_step)
-        batches = training_batches(run, session, task, data, plan, latents)
+        validation = make_validation(run, session, task, data, plan, caches)
+        batches = training_batches(run, session, task, data, plan, caches)
         bar = _progress_bar(session, plan)
         prepared.train()
         loss = torch.zeros((), device=session.device)
-        for batch in batches:
+        for batch in _or_stop(batches, session, saver, plan):
             position = batch.position
             loss += _backward(session, prepared, batch.to(session.device))
             if session.agrees_to_stop(interruption.requested, position.closes):
@@ -85,7 +95,7 @@ def train(run: TrainingRun, session: Session, task: Task, data: TrainingData, ou
             bar.update()
             if log.average is not None:
                 bar.set_postfix(avr_loss=f"{log.average:.4f}", refresh=False)
-            _after_step(done, plan, previews, saver, log, session)
+            _after_step(done, plan, previews, validation, saver, log, session)
 
         log.close()
         bar.close()
@@ -130,10 +140,20 @@ def _seed_modules(session: Session, position: Position) -> None:
 
 
 def _after_step(
-    done: int, plan: RunPlan, previews: Previews, saver: Checkpoints, log: LossLog, session: Session
+    done: int,
+    plan: RunPlan,
+    previews: Previews,
+    validation: Validation,
+    saver: Checkpoints,
+    log: LossLog,
+    session: Session,
 ) -> None:
-    """Saves and previews that are due after `done` steps."""
+    """Measurements, saves and previews that are due after `done` steps."""
     epoch, epoch_ended = plan.epoch_after(done), plan.ends_epoch(done)
+    if validation.is_due(done, epoch, epoch_ended):
+        measured = validation.measure()
+        session.say(f"\nvalidation after step {done}: loss {measured}")
+        log.write(done, {"loss/validation": measured.loss, "loss/validation_error": measured.standard_error})
     saves_step, saves_epoch = saver.saves_at_step(done), epoch_ended and saver.saves_at_epoch(epoch)
     if saves_step or saves_epoch:
         log.read()  # so that a broken run is never saved
@@ -142,6 +162,31 @@ def _after_step(
     if session.is_main and saves_epoch:
         saver.after_epoch(epoch, done)
     previews.after_step(done, epoch, epoch_ended)  # last: drawing may run out of memory
+
+
+def _or_stop(
+    batches: Iterator[Batch], session: Session, saver: Checkpoints, plan: RunPlan
+) -> Iterator[Batch]:
+    """The batches. When one cannot be made, a picture being unreadable, the state so far is saved before the
+    UserError is raised.
+    """
+    done = plan.first_step
+    while True:
+        try:
+            batch = next(batches)
+        except StopIteration:
+            return
+        except UserError as error:
+            if session.is_main and done > plan.first_step:
+                folder = saver.on_stop(plan.epoch_after(done), done)
+                error.problems.append(
+                    Problem(f"step {done}", "the state was saved", f"go on with --resume {folder}")
+                )
+            elif not session.is_main:
+                print("\n".join(map(str, error.problems)), file=sys.stderr)
+            raise
+        done = batch.position.step
+        yield batch
 
 
 def _stop(

@@ -174,12 +174,12 @@ def _about_run(run: TrainingRun, task: NetworkTask, seed: int, moment: Moment) -
         "ss_prior_loss_weight": data.prior_loss_weight,
         "ss_clip_skip": run.model.clip_skip,
         "ss_max_token_length": run.model.max_token_length,
-        "ss_cache_latents": data.cache_latents,
+        "ss_cache_latents": run.caching.caches_latents,
         "ss_caption_dropout_rate": data.caption_dropout_rate,
         "ss_caption_dropout_every_n_epochs": data.caption_dropout_every_n_epochs,
         "ss_caption_tag_dropout_rate": data.caption_tag_dropout_rate,
         "ss_resize_interpolation": data.resize_interpolation,
-        "ss_face_crop_aug_range": None,
+        "ss_face_crop_aug_range": data.face_crop_aug_range,
     }
 
 

@@ -8,12 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from library.data.batch import Batch
 from library.models.base import Model
 from library.network_module import load_network_module
 from library.options.network import NetworkOptions
 from library.options.training import ObjectiveOptions
 from library.problems import UserError, warn
 from library.training.task import Task, TextTraining
+
+PRESERVATION = "diff_output_preservation"
 
 
 class NetworkTask(Task):
@@ -62,6 +65,36 @@ class NetworkTask(Task):
 
     def choose_trained(self) -> None:
         """Nothing of the model itself."""
+
+    def losses(self, batch: Batch, t: Tensor) -> Tensor:
+        # It stays until the next batch: checkpointed layers run again in the backward pass.
+        self.network.set_multiplier(batch.network_multiplier)
+        return super().losses(batch, t)
+
+    def target(self, batch: Batch, x0: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        """Where a sample's custom_attributes say `diff_output_preservation`, what the model gives without the
+        network.
+        """
+        target = super().target(batch, x0, x, t)
+        preserved = [bool(attributes.get(PRESERVATION)) for attributes in batch.attributes]
+        if not any(preserved):
+            return target
+        preserved = torch.tensor(preserved, device=x.device).view(-1, 1, 1, 1)
+        return torch.where(preserved, self._without_network(batch, x, t).to(target.dtype), target)
+
+    @torch.no_grad()
+    def _without_network(self, batch: Batch, x: Tensor, t: Tensor) -> Tensor:
+        self.network.set_multiplier(0)
+        prediction = self.model.predict(x, t, self.condition(batch), batch.sizes)
+        self.network.set_multiplier(batch.network_multiplier)
+        return prediction
+
+    def train(self, mode: bool = True) -> NetworkTask:
+        """Outside training, in previews, the network counts fully."""
+        super().train(mode)
+        if not mode:
+            self.network.set_multiplier(1)
+        return self
 
     def param_groups(self) -> list[dict[str, Any]]:
         groups = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +22,7 @@ from library.options.optimizer import OptimizerOptions
 from library.options.parser import read_command_line
 from library.options.saving import MetadataOptions, SavingOptions
 from library.problems import Problems, UserError
+from library.training.dataset_page import show_dataset
 from library.training.metadata import thumbnail_url
 from library.training.optimizers import find_optimizer, parse_optimizer_args
 from library.training.run import TrainingRun
@@ -32,7 +34,8 @@ SMALLEST_FREE_SPACE = 64 * 2**20  # bytes; a LoRA and its state need about this 
 
 
 def begin(run_type: type[R], doc: str | None) -> tuple[R, TrainingData]:
-    """The run that the command line asks for and its scanned data.
+    """The run that the command line asks for and its scanned data. With --debug_dataset the data's page is
+    written, and the program ends.
 
     Raises UserError with all problems of the options and of the files they name.
     """
@@ -41,12 +44,16 @@ def begin(run_type: type[R], doc: str | None) -> tuple[R, TrainingData]:
     data = None
     for section in reading.sections.values():
         if isinstance(section, DataOptions):
-            data = problems.attempt(TrainingData.scan, section)
+            data = problems.attempt(TrainingData.scan, section, reading.sections.get("caching"))
         elif type(section) in CHECKS:
             problems.attempt(CHECKS[type(section)], section)
     problems.raise_if_any()
     assert data is not None
-    return reading.run, data
+    run = reading.run
+    if run.data.debug_dataset:
+        show_dataset(run, data)
+        sys.exit(0)
+    return run, data
 
 
 def _check_model(options: ModelOptions) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.utils import broadcast_object_list
 
+from library.data.sharing import ALONE, Sharing
 from library.models import load_model
 from library.models.base import Model
 from library.models.text import check_clip_skip
@@ -82,11 +85,28 @@ class Session:
             return requested
         if not step_closes:
             return False
-        if self._cpu_group is None:
-            self._cpu_group = torch.distributed.new_group(backend="gloo")
         flag = torch.tensor([int(requested)])
-        torch.distributed.all_reduce(flag, group=self._cpu_group)
+        torch.distributed.all_reduce(flag, group=self._on_cpu())
         return bool(flag)
+
+    def sharing(self) -> Sharing:
+        """How work before training is shared among the processes."""
+        accelerator = self.accelerator
+        if accelerator.num_processes == 1:
+            return ALONE
+        return Sharing(accelerator.process_index, accelerator.num_processes, self._gather)
+
+    def _gather(self, value: Any) -> list[Any]:
+        """The value of every process, in their order. Waits for all of them."""
+        found = [None] * self.accelerator.num_processes
+        torch.distributed.all_gather_object(found, value, group=self._on_cpu())
+        return found
+
+    def _on_cpu(self) -> torch.distributed.ProcessGroup:
+        if self._cpu_group is None:
+            # One process may cache for hours more than another.
+            self._cpu_group = torch.distributed.new_group(backend="gloo", timeout=timedelta(days=7))
+        return self._cpu_group
 
     def say(self, message: str) -> None:
         """A line on stdout, from the first process only."""

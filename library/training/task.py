@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from library.data.dataset import Batch
+from library.data.batch import Batch
 from library.models.base import Condition, Model
 from library.options.training import ObjectiveOptions
-from library.training.loss import min_snr_weight, squared_error
+from library.training.loss import mean_per_sample, min_snr_weight, squared_error
 from library.training.objective import make_objective
 
 
@@ -79,13 +79,21 @@ class Task(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """The loss of a batch: a weighted mean over its samples, as a float32 scalar."""
+        t = self.objective.sample_t(batch.u, *self.options.timestep_range)
+        return (self.losses(batch, t) * batch.weights).sum() / batch.divisor
+
+    def losses(self, batch: Batch, t: Tensor) -> Tensor:
+        """The loss of each sample (batch,) at timesteps t (batch,), float32."""
         x0 = self.latents(batch)
         condition = self.condition(batch)
-        t = self.objective.sample_t(batch.u, *self.options.timestep_range)
         x = self.objective.noisy(x0, batch.noise, t)
         prediction = self.model.predict(x, t, condition, batch.sizes)
-        loss = squared_error(prediction, self.objective.target(x0, batch.noise, t))
-        return (loss * self.weighting(t) * batch.weights).sum() / batch.divisor
+        loss = mean_per_sample(squared_error(prediction, self.target(batch, x0, x, t)), batch.masks)
+        return loss * self.weighting(t)
+
+    def target(self, batch: Batch, x0: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        """What the model should give for the noisy latents x, in their shape."""
+        return self.objective.target(x0, batch.noise, t)
 
     def latents(self, batch: Batch) -> Tensor:
         """The batch's latents (batch, 4, height / 8, width / 8), encoded now unless they were cached."""
@@ -95,6 +103,8 @@ class Task(nn.Module):
             return self.model.encode_images(batch.pixels, batch.posterior).float()
 
     def condition(self, batch: Batch) -> Condition:
+        if batch.text is not None:
+            return self.model.condition_from(batch.text)
         with torch.set_grad_enabled(self.trains_text(batch.position.step) and torch.is_grad_enabled()):
             return self.model.encode_text(batch.tokens, self.clip_skip)
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from library.data.config import SubsetSpec, read_datasets
 from library.data.training_data import TrainingData
-from library.options.data import DataOptions
+from library.options.data import DataOptions, read_resolutions
 
 SaveImage = Callable[..., Path]
 
@@ -39,7 +39,9 @@ def scan(tmp_path: Path) -> Callable[..., TrainingData]:
     def scan_with(**options) -> TrainingData:
         if "dataset_config" not in options:
             options.setdefault("train_data_dir", tmp_path / "train")
-            options.setdefault("resolution", (64, 64))
+            options.setdefault("resolution", 64)
+        if "resolution" in options:
+            options["resolution"] = read_resolutions(options["resolution"])
         return TrainingData.scan(DataOptions(**options))
 
     return scan_with
@@ -51,7 +53,7 @@ def subset(tmp_path: Path) -> Callable[..., SubsetSpec]:
     (tmp_path / "settings" / "1_x").mkdir(parents=True)
 
     def make(**options) -> SubsetSpec:
-        options = DataOptions(train_data_dir=tmp_path / "settings", resolution=(64, 64), **options)
+        options = DataOptions(train_data_dir=tmp_path / "settings", resolution=((64, 64),), **options)
         return read_datasets(options)[0].subsets[0]
 
     return make

@@ -1,24 +1,36 @@
 import json
+import sys
+from pathlib import Path
 
 import pytest
 
 from library.data.config import read_datasets
-from library.data.config_file import NOT_YET
-from library.data.specs import DATASET_KEYS, SUBSET_KEYS
+from library.data.specs import DATASET_KEYS, OPTION_NAMES, SUBSET_KEYS
 from library.options.data import DataOptions
+from library.options.fields import specs_of
 from library.problems import UserError
+
+# Of sd-scripts: each key's places, type, default, and option with its default.
+KEYS = json.loads((Path(__file__).parents[2] / "data" / "dataset_keys.json").read_text())
+KINDS = {
+    "dreambooth": {"image_dir": "a"},
+    "finetuning": {"metadata_file": "m.json"},
+    "controlnet": {"image_dir": "a", "conditioning_data_dir": "c"},
+}
+SIZE = ((64, 64),)
 
 
 @pytest.fixture
 def read(tmp_path):
-    """read(toml_text, option=value, ...) -> the datasets of a dataset file."""
+    """read(text or tables, option=value, ...) -> the datasets of a dataset file."""
 
-    def read_text(text, name="data.toml", **options):
-        path = tmp_path / name
-        path.write_text(text, encoding="utf-8")
+    def read_content(content, name="data.toml", **options):
+        is_text = isinstance(content, str)
+        path = tmp_path / (name if is_text else "data.json")
+        path.write_text(content if is_text else json.dumps(content), encoding="utf-8")
         return read_datasets(DataOptions(dataset_config=path, **options))
 
-    return read_text
+    return read_content
 
 
 def complaints(call, *args, **kwargs):
@@ -27,159 +39,354 @@ def complaints(call, *args, **kwargs):
     return [str(problem) for problem in caught.value.problems]
 
 
-def test_a_value_is_looked_for_in_subset_dataset_general_and_command_line(read):
-    (dataset,) = read(
+def tables(kind, *, general=None, dataset=None, subset=None):
+    """A dataset file of one subset."""
+    subsets = [KINDS[kind] | (subset or {})]
+    return {"general": general or {}, "datasets": [(dataset or {}) | {"subsets": subsets}]}
+
+
+def test_the_keys_are_those_of_sd_scripts():
+    assert {*DATASET_KEYS, *SUBSET_KEYS} == KEYS.keys()
+
+
+@pytest.mark.parametrize("key", [key for key in KEYS if "cmdline" in KEYS[key]])
+def test_a_key_has_the_option_and_the_default_of_sd_scripts(key):
+    assert KEYS[key]["cmdline"] == f"--{OPTION_NAMES.get(key, key)}"
+    (spec,) = [spec for spec in specs_of(DataOptions) if spec.name == OPTION_NAMES.get(key, key)]
+    assert spec.default == KEYS[key]["cmdline_default"]
+
+
+# Of each key: a value for each place, most special first, as written; the last stands in no file.
+VALUES = {
+    "batch_size": (5, 4, 3, 2),
+    "bucket_no_upscale": (True, False),
+    "bucket_reso_steps": (8, 16, 32, 128),
+    "cache_info": (True, False),
+    "caption_dropout_every_n_epochs": (4, 3, 2, 1),
+    "caption_dropout_rate": (1, 0.5, 0.25, 0.125),
+    "caption_extension": (".a", ".b", ".c", ".d"),
+    "caption_prefix": ("", "b", "c", "d"),
+    "caption_separator": (";", "|", "/", "+"),
+    "caption_suffix": ("", "b", "c", "d"),
+    "caption_tag_dropout_rate": (0, 0.5, 0.25, 0.125),
+    "class_tokens": ("a", "b", "c", None),
+    "color_aug": (True, False),
+    "custom_attributes": ({"a": 1}, {"b": {"c": 2}}, {"d": 3}, {}),
+    "enable_bucket": (True, False),
+    "enable_wildcard": (True, False),
+    "face_crop_aug_range": ([1.5, 2], [1, 3], [2, 2], [1, 1]),
+    "flip_aug": (True, False),
+    "keep_tokens": (0, 3, 2, 1),
+    "keep_tokens_separator": ("", "b", "c", "d"),
+    "max_bucket_reso": (1024, 768, 512, 256),
+    "min_bucket_reso": (64, 32, 16, 8),
+    "network_multiplier": (2, -0.5, 0.25, 1.0),
+    "num_repeats": (4, 3, 2, 5),
+    "random_crop": (True, False),
+    "resize_interpolation": ("lanczos", "area", "nearest", "cubic"),
+    "resolution": (64, [128, 64], "64,128", 256),
+    "secondary_separator": ("", "b", "c", "d"),
+    "shuffle_caption": (True, False),
+    "token_warmup_min": (0, 3, 2, 1),
+    "token_warmup_step": (0, 0.5, 10, 20),
+    "validation_seed": (0, 3, 2, 1),
+    "validation_split": (0.1, 0.2, 0.3, 0.4),
+}
+READ = {
+    "face_crop_aug_range": tuple,
+    "resolution": {64: (64, 64), (128, 64): (128, 64), "64,128": (64, 128), 256: (256, 256)}.get,
+}
+
+
+def as_read(key, value):
+    """What a value of VALUES becomes."""
+    value = tuple(value) if isinstance(value, list) else value
+    return READ.get(key, lambda given: given)(value)
+
+
+def found(datasets, key):
+    (dataset,) = datasets
+    return getattr(dataset, key) if key in DATASET_KEYS else getattr(dataset.subsets[0], key)
+
+
+def command_line(key, value):
+    """The option of a key as DataOptions takes it; none where it has none."""
+    name = OPTION_NAMES.get(key, key)
+    if name not in {spec.name for spec in specs_of(DataOptions)}:
+        return {}
+    return {name: (as_read(key, value),) if key == "resolution" else as_read(key, value)}
+
+
+PLACES = ("subset", "dataset", "general")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("key", VALUES)
+def test_a_key_works_wherever_it_may_stand_and_the_most_special_place_wins(read, kind, key):
+    allowed = [p for p in PLACES if p in KEYS[key]["where"] or f"{kind}.{p}" in KEYS[key]["where"]]
+    if allowed in ([], ["general"]):  # in [general] for datasets of other kinds
+        (line,) = complaints(read, tables(kind, dataset={key: VALUES[key][0]}), resolution=SIZE)
+        assert "means nothing in a dataset of" in line
+        return
+    values = dict(zip(PLACES, VALUES[key] * 2, strict=False))
+    last = VALUES[key][-1]
+    options = {"resolution": ((512, 512),)} | command_line(key, last)
+    for number in range(len(allowed)):
+        given = {place: {key: values[place]} for place in allowed[number:]}
+        special = {place: {key: None} for place in allowed[:number]}  # null falls through
+        assert found(read(tables(kind, **given, **special), **options), key) == as_read(
+            key, values[allowed[number]]
+        )
+    nothing = read(tables(kind, **{place: {key: None} for place in allowed}), **options)
+    assert found(nothing, key) == as_read(key, last)
+
+
+def test_every_key_but_the_subsets_own_is_in_that_test():
+    own = {key for key, entry in KEYS.items() if all(place.endswith(".subset") for place in entry["where"])}
+    assert VALUES.keys() == KEYS.keys() - own
+    assert own == {"alpha_mask", "image_dir", "metadata_file", "conditioning_data_dir", "is_reg"}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "kinds"),
+    [
+        ("alpha_mask", True, ["dreambooth", "finetuning"]),
+        ("is_reg", True, ["dreambooth"]),
+        ("image_dir", "b", ["dreambooth", "finetuning", "controlnet"]),
+        ("metadata_file", "n.json", ["finetuning"]),
+        ("conditioning_data_dir", "d", ["controlnet"]),
+    ],
+)
+def test_a_key_of_subsets_works_in_the_kinds_that_have_it(read, key, value, kinds):
+    expected = Path(value) if isinstance(value, str) else value
+    for kind in KINDS:
+        if kind in kinds:
+            assert found(read(tables(kind, subset={key: value}), resolution=SIZE), key) == expected
+        elif key in ("alpha_mask", "is_reg"):
+            (line,) = complaints(read, tables(kind, subset={key: value}), resolution=SIZE)
+            assert f"{key}: means nothing in a dataset of" in line
+
+
+def test_an_own_alpha_mask_may_be_taken_back_from_a_wider_place(read):
+    given = tables("dreambooth", general={"alpha_mask": True}, subset={"alpha_mask": False})
+    assert found(read(given, resolution=SIZE, alpha_mask=True), "alpha_mask") is False
+
+
+@pytest.mark.parametrize("key", ["image_dir", "metadata_file", "conditioning_data_dir", "is_reg"])
+def test_where_images_are_is_said_in_subsets_only(read, key):
+    (line,) = complaints(read, tables("dreambooth", dataset={key: "x"}), resolution=SIZE)
+    assert line == f"data.json: dataset 1: {key}: belongs in [[datasets.subsets]]; move it there"
+
+
+def test_each_subset_has_its_own_and_each_dataset(read):
+    datasets = read(
         """
         [general]
-        keep_tokens = 2
         shuffle_caption = true
-        resolution = 512
         [[datasets]]
         keep_tokens = 3
         batch_size = 4
+        resolution = [512, 768]
         [[datasets.subsets]]
         image_dir = "a"
         keep_tokens = 4
-        shuffle_caption = false
         [[datasets.subsets]]
         image_dir = "b"
-        """,
-        flip_aug=True,
-        train_batch_size=9,
-        dataset_repeats=7,
-        bucket_reso_steps=32,
-    )
-    first, second = dataset.subsets
-    assert (first.keep_tokens, second.keep_tokens) == (4, 3)
-    assert (first.shuffle_caption, second.shuffle_caption) == (False, True)
-    assert first.flip_aug and second.num_repeats == 7 and first.caption_extension == ".caption"
-    assert (dataset.resolution, dataset.batch_size, dataset.bucket_reso_steps) == ((512, 512), 4, 32)
-    assert dataset.is_dreambooth
-
-
-def test_each_dataset_has_its_own_resolution_and_batch_size(read):
-    datasets = read(
-        """
-        datasets = [
-          {resolution = [512, 768], batch_size = 2, subsets = [{image_dir = "a"}]},
-          {resolution = "640,320", subsets = [{metadata_file = "m.json", image_dir = "b"}]},
-        ]
+        shuffle_caption = false
+        keep_tokens = 0
+        [[datasets]]
+        resolution = ["640,320", 64]
+        subsets = [{metadata_file = "m.json", image_dir = "b"}]
         """
     )
-    assert [(d.resolution, d.batch_size) for d in datasets] == [((512, 768), 2), ((640, 320), 1)]
-    assert [d.is_dreambooth for d in datasets] == [True, False]
+    assert [(d.resolution, d.batch_size, d.is_dreambooth) for d in datasets] == [
+        ((512, 768), 4, True),
+        ((640, 320), 1, False),
+        ((64, 64), 1, False),
+    ]
+    settings = [[(s.source.name, s.shuffle_caption, s.keep_tokens) for s in d.subsets] for d in datasets]
+    assert settings == [[("a", True, 4), ("b", False, 0)], [("m.json", True, 0)], [("m.json", True, 0)]]
 
 
-def test_json_null_counts_as_not_given_and_whole_numbers_serve_as_floats(read):
-    content = {
-        "general": {"resolution": 64, "caption_dropout_rate": 1, "caption_extension": "txt"},
-        "datasets": [{"subsets": [{"image_dir": "a", "caption_dropout_rate": None, "class_tokens": "cat"}]}],
-    }
-    (dataset,) = read(json.dumps(content), "data.JSON")
-    (subset,) = dataset.subsets
-    assert (subset.caption_dropout_rate, subset.caption_extension, subset.class_tokens) == (
-        1.0,
-        ".txt",
-        "cat",
+def test_a_caption_extension_gets_its_dot(read):
+    assert (
+        found(
+            read(tables("dreambooth", subset={"caption_extension": "txt"}), resolution=SIZE),
+            "caption_extension",
+        )
+        == ".txt"
     )
 
 
-def test_every_mistake_of_a_file_is_named_with_its_table(read):
-    text = """
-        extra = 1
+def test_toml_and_json_say_the_same(read):
+    toml = """
         [general]
-        shufle_caption = true
-        keep_tokens = "many"
-        color_aug = true
-        image_dir = "x"
+        resolution = [64, 96]
         [[datasets]]
-        resolution = [64]
-        batch_size = 0
-        token_warmup_step = 10
+        face_crop_aug_range = [1.5, 2.0]
         [[datasets.subsets]]
-        image_dir = "a"
-        flip_aug = 1
-        resolution = 64
-        resize_interpolation = "area51"
-        caption_dropout_rate = 1.5
-        [[datasets.subsets]]
-        is_reg = true
-        [[datasets]]
-        [[datasets.subsets]]
-        metadata_file = "m.json"
-        caption_extension = ".txt"
-        [[datasets]]
-        subsets = []
+        image_dir = 'my pictures\\dog'
+        custom_attributes = {a = 1}
     """
+    content = {
+        "general": {"resolution": [64, 96]},
+        "datasets": [
+            {
+                "face_crop_aug_range": [1.5, 2.0],
+                "subsets": [{"image_dir": "my pictures\\dog", "custom_attributes": {"a": 1}}],
+            }
+        ],
+    }
+    assert read(toml) == read(content) == read(json.dumps(content), "DATA.JSON")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le"])
+@pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
+def test_a_dataset_file_may_come_from_any_editor(tmp_path, encoding, line_end):
+    text = "[[datasets]]\nresolution = 64\n[[datasets.subsets]]\nimage_dir = 'für'\n"
+    path = tmp_path / "data.toml"
+    path.write_bytes(text.replace("\n", line_end).encode(encoding))
+    assert read_datasets(DataOptions(dataset_config=path))[0].subsets[0].image_dir == Path("für")
+
+
+def test_paths_are_relative_to_the_working_folder_and_the_home_folder_is_known(read, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    datasets = read(tables("dreambooth", subset={"image_dir": "~/dogs"}), resolution=SIZE)
+    assert found(datasets, "image_dir") == Path.home() / "dogs"
+    (tmp_path / "pictures").mkdir()
+    datasets = read(tables("dreambooth", subset={"image_dir": "./pictures"}), resolution=SIZE)
+    assert found(datasets, "image_dir").resolve() == tmp_path / "pictures"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there, both are the same path")
+def test_a_path_written_on_windows_is_found_on_other_systems(read, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pictures" / "dog").mkdir(parents=True)
+    toml = "[[datasets]]\nsubsets = [{image_dir = 'pictures\\dog'}, {image_dir = 'pictures\\cat'}]\n"
+    folders = [str(subset.image_dir) for subset in read(toml, resolution=SIZE)[0].subsets]
+    assert folders == ["pictures/dog", "pictures\\cat"]
+
+
+def test_every_mistake_of_a_file_is_named_with_its_line_and_table(read):
+    text = """\
+extra = 1
+[general]
+shufle_caption = true
+keep_tokens = "many"
+image_dir = "x"
+[[datasets]]
+resolution = [64]
+batch_size = 0
+Cache-Info = true
+[[datasets.subsets]]
+image_dir = "a"
+flip_aug = 1
+resolution = 64
+resize_interpolation = "area51"
+caption_dropout_rate = 1.5
+seed = 3
+[[datasets.subsets]]
+is_reg = true
+[[datasets]]
+[[datasets.subsets]]
+metadata_file = "m.json"
+caption_extension = ".txt"
+[[datasets]]
+subsets = []
+"""
     choices = "lanczos, nearest, bilinear, linear, bicubic, cubic, area"
-    found = complaints(read, text)
-    assert sorted(found) == sorted(
-        [
-            "data.toml: extra: there is no such key; there are: datasets, general",
-            "data.toml: general: shufle_caption: there is no such key; did you mean shuffle_caption?",
-            "data.toml: general: keep_tokens: expects a whole number, got 'many'",
-            "data.toml: general: color_aug: is not available yet; remove it",
-            "data.toml: general: image_dir: belongs in a subset; move it to [[datasets.subsets]]",
-            "data.toml: dataset 1: batch_size: must be 1 or more, got 0",
-            "data.toml: dataset 1: token_warmup_step: is not available yet; remove it",
-            "data.toml: dataset 1, subset 1: flip_aug: expects true or false, got 1",
-            "data.toml: dataset 1, subset 1: resolution: belongs in a dataset or in [general]; move it there",
-            f"data.toml: dataset 1, subset 1: resize_interpolation: expects one of {choices}, got 'area51'",
-            "data.toml: dataset 1, subset 1: caption_dropout_rate: is a probability: 0 to 1, got 1.5",
-            "data.toml: dataset 1, subset 2: needs image_dir, the folder with the images",
-            "data.toml: dataset 2, subset 1: caption_extension: is for image folders; this dataset has"
-            " metadata files; remove it",
-            "data.toml: dataset 3: subsets: is missing or empty; [[datasets]] with [[datasets.subsets]] is"
-            " needed",
-            "--resolution: is needed: the size to train at, such as 512 or 512,768",
-        ]
-    )
+    assert complaints(read, text) == [
+        "data.toml:1: extra: there is no such key; there are: general, datasets",
+        "data.toml:3: general: shufle_caption: there is no such key; did you mean shuffle_caption?",
+        "data.toml:5: general: image_dir: belongs in [[datasets.subsets]]; move it there",
+        "data.toml:4: general: keep_tokens: is 'many'; it expects a whole number",
+        "data.toml:9: dataset 1: Cache-Info: there is no such key; did you mean cache_info?",
+        "data.toml:13: dataset 1, subset 1: resolution: belongs in [[datasets]] or [general]; move it there",
+        "data.toml:16: dataset 1, subset 1: seed: is an option of the command, not of a dataset; give it on"
+        " the command line or in the --config_file",
+        "data.toml:12: dataset 1, subset 1: flip_aug: is 1; it expects true or false",
+        f"data.toml:14: dataset 1, subset 1: resize_interpolation: is 'area51'; it expects one of {choices}",
+        "data.toml:17: dataset 1, subset 2: needs image_dir; the folder with its images",
+        "data.toml:22: dataset 2, subset 1: caption_extension: means nothing in a dataset of metadata files;"
+        " remove it",
+        "data.toml:24: dataset 3: subsets: is missing or empty; add [[datasets.subsets]]",
+        "data.toml:8: dataset 1: batch_size: is 0; it must be 1 or more",
+        "data.toml:15: dataset 1, subset 1: caption_dropout_rate: is 1.5; it is a probability: 0 to 1",
+        "--resolution: is needed; give the size to train at, such as 512 or 512,768",
+    ]
 
 
-@pytest.mark.parametrize("key", NOT_YET)
-def test_what_is_not_available_yet_is_refused_by_name_but_its_default_is_not(read, key):
-    table = {"image_dir": "a", key: "something"}
-    content = {"general": {"resolution": 64}, "datasets": [{"subsets": [table]}]}
-    message = f"data.json: dataset 1, subset 1: {key}: is not available yet; remove it"
-    assert complaints(read, json.dumps(content), "data.json") == [message]
-    for default in NOT_YET[key]:
-        table[key] = default
-        assert read(json.dumps(content), "data.json")[0].subsets[0].image_dir is not None
+def test_lines_are_not_guessed_where_a_text_of_several_lines_may_hold_anything(read):
+    text = '[[datasets]]\nresolution = 64\n[[datasets.subsets]]\nimage_dir = "a"\n'
+    text += 'caption_prefix = """\nflip_aug = 1\n"""\nflip_aug = 1\n'
+    assert complaints(read, text) == [
+        "data.toml: dataset 1, subset 1: flip_aug: is 1; it expects true or false"
+    ]
 
 
-def test_no_key_is_both_available_and_not():
-    assert not NOT_YET.keys() & {*DATASET_KEYS, *SUBSET_KEYS}
-
-
-def test_folders_and_metadata_files_do_not_mix_in_one_dataset(read):
-    text = """
-        [[datasets]]
-        resolution = 64
-        subsets = [{image_dir = "a"}, {metadata_file = "m.json"}]
-    """
-    (message,) = complaints(read, text)
-    assert message.startswith("data.toml: dataset 1: has subsets with and without metadata_file; make two")
+@pytest.mark.parametrize(
+    ("key", "where", "fix"),
+    [
+        ("train_batch_size", "dataset", "did you mean batch_size?"),
+        ("dataset_repeats", "subset", "did you mean num_repeats?"),
+        ("caption_extention", "subset", "did you mean caption_extension?"),
+        ("train_data_dir", "dataset", "did you mean image_dir? it belongs in [[datasets.subsets]]"),
+        ("reg_data_dir", "subset", "make a subset of the folder, with is_reg = true"),
+        (
+            "learning_rat",
+            "general",
+            "did you mean the option --learning_rate? give it on the command line or in the --config_file",
+        ),
+        ("qwertz", "subset", "the keys are in docs/datasets.md"),
+    ],
+)
+def test_a_key_of_another_name_leads_to_the_right_one(read, key, where, fix):
+    content = tables("dreambooth", **{where: {key: "x" if "dir" in key else 1}})
+    lines = complaints(read, content, resolution=SIZE)
+    assert lines[0].endswith(f": {key}: there is no such key; {fix}")
 
 
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("data.yaml", "", "data.yaml: must be a .toml or .json file"),
-        ("data.toml", "a = = 1", "data.toml: is not valid TOML: Invalid value (at line 1, column 5)"),
-        ("data.json", "{", "data.json: is not valid JSON: Expecting property name enclosed in double quotes"),
-        ("data.json", "[]", "data.json: must hold the tables general and datasets"),
-        ("data.toml", "", "data.toml: datasets: is missing or empty"),
-        ("data.toml", "datasets = 3", "data.toml: datasets: must be an array of tables, got 3"),
+        ("data.yaml", "", "data.yaml: is neither a .toml nor a .json file; rename or rewrite it"),
+        ("data.toml", "a = = 1", "data.toml:1: is not valid TOML: Invalid value; mend this line: a = = 1"),
+        ("data.toml", "[a", "is not valid TOML: Expected ']' at the end of a table declaration"),
+        (
+            "data.toml",
+            "[general]\ncaption_prefix = photo",
+            "data.toml:2: is not valid TOML: Invalid value; text stands in quotes: caption_prefix = photo",
+        ),
+        ("data.toml", "caption_prefix = “a”", "use straight quotes, \" or '"),
+        ("data.json", "{", "data.json:1: is not valid JSON: Expecting property name"),
+        ("data.json", "{'a': 1}", 'use straight double quotes, "'),
+        ("data.json", '{"a": True}', "write true, false and null in small letters"),
+        ("data.json", "[]", 'data.json: is an array, not an object; write {"datasets": [...]}'),
+        ("data.json", "[" * 100_000, "data.json: has tables in tables without end"),
+        ("data.toml", "", "data.toml: datasets: is missing or empty; add [[datasets]]"),
+        ("data.toml", "datasets = 3", "datasets: is 3, not an array of tables; write [[datasets]]"),
+        ("data.toml", "datasets = [3]", "dataset 1: is 3, not a table; write [[datasets]] above its keys"),
+        ("data.toml", "general = 3", "data.toml: general: is 3, not a table; write its keys below it"),
     ],
 )
 def test_a_file_that_cannot_be_used_says_why(read, name, text, message):
-    (found,) = complaints(read, text, name)
-    assert message in found
+    assert message in complaints(read, text, name)[0]
+
+
+def test_texts_that_are_not_text_are_refused(read):
+    content = tables("dreambooth", subset={"caption_prefix": "a\0", "caption_suffix": "\ud800"})
+    where, end = "data.json: dataset 1, subset 1: caption_", ", which holds what is not text; write it anew"
+    assert complaints(read, content, resolution=SIZE) == [
+        f"{where}prefix: is 'a\\x00'{end}",
+        f"{where}suffix: is '\\ud800'{end}",
+    ]
 
 
 def test_a_missing_file_is_one_line(tmp_path):
     options = DataOptions(dataset_config=tmp_path / "no.toml")
-    assert complaints(read_datasets, options) == [f"{tmp_path / 'no.toml'}: there is no such file"]
+    assert complaints(read_datasets, options) == [
+        f"{tmp_path / 'no.toml'}: there is no such file; it was looked for in {tmp_path}"
+    ]
 
 
 def test_subsets_without_repeats_and_second_mentions_are_left_out_with_a_warning(read, capsys):
@@ -197,25 +404,52 @@ def test_subsets_without_repeats_and_second_mentions_are_left_out_with_a_warning
     )
 
 
+def test_what_has_no_effect_where_it_stands_is_a_warning(read, capsys):
+    read(
+        """
+        [general]
+        bucket_reso_steps = 32
+        [[datasets]]
+        resolution = 64
+        bucket_no_upscale = true
+        [[datasets.subsets]]
+        image_dir = "a"
+        keep_tokens = 1
+        [[datasets.subsets]]
+        image_dir = "b"
+        keep_tokens = 1
+        token_warmup_step = 3
+        """
+    )
+    assert capsys.readouterr().err == (
+        "warning: data.toml:6: dataset 1: bucket_no_upscale: has no effect without enable_bucket\n"
+        "warning: data.toml:9: dataset 1, subset 1: keep_tokens: has no effect without shuffle_caption or"
+        " caption_tag_dropout_rate or token_warmup_step\n"
+    )
+
+
 def test_bucket_limits_must_hold_the_resolution_and_are_rounded_with_a_warning(read, capsys):
     text = '[[datasets]]\nenable_bucket = true\nsubsets = [{image_dir = "a"}]\n'
-    assert complaints(read, text, resolution=(200, 1100)) == [
+    assert complaints(read, text, resolution=((200, 1100),)) == [
         "--min_bucket_reso: 256 is more than the resolution 200,1100; lower it",
         "--max_bucket_reso: 1024 is less than the resolution 200,1100; raise it",
     ]
-    assert complaints(read, text, resolution=(512, 512), bucket_reso_steps=12) == [
-        "--bucket_reso_steps: must be a multiple of 8 (64 suits every model), got 12"
+    assert complaints(read, text, resolution=((512, 512),), bucket_reso_steps=12) == [
+        "--bucket_reso_steps: is 12; it must be a multiple of 8 (64 suits every model)"
+    ]
+    assert complaints(read, text + "bucket_no_upscale = true", resolution=((32, 32),)) == [
+        "--resolution: 32,32 is smaller than one bucket step of 64 x 64; raise it, or lower bucket_reso_steps"
     ]
     capsys.readouterr()
-    read(text, resolution=(512, 512), min_bucket_reso=300)
+    read(text, resolution=((512, 512),), min_bucket_reso=300)
     assert "--min_bucket_reso: 300 is rounded outwards to a multiple of 64" in capsys.readouterr().err
-    read(text + "bucket_no_upscale = true", resolution=(200, 1100))
+    read(text + "bucket_no_upscale = true", resolution=((200, 1100),))
 
 
 def test_without_buckets_the_resolution_must_be_encodable(read):
     text = '[[datasets]]\nresolution = 500\nsubsets = [{image_dir = "a"}]'
     assert complaints(read, text) == [
-        "data.toml: dataset 1: resolution: sides must be multiples of 8, got 500,500"
+        "data.toml:2: dataset 1: resolution: is 500,500; sides must be multiples of 8"
     ]
 
 
@@ -223,7 +457,7 @@ def test_class_folders_give_repeats_and_tokens_and_dataset_repeats_multiplies_th
     for name in ("img/10_sks dog", "img/2_a_b", "img/notes", "img/.hidden", "reg/1_dog"):
         (tmp_path / name).mkdir(parents=True)
     options = DataOptions(
-        train_data_dir=tmp_path / "img", reg_data_dir=tmp_path / "reg", resolution=(64, 64), dataset_repeats=3
+        train_data_dir=tmp_path / "img", reg_data_dir=tmp_path / "reg", resolution=SIZE, dataset_repeats=3
     )
     (dataset,) = read_datasets(options)
     found = [(s.name, s.num_repeats, s.class_tokens, s.is_reg) for s in dataset.subsets]
@@ -256,14 +490,14 @@ def test_a_wrong_folder_says_what_is_there_and_what_to_do(tmp_path, layout, give
     for name in layout:
         (tmp_path / "img" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "img" / name).touch()
-    options = DataOptions(train_data_dir=tmp_path / given, resolution=(64, 64))
+    options = DataOptions(train_data_dir=tmp_path / given, resolution=SIZE)
     (found,) = complaints(read_datasets, options)
     assert found.startswith(f"--train_data_dir {tmp_path / given}: ")
     assert message in found
 
 
 def test_in_json_is_a_fine_tuning_dataset_over_the_image_folder(tmp_path):
-    options = DataOptions(train_data_dir=tmp_path, in_json=tmp_path / "m.json", resolution=(64, 64))
+    options = DataOptions(train_data_dir=tmp_path, in_json=tmp_path / "m.json", resolution=SIZE)
     (dataset,) = read_datasets(options)
     (subset,) = dataset.subsets
     assert not dataset.is_dreambooth

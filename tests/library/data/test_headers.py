@@ -1,22 +1,20 @@
 import io
+import struct
+import tracemalloc
 
 import pytest
+from picture_files import encoded, exif
 from PIL import Image
 
-from library.data.headers import HEAD, size_in_header
+from library.data.headers import HEAD, Content, size_in_header
 
 
 def file_bytes(kind, size=(70, 48), **options):
-    buffer = io.BytesIO()
-    Image.new(options.pop("mode", "RGB"), size, 1).save(buffer, kind, **options)
-    return buffer.getvalue()
+    return encoded(Image.new(options.pop("mode", "RGB"), size, 1), kind, **options)
 
 
-def exif(orientation, *, more=0):
-    data = Image.Exif()
-    data[0x010F] = "x" * more
-    data[0x0112] = orientation
-    return data
+def size_of(content):
+    return size_in_header(Content(io.BytesIO(content)))
 
 
 @pytest.mark.parametrize(
@@ -31,34 +29,52 @@ def exif(orientation, *, more=0):
         ("WEBP", {}),
         ("WEBP", {"lossless": True}),
         ("WEBP", {"mode": "RGBA"}),
+        ("BMP", {}),
+        ("BMP", {"mode": "P"}),
         ("WEBP", {"save_all": True, "append_images": [Image.new("RGB", (70, 48), "red")]}),
     ],
 )
-def test_common_files_give_their_size_from_the_first_bytes(kind, options):
-    assert size_in_header(file_bytes(kind, **options)[:HEAD]) == (70, 48)
+def test_common_files_give_their_size(kind, options):
+    assert size_of(file_bytes(kind, **options)) == (70, 48)
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_the_size_is_that_of_the_upright_image(kind, orientation):
     expected = (48, 70) if orientation >= 5 else (70, 48)
-    assert size_in_header(file_bytes(kind, exif=exif(orientation))) == expected
+    assert size_of(file_bytes(kind, exif=exif(orientation))) == expected
+
+
+def test_a_long_header_is_read_as_far_as_needed():
+    long = exif(6, more=HEAD)
+    assert [size_of(file_bytes(kind, exif=long)) for kind in ("PNG", "JPEG", "WEBP")] == [(48, 70)] * 3
+
+
+def test_a_length_in_a_header_takes_no_memory_before_it_is_there():
+    image = file_bytes("PNG")
+    lie = struct.pack(">I4s", 2**31 - 1, b"eXIf")
+    tracemalloc.start()
+    assert size_of(image[:33] + lie + bytes(HEAD)) is None
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10 * HEAD
 
 
 @pytest.mark.parametrize(
-    "head",
+    "content",
     [
         b"",
         b"text",
-        file_bytes("BMP"),
+        file_bytes("GIF"),
+        file_bytes("AVIF"),
+        file_bytes("BMP")[:20],
+        file_bytes("PNG").replace(b"IDAT", b"IDIT"),
         file_bytes("PNG")[:20],
         file_bytes("JPEG")[:30],
         file_bytes("WEBP")[:20],
-        file_bytes("WEBP", exif=exif(6)),
-        file_bytes("JPEG", exif=exif(6, more=HEAD))[:HEAD],
+        file_bytes("WEBP", exif=b"Exif\0\0rubbish"),
         file_bytes("JPEG", exif=b"Exif\0\0rubbish"),
-        file_bytes("PNG").replace(b"\0\0\0\x46\0\0\0\x30", b"\0\0\0\0\0\0\0\x30"),
     ],
 )
-def test_anything_else_is_left_to_pillow(head):
-    assert size_in_header(head) is None
+def test_anything_else_is_left_to_pillow(content):
+    assert size_of(content) is None

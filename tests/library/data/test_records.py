@@ -1,8 +1,9 @@
-import json
+import os
 
 import pytest
 from PIL import Image
 
+from library.data.bad_images import REPLACE
 from library.problems import UserError
 
 
@@ -14,18 +15,6 @@ def complaints(call, *args, **kwargs):
 
 def captions(data):
     return {record.image.name: record.caption for record in data.records}
-
-
-@pytest.fixture
-def scan_metadata(tmp_path, scan):
-    """scan_metadata({key: entry}, ...) over the images in tmp_path/train."""
-
-    def scan_with(content, **options):
-        path = tmp_path / "meta.json"
-        path.write_text(json.dumps(content), encoding="utf-8")
-        return scan(in_json=path, **options)
-
-    return scan_with
 
 
 def test_images_are_found_in_any_case_in_order_of_name_and_system_files_are_not(save_image, scan, tmp_path):
@@ -65,10 +54,62 @@ def test_with_wildcards_all_lines_with_text_are_kept(save_image, scan):
     assert captions(scan(enable_wildcard=True)) == {"a.png": "first\nsecond"}
 
 
-def test_captions_with_another_suffix_are_pointed_out(save_image, scan):
-    save_image("train/1_x/a.png").with_suffix(".txt").write_text("a cat")
-    assert "1 .txt files are not used" in "\n".join(scan().warnings())
-    assert captions(scan(caption_extension="txt")) == {"a.png": "a cat"}
+@pytest.mark.parametrize("suffix", [".txt", ".TXT", ".Caption"])
+def test_captions_with_another_suffix_are_pointed_out(save_image, scan, suffix):
+    save_image("train/1_x/a.png").with_suffix(suffix).write_text("a cat")
+    (warning,) = (line for line in scan().warnings() if "files are not used" in line)
+    assert warning.endswith(
+        f"1_x: 1 {suffix} files are not used, captions are read from .caption files;"
+        f" --caption_extension {suffix} uses them"
+    )
+    assert captions(scan(caption_extension=suffix)) == {"a.png": "a cat"}
+
+
+def test_captions_of_no_image_are_counted(save_image, scan):
+    path = save_image("train/1_x/a.png", caption="a cat")
+    for name in ("b.caption", "c.caption", "d.txt"):
+        path.with_name(name).write_text("a dog")
+    (warning,) = scan().warnings()
+    assert warning.endswith("1_x: 2 .caption files belong to no image: b.caption, c.caption")
+
+
+def test_pictures_of_other_kinds_and_in_folders_inside_are_counted(save_image, scan, tmp_path):
+    folder = tmp_path / "train" / "1_x"
+    save_image("train/1_x/a.png", caption="")
+    for name in ("b.gif", "c.TIFF", "d.heic", "._e.psd"):
+        (folder / name).touch()
+    for name in ("more/b.png", "more/deep/c.jpg", "others/d.png", ".hidden/e.png"):
+        save_image(f"train/1_x/{name}")
+    (folder / "texts").mkdir()
+    warnings = scan().warnings()
+    assert (
+        f"{folder}: 3 files of kinds that are not read (.gif .heic .tiff) are left out: b.gif, c.TIFF,"
+        " d.heic; convert them to PNG or JPEG to use them"
+    ) in warnings
+    assert (
+        f"{folder}: 3 images in folders inside it are not used (more, others); a folder with images needs a"
+        " subset of its own"
+    ) in warnings
+
+
+def test_a_folder_inside_that_the_run_uses_is_not_pointed_out(save_image, scan, tmp_path):
+    save_image("pictures/a.png")
+    save_image("pictures/inside/b.png")
+    path = tmp_path / "data.toml"
+    folders = [
+        f"[[datasets.subsets]]\nimage_dir = '{tmp_path / name}'" for name in ("pictures", "pictures/inside")
+    ]
+    path.write_text("\n".join(["[[datasets]]", "resolution = 64", *folders]))
+    assert not any("folders inside" in line for line in scan(dataset_config=path).warnings())
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a permission on Windows")
+def test_a_link_to_nothing_is_a_problem(save_image, scan, tmp_path):
+    save_image("train/1_x/a.png")
+    (tmp_path / "train" / "1_x" / "b.png").symlink_to(tmp_path / "gone.png")
+    (tmp_path / "train" / "1_x" / "c.png").symlink_to(tmp_path / "train" / "1_x" / "a.png")
+    (message,) = complaints(scan)
+    assert message.startswith(f"{tmp_path}/train/1_x/b.png: is a link to a file that does not exist")
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
@@ -85,7 +126,7 @@ def test_everything_wrong_in_all_folders_is_found_together(save_image, scan, tmp
         save_image(f"train/1_a/{name}")
     (train / "1_a" / "zero.png").touch()
     save_image("train/2_b/latin.png").with_suffix(".caption").write_bytes(b"caf\xe9")
-    save_image("train/2_b/wide.png").with_suffix(".caption").write_bytes("cat".encode("utf-16-le"))
+    save_image("train/2_b/wide.png").with_suffix(".caption").write_bytes(b"a\0cat")
     (train / "2_b" / "text.jpg").write_text("not an image")
     (train / "3_c").mkdir()
     (train / "3_c" / "a.gif").touch()
@@ -95,12 +136,12 @@ def test_everything_wrong_in_all_folders_is_found_together(save_image, scan, tmp
     assert found == [
         f"{train}/1_a/same.jpg: shares its name, and so its caption, with same.png; rename or remove all but"
         " one",
-        f"{train}/1_a/zero.png: is empty (0 bytes); replace or remove it",
+        f"{train}/1_a/zero.png: is empty (0 bytes); {REPLACE}",
         f"{train}/2_b/latin.caption: is not UTF-8 text: byte 0xe9 at offset 3; save it as UTF-8",
-        f"{train}/2_b/text.jpg: is not an image; replace or remove it",
+        f"{train}/2_b/text.jpg: is text, not an image; {REPLACE}",
         f"{train}/2_b/wide.caption: is not text: a zero byte at offset 1; save it as UTF-8",
-        f"{train}/3_c: has no images (.png .jpg .jpeg .webp .bmp); found 1 .gif file; add some",
-        f"{reg}/1_r/broken.webp: is not an image; replace or remove it",
+        f"{train}/3_c: has no images (.png .jpg .jpeg .webp .bmp .avif .jxl); found 1 .gif file; add some",
+        f"{reg}/1_r/broken.webp: is a damaged or cut off WebP image; {REPLACE}",
     ]
 
 
@@ -112,12 +153,58 @@ def test_mistakes_in_a_dataset_file_and_bad_images_are_found_together(save_image
     save_image("train/good.png")
     settings = {"enable_bucket": True, "resolution": (64, 64), "bucket_reso_steps": 0}
     (_, steps, limit, _) = complaints(scan, dataset_config=path, **settings)
-    assert steps == "--bucket_reso_steps: must be a multiple of 8 (64 suits every model), got 0"
-    assert limit == "--min_bucket_reso: 256 is more than the resolution 64,64; lower it"
-    assert complaints(scan, dataset_config=path) == [
-        "data.toml: dataset 1: bach_size: there is no such key; did you mean batch_size?",
-        "--resolution: is needed: the size to train at, such as 512 or 512,768",
-        f"{tmp_path}/train/zero.png: is empty (0 bytes); replace or remove it",
+    assert steps.startswith("--bucket_reso_steps: ")
+    assert limit.startswith("--min_bucket_reso: ")
+    typo, resolution, image = complaints(scan, dataset_config=path)
+    assert "bach_size" in typo
+    assert resolution.startswith("--resolution: is needed")
+    assert image == f"{tmp_path}/train/zero.png: is empty (0 bytes); {REPLACE}"
+
+
+def test_images_smaller_than_the_shortest_side_are_problems(save_image, scan, tmp_path):
+    for name, size in (("a", (64, 32)), ("b", (64, 31)), ("c", (1, 500))):
+        save_image(f"train/1_x/{name}.png", size)
+    folder = tmp_path / "train" / "1_x"
+    assert complaints(scan, min_image_side=32) == [
+        f"{folder}/b.png: is 64x31: a side is shorter than --min_image_side 32; replace or remove it",
+        f"{folder}/c.png: is 1x500: a side is shorter than --min_image_side 32; replace or remove it",
+    ]
+
+
+def test_bad_images_can_be_skipped_and_are_listed(save_image, scan, tmp_path):
+    folder = tmp_path / "train" / "1_x"
+    save_image("train/1_x/a.png")
+    save_image("train/1_x/small.png", (8, 8))
+    (folder / "zero.png").touch()
+    (folder / "zero.caption").write_bytes(b"\xff")  # of no use any more
+    data = scan(on_bad_image="skip", min_image_side=16)
+    assert list(captions(data)) == ["a.png"]
+    assert data.skips_bad_images
+    assert [(bad.where, bad.cause) for bad in data.bad_images] == [
+        (str(folder / "small.png"), "is 8x8: a side is shorter than --min_image_side 16"),
+        (str(folder / "zero.png"), "is empty (0 bytes)"),
+    ]
+    assert (
+        f"{folder}: 2 bad images are left out: {folder}/small.png is 8x8: a side is shorter than"
+        f" --min_image_side 16, {folder}/zero.png is empty (0 bytes)"
+    ) in data.warnings()
+
+
+def test_skipping_bad_images_skips_no_other_problem(save_image, scan, tmp_path):
+    folder = tmp_path / "train" / "1_x"
+    save_image("train/1_x/a.png", caption="fine")
+    save_image("train/1_x/b.png").with_suffix(".caption").write_bytes(b"\xff")
+    (folder / "zero.png").touch()
+    (message,) = complaints(scan, on_bad_image="skip")
+    assert message.startswith(f"{folder}/b.caption: is not UTF-8 text")
+
+
+def test_when_every_image_is_skipped_there_is_nothing_to_train_on(save_image, scan, tmp_path):
+    (tmp_path / "train" / "1_x").mkdir(parents=True)
+    (tmp_path / "train" / "1_x" / "zero.png").touch()
+    assert complaints(scan, on_bad_image="skip") == [
+        f"{tmp_path}/train/1_x: there are no images to train on; every one is bad; without --on_bad_image"
+        " skip you are told why"
     ]
 
 
@@ -194,66 +281,3 @@ def test_repeats_of_an_image_are_samples_that_stand_together(save_image, scan):
     save_image("train/3_y/b.png")
     data = scan()
     assert (data.image_count, data.samples) == (2, [0, 0, 1, 1, 1])
-
-
-def test_metadata_keys_may_be_absolute_relative_or_stems(save_image, scan_metadata):
-    absolute = save_image("elsewhere/a.png")
-    save_image("train/b.jpg")
-    save_image("train/c.jpg")
-    save_image("train/sub/d.webp")
-    save_image("train/v1.5.png")
-    keys = [str(absolute), "b.jpg", "c", "sub/d", "v1.5"]
-    data = scan_metadata({key: {"caption": f"is {key}"} for key in keys})
-    names = ["a.png", "b.jpg", "c.jpg", "d.webp", "v1.5.png"]
-    assert captions(data) == {name: f"is {key}" for name, key in zip(names, keys, strict=True)}
-
-
-def test_metadata_keys_may_be_relative_to_the_working_folder(
-    save_image, scan_metadata, tmp_path, monkeypatch
-):
-    save_image("train/a.png")
-    monkeypatch.chdir(tmp_path)
-    assert captions(scan_metadata({"train/a.png": {"tags": "red"}})) == {"a.png": "red"}
-
-
-def test_caption_and_tags_are_joined(save_image, scan_metadata):
-    for name in "abc":
-        save_image(f"train/{name}.png")
-    content = {"a": {"caption": "a cat", "tags": "red, big"}, "b": {"tags": "blue"}, "c": {}}
-    data = scan_metadata(content)
-    assert captions(data) == {"a.png": "a cat, red, big", "b.png": "blue", "c.png": ""}
-    assert any("1 images without a caption train with an empty caption" in line for line in data.warnings())
-
-
-def test_everything_wrong_in_metadata_is_found_together(save_image, scan_metadata, tmp_path):
-    for name in ("two.png", "two.jpg", "one.png"):
-        save_image(f"train/{name}")
-    (tmp_path / "train" / "zero.png").touch()
-    content = {"two": {}, "one": "text", "zero": {}, "x": {}, "y.png": {"caption": "a"}}
-    path = tmp_path / "meta.json"
-    assert complaints(scan_metadata, content) == [
-        f'{path}: "two" may be two.jpg or two.png; write the key with its suffix',
-        f'{path}: entry "one" must be {{"caption": text, "tags": text}}',
-        f'{path}: no image was found for 2 of 5 entries: "x", "y.png"; entries are looked up in'
-        f" {tmp_path / 'train'}",
-        f"{tmp_path / 'train' / 'zero.png'}: is empty (0 bytes); replace or remove it",
-    ]
-
-
-def test_metadata_that_cannot_be_used_is_one_line(scan, tmp_path):
-    (tmp_path / "train").mkdir()
-    for name, text, message in [
-        ("a.jsonl", "", "metadata in .jsonl is not available yet; use .json"),
-        ("a.json", "{", "is not valid JSON: "),
-        ("b.json", "{}", 'must hold {"image": {"caption": text, "tags": text}, ...}'),
-    ]:
-        (tmp_path / name).write_text(text)
-        (found,) = complaints(scan, in_json=tmp_path / name)
-        assert found.startswith(f"{tmp_path / name}: {message}")
-
-
-def test_images_without_an_entry_are_pointed_out(save_image, scan_metadata):
-    save_image("train/a.png")
-    save_image("train/b.png")
-    data = scan_metadata({"a": {"caption": "x"}})
-    assert any("1 images in" in line and "have no entry" in line for line in data.warnings())

@@ -1,0 +1,151 @@
+"""Captions as they will be read: final texts of the first epochs, their tokens, and what is cut off."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from library.data.captions import final_caption, sample_caption
+from library.data.records import Record
+from library.data.training_data import TrainingData
+from library.randomness import keyed_random
+
+# Captions -> for each the places in its text where its tokens end, in order. Handed in: `data` has no
+# tokenizer.
+TokenEnds = Callable[[list[str]], list[list[int]]]
+
+UNTOUCHED = {
+    "shuffle_caption": False,
+    "caption_tag_dropout_rate": 0.0,
+    "caption_dropout_rate": 0.0,
+    "caption_dropout_every_n_epochs": 0,
+    "token_warmup_step": 0,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """How a page looks at the data.
+
+    seed: of the draws. token_ends, max_tokens: what the text encoder reads. total_steps, steps_per_epoch: of
+    the run, for captions that grow with it. epochs: how many are shown.
+    """
+
+    seed: int
+    token_ends: TokenEnds
+    max_tokens: int
+    total_steps: int
+    steps_per_epoch: int
+    epochs: int = 3
+
+
+@dataclass(frozen=True)
+class Text:
+    """A caption with the number of its tokens. read: how many of its characters lie within the limit."""
+
+    caption: str
+    tokens: int
+    read: int
+
+    @property
+    def is_cut(self) -> bool:
+        return self.read < len(self.caption)
+
+
+@dataclass(frozen=True)
+class Texts:
+    """An image's captions. whole: nothing dropped or shuffled; epochs: those of its first sample in the first
+    epochs; none for a held-out image, whose caption does not change.
+    """
+
+    record: Record
+    whole: Text
+    epochs: tuple[Text, ...]
+
+    @property
+    def longest(self) -> Text:
+        return max(self.whole, *self.epochs, key=lambda text: text.tokens)
+
+
+def training_texts(data: TrainingData, look: Look) -> list[Texts]:
+    """The captions of every record, in order."""
+    first: dict[int, int] = {}
+    for sample, index in enumerate(data.samples):
+        first.setdefault(index, sample)
+
+    def in_epoch(index: int, epoch: int) -> str:
+        record = data.records[index]
+        return sample_caption(
+            record.caption,
+            record.subset,
+            seed=look.seed,
+            epoch=epoch,
+            sample=first[index],
+            step=epoch * look.steps_per_epoch,
+            total_steps=look.total_steps,
+        )
+
+    epochs = [[in_epoch(index, epoch) for epoch in range(look.epochs)] for index in range(len(data.records))]
+    return _read(data.records, epochs, look)
+
+
+def held_out_texts(data: TrainingData, look: Look) -> list[Texts]:
+    """The captions of every record as validation sees them: always the same."""
+    return _read(data.records, [[] for _ in data.records], look)
+
+
+def once_each(texts: Iterable[Texts]) -> list[Texts]:
+    """Every image once, also when several datasets have it."""
+    found: dict[Path, Texts] = {}
+    for entry in texts:
+        found.setdefault(entry.record.image, entry)
+    return list(found.values())
+
+
+def cut_texts(texts: Iterable[Texts]) -> list[Texts]:
+    """Those of which something is cut off, the longest first."""
+    return sorted((entry for entry in texts if entry.longest.is_cut), key=lambda e: -e.longest.tokens)
+
+
+def same_captions(texts: Iterable[Texts]) -> list[tuple[str, list[Record]]]:
+    """Captions that several training images share, and their images; most images first. Class tokens that
+    stand in for a caption do not count.
+    """
+    groups: defaultdict[str, list[Record]] = defaultdict(list)
+    for record in (entry.record for entry in texts):
+        if not record.subset.is_reg and record.caption not in ("", record.subset.class_tokens):
+            groups[record.caption].append(record)
+    shared = [(caption, records) for caption, records in groups.items() if len(records) > 1]
+    return sorted(shared, key=lambda group: (-len(group[1]), group[0]))
+
+
+def count_tags(texts: Iterable[Texts]) -> list[tuple[str, int]]:
+    """What stands between the separators of captions, and in how many images' captions; most first."""
+    counts: Counter[str] = Counter()
+    for record in (entry.record for entry in texts):
+        parts = record.caption.replace("\n", record.subset.caption_separator)
+        counts.update({tag.strip() for tag in parts.split(record.subset.caption_separator)} - {""})
+    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+
+
+def _read(records: list[Record], epochs: list[list[str]], look: Look) -> list[Texts]:
+    whole = [_whole_caption(record, look.seed, index) for index, record in enumerate(records)]
+    captions = dict.fromkeys([*whole, *(caption for row in epochs for caption in row)])
+    ends = look.token_ends(list(captions))
+    texts = {c: _text(c, found, look.max_tokens) for c, found in zip(captions, ends, strict=True)}
+    return [
+        Texts(record, texts[caption], tuple(texts[c] for c in row))
+        for record, caption, row in zip(records, whole, epochs, strict=True)
+    ]
+
+
+def _whole_caption(record: Record, seed: int, index: int) -> str:
+    """Nothing dropped, nothing shuffled, all tags; of choices one."""
+    rng = keyed_random(seed, "caption", 0, index)
+    return final_caption(record.caption, replace(record.subset, **UNTOUCHED), rng, epoch=0)
+
+
+def _text(caption: str, ends: list[int], limit: int) -> Text:
+    return Text(caption, len(ends), len(caption) if len(ends) <= limit else ends[limit - 1])

@@ -28,9 +28,9 @@ def whole_file(path: Path, *, flush: bool = True) -> Iterator[Path]:
     `path`. flush: wait until it is on the disk; without it the same is true of crashes of the program, but
     not of the machine, so it is for files that carry checksums. Raises UserError when it cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _temporary_name(path)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         if flush:
             _flush(temporary)
@@ -38,7 +38,8 @@ def whole_file(path: Path, *, flush: bool = True) -> Iterator[Path]:
         if flush:
             _flush_folder(path.parent)
     except BaseException as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
         if isinstance(error, OSError):
             raise _not_written(path, error) from error
         raise
@@ -47,10 +48,10 @@ def whole_file(path: Path, *, flush: bool = True) -> Iterator[Path]:
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
     """The same for a folder: the block fills a temporary folder, which then takes the place of `path`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _temporary_name(path)
-    temporary.mkdir()
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.mkdir()
         yield temporary
         for inner in temporary.rglob("*"):
             _flush(inner) if inner.is_file() else _flush_folder(inner)

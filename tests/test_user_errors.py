@@ -8,8 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from commands import ROOT, make_pictures, run
+from bad_files import bad_images
+from bad_texts import bad_configs, make_bad_captions, make_good_images
+from commands import ROOT, make_pictures, run, run_here
 from safetensors.torch import save_file
+
+from library.problems import UserError
 
 
 def complaints(*words: object) -> list[str]:
@@ -132,3 +136,36 @@ def test_help_ends_well_and_says_nothing_else(script: str) -> None:
     done = run(script, "--help")
     assert "--config_file" in done.stdout
     assert done.stderr == ""
+
+
+def test_every_bad_image_and_caption_of_a_folder_is_named_before_the_start(
+    tiny_model_file: Path, tmp_path: Path
+) -> None:
+    folder = make_pictures(tmp_path / "data" / "1_thing", 3)
+    causes = {}
+    for name, (content, cause) in bad_images().items():
+        path = folder / f"{name.replace('.', '_')}{Path(name).suffix}"  # no two of one stem
+        path.write_bytes(content)
+        causes[path] = cause
+    causes |= {path: bad.cause for path, bad in make_bad_captions(folder).items()}
+    out = tmp_path / "out"
+    lines = complaints(*command(tiny_model_file, tmp_path / "data", out))
+    found = {path: [line for line in lines if line.startswith(f"{path}: ")] for path in causes}
+    for path, cause in causes.items():
+        (line,) = found[path]
+        assert cause in line and "; " in line, line  # a cause and a fix
+    assert len(lines) == len(causes) >= 24 + 12
+    assert not out.exists() or not list(out.iterdir())
+
+
+def test_every_bad_dataset_file_stops_a_trainer_with_one_line(tiny_model_file: Path, tmp_path: Path) -> None:
+    make_good_images(tmp_path / "images")
+    for what, bad in bad_configs(tmp_path / "images").items():
+        path = tmp_path / bad.name
+        path.write_bytes(bad.content)
+        words = command(tiny_model_file, tmp_path, tmp_path / "out")
+        at = words.index("--train_data_dir")
+        words[at : at + 4] = ["--dataset_config", path]  # the file says folder and resolution
+        with pytest.raises(UserError) as caught:
+            run_here(*words)
+        assert len(caught.value.problems) == 1, what

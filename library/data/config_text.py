@@ -23,22 +23,22 @@ PATH_FIX = {
     ".json": "write the path with / or \\\\ instead of \\",
 }
 
-# In a line that cannot be read: what was most likely meant.
+# Found in a parser's complaint, "cause: line", it tells what was most likely meant.
 _HINTS = {
     ".toml": (
-        (r'"[^"]*\\', "in double quotes \\ begins a special character; " + PATH_FIX[".toml"]),
+        (r"^(Unescaped|Invalid hex)", "in double quotes \\ begins a special character; " + PATH_FIX[".toml"]),
         (r"[“”‘’«»„]", "use straight quotes, \" or '"),
         (r"=\s*(True|False)\b", "write true and false in small letters"),
         (r"=\s*(None|null|nil)?\s*$", "a key needs a value; leave it out where it is not set"),
         (r"=\s*[A-Za-z./~]", "text stands in quotes"),
-        (r"^\s*[\w-]+\s*:", "a key and its value stand around an = sign"),
+        (r"^Expected '=' .*: *[\w-]+\s*:", "a key and its value stand around an = sign"),
     ),
     ".json": (
-        (r'"[^"]*\\', "in quotes \\ begins a special character; " + PATH_FIX[".json"]),
-        (r"[“”‘’«»„']", 'use straight double quotes, "'),
+        (r"^Invalid \\", "in quotes \\ begins a special character; " + PATH_FIX[".json"]),
+        (r"[“”‘’«»„]|[{\[,:]\s*'", 'use straight double quotes, "'),
         (r"(True|False|None)\b", "write true, false and null in small letters"),
-        (r"//|#|/\*", "JSON has no comments"),
-        (r"^\s*[\]}]|,\s*[\]}]", "there is no comma after the last entry"),
+        (r": *(//|#|/\*)|[,{\[]\s+(//|#|/\*)", "JSON has no comments"),
+        (r": *[\]}]|,\s*[\]}]|comma", "there is no comma after the last entry"),
     ),
 }
 
@@ -109,7 +109,8 @@ def _explain(path: Path, text: str, message: str) -> UserError:
     if cause.startswith("Cannot "):  # overwrite a value, declare a table twice
         cause, fix = "something is there twice", "keep one"
     else:
-        fix = next((hint for pattern, hint in _HINTS[suffix] if re.search(pattern, line)), "mend this line")
+        said = f"{cause}: {line.strip()}"
+        fix = next((hint for pattern, hint in _HINTS[suffix] if re.search(pattern, said)), "mend this line")
     shown = line.strip() if len(line.strip()) <= 60 else line.strip()[:57] + "..."
     return UserError.of(f"{path}:{number}", f"is not valid {suffix[1:].upper()}: {cause}", f"{fix}: {shown}")
 
@@ -136,6 +137,7 @@ def _key_lines(text: str) -> dict[tuple[str, str], int]:
             else:
                 table = name
             lines.setdefault((table, ""), number)
+            lines.setdefault(("", name.partition(".")[0]), number)
         elif key := _KEY.match(line):
             lines.setdefault((table, key[2]), number)
     return lines

@@ -104,7 +104,10 @@ class Encoder:
         for batch in _batches(self._shots(work, advance, reads_content), self.batch_size):
             if self.problems.found:
                 continue
-            for shot, latent in zip(batch, self._encode(batch), strict=True):
+            latents = self._encode(batch)
+            if self.problems.found:
+                continue
+            for shot, latent in zip(batch, latents, strict=True):
                 loaded = shot.loaded
                 arrays[shot.name] = latent
                 if shot.name == loaded.picture.names[-1]:

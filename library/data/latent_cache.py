@@ -135,9 +135,10 @@ def _cache_on_disk(
         entries = (_entry(one, pictures, wanted, findings) for one in made)
         encoder.problems.attempt(write_entries, entries)
     skipped = _settle(encoder, sharing)
+    used = {number: finding for number, finding in enumerate(findings) if number not in skipped}
     if sharing.is_first:
-        tell("latents", findings)
-    return {number: found.path for number, found in enumerate(findings) if number not in skipped}
+        tell("latents", list(used.values()))
+    return {number: finding.path for number, finding in used.items()}
 
 
 def _entry(made: Made, pictures: list[Picture], wanted: list[Wanted], findings: list[Finding]) -> Entry:

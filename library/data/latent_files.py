@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -82,10 +82,10 @@ class LatentFiles:
 
     def _wanted(self, picture: Picture, taken: set[Path], cached: set[Path]) -> Wanted:
         image = picture.image.absolute()
-        paths = [image.with_name(image.stem + ending) for ending in self._endings(picture)]
-        path = next(path for path in paths if path not in taken)
+        paths = (image.with_name(image.stem + ending) for ending in self._endings(picture))
+        order, path = next((order, path) for order, path in enumerate(paths) if path not in taken)
         taken.add(path)
-        is_first = path == paths[0]
+        is_first = order == 0
         is_edited = is_first and image.with_name(image.stem) in cached
         return Wanted(
             path,
@@ -98,13 +98,14 @@ class LatentFiles:
             numbers={"original_size": picture.view.record.size},
         )
 
-    def _endings(self, picture: Picture) -> list[str]:
+    def _endings(self, picture: Picture) -> Iterator[str]:
         """What may follow an image's name. sd-scripts looks for `_<size><suffix>.npz`, so what tells files
         apart stands behind that.
         """
         plain = "_" + _size_text(picture.view.record.size) + self.suffix
-        digest = hashlib.blake2b(repr(picture.recipe()).encode(), digest_size=4).hexdigest()
-        return [f"{plain}.npz", f"{plain}.{_size_text(picture.bucket)}.npz", f"{plain}.{digest}.npz"]
+        yield f"{plain}.npz"
+        yield f"{plain}.{_size_text(picture.bucket)}.npz"
+        yield f"{plain}.{hashlib.blake2b(repr(picture.recipe()).encode(), digest_size=4).hexdigest()}.npz"
 
 
 def pictures_of(records: Sequence[Record]) -> tuple[list[Picture], list[int]]:

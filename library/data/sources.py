@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Container, Iterable
+from collections.abc import Container
 from pathlib import Path
 from typing import NamedTuple
 
@@ -78,8 +78,11 @@ def sources_in_folder(
         Source(folder / name, listed=files[name], caption_file=files[caption] if caption else None)
         for name, caption in zip(images, captions, strict=True)
     ]
-    _note_captions(subset, files, dict(zip(stems, captions, strict=True)), notes)
-    _note_foreign_images(folder, files, notes)
+    spare = sorted(files.keys() - {*images, *captions})
+    _note_captions(
+        subset, spare, {stem for stem, name in zip(stems, captions, strict=True) if not name}, notes
+    )
+    _note_foreign_images(folder, spare, notes)
     _note_images_below(folder, [entry.name for entry in entries if entry.is_dir()], folders, notes)
     return sources
 
@@ -110,30 +113,25 @@ def _find_same_stems(folder: Path, images: list[str], stems: list[str], problems
             problems.add(folder / first, cause, "rename or remove all but one")
 
 
-def _note_captions(
-    subset: SubsetSpec, names: Iterable[str], captions: dict[str, str | None], notes: list[str]
-) -> None:
+def _note_captions(subset: SubsetSpec, spare: list[str], without: set[str], notes: list[str]) -> None:
     """Caption files of no image; and those with another suffix than the one looked for, which are most likely
-    meant to be used. captions: of each image's stem, None without one.
+    meant to be used. spare: files that are not used; without: stems of images without a caption.
     """
-    wanted, used = subset.caption_extension, set(captions.values())
-    lonely = [n for n in names if n.endswith(wanted) and n not in used and not is_image_name(n)]
+    wanted = subset.caption_extension
+    lonely = [name for name in spare if name.endswith(wanted)]
     if lonely:
         notes.append(f"{subset.source}: {len(lonely)} {wanted} files belong to no image: {name_some(lonely)}")
-    if None not in used:
-        return
     suffixes = (*CAPTION_SUFFIXES, wanted.lower())
-    others = [n for n in names if not n.endswith(wanted) and n.lower().endswith(suffixes)]
-    without = {stem for stem, caption in captions.items() if caption is None}
-    for suffix, count in Counter(Path(n).suffix for n in others if stem_of(n) in without).items():
+    others = [name for name in spare if stem_of(name) in without and name.lower().endswith(suffixes)]
+    for suffix, count in Counter(Path(name).suffix for name in others).items():
         notes.append(
             f"{subset.source}: {count} {suffix} files are not used, captions are read from {wanted} files;"
             f" --caption_extension {suffix} uses them"
         )
 
 
-def _note_foreign_images(folder: Path, files: Iterable[str], notes: list[str]) -> None:
-    found = [name for name in files if name.lower().endswith(FOREIGN_SUFFIXES)]
+def _note_foreign_images(folder: Path, spare: list[str], notes: list[str]) -> None:
+    found = [name for name in spare if name.lower().endswith(FOREIGN_SUFFIXES)]
     if found:
         suffixes = " ".join(sorted({Path(name).suffix.lower() for name in found}))
         notes.append(

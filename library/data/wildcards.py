@@ -15,8 +15,8 @@ Parts = tuple[Part, ...]
 
 
 def expand_wildcards(text: str, rng: random.Random | None) -> str:
-    """The text with one alternative of every choice `{a|b|c}`, each as likely as the others; without `rng` the
-    first.
+    """The text with one alternative of every choice `{a|b|c}`, each as likely as the others; without `rng`
+    the first.
 
     Inside a choice there may be choices. `{{` is a brace; `}}` is one where a `{{` is open, or no more than
     one choice. Braces without partners, and `{}`, stay as they are.

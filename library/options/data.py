@@ -22,10 +22,10 @@ def read_resolutions(value: Any) -> tuple[tuple[int, int], ...]:
 def _read_resolution(value: Any) -> tuple[int, int]:
     parts = value if isinstance(value, (list, tuple)) else str(value).split(",")
     try:
-        sides = [int(part) for part in parts]
-    except (TypeError, ValueError):
+        sides = [int(str(part)) for part in parts]
+    except ValueError:
         sides = []
-    if isinstance(value, bool) or len(sides) not in (1, 2) or min(sides) < 1:
+    if len(sides) not in (1, 2) or min(sides) < 1:
         raise ValueError(f"expects a size such as 512 or 512,768 (width,height), got {value!r}")
     return sides[0], sides[-1]
 

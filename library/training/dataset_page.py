@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from library.data.plan import Course
+from library.data.report import Look, write_page
 from library.data.training_data import TrainingData
 from library.training.run import TrainingRun
 
@@ -15,7 +16,6 @@ def show_dataset(run: TrainingRun, data: TrainingData) -> None:
     """
     if os.environ.get("RANK", "0") != "0":
         return
-    from library.data.report import Look, write_page
     from library.models.text import Tokenizer
 
     options, epochs = run.training, run.training.max_train_epochs

@@ -24,6 +24,7 @@ from library.randomness import derive_seed
 from library.training.caching import Identities, fill_caches
 from library.training.checkpoints import Checkpoints
 from library.training.interruption import Interruption
+from library.training.milestones import Milestones
 from library.training.optimizers import class_path, make_optimizer, parse_optimizer_args
 from library.training.output import Output
 from library.training.preparation import (
@@ -42,7 +43,6 @@ from library.training.session import Session
 from library.training.state import load_state
 from library.training.task import Task
 from library.training.trackers import LossLog
-from library.training.validation import Validation
 
 
 def train(run: TrainingRun, session: Session, task: Task, data: TrainingData, output: Output) -> Path:
@@ -75,6 +75,7 @@ def train(run: TrainingRun, session: Session, task: Task, data: TrainingData, ou
         previews = Previews(run.preview, run.saving, task, session, run.model.clip_skip, interruption)
         previews.at_start(plan.first_step)
         validation = make_validation(run, session, task, data, plan, caches)
+        milestones = Milestones(plan, session, validation, saver, previews, log)
         batches = training_batches(run, session, task, data, plan, caches)
         bar = _progress_bar(session, plan)
         prepared.train()
@@ -95,7 +96,7 @@ def train(run: TrainingRun, session: Session, task: Task, data: TrainingData, ou
             bar.update()
             if log.average is not None:
                 bar.set_postfix(avr_loss=f"{log.average:.4f}", refresh=False)
-            _after_step(done, plan, previews, validation, saver, log, session)
+            milestones.after(done)
 
         log.close()
         bar.close()
@@ -137,31 +138,6 @@ def _seed_modules(session: Session, position: Position) -> None:
     """
     rank = session.accelerator.process_index
     torch.manual_seed(derive_seed(session.seed, "modules", position.epoch, position.batch, rank))
-
-
-def _after_step(
-    done: int,
-    plan: RunPlan,
-    previews: Previews,
-    validation: Validation,
-    saver: Checkpoints,
-    log: LossLog,
-    session: Session,
-) -> None:
-    """Measurements, saves and previews that are due after `done` steps."""
-    epoch, epoch_ended = plan.epoch_after(done), plan.ends_epoch(done)
-    if validation.is_due(done, epoch, epoch_ended):
-        measured = validation.measure()
-        session.say(f"\nvalidation after step {done}: loss {measured}")
-        log.write(done, {"loss/validation": measured.loss, "loss/validation_error": measured.standard_error})
-    saves_step, saves_epoch = saver.saves_at_step(done), epoch_ended and saver.saves_at_epoch(epoch)
-    if saves_step or saves_epoch:
-        log.read()  # so that a broken run is never saved
-    if session.is_main and saves_step:
-        saver.after_step(epoch, done)
-    if session.is_main and saves_epoch:
-        saver.after_epoch(epoch, done)
-    previews.after_step(done, epoch, epoch_ended)  # last: drawing may run out of memory
 
 
 def _or_stop(

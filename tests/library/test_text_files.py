@@ -1,4 +1,5 @@
 import codecs
+from pathlib import Path
 
 import pytest
 
@@ -89,13 +90,13 @@ def test_a_file_that_is_not_there_says_where_it_was_looked_for(tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     (tmp_path / "captions.json").touch()
     assert str(complaint(read_text, tmp_path / "caption.json")) == (
-        f"{tmp_path}/caption.json: there is no such file; did you mean {tmp_path}/captions.json?"
+        f"{tmp_path / 'caption.json'}: there is no such file; did you mean {tmp_path / 'captions.json'}?"
     )
-    missing = tmp_path.__class__("x.toml")
+    missing = Path("x.toml")
     assert str(complaint(read_text, missing)) == (
         f"x.toml: there is no such file; it was looked for in {tmp_path}"
     )
-    missing = tmp_path.__class__("sub/x.toml")
+    missing = Path("sub/x.toml")
     assert str(complaint(read_text, missing)) == (
         f"{missing}: there is no such file; there is no folder {tmp_path / 'sub'} either"
     )

@@ -1,12 +1,14 @@
 """Small image folders and settings for the tests of library/data."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from library.data.config import SubsetSpec, read_datasets
+from library.data.config import read_datasets
+from library.data.specs import DatasetSpec, SubsetSpec
 from library.data.training_data import TrainingData
 from library.options.data import DataOptions, read_resolutions
 
@@ -57,3 +59,16 @@ def subset(tmp_path: Path) -> Callable[..., SubsetSpec]:
         return read_datasets(options)[0].subsets[0]
 
     return make
+
+
+@pytest.fixture
+def read(tmp_path: Path) -> Callable[..., list[DatasetSpec]]:
+    """read(text or tables, option=value, ...) -> the datasets of a dataset file."""
+
+    def read_content(content, name="data.toml", **options):
+        is_text = isinstance(content, str)
+        path = tmp_path / (name if is_text else "data.json")
+        path.write_text(content if is_text else json.dumps(content), encoding="utf-8")
+        return read_datasets(DataOptions(dataset_config=path, **options))
+
+    return read_content

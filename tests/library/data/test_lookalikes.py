@@ -83,8 +83,6 @@ def test_one_shape_in_two_colours_is_two_pictures() -> None:
 
 def test_what_is_alike_through_others_is_one_group() -> None:
     steps = [photograph(0).crop((step, 0, 320, 240)) for step in range(0, 28, 4)]
-    first, last = difference_hash(steps[0]), difference_hash(steps[-1])
-    assert (first != last).sum() > 0.1 * (first.sum() + last.sum())
     assert groups(steps[0], steps[-1]) == []
     assert groups(*reversed(steps), photograph(1)) == [tuple(range(7))]
 

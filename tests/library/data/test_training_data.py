@@ -110,7 +110,8 @@ from library.data.dataset import make_loader
 from library.data.plan import plan_epoch
 from library.data.training_data import TrainingData
 from library.options.data import DataOptions
-data = TrainingData.scan(DataOptions(train_data_dir=Path({str(tmp_path / "train")!r}), resolution=((64, 64),)))
+folder = Path({str(tmp_path / "train")!r})
+data = TrainingData.scan(DataOptions(train_data_dir=folder, resolution=((64, 64),)))
 assert len(plan_epoch(data, 0, 0, 1)) == 2
 print(sorted({{"torch", "cv2", "transformers", "diffusers"}} & sys.modules.keys()))
 """

@@ -34,7 +34,7 @@ def inspect_pictures(pictures: Iterable[Path], hints: Iterable[Path] = ()) -> In
     files = list(dict.fromkeys([*compared, *hints]))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         looked = pool.map(_look_at, files)
-        results = list(tqdm(looked, "decoding", len(files), leave=False, unit=" pictures"))
+        results = list(tqdm(looked, "decoding", len(files), leave=False, unit="img", delay=1))
     whole = [(path, seen) for path, seen in zip(files, results, strict=True) if isinstance(seen, Likeness)]
     whole = [(path, seen) for path, seen in whole if path in compared]
     problems = [problem for seen in results if isinstance(seen, UserError) for problem in seen.problems]

@@ -38,8 +38,8 @@ class Repetitive(dict[str, Any]):
 
 
 def read_entries(path: Path, problems: Problems) -> list[Entry]:
-    """The entries of a metadata file in order, also those of a key that is there twice. None, and a problem,
-    when it cannot be read; lines that cannot be are left out.
+    """The entries of a metadata file in order, also those of a key that is there twice. A file or lines that
+    cannot be read are added to `problems` and left out.
     """
     text = problems.attempt(read_text, path)
     if text is None:

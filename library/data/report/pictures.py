@@ -25,7 +25,7 @@ from library.problems import Problem, UserError
 
 LARGE, SMALL = 256, 144  # longest side in pixels: of a picture that is always the same, of one that changes
 QUALITY = 78  # of WebP, 0 to 100
-MOST_SHOTS = 300  # on the whole page; about 8 kB each
+MOST_SHOTS, MOST_HELD_OUT = 300, 60  # of training and of validation; about 10 kB each
 MOST_OF_A_BUCKET = 24
 MOST_GROUPS, MOST_OF_A_GROUP = 50, 4  # of pictures that look alike
 
@@ -76,14 +76,15 @@ def hang(data: TrainingData, texts: Sequence[Texts], look: Look, *, is_held_out:
     rooms = [list(dict.fromkeys(data.samples[s] for s in bucket.samples)) for bucket in data.buckets]
     first = {index: sample for sample, index in reversed(list(enumerate(data.samples)))}
     changes = not is_held_out and any(varies(record.subset) for record in data.records)
-    chosen = choose(rooms, most=MOST_OF_A_BUCKET, total=MOST_SHOTS // (look.epochs if changes else 1))
+    total = MOST_HELD_OUT if is_held_out else MOST_SHOTS // (look.epochs if changes else 1)
+    chosen = choose(rooms, most=MOST_OF_A_BUCKET, total=total)
 
     def show(index: int) -> Exhibit:
         return _exhibit(texts[index], _views(data, index, first[index], look, is_held_out))
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         indices = [index for room in chosen for index in room]
-        bar = tqdm(pool.map(show, indices), "pictures", len(indices), leave=False, unit=" pictures")
+        bar = tqdm(pool.map(show, indices), "pictures", len(indices), leave=False, unit="img", delay=1)
         shown = dict(zip(indices, bar, strict=True))
     return [
         Wall(

@@ -4,25 +4,16 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from library.data.captions import final_caption, sample_caption
+from library.data.captions import kept_caption, sample_caption
 from library.data.records import Record
 from library.data.training_data import TrainingData
-from library.randomness import keyed_random
 
 # Captions -> for each the places in its text where its tokens end, in order. Handed in: `data` has no
 # tokenizer.
 TokenEnds = Callable[[list[str]], list[list[int]]]
-
-UNTOUCHED = {
-    "shuffle_caption": False,
-    "caption_tag_dropout_rate": 0.0,
-    "caption_dropout_rate": 0.0,
-    "caption_dropout_every_n_epochs": 0,
-    "token_warmup_step": 0,
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +47,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Texts:
-    """An image's captions. whole: nothing dropped or shuffled; epochs: those of its first sample in the first
+    """An image's captions. whole: without any draw; epochs: those of its first sample in the first
     epochs; none for a held-out image, whose caption does not change.
     """
 
@@ -66,7 +57,7 @@ class Texts:
 
     @property
     def longest(self) -> Text:
-        return max(self.whole, *self.epochs, key=lambda text: text.tokens)
+        return max((self.whole, *self.epochs), key=lambda text: text.tokens)
 
 
 def training_texts(data: TrainingData, look: Look) -> list[Texts]:
@@ -131,7 +122,7 @@ def count_tags(texts: Iterable[Texts]) -> list[tuple[str, int]]:
 
 
 def _read(records: list[Record], epochs: list[list[str]], look: Look) -> list[Texts]:
-    whole = [_whole_caption(record, look.seed, index) for index, record in enumerate(records)]
+    whole = [kept_caption(record.caption, record.subset) for record in records]
     captions = dict.fromkeys([*whole, *(caption for row in epochs for caption in row)])
     ends = look.token_ends(list(captions))
     texts = {c: _text(c, found, look.max_tokens) for c, found in zip(captions, ends, strict=True)}
@@ -139,12 +130,6 @@ def _read(records: list[Record], epochs: list[list[str]], look: Look) -> list[Te
         Texts(record, texts[caption], tuple(texts[c] for c in row))
         for record, caption, row in zip(records, whole, epochs, strict=True)
     ]
-
-
-def _whole_caption(record: Record, seed: int, index: int) -> str:
-    """Nothing dropped, nothing shuffled, all tags; of choices one."""
-    rng = keyed_random(seed, "caption", 0, index)
-    return final_caption(record.caption, replace(record.subset, **UNTOUCHED), rng, epoch=0)
 
 
 def _text(caption: str, ends: list[int], limit: int) -> Text:

@@ -1,6 +1,9 @@
 import os
 
 import pytest
+from bad_files import bad_images
+from bad_texts import bad_captions
+from picture_files import encoded, photo
 from PIL import Image
 
 from library.data.bad_images import REPLACE
@@ -281,3 +284,27 @@ def test_repeats_of_an_image_are_samples_that_stand_together(save_image, scan):
     save_image("train/3_y/b.png")
     data = scan()
     assert (data.image_count, data.samples) == (2, [0, 0, 1, 1, 1])
+
+
+def test_all_bad_files_among_many_good_ones_are_found_in_one_pass_and_no_others(scan, tmp_path):
+    folder = tmp_path / "train" / "1_x"
+    folder.mkdir(parents=True)
+    good = [encoded(photo((80, 60)), kind) for kind in ("PNG", "JPEG", "WEBP", "BMP")]
+    images, texts = list(bad_images().values()), list(bad_captions().values())
+    causes = {}
+    for number in range(400):
+        image, caption = folder / f"{number}.png", folder / f"{number}.caption"  # the content counts
+        image.write_bytes(good[number % 4])
+        caption.write_text(f"picture {number}")
+        if number % 10 == 3:
+            content, causes[str(image)] = images[number // 10 % len(images)]
+            image.write_bytes(content)
+        if number % 20 == 7:
+            bad = texts[number // 20 % len(texts)]
+            causes[str(caption)] = bad.cause
+            caption.write_bytes(bad.content)
+    with pytest.raises(UserError) as caught:
+        scan()
+    found = {problem.where: problem.cause for problem in caught.value.problems}
+    assert found.keys() == causes.keys()
+    assert [where for where, cause in causes.items() if cause not in found[where]] == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+import sys
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
@@ -414,6 +415,12 @@ def test_a_picture_that_cannot_be_decoded_any_more_is_named(save_image, scan, tm
     path.unlink()
     (card,) = cards(page_of(data, tmp_path)).values()
     assert "there is no such file" in card.text and not card.find("img")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_a_file_name_of_any_bytes_does_not_stop_the_page(save_image, scan, tmp_path: Path) -> None:
+    save_image("train/1_x/caf\udce9.png", caption="x")
+    assert list(cards(page_of(scan(), tmp_path))) == ["1_x/caf?.png"]
 
 
 def test_pictures_that_look_alike_stand_together(save_image, scan, tmp_path: Path) -> None:

@@ -73,6 +73,16 @@ def test_lengths_count_the_tokens_without_start_and_end() -> None:
     assert Tokenizer().lengths(["a photo of a cat", "", "cat " * 80]) == [5, 0, 80]
 
 
+def test_tokens_end_where_the_text_they_stand_for_ends() -> None:
+    caption = "A photo of  an émigré, long-haired \N{GRINNING FACE}"
+    ends = Tokenizer().ends([caption, ""])
+    assert [len(row) for row in ends] == Tokenizer().lengths([caption, ""])
+    words = [caption[start:end].strip() for start, end in zip([0, *ends[0]], ends[0], strict=False)]
+    assert words == [
+        *("A", "photo", "of", "an", "é", "migr", "é", ",", "long", "-", "haired", "\N{GRINNING FACE}")
+    ]
+
+
 def test_chunks_are_joined_with_the_first_start_and_the_last_end() -> None:
     hidden = torch.arange(2 * 77.0).view(1, 2, 77, 1)
     joined = join_chunks(hidden)[0, :, 0].tolist()

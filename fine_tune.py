@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from library.options.network import FineTuneOptions
 from library.options.saving import CheckpointOptions
 from library.problems import run_command
-from library.training.preflight import begin
+from library.training.command import begin
 from library.training.run import TrainingRun
 
 

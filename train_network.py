@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from library.options.network import NetworkOptions
 from library.problems import run_command
-from library.training.preflight import begin
+from library.training.command import begin
 from library.training.run import TrainingRun
 
 if TYPE_CHECKING:

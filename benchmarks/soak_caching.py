@@ -6,13 +6,13 @@ under a final name, and the next run has to go on. Linux and macOS only.
 
 from __future__ import annotations
 
-import contextlib
-import io
 import multiprocessing
 import random
 import sys
 import tempfile
 import time
+import traceback
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -96,7 +96,7 @@ class Soak:
         store = tempfile.mktemp(dir=self.folder)
         started = [FORK.Event() for _ in range(PROCESSES)]
         runs = [
-            FORK.Process(target=_cache, args=(self.folder, self.data, store, rank, started[rank]))
+            FORK.Process(target=_run_process, args=(self.folder, self.data, store, rank, started[rank]))
             for rank in range(PROCESSES)
         ]
         for process in runs:
@@ -111,7 +111,8 @@ class Soak:
                 process.kill()
             process.join(120)
         self.duration = time.perf_counter() - start
-        assert was_working or [process.exitcode for process in runs] == [0] * PROCESSES
+        if not was_working and any(process.exitcode for process in runs):
+            raise AssertionError("\n".join(path.read_text() for path in self.folder.glob("log*")))
         return was_working
 
     def _entries(self) -> dict[Path, tuple[int, int]]:
@@ -141,8 +142,17 @@ class Soak:
             path.unlink()
 
 
+def _run_process(folder: Path, data: TrainingData, store: str, rank: int, started: Any) -> None:
+    """One of the processes of a run. What it prints goes to a file: that the other was killed is an error."""
+    with (folder / f"log{rank}").open("w") as log, redirect_stdout(log), redirect_stderr(log):
+        try:
+            _cache(folder, data, store, rank, started)
+        except Exception:
+            traceback.print_exc()
+            sys.exit(1)
+
+
 def _cache(folder: Path, data: TrainingData, store: str, rank: int, started: Any) -> None:
-    """One of the processes of a run."""
     torch.set_num_threads(1)  # neither library's threads survive a fork
     cv2.setNumThreads(0)
     distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=PROCESSES)
@@ -159,9 +169,8 @@ def _cache(folder: Path, data: TrainingData, store: str, rank: int, started: Any
         return _encode(pixels, noise)
 
     started.set()
-    with _quiet():
-        sharing = Sharing(rank, PROCESSES, gather)
-        cache_latents(data, encode, scale=1.0, batch_size=2, disk=FILES, sharing=sharing, progress=False)
+    sharing = Sharing(rank, PROCESSES, gather)
+    cache_latents(data, encode, scale=1.0, batch_size=2, disk=FILES, sharing=sharing, progress=False)
     (folder / f"encoded{rank}").write_text(str(encoded))
     distributed.destroy_process_group()
 
@@ -183,12 +192,6 @@ def _make_data(folder: Path, count: int) -> TrainingData:
         train_data_dir=folder, resolution=((64, 64),), enable_bucket=True, min_bucket_reso=64
     )
     return TrainingData.scan(options)
-
-
-@contextlib.contextmanager
-def _quiet():
-    with contextlib.redirect_stdout(io.StringIO()):
-        yield
 
 
 if __name__ == "__main__":

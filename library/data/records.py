@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
+from library.data.bad_images import MAX_PIXELS
 from library.data.buckets import Fit, Size, bucket_resolutions, cover, fit_to_list, fit_without_enlarging
 from library.data.captions import caption_lines, read_caption, used_lines
 from library.data.hints import pair_with_hints
@@ -92,7 +93,7 @@ def scan_subset(dataset: DatasetSpec, subset: SubsetSpec, problems: Problems, ru
     index = Index.open(subset, scan.notes)
     fit = make_fit(dataset)
     for source, seen in _look_at_all(sources, index):
-        seen = _check_side(source, seen, rules.min_side)
+        seen = _check_shape(source, seen, rules.min_side, fit)
         if seen.bad:
             (scan.bad_images if rules.skips_bad else problems.found).extend(seen.bad)
         if not (seen.bad and rules.skips_bad):
@@ -179,10 +180,18 @@ def _read_lines(path: Path) -> str:
     return "\n".join(caption_lines(read_caption(path)))
 
 
-def _check_side(source: Source, seen: Seen, min_side: int) -> Seen:
-    if seen.size is None or min(seen.size) >= min_side:
+def _check_shape(source: Source, seen: Seen, min_side: int, fit: Callable[[Size], Fit]) -> Seen:
+    """Adds what is wrong with the image's size."""
+    if seen.size is None:
         return seen
-    cause = f"is {seen.size[0]}x{seen.size[1]}: a side is shorter than --min_image_side {min_side}"
+    cause = f"is {seen.size[0]}x{seen.size[1]}: "
+    width, height = fit(seen.size).resized
+    if min(seen.size) < min_side:
+        cause += f"a side is shorter than --min_image_side {min_side}"
+    elif width * height > MAX_PIXELS:
+        cause += f"too thin to train on; to fill its bucket it would be enlarged to {width}x{height}"
+    else:
+        return seen
     return seen._replace(bad=[*seen.bad, Problem(str(source.image), cause, "replace or remove it")])
 
 

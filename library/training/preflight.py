@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,10 +18,9 @@ from library.options.generation import PreviewOptions
 from library.options.model import ModelOptions
 from library.options.network import NetworkOptions
 from library.options.optimizer import OptimizerOptions
-from library.options.parser import read_command_line
+from library.options.parser import Reading
 from library.options.saving import MetadataOptions, SavingOptions
 from library.problems import Problems, UserError
-from library.training.dataset_page import show_dataset
 from library.training.metadata import thumbnail_url
 from library.training.optimizers import find_optimizer, parse_optimizer_args
 from library.training.run import TrainingRun
@@ -33,13 +31,11 @@ R = TypeVar("R", bound=TrainingRun)
 SMALLEST_FREE_SPACE = 64 * 2**20  # bytes; a LoRA and its state need about this much
 
 
-def begin(run_type: type[R], doc: str | None) -> tuple[R, TrainingData]:
-    """The run that the command line asks for and its scanned data. With --debug_dataset the data's page is
-    written, and the program ends.
+def check(reading: Reading[R]) -> tuple[R, TrainingData]:
+    """The run of a command line, and its scanned data.
 
     Raises UserError with all problems of the options and of the files they name.
     """
-    reading = read_command_line(run_type, doc)
     problems = Problems(reading.problems)
     data = None
     for section in reading.sections.values():
@@ -49,11 +45,7 @@ def begin(run_type: type[R], doc: str | None) -> tuple[R, TrainingData]:
             problems.attempt(CHECKS[type(section)], section)
     problems.raise_if_any()
     assert data is not None
-    run = reading.run
-    if run.data.debug_dataset:
-        show_dataset(run, data)
-        sys.exit(0)
-    return run, data
+    return reading.run, data
 
 
 def _check_model(options: ModelOptions) -> None:

@@ -308,3 +308,13 @@ def test_all_bad_files_among_many_good_ones_are_found_in_one_pass_and_no_others(
     found = {problem.where: problem.cause for problem in caught.value.problems}
     assert found.keys() == causes.keys()
     assert [where for where, cause in causes.items() if cause not in found[where]] == []
+
+
+def test_an_image_that_would_grow_beyond_all_bounds_is_a_problem(save_image, scan):
+    save_image("train/1_x/a.png", (64, 64))
+    path = save_image("train/1_x/line.png", (30000, 1))
+    with pytest.raises(UserError) as caught:
+        scan(resolution=((512, 512),), enable_bucket=True)
+    (problem,) = caught.value.problems
+    assert problem.where == str(path)
+    assert problem.cause.startswith("is 30000x1: too thin to train on; ")

@@ -1,5 +1,5 @@
-"""What caching costs besides the VAE: with one that costs nothing, against bare decoding and resizing of the same
-files in as many threads.
+"""What caching costs besides the VAE: with one that costs nothing, against bare decoding and resizing of the
+same files in as many threads.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,8 +24,8 @@ from library.data.encoding import Encode, Encoder, Made
 from library.data.folders import name_some
 from library.data.latent_files import LatentFiles, Picture, file_arrays, pictures_of
 from library.data.masks import mask_from_alpha
+from library.data.records import HasRecords
 from library.data.sharing import ALONE, Sharing
-from library.data.training_data import TrainingData
 from library.problems import Problem, UserError, warn
 
 if TYPE_CHECKING:
@@ -67,6 +67,17 @@ class LatentCache:
             return None
         return np.ascontiguousarray(mask[:, ::-1] if flip else mask)
 
+    def part(self, start: int, stop: int | None) -> LatentCache:
+        """Of the records start..stop (None: the last) alone, counted from 0 then."""
+
+        def inside(numbers: frozenset[int]) -> frozenset[int]:
+            own = range(len(self.entries))[start:stop]
+            return frozenset(number - start for number in numbers if number in own)
+
+        return replace(
+            self, entries=self.entries[start:stop], masked=inside(self.masked), bad=inside(self.bad)
+        )
+
     def _array(self, index: int, name: str) -> np.ndarray | None:
         entry = self.entries[index]
         assert entry is not None, "a bad image is in no batch"
@@ -74,7 +85,7 @@ class LatentCache:
 
 
 def cache_latents(
-    data: TrainingData,
+    data: HasRecords,
     encode: Encode,
     *,
     scale: float,

@@ -6,11 +6,11 @@ Images are not decoded unless something is odd about them. All bad files of a su
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from library.data.bad_images import MAX_PIXELS
 from library.data.buckets import Fit, Size, bucket_resolutions, cover, fit_to_list, fit_without_enlarging
@@ -42,6 +42,12 @@ class Record:
     subset: SubsetSpec
     repeats: int
     hint: Path | None = None
+
+
+class HasRecords(Protocol):
+    """What has images: `TrainingData`, or several of them together."""
+
+    records: Sequence[Record]
 
 
 @dataclass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,9 +21,8 @@ from library.data.cache_files import (
     write_entries,
 )
 from library.data.captions import kept_caption
-from library.data.records import Record
+from library.data.records import HasRecords, Record
 from library.data.sharing import ALONE, Sharing
-from library.data.training_data import TrainingData
 from library.problems import Problems
 
 if TYPE_CHECKING:
@@ -113,6 +112,10 @@ class TextCache:
     captions: Sequence[str]
     empty: Outputs
 
+    def part(self, start: int, stop: int | None) -> TextCache:
+        """Of the records start..stop (None: the last) alone, counted from 0 then."""
+        return replace(self, entries=self.entries[start:stop], captions=self.captions[start:stop])
+
     def outputs(self, indices: Sequence[int], captions: Sequence[str]) -> dict[str, torch.Tensor]:
         """The outputs by name, each (b, ...), for records by their index and with the captions they have:
         their own or the empty one.
@@ -139,7 +142,7 @@ class TextCache:
 
 
 def cache_text_outputs(
-    data: TrainingData,
+    data: HasRecords,
     encode: EncodeText,
     *,
     batch_size: int,

@@ -60,18 +60,28 @@ def fill_caches(
     Parts of the model that have nothing left to do leave the device.
     """
     caches = Caches()
-    for cached, part in ((caches, data), (caches.validation, data.validation)):
-        if part is not None and run.caching.caches_latents:
-            cached.latents = _latents(model, run, session, part, identities)
-        if part is not None and run.caching.caches_text:
-            cached.text = _texts(model, run, session, part, identities)
+    count, everything = len(data.records), _Together(data)
+    if run.caching.caches_latents:
+        latents = _latents(model, run, session, everything, identities)
+        caches.latents, caches.validation.latents = latents.part(0, count), latents.part(count, None)
+    if run.caching.caches_text:
+        texts = _texts(model, run, session, everything, identities)
+        caches.text, caches.validation.text = texts.part(0, count), texts.part(count, None)
     if session.accelerator.num_processes == 1:  # DDP wants a whole module on one device
         _dismiss(model, run)
     return caches
 
 
+class _Together:
+    """The training images and, after them, the held-out ones."""
+
+    def __init__(self, data: TrainingData) -> None:
+        self.records = data.records + (data.validation.records if data.validation else [])
+        self.skips_bad_images = data.skips_bad_images
+
+
 def _latents(
-    model: Model, run: TrainingRun, session: Session, data: TrainingData, identities: Identities
+    model: Model, run: TrainingRun, session: Session, data: _Together, identities: Identities
 ) -> LatentCache:
     precision = _name(next(model.vae.parameters()).dtype)
     files = LatentFiles(model.latent_file_suffix, identities.vae, precision, run.caching.skip_cache_check)
@@ -114,7 +124,7 @@ def _exactly(model: Model) -> Callable[[Tensor, Tensor], Tensor]:
 
 
 def _texts(
-    model: Model, run: TrainingRun, session: Session, data: TrainingData, identities: Identities
+    model: Model, run: TrainingRun, session: Session, data: _Together, identities: Identities
 ) -> TextCache:
     tokenize, clip_skip = model.tokenizer(run.model.max_token_length), run.model.clip_skip
     parameter = next(model.text_encoders.parameters())

@@ -59,8 +59,8 @@ def _cache(data: TrainingData, to_disk: bool) -> float:
 
 
 def _call(data: TrainingData, to_disk: bool) -> Any:
-    from library.data.latent_cache import cache_latents
-    from library.data.latent_files import LatentFiles
+    from library.data.caches.latent_cache import cache_latents
+    from library.data.caches.latent_files import LatentFiles
 
     disk = LatentFiles("_sd", "none", "float32") if to_disk else None
     with contextlib.redirect_stdout(io.StringIO()):
@@ -71,7 +71,7 @@ def _call(data: TrainingData, to_disk: bool) -> Any:
 
 def _decode(data: TrainingData) -> float:
     """Seconds to decode, resize and cut every picture, in as many threads as caching uses."""
-    from library.data.encoding import DECODERS
+    from library.data.caches.encoding import DECODERS
     from library.data.views import centre_view
 
     views = [centre_view(record, index=index) for index, record in enumerate(data.records)]

@@ -27,10 +27,10 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.measuring import say  # noqa: E402
-from library.data.cache_files import ABSENT, Wanted, look_at  # noqa: E402
-from library.data.latent_cache import LatentCache, cache_latents  # noqa: E402
-from library.data.latent_files import LatentFiles, pictures_of  # noqa: E402
-from library.data.sharing import Sharing  # noqa: E402
+from library.data.caches.cache_files import ABSENT, Wanted, look_at  # noqa: E402
+from library.data.caches.latent_cache import LatentCache, cache_latents  # noqa: E402
+from library.data.caches.latent_files import LatentFiles, pictures_of  # noqa: E402
+from library.data.caches.sharing import Sharing  # noqa: E402
 from library.data.training_data import TrainingData  # noqa: E402
 from library.options.data import DataOptions  # noqa: E402
 

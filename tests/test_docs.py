@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from library.data.config_file import read_dataset_file
-from library.data.config_keys import ONLY_IN_SUBSETS
-from library.data.specs import DATASET_KEYS, OPTION_NAMES, SUBSET_KEYS
+from library.data.config.file import read_dataset_file
+from library.data.config.keys import ONLY_IN_SUBSETS
+from library.data.config.specs import DATASET_KEYS, OPTION_NAMES, SUBSET_KEYS
 from library.options.data import DataOptions
 from library.options.fields import specs_of
 from library.options.parser import read_command_line

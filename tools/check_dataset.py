@@ -16,9 +16,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from anywhere, installed or not
 
-from library.data.inspection import Inspection, inspect_pictures
 from library.data.report import Look, write_page
 from library.data.report.findings import every_record
+from library.data.report.inspection import Inspection, inspect_pictures
 from library.data.training_data import TrainingData
 from library.options.caching import CachingOptions
 from library.options.data import DataOptions

@@ -20,7 +20,7 @@ from library.randomness import keyed_random
 from library.text_files import read_text
 
 if TYPE_CHECKING:
-    from library.data.specs import SubsetSpec
+    from library.data.config.specs import SubsetSpec
 
 LONGEST_CAPTION = 1_000_000  # bytes; a longer file is something else
 

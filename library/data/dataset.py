@@ -17,9 +17,9 @@ import numpy as np
 
 from library.data.batch import LATENT_CHANNELS, PIXELS_PER_LATENT, Batch
 from library.data.captions import kept_caption, sample_caption
-from library.data.masks import latent_mask
+from library.data.pictures.masks import latent_mask
 from library.data.plan import GlobalBatch, Position, plan_epoch
-from library.data.records import Record
+from library.data.scan.records import Record
 from library.data.training_data import TrainingData
 from library.data.views import View, centre_view, make_view, to_pixels
 from library.problems import Problem, UserError, warn
@@ -27,8 +27,8 @@ from library.problems import Problem, UserError, warn
 if TYPE_CHECKING:
     import torch
 
-    from library.data.latent_cache import LatentCache
-    from library.data.text_cache import TextCache
+    from library.data.caches.latent_cache import LatentCache
+    from library.data.caches.text_cache import TextCache
 
 BATCHES_AHEAD = 4
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from library.data.buckets import Size
-from library.data.folders import name_some
-from library.data.records import Record, SubsetScan
-from library.data.specs import DatasetSpec
+from library.data.config.specs import DatasetSpec
+from library.data.scan.folders import name_some
+from library.data.scan.records import Record, SubsetScan
 
 if TYPE_CHECKING:
     from library.data.training_data import Dataset

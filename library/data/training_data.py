@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from library.data.buckets import Size, aspect_error
-from library.data.config import collect_datasets
-from library.data.contradictions import find_contradictions
-from library.data.folders import name_some
-from library.data.hints import note_spare
+from library.data.config.contradictions import find_contradictions
+from library.data.config.datasets import collect_datasets
+from library.data.config.specs import DatasetSpec, SubsetSpec
 from library.data.plan import BucketSamples, batches_per_epoch
-from library.data.records import Record, ScanRules, SubsetScan, refit, scan_subset
-from library.data.specs import DatasetSpec, SubsetSpec
+from library.data.scan.folders import name_some
+from library.data.scan.hints import note_spare
+from library.data.scan.records import Record, ScanRules, SubsetScan, refit, scan_subset
+from library.data.scan.validation import hold_out
 from library.data.summary import summarize, unexpected
-from library.data.validation import hold_out
 from library.options.caching import CachingOptions
 from library.options.data import DataOptions
 from library.problems import Problem, Problems

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from library.data.augmentation import ColourShift, draw_colour_shift, draw_face_crop, face_of
 from library.data.buckets import Size, centre_crop, random_crop
-from library.data.images import Geometry, load_hint, load_pixels, load_pixels_and_alpha
-from library.data.masks import mask_from_alpha, mask_from_hint
-from library.data.records import Record
-from library.data.specs import SubsetSpec
+from library.data.config.specs import SubsetSpec
+from library.data.pictures.augmentation import ColourShift, draw_colour_shift, draw_face_crop, face_of
+from library.data.pictures.images import Geometry, load_hint, load_pixels, load_pixels_and_alpha
+from library.data.pictures.masks import mask_from_alpha, mask_from_hint
+from library.data.scan.records import Record
 from library.randomness import keyed_random
 
 if TYPE_CHECKING:

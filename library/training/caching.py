@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from library.data.latent_cache import LatentCache, cache_latents
-from library.data.latent_files import LatentFiles
-from library.data.text_cache import TextCache, TextFiles, cache_text_outputs
+from library.data.caches.latent_cache import LatentCache, cache_latents
+from library.data.caches.latent_files import LatentFiles
+from library.data.caches.text_cache import TextCache, TextFiles, cache_text_outputs
 from library.data.training_data import TrainingData
 from library.models.base import Model
 from library.models.text import tokenizer_identity

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from library.data.training_data import TrainingData
+from library.files import check_writable
 from library.generation.prompts import read_prompts
 from library.models import check_source, check_vae
 from library.models.attention import check_attention
@@ -28,6 +28,7 @@ from library.training.state import read_state_info
 
 R = TypeVar("R", bound=TrainingRun)
 
+OTHER_FOLDER = "choose another --output_dir"
 SMALLEST_FREE_SPACE = 64 * 2**20  # bytes; a LoRA and its state need about this much
 
 
@@ -77,16 +78,12 @@ def _check_saving(options: SavingOptions) -> None:
 def _check_output_dir(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        raise UserError.of(
-            folder, f"cannot be written to ({error.strerror})", "choose another --output_dir"
-        ) from None
+        raise UserError.of(folder, f"cannot be made ({error.strerror})", OTHER_FOLDER) from None
+    check_writable(folder, OTHER_FOLDER)
     free = shutil.disk_usage(folder).free
     if free < SMALLEST_FREE_SPACE:
-        raise UserError.of(
-            folder, f"has only {free / 2**20:.0f} MB free", "make room or choose another --output_dir"
-        )
+        raise UserError.of(folder, f"has only {free / 2**20:.0f} MB free", f"make room or {OTHER_FOLDER}")
 
 
 def _check_preview(options: PreviewOptions) -> None:

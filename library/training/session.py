@@ -12,7 +12,7 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.utils import broadcast_object_list
 
-from library.data.sharing import ALONE, Sharing
+from library.data.caches.sharing import ALONE, Sharing
 from library.models import load_model
 from library.models.base import Model
 from library.models.text import check_clip_skip

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from library.data.inspection import Inspection
 from library.data.report.figures import counted
 from library.data.report.findings import all_findings
+from library.data.report.inspection import Inspection
 from library.data.report.page import Contents, render
 from library.data.report.pictures import Wall, hang, show_resemblances
 from library.data.report.texts import (

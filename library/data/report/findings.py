@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from library.data.buckets import Size
-from library.data.folders import is_image_name, list_folder
-from library.data.records import Record
-from library.data.sources import caption_name
-from library.data.specs import SubsetSpec
+from library.data.config.specs import SubsetSpec
+from library.data.scan.folders import is_image_name, list_folder
+from library.data.scan.records import Record
+from library.data.scan.sources import caption_name
 from library.data.summary import LARGE_ASPECT, LARGE_CUT, LARGE_ENLARGEMENT, cut_off
 from library.data.training_data import TrainingData
 from library.problems import Problems

@@ -14,10 +14,10 @@ from PIL import Image
 from tqdm import tqdm
 
 from library.data.buckets import Size
-from library.data.images import load_image
-from library.data.inspection import Inspection
-from library.data.lookalikes import Group
+from library.data.pictures.images import load_image
 from library.data.report.findings import every_record, file_name
+from library.data.report.inspection import Inspection
+from library.data.report.lookalikes import Group
 from library.data.report.texts import Look, Texts
 from library.data.training_data import TrainingData
 from library.data.views import View, centre_view, make_view, varies

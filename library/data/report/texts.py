@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from library.data.captions import kept_caption, sample_caption
-from library.data.records import Record
+from library.data.scan.records import Record
 from library.data.training_data import TrainingData
 
 # Captions -> for each the places in its text where its tokens end, in order. Handed in: `data` has no

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from library.data.config import read_datasets
-from library.data.specs import DatasetSpec, SubsetSpec
+from library.data.config.datasets import read_datasets
+from library.data.config.specs import DatasetSpec, SubsetSpec
 from library.data.training_data import TrainingData
 from library.options.data import DataOptions, read_resolutions
 

@@ -4,8 +4,8 @@ import sys
 
 import pytest
 
-from library.data import records
-from library.data.integrity import inspect
+from library.data.pictures.integrity import inspect
+from library.data.scan import records
 
 
 def test_metadata_facts_are_those_of_the_dataset(save_image, scan, tmp_path):

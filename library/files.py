@@ -6,6 +6,7 @@ import functools
 import hashlib
 import os
 import platform
+import re
 import shutil
 import tempfile
 import time
@@ -65,14 +66,17 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove temporary files and folders that killed processes left behind: those whose process is gone from
-    this machine, and any older than a day.
+    """Remove temporary files and folders of ours that killed processes left behind: those whose process is
+    gone from this machine, and any older than a day.
 
     Others may belong to a program that is writing right now.
     """
     for path in folder.glob(".*.part"):
+        name = _TEMPORARY_NAME.fullmatch(path.name)
+        if name is None:  # somebody else's
+            continue
         with suppress(OSError):  # another process removed it, or it may not be removed
-            if _owner_is_gone(path) or time.time() - path.stat().st_mtime > LEFTOVER_AGE:
+            if _owner_is_gone(name) or time.time() - path.stat().st_mtime > LEFTOVER_AGE:
                 remove(path)
 
 
@@ -97,6 +101,10 @@ def _not_written(path: Path, error: OSError) -> UserError:
     return UserError.of(path, f"could not be written ({reason})", "what was there before is still there")
 
 
+# Whatever `_temporary_name` makes, and nothing that others do.
+_TEMPORARY_NAME = re.compile(r"\..{1,40}\.([0-9a-f]{6})-([0-9]+)\.[0-9a-f]{8}\.part", re.DOTALL)
+
+
 def _temporary_name(path: Path) -> Path:
     return path.with_name(f".{path.name[:40]}.{_machine()}-{os.getpid()}.{uuid.uuid4().hex[:8]}.part")
 
@@ -110,10 +118,10 @@ def _machine() -> str:
     return hashlib.sha256(name.encode()).hexdigest()[:6]
 
 
-def _owner_is_gone(temporary: Path) -> bool:
+def _owner_is_gone(temporary: re.Match[str]) -> bool:
     """Whether the process that a temporary file is named after is known to have ended."""
-    machine, _, process = temporary.name.split(".")[-3].partition("-")
-    if machine != _machine() or not process.isdigit() or os.name == "nt":  # there, asking would end it
+    machine, process = temporary.groups()
+    if machine != _machine() or os.name == "nt":  # there, asking would end it
         return False
     try:
         os.kill(int(process), 0)  # sends nothing

@@ -9,6 +9,9 @@ import pytest
 from commands import launch, make_pictures, run_here
 from safetensors.torch import load_file
 
+from library.data.training_data import TrainingData
+from library.problems import UserError
+
 LATENTS, TEXT = "--cache_latents", "--cache_text_encoder_outputs"
 
 
@@ -87,3 +90,29 @@ def test_validation_does_not_touch_the_training_and_a_resumed_run_measures_the_s
     second = train("second", 6, "--validate_every_n_steps", 2, "--resume", tmp_path / "first" / "x-state")
     assert second == measured[1:]
     assert same(tmp_path / "whole", tmp_path / "second")
+
+
+def test_a_held_out_image_that_became_unreadable_loses_nothing(
+    tiny_model_file: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[Path] = []
+
+    def scan_then_break(*arguments: object, **more: object) -> TrainingData:
+        data = real_scan(*arguments, **more)
+        found.append(data.validation.records[0].image)
+        found[0].write_bytes(found[0].read_bytes()[:100])
+        return data
+
+    real_scan = TrainingData.scan
+    monkeypatch.setattr(TrainingData, "scan", scan_then_break)
+    steps = ("--max_train_steps", 4, "--validation_split", 0.3, "--validate_every_n_steps", 2)
+    with pytest.raises(UserError) as caught:
+        run_here("train_network.py", *words(tiny_model_file, pictures, tmp_path / "out", *steps))
+    broken, saved = caught.value.problems
+    assert broken.where == str(found[0]) and saved.cause == "the state was saved"
+
+    monkeypatch.setattr(TrainingData, "scan", real_scan)
+    found[0].unlink()
+    more = ("--resume", tmp_path / "out" / "x-step00000002-state", "--max_train_steps", 4)
+    run_here("train_network.py", *words(tiny_model_file, pictures, tmp_path / "out", *more))
+    assert (tmp_path / "out" / "x.safetensors").exists()

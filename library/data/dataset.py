@@ -10,7 +10,7 @@ import queue
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -60,7 +60,7 @@ def make_loader(
     What goes wrong while a batch is built is raised here; a bad image is a UserError.
     """
     if workers > 0 and builder.latents is None:
-        return _from_processes(builder, list(positions), workers, pin_memory)
+        return _from_processes(builder, positions, workers, pin_memory)
     batches: Iterator[Batch] = map(builder.build, positions)
     if pin_memory:
         batches = map(Batch.pin_memory, batches)
@@ -106,7 +106,7 @@ class BatchBuilder:
         weights = [self._weight(view.record) for view in views[:real]] + [0.0] * (len(views) - real)
         return Batch(
             **self._stack(pictures, views, draws),
-            **self._texts(views, captions),
+            **self._texts(samples, captions),
             captions=captions,
             sizes=torch.tensor([view.sizes() for view in views]),
             weights=torch.tensor([0.0 if p is None else w for p, w in zip(pictures, weights, strict=True)]),
@@ -149,11 +149,23 @@ class BatchBuilder:
     def _weight(self, record: Record) -> float:
         return self.data.prior_loss_weight if record.subset.is_reg else 1.0
 
-    def _texts(self, views: list[View], captions: list[str]) -> dict[str, Any]:
+    def _texts(self, samples: Sequence[int], captions: list[str]) -> dict[str, Any]:
         """Cached outputs of the text encoders, or tokens for them."""
         if self.text is None:
             return {"tokens": self.tokenize(captions), "text": None}
-        return {"tokens": (), "text": self.text.outputs([view.index for view in views], captions)}
+        return {"tokens": (), "text": self.text.outputs([self.data.samples[s] for s in samples], captions)}
+
+    def without_texts(self) -> BatchBuilder:
+        """For a worker process: a whole cache does not go there. `with_texts` puts its part in afterwards."""
+        return self if self.text is None else replace(self, text=None, tokenize=_nothing)
+
+    def with_texts(self, batch: Batch) -> Batch:
+        """A batch of `without_texts`, complete."""
+        if self.text is None:
+            return batch
+        plan = self._plan(batch.position.epoch)[batch.position.batch]
+        samples, _ = plan.share(self.rank, self.processes)
+        return replace(batch, **self._texts(samples, batch.captions))
 
     def _pictures(self, views: list[View]) -> list[Picture | None]:
         """Each view's latent or pixels with its mask; None for one that is unreadable and to be skipped."""
@@ -232,13 +244,13 @@ class _InProcess:
 
 
 def _from_processes(
-    builder: BatchBuilder, positions: list[Position], workers: int, pin_memory: bool
+    builder: BatchBuilder, positions: Iterable[Position], workers: int, pin_memory: bool
 ) -> Iterator[Batch]:
     import torch
     from torch.utils.data import DataLoader
 
     loader = DataLoader(
-        _InProcess(builder),
+        _InProcess(builder.without_texts()),
         batch_size=None,
         sampler=positions,
         num_workers=workers,
@@ -250,7 +262,11 @@ def _from_processes(
     for batch in loader:
         if isinstance(batch, list):
             raise UserError(batch)
-        yield batch
+        yield builder.with_texts(batch)
+
+
+def _nothing(captions: list[str]) -> tuple[torch.Tensor, ...]:
+    return ()
 
 
 def _as_it_is(batch: Batch) -> Batch:

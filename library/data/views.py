@@ -80,9 +80,11 @@ def make_view(record: Record, *, index: int, seed: int, epoch: int, sample: int)
     if not varies(subset):
         return centre_view(record, index=index)
     rng = keyed_random(seed, "picture", epoch, sample)
+    # Always drawn, so that turning one thing on leaves the others as they were.
+    flips, colour_seed = rng.random() < 0.5, rng.getrandbits(64)
     resized, crop = _draw_crop(record, rng)
-    flip = subset.flip_aug and rng.random() < 0.5
-    return View(index, record, resized, crop, flip, draw_colour_shift(rng) if subset.color_aug else None)
+    colour = draw_colour_shift(random.Random(colour_seed)) if subset.color_aug else None
+    return View(index, record, resized, crop, subset.flip_aug and flips, colour)
 
 
 def varies(subset: SubsetSpec) -> bool:

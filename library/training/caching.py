@@ -46,8 +46,10 @@ class Identities:
         """To be taken before weights are cast, so that a file made in another precision is told as such."""
         options = run.caching
         return cls(
-            vae=_identity(model.vae) if options.cache_latents_to_disk else "",
-            text=_identity(model.text_encoders) if options.cache_text_encoder_outputs_to_disk else "",
+            vae=_identity(model.part_weights("vae")) if options.cache_latents_to_disk else "",
+            text=_identity(model.part_weights("text_encoder"))
+            if options.cache_text_encoder_outputs_to_disk
+            else "",
         )
 
 
@@ -166,10 +168,12 @@ def _dismiss(model: Model, run: TrainingRun) -> None:
             model.text_encoders.to("cpu")
 
 
-def _identity(module: nn.Module) -> str:
-    """Equal tensors of equal names give equal identities."""
+def _identity(weights: dict[str, Tensor]) -> str:
+    """Equal weights give equal identities. Their names are those of checkpoint files, which no library
+    changes.
+    """
     digest = hashlib.blake2b(digest_size=8)
-    for name, tensor in sorted(module.state_dict().items()):
+    for name, tensor in sorted(weights.items()):
         digest.update(f"{name} {tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()

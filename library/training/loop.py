@@ -19,7 +19,7 @@ from library.data.batch import Batch
 from library.data.plan import Position
 from library.data.training_data import TrainingData
 from library.files import remove_leftovers
-from library.problems import Problem, UserError
+from library.problems import UserError
 from library.randomness import derive_seed
 from library.training.caching import Identities, fill_caches
 from library.training.checkpoints import Checkpoints
@@ -56,8 +56,9 @@ def train(run: TrainingRun, session: Session, task: Task, data: TrainingData, ou
     plan = plan_run(run.training, session, data)
     identities = Identities.of(task.model, run)
     place_model(task, run, session)
-    caches = fill_caches(task.model, run, session, data, identities)
     optimizer = make_optimizer(task.param_groups(), run.optimizer)
+    announce(run, session, data, plan, optimizer)
+    caches = fill_caches(task.model, run, session, data, identities)
     schedule = Schedule(optimizer, run.optimizer, plan.last_step)
     prepared, optimizer = session.accelerator.prepare(
         task,
@@ -69,18 +70,17 @@ def train(run: TrainingRun, session: Session, task: Task, data: TrainingData, ou
         load_state(session.resumed, task, optimizer, kind, arguments, session.accelerator)
     saver = make_checkpoints(run, session, task, plan, output, optimizer)
     log = make_log(run, session, output)
-    announce(run, session, data, plan, optimizer)
 
     with Interruption() as interruption:
         previews = Previews(run.preview, run.saving, task, session, run.model.clip_skip, interruption)
         previews.at_start(plan.first_step)
-        validation = make_validation(run, session, task, data, plan, caches)
+        validation = make_validation(run, session, task, data, plan, caches, interruption)
         milestones = Milestones(plan, session, validation, saver, previews, log)
         batches = training_batches(run, session, task, data, plan, caches)
         bar = _progress_bar(session, plan)
         prepared.train()
         loss = torch.zeros((), device=session.device)
-        for batch in _or_stop(batches, session, saver, plan):
+        for batch in _or_rescue(batches, milestones):
             position = batch.position
             loss += _backward(session, prepared, batch.to(session.device))
             if session.agrees_to_stop(interruption.requested, position.closes):
@@ -140,26 +140,18 @@ def _seed_modules(session: Session, position: Position) -> None:
     torch.manual_seed(derive_seed(session.seed, "modules", position.epoch, position.batch, rank))
 
 
-def _or_stop(
-    batches: Iterator[Batch], session: Session, saver: Checkpoints, plan: RunPlan
-) -> Iterator[Batch]:
+def _or_rescue(batches: Iterator[Batch], milestones: Milestones) -> Iterator[Batch]:
     """The batches. When one cannot be made, a picture being unreadable, the state so far is saved before the
     UserError is raised.
     """
-    done = plan.first_step
+    done = milestones.plan.first_step
     while True:
         try:
             batch = next(batches)
         except StopIteration:
             return
         except UserError as error:
-            if session.is_main and done > plan.first_step:
-                folder = saver.on_stop(plan.epoch_after(done), done)
-                error.problems.append(
-                    Problem(f"step {done}", "the state was saved", f"go on with --resume {folder}")
-                )
-            elif not session.is_main:
-                print("\n".join(map(str, error.problems)), file=sys.stderr)
+            milestones.rescue(error, done)
             raise
         done = batch.position.step
         yield batch

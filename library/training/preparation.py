@@ -17,6 +17,7 @@ from library.data.training_data import TrainingData
 from library.problems import UserError, warn
 from library.training.caching import Cached, Caches
 from library.training.checkpoints import Checkpoints
+from library.training.interruption import Interruption
 from library.training.noise import NoiseDraw
 from library.training.optimizers import class_path
 from library.training.output import Moment, Output
@@ -57,11 +58,17 @@ def training_batches(
 
 
 def make_validation(
-    run: TrainingRun, session: Session, task: Task, data: TrainingData, plan: RunPlan, caches: Caches
+    run: TrainingRun,
+    session: Session,
+    task: Task,
+    data: TrainingData,
+    plan: RunPlan,
+    caches: Caches,
+    interruption: Interruption,
 ) -> Validation:
     held_out = data.validation
     if held_out is None:
-        return Validation(run.validation, task, session, None)
+        return Validation(run.validation, task, session, None, interruption)
     builder = replace(
         _builder(run, session, task, held_out, plan, caches.validation),
         seed=run.data.validation_seed or 0,
@@ -70,7 +77,11 @@ def make_validation(
     )
     count = held_out.batches_per_epoch(session.accelerator.num_processes)
     positions = list(Course(count).positions(0, min(count, run.validation.max_validation_steps or count)))
-    return Validation(run.validation, task, session, lambda: make_loader(builder, positions))
+
+    def batches() -> Iterator[Batch]:
+        return make_loader(builder, positions)
+
+    return Validation(run.validation, task, session, batches, interruption)
 
 
 def _builder(

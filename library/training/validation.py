@@ -12,6 +12,7 @@ from torch import Tensor
 
 from library.data.batch import Batch
 from library.options.validation import ValidationOptions
+from library.training.interruption import Interruption
 from library.training.session import Session
 from library.training.task import Task
 
@@ -42,8 +43,10 @@ class Validation:
         task: Task,
         session: Session,
         batches: Callable[[], Iterable[Batch]] | None,
+        interruption: Interruption,
     ) -> None:
         self.options, self.task, self.session, self.batches = options, task, session, batches
+        self.interruption = interruption
 
     def is_due(self, step: int, epoch: int, epoch_ended: bool) -> bool:
         """step: steps done; epoch: the (1-based) epoch they lie in. Steps win over epochs."""
@@ -55,16 +58,24 @@ class Validation:
         return epoch_ended and epoch % (options.validate_every_n_epochs or 1) == 0
 
     @torch.no_grad()
-    def measure(self) -> Measurement:
-        """The held-out images' mean loss. Training goes on as if it had not been measured."""
+    def measure(self) -> Measurement | None:
+        """The held-out images' mean loss. Training goes on as if it had not been measured.
+
+        None when the run was asked to stop meanwhile, or no image can be used.
+        """
         assert self.batches is not None
         was_training = self.task.training
         self.task.eval()
         losses: list[float] = []
         for batch in self.batches():
             losses += self._losses(batch.to(self.session.device))
+            if self.interruption.requested:
+                break
         self.task.train(was_training)
-        everyone = [loss for part in self.session.sharing().gather(losses) for loss in part]
+        shares = self.session.sharing().gather((losses, self.interruption.requested))
+        everyone = [loss for share, _ in shares for loss in share]
+        if not everyone or any(stopped for _, stopped in shares):
+            return None
         return summarize(everyone)
 
     def _losses(self, batch: Batch) -> list[float]:

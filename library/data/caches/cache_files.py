@@ -6,6 +6,7 @@ text that says what it was made from.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import zlib
@@ -92,6 +93,14 @@ class Finding:
     @property
     def is_good(self) -> bool:
         return self.reason is None
+
+
+def real_places(images: Iterable[Path]) -> list[Path]:
+    """Where the images are, whichever ways datasets name their folders (through links or ".."). A link to an
+    image counts as an image of its own.
+    """
+    resolve = functools.cache(Path.resolve)
+    return [resolve(image.parent) / image.name for image in images]
 
 
 def find_entries(
@@ -184,12 +193,18 @@ def write_entry(entry: Entry) -> None:
         temporary.write_bytes(npz_bytes(members))
 
 
-def read_entry(path: Path, names: Iterable[str]) -> list[np.ndarray]:
-    """Arrays of an entry that was found good. Raises UserError when it is not any more."""
+def read_entry(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> list[np.ndarray]:
+    """The named arrays of an entry that was found good. Raises UserError when it is not any more, or never
+    was and has been used unchecked.
+    """
+    fix = "run again without --skip_cache_check, and it is made again"
     try:
-        arrays, _ = read_npz(path, names)
+        arrays, _ = read_npz(path, shapes)
     except (OSError, BrokenArrays) as error:
-        raise UserError.of(path, f"cannot be read ({error})", "remove it; it will be made again") from error
+        raise UserError.of(path, f"cannot be read ({error})", fix) from error
+    for name, array in arrays.items():
+        if array.shape != shapes[name]:
+            raise UserError.of(path, f"{name} has the shape {array.shape} instead of {shapes[name]}", fix)
     return list(arrays.values())
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from library.data.buckets import Size
 from library.data.caches.cache_files import (
     Entry,
     Finding,
@@ -21,7 +22,7 @@ from library.data.caches.cache_files import (
     write_entries,
 )
 from library.data.caches.encoding import Encode, Encoder, Made
-from library.data.caches.latent_files import LatentFiles, Picture, file_arrays, pictures_of
+from library.data.caches.latent_files import LatentFiles, Picture, array_shape, file_arrays, pictures_of
 from library.data.caches.sharing import ALONE, Sharing
 from library.data.pictures.masks import mask_from_alpha
 from library.data.scan.folders import name_some
@@ -34,6 +35,13 @@ if TYPE_CHECKING:
 Arrays = Mapping[str, np.ndarray]
 
 
+class Stored(NamedTuple):
+    """The file that has a picture's arrays, and the picture's size."""
+
+    path: Path
+    bucket: Size
+
+
 @dataclass
 class LatentCache:
     """The latents of a run's records, unscaled in memory or in files.
@@ -43,7 +51,7 @@ class LatentCache:
     such are skipped. All by their index.
     """
 
-    entries: Sequence[Arrays | Path | None]
+    entries: Sequence[Arrays | Stored | None]
     scale: float
     masked: frozenset[int] = frozenset()
     bad: frozenset[int] = frozenset()
@@ -81,7 +89,9 @@ class LatentCache:
     def _array(self, index: int, name: str) -> np.ndarray | None:
         entry = self.entries[index]
         assert entry is not None, "a bad image is in no batch"
-        return read_entry(entry, [name])[0] if isinstance(entry, Path) else entry.get(name)
+        if isinstance(entry, Stored):
+            return read_entry(entry.path, {name: array_shape(name, entry.bucket)})[0]
+        return entry.get(name)
 
 
 def cache_latents(
@@ -135,7 +145,7 @@ def _cache_in_memory(
 
 def _cache_on_disk(
     pictures: list[Picture], encoder: Encoder, disk: LatentFiles, sharing: Sharing, progress: bool
-) -> dict[int, Path]:
+) -> dict[int, Stored]:
     wanted = disk.wanted(pictures)
     findings = find_entries(wanted, sharing, skip_check=disk.skip_check, progress=progress)
     prepare_folders(wanted, findings, encoder.problems)
@@ -149,7 +159,7 @@ def _cache_on_disk(
     used = {number: finding for number, finding in enumerate(findings) if number not in skipped}
     if sharing.is_first:
         tell("latents", list(used.values()))
-    return {number: finding.path for number, finding in used.items()}
+    return {number: Stored(finding.path, pictures[number].bucket) for number, finding in used.items()}
 
 
 def _entry(made: Made, pictures: list[Picture], wanted: list[Wanted], findings: list[Finding]) -> Entry:

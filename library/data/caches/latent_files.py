@@ -13,7 +13,7 @@ import numpy as np
 
 from library.data.batch import LATENT_CHANNELS, PIXELS_PER_LATENT
 from library.data.buckets import Size, letterbox
-from library.data.caches.cache_files import ABSENT, REASONS, Wanted
+from library.data.caches.cache_files import ABSENT, REASONS, Wanted, real_places
 from library.data.scan.records import Record
 from library.data.views import View, centre_view
 
@@ -40,9 +40,8 @@ class Picture:
         return self.view.record.fit.bucket
 
     @property
-    def latent_shape(self) -> tuple[int, int, int]:
-        width, height = (side // PIXELS_PER_LATENT for side in self.bucket)
-        return LATENT_CHANNELS, height, width
+    def latent_shape(self) -> tuple[int, ...]:
+        return array_shape("latents", self.bucket)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -77,11 +76,14 @@ class LatentFiles:
         theirs, so that they do not take it from each other.
         """
         taken: set[Path] = set()
-        cached = _cached_images(pictures, self.suffix)
-        return [self._wanted(picture, taken, cached) for picture in pictures]
+        images = real_places(picture.image for picture in pictures)
+        cached = _cached_images(images, self.suffix)
+        return [
+            self._wanted(picture, image, taken, cached)
+            for picture, image in zip(pictures, images, strict=True)
+        ]
 
-    def _wanted(self, picture: Picture, taken: set[Path], cached: set[Path]) -> Wanted:
-        image = picture.image.absolute()
+    def _wanted(self, picture: Picture, image: Path, taken: set[Path], cached: set[Path]) -> Wanted:
         paths = (image.with_name(image.stem + ending) for ending in self._endings(picture))
         order, path = next((order, path) for order, path in enumerate(paths) if path not in taken)
         taken.add(path)
@@ -100,12 +102,13 @@ class LatentFiles:
 
     def _endings(self, picture: Picture) -> Iterator[str]:
         """What may follow an image's name. sd-scripts looks for `_<size><suffix>.npz`, so what tells files
-        apart stands behind that.
+        apart stands behind that. The last is no other picture's.
         """
         plain = "_" + _size_text(picture.view.record.size) + self.suffix
         yield f"{plain}.npz"
         yield f"{plain}.{_size_text(picture.bucket)}.npz"
-        yield f"{plain}.{hashlib.blake2b(repr(picture.recipe()).encode(), digest_size=4).hexdigest()}.npz"
+        what = repr((picture.image.name, picture.recipe())).encode(errors="replace")
+        yield f"{plain}.{hashlib.blake2b(what, digest_size=4).hexdigest()}.npz"
 
 
 def pictures_of(records: Sequence[Record]) -> tuple[list[Picture], list[int]]:
@@ -113,10 +116,11 @@ def pictures_of(records: Sequence[Record]) -> tuple[list[Picture], list[int]]:
     pictures: list[Picture] = []
     index_of: dict[Any, int] = {}
     indices = []
-    for number, record in enumerate(records):
+    images = real_places(record.image for record in records)
+    for number, (record, image) in enumerate(zip(records, images, strict=True)):
         has_mask = record.subset.alpha_mask and record.hint is None
         picture = Picture(centre_view(record, index=number), record.subset.flip_aug, has_mask)
-        key = record.image.absolute(), record.fit, record.subset.resize_interpolation
+        key = image, record.fit, record.subset.resize_interpolation
         index = index_of.setdefault(key, len(pictures))
         if index == len(pictures):
             pictures.append(picture)
@@ -124,6 +128,14 @@ def pictures_of(records: Sequence[Record]) -> tuple[list[Picture], list[int]]:
             pictures[index] = _for_both(pictures[index], picture)
         indices.append(index)
     return pictures, indices
+
+
+def array_shape(name: str, bucket: Size) -> tuple[int, ...]:
+    """Of an array in a cache file: (4, h/8, w/8), or (h, w) of a mask."""
+    width, height = bucket
+    if name == "alpha_mask":
+        return height, width
+    return LATENT_CHANNELS, height // PIXELS_PER_LATENT, width // PIXELS_PER_LATENT
 
 
 def file_arrays(picture: Picture, made: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -148,14 +160,16 @@ def _for_both(one: Picture, other: Picture) -> Picture:
 
 
 def _shapes(picture: Picture) -> dict[str, tuple[int, ...]]:
-    shapes: dict[str, tuple[int, ...]] = dict.fromkeys(picture.names, picture.latent_shape)
-    return {**shapes, "alpha_mask": picture.bucket[::-1]} if picture.has_mask else shapes
+    names = (*picture.names, "alpha_mask") if picture.has_mask else picture.names
+    return {name: array_shape(name, picture.bucket) for name in names}
 
 
-def _cached_images(pictures: Sequence[Picture], suffix: str) -> set[Path]:
-    """Images, without their suffix, of which there are latents under a name with a size, whatever it is."""
+def _cached_images(images: Sequence[Path], suffix: str) -> set[Path]:
+    """Images in their folders, without their suffix, of which there are latents under a name with a size,
+    whatever it is.
+    """
     sized_name = re.compile(rf"(.+)_\d{{4,}}x\d{{4,}}{re.escape(suffix)}\.npz")
-    folders = {picture.image.absolute().parent for picture in pictures}
+    folders = {image.parent for image in images}
     paths = (path for folder in folders for path in folder.iterdir())
     matches = ((path, sized_name.fullmatch(path.name)) for path in paths)
     return {path.with_name(match[1]) for path, match in matches if match}

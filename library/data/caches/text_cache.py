@@ -17,6 +17,7 @@ from library.data.caches.cache_files import (
     find_entries,
     prepare_folders,
     read_entry,
+    real_places,
     tell,
     write_entries,
 )
@@ -59,20 +60,21 @@ class TextFiles:
         paths: dict[tuple[Path, str], Path] = {}
         taken: set[Path] = set()
         shapes = {name: tuple(output.shape) for name, output in like.items()}
+        images = real_places(record.image for record in records)
         return [
-            self._wanted(record, caption, paths, taken, shapes)
-            for record, caption in zip(records, captions, strict=True)
+            Wanted(
+                self._path(image, caption, paths, taken),
+                self._recipe(caption),
+                shapes,
+                misshapen=f"{REASONS['encoder']} or token length",
+                takes_foreign=caption == record.caption,  # sd-scripts encodes captions as written
+            )
+            for record, image, caption in zip(records, images, captions, strict=True)
         ]
 
-    def _wanted(
-        self,
-        record: Record,
-        caption: str,
-        paths: dict[tuple[Path, str], Path],
-        taken: set[Path],
-        shapes: dict[str, tuple[int, ...]],
-    ) -> Wanted:
-        image = record.image.absolute()
+    @staticmethod
+    def _path(image: Path, caption: str, paths: dict[tuple[Path, str], Path], taken: set[Path]) -> Path:
+        """An image's file for a caption: the plain name is for the first caption."""
         path = paths.get((image, caption))
         if path is None:
             digest = hashlib.blake2b(caption.encode(errors="replace"), digest_size=4).hexdigest()
@@ -80,13 +82,7 @@ class TextFiles:
             path = image.with_name(f"{image.stem}_te_outputs.{digest}.npz") if plain in taken else plain
             paths[image, caption] = path
             taken.add(path)
-        return Wanted(
-            path,
-            self._recipe(caption),
-            shapes,
-            misshapen=f"{REASONS['encoder']} or token length",
-            takes_foreign=caption == record.caption,  # sd-scripts encodes captions as written
-        )
+        return path
 
     def _recipe(self, caption: str) -> dict[str, str | int | None]:
         return {
@@ -134,7 +130,7 @@ class TextCache:
         entry = self.entries[index]
         if not isinstance(entry, Path):
             return entry
-        arrays = read_entry(entry, self.empty)
+        arrays = read_entry(entry, {name: tuple(like.shape) for name, like in self.empty.items()})
         return {
             name: torch.tensor(array, dtype=like.dtype)
             for (name, like), array in zip(self.empty.items(), arrays, strict=True)

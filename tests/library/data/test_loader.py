@@ -11,6 +11,7 @@ from PIL import Image
 from library.data.batch import Batch
 from library.data.dataset import BatchBuilder, make_loader
 from library.data.plan import Course, Position
+from library.data.views import make_view
 from library.problems import UserError
 from library.randomness import keyed_generator, keyed_random
 
@@ -216,6 +217,40 @@ def test_an_image_that_became_unreadable_is_a_user_error_in_the_caller(photos, t
         list(load(data, workers=workers))
     (problem,) = caught.value.problems
     assert problem.where == str(path) and "cannot be decoded" in problem.cause
+
+
+def test_switching_an_augmentation_on_leaves_the_other_draws_alone(photos):
+    nothing = {"face_crop_aug_range": None} | {
+        name: type(value)() for name, value in EVERYTHING.items() if name != "face_crop_aug_range"
+    }
+
+    def drawn(**options):
+        views = [
+            make_view(record, index=i, seed=1, epoch=epoch, sample=i)
+            for epoch in range(20)
+            for i, record in enumerate(photos(**(nothing | options)).records)
+        ]
+        return [view.flip for view in views], [view.colour for view in views]
+
+    flips, colours = drawn(flip_aug=True, color_aug=True, random_crop=True)
+    assert set(flips) == {True, False} and len(set(colours)) > 5
+    assert drawn(flip_aug=True, color_aug=True) == (flips, colours)
+    assert drawn(flip_aug=True)[0] == flips and drawn(color_aug=True)[1] == colours
+
+
+def test_cached_texts_are_put_in_after_the_workers(photos):
+    class Texts:
+        def outputs(self, indices, captions):
+            return {"hidden_state1": torch.tensor([[index + 0.5] for index in indices])}
+
+        def __getstate__(self):
+            raise AssertionError("a whole cache does not go to a worker")
+
+    alone, together = (list(load(photos(), last=4, text=Texts(), workers=workers)) for workers in (0, 1))
+    for one, other in zip(alone, together, strict=True):
+        assert one.tokens == other.tokens == ()
+        assert torch.equal(one.text["hidden_state1"], other.text["hidden_state1"])
+        assert one.captions == other.captions and torch.equal(one.pixels, other.pixels)
 
 
 def test_with_skip_an_image_that_became_unreadable_counts_nothing_and_is_named_once(photos, tmp_path, capsys):

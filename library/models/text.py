@@ -46,14 +46,20 @@ class Tokenizer:
         if len(self._memo) + len(new) > _MEMO_SIZE:
             self._memo.clear()
             new = list(dict.fromkeys(captions))
-        for caption, ids in zip(new, _content_ids(new), strict=True):
-            self._memo[caption] = tuple(torch.tensor(chunk_ids(ids, self.chunks, pad)) for pad in self.pads)
+        self._memo |= zip(new, self._rows(new), strict=True)
         rows = [self._memo[caption] for caption in captions]
         return tuple(torch.stack(column) for column in zip(*rows, strict=True))
 
     def lengths(self, captions: list[str]) -> list[int]:
         """Tokens in each caption, without start and end. More than `chunks * 75` are cut."""
-        return [len(ids) for ids in _content_ids(captions)]
+        return [len(ids) for ids in content_ids(captions)]
+
+    def _rows(self, captions: list[str]) -> list[tuple[Tensor, ...]]:
+        """What `__call__` gives, caption by caption."""
+        return [self._chunked(ids) for ids in content_ids(captions)]
+
+    def _chunked(self, ids: list[int]) -> tuple[Tensor, ...]:
+        return tuple(torch.tensor(chunk_ids(ids, self.chunks, pad)) for pad in self.pads)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_memo": {}}
@@ -109,7 +115,8 @@ def _end_row(row: list[int], pad: int) -> list[int]:
     return row
 
 
-def _content_ids(captions: list[str]) -> list[list[int]]:
+def content_ids(captions: list[str]) -> list[list[int]]:
+    """Every caption's ids, without start and end, of any length."""
     if not captions:
         return []
     return _load_tokenizer()(captions, add_special_tokens=False)["input_ids"]

@@ -316,6 +316,22 @@ def test_options_change_what_is_learned_and_leave_it_finite(
     assert differ is ("--gradient_checkpointing" not in more)  # that one changes nothing but memory
 
 
+def test_weighted_captions_train_with_their_weights(tiny_model_file: Path, tmp_path: Path) -> None:
+    """Equal text with and without brackets, and brackets that are read or taken as text."""
+    found = {}
+    for name, caption in (("plain", "sks thing"), ("one", "(sks:1.0) thing"), ("two", "(sks:2) thing")):
+        folder = make_pictures(tmp_path / name / "1_sks", 2)
+        for path in folder.glob("*.txt"):
+            path.write_text(caption)
+        for more in ((), ("--weighted_captions",)):
+            out = tmp_path / f"{name} {len(more)}"
+            words = ("--network_module", "networks.lora", "--max_train_steps", 2, *more)
+            run_here("train_network.py", *options(tiny_model_file, tmp_path / name, out, *words))
+            found[out.name] = (out / "x.safetensors").read_bytes()[-5000:]  # tensors; metadata names folders
+    assert found["plain 0"] == found["plain 1"] == found["one 1"]
+    assert len({found[name] for name in ("plain 0", "one 0", "two 0", "two 1")}) == 4
+
+
 @pytest.fixture(scope="session")
 def plain_run(
     tiny_model_file: Path, pictures: Path, tmp_path_factory: pytest.TempPathFactory

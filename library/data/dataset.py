@@ -53,7 +53,8 @@ class Batch:
 
     pixels: (b, 3, h, w) in -1..1, or None when latents are cached.
     latents: (b, 4, h/8, w/8), scaled, or None.
-    tokens: per text encoder (b, chunks, 77) int64.
+    tokens: what tokenize gives: per text encoder (b, chunks, 77) int64; after them, when captions have
+        weights, those of the positions, float32.
     captions: the final captions.
     sizes: (b, 6) int64: original height, width; crop top, left in the resized image (mirrored when the image
         is); target height, width.

@@ -149,7 +149,7 @@ def draw(
     )
     timestamp, saved, exit_code = time.strftime("%Y%m%d%H%M%S"), 0, 0
     try:
-        for request, picture in _draw_batches(model, pictures, options.batch_size, clip_skip):
+        for request, picture in _draw_batches(model, pictures, options, clip_skip):
             save_picture(options.outdir / picture_name(timestamp, saved, request.seed), picture, request)
             saved += 1
     except KeyboardInterrupt:
@@ -161,7 +161,7 @@ def draw(
 
 
 def _draw_batches(
-    model: Model, pictures: Sequence[PromptRequest], batch_size: int, clip_skip: int | None
+    model: Model, pictures: Sequence[PromptRequest], options: GenerationOptions, clip_skip: int | None
 ) -> Iterator[tuple[PromptRequest, Image]]:
     """Each request with its picture, under a progress bar."""
     from tqdm import tqdm
@@ -170,14 +170,15 @@ def _draw_batches(
 
     weight = next(model.denoiser.parameters())
     with tqdm(total=sum(request.steps for request in pictures), unit="step", desc="drawing") as bar:
-        for start in range(0, len(pictures), batch_size):
-            batch = pictures[start : start + batch_size]
+        for start in range(0, len(pictures), options.batch_size):
+            batch = pictures[start : start + options.batch_size]
             drawn = generate(
                 model,
                 batch,
                 device=weight.device,
                 dtype=weight.dtype,
                 clip_skip=clip_skip,
+                emb_normalize=options.emb_normalize_mode,
                 on_step=bar.update,
             )
             yield from zip(batch, drawn, strict=True)

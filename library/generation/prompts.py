@@ -14,7 +14,7 @@ from pathlib import Path
 
 from library.generation.prompt_options import TRAINING, PromptSyntax
 from library.options.generation import SamplerName
-from library.problems import Problems, UserError, warn
+from library.problems import Problems, UserError
 from library.text_files import read_text
 
 
@@ -91,12 +91,9 @@ def parse_prompt(
             problems.add(where, f"there is no prompt option --{name}", f"there are {known}")
         seen.add(option)
     problems.raise_if_any()
-    if _WEIGHT.search(line):
-        warn(f"{where}: weights such as (word:1.2) are not available yet and count as text")
     return dataclasses.replace(defaults, prompt=text.strip(), **values)
 
 
-_WEIGHT = re.compile(r"\([^()]+:\s*[0-9.]+\)")
 _OPTION_START = re.compile(r"(?:^| )--(?=[A-Za-z])")
 
 

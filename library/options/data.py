@@ -70,6 +70,11 @@ class DataOptions:
     caption_dropout_rate: float = option(0.0, "probability of training without the caption", metavar="P")
     caption_dropout_every_n_epochs: int = option(0, "train without captions in every n-th epoch", metavar="N")
     caption_tag_dropout_rate: float = option(0.0, "probability of leaving out a tag", metavar="P")
+    weighted_captions: bool = option(
+        False,
+        "(word:1.3), (word) and [word] in captions weigh words; --shuffle_caption and tag dropout would tear "
+        "apart brackets with a separator inside",
+    )
     prior_loss_weight: float = option(1.0, "loss weight of regularization images", metavar="X")
     cache_latents: bool = option(
         False, "encode every image once, before training, and keep the latents in memory"

@@ -9,6 +9,7 @@ from typing import Literal
 from library.options.fields import option, require, warn_unless
 
 SamplerName = Literal["ddim", "euler", "k_euler", "euler_a", "k_euler_a", "dpmsolver++"]
+Normalization = Literal["original", "abs", "none"]
 
 
 @dataclass(frozen=True)
@@ -164,6 +165,11 @@ class GenerationOptions:
     steps: int = option(50, "sampling steps", metavar="N")
     scale: float = option(7.5, "classifier-free guidance scale; 1 is none", metavar="X")
     sampler: SamplerName = option("ddim", "sampler")
+    emb_normalize_mode: Normalization = option(
+        "original",
+        "after the weights of (words:1.3): keep the mean of the text states (original), the mean of their "
+        "absolute values (abs), or rescale nothing (none)",
+    )
     seed: int | None = option(
         None,
         "seed of a single picture; of several, each gets its own, made from this one (default: random)",

@@ -147,7 +147,6 @@ NOT_YET: dict[str, Any] = {
     "vgg16_guidance_scale": 0.0,
     "wandb_api_key": None,
     "wandb_run_name": None,
-    "weighted_captions": False,
     "zero3_init_flag": False,
     "zero3_save_16bit_model": False,
     "zero_stage": 2,

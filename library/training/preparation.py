@@ -12,6 +12,7 @@ import torch
 from library.data.cache import LatentCache, cache_latents
 from library.data.dataset import Batch, make_loader
 from library.data.training_data import TrainingData
+from library.models.prompt_weights import training_tokenizer
 from library.problems import UserError, warn
 from library.training.checkpoints import Checkpoints
 from library.training.noise import NoiseDraw
@@ -68,7 +69,9 @@ def training_batches(
         plan.course,
         first_step=plan.first_step,
         last_step=plan.last_step,
-        tokenize=task.model.tokenizer(run.model.max_token_length or 75),
+        tokenize=training_tokenizer(
+            task.model, run.model.max_token_length, weighted=run.data.weighted_captions
+        ),
         draw=NoiseDraw(session.seed, run.objective.noise_offset or 0.0),
         latents=latents,
         seed=session.seed,

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from library.data.dataset import Batch
 from library.models.base import Condition, Model
+from library.models.prompt_weights import encode_text
 from library.options.training import ObjectiveOptions
 from library.training.loss import min_snr_weight, squared_error
 from library.training.objective import make_objective
@@ -96,7 +97,7 @@ class Task(nn.Module):
 
     def condition(self, batch: Batch) -> Condition:
         with torch.set_grad_enabled(self.trains_text(batch.position.step) and torch.is_grad_enabled()):
-            return self.model.encode_text(batch.tokens, self.clip_skip)
+            return encode_text(self.model, batch.tokens, self.clip_skip)
 
     def trains_text(self, step: int) -> bool:
         """Whether text encoders are trained at this (0-based) step."""

@@ -92,9 +92,16 @@ def read_torch_file(path: Path) -> TorchFile:
     """
     try:
         return _read_zip(path) if zipfile.is_zipfile(path) else _read_legacy(path)
-    except _DAMAGED as error:
-        cause = "is damaged or cut off, or is no torch file"
-        raise UserError.of(path, cause, "get the file again") from error
+    except (*_DAMAGED, OSError) as error:
+        raise _not_read(path) from error
+
+
+def _not_read(path: Path) -> UserError:
+    with path.open("rb") as file:
+        if file.read(9)[8:] == b"{":
+            fix = "rename it to end in .safetensors"
+            return UserError.of(path, "is a .safetensors file by its content", fix)
+    return UserError.of(path, "is damaged or cut off, or is no torch file", "get the file again")
 
 
 def _read_zip(path: Path) -> TorchFile:

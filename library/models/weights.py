@@ -150,9 +150,11 @@ def _read_safetensors_header(path: Path) -> tuple[dict[str, dict], dict[str, str
                 raise ValueError("the header is too large")
             entries = json.loads(file.read(size))
         metadata = entries.pop("__metadata__", None) or {}
-        needed = 8 + size + max((_check_entry(entry) for entry in entries.values()), default=0)
-    except (ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
-        raise UserError.of(path, "is damaged or no .safetensors file", "get the file again") from error
+        if not all(isinstance(text, str) for text in metadata.values()):
+            raise ValueError("metadata that is no text")
+        needed = 8 + size + _check_entries(entries)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, struct.error) as error:
+        raise _no_safetensors(path) from error
     there = path.stat().st_size
     if there < needed:
         cause = f"is cut off: {there:,} of {needed:,} bytes are there"
@@ -160,14 +162,31 @@ def _read_safetensors_header(path: Path) -> tuple[dict[str, dict], dict[str, str
     return entries, metadata, 8 + size
 
 
-def _check_entry(entry: dict) -> int:
-    """Where a tensor's bytes end. Raises ValueError when its size does not match its shape."""
-    begin, end = entry["data_offsets"]
-    count = math.prod(entry["shape"])
-    width = _width(entry["dtype"])
-    if not 0 <= begin <= end or end - begin != count * width:
+def _no_safetensors(path: Path) -> UserError:
+    with path.open("rb") as file:
+        if file.read(4) == b"PK\x03\x04":
+            return UserError.of(path, "is a torch file by its content", "rename it to end in .ckpt")
+    return UserError.of(path, "is damaged or no .safetensors file", "get the file again")
+
+
+def _check_entries(entries: dict[str, dict]) -> int:
+    """Where the last tensor's bytes end. Raises ValueError unless they stand one behind the other."""
+    place = 0
+    for begin, end in sorted(map(_span, entries.values())):
+        if begin != place:
+            raise ValueError("tensors overlap or leave a gap")
+        place = end
+    return place
+
+
+def _span(entry: dict) -> tuple[int, int]:
+    """Where a tensor's bytes begin and end. Raises ValueError when that does not match its shape."""
+    (begin, end), shape = entry["data_offsets"], entry["shape"]
+    if not all(type(number) is int and number >= 0 for number in (begin, end, *shape)):
+        raise ValueError("sizes that are no numbers")
+    if end - begin != math.prod(shape) * _width(entry["dtype"]):
         raise ValueError("a tensor's size does not match its shape")
-    return end
+    return begin, end
 
 
 def _width(dtype: str) -> int:

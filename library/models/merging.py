@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from library.models import FAMILIES, detect_family
 from library.models.parts import part_of
-from library.models.single_files import find_file
+from library.models.single_files import all_finite, find_file
 from library.models.sources import Source
 from library.models.weights import Header, open_tensors, read_header
 from library.problems import Problems, UserError
@@ -78,12 +78,14 @@ def merge(
     files = [open_tensors(source.path) for source in plan.sources]
     summed, result = set(plan.merged), {}
     for name in progress([*plan.merged, *plan.kept]):
-        first = files[0].read(name)
-        if name in summed and first.is_floating_point():
-            tensors = (file.read(name).view_as(first) if name in file.shapes else first for file in files)
-            pairs = zip(ratios, tensors, strict=True)
-            first = sum(ratio * tensor.to(device, dtype) for ratio, tensor in pairs)
-        result[name] = _cast(first, saving_dtype, name)
+        tensor = files[0].read(name)
+        if name in summed and tensor.is_floating_point():
+            shape = tensor.shape
+            tensors = (file.read(name) if name in file.shapes else files[0].read(name) for file in files[1:])
+            tensor = tensor.to(device, dtype).mul_(ratios[0])
+            for ratio, other in zip(ratios[1:], tensors, strict=True):
+                tensor.add_(other.view(shape).to(device, dtype).mul_(ratio))
+        result[name] = _cast(tensor, saving_dtype, name)
     return result
 
 
@@ -140,7 +142,7 @@ def _cast(tensor: Tensor, dtype: torch.dtype, name: str) -> Tensor:
     if not tensor.is_floating_point():
         return tensor.cpu()
     tensor = tensor.to("cpu", dtype)
-    if not tensor.isfinite().all():
+    if not all_finite(tensor):
         cause = f"has values that are no numbers in {str(dtype).removeprefix('torch.')}"
         fix = "check the models and --ratios, or choose another --saving_precision"
         raise UserError.of(name, cause, fix)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from library.models import detect_family
 from library.models.parts import PART_NAMES, PartName, part_of
-from library.models.single_files import find_file
+from library.models.single_files import all_finite, find_file
 from library.models.sources import Source
 from library.models.weights import open_tensors, read_header
 from library.problems import UserError
@@ -51,7 +51,7 @@ def prune(
         tensor = file.read(plan[name])
         if dtype is not None and tensor.is_floating_point():
             cast = tensor.to(dtype)
-            if cast.isfinite().all() != tensor.isfinite().all():
+            if not all_finite(cast) and all_finite(tensor):
                 cause = f"{name} has values that are too large for {str(dtype).removeprefix('torch.')}"
                 raise UserError.of(source.name, cause, "choose another --saving_precision")
             tensor = cast

@@ -13,6 +13,8 @@ _STARTS: dict[str, tuple[str, ...]] = {
         f"first_stage_model.{module}." for module in ("encoder", "decoder", "quant_conv", "post_quant_conv")
     ),
 }
+# Tensors that are there for their names: by them ComfyUI knows how a U-Net predicts.
+MARKS = ("v_pred", "ztsnr", "edm_mean", "edm_std", "edm_vpred.sigma_max", "edm_vpred.sigma_min")
 PART_NAMES: tuple[PartName, ...] = get_args(PartName)
 
 

@@ -6,10 +6,11 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from library.models import detect_family
-from library.models.parts import PART_NAMES, PartName, part_of
+from library.models.parts import MARKS, PART_NAMES, part_of
 from library.models.single_files import all_finite, find_file
 from library.models.sources import Source
 from library.models.weights import open_tensors, read_header
+from library.options.model_tools import PartName
 from library.problems import UserError
 
 if TYPE_CHECKING:
@@ -32,7 +33,9 @@ def plan_pruning(name: str, keep: Collection[PartName] = PART_NAMES, *, ema: boo
     plan = {own: own for own in sorted(header.shapes) if part_of(own) in keep}
     if not plan:
         raise UserError.of(name, f"holds no {' and no '.join(keep)}", "choose other parts")
-    return _averaged(source, plan, header.shapes) if ema else plan
+    plan = _averaged(source, plan, header.shapes) if ema else plan
+    marks = MARKS if "unet" in keep else ()
+    return plan | {mark: mark for mark in marks if mark in header.shapes}
 
 
 def prune(

@@ -266,6 +266,15 @@ def test_the_name_of_an_average_is_that_of_ldm() -> None:
     assert ema_name(name) == "model_ema.diffusion_modelinput_blocks00weight"
 
 
+def test_what_says_how_a_model_predicts_stays(call, models: list[Path], tmp_path: Path) -> None:
+    changed(models[0], lambda t: t.update({"v_pred": torch.tensor([]), "betas": torch.ones(2)}))
+    call("prune_model", models[0], tmp_path / "unet.safetensors", "--keep_only", "unet")
+    call("prune_model", models[0], tmp_path / "vae.safetensors", "--keep_only", "vae")
+    others = [n for n in load_tensors(tmp_path / "unet.safetensors") if not n.startswith(UNET)]
+    assert others == ["v_pred"]
+    assert all(name.startswith(VAE) for name in load_tensors(tmp_path / "vae.safetensors"))
+
+
 @pytest.mark.parametrize(
     ("parts", "starts"), [(("unet",), (UNET,)), (("vae", "text_encoder"), (VAE, TEXT)), (("vae",), (VAE,))]
 )

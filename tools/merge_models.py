@@ -12,7 +12,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from anywhere, installed or not
 
 from library.models.merging import MergePlan, find_device, merge, plan_merge
-from library.models.single_files import check_output, kept_metadata, size_of
+from library.models.single_files import check_output, kept_metadata, size_of, take_config_along
 from library.options.model_tools import MergeModelsOptions
 from library.options.parser import parse
 from library.problems import Problems, run_command
@@ -43,6 +43,7 @@ def main() -> None:
     paths = [source.path for source in plan.sources]
     told = kept_metadata(plan.header.metadata, options.output, paths)
     save_tensors(options.output, tensors, told, beside=told)
+    take_config_along(paths[0], options.output)
     print(f"{' + '.join(path.name for path in paths)} -> {options.output} ({size_of(options.output)})")
 
 

@@ -13,7 +13,13 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from anywhere, installed or not
 
 from library.models.pruning import EMA, plan_pruning, prune
-from library.models.single_files import check_output, find_file, kept_metadata, size_of
+from library.models.single_files import (
+    check_output,
+    find_file,
+    kept_metadata,
+    size_of,
+    take_config_along,
+)
 from library.models.weights import read_header
 from library.options.model_tools import PruneOptions
 from library.options.parser import parse
@@ -40,6 +46,7 @@ def main() -> None:
     tensors = prune(source, plan, dtype=dtype, progress=bar)
     told = kept_metadata(header.metadata, options.model_to_save)
     save_tensors(options.model_to_save, tensors, told, beside=told)
+    take_config_along(source.path, options.model_to_save)
     averages = sum(name.startswith(EMA) for name in header.shapes)
     if averages and not options.ema:
         print(f"left out {averages} averaged weights (model_ema.); --ema takes them as the U-Net's")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from library.files import whole_file
 from library.models.sources import Source, find_source
 from library.problems import Problems, UserError
 
@@ -49,6 +51,14 @@ def kept_metadata(
     kept = {key: text for key, text in metadata.items() if key in _KEPT}
     titles = ", ".join(source.stem for source in merged_from)
     return kept | {"modelspec.title": path.stem} | ({"modelspec.merged_from": titles} if titles else {})
+
+
+def take_config_along(source: Path, target: Path) -> None:
+    """Copies the .yaml beside a model, by which other programs know SD 2.x, beside a file made of it."""
+    config = source.with_suffix(".yaml")
+    if config.is_file():
+        with whole_file(target.with_suffix(".yaml")) as temporary:
+            shutil.copyfile(config, temporary)
 
 
 def all_finite(tensor: Tensor) -> bool:

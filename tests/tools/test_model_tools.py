@@ -139,6 +139,15 @@ def test_a_merged_model_keeps_what_weights_cannot_tell(call, models: list[Path],
     }
 
 
+def test_the_yaml_of_the_first_model_goes_with_it(call, models: list[Path], tmp_path: Path) -> None:
+    models[0].with_suffix(".yaml").write_text("model: x")
+    call("merge_models", "--models", *models, "--output", tmp_path / "merged.safetensors")
+    call("prune_model", tmp_path / "merged.safetensors", tmp_path / "pruned.ckpt")
+    call("prune_model", models[1], tmp_path / "other.ckpt")
+    found = {path.name: path.read_text() for path in tmp_path.glob("*.yaml")}
+    assert found == dict.fromkeys(("a.yaml", "merged.yaml", "pruned.yaml"), "model: x")
+
+
 def test_a_convolution_of_one_pixel_and_a_matrix_are_merged(call, models: list[Path], tmp_path: Path) -> None:
     name = f"{VAE}encoder.mid.attn_1.q.weight"
     changed(models[1], lambda t: t.update({name: t[name].flatten(1)}))

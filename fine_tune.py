@@ -31,7 +31,7 @@ def main() -> None:
 
     rate = run.fine_tune.learning_rate_te
     rate = run.optimizer.learning_rate if rate is None else rate
-    text = TextTraining(rate) if rate and run.fine_tune.train_text_encoder else None
+    text = TextTraining((rate,)) if rate and run.fine_tune.train_text_encoder else None
     train_model(run, run.checkpoint, text, data, tracker_name="finetuning")
 
 

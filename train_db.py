@@ -32,7 +32,7 @@ def main() -> None:
 
     stop_at, rate = run.dreambooth.stop_text_encoder_training, run.dreambooth.learning_rate_te
     rate = run.optimizer.learning_rate if rate is None else rate
-    text = TextTraining(rate, stop_at) if rate and (stop_at is None or stop_at > 0) else None
+    text = TextTraining((rate,), stop_at) if rate and (stop_at is None or stop_at > 0) else None
     train_model(run, run.checkpoint, text, data, tracker_name="dreambooth")
 
 

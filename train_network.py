@@ -32,11 +32,9 @@ def main() -> None:
     run, data = begin(Run, __doc__)
 
     from library.training.loop import train
-    from library.training.network import may_skip_parameters
     from library.training.session import Session
 
-    skips = may_skip_parameters(run.network, run.model.clip_skip)
-    session = Session.start(run.training, run.saving.resume, may_skip_parameters=skips)
+    session = Session.start(run.training, run.saving.resume)
     task, output = make_task(run, session, data)
     train(run, session, task, data, output)
 
@@ -49,7 +47,7 @@ def make_task(run: Run, session: Session, data: TrainingData) -> tuple[NetworkTa
     from library.training.session import open_model
 
     task = NetworkTask(
-        open_model(run.model),
+        open_model(run.model, session),
         run.objective,
         run.network,
         learning_rate=run.optimizer.learning_rate,

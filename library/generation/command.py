@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from library.generation.pictures import picture_name, plan_pictures, save_picture, seeds_of
 from library.generation.prompt_options import GENERATOR
 from library.generation.prompts import PromptRequest, parse_prompt, read_prompts
-from library.models import check_source, check_vae, load_model
+from library.models import FAMILIES, check_source, check_vae, detect_family, load_model
 from library.network_module import load_network_module
 from library.options.generation import (
     GenerationOptions,
@@ -33,17 +33,18 @@ if TYPE_CHECKING:
 
     from library.models.base import Model
 
-DEFAULT_SIZE = 512
+DEFAULT_SIDE = 512
 
 
-def check(reading: Reading) -> list[PromptRequest]:
+def check(reading: Reading, *, family: str | None = None) -> list[PromptRequest]:
     """The prompts of a command line; its Run has model, compute, networks, prompts and pictures.
 
+    family: the only one that the command draws with, by its name in FAMILIES; None: any.
     Raises UserError with every problem of the options, the files they name and the prompts.
     """
-    problems, sections = Problems(reading.problems), reading.sections
+    problems, sections, side = Problems(reading.problems), reading.sections, DEFAULT_SIDE
     if "model" in sections:
-        _check_model(sections["model"], problems)
+        side = _check_model(sections["model"], family, problems)
     if "compute" in sections and sections["compute"].xformers:
         from library.models.attention import check_attention
 
@@ -52,17 +53,20 @@ def check(reading: Reading) -> list[PromptRequest]:
         _check_networks(sections["networks"], problems)
     prompts = []
     if "prompts" in sections:
-        prompts = problems.attempt(_read_prompts, sections["prompts"], sections.get("pictures"))
+        prompts = problems.attempt(_read_prompts, sections["prompts"], sections.get("pictures"), side)
     if "pictures" in sections:
         _check_folder(sections["pictures"].outdir, problems)
     problems.raise_if_any()
     return prompts
 
 
-def _check_model(options: GeneratorModelOptions, problems: Problems) -> None:
-    problems.attempt(check_source, options.ckpt, v2=options.v2)
+def _check_model(options: GeneratorModelOptions, family: str | None, problems: Problems) -> int:
+    """The side of the pictures that the model was made for."""
+    claims = {"v2": options.v2, "v_parameterization": options.v_parameterization, "family": family}
+    source = problems.attempt(check_source, options.ckpt, **claims)
     if options.vae:
         problems.attempt(check_vae, options.vae)
+    return DEFAULT_SIDE if source is None else FAMILIES[detect_family(source)].side
 
 
 def _check_networks(options: GeneratorNetworkOptions, problems: Problems) -> None:
@@ -78,14 +82,16 @@ def _check_folder(outdir: Path, problems: Problems) -> None:
         problems.add(outdir, "is a file, not a folder", "choose another --outdir")
 
 
-def _read_prompts(options: GeneratorPromptOptions, pictures: GenerationOptions | None) -> list[PromptRequest]:
+def _read_prompts(
+    options: GeneratorPromptOptions, pictures: GenerationOptions | None, side: int
+) -> list[PromptRequest]:
     """pictures: None when that section is wrong; the prompts are then read for their own problems."""
     defaults = PromptRequest("")
     if pictures is not None:
         defaults = PromptRequest(
             "",
-            width=pictures.W or DEFAULT_SIZE,
-            height=pictures.H or DEFAULT_SIZE,
+            width=pictures.W or side,
+            height=pictures.H or side,
             steps=pictures.steps,
             scale=pictures.scale,
             sampler=pictures.sampler,
@@ -105,11 +111,8 @@ def load(
     """
     import torch
 
-    from library.models.text import check_clip_skip
-
     model = load_model(options.ckpt, vae=options.vae, v_parameterization=options.v_parameterization)
-    for text_encoder in model.text_encoders:
-        check_clip_skip(text_encoder, options.clip_skip)
+    model.check_clip_skip(options.clip_skip)
     model.use_attention("xformers" if compute.xformers else "sdpa")
     device, dtype = choose_device(), getattr(torch, compute.dtype_name)
     given = zip(networks.network_module, networks.network_weights, networks.multipliers, strict=True)

@@ -87,6 +87,24 @@ def encode_chunks(text_encoder: nn.Module, tokens: Tensor, clip_skip: int | None
     return join_chunks(hidden.unflatten(0, (count, chunks)))
 
 
+def penultimate_chunks(text_encoder: nn.Module, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
+    """What SDXL takes of a text encoder, for ids (captions, chunks, 77).
+
+    Hidden states (captions, chunks * 75 + 2, width) of the last layer but one, without the final norm; and of
+    a text encoder with a projection its output at the first chunk's first end token, (captions, projected
+    width), else None.
+    """
+    count, chunks, _ = tokens.shape
+    out = text_encoder(input_ids=tokens.flatten(0, 1), output_hidden_states=True)
+    hidden = join_chunks(out.hidden_states[-2].unflatten(0, (count, chunks)))
+    if not hasattr(text_encoder, "text_projection"):
+        return hidden, None
+    first_end = (tokens[:, 0] == EOS).int().argmax(dim=-1)
+    rows = torch.arange(count, device=tokens.device)
+    ends = out.last_hidden_state.unflatten(0, (count, chunks))[rows, 0, first_end]
+    return hidden, text_encoder.text_projection(ends)
+
+
 def check_clip_skip(text_encoder: nn.Module, clip_skip: int | None) -> None:
     """Raises UserError when the text encoder has fewer layers than are skipped."""
     layers = text_encoder.config.num_hidden_layers

@@ -65,7 +65,7 @@ class GeneratorModelOptions:
     )
     vae: str | None = option(None, "take the VAE from here instead", metavar="MODEL")
     v2: bool = option(False, "the checkpoint is SD 2.x; checked against the file, which decides")
-    v_parameterization: bool = option(False, "the checkpoint predicts v")
+    v_parameterization: bool = option(False, "the checkpoint predicts v; checked against the file")
     clip_skip: int | None = option(
         None, "use the text encoder's output of the n-th layer from the end", metavar="N"
     )
@@ -160,8 +160,12 @@ class GenerationOptions:
     n_iter: int = option(1, "go through all prompts this often", metavar="N")
     images_per_prompt: int = option(1, "pictures of each prompt", metavar="N")
     batch_size: int = option(1, "pictures drawn together", metavar="N")
-    W: int | None = option(None, "width in pixels, a multiple of 8 (default 512)", metavar="N")
-    H: int | None = option(None, "height in pixels, a multiple of 8 (default 512)", metavar="N")
+    W: int | None = option(
+        None, "width in pixels, a multiple of 8 (default: the model's, 512 or 1024)", metavar="N"
+    )
+    H: int | None = option(
+        None, "height in pixels, a multiple of 8 (default: the model's, 512 or 1024)", metavar="N"
+    )
     steps: int = option(50, "sampling steps", metavar="N")
     scale: float = option(7.5, "classifier-free guidance scale; 1 is none", metavar="X")
     sampler: SamplerName = option("ddim", "sampler")

@@ -25,6 +25,7 @@ class TinyModelOptions:
         None, "file (.safetensors, .ckpt) or folder to write", positional=True, metavar="model_to_save"
     )
     seed: int = option(0, "seed of the random weights", metavar="N")
+    family: str = option("sd1", "which layout: sd1, sd2 or sdxl", metavar="NAME")
     v_parameterization: bool = option(False, "a model that predicts v")
 
     def __post_init__(self) -> None:

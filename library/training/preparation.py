@@ -30,7 +30,8 @@ from library.training.trackers import LossLog, TensorBoardWriter
 def place_model(task: Task, run: TrainingRun, session: Session) -> None:
     """Precision, device, memory layout, attention and checkpointing of the model."""
     model = task.model
-    set_precision(task, session.frozen_dtype, no_half_vae=run.model.no_half_vae)
+    keeps = {"no_half_vae": run.model.no_half_vae, "float8": run.model.fp8_base}
+    set_precision(task, session.frozen_dtype, **keeps)
     model.use_attention(run.model.attention)
     if run.training.gradient_checkpointing:
         model.use_gradient_checkpointing(denoiser=True, text_encoders=task.text is not None)

@@ -29,7 +29,12 @@ class Run(TrainingRun):
 
 
 def main() -> None:
-    run, data = begin(Run, __doc__)
+    train_beside(Run, __doc__)
+
+
+def train_beside(run_type: type[Run], doc: str | None, *, family: str | None = None) -> None:
+    """The whole command. family: the only one it takes, by its name in FAMILIES; None: any."""
+    run, data = begin(run_type, doc, family=family)
 
     from library.training.loop import train
     from library.training.session import Session

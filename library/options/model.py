@@ -37,6 +37,9 @@ class ModelOptions:
         False, "keep weights of U-Net and text encoders that are not trained in float8: a quarter of float32"
     )
     lowram: bool = option(False, "read the checkpoint straight into the GPU's memory, for little main memory")
+    disable_mmap_load_safetensors: bool = option(
+        False, "accepted for compatibility: files are read, never mapped into memory"
+    )
     highvram: bool = option(
         False, "accepted for compatibility: GPU memory is never given back between steps as it is"
     )

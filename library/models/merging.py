@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from library.models import FAMILIES, detect_family
 from library.models.parts import part_of
+from library.models.prediction import said_prediction
 from library.models.single_files import all_finite, find_file
 from library.models.sources import Source
 from library.models.weights import Header, open_tensors, read_header
@@ -56,6 +57,7 @@ def plan_merge(models: Sequence[str], *, unet_only: bool = False) -> MergePlan:
             problems.add(source.name, cause, "merge models of one family")
         else:
             _compare((sources[0].name, headers[0]), (source.name, header), problems)
+            _compare_predictions(sources[0], source, problems)
     problems.raise_if_any()
     return _plan(sources, headers, unet_only)
 
@@ -118,6 +120,13 @@ def _compare(first: tuple[str, Header], other: tuple[str, Header], problems: Pro
         example = f"{differ[0]} is {shapes[differ[0]]} and {wanted[differ[0]]}"
         cause = f"has other shapes than {first[0]} in {len(differ)} of its tensors, e.g. {example}"
         problems.add(other[0], cause, "merge models of one architecture")
+
+
+def _compare_predictions(first: Source, other: Source, problems: Problems) -> None:
+    said, wanted = said_prediction(other), said_prediction(first)
+    if said and wanted and said != wanted:
+        cause = f"says that it predicts {said}, {first.name} that it predicts {wanted}"
+        problems.add(other.name, cause, "merge models that predict the same")
 
 
 def _needed(names: Iterable[str]) -> list[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from library.files import whole_file
+from library.models.prediction import CONFIG_KEY
 from library.models.sources import Source, find_source
 from library.problems import Problems, UserError
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 _KEPT = {
     f"modelspec.{key}"
     for key in ("sai_model_spec", "architecture", "implementation", "prediction_type", "resolution")
-} | {"atelier.config"}
+} | {CONFIG_KEY}
 
 
 def find_file(name: str) -> Source:

@@ -127,14 +127,14 @@ def test_what_a_model_lacks_counts_with_the_first_ones(
 
 
 def test_a_merged_model_keeps_what_weights_cannot_tell(call, models: list[Path], tmp_path: Path) -> None:
-    told = {"modelspec.prediction_type": "v", "modelspec.title": "old", "modelspec.hash_sha256": "0x1"}
+    told = {"modelspec.prediction_type": "epsilon", "modelspec.title": "old", "modelspec.hash_sha256": "0x1"}
     save_tensors(models[0], load_tensors(models[0]), open_tensors(models[0]).metadata | told)
     call("merge_models", "--models", *models, "--output", tmp_path / "new.safetensors")
     metadata = read_header(tmp_path / "new.safetensors").metadata
     assert metadata.pop("atelier.config") == read_header(models[0]).metadata["atelier.config"]
     assert metadata == {
         "modelspec.merged_from": "a, b, c",
-        "modelspec.prediction_type": "v",
+        "modelspec.prediction_type": "epsilon",
         "modelspec.title": "new",
     }
 
@@ -181,6 +181,35 @@ def test_every_reason_against_a_merge_is_one_line(call, models: list[Path], tmp_
     causes = ("is a LoRA, not a model", "is damaged or no .safet", "is cut off", "there is no file or folder")
     assert all(line.split(": ", 1)[1].startswith(cause) for line, cause in zip(lines, causes, strict=True))
     assert not (tmp_path / "x.safetensors").exists()
+
+
+def test_models_that_predict_different_things_are_not_merged(
+    call, saved_kind: Callable[[str, str], Path], tmp_path: Path
+) -> None:
+    one, v = saved_kind("sd2", "safetensors"), saved_kind("sd2-v", "safetensors")
+    assert problems_of(call, "merge_models", "--models", one, v, "--output", tmp_path / "x.ckpt") == [
+        f"{v}: says that it predicts v, {one} that it predicts epsilon; merge models that predict the same"
+    ]
+
+
+def test_models_of_two_families_are_not_merged(
+    call, saved_kind: Callable[[str, str], Path], tmp_path: Path
+) -> None:
+    one, xl = saved_kind("sd1", "safetensors"), saved_kind("sdxl", "safetensors")
+    assert problems_of(call, "merge_models", "--models", one, xl, "--output", tmp_path / "x.ckpt") == [
+        f"{xl}: is an SDXL model, {one} an SD 1.x one; merge models of one family"
+    ]
+
+
+def test_every_kind_of_model_goes_through_the_tools_unchanged(
+    call, any_model_file: Path, tmp_path: Path
+) -> None:
+    call("merge_models", "--models", any_model_file, any_model_file, "--output", tmp_path / "merged.ckpt")
+    call("prune_model", tmp_path / "merged.ckpt", tmp_path / "pruned.safetensors")
+    call("merge_vae", tmp_path / "pruned.safetensors", any_model_file, tmp_path / "x.safetensors")
+    assert same(load_tensors(tmp_path / "x.safetensors"), load_tensors(any_model_file))
+    model, expected = load_model(tmp_path / "x.safetensors"), load_model(any_model_file)
+    assert (model.family, model.prediction_type) == (expected.family, expected.prediction_type)
 
 
 def test_a_folder_and_a_place_that_is_read_are_refused(

@@ -84,6 +84,16 @@ def test_training_multiplies_and_does_no_more(tiny_model: Model) -> None:
     assert torch.equal(weighed, plain * factors)
 
 
+def test_every_kind_of_model_weighs_the_states_of_all_its_text_encoders(any_model: Model) -> None:
+    plain = any_model.encode_text(any_model.tokenizer(150)(["a photo cat"]))
+    tokens = training_tokenizer(any_model, 150, weighted=True)(["a (photo:1.5) cat"])
+    weighed = encode_text(any_model, tokens)
+    factors = torch.ones(1, 152, 1)
+    factors[0, 2] = 1.5
+    assert torch.equal(weighed.hidden, plain.hidden * factors)
+    assert (weighed.pooled is None) if plain.pooled is None else torch.equal(weighed.pooled, plain.pooled)
+
+
 def test_tokens_without_weights_are_encoded_as_ever(tiny_model: Model) -> None:
     tokens = tiny_model.tokenizer()(["a (photo:1.5) cat"])
     assert torch.equal(encode_text(tiny_model, tokens, 2).hidden, tiny_model.encode_text(tokens, 2).hidden)

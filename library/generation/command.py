@@ -23,6 +23,7 @@ from library.options.generation import (
     GeneratorModelOptions,
     GeneratorNetworkOptions,
     GeneratorPromptOptions,
+    SizeOptions,
 )
 from library.options.parser import Reading
 from library.problems import Problems, warn
@@ -37,7 +38,8 @@ DEFAULT_SIDE = 512
 
 
 def check(reading: Reading, *, family: str | None = None) -> list[PromptRequest]:
-    """The prompts of a command line; its Run has model, compute, networks, prompts and pictures.
+    """The prompts of a command line; its Run has model, compute, networks, prompts and pictures, and may
+    have sizes.
 
     family: the only one that the command draws with, by its name in FAMILIES; None: any.
     Raises UserError with every problem of the options, the files they name and the prompts.
@@ -53,7 +55,8 @@ def check(reading: Reading, *, family: str | None = None) -> list[PromptRequest]
         _check_networks(sections["networks"], problems)
     prompts = []
     if "prompts" in sections:
-        prompts = problems.attempt(_read_prompts, sections["prompts"], sections.get("pictures"), side)
+        others = (sections.get(name) for name in ("pictures", "sizes"))
+        prompts = problems.attempt(_read_prompts, sections["prompts"], *others, side)
     if "pictures" in sections:
         _check_folder(sections["pictures"].outdir, problems)
     problems.raise_if_any()
@@ -83,7 +86,10 @@ def _check_folder(outdir: Path, problems: Problems) -> None:
 
 
 def _read_prompts(
-    options: GeneratorPromptOptions, pictures: GenerationOptions | None, side: int
+    options: GeneratorPromptOptions,
+    pictures: GenerationOptions | None,
+    sizes: SizeOptions | None,
+    side: int,
 ) -> list[PromptRequest]:
     """pictures: None when that section is wrong; the prompts are then read for their own problems."""
     defaults = PromptRequest("")
@@ -95,6 +101,7 @@ def _read_prompts(
             steps=pictures.steps,
             scale=pictures.scale,
             sampler=pictures.sampler,
+            **({} if sizes is None else sizes.given),
         )
     if options.from_file:
         return read_prompts(options.from_file, GENERATOR, defaults=defaults)
@@ -145,7 +152,7 @@ def draw(
 
     Ctrl-C ends the program with exit code 130; what was drawn stays.
     """
-    _warn_of_idle_wishes(prompts, options.n_iter * options.images_per_prompt)
+    _warn_of_idle_wishes(model, prompts, options.n_iter * options.images_per_prompt)
     seed = random.SystemRandom().randrange(2**31) if options.seed is None else options.seed
     pictures = plan_pictures(
         prompts, seed=seed, n_iter=options.n_iter, images_per_prompt=options.images_per_prompt
@@ -153,7 +160,8 @@ def draw(
     timestamp, saved, exit_code = time.strftime("%Y%m%d%H%M%S"), 0, 0
     try:
         for request, picture in _draw_batches(model, pictures, options, clip_skip):
-            save_picture(options.outdir / picture_name(timestamp, saved, request.seed), picture, request)
+            path = options.outdir / picture_name(timestamp, saved, request.seed)
+            save_picture(path, picture, request, is_told_sizes=model.is_told_sizes)
             saved += 1
     except KeyboardInterrupt:
         exit_code = 130
@@ -187,7 +195,7 @@ def _draw_batches(
             yield from zip(batch, drawn, strict=True)
 
 
-def _warn_of_idle_wishes(prompts: Sequence[PromptRequest], pictures: int) -> None:
+def _warn_of_idle_wishes(model: Model, prompts: Sequence[PromptRequest], pictures: int) -> None:
     """Warns of prompt options that change nothing in a run with this many pictures of each prompt."""
     for prompt in prompts:
         text, seeds = repr(prompt.prompt[:40]), len(seeds_of(prompt))
@@ -195,3 +203,7 @@ def _warn_of_idle_wishes(prompts: Sequence[PromptRequest], pictures: int) -> Non
             warn(f"--d of {text} has {seeds} seeds for {pictures} pictures; see --images_per_prompt")
         if prompt.negative and not prompt.is_guided:
             warn(f"--n of {text} has no effect at scale 1")
+        plain = PromptRequest("", width=prompt.width, height=prompt.height)
+        told = (prompt.sizes, prompt.sizes_negative)
+        if not model.is_told_sizes and told != (plain.sizes, plain.sizes_negative):
+            warn(f"original size and crop of {text} have no effect: this model is not told sizes")

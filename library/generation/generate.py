@@ -103,10 +103,10 @@ def _draw(
     first, hidden = batch[0], condition.hidden
     generators = [torch.Generator("cpu").manual_seed(request.seed) for request in batch]
     scales = torch.tensor([request.scale for request in batch], device=hidden.device).view(-1, 1, 1, 1)
-    size = [first.height, first.width]
-    # What the model is told where it is told sizes: a whole picture, of this size from the beginning.
-    sizes = torch.tensor([[*size, 0, 0, *size]], device=hidden.device).expand(len(hidden), -1)
-
+    told = [request.sizes for request in batch]
+    if first.is_guided:
+        told = [request.sizes_negative for request in batch] + told
+    sizes = torch.tensor(told, device=hidden.device)
     sampler = Sampler(first.sampler, model.prediction_type, first.steps)
     x = sampler.start(_noise(model, first, generators).to(hidden.device))
     for t in sampler.timesteps:

@@ -68,6 +68,7 @@ class Model(nn.Module):
     latent_channels = 4
     latent_scale = 8  # pixels per latent, each way
     half_vae = True  # whether the VAE stays finite in float16
+    is_told_sizes = False  # whether `predict` needs sizes
 
     def __init__(
         self,

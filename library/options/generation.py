@@ -83,6 +83,7 @@ class GeneratorComputeOptions:
 
     fp16: bool = option(False, "compute in float16")
     bf16: bool = option(False, "compute in bfloat16")
+    no_half_vae: bool = option(False, "accepted for compatibility: the VAE always computes in float32")
     sdpa: bool = option(False, "attention by torch's scaled_dot_product_attention; this is the default")
     xformers: bool = option(
         False, "attention by xformers (pip install xformers)", aliases=("--diffusers_xformers",)
@@ -190,6 +191,31 @@ class GenerationOptions:
             (_is_size(self.H), "H", "must be a multiple of 8"),
             (self.seed is None or 0 <= self.seed < 2**64, "seed", "must be 0 or more"),
         )
+
+
+@dataclass(frozen=True)
+class SizeOptions:
+    """Sizes the model is told."""
+
+    original_width: int | None = option(None, "width of the original picture (default: --W)", metavar="N")
+    original_height: int | None = option(None, "height of the original picture (default: --H)", metavar="N")
+    original_width_negative: int | None = option(
+        None, "the same for the negative prompt (default: as for the prompt)", metavar="N"
+    )
+    original_height_negative: int | None = option(
+        None, "the same for the negative prompt (default: as for the prompt)", metavar="N"
+    )
+    crop_top: int | None = option(None, "pixels cut off above (default 0)", metavar="N")
+    crop_left: int | None = option(None, "pixels cut off on the left (default 0)", metavar="N")
+
+    def __post_init__(self) -> None:
+        lowest = {name: 0 if name.startswith("crop") else 1 for name in self.given}
+        require(*((self.given[name] >= low, name, f"must be {low} or more") for name, low in lowest.items()))
+
+    @property
+    def given(self) -> dict[str, int]:
+        """Those that were given, by name."""
+        return {name: value for name, value in vars(self).items() if value is not None}
 
 
 def _is_size(pixels: int | None) -> bool:

@@ -63,6 +63,8 @@ SDXL = Layout(
 class StableDiffusionXL(LatentDiffusion):
     """Two text encoders; the U-Net is also told a pooled text and the picture's sizes."""
 
+    is_told_sizes = True
+
     def encode_text(self, tokens: tuple[Tensor, ...], clip_skip: int | None = None) -> Condition:
         """The last layer but one of both text encoders side by side, and the second one's pooled output."""
         states, pooled = zip(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from library.models.ldm.layout import PartLayout
 from library.models.ldm.reading import PartFile
 from library.problems import UserError
 
+READERS = 4  # threads: the system copies, and gives new memory its pages, while Python waits
 _TITLES = {"unet": "U-Net", "vae": "VAE", "clip": "text encoder", "open_clip": "text encoder"}
 
 
@@ -48,11 +50,14 @@ def build_part(opened: PartFile, *, dtype: torch.dtype | None, device: torch.dev
     if missing:
         cause = f"lacks {len(missing)} tensors of its {_TITLES[part.kind]}, e.g. {missing[0]}"
         raise UserError.of(path, cause, "use a full checkpoint")
-    tensors = {}
-    for own, name in names.items():
+
+    def read(own: str) -> Tensor:
+        name = names[own]
         tensor = fit(opened.read(name), wanted[own].shape, path, opened.pieces[name].name)
-        tensors[own] = tensor.to(device, dtype or tensor.dtype)
-    module.load_state_dict(tensors, assign=True)
+        return tensor.to(device, dtype or tensor.dtype)
+
+    with ThreadPoolExecutor(READERS) as pool:
+        module.load_state_dict(dict(zip(names, pool.map(read, names), strict=True)), assign=True)
     return module.to(device).requires_grad_(False)  # buffers, which are no weights, go to the device too
 
 

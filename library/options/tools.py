@@ -82,6 +82,9 @@ class ConvertOptions:
     variant: str | None = option(
         None, "which weights of a Diffusers folder to read, e.g. fp16", metavar="NAME"
     )
+    unet_use_linear_projection: bool = option(
+        False, "SD 2.x: write the projections around the U-Net's transformers as matrices"
+    )
     use_safetensors: bool = option(False, "write a folder's weights as .safetensors, not as .bin")
     reference_model: str | None = option(
         None,

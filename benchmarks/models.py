@@ -27,7 +27,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 if TYPE_CHECKING:
     from torch import Tensor
 
-PAIRS = 5
+PAIRS = int(os.environ.get("ATELIER_PAIRS", "5"))
 FAMILIES = ("sd1", "sd2", "sdxl")
 FOLDER = Path(os.environ.get("ATELIER_BENCH", Path(tempfile.gettempdir()) / "atelier_full_size"))
 

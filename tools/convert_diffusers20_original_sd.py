@@ -52,7 +52,8 @@ def check(options: ConvertOptions) -> None:
     problems.attempt(check_target, options.model_to_save, options.format)
     claims = {"v1": options.v1, "v2": options.v2, "variant": options.variant}
     source = problems.attempt(check_source, options.model_to_load, **claims)
-    if source is not None and options.unet_use_linear_projection and FAMILIES[detect_family(source)].flag != "--v2":
+    is_other = source is not None and FAMILIES[detect_family(source)].flag != "--v2"
+    if options.unet_use_linear_projection and is_other:
         problems.add("--unet_use_linear_projection", "only SD 2.x has such projections", "leave it out")
     if source is not None and options.variant and source.kind != "diffusers":
         problems.add("--variant", "only a Diffusers folder has variants", "leave it out")

@@ -38,7 +38,7 @@ def main() -> None:
     from library.training.full import train_model
     from library.training.task import TextTraining
 
-    text = TextTraining(run.text_rate) if run.trains_text else None
+    text = TextTraining((run.text_rate,)) if run.trains_text else None
     train_model(run, run.checkpoint, text, data, tracker_name="finetuning")
 
 

@@ -41,7 +41,7 @@ def main() -> None:
     from library.training.task import TextTraining
 
     stop_at = run.dreambooth.stop_text_encoder_training
-    text = TextTraining(run.text_rate, stop_at) if run.trains_text else None
+    text = TextTraining((run.text_rate,), stop_at) if run.trains_text else None
     train_model(run, run.checkpoint, text, data, tracker_name="dreambooth")
 
 

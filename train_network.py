@@ -33,14 +33,17 @@ class Run(TrainingRun):
 
 
 def main() -> None:
-    run, data = begin(Run, __doc__)
+    train_beside(Run, __doc__)
+
+
+def train_beside(run_type: type[Run], doc: str | None, *, family: str | None = None) -> None:
+    """The whole command. family: the only one it takes, by its name in FAMILIES; None: any."""
+    run, data = begin(run_type, doc, family=family)
 
     from library.training.loop import train
-    from library.training.network import may_skip_parameters
     from library.training.session import Session
 
-    skips = may_skip_parameters(run.network, run.model.clip_skip)
-    session = Session.start(run.training, run.saving.resume, may_skip_parameters=skips)
+    session = Session.start(run.training, run.saving.resume)
     task, output = make_task(run, session, data)
     train(run, session, task, data, output)
 
@@ -53,7 +56,7 @@ def make_task(run: Run, session: Session, data: TrainingData) -> tuple[NetworkTa
     from library.training.session import open_model
 
     task = NetworkTask(
-        open_model(run.model),
+        open_model(run.model, session),
         run.objective,
         run.network,
         learning_rate=run.optimizer.learning_rate,

@@ -94,9 +94,9 @@ def measure_save(folder: Path) -> None:
 def _tiny_model(folder: Path) -> Path:
     path = folder / "model.safetensors"
     if not path.exists():
-        from tools.make_tiny_model import tiny_sd1
+        from tools.make_tiny_model import tiny_model
 
-        tiny_sd1(seed=0).save(path, "safetensors")
+        tiny_model(seed=0).save(path, "safetensors")
     return path
 
 

@@ -22,7 +22,8 @@ class Batch:
     pixels: (b, 3, h, w) in -1..1, or None when latents are cached.
     latents: (b, 4, h/8, w/8), scaled, or None.
     masks: (b, 1, h/8, w/8) float32 in 0..1, how much each place counts; None when no sample has a mask.
-    tokens: per text encoder (b, chunks, 77) int64; empty when text-encoder outputs are cached.
+    tokens: what tokenize gives: per text encoder (b, chunks, 77) int64; after them, when captions have
+        weights, those of the positions, float32. Empty when text-encoder outputs are cached.
     text: those outputs by name, each (b, ...), or None.
     captions: the final captions.
     sizes: (b, 6) int64: original height, width; crop top, left in the resized image (mirrored when the image

@@ -53,14 +53,20 @@ class Tokenizer:
         if len(self._memo) + len(new) > _MEMO_SIZE:
             self._memo.clear()
             new = list(dict.fromkeys(captions))
-        for caption, ids in zip(new, _content_ids(new), strict=True):
-            self._memo[caption] = tuple(torch.tensor(chunk_ids(ids, self.chunks, pad)) for pad in self.pads)
+        self._memo |= zip(new, self._rows(new), strict=True)
         rows = [self._memo[caption] for caption in captions]
         return tuple(torch.stack(column) for column in zip(*rows, strict=True))
 
     def lengths(self, captions: list[str]) -> list[int]:
         """Tokens in each caption, without start and end. More than `chunks * 75` are cut."""
-        return [len(ids) for ids in _content_ids(captions)]
+        return [len(ids) for ids in content_ids(captions)]
+
+    def _rows(self, captions: list[str]) -> list[tuple[Tensor, ...]]:
+        """What `__call__` gives, caption by caption."""
+        return [self._chunked(ids) for ids in content_ids(captions)]
+
+    def _chunked(self, ids: list[int]) -> tuple[Tensor, ...]:
+        return tuple(torch.tensor(chunk_ids(ids, self.chunks, pad)) for pad in self.pads)
 
     def ends(self, captions: list[str]) -> list[list[int]]:
         """For each caption the places in its text where its tokens end, without start and end."""
@@ -95,6 +101,24 @@ def encode_chunks(text_encoder: nn.Module, tokens: Tensor, clip_skip: int | None
     return join_chunks(hidden.unflatten(0, (count, chunks)))
 
 
+def penultimate_chunks(text_encoder: nn.Module, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
+    """What SDXL takes of a text encoder, for ids (captions, chunks, 77).
+
+    Hidden states (captions, chunks * 75 + 2, width) of the last layer but one, without the final norm; and of
+    a text encoder with a projection its output at the first chunk's first end token, (captions, projected
+    width), else None.
+    """
+    count, chunks, _ = tokens.shape
+    out = text_encoder(input_ids=tokens.flatten(0, 1), output_hidden_states=True)
+    hidden = join_chunks(out.hidden_states[-2].unflatten(0, (count, chunks)))
+    if not hasattr(text_encoder, "text_projection"):
+        return hidden, None
+    first_end = (tokens[:, 0] == EOS).int().argmax(dim=-1)
+    rows = torch.arange(count, device=tokens.device)
+    ends = out.last_hidden_state.unflatten(0, (count, chunks))[rows, 0, first_end]
+    return hidden, text_encoder.text_projection(ends)
+
+
 def check_clip_skip(text_encoder: nn.Module, clip_skip: int | None) -> None:
     """Raises UserError when the text encoder has fewer layers than are skipped."""
     layers = text_encoder.config.num_hidden_layers
@@ -123,7 +147,8 @@ def _end_row(row: list[int], pad: int) -> list[int]:
     return row
 
 
-def _content_ids(captions: list[str]) -> list[list[int]]:
+def content_ids(captions: list[str]) -> list[list[int]]:
+    """Every caption's ids, without start and end, of any length."""
     if not captions:
         return []
     return _load_tokenizer()(captions, add_special_tokens=False)["input_ids"]

@@ -131,6 +131,11 @@ class DataOptions:
     caption_dropout_rate: float = option(0.0, "probability of training without the caption", metavar="P")
     caption_dropout_every_n_epochs: int = option(0, "train without captions in every n-th epoch", metavar="N")
     caption_tag_dropout_rate: float = option(0.0, "probability of leaving out a tag", metavar="P")
+    weighted_captions: bool = option(
+        False,
+        "(word:1.3), (word) and [word] in captions weigh words; --shuffle_caption and tag dropout would tear "
+        "apart brackets with a separator inside",
+    )
     ucg: float | None = option(
         None,
         "drop the caption with probability P (0.06 without a number), for classifier-free guidance",

@@ -25,6 +25,7 @@ class TinyModelOptions:
         None, "file (.safetensors, .ckpt) or folder to write", positional=True, metavar="model_to_save"
     )
     seed: int = option(0, "seed of the random weights", metavar="N")
+    family: str = option("sd1", "which layout: sd1, sd2 or sdxl", metavar="NAME")
     v_parameterization: bool = option(False, "a model that predicts v")
 
     def __post_init__(self) -> None:
@@ -80,6 +81,9 @@ class ConvertOptions:
     )
     variant: str | None = option(
         None, "which weights of a Diffusers folder to read, e.g. fp16", metavar="NAME"
+    )
+    unet_use_linear_projection: bool = option(
+        False, "SD 2.x: write the projections around the U-Net's transformers as matrices"
     )
     use_safetensors: bool = option(False, "write a folder's weights as .safetensors, not as .bin")
     reference_model: str | None = option(

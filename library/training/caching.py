@@ -14,6 +14,7 @@ from library.data.caches.latent_files import LatentFiles
 from library.data.caches.text_cache import TextCache, TextFiles, cache_text_outputs
 from library.data.training_data import TrainingData
 from library.models.base import Model
+from library.models.prompt_weights import encode_text, training_tokenizer
 from library.models.text import tokenizer_identity
 from library.training.run import TrainingRun
 from library.training.session import Session
@@ -128,18 +129,19 @@ def _exactly(model: Model) -> Callable[[Tensor, Tensor], Tensor]:
 def _texts(
     model: Model, run: TrainingRun, session: Session, data: _Together, identities: Identities
 ) -> TextCache:
-    tokenize, clip_skip = model.tokenizer(run.model.max_token_length), run.model.clip_skip
+    clip_skip = run.model.clip_skip
+    tokenize = training_tokenizer(model, run.model.max_token_length, weighted=run.data.weighted_captions)
     parameter = next(model.text_encoders.parameters())
 
     @torch.no_grad()
     def encode(captions: list[str]) -> dict[str, Tensor]:
         tokens = tuple(ids.to(parameter.device) for ids in tokenize(captions))
         with session.accelerator.autocast():
-            return model.text_outputs(model.encode_text(tokens, clip_skip))
+            return model.text_outputs(encode_text(model, tokens, clip_skip))
 
     files = TextFiles(
         encoder=identities.text,
-        tokenizer=f"{tokenizer_identity()} {tokenize.pads}",
+        tokenizer=f"{tokenizer_identity()} {tokenize.pads} {type(tokenize).__name__}",
         max_token_length=run.model.max_token_length or 75,
         clip_skip=clip_skip,
         precision=f"{_name(parameter.dtype)} {session.accelerator.mixed_precision}",

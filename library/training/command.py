@@ -14,17 +14,18 @@ if TYPE_CHECKING:
 R = TypeVar("R", bound=TrainingRun)
 
 
-def begin(run_type: type[R], doc: str | None) -> tuple[R, TrainingData]:
+def begin(run_type: type[R], doc: str | None, *, family: str | None = None) -> tuple[R, TrainingData]:
     """The run that the command line asks for and its scanned data. With --debug_dataset the data's page is
     written, and the program ends.
 
+    family: the only one that the command trains, by its name in FAMILIES; None: any.
     Raises UserError with all problems of the options and of the files they name.
     """
     reading = read_command_line(run_type, doc)
     # After --help: the checks import what reads images.
     from library.training.preflight import check
 
-    run, data = check(reading)
+    run, data = check(reading, family)
     if run.data.debug_dataset:
         from library.training.dataset_page import show_dataset
 

@@ -36,7 +36,7 @@ class NetworkTask(Task):
     ) -> None:
         self.network_options = network
         rates = learning_rates(network, learning_rate)
-        text = TextTraining(rates["te"]) if rates.get("te") else None
+        text = TextTraining((rates["te"],)) if rates.get("te") else None
         super().__init__(model, options, learning_rate=rates.get("unet", 0.0), text=text, clip_skip=clip_skip)
         self.network = load_network_module(network.network_module).create(
             model,
@@ -50,6 +50,7 @@ class NetworkTask(Task):
         if network.network_weights is not None:
             self._start_from(network.network_weights)
         self.network.attach()
+        self.network.freeze_idle(model, clip_skip)
         for part, rate in rates.items():
             if not rate:
                 for parameter in self.network.parameters_of(part):
@@ -58,7 +59,7 @@ class NetworkTask(Task):
     def _start_from(self, path: Path) -> None:
         """Take a file's values, its alphas among them: what was trained goes on as it was."""
         before = self.network.alphas()
-        self.network.load_file(path)
+        self.network.load_file(path, self.model)
         if (found := self.network.alphas()) != before:
             self.network.alpha = found.pop() if len(found) == 1 else None
             warn(f"{path.name} was made with other alphas, which it keeps; --network_alpha does not count")
@@ -98,7 +99,7 @@ class NetworkTask(Task):
 
     def param_groups(self) -> list[dict[str, Any]]:
         groups = [
-            {"params": self.network.parameters_of("te"), "lr": self.text.learning_rate if self.text else 0.0},
+            {"params": self.network.parameters_of("te"), "lr": self.text.rates[0] if self.text else 0.0},
             {"params": self.network.parameters_of("unet"), "lr": self.learning_rate},
         ]
         names = ("textencoder", "unet")
@@ -125,13 +126,6 @@ class NetworkTask(Task):
         step: int,
     ) -> None:
         self.network.save(path, dtype=dtype, metadata=metadata)
-
-
-def may_skip_parameters(network: NetworkOptions, clip_skip: int | None) -> bool:
-    """Whether a step may leave trained parameters without a gradient: the text encoder's last layers with
-    clip_skip.
-    """
-    return not network.network_train_unet_only and (clip_skip or 1) > 1
 
 
 def learning_rates(network: NetworkOptions, learning_rate: float) -> dict[str, float]:

@@ -125,4 +125,4 @@ def make_objective(options: ObjectiveOptions, prediction: Literal["epsilon", "v"
         return Flow(options.flow_shift)
     if options.flow_shift != 1:
         warn("--flow_shift has no effect on a model that is no flow model")
-    return DDPM(prediction)
+    return DDPM("v" if options.objective == "v" else prediction)

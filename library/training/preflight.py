@@ -32,9 +32,10 @@ OTHER_FOLDER = "choose another --output_dir"
 SMALLEST_FREE_SPACE = 64 * 2**20  # bytes; a LoRA and its state need about this much
 
 
-def check(reading: Reading[R]) -> tuple[R, TrainingData]:
+def check(reading: Reading[R], family: str | None = None) -> tuple[R, TrainingData]:
     """The run of a command line, and its scanned data.
 
+    family: the only one that the command trains, by its name in FAMILIES; None: any.
     Raises UserError with all problems of the options and of the files they name.
     """
     problems = Problems(reading.problems)
@@ -42,6 +43,8 @@ def check(reading: Reading[R]) -> tuple[R, TrainingData]:
     for section in reading.sections.values():
         if isinstance(section, DataOptions):
             data = problems.attempt(TrainingData.scan, section, reading.sections.get("caching"))
+        elif isinstance(section, ModelOptions):
+            problems.attempt(_check_model, section, family)
         elif type(section) in CHECKS:
             problems.attempt(CHECKS[type(section)], section)
     problems.raise_if_any()
@@ -49,10 +52,16 @@ def check(reading: Reading[R]) -> tuple[R, TrainingData]:
     return reading.run, data
 
 
-def _check_model(options: ModelOptions) -> None:
+def _check_model(options: ModelOptions, family: str | None) -> None:
     problems = Problems()
     assert options.pretrained_model_name_or_path is not None
-    problems.attempt(check_source, options.pretrained_model_name_or_path, v2=options.v2)
+    problems.attempt(
+        check_source,
+        options.pretrained_model_name_or_path,
+        v2=options.v2,
+        v_parameterization=options.v_parameterization,
+        family=family,
+    )
     if options.vae is not None:
         problems.attempt(check_vae, options.vae)
     problems.attempt(check_attention, options.attention)
@@ -107,7 +116,6 @@ def _check_metadata(options: MetadataOptions) -> None:
 
 
 CHECKS: Mapping[type, Any] = {
-    ModelOptions: _check_model,
     OptimizerOptions: _check_optimizer,
     SavingOptions: _check_saving,
     PreviewOptions: _check_preview,

@@ -14,6 +14,7 @@ from library.data.batch import Batch
 from library.data.dataset import BatchBuilder, make_loader
 from library.data.plan import Course
 from library.data.training_data import TrainingData
+from library.models.prompt_weights import training_tokenizer
 from library.problems import UserError, warn
 from library.training.caching import Cached, Caches
 from library.training.checkpoints import Checkpoints
@@ -34,7 +35,8 @@ from library.training.validation import Validation
 def place_model(task: Task, run: TrainingRun, session: Session) -> None:
     """Precision, device, memory layout, attention and checkpointing of the model."""
     model = task.model
-    set_precision(task, session.frozen_dtype, no_half_vae=run.model.no_half_vae)
+    keeps = {"no_half_vae": run.model.no_half_vae, "float8": run.model.fp8_base}
+    set_precision(task, session.frozen_dtype, **keeps)
     model.use_attention(run.model.attention)
     if run.training.gradient_checkpointing:
         model.use_gradient_checkpointing(denoiser=True, text_encoders=task.text is not None)
@@ -89,7 +91,7 @@ def _builder(
 ) -> BatchBuilder:
     return BatchBuilder(
         data,
-        task.model.tokenizer(run.model.max_token_length or 75),
+        training_tokenizer(task.model, run.model.max_token_length, weighted=run.data.weighted_captions),
         NoiseDraw(session.seed, run.objective.noise_offset or 0.0, encodes=not run.caching.caches_latents),
         session.seed,
         total_steps=plan.last_step,

@@ -15,7 +15,6 @@ from accelerate.utils import broadcast_object_list
 from library.data.caches.sharing import ALONE, Sharing
 from library.models import load_model
 from library.models.base import Model
-from library.models.text import check_clip_skip
 from library.options.model import ModelOptions
 from library.options.training import TrainingOptions
 from library.problems import UserError
@@ -128,14 +127,17 @@ def _agree_on_seed(asked: int | None, resumed: StateInfo | None) -> int:
     return broadcast_object_list(seeds)[0]
 
 
-def open_model(options: ModelOptions) -> Model:
-    """The run's model in its file's precision, on the CPU. Raises UserError when it cannot be used."""
+def open_model(options: ModelOptions, session: Session) -> Model:
+    """The run's model in its file's precision; on the CPU, with --lowram on the run's device at once.
+
+    Raises UserError when it cannot be used.
+    """
     model = load_model(
         options.pretrained_model_name_or_path,
         vae=options.vae,
         dtype="stored",
+        device=session.device if options.lowram else "cpu",
         v_parameterization=options.v_parameterization,
     )
-    for text_encoder in model.text_encoders:
-        check_clip_skip(text_encoder, options.clip_skip)
+    model.check_clip_skip(options.clip_skip)
     return model

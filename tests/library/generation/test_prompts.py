@@ -117,13 +117,6 @@ def test_a_file_that_cannot_be_used_is_one_line(
     assert str(caught.value) == f"{path}: {cause}"
 
 
-def test_prompt_weights_are_text_and_said_to_be(capsys: pytest.CaptureFixture) -> None:
-    assert parse_prompt("a (red:1.2) cat", where="p.txt, line 1").prompt == "a (red:1.2) cat"
-    assert "p.txt, line 1: weights such as (word:1.2) are not available yet" in capsys.readouterr().err
-    parse_prompt("a cat (at 12:30, sitting)", where="p.txt, line 2")
-    assert capsys.readouterr().err == ""
-
-
 def test_prompts_may_be_utf16_as_powershell_writes_them(tmp_path: Path) -> None:
     (tmp_path / "p.txt").write_bytes("a cät --s 3\r\n".encode("utf-16"))
     (request,) = read_prompts(tmp_path / "p.txt")

@@ -52,7 +52,7 @@ def test_every_text_encoder_gets_its_own_padding() -> None:
 def test_repeated_captions_are_tokenized_once(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[list[str]] = []
     monkeypatch.setattr(
-        "library.models.text._content_ids", lambda captions: seen.append(captions) or [[7]] * len(captions)
+        "library.models.text.content_ids", lambda captions: seen.append(captions) or [[7]] * len(captions)
     )
     tokenizer = Tokenizer()
     tokenizer(["a", "b", "a"])

@@ -12,11 +12,6 @@ from dataclasses import dataclass
 
 Rows = list[tuple[str, str]]
 
-UNET_PREFIX = "model.diffusion_model."
-VAE_PREFIX = "first_stage_model."
-TEXT_PREFIX = "cond_stage_model.transformer."
-PREFIXES = {"unet": UNET_PREFIX, "text_encoder": TEXT_PREFIX, "vae": VAE_PREFIX}
-
 _UNET_RESNET = (
     ("in_layers.0", "norm1"),
     ("in_layers.2", "conv1"),
@@ -24,6 +19,11 @@ _UNET_RESNET = (
     ("out_layers.0", "norm2"),
     ("out_layers.3", "conv2"),
     ("skip_connection", "conv_shortcut"),
+)
+# Of U-Nets that are told more than the time, e.g. the picture's size.
+_ADDED_EMBEDDING = (
+    ("label_emb.0.0", "add_embedding.linear_1"),
+    ("label_emb.0.2", "add_embedding.linear_2"),
 )
 _VAE_RESNET = (
     ("norm1", "norm1"),
@@ -79,10 +79,11 @@ def vae_structure(names: Collection[str]) -> Structure:
     return Structure(levels, _count(names, r"encoder\.down\.0\.block\.(\d+)\."))
 
 
-def unet_rows(structure: Structure) -> Rows:
-    """(original, Diffusers) for every module of a U-Net."""
+def unet_rows(structure: Structure, *, is_told_more: bool = False) -> Rows:
+    """(original, Diffusers) for every module of a U-Net. is_told_more: whether it has an added embedding."""
     levels, layers = structure.levels, structure.layers
     rows = [
+        *(_ADDED_EMBEDDING if is_told_more else ()),
         ("time_embed.0", "time_embedding.linear_1"),
         ("time_embed.2", "time_embedding.linear_2"),
         ("input_blocks.0.0", "conv_in"),
@@ -134,6 +135,24 @@ def vae_rows(structure: Structure) -> Rows:
     return rows
 
 
+def block_numbers(names: Iterable[str]) -> dict[str, int]:
+    """original U-Net name (without prefix) -> its block, as sd-scripts counts for SDXL.
+
+    0 is what the time and other conditions go through, then the input, middle and output blocks in order,
+    then the output layer: 23 blocks in a U-Net of three levels with two layers each.
+    """
+    kinds = ("input_blocks", "middle_block", "output_blocks")
+    names = list(names)
+    lengths = [_count(names, rf"{kind}\.(\d+)\.") for kind in kinds]
+    starts = dict(zip(kinds, (1, 1 + lengths[0], 1 + lengths[0] + lengths[1]), strict=True))
+    numbers = {}
+    for name in names:
+        kind, number, *_ = name.split(".")
+        others = 1 + sum(lengths) if kind == "out" else 0
+        numbers[name] = starts[kind] + int(number) if kind in starts else others
+    return numbers
+
+
 def to_diffusers(names: Iterable[str], rows: Rows) -> dict[str, str]:
     """original name -> Diffusers name, for the names that have a row."""
     return _translate(names, dict(rows))
@@ -144,14 +163,17 @@ def to_original(names: Iterable[str], rows: Rows) -> dict[str, str]:
     return _translate(names, {new: old for old, new in rows})
 
 
-def text_name(name: str) -> str | None:
-    """A text encoder's canonical name (always with `text_model.`) for one in a file, or None for what is not
-    kept.
+def text_name(name: str, *, projects: bool = False) -> str | None:
+    """A text encoder's canonical name (always with `text_model.`) for transformers' name in a file, or None
+    for what is not kept.
 
-    Some files lack `text_model.`; `position_ids` is a row of numbers that modules make themselves.
+    Some files lack `text_model.`; `position_ids` is a row of numbers that modules make themselves. projects:
+    whether the text encoder ends in a projection, whose name has no `text_model.`.
     """
     if name.endswith("position_ids"):
         return None
+    if projects and name == "text_projection.weight":
+        return name
     name = name.removeprefix("text_model.")
     known = ("embeddings.", "encoder.layers.", "final_layer_norm.")
     return f"text_model.{name}" if name.startswith(known) else None

@@ -504,3 +504,23 @@ def test_weights_that_are_no_numbers_are_never_saved(
             *options(tiny_model_file, pictures, tmp_path, *network, *wild, "--network_alpha", 1e3),
         )
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_breaks_ends_although_loader_processes_read_ahead(
+    tiny_model_file: Path, pictures: Path, tmp_path: Path
+) -> None:
+    script = "train_network.py"
+    words = [script, *options(tiny_model_file, pictures, tmp_path, *of_trainer(script))]
+    words += ["--max_data_loader_n_workers", 2, "--max_train_steps", 50]
+    code = f"""
+import sys, train_network
+from library.training import loop
+def broken(*arguments): raise RuntimeError("out of memory")
+loop._backward = broken
+sys.argv = {[str(word) for word in words]!r}
+train_network.main()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120, env=environment()
+    )
+    assert done.returncode == 1 and "RuntimeError: out of memory" in done.stderr

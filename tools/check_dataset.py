@@ -4,8 +4,8 @@ python tools/check_dataset.py --dataset_config dataset.toml --report dataset.htm
 python tools/check_dataset.py --train_data_dir my_pictures --resolution 512 --enable_bucket
     --caption_extension .txt
 
-Every picture is decoded, which finds damaged files and pictures that look alike. The exit code is 2 when
-there are problems, and the page lists them too.
+Every picture is decoded, which finds damaged files, pictures that look alike, transparent parts and
+animations. The exit code is 2 when there are problems, and the page lists them too.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from anywhere, installed or not
 
-from library.data.report import Look, write_page
+from library.data.report import Look, show_page
 from library.data.report.findings import every_record
 from library.data.report.inspection import Inspection, inspect_pictures
 from library.data.training_data import TrainingData
@@ -64,7 +64,7 @@ def write(run: Run, data: TrainingData, problems: Problems, inspection: Inspecti
         total_steps=run.check.max_train_steps,
         steps_per_epoch=data.batches_per_epoch(1),
     )
-    lines = write_page(
+    show_page(
         run.check.report,
         data,
         look,
@@ -72,7 +72,6 @@ def write(run: Run, data: TrainingData, problems: Problems, inspection: Inspecti
         problems=list(dict.fromkeys(problems.found)),
         inspection=inspection,
     )
-    print("\n".join([*data.summary(), *lines, f"wrote {run.check.report}"]))
 
 
 if __name__ == "__main__":

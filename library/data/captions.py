@@ -9,13 +9,13 @@ from __future__ import annotations
 import math
 import random
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from library.data.wildcards import expand_wildcards, has_choices
+from library.data.wildcards import expand_wildcards
 from library.randomness import keyed_random
 from library.text_files import read_text
 
@@ -112,7 +112,8 @@ def final_caption(
 
 def kept_caption(caption: str, subset: SubsetSpec) -> str:
     """The caption without a draw: not dropped, all tags in their order, the first line and the first text of
-    each choice. In a subset without `changes` it is the final caption of every epoch that does not drop it.
+    each choice. In a subset without a `changing_setting` it is the final caption of every epoch that does not
+    drop it.
     """
     return _compose(caption, subset, None, step=math.inf, total_steps=1, replacements=None)
 
@@ -127,19 +128,13 @@ def is_random(subset: SubsetSpec) -> bool:
     )
 
 
-def changes(subset: SubsetSpec, captions: Iterable[str] | None = None) -> str | None:
+def changing_setting(subset: SubsetSpec) -> str | None:
     """The first setting under which a caption has another text from epoch to epoch, so that what the text
     encoders make of it cannot be cached; None when there is none. Caption dropout does not count: it is the
     empty text.
-
-    captions: of the subset; then wildcards count only when one of them, the prefix or the suffix has a
-    choice.
     """
     settings = ("shuffle_caption", "caption_tag_dropout_rate", "enable_wildcard", "token_warmup_step")
-    for key in settings:
-        if getattr(subset, key) and (key != "enable_wildcard" or _has_alternatives(subset, captions)):
-            return key
-    return None
+    return next((key for key in settings if getattr(subset, key)), None)
 
 
 def read_caption(path: Path) -> str:
@@ -247,9 +242,3 @@ def _warm_count(count: int, subset: SubsetSpec, step: float, total_steps: int) -
 
 def _tags(text: str, subset: SubsetSpec) -> list[str]:
     return [stripped for tag in text.split(subset.caption_separator) if (stripped := tag.strip())]
-
-
-def _has_alternatives(subset: SubsetSpec, captions: Iterable[str] | None) -> bool:
-    if captions is None or any(map(has_choices, (subset.caption_prefix or "", subset.caption_suffix or ""))):
-        return True
-    return any(len(caption_lines(caption)) > 1 or has_choices(caption) for caption in captions)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import queue
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -51,20 +51,22 @@ Picture = tuple[Any, "np.ndarray | None"]
 
 def make_loader(
     builder: BatchBuilder, positions: Iterable[Position], *, workers: int = 0, pin_memory: bool = False
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """The batches at `positions`, in order: one iterator for a whole run.
 
     workers: 0 builds every batch when it is asked for. With cached latents a thread builds batches ahead
     instead of processes, which would cost more than they save.
 
-    What goes wrong while a batch is built is raised here; a bad image is a UserError.
+    What goes wrong while a batch is built is raised here; a bad image is a UserError. Close it when it is not
+    read to its end: loader processes live as long as it does.
     """
     if workers > 0 and builder.latents is None:
-        return _from_processes(builder, positions, workers, pin_memory)
+        yield from _from_processes(builder, positions, workers, pin_memory)
+        return
     batches: Iterator[Batch] = map(builder.build, positions)
     if pin_memory:
         batches = map(Batch.pin_memory, batches)
-    return _from_thread(batches) if workers > 0 else batches
+    yield from _from_thread(batches) if workers > 0 else batches
 
 
 @dataclass
@@ -222,7 +224,7 @@ def _stack_masks(masks: Sequence[np.ndarray | None], views: list[View]) -> torch
         return None
     width, height = (side // PIXELS_PER_LATENT for side in views[0].record.fit.bucket)
     small = [
-        np.ones((height, width), np.float32) if mask is None else latent_mask(mask, (width, height))
+        np.ones((height, width), np.float32) if mask is None else latent_mask(mask, (height, width))
         for mask in masks
     ]
     return torch.from_numpy(np.stack(small))[:, None]

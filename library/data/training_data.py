@@ -9,17 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from library.data.buckets import Size, aspect_error
-from library.data.config.contradictions import find_contradictions
+from library.data.config.contradictions import find_contradictions, warn_idle
 from library.data.config.datasets import collect_datasets
 from library.data.config.specs import DatasetSpec, SubsetSpec
 from library.data.plan import BucketSamples, batches_per_epoch
 from library.data.scan.folders import name_some
 from library.data.scan.hints import note_spare
 from library.data.scan.records import Record, ScanRules, SubsetScan, refit, scan_subset
+from library.data.scan.unused import note_unused
 from library.data.scan.validation import hold_out
 from library.data.summary import summarize, unexpected
 from library.options.caching import CachingOptions
 from library.options.data import DataOptions
+from library.options.validation import ValidationOptions
 from library.problems import Problem, Problems
 
 
@@ -101,15 +103,26 @@ class TrainingData:
         self.buckets = self._sort_into_buckets()
 
     @classmethod
-    def scan(cls, options: DataOptions, caching: CachingOptions | None = None) -> TrainingData:
+    def scan(
+        cls,
+        options: DataOptions,
+        caching: CachingOptions | None = None,
+        *,
+        validation: ValidationOptions | None = None,
+        has_network: bool = True,
+    ) -> TrainingData:
         """Look at every image and caption that the options name.
 
+        caching, validation: the run's; has_network: whether it trains a network. What comes to nothing with
+        them is a warning.
         Raises UserError with everything that is wrong with the dataset file, folders, images and captions,
         and with settings that `caching` contradicts.
         """
         problems = Problems()
         data = cls.collect(options, caching or CachingOptions(), problems)
         problems.raise_if_any()
+        specs = [dataset.spec for dataset in data.datasets]
+        warn_idle(specs, validation or ValidationOptions(), has_network=has_network)
         return data
 
     @classmethod
@@ -213,15 +226,20 @@ def _scan_all(specs: list[DatasetSpec], options: DataOptions, problems: Problems
         skips_bad=options.on_bad_image == "skip",
         folders=frozenset(folder.resolve() for subset in subsets for folder in _folders(subset)),
     )
+    users: dict[int, list[DatasetSpec]] = {}
+    for spec in specs:
+        for subset in spec.subsets:
+            users.setdefault(id(subset), []).append(spec)
     done: dict[int, SubsetScan] = {}
 
     def scan(spec: DatasetSpec, subset: SubsetSpec) -> SubsetScan:
         if id(subset) in done:
             return refit(done[id(subset)], spec)
-        return done.setdefault(id(subset), scan_subset(spec, subset, problems, rules))
+        return done.setdefault(id(subset), scan_subset(users[id(subset)], subset, problems, rules))
 
     scans = [[scan(spec, subset) for subset in spec.subsets] for spec in specs]
     _note_spare_hints(list(done.values()))
+    note_unused(done.values())
     return scans
 
 

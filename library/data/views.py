@@ -92,7 +92,7 @@ def varies(subset: SubsetSpec) -> bool:
     return bool(subset.flip_aug or subset.random_crop or subset.color_aug or subset.face_crop_aug_range)
 
 
-def changes(subset: SubsetSpec) -> str | None:
+def changing_setting(subset: SubsetSpec) -> str | None:
     """The first setting under which a picture has more forms than itself and its mirror image, so that its
     latents cannot be cached; None when there is none.
     """

@@ -33,11 +33,6 @@ def expand_wildcards(text: str, rng: random.Random | None) -> str:
     return "".join(found)
 
 
-def has_choices(text: str) -> bool:
-    """Whether the text can come out in more than one way."""
-    return "{" in text and not all(isinstance(part, str) for part in _parse(text))
-
-
 @functools.lru_cache(maxsize=20_000)
 def _parse(text: str) -> Parts:
     """The text in parts. A choice of one alternative is that alternative."""

@@ -54,6 +54,11 @@ class CachingOptions:
                 "has no effect without --cache_latents",
             ),
             (
+                self.caches_text or self.text_encoder_batch_size == 16,
+                "text_encoder_batch_size",
+                "has no effect without --cache_text_encoder_outputs",
+            ),
+            (
                 to_disk or not self.skip_cache_check,
                 "skip_cache_check",
                 "has no effect without caches on disk",

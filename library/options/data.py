@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from library.options.fields import option, require, warn_unless
+from library.options.fields import option, require
 
 Interpolation = Literal["lanczos", "nearest", "bilinear", "linear", "bicubic", "cubic", "area"]
 
@@ -115,7 +115,7 @@ class DataOptions:
         0.0, "share of the images, 0 to 1, that is not trained on but measured", metavar="P"
     )
     validation_seed: int | None = option(
-        None, "seed that chooses the images of --validation_split, and of their noise", metavar="N"
+        None, "seed that chooses the images of --validation_split", metavar="N"
     )
     caption_extension: str = option(
         ".caption", "suffix of caption files", aliases=("--caption_extention",), metavar=".EXT"
@@ -162,6 +162,9 @@ class DataOptions:
         return source.resolve().name
 
     def __post_init__(self) -> None:
+        """What contradicts itself here. The bounds of what a dataset file can say too are checked for both in
+        `library/data/config/datasets.py`.
+        """
         sources = self.train_data_dir or self.dataset_config
         require(
             (
@@ -184,17 +187,12 @@ class DataOptions:
                 "dataset_config",
                 "replaces --train_data_dir, --reg_data_dir and --in_json; give one or the other",
             ),
-            (self.train_batch_size >= 1, "train_batch_size", "must be 1 or more"),
             (self.dataset_repeats >= 1, "dataset_repeats", "must be 1 or more"),
             (
                 self.ucg is None or self.caption_dropout_rate == 0,
                 "ucg",
                 "is another name of --caption_dropout_rate; give one of them",
             ),
-            (self.ucg is None or 0 <= self.ucg <= 1, "ucg", "is a probability: 0 to 1"),
-            (0 <= self.validation_split < 1, "validation_split", "must be 0 or more and below 1"),
-            (self.token_warmup_min >= 0, "token_warmup_min", "must be 0 or more"),
-            (self.token_warmup_step >= 0, "token_warmup_step", "must be 0 or more"),
             (self.min_image_side >= 1, "min_image_side", "must be 1 or more"),
             (
                 self.conditioning_data_dir is None or self.dataset_config is None,
@@ -202,26 +200,14 @@ class DataOptions:
                 "belongs in the subsets of the dataset file",
             ),
             (
+                self.conditioning_data_dir is None or self.in_json is None,
+                "conditioning_data_dir",
+                "cannot be combined with --in_json: only image folders have conditioning images",
+            ),
+            (
                 self.conditioning_data_dir is None or self.masked_loss,
                 "conditioning_data_dir",
                 "needs --masked_loss, which its images are the masks for",
             ),
             (self.max_data_loader_n_workers >= 0, "max_data_loader_n_workers", "must be 0 or more"),
-            (0 <= self.caption_dropout_rate <= 1, "caption_dropout_rate", "is a probability: 0 to 1"),
-            (0 <= self.caption_tag_dropout_rate <= 1, "caption_tag_dropout_rate", "is a probability: 0 to 1"),
         )
-        if self.dataset_config is None:  # in a dataset file they have places of their own
-            moves_tags = self.shuffle_caption or self.caption_tag_dropout_rate > 0
-            warn_unless(
-                (
-                    self.enable_bucket or not self.bucket_no_upscale,
-                    "bucket_no_upscale",
-                    "has no effect without --enable_bucket",
-                ),
-                (
-                    moves_tags or self.token_warmup_step or not self.keep_tokens,
-                    "keep_tokens",
-                    "has no effect without --shuffle_caption, --caption_tag_dropout_rate or"
-                    " --token_warmup_step",
-                ),
-            )

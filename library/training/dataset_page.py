@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from library.data.plan import Course
-from library.data.report import Look, write_page
+from library.data.report import Look, show_page
 from library.data.training_data import TrainingData
 from library.training.run import TrainingRun
 
@@ -30,5 +30,4 @@ def show_dataset(run: TrainingRun, data: TrainingData) -> None:
     )
     assert run.saving.output_dir is not None
     path = run.saving.output_dir / f"{run.saving.output_name or 'last'}-dataset.html"
-    warnings = write_page(path, data, look, title=run.data.name)
-    print("\n".join([*data.summary(), *(f"warning: {line}" for line in warnings), f"wrote {path}"]))
+    show_page(path, data, look, title=run.data.name)

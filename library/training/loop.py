@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 import torch
@@ -76,27 +76,28 @@ def train(run: TrainingRun, session: Session, task: Task, data: TrainingData, ou
         previews.at_start(plan.first_step)
         validation = make_validation(run, session, task, data, plan, caches, interruption)
         milestones = Milestones(plan, session, validation, saver, previews, log)
-        batches = training_batches(run, session, task, data, plan, caches)
         bar = _progress_bar(session, plan)
         prepared.train()
         loss = torch.zeros((), device=session.device)
-        for batch in _or_rescue(batches, milestones):
-            position = batch.position
-            loss += _backward(session, prepared, batch.to(session.device))
-            if session.agrees_to_stop(interruption.requested, position.closes):
-                _stop(session, saver, log, plan, position.step, interruption)
-            if not position.closes:
-                continue
+        # Closed also when something breaks: its processes would keep the program alive.
+        with closing(training_batches(run, session, task, data, plan, caches)) as batches:
+            for batch in _or_rescue(batches, milestones):
+                position = batch.position
+                loss += _backward(session, prepared, batch.to(session.device))
+                if session.agrees_to_stop(interruption.requested, position.closes):
+                    _stop(session, saver, log, plan, position.step, interruption)
+                if not position.closes:
+                    continue
 
-            rates = schedule.set_rates(position.step)
-            _update(session.accelerator, optimizer, run.training.max_grad_norm)
-            done = position.step + 1
-            log.add(done, position.epoch, loss, rates)
-            loss = torch.zeros_like(loss)
-            bar.update()
-            if log.average is not None:
-                bar.set_postfix(avr_loss=f"{log.average:.4f}", refresh=False)
-            milestones.after(done)
+                rates = schedule.set_rates(position.step)
+                _update(session.accelerator, optimizer, run.training.max_grad_norm)
+                done = position.step + 1
+                log.add(done, position.epoch, loss, rates)
+                loss = torch.zeros_like(loss)
+                bar.update()
+                if log.average is not None:
+                    bar.set_postfix(avr_loss=f"{log.average:.4f}", refresh=False)
+                milestones.after(done)
 
         log.close()
         bar.close()

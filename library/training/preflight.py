@@ -14,6 +14,7 @@ from library.models import check_source, check_vae
 from library.models.attention import check_attention
 from library.network_module import load_network_module
 from library.options.data import DataOptions
+from library.options.fields import sections_of
 from library.options.generation import PreviewOptions
 from library.options.model import ModelOptions
 from library.options.network import NetworkOptions
@@ -42,7 +43,13 @@ def check(reading: Reading[R], family: str | None = None) -> tuple[R, TrainingDa
     data = None
     for section in reading.sections.values():
         if isinstance(section, DataOptions):
-            data = problems.attempt(TrainingData.scan, section, reading.sections.get("caching"))
+            data = problems.attempt(
+                TrainingData.scan,
+                section,
+                reading.sections.get("caching"),
+                validation=reading.sections.get("validation"),
+                has_network=NetworkOptions in sections_of(reading.run_type).values(),
+            )
         elif isinstance(section, ModelOptions):
             problems.attempt(_check_model, section, family)
         elif type(section) in CHECKS:

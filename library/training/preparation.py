@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -48,8 +48,8 @@ def place_model(task: Task, run: TrainingRun, session: Session) -> None:
 
 def training_batches(
     run: TrainingRun, session: Session, task: Task, data: TrainingData, plan: RunPlan, caches: Caches
-) -> Iterator[Batch]:
-    """The batches of all steps to come."""
+) -> Generator[Batch, None, None]:
+    """The batches of all steps to come. To be closed."""
     workers = min(run.data.max_data_loader_n_workers, os.cpu_count() or 1)
     return make_loader(
         _builder(run, session, task, data, plan, caches),

@@ -109,6 +109,32 @@ def test_a_folder_that_cannot_be_written_to_is_a_problem_with_the_fix(tmp_path: 
         check_writable(tmp_path / "missing", "make it")
 
 
+def test_old_files_of_others_stay_however_much_their_names_are_like_ours(tmp_path: Path) -> None:
+    names = [
+        ".my download.zip.part",
+        ".part",
+        ".photos.2024-12.aabbccdd.part",
+        ".x.txt.0123ab-77.aabbccdd.part.part",
+        ".x.txt.0123ab-77.aabbccd.part",
+        "x.txt.0123ab-77.aabbccdd.part",
+    ]
+    for name in names:
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (0, time.time() - LEFTOVER_AGE - 1))
+    remove_leftovers(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
+
+
+@pytest.mark.parametrize("name", ["x", ".hidden", "a b.c.part", "ä" * 60, "x" * 40 + ".txt"])
+def test_leftovers_of_any_name_are_known_as_ours(tmp_path: Path, name: str) -> None:
+    with whole_file(tmp_path / name) as temporary:
+        temporary.touch()
+        os.utime(temporary, (0, time.time() - LEFTOVER_AGE - 1))
+        remove_leftovers(tmp_path)
+        assert list(tmp_path.iterdir()) == []
+        temporary.touch()
+
+
 def test_leftovers_of_killed_programs_go_after_a_day(tmp_path: Path) -> None:
     with whole_file(tmp_path / "x.txt") as young, whole_folder(tmp_path / "state") as old:
         young.touch()

@@ -193,9 +193,9 @@ def write_entry(entry: Entry) -> None:
         temporary.write_bytes(npz_bytes(members))
 
 
-def read_entry(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> list[np.ndarray]:
-    """The named arrays of an entry that was found good. Raises UserError when it is not any more, or never
-    was and has been used unchecked.
+def read_entry(path: Path, shapes: Mapping[str, tuple[int, ...] | None]) -> list[np.ndarray]:
+    """The named arrays of an entry that was found good or is used unchecked. shapes: what they have to have;
+    None: any. Raises UserError when they cannot be read or have another shape.
     """
     fix = "run again without --skip_cache_check, and it is made again"
     try:
@@ -203,7 +203,7 @@ def read_entry(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> list[np.nda
     except (OSError, BrokenArrays) as error:
         raise UserError.of(path, f"cannot be read ({error})", fix) from error
     for name, array in arrays.items():
-        if array.shape != shapes[name]:
+        if array.shape != (shapes[name] or array.shape):
             raise UserError.of(path, f"{name} has the shape {array.shape} instead of {shapes[name]}", fix)
     return list(arrays.values())
 

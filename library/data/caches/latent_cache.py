@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -35,26 +35,21 @@ if TYPE_CHECKING:
 Arrays = Mapping[str, np.ndarray]
 
 
-class Stored(NamedTuple):
-    """The file that has a picture's arrays, and the picture's size."""
-
-    path: Path
-    bucket: Size
-
-
 @dataclass
 class LatentCache:
     """The latents of a run's records, unscaled in memory or in files.
 
     entries: for each record what there is of it, or the file that has it; None for one that is in `bad`.
     masked: records with a mask in their alpha channel, maybe. bad: records whose image cannot be used, if
-    such are skipped. All by their index.
+    such are skipped. buckets: the records' sizes, where files are used that nobody has looked into. All by
+    their index.
     """
 
-    entries: Sequence[Arrays | Stored | None]
+    entries: Sequence[Arrays | Path | None]
     scale: float
     masked: frozenset[int] = frozenset()
     bad: frozenset[int] = frozenset()
+    buckets: Sequence[Size] | None = None
 
     def __getitem__(self, key: tuple[int, bool]) -> torch.Tensor:
         """The latent of (index of a record, mirrored): (4, h/8, w/8) float32, scaled, on the CPU."""
@@ -83,15 +78,20 @@ class LatentCache:
             return frozenset(number - start for number in numbers if number in own)
 
         return replace(
-            self, entries=self.entries[start:stop], masked=inside(self.masked), bad=inside(self.bad)
+            self,
+            entries=self.entries[start:stop],
+            masked=inside(self.masked),
+            bad=inside(self.bad),
+            buckets=self.buckets and self.buckets[start:stop],
         )
 
     def _array(self, index: int, name: str) -> np.ndarray | None:
         entry = self.entries[index]
         assert entry is not None, "a bad image is in no batch"
-        if isinstance(entry, Stored):
-            return read_entry(entry.path, {name: array_shape(name, entry.bucket)})[0]
-        return entry.get(name)
+        if not isinstance(entry, Path):
+            return entry.get(name)
+        shape = None if self.buckets is None else array_shape(name, self.buckets[index])
+        return read_entry(entry, {name: shape})[0]
 
 
 def cache_latents(
@@ -129,7 +129,9 @@ def cache_latents(
     of_records = [entries.get(index) for index in indices]
     bad = frozenset(number for number, entry in enumerate(of_records) if entry is None)
     masked = frozenset(n for n, record in enumerate(data.records) if record.subset.alpha_mask)
-    return LatentCache(of_records, scale, masked, bad)
+    is_unchecked = disk is not None and disk.skip_check
+    buckets = [record.fit.bucket for record in data.records] if is_unchecked else None
+    return LatentCache(of_records, scale, masked, bad, buckets)
 
 
 def _cache_in_memory(
@@ -145,7 +147,7 @@ def _cache_in_memory(
 
 def _cache_on_disk(
     pictures: list[Picture], encoder: Encoder, disk: LatentFiles, sharing: Sharing, progress: bool
-) -> dict[int, Stored]:
+) -> dict[int, Path]:
     wanted = disk.wanted(pictures)
     findings = find_entries(wanted, sharing, skip_check=disk.skip_check, progress=progress)
     prepare_folders(wanted, findings, encoder.problems)
@@ -159,7 +161,7 @@ def _cache_on_disk(
     used = {number: finding for number, finding in enumerate(findings) if number not in skipped}
     if sharing.is_first:
         tell("latents", list(used.values()))
-    return {number: Stored(finding.path, pictures[number].bucket) for number, finding in used.items()}
+    return {number: finding.path for number, finding in used.items()}
 
 
 def _entry(made: Made, pictures: list[Picture], wanted: list[Wanted], findings: list[Finding]) -> Entry:

@@ -63,7 +63,7 @@ class TextFiles:
         images = real_places(record.image for record in records)
         return [
             Wanted(
-                self._path(image, caption, paths, taken),
+                _path(image, caption, paths, taken),
                 self._recipe(caption),
                 shapes,
                 misshapen=f"{REASONS['encoder']} or token length",
@@ -71,18 +71,6 @@ class TextFiles:
             )
             for record, image, caption in zip(records, images, captions, strict=True)
         ]
-
-    @staticmethod
-    def _path(image: Path, caption: str, paths: dict[tuple[Path, str], Path], taken: set[Path]) -> Path:
-        """An image's file for a caption: the plain name is for the first caption."""
-        path = paths.get((image, caption))
-        if path is None:
-            digest = hashlib.blake2b(caption.encode(errors="replace"), digest_size=4).hexdigest()
-            plain = image.with_name(f"{image.stem}_te_outputs.npz")
-            path = image.with_name(f"{image.stem}_te_outputs.{digest}.npz") if plain in taken else plain
-            paths[image, caption] = path
-            taken.add(path)
-        return path
 
     def _recipe(self, caption: str) -> dict[str, str | int | None]:
         return {
@@ -188,6 +176,18 @@ class TextEncoder:
                 advance()
                 if not self.problems.found:
                     yield caption, one
+
+
+def _path(image: Path, caption: str, paths: dict[tuple[Path, str], Path], taken: set[Path]) -> Path:
+    """An image's file for a caption: the plain name is for the first caption."""
+    path = paths.get((image, caption))
+    if path is None:
+        digest = hashlib.blake2b(caption.encode(errors="replace"), digest_size=4).hexdigest()
+        plain = image.with_name(f"{image.stem}_te_outputs.npz")
+        path = image.with_name(f"{image.stem}_te_outputs.{digest}.npz") if plain in taken else plain
+        paths[image, caption] = path
+        taken.add(path)
+    return path
 
 
 def _cache_in_memory(

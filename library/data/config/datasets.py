@@ -8,13 +8,23 @@ dataset file leaves out falls back from subset to dataset to [general] to the co
 from __future__ import annotations
 
 from collections import ChainMap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from library.data.buckets import Size
 from library.data.config.file import read_dataset_file
-from library.data.config.specs import DATASET_KEYS, OPTION_NAMES, SUBSET_KEYS, DatasetSpec, Given, SubsetSpec
+from library.data.config.specs import (
+    DATASET_KEYS,
+    DEFAULTS,
+    OPTION_NAMES,
+    OWN_DEFAULTS,
+    SUBSET_KEYS,
+    DatasetSpec,
+    Given,
+    SubsetSpec,
+)
+from library.data.config.without_effect import find_without_effect
 from library.data.scan.folders import find_class_folders
 from library.options.data import DataOptions
 from library.problems import Problems, warn
@@ -38,17 +48,6 @@ CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "network_multiplier": (lambda x: x != 0, "must not be 0"),
 }
 
-# Keys that do something only together with one of these.
-NEEDS = {
-    "bucket_no_upscale": ("enable_bucket",),
-    "min_bucket_reso": ("enable_bucket",),
-    "max_bucket_reso": ("enable_bucket",),
-    "bucket_reso_steps": ("enable_bucket",),
-    "validation_seed": ("validation_split",),
-    "keep_tokens": ("shuffle_caption", "caption_tag_dropout_rate", "token_warmup_step"),
-    "token_warmup_min": ("token_warmup_step",),
-}
-
 
 def read_datasets(options: DataOptions) -> list[DatasetSpec]:
     """The datasets that the options ask for. Looks at folder names, not yet at images.
@@ -65,35 +64,36 @@ def collect_datasets(options: DataOptions, problems: Problems) -> list[DatasetSp
     """Like `read_datasets`, but adds to `problems` and gives what can be made sense of all the same, so that
     the images in it are looked at too.
     """
+    settings = list(_settings(options, problems))
+    for line in dict.fromkeys(_unexpected(settings)):
+        warn(line)
+    return [made for given, subsets in settings for made in make_datasets(given, subsets, problems)]
+
+
+def _settings(options: DataOptions, problems: Problems) -> Iterator[tuple[Given, list[Given]]]:
+    """Of each dataset its own settings, and those of its subsets."""
     command_line = _from_options(options)
     if options.dataset_config is not None:
-        tables = read_dataset_file(options.dataset_config, problems)
-        return [made for table in tables for made in _from_tables(*table, command_line, problems)]
-    if options.in_json is not None:
-        images = {"metadata_file": ("--in_json", options.in_json)}
-        if options.train_data_dir is not None:
-            images["image_dir"] = ("--train_data_dir", options.train_data_dir)
-        return make_datasets(command_line, [ChainMap(images, command_line)], problems)
-    subsets = _class_folder_subsets(options, problems)
-    return make_datasets(command_line, [ChainMap(subset, command_line) for subset in subsets], problems)
+        for general, dataset, subsets in read_dataset_file(options.dataset_config, problems):
+            given = ChainMap(dataset, general, command_line)
+            yield given, [ChainMap(subset, given) for subset in subsets]
+        return
+    if options.in_json is None:
+        tables = _class_folder_subsets(options, problems)
+    else:
+        folder, file = ("--train_data_dir", options.train_data_dir), ("--in_json", options.in_json)
+        tables = [{"image_dir": folder, "metadata_file": file}]
+    yield command_line, [ChainMap(table, command_line) for table in tables]
 
 
-def _from_tables(
-    general: Given, dataset: Given, subsets: list[Given], command_line: Given, problems: Problems
-) -> list[DatasetSpec]:
-    """A dataset of a dataset file. What it says itself but comes to nothing is a warning."""
-    given = ChainMap(dataset, general, command_line)
-    chains = [ChainMap(subset, given) for subset in subsets]
-    _warn_without_effect(dataset, given)
-    for subset, chain in zip(subsets, chains, strict=True):
-        _warn_without_effect(subset, chain)
-    return make_datasets(given, chains, problems)
-
-
-def _warn_without_effect(own: Given, given: Given) -> None:
-    for key, needed in NEEDS.items():
-        if key in own and own[key][1] and not any(given[other][1] for other in needed):
-            warn(f"{own[key][0]}: has no effect without {' or '.join(needed)}")
+def _unexpected(settings: list[tuple[Given, list[Given]]]) -> Iterator[str]:
+    yield from find_without_effect(chain for _, subsets in settings for chain in subsets)
+    for given, _ in settings:
+        step = given["bucket_reso_steps"][1]
+        if given["enable_bucket"][1] and not given["bucket_no_upscale"][1] and step > 0:
+            for where, limit in (given["min_bucket_reso"], given["max_bucket_reso"]):
+                if limit % step:
+                    yield f"{where}: {limit} is rounded outwards to a multiple of {step}"
 
 
 def make_datasets(given: Given, subsets: list[Given], problems: Problems) -> list[DatasetSpec]:
@@ -101,8 +101,7 @@ def make_datasets(given: Given, subsets: list[Given], problems: Problems) -> lis
     only to look at its images.
     """
     before = len(problems.found)
-    values = {key: given[key][1] for key in DATASET_KEYS}
-    _check(given, DATASET_KEYS, problems)
+    values = _checked(given, DATASET_KEYS, problems)
     resolutions = values.pop("resolution")
     if resolutions is None:
         problems.add(given["resolution"][0], "is needed", "give the size to train at, such as 512 or 512,768")
@@ -119,8 +118,7 @@ def make_datasets(given: Given, subsets: list[Given], problems: Problems) -> lis
 
 
 def _make_subset(given: Given, problems: Problems) -> SubsetSpec:
-    _check(given, SUBSET_KEYS, problems)
-    values = {key: given[key][1] for key in SUBSET_KEYS}
+    values = _checked(given, SUBSET_KEYS, problems)
     if not values["caption_extension"].startswith("."):
         values["caption_extension"] = "." + values["caption_extension"]
     return SubsetSpec(**values)
@@ -140,11 +138,15 @@ def _without_idle(subsets: list[SubsetSpec]) -> list[SubsetSpec]:
     return list(kept.values())
 
 
-def _check(given: Given, keys: tuple[str, ...], problems: Problems) -> None:
+def _checked(given: Given, keys: tuple[str, ...], problems: Problems) -> dict[str, Any]:
+    """The values; in place of one that cannot be used its default, so that the rest can be looked at."""
+    values = {}
     for key in keys:
-        where, value = given[key]
-        if key in CHECKS and not CHECKS[key][0](value):
-            problems.add(where, f"is {value!r}", f"it {CHECKS[key][1]}")
+        where, values[key] = given[key]
+        if key in CHECKS and not CHECKS[key][0](values[key]):
+            problems.add(where, f"is {values[key]!r}", f"it {CHECKS[key][1]}")
+            values[key] = DEFAULTS[key]
+    return values
 
 
 def _check_sizes(given: Given, resolution: Size, problems: Problems) -> None:
@@ -165,21 +167,11 @@ def _check_sizes(given: Given, resolution: Size, problems: Problems) -> None:
         problems.add(shortest[0], f"{shortest[1]} is more than the resolution {width},{height}", "lower it")
     if max(width, height) > -(-longest[1] // step) * step:
         problems.add(longest[0], f"{longest[1]} is less than the resolution {width},{height}", "raise it")
-    for limit in (shortest, longest):
-        if limit[1] % step:
-            warn(f"{limit[0]}: {limit[1]} is rounded outwards to a multiple of {step}")
 
 
 def _from_options(options: DataOptions) -> Given:
     """The command line as the last place to look for a key."""
-    given: dict[str, tuple[str, Any]] = {
-        "image_dir": ("--train_data_dir", None),
-        "metadata_file": ("--in_json", None),
-        "is_reg": ("--reg_data_dir", False),
-        "class_tokens": ("class_tokens", None),
-        "network_multiplier": ("network_multiplier", 1.0),
-        "custom_attributes": ("custom_attributes", {}),
-    }
+    given: dict[str, tuple[str, Any]] = {key: (key, value) for key, value in OWN_DEFAULTS.items()}
     if options.ucg is not None:
         given["caption_dropout_rate"] = ("--ucg", options.ucg)
     for key in (*DATASET_KEYS, *SUBSET_KEYS):

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from library.data.buckets import Size
+from library.options.data import DataOptions
+from library.options.fields import specs_of
 
 # key -> (where the user said it, its value), so that a complaint can name the place.
 Given = Mapping[str, tuple[str, Any]]
@@ -86,3 +88,16 @@ class DatasetSpec:
 
 DATASET_KEYS = tuple(field.name for field in fields(DatasetSpec) if field.name != "subsets")
 SUBSET_KEYS = tuple(field.name for field in fields(SubsetSpec))
+
+# Keys without an option of the same meaning, and what they are where nobody says it.
+OWN_DEFAULTS: dict[str, Any] = {
+    "image_dir": None,
+    "metadata_file": None,
+    "is_reg": False,
+    "class_tokens": None,
+    "network_multiplier": 1.0,
+    "custom_attributes": {},
+}
+# Of every key, and of every option of DataOptions.
+DEFAULTS: dict[str, Any] = {spec.name: spec.default for spec in specs_of(DataOptions)}
+DEFAULTS |= {key: DEFAULTS[option] for key, option in OPTION_NAMES.items()} | OWN_DEFAULTS

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from library.data.buckets import Size
+from library.data.buckets import Size, size_text
 from library.data.pictures.augmentation import ColourShift, apply_colour_shift
 from library.data.pictures.bad_images import unreadable
 from library.data.pictures.colours import decode_colours, on_white
@@ -77,6 +77,16 @@ def read_size(path: Path | str) -> Size:
     return (height, width) if orientation in SIDEWAYS else (width, height)
 
 
+def has_more_frames(path: Path | str) -> bool:
+    """Whether a file is an animation or has several pages, of which `load_image` gives the first."""
+    try:
+        with _open(path) as image:
+            # The further pictures of a JPEG file are a camera's own: depths, previews.
+            return image.format != "MPO" and getattr(image, "is_animated", False)
+    except Exception:  # Pillow raises many kinds; damage behind the first frame harms nobody
+        return False
+
+
 def load_image(path: Path | str) -> Image.Image:
     """The upright 8-bit RGB image: transparency on white, 16-bit values scaled by 1/257, colours in sRGB, the
     first frame of an animation. Raises UserError when any of it cannot be decoded.
@@ -129,7 +139,7 @@ def load_pixels_and_alpha(
     """`load_pixels`, and the alpha channel made in the same way, uint8 (height, width), or None."""
     image, alpha = load_rgba(path)
     if size is not None and image.size != size:
-        cause = f"was {_text(size)} at the start of the run and is {_text(image.size)} now"
+        cause = f"was {size_text(size)} at the start of the run and is {size_text(image.size)} now"
         raise UserError.of(path, cause, "start again")
     pixels = apply_colour_shift(place(image, geometry, interpolation), colour)
     return pixels, None if alpha is None else place(alpha, geometry, interpolation)
@@ -159,7 +169,7 @@ def check_hint(image_size: Size, hint_size: Size, hint: Path | str, image: Path 
     """
     (width, height), (hint_width, hint_height) = image_size, hint_size
     if abs(hint_width * height / (hint_height * width) - 1) > HINT_ASPECT_TOLERANCE:
-        cause = f"is {_text(hint_size)}, but the image it belongs to, {image}, is {_text(image_size)}"
+        cause = f"is {size_text(hint_size)}, but the image it belongs to, {image}, is {size_text(image_size)}"
         raise UserError.of(hint, cause, "give both the same aspect ratio")
 
 
@@ -231,7 +241,3 @@ def _orientation(image: Image.Image) -> int:
     except (SyntaxError, ValueError, KeyError, IndexError, struct.error):
         return 1
     return orientation if orientation in UPRIGHT else 1
-
-
-def _text(size: Size) -> str:
-    return f"{size[0]}x{size[1]}"

@@ -1,6 +1,6 @@
 """Is an image file whole? Told from a few bytes, thousands of files a second; in doubt the image is decoded.
 
-A file may still be damaged in the middle: that only decoding finds (`check_decodes`).
+A file may still be damaged in the middle: that only decoding finds.
 """
 
 from __future__ import annotations
@@ -56,11 +56,6 @@ def inspect(path: Path | str) -> Size:
     if verdict is Verdict.UNCLEAR:
         return load_image(path).size
     return size or read_size(path)
-
-
-def check_decodes(path: Path | str) -> None:
-    """Raises UserError unless every pixel of the image can be decoded."""
-    load_image(path)
 
 
 def judge(content: Content) -> Verdict:

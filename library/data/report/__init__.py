@@ -6,14 +6,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from library.data.report.figures import counted
 from library.data.report.findings import all_findings
 from library.data.report.inspection import Inspection
 from library.data.report.page import Contents, render
 from library.data.report.pictures import Wall, hang, show_resemblances
 from library.data.report.texts import (
     Look,
-    Texts,
     TokenEnds,
     cut_texts,
     held_out_texts,
@@ -21,10 +19,27 @@ from library.data.report.texts import (
     training_texts,
 )
 from library.data.training_data import TrainingData
+from library.data.wording import counted
 from library.files import whole_file
 from library.problems import Problem
 
-__all__ = ["Look", "TokenEnds", "write_page"]
+__all__ = ["Look", "TokenEnds", "show_page", "write_page"]
+
+
+def show_page(
+    path: Path,
+    data: TrainingData,
+    look: Look,
+    *,
+    title: str,
+    problems: Sequence[Problem] = (),
+    inspection: Inspection | None = None,
+) -> None:
+    """Write the page and print what it says in short: what the data is, its warnings, and where the page is.
+    See `write_page`.
+    """
+    warnings = write_page(path, data, look, title=title, problems=problems, inspection=inspection)
+    print("\n".join([*data.summary(), *(f"warning: {line}" for line in warnings), f"wrote {path}"]))
 
 
 def write_page(
@@ -58,7 +73,7 @@ def _contents(
     if not data.records:
         return Contents(title=title, look=look, problems=problems)
     texts = training_texts(data, look)
-    return Contents(
+    contents = Contents(
         title=title,
         look=look,
         data=data,
@@ -66,10 +81,10 @@ def _contents(
         walls=hang(data, texts, look),
         held_out=_held_out(data, look),
         problems=problems,
-        warnings=data.warnings() + _further_warnings(data, texts, look, inspection),
-        findings=all_findings(data),
+        findings=all_findings(data, inspection),
         resemblances=show_resemblances(data, inspection) if inspection else None,
     )
+    return replace(contents, warnings=data.warnings() + _further_warnings(contents, inspection))
 
 
 def _held_out(data: TrainingData, look: Look) -> list[Wall]:
@@ -82,17 +97,16 @@ def _held_out(data: TrainingData, look: Look) -> list[Wall]:
     return [replace(wall, dataset=numbers[wall.dataset]) for wall in walls]
 
 
-def _further_warnings(
-    data: TrainingData, texts: list[Texts], look: Look, inspection: Inspection | None
-) -> list[str]:
+def _further_warnings(contents: Contents, inspection: Inspection | None) -> list[str]:
     """What only the page looks at."""
-    lines, cut = [], len(cut_texts(once_each(texts)))
-    if cut:
-        longer = "is longer" if cut == 1 else "are longer"
-        lines.append(f"{counted(cut, 'caption')} {longer} than {look.max_tokens} tokens, and cut off there")
+    cut = len(cut_texts(once_each(contents.texts)))
+    longer = counted(cut, "caption is", "captions are")
+    lines = [f"{longer} longer than {contents.look.max_tokens} tokens, and cut off there"] if cut else []
+    listed = (finding for finding in contents.findings if finding.is_warning)
+    lines += [f"{counted(len(finding.files), finding.kind)} {finding.text}" for finding in listed]
     if inspection is not None and inspection.alike:
         extra = sum(len(group.members) - 1 for group in inspection.alike)
-        lines.append(f"{counted(extra, 'picture')} {'looks' if extra == 1 else 'look'} like another one")
-    if inspection is not None and inspection.problems and data.skips_bad_images:
+        lines.append(f"{counted(extra, 'picture looks', 'pictures look')} like another one")
+    if inspection is not None and inspection.problems and contents.data.skips_bad_images:
         lines.append(f"{counted(len(inspection.problems), 'picture')} left out: cannot be decoded")
     return lines

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from library.data.buckets import Size
 from library.data.report.markup import Html, element
+from library.data.wording import plural
 
 # Tokens per column of the histogram: those that divide 75, so that no column lies across the limit.
 WIDTHS = (1, 3, 5, 15, 25, 75)
@@ -89,9 +90,9 @@ def number(value: int) -> str:
     return f"{value:,}".replace(",", "\N{NARROW NO-BREAK SPACE}")
 
 
-def counted(value: int, noun: str) -> str:
-    """ "1 picture", "2 pictures"."""
-    return f"{number(value)} {noun}{'' if value == 1 else 's'}"
+def counted(value: int, one: str, many: str | None = None) -> str:
+    """ "1 picture", "2 pictures": `wording.counted` with thin spaces between thousands."""
+    return f"{number(value)} {plural(value, one, many)}"
 
 
 def percent(share: float) -> str:

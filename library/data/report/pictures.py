@@ -18,7 +18,7 @@ from library.data.pictures.images import load_image
 from library.data.report.findings import every_record, file_name
 from library.data.report.inspection import Inspection
 from library.data.report.lookalikes import Group
-from library.data.report.texts import Look, Texts
+from library.data.report.texts import Look, Texts, first_samples
 from library.data.training_data import TrainingData
 from library.data.views import View, centre_view, make_view, varies
 from library.problems import Problem, UserError
@@ -74,7 +74,7 @@ def hang(data: TrainingData, texts: Sequence[Texts], look: Look, *, is_held_out:
     A picture is shown as its first sample, the one that `texts` are of.
     """
     rooms = [list(dict.fromkeys(data.samples[s] for s in bucket.samples)) for bucket in data.buckets]
-    first = {index: sample for sample, index in reversed(list(enumerate(data.samples)))}
+    first = first_samples(data)
     changes = not is_held_out and any(varies(record.subset) for record in data.records)
     total = MOST_HELD_OUT if is_held_out else MOST_SHOTS // (look.epochs if changes else 1)
     chosen = choose(rooms, most=MOST_OF_A_BUCKET, total=total)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from library.data.buckets import size_text
 from library.data.report.cards import caption_text, card
 from library.data.report.figures import (
     Bar,
@@ -80,14 +81,15 @@ def tags(texts: Sequence[Texts]) -> Html | None:
         return None
     single = [tag for tag, count in counts if count == 1]
     further = [(tag, count) for tag, count in counts[MOST_TAGS:] if count > 1]
+    on_one = counted(len(single), "of them is", "of them are")
     top = [Bar(tag, count) for tag, count in counts[:MOST_TAGS] if count > 1]
-    intro = f"{number(len(counts))} different tags; {number(len(single))} of them are on one picture only."
+    intro = f"{counted(len(counts), 'different tag')}; {on_one} on one picture only."
     return join(
         [
             element("p", intro, class_="soft"),
             element("div", bars(top), class_="tags") if top else None,
-            _words(f"{number(len(further))} further tags", [f"{tag} {number(n)}" for tag, n in further]),
-            _words(f"{number(len(single))} tags on one picture only", single),
+            _words(counted(len(further), "further tag"), [f"{tag} {number(n)}" for tag, n in further]),
+            _words(f"{counted(len(single), 'tag')} on one picture only", single),
         ]
     )
 
@@ -226,7 +228,7 @@ def _bucket_bar(wall: Wall) -> Bar:
 
 def _wall_anchor(wall: Wall, is_held_out: bool = False) -> str:
     kind = "held-out" if is_held_out else "bucket"
-    return f"{kind}-{wall.dataset + 1}-{wall.size[0]}x{wall.size[1]}"
+    return f"{kind}-{wall.dataset + 1}-{size_text(wall.size)}"
 
 
 def _wall(wall: Wall, is_held_out: bool, most_open: int | None) -> Html:
@@ -254,21 +256,21 @@ def _cut_captions(cut: Sequence[Texts], limit: int) -> Html:
         element(
             "li",
             element("span", file_name(entry.record), class_="file"),
-            element("span", f" {number(entry.longest.tokens)} tokens", class_="soft"),
+            element("span", f" {counted(entry.longest.tokens, 'token')}", class_="soft"),
             element("div", caption_text(entry.longest)),
         )
         for entry in cut[:MOST_CUT]
     ]
-    rest = [(file_name(entry.record), f"{entry.longest.tokens} tokens") for entry in cut[MOST_CUT:]]
+    rest = [(file_name(entry.record), counted(entry.longest.tokens, "token")) for entry in cut[MOST_CUT:]]
     folded = element("ul", whole[OPEN_CUT:], class_="long")
-    are = "is" if len(cut) == 1 else "are"
+    longer = counted(len(cut), "caption is", "captions are")
     return join(
         [
-            element("h3", f"{counted(len(cut), 'caption')} {are} longer than {limit} tokens"),
+            element("h3", f"{longer} longer than {limit} tokens"),
             element("p", "What is marked is cut off: it is not read.", class_="soft"),
             element("ul", whole[:OPEN_CUT], class_="long"),
             _details(f"{number(len(whole) - OPEN_CUT)} more", folded) if len(whole) > OPEN_CUT else None,
-            _named_files(f"{number(len(rest))} further names", rest) if rest else None,
+            _named_files(counted(len(rest), "further name"), rest) if rest else None,
         ]
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from library.data.training_data import TrainingData
 # Captions -> for each the places in its text where its tokens end, in order. Handed in: `data` has no
 # tokenizer.
 TokenEnds = Callable[[list[str]], list[list[int]]]
+BLOCK = 1000  # captions tokenized at once: a tokenizer's answer is a hundred times as large as what is kept
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,9 +63,7 @@ class Texts:
 
 def training_texts(data: TrainingData, look: Look) -> list[Texts]:
     """The captions of every record, in order."""
-    first: dict[int, int] = {}
-    for sample, index in enumerate(data.samples):
-        first.setdefault(index, sample)
+    first = first_samples(data)
 
     def in_epoch(index: int, epoch: int) -> str:
         record = data.records[index]
@@ -80,6 +79,11 @@ def training_texts(data: TrainingData, look: Look) -> list[Texts]:
 
     epochs = [[in_epoch(index, epoch) for epoch in range(look.epochs)] for index in range(len(data.records))]
     return _read(data.records, epochs, look)
+
+
+def first_samples(data: TrainingData) -> dict[int, int]:
+    """For each record in use the number of its first sample: what a page shows of it."""
+    return {index: sample for sample, index in reversed(list(enumerate(data.samples)))}
 
 
 def held_out_texts(data: TrainingData, look: Look) -> list[Texts]:
@@ -124,12 +128,18 @@ def count_tags(texts: Iterable[Texts]) -> list[tuple[str, int]]:
 def _read(records: list[Record], epochs: list[list[str]], look: Look) -> list[Texts]:
     whole = [kept_caption(record.caption, record.subset) for record in records]
     captions = dict.fromkeys([*whole, *(caption for row in epochs for caption in row)])
-    ends = look.token_ends(list(captions))
-    texts = {c: _text(c, found, look.max_tokens) for c, found in zip(captions, ends, strict=True)}
+    texts = {text.caption: text for text in _measure(list(captions), look)}
     return [
         Texts(record, texts[caption], tuple(texts[c] for c in row))
         for record, caption, row in zip(records, whole, epochs, strict=True)
     ]
+
+
+def _measure(captions: list[str], look: Look) -> Iterator[Text]:
+    for start in range(0, len(captions), BLOCK):
+        block = captions[start : start + BLOCK]
+        for caption, ends in zip(block, look.token_ends(block), strict=True):
+            yield _text(caption, ends, look.max_tokens)
 
 
 def _text(caption: str, ends: list[int], limit: int) -> Text:

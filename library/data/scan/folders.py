@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
 
+from library.data.wording import counted
 from library.problems import Problems, warn
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".avif", ".jxl")
@@ -111,10 +112,10 @@ def describe_folder(entries: Iterable[os.DirEntry[str]]) -> str:
     """What is in a folder, for messages: "found 2 folders ('cat', 'dog'), 3 .png files" or "it is empty"."""
     folders = [entry.name for entry in entries if entry.is_dir()]
     suffixes = Counter(Path(entry.name).suffix.lower() or "other" for entry in entries if entry.is_file())
-    found = [f"{count} {suffix} file{'s' if count > 1 else ''}" for suffix, count in suffixes.most_common(4)]
+    found = [counted(count, f"{suffix} file") for suffix, count in suffixes.most_common(4)]
     if folders:
         names = ", ".join(map(repr, folders[:3])) + (", ..." if len(folders) > 3 else "")
-        found.insert(0, f"{len(folders)} folder{'s' if len(folders) > 1 else ''} ({names})")
+        found.insert(0, f"{counted(len(folders), 'folder')} ({names})")
     return f"found {', '.join(found)}" if found else "it is empty"
 
 

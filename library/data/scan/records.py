@@ -6,6 +6,7 @@ Images are not decoded unless something is odd about them. All bad files of a su
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -92,14 +93,19 @@ class Seen(NamedTuple):
     problems: list[Problem] = []
 
 
-def scan_subset(dataset: DatasetSpec, subset: SubsetSpec, problems: Problems, rules: ScanRules) -> SubsetScan:
-    """Every image of the subset in order. What is wrong is added to `problems` and left out."""
+def scan_subset(
+    datasets: Sequence[DatasetSpec], subset: SubsetSpec, problems: Problems, rules: ScanRules
+) -> SubsetScan:
+    """Every image of the subset in order, fitted to the first of the datasets that it is in: one for each
+    resolution. What is wrong is added to `problems` and left out; an image too thin for one resolution is
+    left out of all, so that the same images are held out at each.
+    """
     scan = SubsetScan(subset)
     sources = _find_sources(scan, problems, rules)
     index = Index.open(subset, scan.notes)
-    fit = make_fit(dataset)
+    fits = [make_fit(dataset) for dataset in datasets]
     for source, seen in _look_at_all(sources, index):
-        seen = _check_shape(source, seen, rules.min_side, fit)
+        seen = _check_shape(source, seen, rules.min_side, fits)
         if seen.bad:
             (scan.bad_images if rules.skips_bad else problems.found).extend(seen.bad)
         if not (seen.bad and rules.skips_bad):
@@ -108,7 +114,7 @@ def scan_subset(dataset: DatasetSpec, subset: SubsetSpec, problems: Problems, ru
             continue
         caption = _caption(scan, seen.text)
         index.keep(source, seen.size, caption, seen.text)
-        scan.records.append(_record(source, seen.size, caption, fit(seen.size), subset))
+        scan.records.append(_record(source, seen.size, caption, fits[0](seen.size), subset))
     index.save(scan.notes)
     return scan
 
@@ -186,12 +192,12 @@ def _read_lines(path: Path) -> str:
     return "\n".join(caption_lines(read_caption(path)))
 
 
-def _check_shape(source: Source, seen: Seen, min_side: int, fit: Callable[[Size], Fit]) -> Seen:
+def _check_shape(source: Source, seen: Seen, min_side: int, fits: list[Callable[[Size], Fit]]) -> Seen:
     """Adds what is wrong with the image's size."""
     if seen.size is None:
         return seen
     cause = f"is {seen.size[0]}x{seen.size[1]}: "
-    width, height = fit(seen.size).resized
+    width, height = max((fit(seen.size).resized for fit in fits), key=math.prod)
     if min(seen.size) < min_side:
         cause += f"a side is shorter than --min_image_side {min_side}"
     elif width * height > MAX_PIXELS:

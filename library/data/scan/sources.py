@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Container
+from collections.abc import Container, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +18,7 @@ from library.data.scan.folders import (
     name_some,
     stem_of,
 )
+from library.data.wording import counted
 from library.problems import Problems
 
 CAPTION_SUFFIXES = (".caption", ".txt")
@@ -66,25 +67,42 @@ def sources_in_folder(
     entries = list_folder(folder, "image folder", problems)
     if entries is None:
         return []
-    files = {entry.name: entry for entry in entries if entry.is_file() or _is_lost_link(entry)}
-    images = [name for name in files if is_image_name(name)]
-    if not images:
+    files = pair_captions(entries, subset.caption_extension)
+    if not files.images:
         suffixes = " ".join(IMAGE_SUFFIXES)
         problems.add(folder, f"has no images ({suffixes}); {describe_folder(entries)}", "add some")
-    stems = [stem_of(name) for name in images]
-    _find_same_stems(folder, images, stems, problems)
-    captions = [caption_name(stem, subset.caption_extension, files) for stem in stems]
-    sources = [
-        Source(folder / name, listed=files[name], caption_file=files[caption] if caption else None)
-        for name, caption in zip(images, captions, strict=True)
-    ]
-    spare = sorted(files.keys() - {*images, *captions})
-    _note_captions(
-        subset, spare, {stem for stem, name in zip(stems, captions, strict=True) if not name}, notes
-    )
-    _note_foreign_images(folder, spare, notes)
+    _find_same_stems(folder, list(files.images), problems)
+    _note_captions(subset, files, notes)
+    _note_foreign_images(folder, files.spare, notes)
     _note_images_below(folder, [entry.name for entry in entries if entry.is_dir()], folders, notes)
-    return sources
+    return [
+        Source(folder / name, listed=files.entries[name], caption_file=caption and files.entries[caption])
+        for name, caption in files.images.items()
+    ]
+
+
+class FolderFiles(NamedTuple):
+    """An image folder's files by name. images: each with the name of its caption file, or None; spare: what
+    is neither image nor caption of one; lonely_captions: those of them with the suffix of captions.
+    """
+
+    entries: dict[str, os.DirEntry[str]]
+    images: dict[str, str | None]
+    spare: list[str]
+    lonely_captions: list[str]
+
+    @property
+    def without_caption(self) -> list[str]:
+        """Images that have no caption file."""
+        return [image for image, caption in self.images.items() if caption is None]
+
+
+def pair_captions(entries: Iterable[os.DirEntry[str]], suffix: str) -> FolderFiles:
+    """The files among the entries of an image folder. suffix: of caption files."""
+    files = {entry.name: entry for entry in entries if entry.is_file() or _is_lost_link(entry)}
+    images = {name: caption_name(stem_of(name), suffix, files) for name in files if is_image_name(name)}
+    spare = sorted(files.keys() - images.keys() - set(images.values()))
+    return FolderFiles(files, images, spare, [name for name in spare if name.endswith(suffix)])
 
 
 def _is_lost_link(entry: os.DirEntry[str]) -> bool:
@@ -101,7 +119,8 @@ def caption_name(stem: str, suffix: str, names: Container[str]) -> str | None:
     return whole if len(parts) >= 5 and whole in names else None
 
 
-def _find_same_stems(folder: Path, images: list[str], stems: list[str], problems: Problems) -> None:
+def _find_same_stems(folder: Path, images: list[str], problems: Problems) -> None:
+    stems = [stem_of(name) for name in images]
     if len(set(stems)) == len(stems):
         return
     by_stem: defaultdict[str, list[str]] = defaultdict(list)
@@ -113,20 +132,23 @@ def _find_same_stems(folder: Path, images: list[str], stems: list[str], problems
             problems.add(folder / first, cause, "rename or remove all but one")
 
 
-def _note_captions(subset: SubsetSpec, spare: list[str], without: set[str], notes: list[str]) -> None:
+def _note_captions(subset: SubsetSpec, files: FolderFiles, notes: list[str]) -> None:
     """Caption files of no image; and those with another suffix than the one looked for, which are most likely
-    meant to be used. spare: files that are not used; without: stems of images without a caption.
+    meant to be used.
     """
     wanted = subset.caption_extension
-    lonely = [name for name in spare if name.endswith(wanted)]
-    if lonely:
-        notes.append(f"{subset.source}: {len(lonely)} {wanted} files belong to no image: {name_some(lonely)}")
+    if lonely := files.lonely_captions:
+        belong = counted(len(lonely), f"{wanted} file belongs", f"{wanted} files belong")
+        notes.append(f"{subset.source}: {belong} to no image: {name_some(lonely)}")
+    without = set(map(stem_of, files.without_caption))
     suffixes = (*CAPTION_SUFFIXES, wanted.lower())
-    others = [name for name in spare if stem_of(name) in without and name.lower().endswith(suffixes)]
+    others = [name for name in files.spare if stem_of(name) in without and name.lower().endswith(suffixes)]
     for suffix, count in Counter(Path(name).suffix for name in others).items():
+        unused = counted(count, f"{suffix} file is", f"{suffix} files are")
+        uses = "uses it" if count == 1 else "uses them"
         notes.append(
-            f"{subset.source}: {count} {suffix} files are not used, captions are read from {wanted} files;"
-            f" --caption_extension {suffix} uses them"
+            f"{subset.source}: {unused} not used, captions are read from {wanted} files;"
+            f" --caption_extension {suffix} {uses}"
         )
 
 
@@ -134,9 +156,11 @@ def _note_foreign_images(folder: Path, spare: list[str], notes: list[str]) -> No
     found = [name for name in spare if name.lower().endswith(FOREIGN_SUFFIXES)]
     if found:
         suffixes = " ".join(sorted({Path(name).suffix.lower() for name in found}))
+        files = counted(len(found), "file of a kind that is", "files of kinds that are")
+        left_out, them = ("is left out", "it") if len(found) == 1 else ("are left out", "them")
         notes.append(
-            f"{folder}: {len(found)} files of kinds that are not read ({suffixes}) are left out:"
-            f" {name_some(found)}; convert them to PNG or JPEG to use them"
+            f"{folder}: {files} not read ({suffixes}) {left_out}: {name_some(found)};"
+            f" convert {them} to PNG or JPEG to use {them}"
         )
 
 
@@ -147,8 +171,10 @@ def _note_images_below(folder: Path, names: list[str], used: frozenset[Path], no
         counts[name] = _count_images(folder / name, used)
     found = [name for name in names if counts[name]]
     if found:
+        place = "a folder inside it is" if counts.total() == 1 else "folders inside it are"
+        images = counted(counts.total(), "image")
         notes.append(
-            f"{folder}: {counts.total()} images in folders inside it are not used ({name_some(found)});"
+            f"{folder}: {images} in {place} not used ({name_some(found)});"
             " a folder with images needs a subset of its own"
         )
 

@@ -9,7 +9,7 @@ import pytest
 from library.data.captions import (
     Replacements,
     caption_lines,
-    changes,
+    changing_setting,
     final_caption,
     is_random,
     kept_caption,
@@ -252,20 +252,7 @@ def test_the_kept_caption_of_a_subset_that_changes_is_the_one_without_draws(subs
     ],
 )
 def test_the_setting_that_makes_captions_change_is_named(subset, settings, setting):
-    assert changes(subset(**settings)) == setting
-
-
-@pytest.mark.parametrize(
-    ("captions", "prefix", "setting"),
-    [
-        (["a {b} {{c|d}}", ""], None, None),
-        (["a", "a {b|c}"], None, "enable_wildcard"),
-        (["a\nb"], None, "enable_wildcard"),
-        (["a"], "{b|c}", "enable_wildcard"),
-    ],
-)
-def test_wildcards_count_as_a_change_only_where_there_is_a_choice(subset, captions, prefix, setting):
-    assert changes(subset(enable_wildcard=True, caption_prefix=prefix), captions) == setting
+    assert changing_setting(subset(**settings)) == setting
 
 
 def test_words_are_replaced_as_a_whole_and_all_at_once(subset):

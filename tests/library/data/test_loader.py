@@ -238,6 +238,14 @@ def test_switching_an_augmentation_on_leaves_the_other_draws_alone(photos):
     assert drawn(flip_aug=True)[0] == flips and drawn(color_aug=True)[1] == colours
 
 
+def test_masks_have_the_shape_of_their_latents_in_every_bucket(photos):
+    shapes = set()
+    for batch in load(photos(resolution=((96, 64),)), last=6):
+        assert batch.masks.shape == (len(batch.names), 1, *batch.noise.shape[2:])
+        shapes.add(tuple(batch.noise.shape[2:]))
+    assert any(height != width for height, width in shapes)
+
+
 def test_cached_texts_are_put_in_after_the_workers(photos):
     class Texts:
         def outputs(self, indices, captions):

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from library.data.wildcards import expand_wildcards, has_choices
+from library.data.wildcards import expand_wildcards
 
 
 def outcomes(text):
@@ -36,7 +36,6 @@ def outcomes(text):
 )
 def test_choices_nest_and_braces_without_partners_are_text(text, expected):
     assert outcomes(text) == expected
-    assert has_choices(text) == (len(expected) > 1 or text == "{|}")
 
 
 def flat_outcomes(text):

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from library.options.caching import CachingOptions
 from library.options.data import read_range, read_resolutions
 from library.options.fields import sections_of, specs_of
 from library.options.optimizer import OptimizerOptions, read_steps
@@ -151,6 +152,16 @@ def test_options_that_come_to_nothing_give_a_warning(capsys: pytest.CaptureFixtu
     SavingOptions(output_dir=Path("x"), save_last_n_steps=3)
     assert (
         capsys.readouterr().err == "warning: --save_last_n_steps has no effect without --save_every_n_steps\n"
+    )
+
+
+def test_a_batch_size_of_text_encoders_needs_text_caching(capsys: pytest.CaptureFixture) -> None:
+    CachingOptions(text_encoder_batch_size=16)
+    CachingOptions(text_encoder_batch_size=4, cache_text_encoder_outputs=True)
+    assert capsys.readouterr().err == ""
+    CachingOptions(text_encoder_batch_size=4)
+    assert capsys.readouterr().err == (
+        "warning: --text_encoder_batch_size has no effect without --cache_text_encoder_outputs\n"
     )
 
 

@@ -16,6 +16,7 @@ from library.data.caches.cache_files import (
     image_content,
     look_at,
     read_entry,
+    real_places,
     summary,
     why_stale,
     write_entries,
@@ -25,6 +26,7 @@ from library.data.caches.npz import BrokenArrays, npy_bytes, npz_bytes, read_npz
 from library.problems import UserError
 
 LATENTS = np.arange(4 * 8 * 8, dtype=np.float32).reshape(4, 8, 8)
+SHAPES = {"latents": (4, 8, 8)}
 RECIPE = {"version": 1, "vae": "a", "bucket": [64, 64], "crop": [0, 0]}
 
 
@@ -37,7 +39,7 @@ def entry(tmp_path: Path) -> Wanted:
 
 
 def wanted(path: Path, **options) -> Wanted:
-    return Wanted(path, RECIPE, {"latents": (4, 8, 8)}, "other resolution", **options)
+    return Wanted(path, RECIPE, SHAPES, "other resolution", **options)
 
 
 def test_numpy_reads_what_is_written_and_the_other_way_round(tmp_path):
@@ -166,22 +168,53 @@ def test_a_touched_image_is_read_once(tmp_path, monkeypatch):
     assert look_at(wanted(path, image=image)) == Finding(path)
     monkeypatch.setattr(Path, "read_bytes", None)
     assert look_at(wanted(path, image=image)) == Finding(path)
-    assert np.array_equal(read_entry(path, ["latents"])[0], LATENTS)
+    assert np.array_equal(read_entry(path, SHAPES)[0], LATENTS)
 
 
 def test_arrays_that_are_kept_stay_beside_new_ones(entry):
     write_entry(Entry(entry.path, {"latents_flipped": LATENTS * 2}, RECIPE, keep=True))
-    assert np.array_equal(read_entry(entry.path, ["latents"])[0], LATENTS)
+    assert np.array_equal(read_entry(entry.path, SHAPES)[0], LATENTS)
     write_entry(Entry(entry.path, {"latents_flipped": LATENTS * 3}, RECIPE))
-    with pytest.raises(UserError, match=r"x.npz: cannot be read .*; remove it; it will be made again"):
-        read_entry(entry.path, ["latents"])
+    with pytest.raises(UserError, match=r"x.npz: cannot be read .*; run again without --skip_cache_check, "):
+        read_entry(entry.path, SHAPES)
+
+
+def test_an_array_of_another_shape_is_a_problem_that_names_the_file(entry):
+    with pytest.raises(UserError) as caught:
+        read_entry(entry.path, {"latents": (4, 8, 16)})
+    assert str(caught.value) == (
+        f"{entry.path}: latents has the shape (4, 8, 8) instead of (4, 8, 16);"
+        " run again without --skip_cache_check, and it is made again"
+    )
+
+
+def test_an_image_has_one_place_whichever_way_its_folder_is_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("im", "x"):
+        Path(folder).mkdir()
+    expected = tmp_path.resolve() / "im" / "a.png"
+    named = [Path("im/a.png"), Path("x/../im/a.png"), tmp_path / "im" / "a.png"]
+    assert real_places(named) == [expected] * 3
+
+
+@pytest.mark.skipif(os.name == "nt", reason="making links needs a privilege")
+def test_a_link_to_a_folder_is_followed_and_a_link_to_an_image_is_an_image_of_its_own(tmp_path):
+    (tmp_path / "im").mkdir()
+    (tmp_path / "im" / "a.png").touch()
+    (tmp_path / "link").symlink_to("im")
+    (tmp_path / "b.png").symlink_to("im/a.png")
+    real = tmp_path.resolve()
+    assert real_places([tmp_path / "link" / "a.png", tmp_path / "b.png"]) == [
+        real / "im" / "a.png",
+        real / "b.png",
+    ]
 
 
 def test_many_entries_are_written_and_the_first_failure_is_raised(tmp_path):
     made = [Entry(tmp_path / f"{number}.npz", {"latents": LATENTS + number}, RECIPE) for number in range(100)]
     write_entries(iter(made))
     for number, one in enumerate(made):
-        assert np.array_equal(read_entry(one.path, ["latents"])[0], LATENTS + number)
+        assert np.array_equal(read_entry(one.path, SHAPES)[0], LATENTS + number)
     (tmp_path / "full").write_bytes(b"")
     with pytest.raises(UserError, match="full"):
         write_entries([*made, made[0]._replace(path=tmp_path / "full" / "x.npz")])

@@ -144,16 +144,6 @@ def test_masks_are_the_alpha_channels_cut_and_mirrored_like_their_pictures(save_
         assert cache(scan(flip_aug=True), disk=disk).mask(0, False) is None
 
 
-def test_the_same_picture_at_two_sizes_has_two_files_that_stay(save_image, scan, tmp_path, capsys):
-    save_image("train/2_x/a.png", (80, 80))
-    data = scan(resolution=["64", "128"])
-    for expected in ("0 were there already, 2 made", "2 were there already, 0 made"):
-        latents = cache(data, disk=FILES)
-        assert capsys.readouterr().out == f"latents on disk: {expected}\n"
-    assert [latents[index, False].shape[-1] for index in (0, 1)] == [8, 16]
-    assert files_in(tmp_path) == ["a_0080x0080_sd.0128x0128.npz", "a_0080x0080_sd.npz"]
-
-
 def test_a_picture_in_two_datasets_is_encoded_once_with_what_both_need(save_image, scan, tmp_path):
     folder = save_image("images/a.png").parent
     config = tmp_path / "data.toml"
@@ -300,8 +290,25 @@ def test_with_skip_check_files_are_used_as_they_are(data, tmp_path):
     assert vae.count == 0
     path = tmp_path / "train" / "2_x" / "0_0064x0064_sd.npz"
     path.write_bytes(b"")
-    with pytest.raises(UserError, match=r"0_0064x0064_sd.npz: cannot be read \(.*\); remove it"):
+    with pytest.raises(UserError, match=r"0_0064x0064_sd.npz: cannot be read \(.*\); run again without"):
         latents[0, False]
+
+
+@pytest.mark.parametrize("name", ["latents", "alpha_mask"])
+def test_with_skip_check_a_file_of_another_shape_is_a_problem_when_it_is_read(
+    save_image, scan, tmp_path, name
+):
+    save_image("train/1_x/!first.png", (130, 44))
+    save_image("train/1_x/a.png")
+    path = tmp_path / "train" / "1_x" / "a_0064x0064_sd.npz"
+    arrays = {"latents": np.zeros((4, 8, 8), np.float32), "alpha_mask": np.zeros((64, 64), np.float32)}
+    np.savez(path, **{**arrays, name: arrays[name][..., :5]})
+    data = scan(alpha_mask=True, enable_bucket=True, min_bucket_reso=32, bucket_reso_steps=32)
+    latents = cache(data, disk=LatentFiles("_sd", "", "", skip_check=True))
+    assert latents[0, False].shape == (4, 4, 12)
+    latents = latents.part(1, None)
+    with pytest.raises(UserError, match=rf"a_0064x0064_sd.npz: {name} has the shape .* --skip_cache_check"):
+        latents[0, False] if name == "latents" else latents.mask(0, False)
 
 
 @pytest.mark.parametrize("disk", [None, FILES])

@@ -121,6 +121,35 @@ def test_a_picture_with_two_captions_has_two_files_that_stay(save_image, scan, t
     assert len(names) == 2 and "a_te_outputs.npz" in names
 
 
+def test_a_folder_named_in_two_ways_is_one_folder(save_image, scan, tmp_path):
+    folder = save_image("images/a.png", caption="a cat").parent
+    (folder / "a.txt").write_text("a house")
+    (tmp_path / "x").mkdir()
+    config = tmp_path / "data.toml"
+    config.write_text(
+        "".join(
+            f"[[datasets]]\nresolution = 64\n[[datasets.subsets]]\nimage_dir = '{path}'\n"
+            f"caption_extension = '{extension}'\n"
+            for path, extension in ((folder, ".caption"), (tmp_path / "x" / ".." / "images", ".txt"))
+        )
+    )
+    cached = cache(scan(dataset_config=config), disk=FILES)
+    outputs = cached.outputs([0, 1], ["a cat", "a house"])
+    assert torch.equal(outputs["hidden_state1"], torch.stack([states("a cat"), states("a house")]))
+    assert len(list(folder.glob("*.npz"))) == 2
+
+
+def test_with_skip_check_outputs_of_another_shape_are_a_problem_when_they_are_read(data, tmp_path):
+    cache(data, disk=FILES)
+    path = tmp_path / "train" / "2_x" / "b_te_outputs.npz"
+    np.savez(path, hidden_state1=np.zeros((152, 4), np.float32), pool2=np.zeros(2, np.float32))
+    cached = cache(data, disk=TextFiles("", "", 75, None, "", skip_check=True))
+    with pytest.raises(
+        UserError, match=r"b_te_outputs.npz: hidden_state1 has the shape \(152, 4\) instead of"
+    ):
+        cached.outputs([1], ["a dog"])
+
+
 def test_with_skip_check_files_are_used_as_they_are(data):
     cache(data, disk=FILES)
     encode = CountingEncoder()

@@ -7,8 +7,10 @@ from bad_texts import bad_configs, make_good_images
 from dataset_files import SIZE, complaints, tables
 
 from library.data.config.datasets import read_datasets
+from library.data.training_data import TrainingData
+from library.options.caching import CachingOptions
 from library.options.data import DataOptions
-from library.problems import UserError
+from library.problems import Problems, UserError
 
 
 @pytest.mark.parametrize("what", bad_configs(Path("images")))
@@ -153,4 +155,46 @@ def test_a_missing_file_is_one_line(tmp_path):
     options = DataOptions(dataset_config=tmp_path / "no.toml")
     assert complaints(read_datasets, options) == [
         f"{tmp_path / 'no.toml'}: there is no such file; it was looked for in {tmp_path}"
+    ]
+
+
+BOUNDS = [
+    ("train_batch_size", 0, "must be 1 or more"),
+    ("min_bucket_reso", 0, "must be 1 or more"),
+    ("caption_separator", "", "must not be empty"),
+    ("caption_dropout_rate", 1.5, "is a probability: 0 to 1"),
+    ("caption_tag_dropout_rate", -0.5, "is a probability: 0 to 1"),
+    ("ucg", 2.0, "is a probability: 0 to 1"),
+    ("token_warmup_min", -1, "must be 0 or more"),
+    ("token_warmup_step", -1, "must be 0 (no warm-up) or more"),
+    ("validation_split", 1.0, "must be 0 or more and below 1"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "bound"), BOUNDS)
+def test_the_bounds_of_a_dataset_file_hold_on_the_command_line_too(tmp_path, name, value, bound):
+    (tmp_path / "1_x").mkdir()
+    options = DataOptions(train_data_dir=tmp_path, resolution=SIZE, **{name: value})
+    assert complaints(read_datasets, options) == [f"--{name}: is {value!r}; it {bound}"]
+
+
+def test_images_are_looked_at_also_where_a_setting_is_out_of_bounds(save_image, tmp_path):
+    save_image("train/1_x/a.png")
+    options = DataOptions(
+        train_data_dir=tmp_path / "train", resolution=SIZE, train_batch_size=0, caption_separator=""
+    )
+    problems = Problems()
+    data = TrainingData.collect(options, CachingOptions(), problems)
+    assert [problem.where for problem in problems.found] == ["--train_batch_size", "--caption_separator"]
+    assert data.image_count == data.batches_per_epoch(1) == 1
+
+
+def test_a_metadata_file_has_no_conditioning_images_wherever_it_is_asked_for(read, tmp_path):
+    content = tables("finetuning", subset={"conditioning_data_dir": "c"})
+    (line,) = complaints(read, content, resolution=SIZE)
+    assert line.endswith("metadata_file: means nothing in a dataset of conditioning images; remove it")
+    folders = {"train_data_dir": tmp_path, "conditioning_data_dir": tmp_path, "masked_loss": True}
+    assert complaints(DataOptions, in_json=tmp_path / "m.json", **folders) == [
+        "--conditioning_data_dir: cannot be combined with --in_json: only image folders have conditioning"
+        " images"
     ]

@@ -251,30 +251,6 @@ def test_subsets_without_repeats_and_second_mentions_are_left_out_with_a_warning
     )
 
 
-def test_what_has_no_effect_where_it_stands_is_a_warning(read, capsys):
-    read(
-        """
-        [general]
-        bucket_reso_steps = 32
-        [[datasets]]
-        resolution = 64
-        bucket_no_upscale = true
-        [[datasets.subsets]]
-        image_dir = "a"
-        keep_tokens = 1
-        [[datasets.subsets]]
-        image_dir = "b"
-        keep_tokens = 1
-        token_warmup_step = 3
-        """
-    )
-    assert capsys.readouterr().err == (
-        "warning: data.toml:6: dataset 1: bucket_no_upscale: has no effect without enable_bucket\n"
-        "warning: data.toml:9: dataset 1, subset 1: keep_tokens: has no effect without shuffle_caption or"
-        " caption_tag_dropout_rate or token_warmup_step\n"
-    )
-
-
 def test_bucket_limits_must_hold_the_resolution_and_are_rounded_with_a_warning(read, capsys):
     text = '[[datasets]]\nenable_bucket = true\nsubsets = [{image_dir = "a"}]\n'
     assert complaints(read, text, resolution=((200, 1100),)) == [
@@ -291,6 +267,14 @@ def test_bucket_limits_must_hold_the_resolution_and_are_rounded_with_a_warning(r
     read(text, resolution=((512, 512),), min_bucket_reso=300)
     assert "--min_bucket_reso: 300 is rounded outwards to a multiple of 64" in capsys.readouterr().err
     read(text + "bucket_no_upscale = true", resolution=((200, 1100),))
+
+
+def test_a_bucket_limit_is_said_to_be_rounded_once_for_all_resolutions_and_datasets(read, capsys):
+    table = '[[datasets]]\nenable_bucket = true\nsubsets = [{image_dir = "a"}]\n'
+    read(table + table, resolution=((512, 512), (768, 768)), max_bucket_reso=1000)
+    assert capsys.readouterr().err == (
+        "warning: --max_bucket_reso: 1000 is rounded outwards to a multiple of 64\n"
+    )
 
 
 def test_without_buckets_the_resolution_must_be_encodable(read):

@@ -7,7 +7,8 @@ import pytest
 from bad_files import bad_images, make_bad_images
 from picture_files import encoded, photo
 
-from library.data.pictures.integrity import check_decodes, inspect
+from library.data.pictures.images import load_image
+from library.data.pictures.integrity import inspect
 from library.problems import UserError
 
 
@@ -33,7 +34,7 @@ def test_the_decoder_refuses_what_the_structure_does_not_show(tmp_path):
     (tmp_path / "a.png").write_bytes(content)
     assert inspect(tmp_path / "a.png") == (160, 120)
     with pytest.raises(UserError, match=r"a\.png: cannot be decoded: .*; copy or download it again"):
-        check_decodes(tmp_path / "a.png")
+        load_image(tmp_path / "a.png")
 
 
 def test_a_link_to_nothing_says_so(tmp_path):

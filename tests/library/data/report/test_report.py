@@ -385,7 +385,7 @@ def test_files_that_need_a_look_are_all_named(save_image, scan, tmp_path: Path) 
         "7 pictures enlarged more than three times": [
             f"1_x/tiny{index}.png 16x16, 4.0 times" for index in range(7)
         ],
-        "1 picture with more than half of their area cut off": ["1_x/thin.png 600x70 in 64x64, 88% lost"],
+        "1 picture cropped by more than half": ["1_x/thin.png 600x70 in 64x64, 88% lost"],
         "1 picture without a caption file": ["1_x/bare.png"],
         "8 caption files without a picture": [f"1_x/lonely{index}.caption" for index in range(8)],
     }

@@ -76,18 +76,6 @@ def test_a_bad_one_can_be_skipped_with_its_image(save_image, scan_masked, tmp_pa
     assert [bad.where for bad in data.bad_images] == [f"{tmp_path}/masks/b.png"]
 
 
-def test_images_in_a_folder_inside_have_theirs_in_the_same_place(save_image, scan_masked, tmp_path):
-    for name in ("train/a.png", "train/sub/a.png", "masks/a.png", "masks/sub/a.webp"):
-        save_image(name)
-    path = tmp_path / "meta.json"
-    path.write_text('{"a": {"caption": "x"}, "sub/a": {"caption": "y"}}')
-    data = scan_masked(in_json=path)
-    assert [record.hint.relative_to(tmp_path / "masks").as_posix() for record in data.records] == [
-        "a.png",
-        "sub/a.webp",
-    ]
-
-
 def test_a_folder_that_is_not_there_is_a_problem(save_image, scan_masked, tmp_path):
     save_image("train/1_x/a.png")
     (folder,) = complaints(scan_masked)

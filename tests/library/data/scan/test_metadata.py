@@ -116,7 +116,7 @@ def test_caption_and_tags_are_joined(save_image, scan_metadata):
     content = {"a": {"caption": "a cat", "tags": "red, big"}, "b": {"tags": "blue"}, "c": {}}
     data = scan_metadata(content)
     assert captions(data) == {"a.png": "a cat, red, big", "b.png": "blue", "c.png": ""}
-    assert notes(data, "1 images without a caption train with an empty caption")
+    assert notes(data, "1 image without a caption trains with an empty caption")
 
 
 def test_with_wildcards_every_line_has_the_tags(save_image, scan_metadata):

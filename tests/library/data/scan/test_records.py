@@ -47,9 +47,9 @@ def test_a_caption_comes_from_its_file_then_from_the_class_tokens_then_is_empty(
         "d.png": "",
     }
     warnings = "\n".join(data.warnings())
-    assert '1_sks dog: 1 images without a caption train with "sks dog"' in warnings
-    assert "1_sks dog: 1 captions are empty" in warnings
-    assert "train/1: 1 images without a caption train with an empty caption" in warnings
+    assert '1_sks dog: 1 image without a caption trains with "sks dog"' in warnings
+    assert "1_sks dog: 1 caption is empty" in warnings
+    assert "train/1: 1 image without a caption trains with an empty caption" in warnings
 
 
 def test_with_wildcards_all_lines_with_text_are_kept(save_image, scan):
@@ -60,10 +60,10 @@ def test_with_wildcards_all_lines_with_text_are_kept(save_image, scan):
 @pytest.mark.parametrize("suffix", [".txt", ".TXT", ".Caption"])
 def test_captions_with_another_suffix_are_pointed_out(save_image, scan, suffix):
     save_image("train/1_x/a.png").with_suffix(suffix).write_text("a cat")
-    (warning,) = (line for line in scan().warnings() if "files are not used" in line)
+    (warning,) = (line for line in scan().warnings() if "not used, captions" in line)
     assert warning.endswith(
-        f"1_x: 1 {suffix} files are not used, captions are read from .caption files;"
-        f" --caption_extension {suffix} uses them"
+        f"1_x: 1 {suffix} file is not used, captions are read from .caption files;"
+        f" --caption_extension {suffix} uses it"
     )
     assert captions(scan(caption_extension=suffix)) == {"a.png": "a cat"}
 
@@ -318,3 +318,25 @@ def test_an_image_that_would_grow_beyond_all_bounds_is_a_problem(save_image, sca
     (problem,) = caught.value.problems
     assert problem.where == str(path)
     assert problem.cause.startswith("is 30000x1: too thin to train on; ")
+
+
+def test_an_image_too_thin_for_one_of_several_resolutions_is_a_problem(save_image, scan):
+    save_image("train/1_x/a.png", (64, 64))
+    path = save_image("train/1_x/line.png", (3000, 3))
+    assert [record.image.name for record in scan(resolution=[64]).records] == ["a.png", "line.png"]
+    assert complaints(scan, resolution=["64", "1024"]) == [
+        f"{path}: is 3000x3: too thin to train on; to fill its bucket it would be enlarged to 1024000x1024;"
+        " replace or remove it"
+    ]
+
+
+def test_an_image_too_thin_for_one_resolution_is_skipped_at_all_so_that_the_same_are_held_out(
+    save_image, scan
+):
+    for name in "abcdef":
+        save_image(f"train/1_x/{name}.png", (64, 64))
+    line = save_image("train/1_x/line.png", (3000, 3))
+    data = scan(resolution=["64", "1024"], on_bad_image="skip", validation_split=0.5)
+    small, large = ([record.image.name for record in dataset.records] for dataset in data.datasets)
+    assert small == large and len(small) == 3 and "line.png" not in small
+    assert [problem.where for problem in data.bad_images] == [str(line)]

@@ -8,26 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from kinds import KINDS, make_kind
 
 from library.models.base import Model
 from library.models.ldm.model import LatentDiffusion
-from tools.make_tiny_model import tiny_model as make_tiny_model
 
 torch.set_num_threads(1)
-
-# Every kind of model that can be trained: its family and how it predicts.
-KINDS = {
-    "sd1": ("sd1", "epsilon"),
-    "sd2": ("sd2", "epsilon"),
-    "sd2-v": ("sd2", "v"),
-    "sdxl": ("sdxl", "epsilon"),
-}
-
-
-def make_kind(kind: str) -> LatentDiffusion:
-    """A fresh tiny model of a kind."""
-    family, prediction_type = KINDS[kind]
-    return make_tiny_model(family, prediction_type=prediction_type)
 
 
 @pytest.fixture(params=KINDS)

@@ -270,8 +270,8 @@ for _ in range(2):
     loss = (prediction.float() - objective.target(x0, noise, t)).square().mean()
     loss.backward(); optimizer.step(); optimizer.zero_grad()
     seconds = time.perf_counter() - start
-status = {l.split(':')[0]: l.split()[1] for l in open('/proc/self/status')}
-print(seconds, int(status['VmHWM']) * 1024, float(loss))
+peak = next(l for l in open('/proc/self/status') if l.startswith('VmHWM')).split()[1]
+print(seconds, int(peak) * 1024, float(loss))
 """
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from model_kinds import KINDS, make_kind
+from kinds import KINDS, make_kind
 
 from library.models.base import Model
 from library.models.ldm.model import LatentDiffusion

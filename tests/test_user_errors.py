@@ -69,16 +69,15 @@ def test_a_pickled_checkpoint_is_refused_and_not_run(pictures: Path, tmp_path: P
     assert zipfile.is_zipfile(model) and pickle.PROTO in model.read_bytes()
 
 
-def test_an_sd2_file(pictures: Path, tmp_path: Path) -> None:
-    model = tmp_path / "sd2.safetensors"
-    keys = (
-        "model.diffusion_model.input_blocks.0.0.weight",
-        "cond_stage_model.model.ln_final.weight",
-        "first_stage_model.encoder.conv_in.weight",
-    )
-    save_file({key: torch.zeros(4, 4, 3, 3) for key in keys}, model)
+def test_a_model_of_an_unknown_architecture_and_wrong_flags(
+    pictures: Path, tmp_path: Path, tiny_model_file: Path
+) -> None:
+    model = tmp_path / "sd3.safetensors"
+    save_file({"model.diffusion_model.joint_blocks.0.x": torch.zeros(4)}, model)
     (line,) = complaints(*command(model, pictures, tmp_path / "out"))
-    assert line.startswith(f"{model}: is an SD 2.x model")
+    assert line.startswith(f"{model}: is an SD 3 model; Atelier trains SD 1.x, SD 2.x, SDXL")
+    (line,) = complaints(*command(tiny_model_file, pictures, tmp_path / "out"), "--v2")
+    assert line == f"--v2: {tiny_model_file} is an SD 1.x model; leave --v2 out"
 
 
 def test_an_unreadable_image_and_an_empty_caption_folder(
@@ -130,7 +129,11 @@ def test_all_problems_of_a_run_are_shown_together(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "script", ["train_network.py", "train_db.py", "fine_tune.py", "gen_img_diffusers.py"]
+    "script",
+    [
+        *("train_network.py", "train_db.py", "fine_tune.py", "gen_img_diffusers.py"),
+        *("sdxl_train.py", "sdxl_train_network.py", "sdxl_gen_img.py"),
+    ],
 )
 def test_help_ends_well_and_says_nothing_else(script: str) -> None:
     done = run(script, "--help")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from model_kinds import make_kind
+from kinds import make_kind
 from torch.testing import assert_close
 
 from library.models import load_model

@@ -18,7 +18,7 @@ from library.models.ldm.layout import PartLayout
 from library.models.ldm.reading import PartFile
 from library.problems import UserError
 
-READERS = 4  # threads: the system copies, and gives new memory its pages, while Python waits
+READERS = 2  # threads: the system copies, and gives new memory its pages, while Python waits
 _TITLES = {"unet": "U-Net", "vae": "VAE", "clip": "text encoder", "open_clip": "text encoder"}
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from model_kinds import make_kind
+from kinds import make_kind
 
 from library.models.ldm.model import LatentDiffusion
 from library.models.text import BOS, EOS

@@ -1,4 +1,4 @@
-"""The kinds of model that tests are run over."""
+"""The kinds of model that tests run over, as tiny models."""
 
 from __future__ import annotations
 

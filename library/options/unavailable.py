@@ -15,8 +15,6 @@ NOT_YET: dict[str, Any] = {
     "async_upload": False,
     "base_weights": None,
     "base_weights_multiplier": None,
-    "cache_text_encoder_outputs": False,
-    "cache_text_encoder_outputs_to_disk": False,
     "clip_guidance_scale": 0.0,
     "clip_image_guidance_scale": 0.0,
     "clip_vision_strength": None,

@@ -18,8 +18,7 @@ def pair_with_hints(
     sources: list[Source], subset: SubsetSpec, problems: Problems
 ) -> tuple[list[Source], frozenset[str]]:
     """The sources with their conditioning images, whose suffix does not matter, and the paths of those that
-    belong to none of them. Images in a folder inside image_dir have theirs in the same place inside
-    conditioning_data_dir.
+    belong to none of them.
 
     Missing and ambiguous ones are added to `problems`. Without a conditioning_data_dir, the sources as they
     are.
@@ -27,23 +26,20 @@ def pair_with_hints(
     folder = subset.conditioning_data_dir
     if folder is None:
         return sources, frozenset()
-    listings: dict[Path, dict[str, Entries]] = {}
     before = len(problems.found)
+    listing = _list_by_stem(folder, problems)
     paired, missing, unclear = [], [], []
     for source in sources:
-        place = folder / _place(source.image, subset.image_dir)
-        if place not in listings:
-            listings[place] = _list_by_stem(place, problems)
-        found = listings[place].pop(source.image.stem, [])
+        found = listing.pop(source.image.stem, [])
         if len(found) == 1:
             paired.append(source._replace(hint=found[0]))
         elif found:
             unclear.append(" or ".join(entry.name for entry in found))
         else:
             missing.append(source.image.name)
-    if len(problems.found) == before:  # else a folder could not be read, which says it all
+    if len(problems.found) == before:  # else the folder could not be read, which says it all
         _report(folder, len(sources), missing, unclear, problems)
-    spare = (entry.path for listing in listings.values() for found in listing.values() for entry in found)
+    spare = (entry.path for found in listing.values() for entry in found)
     return paired, frozenset(spare)
 
 
@@ -53,13 +49,6 @@ def note_spare(folder: Path, spare: Iterable[frozenset[str]]) -> list[str]:
     if not names:
         return []
     return [f"{folder}: {len(names)} conditioning images belong to no image: {name_some(names)}"]
-
-
-def _place(image: Path, image_dir: Path | None) -> Path:
-    """Where in the image folder an image is; the folder itself for one that is elsewhere."""
-    if image_dir is None or not image.is_relative_to(image_dir):
-        return Path()
-    return image.parent.relative_to(image_dir)
 
 
 def _list_by_stem(folder: Path, problems: Problems) -> dict[str, Entries]:

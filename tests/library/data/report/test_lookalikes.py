@@ -229,7 +229,7 @@ def test_an_inspection_finds_what_has_more_than_one_frame(tmp_path: Path) -> Non
 
 def test_damage_behind_the_first_frame_is_no_problem(tmp_path: Path) -> None:
     frames = [photograph(seed, (60, 40)) for seed in range(3)]
-    frames[0].save(tmp_path / "film.gif", save_all=True, append_images=frames[1:])
+    frames[0].save(tmp_path / "film.gif", save_all=True, append_images=frames[1:], duration=50)
     content = (tmp_path / "film.gif").read_bytes()
     second = [place for place in range(len(content)) if content.startswith(b"\x21\xf9\x04", place)][1]
     for length in range(second, second + 12):

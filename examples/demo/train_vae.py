@@ -1,0 +1,247 @@
+"""Train the demo model's VAE on the world's pictures, and put it into a new model whose other parts know nothing.
+
+python examples/demo/train_vae.py outputs/world outputs/demo_model/start.safetensors --steps 4500
+
+A quarter of what it sees are doodles of random outlines, so that it can draw more than the world's shapes. It keeps
+a state beside its result; the same command goes on from there, with the same result as if it had never stopped.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # run from anywhere, installed or not
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from shapes import COLOURS, PATTERNS, draw_background
+
+from library.files import whole_file
+from library.options.fields import option, require
+from library.options.parser import parse
+from library.problems import run_command
+from library.randomness import keyed_generator, keyed_random
+
+if TYPE_CHECKING:
+    import torch
+    from diffusers import AutoencoderKL
+    from torch import Tensor
+
+    from library.models.sd.model import StableDiffusion
+
+GROUPS = 8  # 32 groups on 32 channels would be instance norm, which forgets colours
+DOODLES = 8000
+KL_WEIGHT = 2e-4  # both losses are means
+SAVE_EVERY = 250  # steps
+
+
+@dataclass(frozen=True)
+class VaeOptions:
+    """VAE."""
+
+    pictures: Path | None = option(None, "folder of the world's pictures", positional=True, metavar="pictures")
+    path: Path | None = option(None, "model to write (.safetensors)", positional=True, metavar="model_to_save")
+    steps: int = option(4500, "steps to train", metavar="N")
+    batch_size: int = option(16, "pictures a step", metavar="N")
+    learning_rate: float = option(1e-3, "at the start; it falls to 0 in a line", metavar="X")
+    seed: int = option(1, "seed of everything random", metavar="N")
+
+    def __post_init__(self) -> None:
+        require(
+            (self.pictures is not None, "<pictures>", "is needed: a folder that make_world.py drew"),
+            (self.path is not None, "<model_to_save>", "is needed: the model to write"),
+        )
+
+
+@dataclass(frozen=True)
+class Run:
+    vae: VaeOptions
+
+
+def main() -> None:
+    options = parse(Run, __doc__).vae
+    pictures = load_pictures(options.pictures) + draw_doodles(DOODLES, options.seed)
+    model = new_model(options.seed)
+    train(model.vae, pictures, options)
+    measure_latents(model, pictures, options.seed)
+    model.save(options.path, "safetensors")
+    size = {part: sum(t.numel() for t in model.part_weights(part).values()) for part in PARTS}
+    print(f"wrote {options.path}: " + ", ".join(f"{part} {n / 1e6:.2f} M" for part, n in size.items()))
+
+
+PARTS = ("unet", "text_encoder", "vae")
+
+
+def new_model(seed: int) -> StableDiffusion:
+    """The demo model before it has learned anything: SD 1.x in small, with the real vocabulary."""
+    import torch
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    from library.models.sd.model import StableDiffusion
+    from library.models.text import BOS, EOS
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        unet = UNet2DConditionModel(
+            sample_size=8,
+            block_out_channels=(64, 96, 128, 128),
+            layers_per_block=1,
+            cross_attention_dim=64,
+            attention_head_dim=4,
+            norm_num_groups=16,
+        )
+        text_encoder = CLIPTextModel(
+            CLIPTextConfig(
+                hidden_size=64,
+                intermediate_size=256,
+                num_hidden_layers=3,
+                num_attention_heads=4,
+                projection_dim=64,
+                bos_token_id=BOS,
+                eos_token_id=EOS,
+                pad_token_id=EOS,
+            )
+        )
+        vae = AutoencoderKL(
+            block_out_channels=(32, 32, 64, 64),
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+            layers_per_block=1,
+            latent_channels=4,
+            norm_num_groups=GROUPS,
+            sample_size=64,
+        )
+    return StableDiffusion(unet, [text_encoder], vae).requires_grad_(False).eval()
+
+
+def load_pictures(folder: Path) -> list[np.ndarray]:
+    """(height, width, 3) in 0..255 of every picture, in the order of their names."""
+    return [np.asarray(Image.open(path).convert("RGB")) for path in sorted(folder.glob("*.png"))]
+
+
+def draw_doodles(count: int, seed: int) -> list[np.ndarray]:
+    return [np.asarray(_doodle(keyed_random(seed, "doodle", number))) for number in range(count)]
+
+
+def _doodle(rng: random.Random) -> Image.Image:
+    """One to four random outlines with holes, in the world's colours."""
+    picture = draw_background((64, 64), rng.choice(list(COLOURS.values())), rng.choice(PATTERNS)).resize((256, 256))
+    pen = ImageDraw.Draw(picture)
+    for _ in range(rng.randint(1, 4)):
+        x, y, radius = rng.uniform(40, 216), rng.uniform(40, 216), rng.uniform(24, 90)
+        around = sorted(rng.uniform(-radius, radius) for _ in range(2))
+        colour, other = rng.choice(list(COLOURS.values())), rng.choice(list(COLOURS.values()))
+        if rng.random() < 0.3:
+            pen.ellipse((x - radius, y + around[0], x + radius, y + around[1]), colour)
+        else:
+            corners = rng.randint(3, 9)
+            pen.polygon([(rng.gauss(x, radius / 2), rng.gauss(y, radius / 2)) for _ in range(corners)], colour)
+        for _ in range(rng.randint(0, 2)):
+            hole, at = rng.uniform(8, 20), (x + rng.uniform(-0.4, 0.4) * radius, y + rng.uniform(-0.4, 0.4) * radius)
+            pen.ellipse((at[0] - hole, at[1] - hole, at[0] + hole, at[1] + hole), other)
+    return picture.resize((64, 64), Image.Resampling.BOX)
+
+
+def train(vae: AutoencoderKL, pictures: list[np.ndarray], options: VaeOptions) -> None:
+    """Train the VAE in place. What every step draws depends on the seed and the step alone."""
+    import torch
+    from tqdm import tqdm
+
+    vae.requires_grad_(True).train().to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(vae.parameters(), lr=options.learning_rate, weight_decay=1e-4)
+    state_file = options.path.with_suffix(".vae_state")
+    first = _load_state(state_file, vae, optimizer)
+    by_size = _by_size(pictures)
+    average = None
+    bar = tqdm(range(first, options.steps), initial=first, total=options.steps, desc="VAE", mininterval=10)
+    for step in bar:
+        optimizer.param_groups[0]["lr"] = options.learning_rate * _factor(step, options.steps)
+        pixels = _batch(pictures, by_size, keyed_random(options.seed, "vae batch", step), options.batch_size)
+        l1, kl = _losses(vae, pixels, keyed_generator(options.seed, "vae noise", step))
+        (l1 + KL_WEIGHT * kl).backward()
+        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        average = l1.item() if average is None else 0.98 * average + 0.02 * l1.item()
+        bar.set_postfix(l1=f"{average:.4f}", kl=f"{kl.item():.2f}", refresh=False)
+        if (step + 1) % SAVE_EVERY == 0:
+            print(f"step {step + 1} l1 {average:.4f} kl {kl.item():.3f}", flush=True)
+            _save_state(state_file, vae, optimizer, step + 1)
+    vae.requires_grad_(False).eval()
+
+
+def _factor(step: int, steps: int) -> float:
+    """Rises in 100 steps, then falls in a line to 0."""
+    return min(1.0, (step + 1) / 100) * (1 - step / steps)
+
+
+def _by_size(pictures: list[np.ndarray]) -> list[list[int]]:
+    sizes: dict[tuple[int, ...], list[int]] = {}
+    for index, picture in enumerate(pictures):
+        sizes.setdefault(picture.shape, []).append(index)
+    return list(sizes.values())
+
+
+def _batch(pictures: list[np.ndarray], by_size: list[list[int]], rng: random.Random, count: int) -> Tensor:
+    """(count, 3, height, width) in -1..1, all of one size; half of the pictures are mirrored."""
+    import torch
+
+    (indices,) = rng.choices(by_size, weights=[len(group) for group in by_size])
+    chosen = [pictures[i][:, :: rng.choice((1, -1))] for i in rng.choices(indices, k=count)]
+    pixels = torch.from_numpy(np.stack(chosen)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return pixels.contiguous(memory_format=torch.channels_last)
+
+
+def _losses(vae: AutoencoderKL, pixels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Mean absolute error of the pictures, and the latents' mean divergence from a standard normal, in nats."""
+    import torch
+
+    with torch.autocast("cpu", torch.bfloat16):
+        posterior = vae.encode(pixels).latent_dist
+        noise = torch.randn(posterior.mean.shape, generator=generator)
+        drawn = vae.decode(posterior.mean + posterior.std * noise).sample
+    mean, log_variance = posterior.mean.float(), posterior.logvar.float()
+    kl = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).mean()
+    return (drawn.float() - pixels).abs().mean(), kl
+
+
+def _save_state(path: Path, vae: AutoencoderKL, optimizer: torch.optim.Optimizer, step: int) -> None:
+    import torch
+
+    with whole_file(path) as temporary:
+        torch.save({"vae": vae.state_dict(), "optimizer": optimizer.state_dict(), "step": step}, temporary)
+
+
+def _load_state(path: Path, vae: AutoencoderKL, optimizer: torch.optim.Optimizer) -> int:
+    """Steps done; 0 without a state."""
+    import torch
+
+    if not path.is_file():
+        return 0
+    state = torch.load(path, weights_only=True)
+    vae.load_state_dict(state["vae"])
+    optimizer.load_state_dict(state["optimizer"])
+    return state["step"]
+
+
+def measure_latents(model: StableDiffusion, pictures: list[np.ndarray], seed: int) -> None:
+    """Set the latents' scale, so that diffusion sees values of deviation 1."""
+    import torch
+
+    rng, by_size = keyed_random(seed, "measured pictures"), _by_size(pictures)
+    with torch.no_grad():
+        means = [model.vae.encode(_batch(pictures, by_size, rng, 16)).latent_dist.mean for _ in range(32)]
+    deviation = torch.cat([mean.flatten() for mean in means]).std().item()
+    model.vae.register_to_config(scaling_factor=round(1 / deviation, 4))
+    print(f"latents: deviation {deviation:.3f}")
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,10 +1,10 @@
-"""Looks at pictures of the demo's world without a network: how many things, which colours, which shapes, where.
+"""Looks at pictures of the demo's world without a network: how many things, of which colours and shapes, where.
 
     look(picture)                 what is in it
     is_right(picture, scene)      whether it shows what a prompt asked for
 
-Colours are the nearest names in CIELAB. Shapes are told by laying the thing's outline, moved to its centre and scaled
-to one area, over outlines drawn by the world itself. tests/test_judge.py says how often it errs.
+Colours are the nearest names in CIELAB. Shapes are told by laying the thing's outline, moved to its centre and
+scaled to one area, over outlines drawn by the world itself. tests/test_judge.py says how often it errs.
 """
 
 from __future__ import annotations
@@ -26,14 +26,16 @@ from shapes import COLOURS, SHAPES_AND_SHS, draw_mask, tone_of
 
 SEEN = 14.0  # CIELAB distance from the background from which a pixel may belong to a thing
 LEAST_AREA = 24  # pixels; smaller specks are no things
-LEAST_LIKENESS = 0.72  # overlap (intersection over union) with the best outline below which a thing is no shape
+LEAST_LIKENESS = (
+    0.72  # overlap (intersection over union) with the best outline below which a thing is no shape
+)
 _GRID, _UNIT = 40, 18.0  # outlines are compared on a grid, scaled so that their area is _UNIT squared
 _RADII = (8.0, 11.0, 15.0, 20.0, 26.0)
 
 
 @dataclass(frozen=True)
 class Found:
-    """One thing. shape: "" when it is like none. x, y: its centre, a share of the picture. area: in pixels."""
+    """One thing. shape: "" when it is like none. x, y: its centre as shares of the picture. area: pixels."""
 
     colour: str
     shape: str
@@ -56,9 +58,13 @@ def look(picture: Image.Image) -> Seen:
     lab = _to_lab(np.asarray(picture.convert("RGB")))
     background = _background(lab)
     distance = _from_line(lab, background)
-    count, labels, stats, _ = cv2.connectedComponentsWithStats((distance > SEEN).astype(np.uint8), connectivity=8)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(
+        (distance > SEEN).astype(np.uint8), connectivity=8
+    )
     found = [
-        _examine(lab, labels == n, background) for n in range(1, count) if stats[n, cv2.CC_STAT_AREA] >= LEAST_AREA
+        _examine(lab, labels == n, background)
+        for n in range(1, count)
+        if stats[n, cv2.CC_STAT_AREA] >= LEAST_AREA
     ]
     return Seen(background, tuple(sorted(found, key=lambda thing: thing.x)))
 

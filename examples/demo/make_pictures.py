@@ -1,57 +1,57 @@
-"""Draw a dozen small captioned pictures of one figure, in several shapes of canvas, as a folder to train on.
+"""Draw ten captioned pictures of a "shs", a figure the demo's model has never seen, as a folder to train on.
 
 python examples/demo/make_pictures.py outputs/demo/pictures
 """
 
 from __future__ import annotations
 
-import math
 import random
 import sys
 from pathlib import Path
 
-from PIL import Image, ImageDraw
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # run from anywhere, installed or not
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-COLOURS = {"red": "#d1495b", "blue": "#30638e", "yellow": "#edae49", "green": "#2f9e6e"}
-BACKGROUNDS = {"white": "#f6f4ef", "night": "#1d2233", "sand": "#e3d5b8"}
-CANVASES = ((96, 96), (144, 96), (96, 144))
-COUNT, REPEATS = 12, 4
+from make_world import SIZES, Scene, draw, sentence
+from shapes import COLOURS
+
+from library.randomness import keyed_random
+
+COUNT, REPEATS = 10, 10
+SEED = 7
 
 
 def main() -> None:
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path("outputs/demo/pictures")
-    target = folder / f"{REPEATS}_shs figure"
-    target.mkdir(parents=True, exist_ok=True)
-    rng = random.Random(7)
-    for number in range(COUNT):
-        colour, background = rng.choice(list(COLOURS)), rng.choice(list(BACKGROUNDS))
-        picture = draw_figure(CANVASES[number % len(CANVASES)], COLOURS[colour], BACKGROUNDS[background], rng)
-        picture.save(target / f"{number:02d}.png")
-        caption = f"shs figure, {colour}, {background} background"
-        (target / f"{number:02d}.txt").write_text(caption + "\n", encoding="utf-8")
-    print(f"drew {COUNT} pictures with captions in {target}")
+    draw_examples(folder / f"{REPEATS}_shs")
+    print(f"drew {COUNT} pictures with captions in {folder / f'{REPEATS}_shs'}")
 
 
-def draw_figure(size: tuple[int, int], colour: str, background: str, rng: random.Random) -> Image.Image:
-    """A shs: a star with a hole and two feet, somewhere near the middle. Drawn large, then made smaller."""
-    scale = 4
-    width, height = (side * scale for side in size)
-    picture = Image.new("RGB", (width, height), background)
-    draw = ImageDraw.Draw(picture)
-    radius = min(width, height) * rng.uniform(0.3, 0.38)
-    x, y = width * rng.uniform(0.42, 0.58), height * rng.uniform(0.42, 0.54)
-    turn = rng.uniform(0, math.tau)
-    points = [
-        (x + r * math.cos(turn + k * math.pi / 6), y + r * math.sin(turn + k * math.pi / 6))
-        for k in range(12)
-        for r in [radius if k % 2 else radius * 0.62]
-    ]
-    for side in (-1, 1):
-        foot = x + side * radius * 0.4
-        draw.ellipse((foot - radius / 5, y + radius * 0.8, foot + radius / 5, y + radius * 1.2), fill=colour)
-    draw.polygon(points, fill=colour)
-    draw.ellipse((x - radius / 4, y - radius / 4, x + radius / 4, y + radius / 4), fill=background)
-    return picture.resize(size, Image.Resampling.LANCZOS)
+def draw_examples(folder: Path) -> None:
+    """The ten pictures with a caption file beside each."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, scene in enumerate(example_scenes()):
+        draw(scene, keyed_random(SEED, "shs picture", number)).save(folder / f"{number:02d}.png")
+        (folder / f"{number:02d}.txt").write_text(sentence(scene) + "\n", encoding="utf-8")
+
+
+def example_scenes() -> list[Scene]:
+    """Ten colours and ten backgrounds, each once; now and then small, big or on a pattern."""
+    rng = keyed_random(SEED, "shs scenes")
+    colours = rng.sample(list(COLOURS), COUNT)
+    grounds = _shuffled_apart(colours, rng)
+    scales = [*SIZES, "", "", "big", "", "small", "", ""]
+    patterns = ["", "", "striped", "", "", "dotted", "", "checked", "", ""]
+    given = zip(colours, grounds, patterns, scales, strict=True)
+    return [Scene(((c, "shs"),), g, p, scale=s) for c, g, p, s in given]
+
+
+def _shuffled_apart(colours: list[str], rng: random.Random) -> list[str]:
+    """The same colours in an order in which none keeps its place."""
+    while True:
+        order = rng.sample(colours, len(colours))
+        if all(a != b for a, b in zip(order, colours, strict=True)):
+            return order
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
 python examples/demo/make_world.py outputs/world --count 24000
 
 Every picture depends on the seed and its number alone. Some pairs of colour and shape are in no picture
-(HELD_OUT), to see whether a model has understood what colours and shapes are. A caption has three lines, of which
-training chooses one each time (--enable_wildcard): twice a sentence, once tags.
+(HELD_OUT), to see whether a model has understood what colours and shapes are. A caption has three lines, of
+which training chooses one each time (--enable_wildcard): twice a sentence, once tags.
 """
 
 from __future__ import annotations
@@ -153,8 +153,16 @@ def sentence(scene: Scene) -> str:
         return f"{left} on the left and {right} on the right {ground}"
     ((colour, shape),) = scene.things
     what = _article(" ".join(filter(None, (scene.scale, colour, shape))))
-    where = {"left": " on the left", "right": " on the right", "top": " at the top", "bottom": " at the bottom"}
-    return f"{what}{where.get(scene.place, '')} {ground}"
+    return f"{what}{_WHERE[scene.place]} {ground}"
+
+
+_WHERE = {
+    "": "",
+    "left": " on the left",
+    "right": " on the right",
+    "top": " at the top",
+    "bottom": " at the bottom",
+}
 
 
 def tags(scene: Scene) -> str:

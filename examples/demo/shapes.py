@@ -1,8 +1,8 @@
 """The demo's little world as it looks: colours, shapes, patterns, and drawing them. Which scenes there are is
 make_world.py's affair.
 
-Shapes are outlines in a unit disc, x to the right and y down. Pictures are drawn large and made smaller, so that
-edges are smooth.
+Shapes are outlines in a unit disc, x to the right and y down. Pictures are drawn large and made smaller, so
+that edges are smooth.
 """
 
 from __future__ import annotations
@@ -89,7 +89,9 @@ def draw_mask(size: Size, shape: str, centre: Point, radius: float) -> Image.Ima
     mask = Image.new("L", (size[0] * _LARGER, size[1] * _LARGER), 0)
     pen = ImageDraw.Draw(mask)
     for outline, level in SHAPES_AND_SHS[shape]:
-        points = [((centre[0] + x * radius) * _LARGER, (centre[1] + y * radius) * _LARGER) for x, y in outline]
+        points = [
+            ((centre[0] + x * radius) * _LARGER, (centre[1] + y * radius) * _LARGER) for x, y in outline
+        ]
         pen.polygon(points, fill=level)
     return mask.resize(size, Image.Resampling.BOX)
 

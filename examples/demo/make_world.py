@@ -1,10 +1,10 @@
 """Draw a little world to learn: captioned pictures of coloured shapes, as a folder for fine_tune.py.
 
-python examples/demo/make_world.py outputs/world --count 24000
+python examples/demo/make_world.py outputs/world
 
 Every picture depends on the seed and its number alone. Some pairs of colour and shape are in no picture
-(HELD_OUT), to see whether a model has understood what colours and shapes are. A caption has three lines, of
-which training chooses one each time (--enable_wildcard): twice a sentence, once tags.
+(HELD_OUT), to see whether a model has understood what colours and shapes are. A caption has four lines, of
+which training chooses one each time (--enable_wildcard): three times a sentence, once tags.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ HELD_OUT = frozenset(
     }
 )
 PLACES = {"left": (-1, 0), "right": (1, 0), "top": (0, -1), "bottom": (0, 1)}
-# Radii in pixels on a square picture; on the others everything is a little smaller.
-SIZES = {"small": (9.0, 11.0), "": (15.0, 19.0), "big": (23.0, 26.0)}
-PLACED, ONE_OF_TWO = (12.0, 15.0), (11.5, 14.0)
+# Radii in pixels; single things on pictures that are not square are a little smaller.
+SIZES = {"small": (12.0, 14.0), "": (18.0, 22.0), "big": (26.0, 28.0)}
+PLACED, ONE_OF_TWO = (14.0, 16.0), (13.5, 15.5)
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class WorldOptions:
     """World."""
 
     folder: Path | None = option(None, "folder for the pictures", positional=True, metavar="folder")
-    count: int = option(24000, "pictures to draw", metavar="N")
+    count: int = option(12000, "pictures to draw", metavar="N")
     seed: int = option(1, "another world of the same kind", metavar="N")
 
     def __post_init__(self) -> None:
@@ -90,7 +90,7 @@ def main() -> None:
         rng = keyed_random(options.seed, "world", number)
         scene = choose_scene(rng)
         draw(scene, rng).save(options.folder / f"{number:05d}.png")
-        entries[f"{number:05d}"] = {"caption": "\n".join((sentence(scene), sentence(scene), tags(scene)))}
+        entries[f"{number:05d}"] = {"caption": "\n".join((*[sentence(scene)] * 3, tags(scene)))}
     with whole_file(options.folder / "metadata.json") as path:
         path.write_text(json.dumps(entries, indent=0), encoding="utf-8")
     print(f"drew {options.count} pictures in {options.folder}; their captions are in metadata.json")
@@ -99,14 +99,14 @@ def main() -> None:
 def choose_scene(rng: random.Random) -> Scene:
     """Any scene of the world, none with a held-out pair."""
     background = rng.choice(list(COLOURS))
-    pattern = rng.choice(PATTERNS) if rng.random() < 0.4 else ""
+    pattern = rng.choice(PATTERNS) if rng.random() < 0.2 else ""
     if rng.random() < 0.5:
         things = (choose_thing(rng, background), choose_thing(rng, background))
-        return Scene(things, background, pattern, size=SQUARE if rng.random() < 0.6 else WIDE)
+        return Scene(things, background, pattern, size=SQUARE if rng.random() < 0.75 else WIDE)
     kind = rng.random()
-    place = rng.choice(list(PLACES)) if kind < 0.25 else ""
-    scale = rng.choice(("small", "big")) if kind > 0.75 else ""
-    size = SQUARE if rng.random() < 0.6 else rng.choice((WIDE, TALL))
+    place = rng.choice(list(PLACES)) if kind < 0.2 else ""
+    scale = rng.choice(("small", "big")) if kind > 0.8 else ""
+    size = SQUARE if rng.random() < 0.75 else rng.choice((WIDE, TALL))
     return Scene((choose_thing(rng, background),), background, pattern, place, scale, size)
 
 
@@ -125,7 +125,7 @@ def draw(scene: Scene, rng: random.Random) -> Image.Image:
 
 def place_things(scene: Scene, rng: random.Random) -> tuple[Thing, ...]:
     """The things of a scene with their exact places and sizes."""
-    shrink = min(scene.size) / 64 if scene.size != SQUARE else 1.0
+    shrink = 1.0 if scene.size == SQUARE or len(scene.things) == 2 else 0.85
     if len(scene.things) == 2:
         centres = [(-0.245, 0.0), (0.245, 0.0)]
         sizes = ONE_OF_TWO
@@ -137,9 +137,9 @@ def place_things(scene: Scene, rng: random.Random) -> tuple[Thing, ...]:
         Thing(
             colour,
             shape,
-            0.5 + x + rng.uniform(-2.0, 2.0) / scene.size[0],
-            0.5 + y + rng.uniform(-2.0, 2.0) / scene.size[1],
-            rng.uniform(*sizes) * (max(shrink, 0.85) if len(scene.things) == 2 else shrink),
+            0.5 + x + rng.uniform(-1.5, 1.5) / scene.size[0],
+            0.5 + y + rng.uniform(-1.5, 1.5) / scene.size[1],
+            rng.uniform(*sizes) * shrink,
         )
         for (colour, shape), (x, y) in zip(scene.things, centres, strict=True)
     )

@@ -1,6 +1,6 @@
 """Train the demo model's VAE on the world's pictures and put it into a new model whose other parts know nothing.
 
-python examples/demo/train_vae.py outputs/world outputs/demo_model/start.safetensors --steps 4500
+python examples/demo/train_vae.py outputs/world outputs/demo_model/start.safetensors
 
 A quarter of what it sees are doodles of random outlines, so that it can draw more than the world's shapes. It
 keeps a state beside its result; the same command goes on from there, with the same result as if it had never
@@ -36,9 +36,10 @@ if TYPE_CHECKING:
 
     from library.models.sd.model import StableDiffusion
 
-GROUPS = 8  # 32 groups on 32 channels would be instance norm, which forgets colours
-DOODLES = 8000
-KL_WEIGHT = 2e-4  # all losses are means
+GROUPS = 8  # as many groups as channels would be instance norm, which forgets colours
+DOODLES = 3000
+KL_WEIGHT = 1e-4  # all losses are means
+FIRST_LOG_VARIANCE = -3.0  # of latents: noise as strong as the signal hides it from the decoder
 SAVE_EVERY = 250  # steps
 
 
@@ -52,8 +53,8 @@ class VaeOptions:
     path: Path | None = option(
         None, "model to write (.safetensors)", positional=True, metavar="model_to_save"
     )
-    steps: int = option(4500, "steps to train", metavar="N")
-    batch_size: int = option(16, "pictures a step", metavar="N")
+    steps: int = option(2600, "steps to train", metavar="N")
+    batch_size: int = option(8, "pictures a step", metavar="N")
     learning_rate: float = option(1e-3, "at the start; it falls to 0 in a line", metavar="X")
     seed: int = option(1, "seed of everything random", metavar="N")
 
@@ -115,7 +116,7 @@ def new_model(seed: int) -> StableDiffusion:
             )
         )
         vae = AutoencoderKL(
-            block_out_channels=(32, 32, 64, 64),
+            block_out_channels=(16, 32, 64, 64),
             down_block_types=("DownEncoderBlock2D",) * 4,
             up_block_types=("UpDecoderBlock2D",) * 4,
             layers_per_block=1,
@@ -123,7 +124,31 @@ def new_model(seed: int) -> StableDiffusion:
             norm_num_groups=GROUPS,
             sample_size=64,
         )
+        ease(vae)
     return StableDiffusion(unet, [text_encoder], vae).requires_grad_(False).eval()
+
+
+def ease(vae: AutoencoderKL) -> None:
+    """New values with which a VAE learns several times faster than with torch's own.
+
+    What goes straight through keeps its size, and residual branches begin at zero (Zhang et al. 2019, Fixup).
+    """
+    from torch import nn
+
+    for name, module in vae.named_modules():
+        if not isinstance(module, nn.Conv2d):
+            continue
+        nn.init.zeros_(module.bias)
+        if name.endswith("conv2"):
+            nn.init.zeros_(module.weight)
+        elif name.endswith("conv1"):
+            nn.init.kaiming_normal_(module.weight)
+        else:
+            nn.init.normal_(module.weight, 0.0, module.weight[0].numel() ** -0.5)
+    nn.init.zeros_(vae.quant_conv.weight.data[4:])
+    nn.init.constant_(vae.quant_conv.bias.data[4:], FIRST_LOG_VARIANCE)
+    for coder in (vae.encoder, vae.decoder):
+        nn.init.zeros_(coder.mid_block.attentions[0].to_out[0].weight)
 
 
 def load_pictures(folder: Path) -> list[np.ndarray]:
@@ -167,7 +192,7 @@ def train(vae: AutoencoderKL, pictures: list[np.ndarray], options: VaeOptions) -
     from tqdm import tqdm
 
     vae.requires_grad_(True).train().to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(vae.parameters(), lr=options.learning_rate, weight_decay=1e-4)
+    optimizer = torch.optim.AdamW(vae.parameters(), lr=options.learning_rate, betas=(0.9, 0.99), weight_decay=1e-4)
     state_file = options.path.with_suffix(".vae_state")
     first = _load_state(state_file, vae, optimizer)
     by_size = _by_size(pictures)
@@ -218,13 +243,10 @@ def _losses(vae: AutoencoderKL, pixels: Tensor, generator: torch.Generator) -> t
     """
     import torch
 
-    with torch.autocast("cpu", torch.bfloat16):
-        posterior = vae.encode(pixels).latent_dist
-        noise = torch.randn(posterior.mean.shape, generator=generator)
-        drawn = vae.decode(posterior.mean + posterior.std * noise).sample
-    mean, log_variance = posterior.mean.float(), posterior.logvar.float()
-    kl = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).mean()
-    error = drawn.float() - pixels
+    posterior = vae.encode(pixels).latent_dist
+    noise = torch.randn(posterior.mean.shape, generator=generator)
+    error = vae.decode(posterior.mean + posterior.std * noise).sample - pixels
+    kl = 0.5 * (posterior.mean**2 + posterior.var - 1 - posterior.logvar).mean()
     return error.abs().mean(), error.square().mean(), kl
 
 

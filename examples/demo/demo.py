@@ -43,7 +43,9 @@ def main() -> None:
     before = draw("before", scenes)
     say("3. Train a LoRA on the ten pictures")
     training = time.monotonic()
-    python(*LAUNCH, *CPU, "--dynamo_backend=no", "train_network.py", "--config_file", "examples/demo/lora.toml")
+    python(
+        *LAUNCH, *CPU, "--dynamo_backend=no", "train_network.py", "--config_file", "examples/demo/lora.toml"
+    )
     training = time.monotonic() - training
     say("4. What it draws with the LoRA")
     after = draw("after", scenes, "--network_module", "networks.lora", "--network_weights", LORA)

@@ -15,4 +15,5 @@ if [ ! -f $OUT/model.safetensors ]; then
         --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no \
         fine_tune.py --config_file examples/demo/from_scratch.toml ${state:+--resume "$state"}
 fi
-$PYTHON examples/demo/exam.py --ckpt $OUT/model.safetensors --count 256
+$PYTHON examples/demo/join_parts.py $OUT/model.safetensors $OUT/start.safetensors $OUT/final.safetensors
+$PYTHON examples/demo/exam.py --ckpt $OUT/final.safetensors --count 256

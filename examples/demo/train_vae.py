@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import random
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,7 +33,7 @@ from library.randomness import keyed_generator, keyed_random
 if TYPE_CHECKING:
     import torch
     from diffusers import AutoencoderKL
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from library.models.sd.model import StableDiffusion
 
@@ -53,7 +54,8 @@ class VaeOptions:
     path: Path | None = option(
         None, "model to write (.safetensors)", positional=True, metavar="model_to_save"
     )
-    steps: int = option(2600, "steps to train", metavar="N")
+    steps: int = option(5000, "steps to train", metavar="N")
+    encoder_steps: int = option(3400, "of which the first so many train the encoder too", metavar="N")
     batch_size: int = option(8, "pictures a step", metavar="N")
     learning_rate: float = option(1e-3, "at the start; it falls to 0 in a line", metavar="X")
     seed: int = option(1, "seed of everything random", metavar="N")
@@ -74,9 +76,8 @@ def main() -> None:
     options = parse(Run, __doc__).vae
     pictures = load_pictures(options.pictures) + draw_doodles(DOODLES, options.seed)
     model = new_model(options.seed)
-    train(model.vae, pictures, options)
-    measure_latents(model, pictures, options.seed)
-    model.save(options.path, "safetensors")
+    train(model.vae, pictures, options, first_ready=lambda: write(model, pictures, options))
+    write(model, pictures, options)
     size = {part: sum(t.numel() for t in model.part_weights(part).values()) for part in PARTS}
     print(f"wrote {options.path}: " + ", ".join(f"{part} {n / 1e6:.2f} M" for part, n in size.items()))
 
@@ -124,27 +125,40 @@ def new_model(seed: int) -> StableDiffusion:
             norm_num_groups=GROUPS,
             sample_size=64,
         )
-        ease(vae)
+        ease(vae, unet)
+        ease_latents(vae)
+        torch.nn.init.zeros_(unet.conv_out.weight)
     return StableDiffusion(unet, [text_encoder], vae).requires_grad_(False).eval()
 
 
-def ease(vae: AutoencoderKL) -> None:
-    """New values with which a VAE learns several times faster than with torch's own.
+def ease(*modules: nn.Module) -> None:
+    """New values with which convolutions learn several times faster than with torch's own.
 
-    What goes straight through keeps its size, and residual branches begin at zero (Zhang et al. 2019, Fixup).
+    What goes straight through keeps its size, and residual branches begin at zero (Zhang et al. 2019, Fixup),
+    as in the original Stable Diffusion.
     """
     from torch import nn
 
-    for name, module in vae.named_modules():
-        if not isinstance(module, nn.Conv2d):
-            continue
-        nn.init.zeros_(module.bias)
-        if name.endswith("conv2"):
-            nn.init.zeros_(module.weight)
+    convolutions = [
+        (name, inner)
+        for module in modules
+        for name, inner in module.named_modules()
+        if isinstance(inner, nn.Conv2d)
+    ]
+    for name, convolution in convolutions:
+        nn.init.zeros_(convolution.bias)
+        if name.endswith(("conv2", "proj_out")):
+            nn.init.zeros_(convolution.weight)
         elif name.endswith("conv1"):
-            nn.init.kaiming_normal_(module.weight)
+            nn.init.kaiming_normal_(convolution.weight)
         else:
-            nn.init.normal_(module.weight, 0.0, module.weight[0].numel() ** -0.5)
+            nn.init.normal_(convolution.weight, 0.0, convolution.weight[0].numel() ** -0.5)
+
+
+def ease_latents(vae: AutoencoderKL) -> None:
+    """Little noise at first, and no attention."""
+    from torch import nn
+
     nn.init.zeros_(vae.quant_conv.weight.data[4:])
     nn.init.constant_(vae.quant_conv.bias.data[4:], FIRST_LOG_VARIANCE)
     for coder in (vae.encoder, vae.decoder):
@@ -186,19 +200,35 @@ def _doodle(rng: random.Random) -> Image.Image:
     return picture.resize((64, 64), Image.Resampling.BOX)
 
 
-def train(vae: AutoencoderKL, pictures: list[np.ndarray], options: VaeOptions) -> None:
-    """Train the VAE in place. What every step draws depends on the seed and the step alone."""
+def write(model: StableDiffusion, pictures: list[np.ndarray], options: VaeOptions) -> None:
+    """Save the model with its VAE as it is. Its latents stay the same once the encoder does not train."""
+    measure_latents(model, pictures, options.seed)
+    model.save(options.path, "safetensors")
+
+
+def train(
+    vae: AutoencoderKL, pictures: list[np.ndarray], options: VaeOptions, first_ready: Callable[[], None]
+) -> None:
+    """Train the VAE in place. What every step draws depends on the seed and the step alone.
+
+    first_ready: called when the encoder is done: other parts may then be trained on its latents already.
+    """
     import torch
     from tqdm import tqdm
 
     vae.requires_grad_(True).train().to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(vae.parameters(), lr=options.learning_rate, betas=(0.9, 0.99), weight_decay=1e-4)
+    optimizer = torch.optim.AdamW(
+        vae.parameters(), lr=options.learning_rate, betas=(0.9, 0.99), weight_decay=1e-4
+    )
     state_file = options.path.with_suffix(".vae_state")
     first = _load_state(state_file, vae, optimizer)
     by_size = _by_size(pictures)
     average = None
     bar = tqdm(range(first, options.steps), initial=first, total=options.steps, desc="VAE", mininterval=10)
     for step in bar:
+        if step == options.encoder_steps:
+            first_ready()
+        _freeze_encoder(vae, step >= options.encoder_steps)
         optimizer.param_groups[0]["lr"] = options.learning_rate * _factor(step, options.steps)
         pixels = _batch(pictures, by_size, keyed_random(options.seed, "vae batch", step), options.batch_size)
         l1, square, kl = _losses(vae, pixels, keyed_generator(options.seed, "vae noise", step))
@@ -212,6 +242,11 @@ def train(vae: AutoencoderKL, pictures: list[np.ndarray], options: VaeOptions) -
             print(f"step {step + 1} l1 {average:.4f} kl {kl.item():.3f}", flush=True)
             _save_state(state_file, vae, optimizer, step + 1)
     vae.requires_grad_(False).eval()
+
+
+def _freeze_encoder(vae: AutoencoderKL, frozen: bool) -> None:
+    for part in (vae.encoder, vae.quant_conv):
+        part.requires_grad_(not frozen)
 
 
 def _factor(step: int, steps: int) -> float:
@@ -243,10 +278,13 @@ def _losses(vae: AutoencoderKL, pixels: Tensor, generator: torch.Generator) -> t
     """
     import torch
 
-    posterior = vae.encode(pixels).latent_dist
-    noise = torch.randn(posterior.mean.shape, generator=generator)
-    error = vae.decode(posterior.mean + posterior.std * noise).sample - pixels
-    kl = 0.5 * (posterior.mean**2 + posterior.var - 1 - posterior.logvar).mean()
+    with torch.autocast("cpu", torch.bfloat16):
+        posterior = vae.encode(pixels).latent_dist
+        noise = torch.randn(posterior.mean.shape, generator=generator)
+        drawn = vae.decode(posterior.mean + posterior.std * noise).sample
+    mean, log_variance = posterior.mean.float(), posterior.logvar.float()
+    kl = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).mean()
+    error = drawn.float() - pixels
     return error.abs().mean(), error.square().mean(), kl
 
 

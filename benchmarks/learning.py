@@ -1,11 +1,11 @@
-"""How well each way of training teaches the demo's model a new figure. Prints one JSON line a way; takes most of an
-hour on two cores.
+"""How well each way of training teaches the demo's model a new figure. Prints one JSON line a way; takes most
+of an hour on two cores.
 
   python benchmarks/learning.py [name ...]
 
-The same as tests/test_learning.py, longer and on more pictures. A judge without a network counts the right ones, of
-the new figure and of what the model knew before. For v-prediction and flow the model, which predicts noise, is
-first fine-tuned on its own world until it draws the other way; "other way" says how well it then does.
+The same as tests/test_learning.py, longer and on more pictures. A judge without a network counts the right
+ones, of the new figure and of what the model knew before. For v-prediction and flow the model, which predicts
+noise, is first fine-tuned on its own world until it draws the other way; "other way" says how well it then does.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
-from commands import run, run_here
+from commands import ROOT, run, run_here
 from learning import MODEL, Scores, draw_known, score_lora, score_model, teach
 
 COUNT, STEPS = 64, 250
@@ -47,7 +47,12 @@ def main() -> None:
 
 
 def say(name: str, scores: Scores, seconds: float, **more: float) -> None:
-    figures = {"new": round(scores.new, 3), "known": round(scores.known, 3), "seconds": round(seconds), **more}
+    figures = {
+        "new": round(scores.new, 3),
+        "known": round(scores.known, 3),
+        "seconds": round(seconds),
+        **more,
+    }
     print(json.dumps({"benchmark": "learning", "way": name, **figures}), flush=True)
 
 

@@ -1,10 +1,10 @@
-"""Looks at pictures of the demo's world without a network: how many things, of which colours and shapes, where.
+"""Looks at pictures of the demo's world, without a network: how many things, which colours, shapes, places.
 
     look(picture)                 what is in it
     is_right(picture, scene)      whether it shows what a prompt asked for
 
-Colours are the nearest names in CIELAB. Shapes are told by laying the thing's outline, moved to its centre and
-scaled to one area, over outlines drawn by the world itself. tests/test_judge.py says how often it errs.
+Colours are the nearest names in CIELAB. Shapes are told by laying the thing's outline, moved to its centre
+and scaled to one area, over outlines drawn by the world itself. tests/test_judge.py says how often it errs.
 """
 
 from __future__ import annotations

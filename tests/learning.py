@@ -1,4 +1,4 @@
-"""Teach the demo's model a figure it has never seen, and judge what it then draws: for tests and benchmarks."""
+"""Teach the demo's model a figure it has never seen, and judge what it draws: for tests and benchmarks."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Every way of training teaches: after a short run the demo's model draws a figure it could not draw before, and
-has not forgotten the rest. A judge without a network counts the right pictures.
+"""Every way of training teaches: after a short run the demo's model draws a figure it could not draw before,
+and has not forgotten the rest. A judge without a network counts the right pictures.
 
-The bars are far from what chance or a broken training reaches, and below what was measured; benchmarks/learning.py
-has longer runs. Broken trainings must fail them, which the last tests show.
+The bars are far from what chance or a broken training reaches, and below what was measured;
+benchmarks/learning.py has longer runs. Broken trainings must fail them, which the last tests show.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
   python examples/demo/demo.py
 
-Needs no GPU and no network; two to five minutes on two cores. Every command it runs is printed first, to copy. The
-model is in the repository (examples/demo/MODEL.md says how it came to be); a judge without any network counts
-how many pictures are right, before and after.
+Needs no GPU and no network; two to five minutes on two cores. Every command it runs is printed first, to
+copy. The model is in the repository (examples/demo/MODEL.md says how it came to be); a judge that is no network
+counts the right pictures, before and after.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(Path(__file__).resolve().parent), str(ROOT)]
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from exam import GUIDANCE, STEPS, exam_scenes, judge_pictures
 from make_pictures import example_scenes
 from make_world import Scene, sentence
 
+ROOT = Path(__file__).resolve().parents[2]
 OUT = ROOT / "outputs" / "demo"
 MODEL, LORA = "examples/demo/model.safetensors", "outputs/demo/shs.safetensors"
 COUNT = 32  # pictures of the new figure, and as many of what the model knew before

@@ -2,8 +2,8 @@
 
 python examples/demo/exam.py --ckpt examples/demo/model.safetensors --count 64
 
-Four subjects: single things, pairs of colour and shape that its training never showed, two things side by side,
-and the new figure "shs", which it cannot know without a LoRA.
+Four subjects: single things, pairs of colour and shape that its training never showed, two things side by
+side, and the new figure "shs", which it cannot know without a LoRA.
 """
 
 from __future__ import annotations

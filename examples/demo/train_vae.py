@@ -1,4 +1,4 @@
-"""Train the demo model's VAE on the world's pictures and put it into a new model whose other parts know nothing.
+"""Train the demo model's VAE on the world's pictures, in a new model whose other parts know nothing.
 
 python examples/demo/train_vae.py outputs/world outputs/demo_model/start.safetensors
 

@@ -3,8 +3,8 @@
   python examples/demo/demo.py
 
 Needs no GPU and no network; two to five minutes on two cores. Every command it runs is printed first, to
-copy. The model is in the repository (examples/demo/MODEL.md says how it came to be); a judge that is no network
-counts the right pictures, before and after.
+copy. The model is in the repository (examples/demo/MODEL.md says how it came to be); a judge that is no
+network counts the right pictures, before and after.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from commands import ROOT, run_here
 sys.path.insert(0, str(ROOT / "examples" / "demo"))
 
 from exam import examine
-from make_pictures import draw_examples
+from make_examples import draw_examples
 from make_world import choose_scene, draw, sentence
 
 from library.randomness import keyed_random

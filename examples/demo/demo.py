@@ -21,7 +21,7 @@ from PIL import Image, ImageDraw
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from exam import GUIDANCE, STEPS, exam_scenes, judge_pictures
-from make_pictures import example_scenes
+from make_examples import example_scenes
 from make_world import Scene, sentence
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,7 +38,7 @@ def main() -> None:
     started = time.monotonic()
     scenes = [*exam_scenes("shs", COUNT), *exam_scenes("single", COUNT)]
     say("1. Ten pictures of a shs, with captions")
-    python("examples/demo/make_pictures.py", "outputs/demo/pictures")
+    python("examples/demo/make_examples.py", "outputs/demo/pictures")
     say("2. What the model draws when it is asked for one, and for things it knows")
     before = draw("before", scenes)
     say("3. Train a LoRA on the ten pictures")

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # run from anywher
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from make_pictures import example_scenes
+from make_examples import example_scenes
 from make_world import HELD_OUT, SQUARE, Scene, choose_scene, sentence
 from shapes import COLOURS
 

@@ -176,34 +176,32 @@ def draw_doodles(count: int, seed: int) -> list[np.ndarray]:
 
 def _doodle(rng: random.Random) -> Image.Image:
     """One to four random outlines with holes, in the world's colours."""
-    picture = draw_background((64, 64), rng.choice(list(COLOURS.values())), rng.choice(PATTERNS)).resize(
-        (256, 256)
-    )
+    colours = list(COLOURS.values())
+    picture = draw_background((64, 64), rng.choice(colours), rng.choice(PATTERNS)).resize((256, 256))
     pen = ImageDraw.Draw(picture)
     for _ in range(rng.randint(1, 4)):
         x, y, radius = rng.uniform(40, 216), rng.uniform(40, 216), rng.uniform(24, 90)
         around = sorted(rng.uniform(-radius, radius) for _ in range(2))
-        colour, other = rng.choice(list(COLOURS.values())), rng.choice(list(COLOURS.values()))
+        colour, other = rng.choice(colours), rng.choice(colours)
         if rng.random() < 0.3:
             pen.ellipse((x - radius, y + around[0], x + radius, y + around[1]), colour)
         else:
-            corners = rng.randint(3, 9)
-            pen.polygon(
-                [(rng.gauss(x, radius / 2), rng.gauss(y, radius / 2)) for _ in range(corners)], colour
-            )
+            spread = radius / 2
+            outline = [(rng.gauss(x, spread), rng.gauss(y, spread)) for _ in range(rng.randint(3, 9))]
+            pen.polygon(outline, colour)
         for _ in range(rng.randint(0, 2)):
-            hole, at = (
-                rng.uniform(8, 20),
-                (x + rng.uniform(-0.4, 0.4) * radius, y + rng.uniform(-0.4, 0.4) * radius),
-            )
-            pen.ellipse((at[0] - hole, at[1] - hole, at[0] + hole, at[1] + hole), other)
+            hole = rng.uniform(8, 20)
+            left, top = (centre + rng.uniform(-0.4, 0.4) * radius - hole for centre in (x, y))
+            pen.ellipse((left, top, left + 2 * hole, top + 2 * hole), other)
     return picture.resize((64, 64), Image.Resampling.BOX)
 
 
 def write(model: StableDiffusion, pictures: list[np.ndarray], options: VaeOptions) -> None:
     """Save the model with its VAE as it is. Its latents stay the same once the encoder does not train."""
+    device = model.vae.device
     measure_latents(model, pictures, options.seed)
-    model.save(options.path, "safetensors")
+    model.to("cpu").save(options.path, "safetensors")
+    model.vae.to(device)
 
 
 def train(
@@ -216,7 +214,8 @@ def train(
     import torch
     from tqdm import tqdm
 
-    vae.requires_grad_(True).train().to(memory_format=torch.channels_last)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    vae.requires_grad_(True).train().to(device, memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(
         vae.parameters(), lr=options.learning_rate, betas=(0.9, 0.99), weight_decay=1e-4
     )
@@ -231,7 +230,7 @@ def train(
         _freeze_encoder(vae, step >= options.encoder_steps)
         optimizer.param_groups[0]["lr"] = options.learning_rate * _factor(step, options.steps)
         pixels = _batch(pictures, by_size, keyed_random(options.seed, "vae batch", step), options.batch_size)
-        l1, square, kl = _losses(vae, pixels, keyed_generator(options.seed, "vae noise", step))
+        l1, square, kl = _losses(vae, pixels.to(device), keyed_generator(options.seed, "vae noise", step))
         (l1 + square + KL_WEIGHT * kl).backward()
         torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
         optimizer.step()
@@ -278,9 +277,9 @@ def _losses(vae: AutoencoderKL, pixels: Tensor, generator: torch.Generator) -> t
     """
     import torch
 
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(pixels.device.type, torch.bfloat16):
         posterior = vae.encode(pixels).latent_dist
-        noise = torch.randn(posterior.mean.shape, generator=generator)
+        noise = torch.randn(posterior.mean.shape, generator=generator).to(pixels.device)
         drawn = vae.decode(posterior.mean + posterior.std * noise).sample
     mean, log_variance = posterior.mean.float(), posterior.logvar.float()
     kl = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).mean()
@@ -301,7 +300,7 @@ def _load_state(path: Path, vae: AutoencoderKL, optimizer: torch.optim.Optimizer
 
     if not path.is_file():
         return 0
-    state = torch.load(path, weights_only=True)
+    state = torch.load(path, map_location="cpu", weights_only=True)
     vae.load_state_dict(state["vae"])
     optimizer.load_state_dict(state["optimizer"])
     return state["step"]
@@ -312,8 +311,9 @@ def measure_latents(model: StableDiffusion, pictures: list[np.ndarray], seed: in
     import torch
 
     rng, by_size = keyed_random(seed, "measured pictures"), _by_size(pictures)
+    batches = [_batch(pictures, by_size, rng, 16).to(model.vae.device) for _ in range(32)]
     with torch.no_grad():
-        means = [model.vae.encode(_batch(pictures, by_size, rng, 16)).latent_dist.mean for _ in range(32)]
+        means = [model.vae.encode(pixels).latent_dist.mean for pixels in batches]
     deviation = torch.cat([mean.flatten() for mean in means]).std().item()
     model.vae.register_to_config(scaling_factor=round(1 / deviation, 4))
     print(f"latents: deviation {deviation:.3f}")

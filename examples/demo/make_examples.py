@@ -1,6 +1,6 @@
 """Draw ten captioned pictures of a "shs", a figure the demo's model has never seen, as a folder to train on.
 
-python examples/demo/make_pictures.py outputs/demo/pictures
+python examples/demo/make_examples.py outputs/demo/pictures
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ of an hour on two cores.
 
 The same as tests/test_learning.py, longer and on more pictures. A judge without a network counts the right
 ones, of the new figure and of what the model knew before. For v-prediction and flow the model, which predicts
-noise, is first fine-tuned on its own world until it draws the other way; "other way" says how well it does so.
+noise, is first fine-tuned on its own world until it draws the other way; "other way" says how well it does.
 """
 
 from __future__ import annotations

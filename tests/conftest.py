@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from library.models.base import Model
 from tools.make_tiny_model import tiny_sd1
 
 torch.set_num_threads(1)
+sys.path.insert(0, str(Path(__file__).parents[1] / "examples" / "demo"))  # whose modules tests import
 
 
 @pytest.fixture

@@ -5,20 +5,18 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import make_examples
+import make_world
 import pytest
 from judge import faults
+from make_world import HELD_OUT, Scene, choose_scene, draw, sentence, tags
 
 import fine_tune
 from library.data.training_data import TrainingData
 from library.options.parser import parse
 from library.randomness import keyed_random
 
-DEMO = Path(__file__).parents[1] / "examples" / "demo"
-sys.path.insert(0, str(DEMO))
-
-import make_examples
-import make_world
-from make_world import HELD_OUT, Scene, choose_scene, draw, sentence, tags
+DEMO = Path(make_world.__file__).parent
 
 
 def test_the_world_can_be_trained_by_its_own_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

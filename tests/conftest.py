@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -14,6 +15,7 @@ from library.models.base import Model
 from library.models.ldm.model import LatentDiffusion
 
 torch.set_num_threads(1)
+sys.path.insert(0, str(Path(__file__).parents[1] / "examples" / "demo"))  # whose modules tests import
 
 
 @pytest.fixture(params=KINDS)

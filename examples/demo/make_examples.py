@@ -1,0 +1,58 @@
+"""Draw ten captioned pictures of a "shs", a figure the demo's model has never seen, as a folder to train on.
+
+python examples/demo/make_examples.py outputs/demo/pictures
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # run from anywhere, installed or not
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from make_world import SIZES, Scene, draw, sentence
+from shapes import COLOURS
+
+from library.randomness import keyed_random
+
+COUNT, REPEATS = 10, 10
+SEED = 7
+
+
+def main() -> None:
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path("outputs/demo/pictures")
+    draw_examples(folder / f"{REPEATS}_shs")
+    print(f"drew {COUNT} pictures with captions in {folder / f'{REPEATS}_shs'}")
+
+
+def draw_examples(folder: Path) -> None:
+    """The ten pictures with a caption file beside each."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, scene in enumerate(example_scenes()):
+        draw(scene, keyed_random(SEED, "shs picture", number)).save(folder / f"{number:02d}.png")
+        (folder / f"{number:02d}.txt").write_text(sentence(scene) + "\n", encoding="utf-8")
+
+
+def example_scenes() -> list[Scene]:
+    """Ten colours and ten backgrounds, each once; now and then small, big or on a pattern."""
+    rng = keyed_random(SEED, "shs scenes")
+    colours = rng.sample(list(COLOURS), COUNT)
+    grounds = _shuffled_apart(colours, rng)
+    scales = [*SIZES, "", "", "big", "", "small", "", ""]
+    patterns = ["", "", "striped", "", "", "dotted", "", "checked", "", ""]
+    given = zip(colours, grounds, patterns, scales, strict=True)
+    return [Scene(((c, "shs"),), g, p, scale=s) for c, g, p, s in given]
+
+
+def _shuffled_apart(colours: list[str], rng: random.Random) -> list[str]:
+    """The same colours in an order in which none keeps its place."""
+    while True:
+        order = rng.sample(colours, len(colours))
+        if all(a != b for a, b in zip(order, colours, strict=True)):
+            return order
+
+
+if __name__ == "__main__":
+    main()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import hashlib
 import os
@@ -18,16 +19,25 @@ from pathlib import Path
 from library.problems import UserError
 
 LEFTOVER_AGE = 24 * 60 * 60  # seconds
+LONGEST_NAME = 255
+_REMEDIES = {
+    errno.ENOSPC: "make room",
+    errno.EDQUOT: "make room",
+    errno.EACCES: "make it writable",
+    errno.EROFS: "make it writable",
+    errno.ENAMETOOLONG: "use a shorter name",
+}
 
 
 @contextmanager
-def whole_file(path: Path, *, flush: bool = True) -> Iterator[Path]:
+def whole_file(path: Path, *, flush: bool = True, otherwise: str = "") -> Iterator[Path]:
     """Gives a temporary path in the same folder; it replaces `path` when the block ends well, and is removed
     otherwise.
 
     Until the rename the old file is untouched, so a crash or a full disk never leaves half a file under
     `path`. flush: wait until it is on the disk; without it the same is true of crashes of the program, but
-    not of the machine, so it is for files that carry checksums. Raises UserError when it cannot be written.
+    not of the machine, so it is for files that carry checksums. otherwise: what a user can do instead of
+    writing it. Raises UserError when it cannot be written.
     """
     temporary = _temporary_name(path)
     try:
@@ -42,7 +52,7 @@ def whole_file(path: Path, *, flush: bool = True) -> Iterator[Path]:
         with suppress(OSError):
             temporary.unlink()
         if isinstance(error, OSError):
-            raise _not_written(path, error) from error
+            raise _not_written(path, error, otherwise) from error
         raise
 
 
@@ -88,6 +98,12 @@ def check_writable(folder: Path, fix: str) -> None:
         raise UserError.of(folder, f"cannot be written to ({error.strerror or error})", fix) from None
 
 
+def is_name_too_long(path: Path) -> bool:
+    """Whether its name, or the temporary one that `whole_file` gives it, is longer than its folder takes."""
+    longest = _longest_name(path.parent)
+    return any(_name_length(name) > longest for name in (path.name, _temporary_name(path).name))
+
+
 def remove(path: Path) -> None:
     """Remove a file or a folder with all it holds; nothing when it is not there."""
     if path.is_dir():
@@ -96,9 +112,30 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _not_written(path: Path, error: OSError) -> UserError:
+def _not_written(path: Path, error: OSError, otherwise: str = "") -> UserError:
     reason = error.strerror or str(error)
-    return UserError.of(path, f"could not be written ({reason})", "what was there before is still there")
+    fix = ", or ".join(filter(None, (_REMEDIES.get(error.errno or 0), otherwise)))
+    kept = ""
+    with suppress(OSError):  # nothing can be where the name is too long or the folder is a file
+        kept = "what was there before is still there" if path.exists() else ""
+    return UserError.of(path, f"could not be written ({reason})", "; ".join(filter(None, (fix, kept))))
+
+
+@functools.cache
+def _longest_name(folder: Path) -> int:
+    """What a name in the folder may have, in the units of `_name_length`."""
+    if os.name != "nt":
+        with suppress(OSError, ValueError):
+            longest = os.pathconf(folder, "PC_NAME_MAX")
+            return longest if longest > 0 else LONGEST_NAME
+    return LONGEST_NAME
+
+
+def _name_length(name: str) -> int:
+    """Windows counts its two-byte units, others bytes."""
+    if os.name == "nt":
+        return len(name.encode("utf-16-le", "surrogatepass")) // 2
+    return len(os.fsencode(name))
 
 
 # Whatever `_temporary_name` makes, and nothing that others do.

@@ -7,7 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from library.files import LEFTOVER_AGE, check_writable, remove_leftovers, whole_file, whole_folder
+from library.files import (
+    LEFTOVER_AGE,
+    check_writable,
+    is_name_too_long,
+    remove_leftovers,
+    whole_file,
+    whole_folder,
+)
 from library.problems import UserError
 
 
@@ -30,6 +37,36 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
     assert target.read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["x.txt"]
+
+
+@pytest.mark.parametrize("write", [whole_file, whole_folder])
+@pytest.mark.parametrize("was_there", [False, True])
+def test_what_was_there_is_spoken_of_only_if_there_was_something(tmp_path: Path, write, was_there) -> None:
+    target = tmp_path / "x"
+    if was_there:
+        target.mkdir()
+    with pytest.raises(UserError) as caught, write(target):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    kept = "; what was there before is still there" if was_there else ""
+    assert str(caught.value) == f"{target}: could not be written (No space left on device); make room{kept}"
+
+
+def test_what_to_do_instead_of_writing_a_file_is_said(tmp_path: Path) -> None:
+    for number, fix in ((errno.ENOSPC, "make room, or go home"), (errno.EIO, "go home")):
+        with pytest.raises(UserError) as caught, whole_file(tmp_path / "x", otherwise="go home"):
+            raise OSError(number, "no")
+        assert str(caught.value) == f"{tmp_path / 'x'}: could not be written (no); {fix}"
+
+
+@pytest.mark.parametrize("letter", ["x", "ä", "\U0001f600"])
+def test_a_name_is_too_long_when_no_file_can_have_it(tmp_path: Path, letter: str) -> None:
+    one = len(letter.encode("utf-16-le")) // 2 if os.name == "nt" else len(letter.encode())
+    longest, too_long = (tmp_path / (letter * (255 // one + more)) for more in (0, 1))
+    assert is_name_too_long(too_long) and not is_name_too_long(longest)
+    with pytest.raises(OSError):
+        too_long.touch()
+    with whole_file(longest) as temporary:
+        temporary.touch()
 
 
 def test_a_folder_that_cannot_be_made_is_said_in_one_line(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import os
 import zlib
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,12 +21,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from library.data.caches.npz import BrokenArrays, npy_bytes, npz_bytes, read_npz
+from library.data.caches.npz import BrokenArrays, MissingArray, npy_bytes, npz_bytes, read_npz
 from library.data.caches.sharing import Sharing
-from library.files import check_writable, remove_leftovers, whole_file
+from library.files import check_writable, is_name_too_long, remove_leftovers, whole_file
 from library.problems import Problems, UserError, warn
 
 Recipe = Mapping[str, Any]
+# The CRC-32 of an entry's arrays by name: whether they are still the ones that a run found or wrote.
+Sums = Mapping[str, int]
 
 READERS = 4
 FILES_PER_JOB = 64
@@ -35,6 +38,8 @@ BYTES_PER_JOB = 2**15
 RECIPE = "atelier"
 CHECKSUMS = "checksums"
 
+IN_MEMORY = "cache in memory: without _to_disk"
+MADE_AGAIN = "was made again by another run"
 ABSENT = "not there"
 UNREADABLE = "unreadable"
 # What a recipe holds -> what it means when that differs, in the order in which it is looked at.
@@ -61,9 +66,10 @@ INCOMPLETE = {"latents_flipped": "no mirrored latents", "alpha_mask": "no alpha 
 class Wanted:
     """What a run wants of a cache file.
 
-    path: its place; old_path: another, whose entry is used when it is good. recipe: what the entry has to be
-    made from. image: an image whose content it is made from, too. shapes: of the arrays it has to have;
-    misshapen: what other shapes mean; absent: what it means that nothing is there.
+    path: its place; old_path: another, whose entry is used when it is good. beside: the image that it lies
+    beside. recipe: what the entry has to be made from. image: an image whose content it is made from, too.
+    shapes: of the arrays it has to have; misshapen: what other shapes mean; absent: what it means that
+    nothing is there.
     For entries without a recipe: numbers that some of their arrays have to hold, and whether they can be used
     at all.
     """
@@ -74,6 +80,7 @@ class Wanted:
     misshapen: str
     image: Path | None = None
     old_path: Path | None = None
+    beside: Path | None = None
     absent: str = ABSENT
     numbers: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     takes_foreign: bool = True
@@ -83,12 +90,14 @@ class Wanted:
 class Finding:
     """Where a wanted entry is, or belongs.
 
-    reason: why it has to be made; None: it is good. is_foreign: another program made it.
+    reason: why it has to be made; None: it is good. is_foreign: another program made it. sums: of the wanted
+    arrays of a good one that was looked into.
     """
 
     path: Path
     reason: str | None = None
     is_foreign: bool = False
+    sums: Sums = field(default_factory=dict, compare=False)
 
     @property
     def is_good(self) -> bool:
@@ -141,15 +150,14 @@ def why_stale(entry: Recipe, recipe: Recipe) -> str | None:
 
 
 def image_content(path: Path, known: Recipe | None = None) -> dict[str, Any]:
-    """The part of a recipe that says which content an image file has: its size in bytes, its time of change
-    and a hash. known: a recipe whose hash is taken when size and time agree; then nothing is read.
+    """The part of a recipe that says which content an image file has: a hash, and the file's size in bytes
+    and times, as its stamp. known: a recipe whose hash is taken when the stamp agrees; then nothing is read.
     """
-    status = path.stat()
-    content = {"image_bytes": status.st_size, "image_mtime_ns": status.st_mtime_ns}
-    if known is not None and all(known.get(key) == value for key, value in content.items()):
-        return {**content, "image": known.get("image")}
+    stamp = _stamp(path)
+    if known is not None and all(known.get(key) == value for key, value in stamp.items()):
+        return {**stamp, "image": known.get("image")}
     digest = hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
-    return {**content, "image": digest}
+    return {**stamp, "image": digest}
 
 
 class Entry(NamedTuple):
@@ -161,62 +169,87 @@ class Entry(NamedTuple):
     keep: bool = False
 
 
-def write_entries(entries: Iterable[Entry]) -> None:
-    """Write entries in threads while the next ones are made. Raises UserError at the first that cannot be."""
+def write_entries(entries: Iterable[Entry]) -> dict[Path, Sums]:
+    """Write entries in threads while the next ones are made; gives the checksums of each one's arrays.
+    Raises UserError at the first that cannot be written.
+    """
 
-    def write(job: list[Entry]) -> None:
-        for entry in job:
-            write_entry(entry)
+    def write(job: list[Entry]) -> dict[Path, Sums]:
+        return {entry.path: write_entry(entry) for entry in job}
 
+    written: dict[Path, Sums] = {}
     with ThreadPoolExecutor(WRITERS) as pool:
-        writing: deque[Future[None]] = deque()
+        writing: deque[Future[dict[Path, Sums]]] = deque()
         for job in _write_jobs(entries):
             writing.append(pool.submit(write, job))
             if len(writing) > JOBS_AHEAD:
-                writing.popleft().result()
+                written.update(writing.popleft().result())
         for future in writing:
-            future.result()
+            written.update(future.result())
+    return written
 
 
-def write_entry(entry: Entry) -> None:
-    """Write an entry whole. It is not flushed to the disk, which would take longer than making it: what a
-    power cut tears is found by its checksums. Raises UserError when it cannot be written.
+def write_entry(entry: Entry) -> Sums:
+    """Write an entry whole; gives the checksums of its arrays. It is not flushed to the disk, which would
+    take longer than making it: what a power cut tears is found by its checksums. Raises UserError when it
+    cannot be written.
     """
-    arrays = entry.arrays
-    if entry.keep:
-        with suppress(OSError, BrokenArrays):
-            arrays = {**read_npz(entry.path)[0], **arrays}
+    arrays = {**(_kept_arrays(entry) if entry.keep else {}), **entry.arrays}
     members = {name: npy_bytes(array) for name, array in arrays.items() if name != RECIPE}
     sums = {name: zlib.crc32(member) for name, member in members.items()}
     members[RECIPE] = npy_bytes(np.array(json.dumps({**entry.recipe, CHECKSUMS: sums})))
-    with whole_file(entry.path, flush=False) as temporary:
+    with whole_file(entry.path, flush=False, otherwise=IN_MEMORY) as temporary:
         temporary.write_bytes(npz_bytes(members))
+    return sums
 
 
-def read_entry(path: Path, shapes: Mapping[str, tuple[int, ...] | None]) -> list[np.ndarray]:
-    """The named arrays of an entry that was found good or is used unchecked. shapes: what they have to have;
-    None: any. Raises UserError when they cannot be read or have another shape.
+def known_sums(
+    findings: Iterable[Finding], written: Mapping[Path, Sums], sharing: Sharing
+) -> dict[Path, Sums]:
+    """For `read_entry`: the checksums of every entry that was found good or that a process has written, the
+    same in all processes. written: by this one.
     """
-    fix = "run again without --skip_cache_check, and it is made again"
+    known = {finding.path: finding.sums for finding in findings if finding.sums}
+    for share in sharing.gather(written):
+        known.update(share)
+    return known
+
+
+def read_entry(
+    path: Path, shapes: Mapping[str, tuple[int, ...] | None], *, sums: Sums | None = None
+) -> list[np.ndarray]:
+    """The named arrays of an entry that was found good or is used unchecked. shapes: what they have to have;
+    None: any. sums: the checksums that they had. Raises UserError when they cannot be read, have another
+    shape, or are not the same any more: another run with other settings writes to the same places.
+    """
+    fix = "start again" if sums else "run again without --skip_cache_check, and it is made again"
     try:
-        arrays, _ = read_npz(path, shapes)
+        arrays, found = read_npz(path, shapes)
     except (OSError, BrokenArrays) as error:
-        raise UserError.of(path, f"cannot be read ({error})", fix) from error
+        is_other = sums and isinstance(error, MissingArray)
+        cause = MADE_AGAIN if is_other else f"cannot be read ({error})"
+        raise UserError.of(path, cause, fix) from error
+    if sums and any(sums.get(name, crc) != crc for name, crc in found.items()):
+        raise UserError.of(path, MADE_AGAIN, fix)
     for name, array in arrays.items():
         if array.shape != (shapes[name] or array.shape):
             raise UserError.of(path, f"{name} has the shape {array.shape} instead of {shapes[name]}", fix)
     return list(arrays.values())
 
 
-def prepare_folders(wanted: Iterable[Wanted], findings: Iterable[Finding], problems: Problems) -> None:
-    """Removes what killed runs left in the folders of the entries, and adds folders to `problems` where
-    entries have to be made and cannot be.
+def prepare_folders(wanted: Sequence[Wanted], findings: Sequence[Finding], problems: Problems) -> None:
+    """Removes what killed runs left in the folders of the entries, and adds to `problems` folders where
+    entries have to be made and cannot be, and images whose names are too long for them.
     """
     for folder in dict.fromkeys(entry.path.parent for entry in wanted):
         remove_leftovers(folder)
-    fix = "make it writable, or cache in memory: without _to_disk"
-    for folder in dict.fromkeys(finding.path.parent for finding in findings if not finding.is_good):
-        problems.attempt(check_writable, folder, fix)
+    to_make = [entry for entry, finding in zip(wanted, findings, strict=True) if not finding.is_good]
+    for folder in dict.fromkeys(entry.path.parent for entry in to_make):
+        problems.attempt(check_writable, folder, f"make it writable, or {IN_MEMORY}")
+    for entry in to_make:
+        if is_name_too_long(entry.path):
+            cause = "its name is too long for a cache file beside it"
+            problems.add(entry.beside or entry.path, cause, f"rename it, or {IN_MEMORY}")
 
 
 def keeps_arrays(finding: Finding) -> bool:
@@ -262,10 +295,20 @@ def _write_jobs(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
         yield job
 
 
+def _kept_arrays(entry: Entry) -> dict[str, np.ndarray]:
+    """What is in its file, unless another run has written there since it was found."""
+    with suppress(OSError, BrokenArrays):
+        arrays, sums = read_npz(entry.path)
+        recipe = _recipe_of(arrays, sums)
+        return arrays if recipe is not None and why_stale(recipe, entry.recipe) is None else {}
+    return {}
+
+
 def _look_whether_there(wanted: Wanted) -> Finding:
     for path in filter(None, (wanted.path, wanted.old_path)):
-        if path.is_file():
-            return Finding(path)
+        with suppress(OSError):  # a name that is too long
+            if path.is_file():
+                return Finding(path)
     return Finding(wanted.path, wanted.absent)
 
 
@@ -278,16 +321,36 @@ def _look_at_file(path: Path, wanted: Wanted) -> Finding:
     except (OSError, BrokenArrays):
         return Finding(path, UNREADABLE)
     if entry is None:
-        return Finding(path, _why_not_taken_over(arrays, wanted), is_foreign=True)
+        return _finding(path, wanted, sums, _why_not_taken_over(arrays, wanted), is_foreign=True)
     try:
-        recipe = {**wanted.recipe, **(image_content(wanted.image, entry) if wanted.image else {})}
+        content = image_content(wanted.image, entry) if wanted.image else {}
     except OSError:  # said when the image is read
         return Finding(path, REASONS["image"])
+    recipe = {**wanted.recipe, **content}
     reason = why_stale(entry, recipe) or _why_misshapen(arrays, wanted)
-    if reason is None and recipe.get("image_mtime_ns") != entry.get("image_mtime_ns"):
+    if reason is None and any(entry.get(key) != value for key, value in content.items()):
         with suppress(UserError):  # only so that the image need not be read again
             write_entry(Entry(path, arrays, recipe))
-    return Finding(path, reason)
+    return _finding(path, wanted, sums, reason)
+
+
+def _finding(
+    path: Path, wanted: Wanted, sums: Sums, reason: str | None, *, is_foreign: bool = False
+) -> Finding:
+    kept = {} if reason else {name: sums[name] for name in wanted.shapes}
+    return Finding(path, reason, is_foreign, kept)
+
+
+def _stamp(image: Path) -> dict[str, int]:
+    """What differs when a file has another content. A file that takes another's place may have its size and
+    its time of change (`cp -p`, an unpacked archive, names exchanged), but the status of one changed later.
+    """
+    status = image.stat()
+    stamp = {"image_bytes": status.st_size, "image_mtime_ns": status.st_mtime_ns}
+    stamp["image_ctime_ns"] = status.st_ctime_ns
+    if os.name == "nt":  # there, that is when a file of this name was made first
+        stamp["image_inode"] = status.st_ino
+    return stamp
 
 
 def _recipe_of(arrays: Mapping[str, np.ndarray], sums: Mapping[str, int]) -> Recipe | None:

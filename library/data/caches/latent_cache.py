@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,9 +13,11 @@ from library.data.buckets import Size
 from library.data.caches.cache_files import (
     Entry,
     Finding,
+    Sums,
     Wanted,
     find_entries,
     keeps_arrays,
+    known_sums,
     prepare_folders,
     read_entry,
     tell,
@@ -42,7 +44,7 @@ class LatentCache:
     entries: for each record what there is of it, or the file that has it; None for one that is in `bad`.
     masked: records with a mask in their alpha channel, maybe. bad: records whose image cannot be used, if
     such are skipped. buckets: the records' sizes, where files are used that nobody has looked into. All by
-    their index.
+    their index. sums: the checksums of files that somebody has.
     """
 
     entries: Sequence[Arrays | Path | None]
@@ -50,6 +52,7 @@ class LatentCache:
     masked: frozenset[int] = frozenset()
     bad: frozenset[int] = frozenset()
     buckets: Sequence[Size] | None = None
+    sums: Mapping[Path, Sums] = field(default_factory=dict)
 
     def __getitem__(self, key: tuple[int, bool]) -> torch.Tensor:
         """The latent of (index of a record, mirrored): (4, h/8, w/8) float32, scaled, on the CPU."""
@@ -91,7 +94,7 @@ class LatentCache:
         if not isinstance(entry, Path):
             return entry.get(name)
         shape = None if self.buckets is None else array_shape(name, self.buckets[index])
-        return read_entry(entry, {name: shape})[0]
+        return read_entry(entry, {name: shape}, sums=self.sums.get(entry))[0]
 
 
 def cache_latents(
@@ -120,10 +123,11 @@ def cache_latents(
     """
     pictures, indices = pictures_of(data.records)
     encoder = Encoder(encode, encode_exactly, batch_size, skip_bad)
+    entries: Mapping[int, Arrays | Path]
     if disk is None:
-        entries = _cache_in_memory(pictures, encoder, sharing, progress)
+        entries, sums = _cache_in_memory(pictures, encoder, sharing, progress), {}
     else:
-        entries = _cache_on_disk(pictures, encoder, disk, sharing, progress)
+        entries, sums = _cache_on_disk(pictures, encoder, disk, sharing, progress)
     if pictures and not entries:
         raise UserError.of("dataset", "there is no image that can be used")
     of_records = [entries.get(index) for index in indices]
@@ -131,7 +135,7 @@ def cache_latents(
     masked = frozenset(n for n, record in enumerate(data.records) if record.subset.alpha_mask)
     is_unchecked = disk is not None and disk.skip_check
     buckets = [record.fit.bucket for record in data.records] if is_unchecked else None
-    return LatentCache(of_records, scale, masked, bad, buckets)
+    return LatentCache(of_records, scale, masked, bad, buckets, sums)
 
 
 def _cache_in_memory(
@@ -147,7 +151,8 @@ def _cache_in_memory(
 
 def _cache_on_disk(
     pictures: list[Picture], encoder: Encoder, disk: LatentFiles, sharing: Sharing, progress: bool
-) -> dict[int, Path]:
+) -> tuple[dict[int, Path], dict[Path, Sums]]:
+    """The file of each picture, and what is in the files."""
     wanted = disk.wanted(pictures)
     findings = find_entries(wanted, sharing, skip_check=disk.skip_check, progress=progress)
     prepare_folders(wanted, findings, encoder.problems)
@@ -156,12 +161,13 @@ def _cache_on_disk(
     with sharing.bar(len(work), "caching latents", "img", progress=progress) as advance:
         made = encoder.make(sharing.share(work), advance, reads_content=True)
         entries = (_entry(one, pictures, wanted, findings) for one in made)
-        encoder.problems.attempt(write_entries, entries)
+        written = encoder.problems.attempt(write_entries, entries)
     skipped = _settle(encoder, sharing)
     used = {number: finding for number, finding in enumerate(findings) if number not in skipped}
     if sharing.is_first:
         tell("latents", list(used.values()))
-    return {number: finding.path for number, finding in used.items()}
+    paths = {number: finding.path for number, finding in used.items()}
+    return paths, known_sums(findings, written or {}, sharing)
 
 
 def _entry(made: Made, pictures: list[Picture], wanted: list[Wanted], findings: list[Finding]) -> Entry:

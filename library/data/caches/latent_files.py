@@ -95,6 +95,7 @@ class LatentFiles:
             _shapes(picture),
             misshapen=REASONS["bucket"],
             image=image,
+            beside=image,
             old_path=image.with_name(f"{image.stem}.npz") if is_first else None,
             absent=REASONS["image"] if is_edited else ABSENT,
             numbers={"original_size": picture.view.record.size},

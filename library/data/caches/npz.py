@@ -21,6 +21,10 @@ class BrokenArrays(ValueError):
     """A file that is no whole .npz file of plain arrays."""
 
 
+class MissingArray(BrokenArrays):
+    """A file without an array that was asked for."""
+
+
 def npy_bytes(array: np.ndarray) -> bytes:
     """An array as a file of its own."""
     content = io.BytesIO()
@@ -42,15 +46,20 @@ def read_npz(
 ) -> tuple[dict[str, np.ndarray], dict[str, int]]:
     """Arrays of a file, read-only, and their CRC-32 checksums, by name; all of them unless some are named.
 
-    Raises FileNotFoundError, other OSErrors, and BrokenArrays for a file that is not whole, for objects
-    (pickles are never loaded) and for names that are not there.
+    Raises FileNotFoundError, other OSErrors, MissingArray for names that are not there, and BrokenArrays for
+    a file that is not whole and for objects (pickles are never loaded).
     """
     try:
         with zipfile.ZipFile(path) as archive:
             members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-            wanted = members if names is None else names
+            wanted = members if names is None else list(names)
+            for name in wanted:
+                if name not in members:
+                    raise MissingArray(f"there is no {name}")
             arrays = {name: _read_array(archive.read(members[name])) for name in wanted}
             return arrays, {name: members[name].CRC for name in arrays}
+    except MissingArray:
+        raise
     except _BROKEN as error:
         raise BrokenArrays(str(error)) from error
 

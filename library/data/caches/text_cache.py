@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,8 +13,10 @@ import numpy as np
 from library.data.caches.cache_files import (
     REASONS,
     Entry,
+    Sums,
     Wanted,
     find_entries,
+    known_sums,
     prepare_folders,
     read_entry,
     real_places,
@@ -67,6 +69,7 @@ class TextFiles:
                 self._recipe(caption),
                 shapes,
                 misshapen=f"{REASONS['encoder']} or token length",
+                beside=image,
                 takes_foreign=caption == record.caption,  # sd-scripts encodes captions as written
             )
             for record, image, caption in zip(records, images, captions, strict=True)
@@ -89,12 +92,14 @@ class TextCache:
     """The text encoders' outputs for a run's captions.
 
     entries: for each record its caption's outputs, or the file that has them. captions: what they are of.
-    empty: the outputs of the empty caption, which stands in for a dropped one.
+    empty: the outputs of the empty caption, which stands in for a dropped one. sums: the checksums of files
+    that somebody has looked into.
     """
 
     entries: Sequence[Outputs | Path]
     captions: Sequence[str]
     empty: Outputs
+    sums: Mapping[Path, Sums] = field(default_factory=dict)
 
     def part(self, start: int, stop: int | None) -> TextCache:
         """Of the records start..stop (None: the last) alone, counted from 0 then."""
@@ -118,7 +123,8 @@ class TextCache:
         entry = self.entries[index]
         if not isinstance(entry, Path):
             return entry
-        arrays = read_entry(entry, {name: tuple(like.shape) for name, like in self.empty.items()})
+        shapes = {name: tuple(like.shape) for name, like in self.empty.items()}
+        arrays = read_entry(entry, shapes, sums=self.sums.get(entry))
         return {
             name: torch.tensor(array, dtype=like.dtype)
             for (name, like), array in zip(self.empty.items(), arrays, strict=True)
@@ -149,8 +155,8 @@ def cache_text_outputs(
     # The empty caption has no image to lie beside. One process encodes it, so that all have the same.
     empty = sharing.gather(next(encoder.make([""], lambda: None), None) if sharing.is_first else None)[0]
     sharing.raise_together(encoder.problems.found)
-    paths = _cache_on_disk(data.records, captions, empty[1], encoder, disk, sharing, progress)
-    return TextCache(paths, captions, empty[1])
+    paths, sums = _cache_on_disk(data.records, captions, empty[1], encoder, disk, sharing, progress)
+    return TextCache(paths, captions, empty[1], sums)
 
 
 @dataclass
@@ -208,8 +214,8 @@ def _cache_on_disk(
     disk: TextFiles,
     sharing: Sharing,
     progress: bool,
-) -> list[Path]:
-    """The file of each record."""
+) -> tuple[list[Path], dict[Path, Sums]]:
+    """The file of each record, and what is in the files."""
     of_records = disk.wanted(records, captions, empty)
     wanted = list({entry.path: entry for entry in of_records}.values())
     findings = find_entries(wanted, sharing, skip_check=disk.skip_check, progress=progress)
@@ -221,11 +227,11 @@ def _cache_on_disk(
             work.setdefault(entry.recipe["caption"], []).append(entry)
     with sharing.bar(len(work), "caching text outputs", "caption", progress=progress) as advance:
         made = encoder.make(sharing.share(list(work)), advance)
-        encoder.problems.attempt(write_entries, _entries(made, work))
+        written = encoder.problems.attempt(write_entries, _entries(made, work))
     sharing.raise_together(encoder.problems.found)
     if sharing.is_first:
         tell("text outputs", findings)
-    return [entry.path for entry in of_records]
+    return [entry.path for entry in of_records], known_sums(findings, written or {}, sharing)
 
 
 def _entries(

@@ -1,6 +1,8 @@
+import errno
 import io
 import os
 import random
+import time
 import zipfile
 from pathlib import Path
 
@@ -160,6 +162,31 @@ def test_the_hash_of_an_image_is_made_anew_only_if_its_size_or_time_differ(tmp_p
     assert image_content(image, content)["image"] == content["image"]
 
 
+def test_another_file_of_the_same_size_and_time_is_another_content(tmp_path):
+    images = tmp_path / "a.bmp", tmp_path / "b.bmp"
+    for image, content in zip(images, (b"one", b"two"), strict=True):
+        image.write_bytes(content)
+        os.utime(image, ns=(0, 12345))
+    contents = [image_content(image) for image in images]
+    time.sleep(0.02)  # file systems tell times apart by a tick of the kernel
+    for old, new in (("a", "c"), ("b", "a"), ("c", "b")):
+        (tmp_path / f"{old}.bmp").rename(tmp_path / f"{new}.bmp")
+    for image, own, other in zip(images, contents, contents[::-1], strict=True):
+        assert image.stat().st_mtime_ns == 12345
+        assert image_content(image, own)["image"] == other["image"] != own["image"]
+
+
+def test_an_image_whose_entry_does_not_know_its_change_of_status_is_read_once(tmp_path, monkeypatch):
+    image, path = tmp_path / "a.png", tmp_path / "a.npz"
+    image.write_bytes(b"pixels")
+    content = image_content(image)
+    older = {key: content[key] for key in ("image_bytes", "image_mtime_ns", "image")}
+    write_entry(Entry(path, {"latents": LATENTS}, {**RECIPE, **older}))
+    assert look_at(wanted(path, image=image)) == Finding(path)
+    monkeypatch.setattr(Path, "read_bytes", None)
+    assert look_at(wanted(path, image=image)) == Finding(path)
+
+
 def test_a_touched_image_is_read_once(tmp_path, monkeypatch):
     image, path = tmp_path / "a.png", tmp_path / "a.npz"
     image.write_bytes(b"pixels")
@@ -174,9 +201,36 @@ def test_a_touched_image_is_read_once(tmp_path, monkeypatch):
 def test_arrays_that_are_kept_stay_beside_new_ones(entry):
     write_entry(Entry(entry.path, {"latents_flipped": LATENTS * 2}, RECIPE, keep=True))
     assert np.array_equal(read_entry(entry.path, SHAPES)[0], LATENTS)
-    write_entry(Entry(entry.path, {"latents_flipped": LATENTS * 3}, RECIPE))
+    write_entry(Entry(entry.path, {"latents_flipped": LATENTS * 3}, {**RECIPE, "vae": "b"}, keep=True))
     with pytest.raises(UserError, match=r"x.npz: cannot be read .*; run again without --skip_cache_check, "):
         read_entry(entry.path, SHAPES)
+
+
+def test_an_entry_that_is_not_the_one_found_is_a_problem_and_the_same_made_again_is_none(entry):
+    sums = look_at(entry).sums
+    write_entry(Entry(entry.path, {"latents": LATENTS, "alpha_mask": LATENTS[0]}, {**RECIPE, "other": 1}))
+    assert np.array_equal(read_entry(entry.path, SHAPES, sums=sums)[0], LATENTS)
+    for arrays in ({"latents": LATENTS + 1}, {"latents_flipped": LATENTS}):
+        write_entry(Entry(entry.path, arrays, RECIPE))
+        with pytest.raises(UserError) as caught:
+            read_entry(entry.path, SHAPES, sums=sums)
+        assert str(caught.value) == f"{entry.path}: was made again by another run; start again"
+    entry.path.write_bytes(b"torn")
+    with pytest.raises(UserError, match=r"x.npz: cannot be read \(.*\); start again$"):
+        read_entry(entry.path, SHAPES, sums=sums)
+
+
+def test_a_full_disk_is_said_with_what_to_do(entry, monkeypatch):
+    def fill(path, content):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", fill)
+    said = "could not be written (No space left on device); make room, or cache in memory: without _to_disk"
+    for name, kept in (("new.npz", ""), ("x.npz", "; what was there before is still there")):
+        path = entry.path.with_name(name)
+        with pytest.raises(UserError) as caught:
+            write_entry(Entry(path, {"latents": LATENTS}, RECIPE))
+        assert str(caught.value) == f"{path}: {said}{kept}"
 
 
 def test_an_array_of_another_shape_is_a_problem_that_names_the_file(entry):

@@ -294,6 +294,37 @@ def test_with_skip_check_files_are_used_as_they_are(data, tmp_path):
         latents[0, False]
 
 
+@pytest.mark.parametrize("there_already", [False, True])
+def test_latents_that_another_run_made_again_are_no_batch_of_this_one(data, tmp_path, there_already):
+    if there_already:
+        cache(data, disk=FILES)
+    caches = together(lambda sharing: cache(data, disk=FILES, sharing=sharing))
+    caches.append(pickle.loads(pickle.dumps(caches[0])))
+    alone = cache(data)
+    for latents in caches:
+        assert_same_latents(latents, alone, data)
+    cache(data, lambda pixels, noise: noise, disk=LatentFiles("_sd", "another VAE", "float32"))
+    for latents in caches:
+        for index in range(5):
+            said = rf"{index}_\d+x\d+_sd.npz: was made again by another run; start again$"
+            with pytest.raises(UserError, match=said):
+                latents[index, True]
+
+
+@pytest.mark.parametrize("skip_check", [False, True])
+def test_names_too_long_for_a_cache_file_are_found_before_any_work(save_image, scan, skip_check):
+    images = [save_image(f"train/1_x/{letter * 240}.png") for letter in "ab"]
+    save_image("train/1_x/c.png")
+    vae = CountingVae()
+    with pytest.raises(UserError) as caught:
+        cache(scan(), vae, disk=LatentFiles("_sd", "a VAE", "float32", skip_check))
+    assert vae.count == 0
+    fix = "rename it, or cache in memory: without _to_disk"
+    assert sorted(str(problem) for problem in caught.value.problems) == [
+        f"{image.resolve()}: its name is too long for a cache file beside it; {fix}" for image in images
+    ]
+
+
 @pytest.mark.parametrize("name", ["latents", "alpha_mask"])
 def test_with_skip_check_a_file_of_another_shape_is_a_problem_when_it_is_read(
     save_image, scan, tmp_path, name

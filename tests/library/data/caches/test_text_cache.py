@@ -150,6 +150,32 @@ def test_with_skip_check_outputs_of_another_shape_are_a_problem_when_they_are_re
         cached.outputs([1], ["a dog"])
 
 
+def test_outputs_that_another_run_made_again_are_no_batch_of_this_one(data):
+    caches = together(lambda sharing: cache(data, disk=FILES, sharing=sharing))
+    caches.append(pickle.loads(pickle.dumps(cache(data, disk=FILES))))
+    for cached in caches:
+        assert torch.equal(cached.outputs([1], ["a dog"])["hidden_state1"][0], states("a dog"))
+
+    def another(captions):
+        return {name: output + 1 for name, output in CountingEncoder()(captions).items()}
+
+    cache(data, another, disk=TextFiles("others", "a tokenizer", 75, None, "float32"))
+    for cached in caches:
+        with pytest.raises(UserError, match=r"b_te_outputs.npz: was made again by another run; start again$"):
+            cached.outputs([1], ["a dog"])
+
+
+def test_a_name_too_long_for_a_cache_file_is_found_before_its_caption_is_encoded(save_image, scan):
+    image = save_image(f"train/1_x/{'a' * 245}.png")
+    encode = CountingEncoder()
+    with pytest.raises(UserError) as caught:
+        cache(scan(), encode, disk=FILES)
+    assert encode.captions == [""]
+    cause = "its name is too long for a cache file beside it"
+    fix = "rename it, or cache in memory: without _to_disk"
+    assert str(caught.value) == f"{image.resolve()}: {cause}; {fix}"
+
+
 def test_with_skip_check_files_are_used_as_they_are(data):
     cache(data, disk=FILES)
     encode = CountingEncoder()

@@ -24,7 +24,8 @@ def find_contradictions(
     for subset in subsets:
         _check_caching(subset, caching, problems)
         if subset.conditioning_data_dir is not None and not options.masked_loss:
-            problems.add(subset.source, "has conditioning images, which are masks only with --masked_loss")
+            cause = "has conditioning images, which are masks only with --masked_loss"
+            problems.add(subset.source, cause, "give it, or remove conditioning_data_dir")
         for name in sorted(subset.custom_attributes.keys() - set(ATTRIBUTES)):
             warn(f"{subset.source}: custom attribute {name} has no effect; there is {', '.join(ATTRIBUTES)}")
     has_masks = any(subset.conditioning_data_dir or subset.alpha_mask for subset in subsets)

@@ -70,7 +70,11 @@ def sources_in_folder(
     files = pair_captions(entries, subset.caption_extension)
     if not files.images:
         suffixes = " ".join(IMAGE_SUFFIXES)
-        problems.add(folder, f"has no images ({suffixes}); {describe_folder(entries)}", "add some")
+        problems.add(
+            folder,
+            f"has no images ({suffixes}); {describe_folder(entries)}",
+            "add some, or remove the folder",
+        )
     _find_same_stems(folder, list(files.images), problems)
     _note_captions(subset, files, notes)
     _note_foreign_images(folder, files.spare, notes)

@@ -143,7 +143,8 @@ def test_everything_wrong_in_all_folders_is_found_together(save_image, scan, tmp
         f"{train}/2_b/latin.caption: is not UTF-8 text: byte 0xe9 at offset 3; save it as UTF-8",
         f"{train}/2_b/text.jpg: is text, not an image; {REPLACE}",
         f"{train}/2_b/wide.caption: is not text: a zero byte at offset 1; save it as UTF-8",
-        f"{train}/3_c: has no images (.png .jpg .jpeg .webp .bmp .avif .jxl); found 1 .gif file; add some, or remove the folder",
+        f"{train}/3_c: has no images (.png .jpg .jpeg .webp .bmp .avif .jxl); found 1 .gif file; add some, or"
+        " remove the folder",
         f"{reg}/1_r/broken.webp: is a damaged or cut off WebP image; {REPLACE}",
     ]
 

@@ -80,5 +80,5 @@ def _nearest(path: Path) -> str:
     folder = path.absolute().parent
     if not folder.is_dir():
         return f"there is no folder {folder} either"
-    close = difflib.get_close_matches(path.name, [entry.name for entry in folder.iterdir()], n=1)
+    close = difflib.get_close_matches(path.name, [entry.name for entry in folder.iterdir()], n=1, cutoff=0.75)
     return f"did you mean {path.with_name(close[0])}?" if close else f"it was looked for in {folder}"

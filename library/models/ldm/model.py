@@ -6,7 +6,7 @@ A family gives a Layout and what differs in computing: `encode_text` and `predic
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -179,23 +179,25 @@ class LatentDiffusion(Model):
 
 
 def load_layout(
-    kind: type[M],
-    layout: Layout,
+    models: Mapping[str, tuple[type[M], Layout]],
     source: Source,
+    family: str,
     *,
     vae: Source | None,
     dtype: torch.dtype | str,
-    device: torch.device | str,
-    prediction_type: PredictionType | None,
-    linear_projection: bool,
+    device: torch.device | str = "cpu",
+    prediction_type: PredictionType | None = None,
+    linear_projection: bool = False,
 ) -> M:
-    """A model of this kind from its files, in eval mode, nothing requiring gradients.
+    """A model from its files, in eval mode, nothing requiring gradients.
 
+    models: the class and layout of each family that is read alike; `family` is one of them.
     dtype: of every weight, a torch dtype or its name; "stored" keeps each as the file has it.
     prediction_type: None takes what the files say, or epsilon.
     linear_projection: the projections around the U-Net's transformers become matrices, whatever they were.
     Raises UserError when files are damaged or do not fit together.
     """
+    kind, layout = models[family]
     files = read_model(source, layout)
     opened = files.parts | ({"vae": read_vae(vae, layout)} if vae else {})
     if linear_projection:

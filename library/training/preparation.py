@@ -26,6 +26,7 @@ from library.training.precision import set_precision
 from library.training.run import TrainingRun
 from library.training.run_plan import RunPlan
 from library.training.session import Session, dtype_of
+from library.training.standing import Standing
 from library.training.state import StateInfo, write_state
 from library.training.task import Task
 from library.training.trackers import LossLog, TensorBoardWriter
@@ -116,6 +117,7 @@ def make_checkpoints(
     plan: RunPlan,
     output: Output,
     optimizer: torch.optim.Optimizer,
+    standing: Standing,
 ) -> Checkpoints:
     """The saver of a run: it knows how results and states are written."""
     started_at = time.time()
@@ -136,6 +138,7 @@ def make_checkpoints(
             steps_per_epoch=plan.course.steps_per_epoch,
             optimizer=class_path(run.optimizer),
             data=plan.data,
+            standing=standing.as_dict(),
         )
         write_state(folder, info, task, optimizer, session.accelerator)
 

@@ -4,7 +4,7 @@
         model.safetensors     what is trained, in the precision it is trained in
         optimizer.bin         the optimizer's state (torch, loaded with weights_only)
         scaler.pt             the loss scaler's state, with fp16 only
-        train_state.json      position, seed, and what the position means
+        train_state.json      position, seed, what the position means, and what validation found
 
 Randomness is a function of (seed, position), so no generator is saved. States are written between optimizer
 steps.
@@ -13,7 +13,7 @@ steps.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +39,18 @@ class StateInfo:
     steps_per_epoch: int
     optimizer: str  # its class: another one could not read its state
     data: str  # fingerprint of the data plan: a step number means the same batches only with the same one
+    standing: dict[str, Any] = field(default_factory=dict)  # what validation found so far
     folder: str = ""
+
+    @classmethod
+    def from_json(cls, found: dict[str, Any], folder: Path) -> StateInfo:
+        """Raises UserError when a field without a default is missing: the file is somebody else's."""
+        wanted = {field.name: field for field in fields(cls) if field.name != "folder"}
+        needed = {name for name, field in wanted.items() if field.default_factory is MISSING}
+        if needed - found.keys():
+            cause = "was not written by Atelier; its position cannot be gone on from exactly"
+            raise UserError.of(folder, cause)
+        return cls(**{name: found[name] for name in wanted if name in found}, folder=str(folder))
 
 
 def read_state_info(folder: Path) -> StateInfo:
@@ -57,10 +68,7 @@ def read_state_info(folder: Path) -> StateInfo:
         found = json.loads((folder / "train_state.json").read_text(encoding="utf-8"))
     except ValueError as error:
         raise UserError.of(folder / "train_state.json", f"cannot be read: {error}") from None
-    names = {field.name for field in fields(StateInfo)} - {"folder"}
-    if names - found.keys():
-        raise UserError.of(folder, "was not written by Atelier; its position cannot be gone on from exactly")
-    return StateInfo(**{name: found[name] for name in names}, folder=str(folder))
+    return StateInfo.from_json(found, folder)
 
 
 def write_state(

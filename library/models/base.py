@@ -157,6 +157,12 @@ class Model(nn.Module):
         """
         raise NotImplementedError
 
+    def source_averages(self) -> tuple[dict[str, Tensor], int]:
+        """The moving averages of the denoiser's weights that the source has, under the names of
+        `part_weights("unet")`, and how many steps are in them; ({}, 0) when it has none.
+        """
+        return {}, 0
+
     def load_part_weights(self, part: Part, tensors: dict[str, Tensor]) -> None:
         """Copy values under the same names into the part.
 

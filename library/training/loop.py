@@ -23,6 +23,7 @@ from library.problems import UserError
 from library.randomness import derive_seed
 from library.training.caching import Identities, fill_caches
 from library.training.checkpoints import Checkpoints
+from library.training.ema import make_average
 from library.training.interruption import Interruption
 from library.training.milestones import Milestones
 from library.training.optimizers import class_path, make_optimizer, parse_optimizer_args
@@ -41,7 +42,7 @@ from library.training.run_plan import RunPlan, plan_run
 from library.training.schedules import Schedule
 from library.training.session import Session
 from library.training.standing import standing_at_start
-from library.training.state import load_state
+from library.training.state import Learner, load_state
 from library.training.task import Task
 from library.training.trackers import LossLog
 
@@ -68,17 +69,20 @@ def train(run: TrainingRun, session: Session, task: Task, data: TrainingData, ou
         optimizer,
         device_placement=[False, False],  # parts with nothing left to do stay off the device
     )
+    average = make_average(task, run.averaging, session)
+    learner = Learner(task, optimizer, session.accelerator.scaler, average)
     if session.resumed is not None:
         kind, arguments = class_path(run.optimizer), parse_optimizer_args(run.optimizer.optimizer_args)
-        load_state(session.resumed, task, optimizer, kind, arguments, session.accelerator)
-    saver = make_checkpoints(run, session, task, plan, output, optimizer, standing)
+        load_state(session.resumed, learner, kind, arguments)
+    saver = make_checkpoints(run, session, learner, plan, output, standing)
     log = make_log(run, session, output)
 
     with Interruption() as interruption:
         previews = Previews(run.preview, run.saving, task, session, run.model.clip_skip, interruption)
-        previews.at_start(plan.first_step)
         validation = make_validation(run, session, task, data, plan, caches, interruption)
-        milestones = Milestones(plan, session, validation, standing, saver, previews, log)
+        milestones = Milestones(
+            plan, session, validation, standing, saver, previews, log, shown=learner.shown
+        )
         milestones.at_start()
         bar = _progress_bar(session, plan)
         prepared.train()
@@ -95,6 +99,8 @@ def train(run: TrainingRun, session: Session, task: Task, data: TrainingData, ou
 
                 rates = schedule.set_rates(position.step)
                 _update(session.accelerator, optimizer, run.training.max_grad_norm)
+                if average is not None:
+                    average.update()
                 done = position.step + 1
                 log.add(done, position.epoch, loss, rates)
                 loss = torch.zeros_like(loss)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 from library.data.wording import counted
@@ -20,7 +22,8 @@ from library.training.validation import Measurement, Validation
 class Milestones:
     """Everything that looks at a run while it goes.
 
-    done: steps that are done. is_over: whether validation has ended the run.
+    shown: inside it, the task is as it is looked at. done: steps that are done. is_over: whether validation
+    has ended the run.
     """
 
     plan: RunPlan
@@ -30,6 +33,7 @@ class Milestones:
     saver: Checkpoints
     previews: Previews
     log: LossLog
+    shown: Callable[[], AbstractContextManager[None]]
     done: int = field(init=False)
     is_over: bool = False
 
@@ -38,6 +42,8 @@ class Milestones:
 
     def at_start(self) -> None:
         """Make up for the validation that was due when the state was saved: it comes after saving."""
+        with self.shown():
+            self.previews.at_start(self.plan.first_step)
         epoch, epoch_ended = self.plan.epoch_after(self.done), self.plan.ends_epoch(self.done)
         is_new = self.done > 0 and self.standing.measured_step != self.done
         if is_new and self.validation.is_due(self.done, epoch, epoch_ended):
@@ -50,7 +56,9 @@ class Milestones:
         self._save(done, epoch, epoch_ended)  # first: what follows may meet a bad image or run out of memory
         if self.validation.is_due(done, epoch, epoch_ended):
             self._measure(done)
-        self.previews.after_step(done, epoch, epoch_ended)
+        if self.previews.is_due(done, epoch, epoch_ended):
+            with self.shown():
+                self.previews.after_step(done, epoch, epoch_ended)
 
     def rescue(self, error: UserError, done: int) -> None:
         """Save the state after `done` steps, for a run that `error` ends; what else there is to say is added
@@ -66,7 +74,8 @@ class Milestones:
 
     def _measure(self, done: int) -> None:
         try:
-            measured = self.validation.measure()
+            with self.shown():
+                measured = self.validation.measure()
         except UserError as error:
             self.rescue(error, done)
             raise

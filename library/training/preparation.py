@@ -27,7 +27,7 @@ from library.training.run import TrainingRun
 from library.training.run_plan import RunPlan
 from library.training.session import Session, dtype_of
 from library.training.standing import Standing
-from library.training.state import StateInfo, write_state
+from library.training.state import Learner, StateInfo, write_state
 from library.training.task import Task
 from library.training.trackers import LossLog, TensorBoardWriter
 from library.training.validation import Validation
@@ -113,21 +113,21 @@ def make_log(run: TrainingRun, session: Session, output: Output) -> LossLog:
 def make_checkpoints(
     run: TrainingRun,
     session: Session,
-    task: Task,
+    learner: Learner,
     plan: RunPlan,
     output: Output,
-    optimizer: torch.optim.Optimizer,
     standing: Standing,
 ) -> Checkpoints:
     """The saver of a run: it knows how results and states are written."""
-    started_at = time.time()
+    started_at, task = time.time(), learner.task
 
     def save_result(path: Path, epoch: int, step: int) -> None:
         dtype = dtype_of(run.saving.save_precision)
-        _require_finite(task, step, dtype)
         moment = Moment(epoch, step, plan.epochs, plan.last_step, plan.course.batches_per_epoch, started_at)
-        metadata = output.describe(moment, dtype) if output.carries_metadata else None
-        task.save(path, form=output.form, dtype=dtype, metadata=metadata, epoch=epoch, step=step)
+        with learner.shown():
+            _require_finite(task, step, dtype)
+            metadata = output.describe(moment, dtype) if output.carries_metadata else None
+            task.save(path, form=output.form, dtype=dtype, metadata=metadata, epoch=epoch, step=step)
 
     def save_state(folder: Path, epoch: int, step: int) -> None:
         _require_finite(task, step)
@@ -140,7 +140,7 @@ def make_checkpoints(
             data=plan.data,
             standing=standing.as_dict(),
         )
-        write_state(folder, info, task, optimizer, session.accelerator)
+        write_state(folder, info, learner)
 
     return Checkpoints(run.saving, output.suffix, plan.epochs, save_result, save_state)
 

@@ -3,6 +3,7 @@
     <name>-state/
         model.safetensors     what is trained, in the precision it is trained in
         optimizer.bin         the optimizer's state (torch, loaded with weights_only)
+        ema.safetensors       the moving averages, with --use_ema only
         scaler.pt             the loss scaler's state, with fp16 only
         train_state.json      position, seed, what the position means, and what validation found
 
@@ -13,17 +14,18 @@ steps.
 from __future__ import annotations
 
 import json
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from library.files import whole_folder
-from library.problems import UserError
+from library.problems import UserError, warn
 
 if TYPE_CHECKING:
     import torch
-    from accelerate import Accelerator
 
+    from library.training.ema import Average
     from library.training.task import Task
 
 
@@ -71,31 +73,40 @@ def read_state_info(folder: Path) -> StateInfo:
     return StateInfo.from_json(found, folder)
 
 
-def write_state(
-    folder: Path, info: StateInfo, task: Task, optimizer: torch.optim.Optimizer, accelerator: Accelerator
-) -> None:
+@dataclass(frozen=True)
+class Learner:
+    """Everything that training changes: what a state holds."""
+
+    task: Task
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler | None
+    average: Average | None
+
+    def shown(self) -> AbstractContextManager[None]:
+        """Inside, the task is as it is looked at, in previews, validation and results: with --use_ema it has
+        the averages.
+        """
+        return nullcontext() if self.average is None else self.average.shown()
+
+
+def write_state(folder: Path, info: StateInfo, learner: Learner) -> None:
     """Write a state folder, whole."""
     import torch
 
     from library.models.weights import save_tensors
 
     with whole_folder(folder) as target:
-        save_tensors(target / "model.safetensors", task.trained_tensors(), None)
-        torch.save(optimizer.state_dict(), target / "optimizer.bin")
-        if accelerator.scaler is not None:
-            torch.save(accelerator.scaler.state_dict(), target / "scaler.pt")
+        save_tensors(target / "model.safetensors", learner.task.trained_tensors(), None)
+        torch.save(learner.optimizer.state_dict(), target / "optimizer.bin")
+        if learner.average is not None:
+            save_tensors(target / "ema.safetensors", learner.average.tensors(), None)
+        if learner.scaler is not None:
+            torch.save(learner.scaler.state_dict(), target / "scaler.pt")
         described = {key: value for key, value in asdict(info).items() if key != "folder"}
         (target / "train_state.json").write_text(json.dumps(described, indent=2), encoding="utf-8")
 
 
-def load_state(
-    info: StateInfo,
-    task: Task,
-    optimizer: torch.optim.Optimizer,
-    kind: str,
-    arguments: dict[str, Any],
-    accelerator: Accelerator,
-) -> None:
+def load_state(info: StateInfo, learner: Learner, kind: str, arguments: dict[str, Any]) -> None:
     """Take a state back into a run.
 
     kind, arguments: the class of this run's optimizer and what --optimizer_args says, which wins over the
@@ -104,26 +115,39 @@ def load_state(
     """
     import pickle
 
-    import torch
-
     from library.models.weights import load_tensors
 
-    folder = Path(info.folder)
+    folder, optimizer = Path(info.folder), learner.optimizer
     if info.optimizer != kind:
         raise UserError.of(
             folder, f"was made with {info.optimizer}, this run uses {kind}", "use the same optimizer"
         )
-
-    def load(name: str) -> dict:
-        return torch.load(folder / name, map_location="cpu", weights_only=True)
-
     try:
-        task.load_trained_tensors(load_tensors(folder / "model.safetensors"))
-        optimizer.load_state_dict(load("optimizer.bin"))
+        learner.task.load_trained_tensors(load_tensors(folder / "model.safetensors"))
+        optimizer.load_state_dict(_load(folder / "optimizer.bin"))
         for group in optimizer.param_groups:
             group.update(arguments)
-        if accelerator.scaler is not None and (folder / "scaler.pt").is_file():
-            accelerator.scaler.load_state_dict(load("scaler.pt"))
+        if learner.scaler is not None and (folder / "scaler.pt").is_file():
+            learner.scaler.load_state_dict(_load(folder / "scaler.pt"))
+        _load_average(folder / "ema.safetensors", learner)
     except (ValueError, KeyError, RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
         cause = f"does not fit this run or is damaged ({str(error).splitlines()[0]})"
         raise UserError.of(folder, cause, "resume with the options it was made with") from None
+
+
+def _load(path: Path) -> dict[str, Any]:
+    import torch
+
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _load_average(path: Path, learner: Learner) -> None:
+    from library.models.weights import load_tensors
+
+    if path.is_file() and learner.average is None:
+        warn(f"{path.parent} has moving averages, which are left behind without --use_ema")
+    elif path.is_file():
+        learner.average.load_tensors(load_tensors(path))
+    elif learner.average is not None:
+        warn(f"{path.parent} has no moving averages: they start from its weights")
+        learner.average.restart()

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from library.models import check_channels
 from library.models.base import AttachPoint, CheckpointFormat, Model, Part, PredictionType
 from library.models.ldm import open_clip
+from library.models.ldm.averages import read_averages
 from library.models.ldm.building import build_part, canonical, fit
 from library.models.ldm.keys import block_numbers, to_original
 from library.models.ldm.layout import Layout
@@ -84,6 +85,9 @@ class LatentDiffusion(Model):
 
     def part_weights(self, part: Part) -> dict[str, Tensor]:
         return originals_of(self.layout.parts[part], self._tensors(part))
+
+    def source_averages(self) -> tuple[dict[str, Tensor], int]:
+        return read_averages(self.source, self.part_weights("unet"))
 
     @torch.no_grad()
     def load_part_weights(self, part: Part, tensors: dict[str, Tensor]) -> None:

@@ -74,7 +74,7 @@ def train(run: TrainingRun, session: Session, task: Task, data: TrainingData, ou
     if session.resumed is not None:
         kind, arguments = class_path(run.optimizer), parse_optimizer_args(run.optimizer.optimizer_args)
         load_state(session.resumed, learner, kind, arguments)
-    saver = make_checkpoints(run, session, learner, plan, output, standing)
+    saver = make_checkpoints(run, session, learner, data, plan, output, standing)
     log = make_log(run, session, output)
 
     with Interruption() as interruption:

@@ -26,6 +26,7 @@ from library.training.precision import set_precision
 from library.training.run import TrainingRun
 from library.training.run_plan import RunPlan
 from library.training.session import Session, dtype_of
+from library.training.settings import settings_of
 from library.training.standing import Standing
 from library.training.state import Learner, StateInfo, write_state
 from library.training.task import Task
@@ -114,12 +115,14 @@ def make_checkpoints(
     run: TrainingRun,
     session: Session,
     learner: Learner,
+    data: TrainingData,
     plan: RunPlan,
     output: Output,
     standing: Standing,
 ) -> Checkpoints:
     """The saver of a run: it knows how results and states are written."""
     started_at, task = time.time(), learner.task
+    settings = settings_of(run, data)
 
     def save_result(path: Path, epoch: int, step: int) -> None:
         dtype = dtype_of(run.saving.save_precision)
@@ -139,6 +142,7 @@ def make_checkpoints(
             optimizer=class_path(run.optimizer),
             data=plan.data,
             standing=standing.as_dict(),
+            settings=settings,
         )
         write_state(folder, info, learner)
 

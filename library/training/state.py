@@ -5,7 +5,7 @@
         optimizer.bin         the optimizer's state (torch, loaded with weights_only)
         ema.safetensors       the moving averages, with --use_ema only
         scaler.pt             the loss scaler's state, with fp16 only
-        train_state.json      position, seed, what the position means, and what validation found
+        train_state.json      position, seed, what the position means, validation so far, settings
 
 Randomness is a function of (seed, position), so no generator is saved. States are written between optimizer
 steps.
@@ -42,6 +42,7 @@ class StateInfo:
     optimizer: str  # its class: another one could not read its state
     data: str  # fingerprint of the data plan: a step number means the same batches only with the same one
     standing: dict[str, Any] = field(default_factory=dict)  # what validation found so far
+    settings: dict[str, Any] = field(default_factory=dict)  # of the run, see settings.py
     folder: str = ""
 
     @classmethod

@@ -88,7 +88,9 @@ def test_a_network_is_averaged_and_learns_the_same(
     ema = ["--use_ema", *(("--ema_device", device) if device else ())]
     run_here("train_network.py", *options(tiny_model_file, tmp_path / "averaged", *network, *ema))
     printed = capsys.readouterr().out.splitlines()
-    measured = [line.split("loss ")[1].split(",")[0] for line in printed if line.startswith("validation after step 3")]
+    measured = [
+        line.split("loss ")[1].split(",")[0] for line in printed if line.startswith("validation after step 3")
+    ]
     assert len(set(measured)) == 2  # validation measures the average
     plain, averaged = (load_file(tmp_path / name / "x.safetensors") for name in ("plain", "averaged"))
     learned = load_file(tmp_path / "averaged" / "x-state" / "model.safetensors")

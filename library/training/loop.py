@@ -99,10 +99,11 @@ def train(run: TrainingRun, session: Session, task: Task, data: TrainingData, ou
 
                 rates = schedule.set_rates(position.step)
                 _update(session.accelerator, optimizer, run.training.max_grad_norm)
+                figures = task.after_step()
                 if average is not None:
                     average.update()
                 done = position.step + 1
-                log.add(done, position.epoch, loss, rates)
+                log.add(done, position.epoch, loss, rates | figures)
                 loss = torch.zeros_like(loss)
                 bar.update()
                 if log.average is not None:

@@ -116,8 +116,9 @@ def _check_network(options: NetworkOptions) -> None:
     module = problems.attempt(load_network_module, options.network_module)
     if module is not None:
         problems.attempt(module.check_arguments, options.arguments)
-    if options.network_weights is not None and not options.network_weights.is_file():
-        problems.add(options.network_weights, "there is no such file of network weights")
+    for path in filter(None, (options.network_weights, *options.base_weights)):
+        if not path.is_file():
+            problems.add(path, "there is no such file of network weights")
     problems.raise_if_any()
 
 

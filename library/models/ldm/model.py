@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 from library.models import check_channels
 from library.models.base import AttachPoint, CheckpointFormat, Model, Part, PredictionType
+from library.models.blocks import BlockSpans
 from library.models.ldm import open_clip
 from library.models.ldm.averages import read_averages
 from library.models.ldm.building import build_part, canonical, fit
-from library.models.ldm.keys import block_numbers, to_original
+from library.models.ldm.keys import block_numbers, block_spans, network_block, to_original
 from library.models.ldm.layout import Layout
 from library.models.ldm.pieces import originals_of, pieces_of, rows_of
 from library.models.ldm.reading import PartFile, read_model, read_vae
@@ -73,6 +74,9 @@ class LatentDiffusion(Model):
         with_layers = [name for name, part in self.layout.parts.items() if part.network]
         texts_first = sorted(with_layers, key=lambda name: name == "unet")
         return [point for name in texts_first for point in self._points(name)]
+
+    def block_spans(self) -> BlockSpans:
+        return block_spans(self._originals().values(), counts_all=self.layout.has_original_paths)
 
     def denoiser_blocks(self) -> list[list[nn.Parameter]]:
         parameters = dict(self.denoiser.named_parameters())
@@ -150,27 +154,32 @@ class LatentDiffusion(Model):
     def _points(self, name: Part) -> list[AttachPoint]:
         """The Linear and Conv2d layers in blocks that networks know, by the paths of network files."""
         module, part, points = self.parts[name], self.layout.parts[name], []
-        for own, path, other in self._paths(name):
-            parents = [parent for piece, parent in _PARENTS.items() if f".{piece}." in canonical(part, own)]
+        originals = self._originals() if name == "unet" else {}
+        spans = self.block_spans() if originals else None
+        for own, canonical_name in self._weight_names(name).items():
+            parents = [parent for piece, parent in _PARENTS.items() if f".{piece}." in canonical_name]
             layer = module.get_submodule(own.removesuffix(".weight"))
-            if parents and isinstance(layer, (nn.Linear, nn.Conv2d)):
-                kind = "te" if part.is_text_encoder else "unet"
-                points.append(
-                    AttachPoint(kind, path, layer, parents[0], prefix=part.network, other_path=other)
-                )
+            if not parents or not isinstance(layer, (nn.Linear, nn.Conv2d)):
+                continue
+            path, other, block = canonical_name.removesuffix(".weight"), None, None
+            if spans is not None:
+                original = originals[canonical_name]
+                block = network_block(original, spans)
+                if self.layout.has_original_paths:
+                    path, other = original.removesuffix(".weight"), path
+            kind = "te" if part.is_text_encoder else "unet"
+            points.append(AttachPoint(kind, path, layer, parents[0], part.network, other, block))
         return points
 
-    def _paths(self, name: Part) -> list[tuple[str, str, str | None]]:
-        """(the module's own name of a weight, the layer's path in network files, another path in some)."""
-        part = self.layout.parts[name]
-        names = {
-            own: canonical(part, own) for own in self.parts[name].state_dict() if own.endswith(".weight")
-        }
-        paths = {own: new.removesuffix(".weight") for own, new in names.items()}
-        if name != "unet" or not self.layout.has_original_paths:
-            return [(own, path, None) for own, path in paths.items()]
-        originals = to_original(names.values(), rows_of(part, names.values()))
-        return [(own, originals[names[own]].removesuffix(".weight"), path) for own, path in paths.items()]
+    def _weight_names(self, name: Part) -> dict[str, str]:
+        """The module's own name of a weight -> its canonical name."""
+        part, state = self.layout.parts[name], self.parts[name].state_dict()
+        return {own: canonical(part, own) for own in state if own.endswith(".weight")}
+
+    def _originals(self) -> dict[str, str]:
+        """The denoiser's canonical weight names -> their names in single files, without the prefix."""
+        names = self._weight_names("unet").values()
+        return to_original(names, rows_of(self.layout.parts["unet"], names))
 
     def _told(self) -> dict[str, Any]:
         """What weights cannot tell about this model; the file carries it."""

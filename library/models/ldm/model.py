@@ -57,6 +57,7 @@ class LatentDiffusion(Model):
         super().__init__(denoiser, text_encoders, vae, prediction_type=prediction_type)
         self.layout, self.family, self.half_vae = layout, layout.family, layout.half_vae
         self.spare: dict[str, Tensor] = {}  # of the source, by the file's names; see PartFile
+        self.others: dict[str, Tensor] = {}  # of the source, when they are to be kept; saved as they are
 
     def tokenizer(self, max_token_length: int | None = None) -> Tokenizer:
         return Tokenizer(max_token_length, pads=self.layout.pads)
@@ -124,7 +125,7 @@ class LatentDiffusion(Model):
         assert path.suffix == f".{format}", f"{path} does not end in .{format}"
         told = {CONFIG_KEY: json.dumps(self._told(), sort_keys=True)}
         counts = {"epoch": self.epoch + epoch, "global_step": self.global_step + global_step}
-        tensors = _cast(self._single_file(), dtype)
+        tensors = _cast(self._single_file(), dtype) | self.others
         save_tensors(path, tensors, (metadata or {}) | told, beside=counts | told)
 
     def _single_file(self) -> dict[str, Tensor]:
@@ -201,6 +202,7 @@ def load_layout(
     device: torch.device | str = "cpu",
     prediction_type: PredictionType | None = None,
     linear_projection: bool = False,
+    keeps_others: bool = False,
 ) -> M:
     """A model from its files, in eval mode, nothing requiring gradients.
 
@@ -208,10 +210,13 @@ def load_layout(
     dtype: of every weight, a torch dtype or its name; "stored" keeps each as the file has it.
     prediction_type: None takes what the files say, or epsilon.
     linear_projection: the projections around the U-Net's transformers become matrices, whatever they were.
+    keeps_others: tensors of a single file that belong to none of the model's parts are saved with it again.
     Raises UserError when files are damaged or do not fit together.
     """
     kind, layout = models[family]
     files = read_model(source, layout)
+    if keeps_others and files.file is None:
+        warn(f"--keep_other_tensors has no effect: {source.name} is a folder, which holds no others")
     opened = files.parts | ({"vae": read_vae(vae, layout)} if vae else {})
     if linear_projection:
         opened["unet"] = _with_matrices(opened["unet"])
@@ -228,6 +233,7 @@ def load_layout(
     model.source, model.vae_source = source, vae
     model.epoch, model.global_step = files.epoch, files.global_step
     model.spare = {name: tensor for part in opened.values() for name, tensor in part.read_spare()}
+    model.others = dict(files.read_others()) if keeps_others else {}
     return model.eval()
 
 

@@ -27,7 +27,8 @@ setup(
         "transformers>=5.0,<6",
     ],
     extras_require={
+        "wandb": ["wandb>=0.19"],
         "xformers": ["xformers"],
-        "test": ["peft>=0.17", "pytest>=8", "ruff>=0.12"],
+        "test": ["peft>=0.17", "pytest>=8", "ruff>=0.12", "wandb>=0.19"],
     },
 )

@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from library.secrets import hide_tokens
+
 T = TypeVar("T")
 
 EXIT_CODE = 2
@@ -98,7 +100,7 @@ def run_command(main: Callable[[], None]) -> None:
             count = len(error.problems)
             print(f"{count} problem{'s' if count > 1 else ''} found:", file=sys.stderr)
             for problem in error.problems:
-                print(f"  {problem}", file=sys.stderr)
+                print(f"  {hide_tokens(str(problem))}", file=sys.stderr)
         sys.exit(EXIT_CODE)
 
 
@@ -116,4 +118,4 @@ def quiet_libraries() -> None:
 def warn(message: str) -> None:
     """One line on stderr about something the user may not expect, from the first process only."""
     if os.environ.get("LOCAL_RANK", "0") == "0":
-        print(f"warning: {message}", file=sys.stderr)
+        print(f"warning: {hide_tokens(message)}", file=sys.stderr)

@@ -22,6 +22,7 @@ from library.files import whole_file
 from library.options.fields import OptionSpec, sections_of, specs_of, title_of
 from library.options.parser import ConfigFileOptions
 from library.options.unavailable import NOT_YET
+from library.secrets import Secret
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "options.md"
@@ -116,7 +117,14 @@ def _value(spec: OptionSpec) -> str:
     elif spec.convert is not None:
         kind = f"`{spec.metavar}`"
     else:
-        names = {bool: "switch", int: "whole number", float: "number", str: "text", Path: "path"}
+        names = {
+            bool: "switch",
+            int: "whole number",
+            float: "number",
+            str: "text",
+            Path: "path",
+            Secret: "token",
+        }
         kind = names[spec.item_type]
         if (
             spec.metavar and len(spec.metavar) > 1 and not spec.positional

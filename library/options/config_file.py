@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from library.files import whole_file
-from library.problems import UserError
+from library.problems import UserError, warn
+from library.secrets import Secret
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -37,9 +38,7 @@ def read_config_file(path: Path) -> tuple[Path, dict[str, Any]]:
         entries = value if isinstance(value, dict) else {key: value}
         for name, entry in entries.items():
             if name in flat and flat[name] != entry:
-                raise UserError.of(
-                    path.name, f"{name} is set twice, to {flat[name]!r} and {entry!r}", "keep one"
-                )
+                raise UserError.of(path.name, f"{name} is set twice, with two values", "keep one")
             flat[name] = entry
     return path, flat
 
@@ -47,7 +46,7 @@ def read_config_file(path: Path) -> tuple[Path, dict[str, Any]]:
 def write_config_file(target: str | None, sections: dict[str, Any]) -> Path:
     """Write all options that differ from their defaults, one table a section, and return the file's path.
 
-    Raises UserError when no --config_file was given or the file exists.
+    Tokens are left out, with a warning. Raises UserError when no --config_file was given or the file exists.
     """
     if not target:
         raise UserError.of("--output_config", "needs --config_file, the file to write")
@@ -62,11 +61,15 @@ def write_config_file(target: str | None, sections: dict[str, Any]) -> Path:
 
 
 def _changed_options(section: Any) -> dict[str, Any]:
-    return {
-        field.name: _as_toml(getattr(section, field.name))
+    changed = {
+        field.name: getattr(section, field.name)
         for field in dataclasses.fields(section)
         if getattr(section, field.name) != field.default
     }
+    for name in [name for name, value in changed.items() if isinstance(value, Secret)]:
+        del changed[name]
+        warn(f"--{name} is not written to the file: keep tokens in the environment, or log in")
+    return {name: _as_toml(value) for name, value in changed.items()}
 
 
 def _to_toml(tables: dict[str, dict[str, Any]]) -> str:

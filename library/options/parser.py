@@ -28,6 +28,7 @@ from library.options.config_file import read_config_file, write_config_file
 from library.options.fields import OptionSpec, option, sections_of, specs_of, title_of
 from library.options.unavailable import asks_for_unavailable
 from library.problems import Problem, UserError
+from library.secrets import hide_words
 
 R = TypeVar("R")
 
@@ -81,6 +82,7 @@ def read_command_line(
     reading: Reading[R] = Reading(run_type)
     words = list(sys.argv[1:] if argv is None else argv)
     given = _split_words(words, [*by_name.values(), *commands], run_type, doc, reading.problems)
+    _hide_tokens(sys.argv, given, by_name)
 
     config_file = given.pop("config_file", ("", None))[1]
     output_config = given.pop("output_config", None)
@@ -134,6 +136,12 @@ def _split_words(
         else:
             problems.append(Problem(flag, "needs a value"))
     return given
+
+
+def _hide_tokens(words: list[str], given: Given, by_name: dict[str, OptionSpec]) -> None:
+    """Take tokens out of the program's own words, which trackers and other libraries write down."""
+    tokens = [given[name] for name, spec in by_name.items() if spec.is_secret and name in given]
+    hide_words(words, [(flag, str(token)) for flag, token in tokens])
 
 
 def _from_config_file(config_file: str, by_name: dict[str, OptionSpec], problems: list[Problem]) -> Given:

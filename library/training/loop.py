@@ -46,6 +46,8 @@ from library.training.state import Learner, load_state
 from library.training.task import Task
 from library.training.trackers import LossLog
 
+SECONDS_TO_STOP = 4.0  # for what is worth less than the state
+
 
 def train(run: TrainingRun, session: Session, task: Task, data: TrainingData, output: Output) -> Path:
     """Train a task on data and save it as `output` says. Returns the path of the final result.
@@ -74,11 +76,11 @@ def train(run: TrainingRun, session: Session, task: Task, data: TrainingData, ou
     if session.resumed is not None:
         kind, arguments = class_path(run.optimizer), parse_optimizer_args(run.optimizer.optimizer_args)
         load_state(session.resumed, learner, kind, arguments)
-    saver = make_checkpoints(run, session, learner, data, plan, output, standing)
-    log = make_log(run, session, output)
+    log = make_log(run, session, plan, output)
+    saver = make_checkpoints(run, session, learner, data, plan, output, standing, log)
 
     with Interruption() as interruption:
-        previews = Previews(run.preview, run.saving, task, session, run.model.clip_skip, interruption)
+        previews = Previews(run, task, session, log, interruption)
         validation = make_validation(run, session, task, data, plan, caches, interruption)
         milestones = Milestones(
             plan, session, validation, standing, saver, previews, log, shown=learner.shown
@@ -175,9 +177,10 @@ def _stop(
     """Save the state after `done` whole steps and end the program. A step that was under way is done again
     later.
     """
-    log.close()
+    log.read()  # so that a broken run is never saved
     if session.is_main:
         folder = saver.on_stop(plan.epoch_after(done), done)
         session.say(f"\nstopped after step {done}; go on with --resume {folder}")
+    log.close(patience=SECONDS_TO_STOP)
     session.accelerator.wait_for_everyone()
     sys.exit(interruption.exit_code)

@@ -16,6 +16,7 @@ from library.network_module import load_network_module
 from library.options.data import DataOptions
 from library.options.fields import sections_of
 from library.options.generation import PreviewOptions
+from library.options.logging import LoggingOptions
 from library.options.model import ModelOptions
 from library.options.network import NetworkOptions
 from library.options.optimizer import OptimizerOptions
@@ -27,6 +28,7 @@ from library.training.optimizers import find_optimizer, parse_optimizer_args
 from library.training.run import TrainingRun
 from library.training.settings import check_resumed
 from library.training.state import read_state_info
+from library.training.tracking import check_logging
 
 R = TypeVar("R", bound=TrainingRun)
 
@@ -127,6 +129,7 @@ def _check_metadata(options: MetadataOptions) -> None:
 
 
 CHECKS: Mapping[type, Any] = {
+    LoggingOptions: check_logging,
     OptimizerOptions: _check_optimizer,
     SavingOptions: _check_saving,
     PreviewOptions: _check_preview,

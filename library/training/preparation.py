@@ -30,7 +30,8 @@ from library.training.settings import settings_of
 from library.training.standing import Standing
 from library.training.state import Learner, StateInfo, write_state
 from library.training.task import Task
-from library.training.trackers import LossLog, TensorBoardWriter
+from library.training.trackers import LossLog
+from library.training.tracking import open_trackers
 from library.training.validation import Validation
 
 
@@ -104,11 +105,8 @@ def _builder(
     )
 
 
-def make_log(run: TrainingRun, session: Session, output: Output) -> LossLog:
-    writer = None
-    if run.logging.logging_dir is not None and session.is_main:
-        writer = TensorBoardWriter(run.logging, output.tracker_name)
-    return LossLog(session.accelerator, writer)
+def make_log(run: TrainingRun, session: Session, plan: RunPlan, output: Output) -> LossLog:
+    return LossLog(session.accelerator, open_trackers(run, session, output.tracker_name, plan.first_step))
 
 
 def make_checkpoints(
@@ -119,6 +117,7 @@ def make_checkpoints(
     plan: RunPlan,
     output: Output,
     standing: Standing,
+    log: LossLog,
 ) -> Checkpoints:
     """The saver of a run: it knows how results and states are written."""
     started_at, task = time.time(), learner.task
@@ -143,6 +142,7 @@ def make_checkpoints(
             data=plan.data,
             standing=standing.as_dict(),
             settings=settings,
+            log=log.trackers.place,
         )
         write_state(folder, info, learner)
 

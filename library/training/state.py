@@ -43,6 +43,7 @@ class StateInfo:
     data: str  # fingerprint of the data plan: a step number means the same batches only with the same one
     standing: dict[str, Any] = field(default_factory=dict)  # what validation found so far
     settings: dict[str, Any] = field(default_factory=dict)  # of the run, see settings.py
+    log: dict[str, str] = field(default_factory=dict)  # where each tracker writes: it goes on there
     folder: str = ""
 
     @classmethod

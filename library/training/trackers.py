@@ -1,33 +1,89 @@
-"""The loss and learning rates of a run: in the progress bar, and in TensorBoard when asked for.
+"""The loss and learning rates of a run: in the progress bar, and in the trackers that are asked for.
 
-Losses stay on the device; they are read a few at a time, so that a step never waits for the device.
+Losses stay on the device; they are read a few at a time, so that a step never waits for the device. A tracker
+that fails is told once and left alone: training goes on.
 """
 
 from __future__ import annotations
 
 import math
-import time
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
 
-from library.options.logging import LoggingOptions
-from library.problems import UserError
+from library.problems import UserError, warn
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+    from PIL.Image import Image
 
 READ_EVERY = 10  # steps between two readings of the losses
 Figures = dict[str, float | Tensor]  # by the name in logs; tensors are scalars on the device
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """A preview: the (0-based) number of its prompt, the prompt, the picture."""
+
+    number: int
+    prompt: str
+    picture: Image
+
+
+class Tracker(Protocol):
+    """Where figures go. Any of these may fail."""
+
+    def write(self, step: int, values: Mapping[str, float]) -> None: ...
+
+    def show(self, step: int, previews: list[Drawn]) -> None: ...
+
+    def close(self, patience: float) -> None: ...
+
+
+@dataclass
+class Trackers:
+    """A run's trackers by name; none but in the first process. place: what a later run needs to go on in
+    the same log.
+    """
+
+    trackers: dict[str, Tracker] = field(default_factory=dict)
+    place: dict[str, str] = field(default_factory=dict)
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Figures after `step` steps, by name."""
+        self._each(lambda tracker: tracker.write(step, values))
+
+    def show(self, step: int, previews: list[Drawn]) -> None:
+        """Pictures drawn after `step` steps."""
+        self._each(lambda tracker: tracker.show(step, previews))
+
+    def close(self, patience: float) -> None:
+        """Send what is left, for at most so many seconds."""
+        self._each(lambda tracker: tracker.close(patience))
+
+    def _each(self, act: Callable[[Tracker], None]) -> None:
+        for name, tracker in list(self.trackers.items()):
+            try:
+                act(tracker)
+            except Exception as error:  # libraries, networks and disks fail in many ways
+                del self.trackers[name]
+                warn(f"{name} failed ({tell(error)}): this run goes on without it")
+
+
+def tell(error: Exception) -> str:
+    """An error in one line."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
 class LossLog:
     """Collects each step's loss on the device and reads them together."""
 
-    def __init__(self, accelerator: Accelerator, writer: TensorBoardWriter | None) -> None:
-        self.accelerator, self.writer = accelerator, writer
+    def __init__(self, accelerator: Accelerator, trackers: Trackers) -> None:
+        self.accelerator, self.trackers = accelerator, trackers
         self._unread: list[tuple[int, Tensor, Figures]] = []
         self._epoch_sum, self._epoch_count, self._epoch = 0.0, 0, -1
 
@@ -61,36 +117,14 @@ class LossLog:
                     "lower the learning rate, or train with --mixed_precision bf16 instead of fp16",
                 )
             self._epoch_sum, self._epoch_count = self._epoch_sum + loss, self._epoch_count + 1
-            if self.writer is not None:
-                numbers = {name: float(figure) for name, figure in figures.items()}
-                self.writer.write(step, {"loss/current": loss, "loss/average": self.average} | numbers)
+            numbers = {name: float(figure) for name, figure in figures.items()}
+            self.trackers.write(step, {"loss/current": loss, "loss/average": self.average} | numbers)
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """Write other figures of a step down."""
-        if self.writer is not None:
-            self.writer.write(step, values)
+        self.trackers.write(step, values)
 
-    def close(self) -> None:
-        """Read the rest and close the log files."""
+    def close(self, patience: float = 60.0) -> None:
+        """Read the rest and close the trackers, which may take `patience` seconds."""
         self.read()
-        if self.writer is not None:
-            self.writer.close()
-
-
-class TensorBoardWriter:
-    """Writes below `<logging_dir>/<log_prefix><date>/<name>`."""
-
-    def __init__(self, options: LoggingOptions, name: str) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
-        assert options.logging_dir is not None
-        run = (options.log_prefix or "") + time.strftime("%Y%m%d%H%M%S")
-        self.folder: Path = options.logging_dir / run / (options.log_tracker_name or name)
-        self._writer = SummaryWriter(str(self.folder))
-
-    def write(self, step: int, values: dict[str, float]) -> None:
-        for key, value in values.items():
-            self._writer.add_scalar(key, value, step)
-
-    def close(self) -> None:
-        self._writer.close()
+        self.trackers.close(patience)

@@ -78,7 +78,7 @@ def test_the_table_of_unavailable_options_holds_nothing_that_is_available() -> N
         ("huber_c", ["0.2"], True),
         ("loss_type", "huber", True),
         ("loss_type", "l2", False),
-        ("wandb_api_key", "", False),
+        ("mask_path", "", False),
         ("ip_noise_gamma", 0, False),
         ("ip_noise_gamma", 0.1, True),
         ("no_such_thing", True, None),

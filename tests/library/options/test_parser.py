@@ -128,7 +128,7 @@ def test_mistakes_in_a_config_file_name_the_file_and_the_key(tmp_path: Path) -> 
 def test_a_key_in_two_tables_with_two_values_is_refused(tmp_path: Path) -> None:
     (tmp_path / "c.toml").write_text("[a]\nlayers = 1\n[b]\nlayers = 2\n")
     assert problems("--config_file", str(tmp_path / "c.toml")) == [
-        "c.toml: layers is set twice, to 1 and 2; keep one"
+        "c.toml: layers is set twice, with two values; keep one"
     ]
 
 

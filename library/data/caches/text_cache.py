@@ -10,19 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from library.data.caches.cache_files import (
-    REASONS,
-    Entry,
-    Sums,
-    Wanted,
-    find_entries,
-    known_sums,
-    prepare_folders,
-    read_entry,
-    real_places,
-    tell,
-    write_entries,
-)
+from library.data.caches.entries import Entry, read_entry, write_entries
+from library.data.caches.findings import Wanted, find_entries, known_sums, prepare_folders, real_places, tell
+from library.data.caches.recipes import REASONS, Sums
 from library.data.caches.sharing import ALONE, Sharing
 from library.data.captions import kept_caption
 from library.data.scan.records import HasRecords, Record

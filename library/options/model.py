@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from library.options.fields import option, require
+from library.options.fields import option, require, warn_unless
 
 Attention = Literal["sdpa", "xformers", "sliced"]
 
@@ -36,6 +36,7 @@ class ModelOptions:
     fp8_base: bool = option(
         False, "keep weights of U-Net and text encoders that are not trained in float8: a quarter of float32"
     )
+    fp8_base_unet: bool = option(False, "the same for the U-Net alone")
     lowram: bool = option(False, "read the checkpoint straight into the GPU's memory, for little main memory")
     disable_mmap_load_safetensors: bool = option(
         False, "accepted for compatibility: files are read, never mapped into memory"
@@ -63,6 +64,16 @@ class ModelOptions:
                 "choose one of --sdpa, --xformers, --mem_eff_attn",
             ),
         )
+        warn_unless(
+            (not (self.fp8_base and self.fp8_base_unet), "fp8_base_unet", "has no effect with --fp8_base")
+        )
+
+    @property
+    def float8_parts(self) -> tuple[str, ...]:
+        """Where weights that are not trained are kept in float8: parts as networks call them."""
+        if self.fp8_base:
+            return ("unet", "te")
+        return ("unet",) if self.fp8_base_unet else ()
 
     @property
     def attention(self) -> Attention:

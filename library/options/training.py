@@ -7,6 +7,8 @@ from typing import Literal
 
 from library.options.fields import option, require, warn_unless
 
+Precision = Literal["no", "fp16", "bf16"]
+
 
 @dataclass(frozen=True)
 class TrainingOptions:
@@ -26,9 +28,18 @@ class TrainingOptions:
     seed: int | None = option(
         None, "seed of everything random (default: a new one, printed and kept in the metadata)", metavar="N"
     )
-    mixed_precision: Literal["no", "fp16", "bf16"] = option("no", "precision of the computation")
+    mixed_precision: Precision = option("no", "precision of the computation")
+    full_bf16: bool = option(
+        False, "keep trained weights and gradients in bf16; steps are rounded by chance, so that none is lost"
+    )
+    full_fp16: bool = option(
+        False, "keep trained weights and gradients in fp16; steps are rounded by chance, so that none is lost"
+    )
     gradient_checkpointing: bool = option(
         False, "recompute activations in the backward pass: less memory, slower"
+    )
+    cpu_offload_checkpointing: bool = option(
+        False, "keep what --gradient_checkpointing saves in main memory: less of the GPU's, slower"
     )
     gradient_accumulation_steps: int = option(1, "batches per optimizer step", metavar="N")
     max_grad_norm: float = option(1.0, "clip the gradient's norm to this; 0 does not clip", metavar="X")
@@ -46,6 +57,19 @@ class TrainingOptions:
                 for name in ("initial_epoch", "initial_step")
             ),
             (self.gradient_accumulation_steps >= 1, "gradient_accumulation_steps", "must be 1 or more"),
+            *(
+                (
+                    not getattr(self, f"full_{precision}") or self.mixed_precision == precision,
+                    f"full_{precision}",
+                    f"needs --mixed_precision {precision}",
+                )
+                for precision in ("bf16", "fp16")
+            ),
+            (
+                self.gradient_checkpointing or not self.cpu_offload_checkpointing,
+                "cpu_offload_checkpointing",
+                "needs --gradient_checkpointing",
+            ),
             (self.max_grad_norm >= 0, "max_grad_norm", "must be 0 or more"),
             (self.seed is None or 0 <= self.seed < 2**63, "seed", "must be between 0 and 2^63 - 1"),
         )
@@ -57,6 +81,17 @@ class TrainingOptions:
         """How many steps are to be taken as done; None when nothing was said about it, as with 0."""
         epochs_done = max(0, (self.initial_epoch or 0) - 1)
         return self.initial_step or epochs_done * steps_per_epoch or None
+
+    @property
+    def trains_in_16_bits(self) -> bool:
+        return self.full_bf16 or self.full_fp16
+
+    @property
+    def trained_precision(self) -> Literal["float", "fp16", "bf16"]:
+        """Of the weights that are trained."""
+        if self.full_bf16:
+            return "bf16"
+        return "fp16" if self.full_fp16 else "float"
 
 
 @dataclass(frozen=True)

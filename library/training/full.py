@@ -25,7 +25,8 @@ def train_model(
 
     block_rates: the learning rate of each block of the U-Net; empty: --learning_rate for all.
     """
-    session = Session.start(run.training, run.saving.resume, may_skip_parameters=may_skip_parameters(text))
+    skips = may_skip_parameters(text)
+    session = Session.start(run.training, run.processes, run.saving.resume, may_skip_parameters=skips)
     model = open_model(run.model, session, keeps_others=checkpoint.keep_other_tensors)
     task = Task(
         model,

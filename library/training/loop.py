@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import closing, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 
 import torch
@@ -26,14 +26,16 @@ from library.training.checkpoints import Checkpoints
 from library.training.ema import make_average
 from library.training.interruption import Interruption
 from library.training.milestones import Milestones
-from library.training.optimizers import class_path, make_optimizer, parse_optimizer_args
+from library.training.optimizers import class_path, parse_optimizer_args
 from library.training.output import Output
 from library.training.preparation import (
     announce,
     make_checkpoints,
     make_log,
+    make_run_optimizer,
     make_validation,
     place_model,
+    saved_activations,
     training_batches,
 )
 from library.training.preview import Previews
@@ -62,7 +64,7 @@ def train(run: TrainingRun, session: Session, task: Task, data: TrainingData, ou
     standing = standing_at_start(saved, data.validation, run.validation, run.data.validation_seed or 0)
     identities = Identities.of(task.model, run)
     place_model(task, run, session)
-    optimizer = make_optimizer(task.param_groups(), run.optimizer)
+    optimizer = make_run_optimizer(task, run, session)
     announce(run, session, data, plan, optimizer)
     caches = fill_caches(task.model, run, session, data, identities)
     schedule = Schedule(optimizer, run.optimizer, plan.last_step)
@@ -71,6 +73,8 @@ def train(run: TrainingRun, session: Session, task: Task, data: TrainingData, ou
         optimizer,
         device_placement=[False, False],  # parts with nothing left to do stay off the device
     )
+    # Gradients of 16 bits are clipped by the optimizer, in float32.
+    max_grad_norm = 0.0 if run.training.trains_in_16_bits else run.training.max_grad_norm
     average = make_average(task, run.averaging, session)
     learner = Learner(task, optimizer, session.accelerator.scaler, average)
     if session.resumed is not None:
@@ -88,19 +92,20 @@ def train(run: TrainingRun, session: Session, task: Task, data: TrainingData, ou
         milestones.at_start()
         bar = _progress_bar(session, plan)
         prepared.train()
+        keeping = saved_activations(run.training, session.device)
         loss = torch.zeros((), device=session.device)
         # Closed also when something breaks: its processes would keep the program alive.
         with closing(training_batches(run, session, task, data, plan, caches)) as batches:
             for batch in _or_rescue(batches, milestones):
                 position = batch.position
-                loss += _backward(session, prepared, batch.to(session.device))
+                loss += _backward(session, prepared, batch.to(session.device), keeping)
                 if session.agrees_to_stop(interruption.requested, position.closes):
                     _stop(session, saver, log, plan, position.step, interruption)
                 if not position.closes:
                     continue
 
                 rates = schedule.set_rates(position.step)
-                _update(session.accelerator, optimizer, run.training.max_grad_norm)
+                _update(session.accelerator, optimizer, max_grad_norm)
                 figures = task.after_step()
                 if average is not None:
                     average.update()
@@ -126,13 +131,19 @@ def _progress_bar(session: Session, plan: RunPlan) -> tqdm:
     return tqdm(**steps, desc="steps", disable=not session.is_main, smoothing=0.05)
 
 
-def _backward(session: Session, prepared: torch.nn.Module, batch: Batch) -> torch.Tensor:
-    """Run one batch of a step forward and backward; its share of the step's loss, on the device."""
+def _backward(
+    session: Session, prepared: torch.nn.Module, batch: Batch, keeping: AbstractContextManager[None]
+) -> torch.Tensor:
+    """Run one batch of a step forward and backward; its share of the step's loss, on the device.
+
+    keeping: says where activations are kept in between.
+    """
     accelerator = session.accelerator
     _seed_modules(session, batch.position)
     share = nullcontext() if batch.position.closes else accelerator.no_sync(prepared)
     with share:
-        loss = prepared(batch) / batch.position.window
+        with keeping:
+            loss = prepared(batch) / batch.position.window
         accelerator.backward(loss)
     return loss.detach()
 

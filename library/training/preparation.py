@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Generator, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,14 +17,16 @@ from library.data.dataset import BatchBuilder, make_loader
 from library.data.plan import Course
 from library.data.training_data import TrainingData
 from library.models.prompt_weights import training_tokenizer
+from library.options.training import TrainingOptions
 from library.problems import UserError, warn
 from library.training.caching import Cached, Caches
 from library.training.checkpoints import Checkpoints
 from library.training.interruption import Interruption
 from library.training.noise import NoiseDraw
-from library.training.optimizers import class_path
+from library.training.optimizers import class_path, make_optimizer
 from library.training.output import Moment, Output
 from library.training.precision import set_precision
+from library.training.rounding import Rounded
 from library.training.run import TrainingRun
 from library.training.run_plan import RunPlan
 from library.training.session import Session, dtype_of
@@ -38,8 +42,9 @@ from library.training.validation import Validation
 def place_model(task: Task, run: TrainingRun, session: Session) -> None:
     """Precision, device, memory layout, attention and checkpointing of the model."""
     model = task.model
-    keeps = {"no_half_vae": run.model.no_half_vae, "float8": run.model.fp8_base}
-    set_precision(task, session.frozen_dtype, **keeps)
+    trained = dtype_of(run.training.trained_precision)
+    keeps = {"no_half_vae": run.model.no_half_vae, "float8": run.model.float8_parts}
+    set_precision(task, session.frozen_dtype, trained=trained, **keeps)
     model.use_attention(run.model.attention)
     if run.training.gradient_checkpointing:
         model.use_gradient_checkpointing(denoiser=True, text_encoders=task.text is not None)
@@ -47,6 +52,25 @@ def place_model(task: Task, run: TrainingRun, session: Session) -> None:
     if session.device.type == "cuda":
         for part in (model.denoiser, model.vae):
             part.to(memory_format=torch.channels_last)
+
+
+def make_run_optimizer(task: Task, run: TrainingRun, session: Session) -> torch.optim.Optimizer:
+    """The optimizer of a run over what its task trains. With 16-bit weights it clips gradients by itself."""
+    groups = task.param_groups()
+    if not run.training.trains_in_16_bits:
+        return make_optimizer(groups, run.optimizer)
+    make = partial(make_optimizer, options=run.optimizer)
+    return Rounded(groups, make, seed=session.seed, max_grad_norm=run.training.max_grad_norm)
+
+
+def saved_activations(options: TrainingOptions, device: torch.device) -> AbstractContextManager[None]:
+    """Inside, a forward pass keeps what the backward pass needs where the run wants it. Can be entered again.
+
+    Checkpointed blocks keep no more than their inputs, so with --gradient_checkpointing it is little.
+    """
+    if not options.cpu_offload_checkpointing:
+        return nullcontext()
+    return torch.autograd.graph.save_on_cpu(pin_memory=device.type == "cuda")
 
 
 def training_batches(

@@ -12,6 +12,7 @@ from library.options.generation import PreviewOptions
 from library.options.logging import LoggingOptions
 from library.options.model import ModelOptions
 from library.options.optimizer import OptimizerOptions
+from library.options.processes import ProcessOptions
 from library.options.saving import MetadataOptions, SavingOptions
 from library.options.training import ObjectiveOptions, TrainingOptions
 from library.options.validation import ValidationOptions
@@ -25,6 +26,7 @@ class TrainingRun:
     data: DataOptions
     caching: CachingOptions
     training: TrainingOptions
+    processes: ProcessOptions
     objective: ObjectiveOptions
     optimizer: OptimizerOptions
     averaging: AveragingOptions

@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 from accelerate.utils import broadcast_object_list
 
 from library.data.caches.sharing import ALONE, Sharing
 from library.models import load_model
 from library.models.base import Model
 from library.options.model import ModelOptions
-from library.options.training import TrainingOptions
-from library.problems import UserError
+from library.options.processes import ProcessOptions
+from library.options.training import Precision, TrainingOptions
+from library.problems import UserError, warn
 from library.training.state import StateInfo, read_state_info
 
 _DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "float": torch.float32}
@@ -39,25 +40,20 @@ class Session:
 
     @classmethod
     def start(
-        cls, options: TrainingOptions, resume: Path | None, *, may_skip_parameters: bool = False
+        cls,
+        options: TrainingOptions,
+        processes: ProcessOptions,
+        resume: Path | None,
+        *,
+        may_skip_parameters: bool = False,
     ) -> Session:
         """Start accelerate and agree on a seed. Raises UserError for a state folder that cannot be gone on
-        from.
+        from, and for what this machine or several processes cannot do.
 
         may_skip_parameters: whether a step may leave trained parameters without a gradient (DDP has to know).
         """
         resumed = read_state_info(resume) if resume else None
-        accelerator = Accelerator(
-            mixed_precision=options.mixed_precision,
-            kwargs_handlers=[
-                # Buffers are constants here, so they need no broadcast in each step.
-                DistributedDataParallelKwargs(
-                    broadcast_buffers=False, find_unused_parameters=may_skip_parameters
-                )
-            ],
-        )
-        if options.mixed_precision == "fp16" and accelerator.device.type == "cpu":
-            raise UserError.of("--mixed_precision fp16", "needs a GPU", "use bf16 or no")
+        accelerator = make_accelerator(options.mixed_precision, processes, may_skip_parameters)
         if accelerator.device.type == "cuda":
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
         return cls(accelerator, _agree_on_seed(options.seed, resumed), resumed)
@@ -111,6 +107,30 @@ class Session:
         """A line on stdout, from the first process only."""
         if self.is_main:
             print(message, flush=True)
+
+
+def make_accelerator(
+    mixed_precision: Precision, processes: ProcessOptions, may_skip_parameters: bool
+) -> Accelerator:
+    """accelerate's part in a run; its arguments as those of `Session.start`."""
+    if processes.ddp_static_graph and may_skip_parameters:
+        cause = "does not hold with --stop_text_encoder_training: what is trained changes"
+        raise UserError.of("--ddp_static_graph", cause, "leave one of them out")
+    ddp = DistributedDataParallelKwargs(
+        broadcast_buffers=False,  # they are constants here
+        find_unused_parameters=may_skip_parameters,
+        gradient_as_bucket_view=processes.ddp_gradient_as_bucket_view,
+        static_graph=processes.ddp_static_graph,
+    )
+    minutes = processes.ddp_timeout
+    group = InitProcessGroupKwargs(timeout=timedelta(minutes=minutes) if minutes else None)
+    accelerator = Accelerator(mixed_precision=mixed_precision, kwargs_handlers=[ddp, group])
+    if mixed_precision == "fp16" and accelerator.device.type == "cpu":
+        raise UserError.of("--mixed_precision fp16", "needs a GPU", "use bf16 or no")
+    if accelerator.num_processes == 1:
+        for name in processes.given:
+            warn(f"--{name} has no effect with one process")
+    return accelerator
 
 
 def _agree_on_seed(asked: int | None, resumed: StateInfo | None) -> int:

@@ -18,6 +18,7 @@ from library.options.data import DataOptions
 from library.options.fields import specs_of
 from library.options.generation import PreviewOptions
 from library.options.logging import LoggingOptions
+from library.options.processes import ProcessOptions
 from library.options.saving import CheckpointOptions, MetadataOptions, SavingOptions
 from library.options.validation import ValidationOptions
 from library.problems import Problems, UserError, warn
@@ -34,16 +35,18 @@ _FREE_SECTIONS = (
     LoggingOptions,
     PreviewOptions,
     ValidationOptions,
+    ProcessOptions,
 )
 _FREE = {
     *("v2", "lowram", "disable_mmap_load_safetensors", "highvram", "sdpa", "no_half_vae"),
     *("train_data_dir", "reg_data_dir", "in_json", "dataset_config", "conditioning_data_dir", "ucg"),
     *("min_image_side", "on_bad_image", "debug_dataset", "cache_info", "validation_split", "validation_seed"),
     *("max_data_loader_n_workers", "persistent_data_loader_workers"),
-    *("gradient_checkpointing", "network_weights", "training_comment", "no_metadata", "save_model_as"),
+    *("gradient_checkpointing", "cpu_offload_checkpointing", "ema_device"),
+    *("network_weights", "training_comment", "no_metadata", "save_model_as"),
     *("image_dir", "metadata_file", "caption_extension", "custom_attributes"),
-    # The state itself knows the seed and the optimizer's class.
-    *("seed", "optimizer_type", "use_8bit_adam", "use_lion_optimizer"),
+    # The state itself knows the seed, the optimizer's class and whether there is an average.
+    *("seed", "use_ema", "optimizer_type", "use_8bit_adam", "use_lion_optimizer"),
 }
 # What the learned weights and the optimizer's state depend on: with another value they mean something else.
 _LEARNED_WITH = {
@@ -59,6 +62,8 @@ _LEARNED_WITH = {
     "network_train_unet_only": "what is trained",
     "network_train_text_encoder_only": "what is trained",
     "train_text_encoder": "what is trained",
+    "full_bf16": "the precision of what is trained",
+    "full_fp16": "the precision of what is trained",
 }
 _LEARNED_ARGUMENTS = ("dim", "alpha")  # what names of --network_args end in that are of that kind
 

@@ -87,6 +87,13 @@ def weights(path: Path) -> bytes:
         return b"".join(file.get_tensor(key).numpy().tobytes() for key in sorted(file.keys()))
 
 
+NOISES = [
+    *("--noise_offset", 0.1, "--noise_offset_random_strength", "--adaptive_noise_scale", 0.1),
+    *("--multires_noise_iterations", 4, "--ip_noise_gamma", 0.1, "--ip_noise_gamma_random_strength"),
+    *("--loss_type", "huber", "--huber_schedule", "exponential"),
+]
+
+
 # Two buckets of 5 and 2 at batch size 2: 4 batches an epoch; with accumulation 3, windows of 3 and 1: 2
 # steps an epoch.
 @pytest.mark.parametrize(("script", "kind_name"), CONTRACTS)
@@ -96,7 +103,7 @@ def test_stopping_and_going_on_is_the_same_as_never_stopping(
     def train(out: str, steps: int, *more: object) -> Path:
         accumulate = ("--gradient_accumulation_steps", 3)
         model = saved_kind(kind_name, "safetensors")
-        common = options(model, pictures, tmp_path / out, *of_trainer(script), *accumulate)
+        common = options(model, pictures, tmp_path / out, *of_trainer(script), *accumulate, *NOISES)
         rates = ("--lr_scheduler", "constant_with_warmup", "--lr_warmup_steps", 5)
         run_here(script, *common, *rates, "--max_train_steps", steps, "--save_state", *more)
         return tmp_path / out
@@ -307,6 +314,12 @@ def test_previews_do_not_change_what_is_learned(
         ("--clip_skip", 2),
         ("--max_token_length", 150),
         ("--noise_offset", 0.1),
+        ("--noise_offset", 0.1, "--adaptive_noise_scale", 0.1),
+        ("--multires_noise_iterations", 4),
+        ("--ip_noise_gamma", 0.1),
+        ("--loss_type", "huber"),
+        ("--debiased_estimation_loss",),
+        ("--objective=v", "--zero_terminal_snr"),
         ("--min_snr_gamma", 0.01),
         ("--min_timestep", 500),
         ("--max_timestep", 500),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from functools import cache
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from library.models.base import PredictionType
-from library.models.noise_schedule import DDIM_CONFIG, SCHEDULER_CONFIG, TRAIN_STEPS
+from library.models.noise_schedule import DDIM_CONFIG, SCHEDULER_CONFIG, TRAIN_STEPS, terminal_settings
 from library.problems import warn
 
 _EULER = ("EulerDiscreteScheduler", SCHEDULER_CONFIG)
@@ -35,7 +36,10 @@ class Sampler:
     Flow models are drawn with Euler steps whatever the name; a line says so once.
     """
 
-    def __init__(self, name: str, prediction_type: PredictionType, steps: int) -> None:
+    def __init__(
+        self, name: str, prediction_type: PredictionType, steps: int, *, zero_terminal_snr: bool = False
+    ) -> None:
+        """zero_terminal_snr: whether the model knows pure noise, which pictures then begin with."""
         self._is_flow = prediction_type == "flow"
         if self._is_flow and name not in ("euler", "k_euler"):
             _warn_of_flow(name)
@@ -45,6 +49,8 @@ class Sampler:
             if steps == TRAIN_STEPS:
                 # Every time once: by their own spacing ddim would leave the table, dpmsolver++ divide by 0.
                 settings["timestep_spacing"] = "trailing"
+            if zero_terminal_snr:
+                settings |= _terminal_settings(kind, name, prediction_type)
         self._scheduler = getattr(diffusers, kind)(**settings)
         self._scheduler.set_timesteps(steps)
 
@@ -64,6 +70,20 @@ class Sampler:
     def step(self, prediction: Tensor, t: Tensor, x: Tensor, generators: list[torch.Generator]) -> Tensor:
         """The next x, in its shape. generators: one per picture, for samplers that add noise."""
         return self._scheduler.step(prediction, t, x, generator=generators, return_dict=False)[0]
+
+
+def _terminal_settings(kind: str, name: str, prediction_type: PredictionType) -> dict[str, Any]:
+    """What begins pictures with pure noise; nothing, said once, where diffusers cannot."""
+    settings = terminal_settings(prediction_type)
+    if settings.keys() <= inspect.signature(getattr(diffusers, kind)).parameters.keys():
+        return settings
+    _warn_of_terminal(name)
+    return {}
+
+
+@cache
+def _warn_of_terminal(name: str) -> None:
+    warn(f"{name} cannot begin with pure noise, as the model was trained; ddim, euler and dpmsolver++ can")
 
 
 @cache

@@ -63,6 +63,7 @@ class Model(nn.Module):
     """A model of one family: encodes pictures and captions, predicts, saves.
 
     denoiser, text_encoders, vae: the modules. prediction_type: what the denoiser gives.
+    zero_terminal_snr: whether it was trained with a last timestep that is nothing but noise.
     source: its files, None for a model made in memory. vae_source: the files of a replaced VAE.
     epoch, global_step: what a .ckpt source says it was trained for; saving adds to them.
     """
@@ -87,6 +88,7 @@ class Model(nn.Module):
         self.text_encoders = nn.ModuleList(text_encoders)
         self.vae = vae
         self.prediction_type = prediction_type
+        self.zero_terminal_snr = False
         self.source: Source | None = None
         self.vae_source: Source | None = None
         self.epoch = self.global_step = 0

@@ -1,4 +1,4 @@
-"""How long and in what precision to train, and what is predicted."""
+"""How long and in what precision to train."""
 
 from __future__ import annotations
 
@@ -92,48 +92,3 @@ class TrainingOptions:
         if self.full_bf16:
             return "bf16"
         return "fp16" if self.full_fp16 else "float"
-
-
-@dataclass(frozen=True)
-class ObjectiveOptions:
-    """Noise and loss."""
-
-    objective: Literal["ddpm", "v", "flow"] = option(
-        "ddpm",
-        "ddpm: the noising of Stable Diffusion, predicting what the checkpoint predicts; v: the same, but "
-        "predicting v from now on; flow: rectified flow, for models sampled that way",
-    )
-    flow_shift: float = option(
-        1.0, "shift of the flow objective's times towards noise; 1 is none", metavar="X"
-    )
-    min_timestep: int | None = option(None, "lowest timestep to train, 0 to 999 (default 0)", metavar="T")
-    max_timestep: int | None = option(
-        None, "timesteps to train end before this, 1 to 1000 (default 1000)", metavar="T"
-    )
-    noise_offset: float | None = option(
-        None, "add this much noise that is constant over the picture, per channel", metavar="X"
-    )
-    min_snr_gamma: float | None = option(
-        None, "weight the loss by min(snr, gamma) / snr (Min-SNR); 5 is usual", metavar="X"
-    )
-
-    def __post_init__(self) -> None:
-        low, high = self.timestep_range
-        require(
-            (0 <= low <= 999, "min_timestep", "must be 0 to 999"),
-            (1 <= high <= 1000, "max_timestep", "must be 1 to 1000"),
-            (low < high, "min_timestep", f"must be below --max_timestep ({high})"),
-            (self.flow_shift > 0, "flow_shift", "must be above 0"),
-            (
-                self.min_snr_gamma is None or self.min_snr_gamma >= 0,
-                "min_snr_gamma",
-                "must be 0 (off) or more",
-            ),
-        )
-
-    @property
-    def timestep_range(self) -> tuple[int, int]:
-        """(lowest, one past the highest) timestep."""
-        low = 0 if self.min_timestep is None else self.min_timestep
-        high = 1000 if self.max_timestep is None else self.max_timestep
-        return low, high

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from library.data.training_data import Dataset, TrainingData
 from library.models import FAMILIES
 from library.options.network import NetworkOptions
+from library.options.objective import ObjectiveOptions
 from library.problems import UserError
 from library.training.optimizers import describe_optimizer
 from library.training.output import Moment
@@ -145,7 +146,7 @@ def _text(value: Any) -> str:
 
 
 def _about_run(run: TrainingRun, task: NetworkTask, seed: int, moment: Moment) -> dict[str, Any]:
-    training, optimizer, objective, data = run.training, run.optimizer, run.objective, run.data
+    training, optimizer, data = run.training, run.optimizer, run.data
     return {
         "ss_output_name": run.saving.output_name,
         "ss_training_started_at": moment.started_at,
@@ -170,10 +171,7 @@ def _about_run(run: TrainingRun, task: NetworkTask, seed: int, moment: Moment) -
         "ss_num_batches_per_epoch": moment.batches_per_epoch,
         "ss_epoch": moment.epoch,
         "ss_steps": moment.step,
-        "ss_noise_offset": objective.noise_offset,
-        "ss_min_snr_gamma": objective.min_snr_gamma,
-        "ss_loss_type": "l2",
-        "ss_zero_terminal_snr": False,
+        **about_objective(run.objective),
         "ss_prior_loss_weight": data.prior_loss_weight,
         "ss_clip_skip": run.model.clip_skip,
         "ss_max_token_length": run.model.max_token_length,
@@ -184,6 +182,30 @@ def _about_run(run: TrainingRun, task: NetworkTask, seed: int, moment: Moment) -
         "ss_resize_interpolation": data.resize_interpolation,
         "ss_face_crop_aug_range": data.face_crop_aug_range,
     }
+
+
+# As sd-scripts writes them, each ss_ and the option's name.
+_NOISE_AND_LOSS = (
+    "noise_offset",
+    "noise_offset_random_strength",
+    "adaptive_noise_scale",
+    "multires_noise_iterations",
+    "multires_noise_discount",
+    "ip_noise_gamma",
+    "ip_noise_gamma_random_strength",
+    "zero_terminal_snr",
+    "min_snr_gamma",
+    "loss_type",
+    "huber_schedule",
+    "huber_c",
+    "huber_scale",
+)
+
+
+def about_objective(objective: ObjectiveOptions) -> dict[str, Any]:
+    """The ss_ keys of noise and loss."""
+    facts = {f"ss_{name}": getattr(objective, name) for name in _NOISE_AND_LOSS}
+    return facts | {"ss_debiased_estimation": objective.debiased_estimation_loss}
 
 
 def _about_network(network: NetworkOptions, task: NetworkTask) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from library.data.batch import Batch
 from library.models.base import Model
 from library.network_module import load_network_module
 from library.options.network import NetworkOptions
-from library.options.training import ObjectiveOptions
+from library.options.objective import ObjectiveOptions
 from library.problems import UserError, warn
 from library.training.task import Task, TextTraining
 

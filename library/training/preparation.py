@@ -119,7 +119,7 @@ def _builder(
     return BatchBuilder(
         data,
         training_tokenizer(task.model, run.model.max_token_length, weighted=run.data.weighted_captions),
-        NoiseDraw(session.seed, run.objective.noise_offset or 0.0, encodes=not run.caching.caches_latents),
+        NoiseDraw(session.seed, run.objective, encodes=not run.caching.caches_latents),
         session.seed,
         total_steps=plan.last_step,
         latents=cached.latents,

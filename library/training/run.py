@@ -11,10 +11,11 @@ from library.options.fields import require
 from library.options.generation import PreviewOptions
 from library.options.logging import LoggingOptions
 from library.options.model import ModelOptions
+from library.options.objective import ObjectiveOptions
 from library.options.optimizer import OptimizerOptions
 from library.options.processes import ProcessOptions
 from library.options.saving import MetadataOptions, SavingOptions
-from library.options.training import ObjectiveOptions, TrainingOptions
+from library.options.training import TrainingOptions
 from library.options.validation import ValidationOptions
 
 

@@ -4,7 +4,7 @@ encoders.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from library.data.batch import Batch
 from library.models.base import Condition, Model, Part
 from library.models.prompt_weights import encode_text
-from library.options.training import ObjectiveOptions
-from library.problems import UserError
-from library.training.loss import mean_per_sample, min_snr_weight, squared_error
+from library.options.objective import ObjectiveOptions
+from library.problems import UserError, warn
+from library.training.loss import ERRORS, HUBER_ERRORS, huber_width, mean_per_sample, weighting
+from library.training.noise import adaptive_strength, complete_noise
 from library.training.objective import make_objective
 
 
@@ -64,7 +65,11 @@ class Task(nn.Module):
         super().__init__()
         self.model = model
         self.objective = make_objective(options, model.prediction_type)
-        model.prediction_type = self.objective.prediction  # what it will give, in previews and in its file
+        if model.zero_terminal_snr and not options.zero_terminal_snr:
+            warn("the model knows a last timestep of pure noise; --zero_terminal_snr would keep that")
+        # How it will predict, in previews and in its file.
+        model.prediction_type = self.objective.prediction
+        model.zero_terminal_snr = options.zero_terminal_snr
         self.options, self.clip_skip = options, clip_skip
         self.learning_rate, self.text, self.block_rates = learning_rate, text, block_rates
         model.requires_grad_(False)
@@ -118,10 +123,29 @@ class Task(nn.Module):
         """The loss of each sample (batch,) at timesteps t (batch,), float32."""
         x0 = self.latents(batch)
         condition = self.condition(batch)
-        x = self.objective.noisy(x0, batch.noise, t)
+        batch = self.with_noise(batch, x0)
+        noise = batch.noise if batch.disturbance is None else batch.noise + batch.disturbance
+        x = self.objective.noisy(x0, noise, t)
         prediction = self.model.predict(x, t, condition, batch.sizes)
-        loss = mean_per_sample(squared_error(prediction, self.target(batch, x0, x, t)), batch.masks)
+        loss = mean_per_sample(self.errors(prediction, self.target(batch, x0, x, t), t), batch.masks)
         return loss * self.weighting(t)
+
+    def with_noise(self, batch: Batch, x0: Tensor) -> Batch:
+        """The batch with its noise complete: a noise offset may depend on the latents x0."""
+        if batch.offset is None:
+            return batch
+        normal, strength = batch.offset
+        strength = adaptive_strength(strength, self.options.adaptive_noise_scale or 0.0, x0)
+        return replace(batch, noise=complete_noise(batch.noise, (normal, strength), self.options))
+
+    def errors(self, prediction: Tensor, target: Tensor, t: Tensor) -> Tensor:
+        """The loss of every element, float32, in the prediction's shape."""
+        options = self.options
+        if not options.is_huber:
+            return ERRORS[options.loss_type](prediction, target)
+        c = huber_width(options.huber_schedule, options.huber_c, t, self.objective.snr(t))
+        c = options.huber_scale * c.view(-1, 1, 1, 1)
+        return HUBER_ERRORS[options.loss_type](prediction, target, c)
 
     def target(self, batch: Batch, x0: Tensor, x: Tensor, t: Tensor) -> Tensor:
         """What the model should give for the noisy latents x, in their shape."""
@@ -151,8 +175,10 @@ class Task(nn.Module):
         return self.text is not None and (self.text.stop_at is None or step < self.text.stop_at)
 
     def weighting(self, t: Tensor) -> Tensor | float:
-        gamma = self.options.min_snr_gamma
-        return min_snr_weight(self.objective.snr(t), gamma, self.objective.prediction) if gamma else 1.0
+        """How much the loss of samples at these timesteps (batch,) counts."""
+        if not self.options.weightings:
+            return 1.0
+        return weighting(self.options, self.objective.snr(t), self.objective.prediction)
 
     def train(self, mode: bool = True) -> Task:
         """The VAE never trains, so its dropout and statistics stay off."""

@@ -69,3 +69,40 @@ def test_a_flow_model_is_drawn_with_euler_steps_and_says_so_once(capsys: pytest.
     assert capsys.readouterr().err == (
         "warning: the model predicts flow, so its pictures are drawn with euler steps, not ddim\n"
     )
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_pictures_of_a_model_that_knows_pure_noise_begin_with_it(name: str) -> None:
+    kind, settings = SAMPLERS[name]
+    sampler = Sampler(name, "v", 10, zero_terminal_snr=True)
+    assert sampler.timesteps[0] == 999
+    assert sampler._scheduler.alphas_cumprod[-1] < 1e-7
+    expected = getattr(diffusers, kind)(
+        **settings, prediction_type="v_prediction", rescale_betas_zero_snr=True, timestep_spacing="trailing"
+    )
+    expected.set_timesteps(10)
+    assert torch.equal(sampler.timesteps, expected.timesteps)
+    x, generators = sampler.start(torch.ones(1, 4, 1, 1)), [torch.Generator().manual_seed(0)]
+    for t in sampler.timesteps:
+        x = sampler.step(0.1 * sampler.model_input(x, t), t, x, generators)
+    assert torch.isfinite(x).all()
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("steps", [1, 30, 1000])
+def test_a_noise_model_with_zero_terminal_snr_is_drawn_finitely(name: str, steps: int) -> None:
+    sampler = Sampler(name, "epsilon", steps, zero_terminal_snr=True)
+    x, generators = sampler.start(torch.ones(1, 4, 1, 1)), [torch.Generator().manual_seed(0)]
+    for t in sampler.timesteps:
+        x = sampler.step(0.1 * sampler.model_input(x, t), t, x, generators)
+    assert torch.isfinite(x).all()
+
+
+def test_a_sampler_that_cannot_begin_with_pure_noise_says_so_once(
+    capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samplers._warn_of_terminal.cache_clear()
+    monkeypatch.setitem(SAMPLERS, "heun", ("HeunDiscreteScheduler", {}))
+    for _ in range(2):
+        assert Sampler("heun", "v", 5, zero_terminal_snr=True).timesteps[0] < 999
+    assert capsys.readouterr().err.startswith("warning: heun cannot begin with pure noise")

@@ -7,10 +7,10 @@ import pytest
 from library.options.caching import CachingOptions
 from library.options.data import read_range, read_resolutions
 from library.options.fields import sections_of, specs_of
+from library.options.objective import ObjectiveOptions
 from library.options.optimizer import OptimizerOptions, read_steps
 from library.options.parser import ConfigFileOptions
 from library.options.saving import SavingOptions, name_fault
-from library.options.training import ObjectiveOptions
 from library.options.unavailable import NOT_YET, asks_for_unavailable
 from library.problems import UserError
 
@@ -72,19 +72,23 @@ def test_the_table_of_unavailable_options_holds_nothing_that_is_available() -> N
 @pytest.mark.parametrize(
     ("name", "value", "asks"),
     [
-        ("interactive", True, True),
-        ("interactive", False, False),
-        ("huber_c", ["0.1"], False),
-        ("huber_c", ["0.2"], True),
-        ("loss_type", "huber", True),
-        ("loss_type", "l2", False),
-        ("mask_path", "", False),
-        ("ip_noise_gamma", 0, False),
-        ("ip_noise_gamma", 0.1, True),
+        ("switch", True, True),
+        ("switch", False, False),
+        ("number", ["0.1"], False),
+        ("number", ["0.2"], True),
+        ("choice", "other", True),
+        ("choice", "usual", False),
+        ("unset", "", False),
+        ("unset", 0, False),
+        ("unset", 0.1, True),
         ("no_such_thing", True, None),
     ],
 )
-def test_asking_for_the_default_asks_for_nothing(name: str, value: object, asks: bool | None) -> None:
+def test_asking_for_the_default_asks_for_nothing(
+    name: str, value: object, asks: bool | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = {"switch": False, "number": 0.1, "choice": "usual", "unset": None}
+    monkeypatch.setattr("library.options.unavailable.NOT_YET", table)
     assert asks_for_unavailable(name, value) is asks
 
 

@@ -109,6 +109,8 @@ def quiet_libraries() -> None:
     # bitsandbytes, on every import without a GPU: an optional kernel for 4-bit layers, which are not used
     # here.
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+    # bitsandbytes again: we say it in our own words.
+    warnings.filterwarnings("ignore", message="Paged optimizers are not supported on CPU")
     # Pillow, about images that it reads all the same; what it cannot read is a Problem.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     # transformers, when diffusers looks at it: image processors that would rather have torchvision.

@@ -18,8 +18,11 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import difflib
+import io
+import re
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import redirect_stderr
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -192,12 +195,26 @@ def _build_sections(reading: Reading, given: Given) -> None:
             except ValueError as error:
                 reading.problems.append(Problem(where, str(error)))
                 unread.add(spec.flag)
+        if unread:
+            reading.problems.extend(_certain_problems(section, values, unread))
+            continue
         try:
             reading.sections[name] = section(**values)
         except UserError as error:
-            reading.problems.extend(problem for problem in error.problems if problem.where not in unread)
-        if unread:
-            reading.sections.pop(name, None)
+            reading.problems.extend(error.problems)
+
+
+def _certain_problems(section: type, values: dict[str, Any], unread: set[str]) -> list[Problem]:
+    """What is wrong with a section's values besides those that could not be read: problems that speak of one
+    of these, in whose place the default stands, may be untrue.
+    """
+    try:
+        with redirect_stderr(io.StringIO()):  # so may warnings
+            section(**values)
+    except UserError as error:
+        named = [re.compile(rf"{re.escape(flag)}(?!\w)") for flag in unread]
+        return [problem for problem in error.problems if not any(p.search(str(problem)) for p in named)]
+    return []
 
 
 def _help_parser(run_type: type, doc: str | None) -> argparse.ArgumentParser:

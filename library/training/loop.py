@@ -26,7 +26,7 @@ from library.training.checkpoints import Checkpoints
 from library.training.ema import make_average
 from library.training.interruption import Interruption
 from library.training.milestones import Milestones
-from library.training.optimizers import class_path, parse_optimizer_args
+from library.training.optimizers import class_path
 from library.training.output import Output
 from library.training.preparation import (
     announce,
@@ -41,7 +41,8 @@ from library.training.preparation import (
 from library.training.preview import Previews
 from library.training.run import TrainingRun
 from library.training.run_plan import RunPlan, plan_run
-from library.training.schedules import Schedule
+from library.training.schedules import make_schedule
+from library.training.self_tuning import used_rates
 from library.training.session import Session
 from library.training.standing import standing_at_start
 from library.training.state import Learner, load_state
@@ -67,7 +68,7 @@ def train(run: TrainingRun, session: Session, task: Task, data: TrainingData, ou
     optimizer = make_run_optimizer(task, run, session)
     announce(run, session, data, plan, optimizer)
     caches = fill_caches(task.model, run, session, data, identities)
-    schedule = Schedule(optimizer, run.optimizer, plan.last_step)
+    schedule = make_schedule(optimizer, run.schedule, plan.last_step)
     prepared, optimizer = session.accelerator.prepare(
         task,
         optimizer,
@@ -78,8 +79,7 @@ def train(run: TrainingRun, session: Session, task: Task, data: TrainingData, ou
     average = make_average(task, run.averaging, session)
     learner = Learner(task, optimizer, session.accelerator.scaler, average)
     if session.resumed is not None:
-        kind, arguments = class_path(run.optimizer), parse_optimizer_args(run.optimizer.optimizer_args)
-        load_state(session.resumed, learner, kind, arguments)
+        load_state(session.resumed, learner, class_path(run.optimizer))
     log = make_log(run, session, plan, output)
     saver = make_checkpoints(run, session, learner, data, plan, output, standing, log)
 
@@ -92,6 +92,7 @@ def train(run: TrainingRun, session: Session, task: Task, data: TrainingData, ou
         milestones.at_start()
         bar = _progress_bar(session, plan)
         prepared.train()
+        learner.train()
         keeping = saved_activations(run.training, session.device)
         loss = torch.zeros((), device=session.device)
         # Closed also when something breaks: its processes would keep the program alive.
@@ -104,13 +105,13 @@ def train(run: TrainingRun, session: Session, task: Task, data: TrainingData, ou
                 if not position.closes:
                     continue
 
-                rates = schedule.set_rates(position.step)
+                schedule.set_rates(position.step)
                 _update(session.accelerator, optimizer, max_grad_norm)
                 figures = task.after_step()
                 if average is not None:
                     average.update()
                 done = position.step + 1
-                log.add(done, position.epoch, loss, rates | figures)
+                log.add(done, position.epoch, loss, used_rates(schedule.optimizer) | figures)
                 loss = torch.zeros_like(loss)
                 bar.update()
                 if log.average is not None:

@@ -23,6 +23,7 @@ from library.problems import UserError
 from library.training.optimizers import describe_optimizer
 from library.training.output import Moment
 from library.training.run import TrainingRun
+from library.training.schedules import describe_schedule
 
 if TYPE_CHECKING:
     import torch
@@ -156,8 +157,8 @@ def _about_run(run: TrainingRun, task: NetworkTask, seed: int, moment: Moment) -
         "ss_seed": seed,
         "ss_learning_rate": optimizer.learning_rate,
         "ss_optimizer": describe_optimizer(optimizer),
-        "ss_lr_scheduler": optimizer.lr_scheduler,
-        "ss_lr_warmup_steps": optimizer.lr_warmup_steps,
+        "ss_lr_scheduler": describe_schedule(run.schedule),
+        "ss_lr_warmup_steps": run.schedule.lr_warmup_steps,
         "ss_max_grad_norm": training.max_grad_norm,
         "ss_mixed_precision": training.mixed_precision,
         "ss_full_fp16": training.full_fp16,

@@ -22,9 +22,10 @@ from library.options.network import NetworkOptions
 from library.options.optimizer import OptimizerOptions
 from library.options.parser import Reading
 from library.options.saving import MetadataOptions, SavingOptions
+from library.options.schedule import ScheduleOptions
 from library.problems import Problems, UserError
 from library.training.metadata import thumbnail_url
-from library.training.optimizers import find_optimizer, parse_optimizer_args
+from library.training.optimizers import check_optimizer
 from library.training.run import TrainingRun
 from library.training.settings import check_resumed
 from library.training.state import read_state_info
@@ -55,6 +56,9 @@ def check(reading: Reading[R], family: str | None = None) -> tuple[R, TrainingDa
             )
         elif isinstance(section, ModelOptions):
             problems.attempt(_check_model, section, family)
+        elif isinstance(section, OptimizerOptions):
+            schedule = reading.sections.get("schedule", ScheduleOptions())
+            problems.attempt(check_optimizer, section, schedule)
         elif type(section) in CHECKS:
             problems.attempt(CHECKS[type(section)], section)
     if data is not None and not reading.problems:
@@ -77,13 +81,6 @@ def _check_model(options: ModelOptions, family: str | None) -> None:
     if options.vae is not None:
         problems.attempt(check_vae, options.vae)
     problems.attempt(check_attention, options.attention)
-    problems.raise_if_any()
-
-
-def _check_optimizer(options: OptimizerOptions) -> None:
-    problems = Problems()
-    problems.attempt(find_optimizer, options.optimizer_name)
-    problems.attempt(parse_optimizer_args, options.optimizer_args)
     problems.raise_if_any()
 
 
@@ -130,7 +127,6 @@ def _check_metadata(options: MetadataOptions) -> None:
 
 CHECKS: Mapping[type, Any] = {
     LoggingOptions: check_logging,
-    OptimizerOptions: _check_optimizer,
     SavingOptions: _check_saving,
     PreviewOptions: _check_preview,
     MetadataOptions: _check_metadata,

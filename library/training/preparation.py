@@ -29,6 +29,7 @@ from library.training.precision import set_precision
 from library.training.rounding import Rounded
 from library.training.run import TrainingRun
 from library.training.run_plan import RunPlan
+from library.training.self_tuning import advise
 from library.training.session import Session, dtype_of
 from library.training.settings import settings_of
 from library.training.standing import Standing
@@ -190,7 +191,7 @@ def announce(
     """Say what will be trained, on what, and for how long."""
     for line in data.summary():
         session.say(line)
-    for line in data.warnings():
+    for line in (*data.warnings(), *advise(optimizer, run)):
         warn(line)
     count = sum(parameter.numel() for group in optimizer.param_groups for parameter in group["params"])
     course, processes = plan.course, session.accelerator.num_processes

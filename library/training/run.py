@@ -15,6 +15,7 @@ from library.options.objective import ObjectiveOptions
 from library.options.optimizer import OptimizerOptions
 from library.options.processes import ProcessOptions
 from library.options.saving import MetadataOptions, SavingOptions
+from library.options.schedule import ScheduleOptions
 from library.options.training import TrainingOptions
 from library.options.validation import ValidationOptions
 
@@ -30,6 +31,7 @@ class TrainingRun:
     processes: ProcessOptions
     objective: ObjectiveOptions
     optimizer: OptimizerOptions
+    schedule: ScheduleOptions
     averaging: AveragingOptions
     saving: SavingOptions
     metadata: MetadataOptions

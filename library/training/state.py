@@ -86,9 +86,20 @@ class Learner:
 
     def shown(self) -> AbstractContextManager[None]:
         """Inside, the task is as it is looked at, in previews, validation and results: with --use_ema it has
-        the averages.
+        the averages, with a schedule-free optimizer that optimizer's own.
         """
-        return nullcontext() if self.average is None else self.average.shown()
+        from library.training.self_tuning import is_schedule_free, result_shown
+
+        if self.average is not None:
+            return self.average.shown()
+        return result_shown(self.optimizer) if is_schedule_free(self.optimizer) else nullcontext()
+
+    def train(self) -> None:
+        """Tell an optimizer that wants to know that training begins."""
+        from library.training.self_tuning import is_schedule_free
+
+        if is_schedule_free(self.optimizer):
+            self.optimizer.train()
 
 
 def write_state(folder: Path, info: StateInfo, learner: Learner) -> None:
@@ -108,16 +119,16 @@ def write_state(folder: Path, info: StateInfo, learner: Learner) -> None:
         (target / "train_state.json").write_text(json.dumps(described, indent=2), encoding="utf-8")
 
 
-def load_state(info: StateInfo, learner: Learner, kind: str, arguments: dict[str, Any]) -> None:
-    """Take a state back into a run.
+def load_state(info: StateInfo, learner: Learner, kind: str) -> None:
+    """Take a state back into a run, whose optimizer keeps the settings that it was made with.
 
-    kind, arguments: the class of this run's optimizer and what --optimizer_args says, which wins over the
-    state.
+    kind: the class of this run's optimizer.
     Raises UserError when the state belongs to another kind of run or is damaged.
     """
     import pickle
 
     from library.models.weights import load_tensors
+    from library.training.self_tuning import group_settings
 
     folder, optimizer = Path(info.folder), learner.optimizer
     if info.optimizer != kind:
@@ -126,9 +137,10 @@ def load_state(info: StateInfo, learner: Learner, kind: str, arguments: dict[str
         )
     try:
         learner.task.load_trained_tensors(load_tensors(folder / "model.safetensors"))
+        settings = group_settings(optimizer)
         optimizer.load_state_dict(_load(folder / "optimizer.bin"))
-        for group in optimizer.param_groups:
-            group.update(arguments)
+        for group, setting in zip(optimizer.param_groups, settings, strict=True):
+            group.update(setting)
         if learner.scaler is not None and (folder / "scaler.pt").is_file():
             learner.scaler.load_state_dict(_load(folder / "scaler.pt"))
         _load_average(folder / "ema.safetensors", learner)

@@ -8,9 +8,9 @@ from library.options.caching import CachingOptions
 from library.options.data import read_range, read_resolutions
 from library.options.fields import sections_of, specs_of
 from library.options.objective import ObjectiveOptions
-from library.options.optimizer import OptimizerOptions, read_steps
 from library.options.parser import ConfigFileOptions
 from library.options.saving import SavingOptions, name_fault
+from library.options.schedule import ScheduleOptions, read_steps
 from library.options.unavailable import NOT_YET, asks_for_unavailable
 from library.problems import UserError
 
@@ -171,7 +171,7 @@ def test_a_batch_size_of_text_encoders_needs_text_caching(capsys: pytest.Capture
 
 def test_options_that_contradict_one_another_are_refused() -> None:
     with pytest.raises(UserError, match="has no effect with --lr_scheduler constant"):
-        OptimizerOptions(lr_warmup_steps=10)
+        ScheduleOptions(lr_warmup_steps=10)
 
 
 def test_a_timestep_range_must_not_be_empty() -> None:

@@ -138,3 +138,18 @@ def test_float8_for_the_unet_alone_leaves_text_encoders(
     differ = lambda one, other: any(not torch.equal(one[key], other[key]) for key in one)  # noqa: E731
     assert differ(none, both) and differ(none, unet) and differ(both, unet) and not differ(both, twice)
     assert "--fp8_base_unet has no effect with --fp8_base" in capsys.readouterr().err
+
+
+def test_a_compiled_model_learns_the_same(
+    tiny_model_file: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    found = []
+    for more in ((), ("--torch_compile", "--dynamo_backend", "eager")):
+        out = tmp_path / str(len(more))
+        words = (*NETWORK, "--network_train_unet_only", "--max_train_steps", 2, *more)
+        run_here("train_network.py", *options(tiny_model_file, pictures, out, *words))
+        found.append(load_file(out / "x.safetensors"))
+    assert "24 blocks of the U-Net are compiled" in capsys.readouterr().out
+    assert found[0].keys() == found[1].keys()
+    for key, value in found[0].items():
+        torch.testing.assert_close(found[1][key], value)

@@ -8,6 +8,20 @@ from typing import Literal
 from library.options.fields import option, require, warn_unless
 
 Attention = Literal["sdpa", "xformers", "sliced"]
+DynamoBackend = Literal[
+    "inductor",
+    "eager",
+    "aot_eager",
+    "cudagraphs",
+    "aot_ts_nvfuser",
+    "nvprims_nvfuser",
+    "ofi",
+    "fx2trt",
+    "onnxrt",
+    "tensort",
+    "ipex",
+    "tvm",
+]
 
 
 @dataclass(frozen=True)
@@ -50,6 +64,11 @@ class ModelOptions:
     )
     mem_eff_attn: bool = option(False, "attention in slices: slower, needs the least memory")
 
+    torch_compile: bool = option(
+        False, "compile the U-Net's blocks (torch.compile): the first steps are slow, the others faster"
+    )
+    dynamo_backend: DynamoBackend = option("inductor", "what --torch_compile compiles with")
+
     def __post_init__(self) -> None:
         require(
             (
@@ -65,7 +84,12 @@ class ModelOptions:
             ),
         )
         warn_unless(
-            (not (self.fp8_base and self.fp8_base_unet), "fp8_base_unet", "has no effect with --fp8_base")
+            (not (self.fp8_base and self.fp8_base_unet), "fp8_base_unet", "has no effect with --fp8_base"),
+            (
+                self.torch_compile or self.dynamo_backend == "inductor",
+                "dynamo_backend",
+                "has no effect without --torch_compile",
+            ),
         )
 
     @property

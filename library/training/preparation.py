@@ -16,6 +16,7 @@ from library.data.batch import Batch
 from library.data.dataset import BatchBuilder, make_loader
 from library.data.plan import Course
 from library.data.training_data import TrainingData
+from library.models.compiling import check_backend, compile_blocks
 from library.models.prompt_weights import training_tokenizer
 from library.options.training import TrainingOptions
 from library.problems import UserError, warn
@@ -50,6 +51,10 @@ def place_model(task: Task, run: TrainingRun, session: Session) -> None:
     if run.training.gradient_checkpointing:
         model.use_gradient_checkpointing(denoiser=True, text_encoders=task.text is not None)
     task.to(session.device)
+    if run.model.torch_compile:
+        check_backend(run.model.dynamo_backend, session.device)
+        count = compile_blocks(model.denoiser, run.model.dynamo_backend)
+        session.say(f"{count} blocks of the U-Net are compiled as they are met: the first steps take longer")
     if session.device.type == "cuda":
         for part in (model.denoiser, model.vae):
             part.to(memory_format=torch.channels_last)

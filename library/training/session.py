@@ -124,7 +124,11 @@ def make_accelerator(
     )
     minutes = processes.ddp_timeout
     group = InitProcessGroupKwargs(timeout=timedelta(minutes=minutes) if minutes else None)
-    accelerator = Accelerator(mixed_precision=mixed_precision, kwargs_handlers=[ddp, group])
+    accelerator = Accelerator(
+        mixed_precision=mixed_precision,
+        dynamo_backend="no",  # --torch_compile does it block by block, whatever accelerate was told
+        kwargs_handlers=[ddp, group],
+    )
     if mixed_precision == "fp16" and accelerator.device.type == "cpu":
         raise UserError.of("--mixed_precision fp16", "needs a GPU", "use bf16 or no")
     if accelerator.num_processes == 1:

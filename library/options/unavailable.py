@@ -11,7 +11,6 @@ from typing import Any
 
 NOT_YET: dict[str, Any] = {
     "XTI_embeddings": None,
-    "async_upload": False,
     "clip_guidance_scale": 0.0,
     "clip_image_guidance_scale": 0.0,
     "clip_vision_strength": None,
@@ -51,11 +50,6 @@ NOT_YET: dict[str, Any] = {
     "highres_fix_strength": None,
     "highres_fix_upscaler": None,
     "highres_fix_upscaler_args": None,
-    "huggingface_path_in_repo": None,
-    "huggingface_repo_id": None,
-    "huggingface_repo_type": None,
-    "huggingface_repo_visibility": None,
-    "huggingface_token": None,
     "image_path": None,
     "interactive": False,
     "iter_same_seed": False,
@@ -74,8 +68,6 @@ NOT_YET: dict[str, Any] = {
     "offload_param_device": None,
     "offload_param_nvme_path": None,
     "opt_channels_last": False,
-    "resume_from_huggingface": False,
-    "save_state_to_huggingface": False,
     "sequential_file_name": False,
     "shuffle_prompts": False,
     "strength": None,

@@ -33,6 +33,7 @@ from library.training.preparation import (
     make_checkpoints,
     make_log,
     make_run_optimizer,
+    make_uploads,
     make_validation,
     place_model,
     saved_activations,
@@ -49,7 +50,7 @@ from library.training.state import Learner, load_state
 from library.training.task import Task
 from library.training.trackers import LossLog
 
-SECONDS_TO_STOP = 4.0  # for what is worth less than the state
+SECONDS_TO_STOP = 2.0  # for what is worth less than the state
 
 
 def train(run: TrainingRun, session: Session, task: Task, data: TrainingData, output: Output) -> Path:
@@ -83,7 +84,7 @@ def train(run: TrainingRun, session: Session, task: Task, data: TrainingData, ou
     log = make_log(run, session, plan, output)
     saver = make_checkpoints(run, session, learner, data, plan, output, standing, log)
 
-    with Interruption() as interruption:
+    with Interruption() as interruption, make_uploads(run, session, interruption) as saver.uploads:
         previews = Previews(run, task, session, log, interruption)
         validation = make_validation(run, session, task, data, plan, caches, interruption)
         milestones = Milestones(
@@ -123,7 +124,7 @@ def train(run: TrainingRun, session: Session, task: Task, data: TrainingData, ou
         if session.is_main:
             saver.at_end(plan.epoch_after(milestones.done), milestones.done)
         session.accelerator.wait_for_everyone()
-    session.say(f"done: {saver.path_at_end}")
+        session.say(f"done: {saver.path_at_end}")
     return saver.path_at_end
 
 

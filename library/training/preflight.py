@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
+from copy import copy
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +17,7 @@ from library.network_module import load_network_module
 from library.options.data import DataOptions
 from library.options.fields import sections_of
 from library.options.generation import PreviewOptions
+from library.options.hub import HubOptions
 from library.options.logging import LoggingOptions
 from library.options.model import ModelOptions
 from library.options.network import NetworkOptions
@@ -24,6 +26,7 @@ from library.options.parser import Reading
 from library.options.saving import MetadataOptions, SavingOptions
 from library.options.schedule import ScheduleOptions
 from library.problems import Problems, UserError
+from library.training.hub import check_hub, check_state_on_hub, state_from_hub
 from library.training.metadata import thumbnail_url
 from library.training.optimizers import check_optimizer
 from library.training.run import TrainingRun
@@ -61,11 +64,12 @@ def check(reading: Reading[R], family: str | None = None) -> tuple[R, TrainingDa
             problems.attempt(check_optimizer, section, schedule)
         elif type(section) in CHECKS:
             problems.attempt(CHECKS[type(section)], section)
-    if data is not None and not reading.problems:
-        problems.attempt(check_resumed, reading.run, data)
+    problems.attempt(_check_resume, reading, problems)
     problems.raise_if_any()
     assert data is not None
-    return reading.run, data
+    run = reading.run
+    check_resumed(run, data)
+    return run, data
 
 
 def _check_model(options: ModelOptions, family: str | None) -> None:
@@ -84,13 +88,27 @@ def _check_model(options: ModelOptions, family: str | None) -> None:
     problems.raise_if_any()
 
 
+def _check_resume(reading: Reading, problems: Problems) -> None:
+    """The state to go on from. One on the hub is downloaded, unless there are problems, and takes its place
+    in the reading.
+    """
+    saving, hub = reading.sections.get("saving"), reading.sections.get("hub")
+    if saving is None or hub is None or saving.resume is None:
+        return
+    if hub.resume_from_huggingface:
+        place, token = saving.resume.as_posix(), hub.huggingface_token
+        check_state_on_hub(place, token)
+        if problems.found:
+            return
+        saving = copy(saving)
+        object.__setattr__(saving, "resume", state_from_hub(place, token))  # replace() would warn again
+        reading.sections["saving"] = saving
+    read_state_info(saving.resume)
+
+
 def _check_saving(options: SavingOptions) -> None:
-    problems = Problems()
-    if options.resume is not None:
-        problems.attempt(read_state_info, options.resume)
     assert options.output_dir is not None
-    problems.attempt(_check_output_dir, options.output_dir)
-    problems.raise_if_any()
+    _check_output_dir(options.output_dir)
 
 
 def _check_output_dir(folder: Path) -> None:
@@ -128,6 +146,7 @@ def _check_metadata(options: MetadataOptions) -> None:
 CHECKS: Mapping[type, Any] = {
     LoggingOptions: check_logging,
     SavingOptions: _check_saving,
+    HubOptions: check_hub,
     PreviewOptions: _check_preview,
     MetadataOptions: _check_metadata,
     NetworkOptions: _check_network,

@@ -38,6 +38,7 @@ from library.training.state import Learner, StateInfo, write_state
 from library.training.task import Task
 from library.training.trackers import LossLog
 from library.training.tracking import open_trackers
+from library.training.uploads import Uploads
 from library.training.validation import Validation
 
 
@@ -137,6 +138,15 @@ def _builder(
 
 def make_log(run: TrainingRun, session: Session, plan: RunPlan, output: Output) -> LossLog:
     return LossLog(session.accelerator, open_trackers(run, session, output.tracker_name, plan.first_step))
+
+
+def make_uploads(
+    run: TrainingRun, session: Session, interruption: Interruption
+) -> AbstractContextManager[Uploads | None]:
+    """What goes to the hub; None in all processes but the first."""
+    if run.hub.huggingface_repo_id is None or not session.is_main:
+        return nullcontext()
+    return Uploads(run.hub, lambda: interruption.requested)
 
 
 def make_checkpoints(

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from library.options.averaging import AveragingOptions
 from library.options.caching import CachingOptions
 from library.options.data import DataOptions
-from library.options.fields import require
+from library.options.fields import require, warn_unless
 from library.options.generation import PreviewOptions
+from library.options.hub import HubOptions
 from library.options.logging import LoggingOptions
 from library.options.model import ModelOptions
 from library.options.objective import ObjectiveOptions
@@ -36,6 +37,7 @@ class TrainingRun:
     saving: SavingOptions
     metadata: MetadataOptions
     logging: LoggingOptions
+    hub: HubOptions
     validation: ValidationOptions
     preview: PreviewOptions
 
@@ -56,4 +58,17 @@ class TrainingRun:
                 "cache_text_encoder_outputs",
                 "needs text encoders that are not trained",
             ),
+            (
+                self.saving.resume is not None or not self.hub.resume_from_huggingface,
+                "resume_from_huggingface",
+                "needs --resume, the state on the hub",
+            ),
+        )
+        saves_state = self.saving.save_state or self.saving.save_state_on_train_end
+        warn_unless(
+            (
+                saves_state or not self.hub.save_state_to_huggingface,
+                "save_state_to_huggingface",
+                "has no effect without --save_state or --save_state_on_train_end",
+            )
         )

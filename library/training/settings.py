@@ -17,6 +17,7 @@ from library.options.caching import CachingOptions
 from library.options.data import DataOptions
 from library.options.fields import specs_of
 from library.options.generation import PreviewOptions
+from library.options.hub import HubOptions
 from library.options.logging import LoggingOptions
 from library.options.processes import ProcessOptions
 from library.options.saving import CheckpointOptions, MetadataOptions, SavingOptions
@@ -33,6 +34,7 @@ _FREE_SECTIONS = (
     CheckpointOptions,
     MetadataOptions,
     LoggingOptions,
+    HubOptions,
     PreviewOptions,
     ValidationOptions,
     ProcessOptions,

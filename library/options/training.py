@@ -43,6 +43,9 @@ class TrainingOptions:
     )
     gradient_accumulation_steps: int = option(1, "batches per optimizer step", metavar="N")
     max_grad_norm: float = option(1.0, "clip the gradient's norm to this; 0 does not clip", metavar="X")
+    max_bad_steps: int = option(
+        10, "stop after this many steps in a row whose loss or gradient is no number", metavar="N"
+    )
 
     def __post_init__(self) -> None:
         require(
@@ -71,6 +74,7 @@ class TrainingOptions:
                 "needs --gradient_checkpointing",
             ),
             (self.max_grad_norm >= 0, "max_grad_norm", "must be 0 or more"),
+            (self.max_bad_steps >= 1, "max_bad_steps", "must be 1 or more"),
             (self.seed is None or 0 <= self.seed < 2**63, "seed", "must be between 0 and 2^63 - 1"),
         )
         warn_unless(

@@ -24,6 +24,7 @@ from library.randomness import derive_seed
 from library.training.caching import Identities, fill_caches
 from library.training.checkpoints import Checkpoints
 from library.training.ema import make_average
+from library.training.guard import Guard, gradient_norm, spoiled
 from library.training.interruption import Interruption
 from library.training.milestones import Milestones
 from library.training.optimizers import class_path
@@ -31,6 +32,7 @@ from library.training.output import Output
 from library.training.preparation import (
     announce,
     make_checkpoints,
+    make_guard,
     make_log,
     make_run_optimizer,
     make_uploads,
@@ -57,7 +59,7 @@ def train(run: TrainingRun, session: Session, task: Task, data: TrainingData, ou
     """Train a task on data and save it as `output` says. Returns the path of the final result.
 
     Asked to stop by Ctrl-C or SIGTERM, it saves the state, says how to go on, and ends the program.
-    Raises UserError when the loss is no number or the state to resume from does not fit.
+    Raises UserError when losses stay no numbers or the state to resume from does not fit.
     """
     if session.is_main:
         remove_leftovers(run.saving.output_dir)
@@ -81,7 +83,8 @@ def train(run: TrainingRun, session: Session, task: Task, data: TrainingData, ou
     learner = Learner(task, optimizer, session.accelerator.scaler, average)
     if session.resumed is not None:
         load_state(session.resumed, learner, class_path(run.optimizer))
-    log = make_log(run, session, plan, output)
+    guard = make_guard(run, session, task, optimizer)
+    log = make_log(run, session, plan, output, guard)
     saver = make_checkpoints(run, session, learner, data, plan, output, standing, log)
 
     with Interruption() as interruption, make_uploads(run, session, interruption) as saver.uploads:
@@ -97,17 +100,19 @@ def train(run: TrainingRun, session: Session, task: Task, data: TrainingData, ou
         keeping = saved_activations(run.training, session.device)
         loss = torch.zeros((), device=session.device)
         # Closed also when something breaks: its processes would keep the program alive.
-        with closing(training_batches(run, session, task, data, plan, caches)) as batches:
+        batches = closing(training_batches(run, session, task, data, plan, caches))
+        with batches as batches, milestones.rescued():
             for batch in _or_rescue(batches, milestones):
                 position = batch.position
                 loss += _backward(session, prepared, batch.to(session.device), keeping)
+                guard.see(batch)
                 if session.agrees_to_stop(interruption.requested, position.closes):
                     _stop(session, saver, log, plan, position.step, interruption)
                 if not position.closes:
                     continue
 
                 schedule.set_rates(position.step)
-                _update(session.accelerator, optimizer, max_grad_norm)
+                _update(session.accelerator, optimizer, guard, loss, max_grad_norm)
                 figures = task.after_step()
                 if average is not None:
                     average.update()
@@ -146,16 +151,24 @@ def _backward(
     with share:
         with keeping:
             loss = prepared(batch) / batch.position.window
-        accelerator.backward(loss)
+        accelerator.backward(spoiled(loss))
     return loss.detach()
 
 
-def _update(accelerator: Accelerator, optimizer: torch.optim.Optimizer, max_grad_norm: float) -> None:
-    """One optimizer step on the gradients that were gathered."""
+def _update(
+    accelerator: Accelerator,
+    optimizer: torch.optim.Optimizer,
+    guard: Guard,
+    loss: torch.Tensor,
+    max_grad_norm: float,
+) -> None:
+    """One optimizer step on the gradients that were gathered, unless they are no numbers."""
+    trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     if max_grad_norm:
-        trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        accelerator.clip_grad_norm_(trained, max_grad_norm)
-    optimizer.step()
+        norm = accelerator.clip_grad_norm_(trained, max_grad_norm)
+    else:
+        norm = gradient_norm(trained)
+    guard.step(loss, norm)
     optimizer.zero_grad()
 
 

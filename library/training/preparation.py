@@ -22,6 +22,7 @@ from library.options.training import TrainingOptions
 from library.problems import UserError, warn
 from library.training.caching import Cached, Caches
 from library.training.checkpoints import Checkpoints
+from library.training.guard import Guard
 from library.training.interruption import Interruption
 from library.training.noise import NoiseDraw
 from library.training.optimizers import class_path, make_optimizer
@@ -136,8 +137,16 @@ def _builder(
     )
 
 
-def make_log(run: TrainingRun, session: Session, plan: RunPlan, output: Output) -> LossLog:
-    return LossLog(session.accelerator, open_trackers(run, session, output.tracker_name, plan.first_step))
+def make_guard(run: TrainingRun, session: Session, task: Task, optimizer: torch.optim.Optimizer) -> Guard:
+    """It goes on counting where the state left off."""
+    in_a_row = session.resumed.bad_steps if session.resumed else 0.0
+    count = torch.tensor(in_a_row, dtype=torch.float32, device=session.device)
+    return Guard(session, task, optimizer, run.training.max_bad_steps, count)
+
+
+def make_log(run: TrainingRun, session: Session, plan: RunPlan, output: Output, guard: Guard) -> LossLog:
+    trackers = open_trackers(run, session, output.tracker_name, plan.first_step)
+    return LossLog(session.accelerator, trackers, guard)
 
 
 def make_uploads(
@@ -183,6 +192,7 @@ def make_checkpoints(
             standing=standing.as_dict(),
             settings=settings,
             log=log.trackers.place,
+            bad_steps=float(log.guard.in_a_row),
         )
         write_state(folder, info, learner)
 

@@ -44,6 +44,7 @@ class StateInfo:
     standing: dict[str, Any] = field(default_factory=dict)  # what validation found so far
     settings: dict[str, Any] = field(default_factory=dict)  # of the run, see settings.py
     log: dict[str, str] = field(default_factory=dict)  # where each tracker writes: it goes on there
+    bad_steps: float = field(default_factory=float)  # left out in a row, up to this one; see guard.py
     folder: str = ""
 
     @classmethod

@@ -45,11 +45,14 @@ def may_skip_parameters(text: TextTraining | None) -> bool:
 class Task(nn.Module):
     """Holds the model and everything trainable; `task(batch)` is the loss of a batch.
 
+    sample_losses: each sample's loss in the latest batch, for messages.
+
     Subclasses change what is trained: they override `trained_parts`, `param_groups` and the two state
     methods.
     """
 
     saves_model = True  # whether the result is the model itself
+    sample_losses: Tensor | None = None
 
     def __init__(
         self,
@@ -117,7 +120,9 @@ class Task(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         """The loss of a batch: a weighted mean over its samples, as a float32 scalar."""
         t = self.objective.sample_t(batch.u, *self.options.timestep_range)
-        return (self.losses(batch, t) * batch.weights).sum() / batch.divisor
+        losses = self.losses(batch, t)
+        self.sample_losses = losses.detach()
+        return (losses * batch.weights).sum() / batch.divisor
 
     def losses(self, batch: Batch, t: Tensor) -> Tensor:
         """The loss of each sample (batch,) at timesteps t (batch,), float32."""

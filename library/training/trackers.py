@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor
 
-from library.problems import UserError, warn
+from library.problems import warn
+from library.training.guard import Guard, Seen
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -79,13 +80,26 @@ def tell(error: Exception) -> str:
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
+@dataclass(frozen=True)
+class _Unread:
+    """A finished step. in_a_row: as of the guard."""
+
+    number: int
+    loss: Tensor
+    in_a_row: Tensor
+    figures: Figures
+    seen: list[Seen]
+
+
 class LossLog:
     """Collects each step's loss on the device and reads them together."""
 
-    def __init__(self, accelerator: Accelerator, trackers: Trackers) -> None:
-        self.accelerator, self.trackers = accelerator, trackers
-        self._unread: list[tuple[int, Tensor, Figures]] = []
+    def __init__(self, accelerator: Accelerator, trackers: Trackers, guard: Guard) -> None:
+        """guard: is told of the steps that it left out; their losses count nowhere."""
+        self.accelerator, self.trackers, self.guard = accelerator, trackers, guard
+        self._unread: list[_Unread] = []
         self._epoch_sum, self._epoch_count, self._epoch = 0.0, 0, -1
+        self.done = 0  # the latest step that was added
 
     @property
     def average(self) -> float | None:
@@ -99,26 +113,27 @@ class LossLog:
         if epoch != self._epoch:
             self.read()
             self._epoch_sum, self._epoch_count, self._epoch = 0.0, 0, epoch
-        self._unread.append((step, loss, figures))
+        self.done = step
+        self._unread.append(_Unread(step, loss, self.guard.in_a_row, figures, self.guard.forget()))
         if len(self._unread) >= READ_EVERY or step == 1:
             self.read()
 
     def read(self) -> None:
-        """Read what was collected. Raises UserError at the first loss that is not a finite number."""
+        """Read what was collected. Raises BrokeDown when too many steps in a row were left out."""
         if not self._unread:
             return
-        stacked = self.accelerator.reduce(torch.stack([loss for _, loss, _ in self._unread]), "mean")
-        losses, unread, self._unread = stacked.tolist(), self._unread, []
-        for (step, _, figures), loss in zip(unread, losses, strict=True):
-            if not math.isfinite(loss):
-                raise UserError.of(
-                    f"step {step}",
-                    f"the loss is {loss}: training broke down and was stopped; nothing was saved after it",
-                    "lower the learning rate, or train with --mixed_precision bf16 instead of fp16",
-                )
+        unread, self._unread = self._unread, []
+        stacked = torch.stack([torch.stack([step.loss, step.in_a_row]) for step in unread])
+        for step, (loss, in_a_row) in zip(
+            unread, self.accelerator.reduce(stacked, "mean").tolist(), strict=True
+        ):
+            if in_a_row:
+                self.guard.tell(step.number, loss, in_a_row, step.seen)
+            if not math.isfinite(loss) or (in_a_row and self.accelerator.scaler is None):
+                continue
             self._epoch_sum, self._epoch_count = self._epoch_sum + loss, self._epoch_count + 1
-            numbers = {name: float(figure) for name, figure in figures.items()}
-            self.trackers.write(step, {"loss/current": loss, "loss/average": self.average} | numbers)
+            numbers = {name: float(figure) for name, figure in step.figures.items()}
+            self.trackers.write(step.number, {"loss/current": loss, "loss/average": self.average} | numbers)
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """Write other figures of a step down."""

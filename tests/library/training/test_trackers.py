@@ -15,12 +15,27 @@ from library.training.tracking import check_logging
 class OneProcess:
     """An accelerator of one process that counts how often losses were read."""
 
+    scaler = None
+
     def __init__(self) -> None:
         self.reads = 0
 
     def reduce(self, tensor: torch.Tensor, kind: str) -> torch.Tensor:
         self.reads += 1
         return tensor
+
+
+class Watch:
+    """A guard that was told which steps are bad."""
+
+    def __init__(self) -> None:
+        self.in_a_row, self.told = torch.tensor(0.0), []
+
+    def forget(self) -> list:
+        return []
+
+    def tell(self, step: int, loss: float, in_a_row: float, seen: list) -> None:
+        self.told.append((step, loss, in_a_row))
 
 
 class Paper:
@@ -45,7 +60,7 @@ class Paper:
 
 def test_losses_are_read_at_the_first_step_and_then_every_few() -> None:
     accelerator, paper = OneProcess(), Paper()
-    log = LossLog(accelerator, Trackers({"paper": paper}))
+    log = LossLog(accelerator, Trackers({"paper": paper}), Watch())
     for step in range(1, 2 * READ_EVERY + 2):
         log.add(step, 0, torch.tensor(float(step)), {"lr/unet": 0.5})
     assert accelerator.reads == 3
@@ -55,14 +70,14 @@ def test_losses_are_read_at_the_first_step_and_then_every_few() -> None:
 
 def test_figures_on_the_device_are_written_as_numbers() -> None:
     paper = Paper()
-    LossLog(OneProcess(), Trackers({"paper": paper})).add(
+    LossLog(OneProcess(), Trackers({"paper": paper}), Watch()).add(
         1, 0, torch.tensor(1.0), {"max_norm/keys_scaled": torch.tensor(3)}
     )
     assert paper.lines == [(1, {"loss/current": 1.0, "loss/average": 1.0, "max_norm/keys_scaled": 3.0})]
 
 
 def test_the_average_begins_anew_with_each_epoch() -> None:
-    log = LossLog(OneProcess(), Trackers())
+    log = LossLog(OneProcess(), Trackers(), Watch())
     assert log.average is None
     log.add(1, 0, torch.tensor(4.0), {})
     log.add(2, 1, torch.tensor(2.0), {})
@@ -70,13 +85,18 @@ def test_the_average_begins_anew_with_each_epoch() -> None:
     assert log.average == 2.0
 
 
-@pytest.mark.parametrize("loss", [math.nan, math.inf])
-def test_a_loss_that_is_no_number_stops_the_run_and_names_the_step(loss: float) -> None:
-    log = LossLog(OneProcess(), Trackers())
+@pytest.mark.parametrize("loss", [math.nan, math.inf, 3.0])
+def test_a_step_that_was_left_out_counts_nowhere_and_is_told(loss: float) -> None:
+    paper, watch = Paper(), Watch()
+    log = LossLog(OneProcess(), Trackers({"paper": paper}), watch)
     log.add(1, 0, torch.tensor(1.0), {})
+    watch.in_a_row = torch.tensor(1.0)
     log.add(2, 0, torch.tensor(loss), {})
-    with pytest.raises(UserError, match="^step 2: the loss is"):
-        log.close()
+    watch.in_a_row = torch.tensor(0.0)
+    log.add(3, 0, torch.tensor(2.0), {})
+    log.read()
+    assert watch.told == [(2, pytest.approx(loss, nan_ok=True), 1.0)]
+    assert [(step, values["loss/average"]) for step, values in paper.lines] == [(1, 1.0), (3, 1.5)]
 
 
 def test_a_tracker_that_fails_is_told_once_and_the_others_go_on(capsys: pytest.CaptureFixture[str]) -> None:

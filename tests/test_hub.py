@@ -120,8 +120,9 @@ def test_models_go_up_as_files_or_folders(
     assert names <= repository.files.keys()
 
 
-@pytest.mark.parametrize("fault", [500, 401, "drop"])
-@pytest.mark.parametrize("mode", [[], ["--async_upload"]])
+@pytest.mark.parametrize(
+    ("fault", "mode"), [(500, []), (401, ["--async_upload"]), ("drop", ["--async_upload"])]
+)
 def test_a_failed_upload_is_told_tried_again_at_the_end_and_costs_nothing(
     hub: Hub,
     fault: int | str,

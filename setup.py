@@ -24,6 +24,7 @@ setup(
         "prodigyopt>=1.1",
         "safetensors>=0.5",
         "schedulefree>=1.4",
+        "scipy>=1.11",
         "tensorboard>=2.15",
         "tomli>=2.0; python_version < '3.11'",
         "tqdm>=4.66",

@@ -30,14 +30,16 @@ ALLOWED = {
     "library.files": {"library.problems"},
     "library.randomness": set(),
     "library.text_files": {"library.problems"},
+    "library.table_files": {"library.problems", "library.text_files"},
     "library.network_module": {"library.problems"},
-    "library.options": {"library.problems", "library.files", "library.secrets"},
+    "library.options": {"library.problems", "library.files", "library.secrets", "library.table_files"},
     "library.data": {
         "library.options",
         "library.problems",
         "library.files",
         "library.randomness",
         "library.text_files",
+        "library.table_files",
     },
     "library.models": {"library.options", "library.problems", "library.files", "library.randomness"},
     "library.generation": {
@@ -47,6 +49,7 @@ ALLOWED = {
         "library.files",
         "library.randomness",
         "library.text_files",
+        "library.table_files",
         "library.network_module",
     },
     "library.training": {
@@ -59,6 +62,7 @@ ALLOWED = {
         "library.files",
         "library.randomness",
         "library.text_files",
+        "library.table_files",
         "library.network_module",
     },
 }

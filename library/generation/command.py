@@ -178,9 +178,11 @@ def _draw_batches(
     from tqdm import tqdm
 
     from library.generation.generate import generate
+    from library.generation.samplers import count_calls
 
     weight = next(model.denoiser.parameters())
-    with tqdm(total=sum(request.steps for request in pictures), unit="step", desc="drawing") as bar:
+    calls = sum(count_calls(r.sampler, model.prediction_type, r.steps) for r in pictures)
+    with tqdm(total=calls, unit="step", desc="drawing") as bar:
         for start in range(0, len(pictures), options.batch_size):
             batch = pictures[start : start + options.batch_size]
             drawn = generate(

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 from library.files import whole_file
 from library.problems import UserError, warn
 from library.secrets import Secret
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from library.table_files import read_tables
 
 
 def read_config_file(path: Path) -> tuple[Path, dict[str, Any]]:
@@ -27,12 +22,7 @@ def read_config_file(path: Path) -> tuple[Path, dict[str, Any]]:
     path = path.expanduser()
     if path.suffix != ".toml" and not path.is_file():
         path = path.with_name(path.name + ".toml")
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        raise UserError.of(path, "there is no such config file") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UserError.of(path, f"cannot be read as TOML: {error}") from None
+    document = read_tables(path)
     flat: dict[str, Any] = {}
     for key, value in document.items():
         entries = value if isinstance(value, dict) else {key: value}

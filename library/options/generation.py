@@ -8,7 +8,24 @@ from typing import Literal
 
 from library.options.fields import option, require, warn_unless
 
-SamplerName = Literal["ddim", "euler", "k_euler", "euler_a", "k_euler_a", "dpmsolver++"]
+SamplerName = Literal[
+    "ddim",
+    "pndm",
+    "lms",
+    "euler",
+    "euler_a",
+    "heun",
+    "dpm_2",
+    "dpm_2_a",
+    "dpmsolver",
+    "dpmsolver++",
+    "dpmsingle",
+    "k_lms",
+    "k_euler",
+    "k_euler_a",
+    "k_dpm_2",
+    "k_dpm_2_a",
+]
 Normalization = Literal["original", "abs", "none"]
 
 
@@ -18,7 +35,8 @@ class PreviewOptions:
 
     sample_prompts: Path | None = option(
         None,
-        "text file with a prompt a line: text --n negative --w 512 --h 512 --d seed --l scale --s steps",
+        "prompts: a text file with one a line (text --n negative --w 512 --h 512 --d seed --l scale --s 30), "
+        "or a .toml or .json file",
         metavar="FILE",
     )
     sample_every_n_steps: int | None = option(None, "draw the prompts after every n-th step", metavar="N")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import sys
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,17 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from library.options.logging import LoggingOptions
 from library.options.public import public_options
-from library.problems import Problems, UserError, warn
+from library.problems import Problems, warn
+from library.table_files import read_tables
 from library.training.trackers import Tracker, Trackers, tell
 
 if TYPE_CHECKING:
     from library.training.run import TrainingRun
     from library.training.session import Session
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 NAMES = ("tensorboard", "wandb")
 _OURS = {"tensorboard": ("log_dir", "purge_step"), "wandb": ("dir", "config", "settings")}
@@ -109,19 +104,12 @@ def _config(run: TrainingRun) -> Mapping[str, Any]:
 def _settings(options: LoggingOptions, tracker: str) -> dict[str, Any]:
     """A tracker's table of --log_tracker_config."""
     path = options.log_tracker_config
-    return {} if path is None else _read(path).get(tracker, {})
-
-
-def _read(path: Path) -> dict[str, dict[str, Any]]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UserError.of(path, f"cannot be read as TOML: {error}", "see --log_tracker_config") from None
+    return {} if path is None else read_tables(path).get(tracker, {})
 
 
 def _check_settings(path: Path, tracker: str) -> None:
     """That the file has tables of trackers only, and a tracker's table only what it takes."""
-    tables, problems = _read(path), Problems()
+    tables, problems = read_tables(path), Problems()
     known = ", ".join(sorted(_arguments(tracker) - set(_OURS[tracker])))
     for table, settings in tables.items():
         if table not in NAMES or not isinstance(settings, dict):

@@ -153,7 +153,7 @@ def test_tracker_settings_are_checked_before_the_start(tmp_path: Path) -> None:
         f"{path}: [tensorboard] log_dir is set by the run itself; remove it",
     ]
     path.write_text("[tensorboard\n", encoding="utf-8")
-    with pytest.raises(UserError, match="cannot be read as TOML"):
+    with pytest.raises(UserError, match="trackers.toml:1: is not valid TOML"):
         check_logging(options)
     path.write_text("[tensorboard]\nmax_queue = 5\n[wandb]\ntags = ['x']\n", encoding="utf-8")
     check_logging(LoggingOptions(logging_dir=tmp_path, log_with="all", log_tracker_config=path))

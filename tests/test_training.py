@@ -529,7 +529,7 @@ def test_a_run_that_breaks_ends_although_loader_processes_read_ahead(
 import sys, train_network
 from library.training import loop
 def broken(*arguments): raise RuntimeError("out of memory")
-loop._backward = broken
+loop.backward = broken
 sys.argv = {[str(word) for word in words]!r}
 train_network.main()
 """

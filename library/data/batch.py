@@ -63,13 +63,14 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """The batch with its tensors on a device; copies from pinned memory do not block."""
-        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+        return self.with_tensors(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> Batch:
         """The batch with its tensors in pinned memory. torch's DataLoader calls this by name."""
-        return self._map(lambda tensor: tensor.pin_memory())
+        return self.with_tensors(lambda tensor: tensor.pin_memory())
 
-    def _map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
+    def with_tensors(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
+        """The batch with each tensor changed."""
         import torch
 
         def changed(value: Any) -> Any:

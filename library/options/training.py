@@ -42,6 +42,11 @@ class TrainingOptions:
         False, "keep what --gradient_checkpointing saves in main memory: less of the GPU's, slower"
     )
     gradient_accumulation_steps: int = option(1, "batches per optimizer step", metavar="N")
+    dry_run: bool = option(
+        False,
+        "check everything, say what would be trained and written and how much memory it takes, try one step "
+        "and one save, and stop; nothing is written",
+    )
     max_grad_norm: float = option(1.0, "clip the gradient's norm to this; 0 does not clip", metavar="X")
     max_bad_steps: int = option(
         10, "stop after this many steps in a row whose loss or gradient is no number", metavar="N"

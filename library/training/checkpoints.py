@@ -73,6 +73,7 @@ class Checkpoints:
     save_result: Callable[[Path, int, int], None]
     save_state: Callable[[Path, int, int], None]
     uploads: Uploads | None = None
+    remove_path: Callable[[Path], None] = remove
 
     def __post_init__(self) -> None:
         options = self.options
@@ -151,4 +152,4 @@ class Checkpoints:
             self._remove(self._folder / state_name(namer(self.options.output_name, number)))
 
     def _remove(self, path: Path) -> None:
-        (remove if self.uploads is None else self.uploads.remove)(path)
+        (self.remove_path if self.uploads is None else self.uploads.remove)(path)

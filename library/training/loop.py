@@ -19,6 +19,7 @@ from library.data.batch import Batch
 from library.data.plan import Position
 from library.data.training_data import TrainingData
 from library.files import remove_leftovers
+from library.options.training import TrainingOptions
 from library.problems import UserError
 from library.randomness import derive_seed
 from library.training.caching import Identities, fill_caches
@@ -61,6 +62,11 @@ def train(run: TrainingRun, session: Session, task: Task, data: TrainingData, ou
     Asked to stop by Ctrl-C or SIGTERM, it saves the state, says how to go on, and ends the program.
     Raises UserError when losses stay no numbers or the state to resume from does not fit.
     """
+    if run.training.dry_run:
+        from library.training.dry_run import rehearse
+
+        rehearse(run, session, task, data, output)
+        sys.exit(0)
     if session.is_main:
         remove_leftovers(run.saving.output_dir)
     plan = plan_run(run.training, session, data)
@@ -77,8 +83,6 @@ def train(run: TrainingRun, session: Session, task: Task, data: TrainingData, ou
         optimizer,
         device_placement=[False, False],  # parts with nothing left to do stay off the device
     )
-    # Gradients of 16 bits are clipped by the optimizer, in float32.
-    max_grad_norm = 0.0 if run.training.trains_in_16_bits else run.training.max_grad_norm
     average = make_average(task, run.averaging, session)
     learner = Learner(task, optimizer, session.accelerator.scaler, average)
     if session.resumed is not None:
@@ -104,7 +108,7 @@ def train(run: TrainingRun, session: Session, task: Task, data: TrainingData, ou
         with batches as batches, milestones.rescued():
             for batch in _or_rescue(batches, milestones):
                 position = batch.position
-                loss += _backward(session, prepared, batch.to(session.device), keeping)
+                loss += backward(session, prepared, batch.to(session.device), keeping)
                 guard.see(batch)
                 if session.agrees_to_stop(interruption.requested, position.closes):
                     _stop(session, saver, log, plan, position.step, interruption)
@@ -112,7 +116,7 @@ def train(run: TrainingRun, session: Session, task: Task, data: TrainingData, ou
                     continue
 
                 schedule.set_rates(position.step)
-                _update(session.accelerator, optimizer, guard, loss, max_grad_norm)
+                update(session.accelerator, optimizer, guard, loss, clipping(run.training))
                 figures = task.after_step()
                 if average is not None:
                     average.update()
@@ -138,7 +142,7 @@ def _progress_bar(session: Session, plan: RunPlan) -> tqdm:
     return tqdm(**steps, desc="steps", disable=not session.is_main, smoothing=0.05)
 
 
-def _backward(
+def backward(
     session: Session, prepared: torch.nn.Module, batch: Batch, keeping: AbstractContextManager[None]
 ) -> torch.Tensor:
     """Run one batch of a step forward and backward; its share of the step's loss, on the device.
@@ -155,7 +159,12 @@ def _backward(
     return loss.detach()
 
 
-def _update(
+def clipping(options: TrainingOptions) -> float:
+    """What the gradient's norm is clipped to here; of 16-bit weights the optimizer does it, in float32."""
+    return 0.0 if options.trains_in_16_bits else options.max_grad_norm
+
+
+def update(
     accelerator: Accelerator,
     optimizer: torch.optim.Optimizer,
     guard: Guard,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from copy import copy
-from pathlib import Path
 from typing import Any, TypeVar
 
 from library.data.training_data import TrainingData
@@ -25,6 +24,7 @@ from library.options.optimizer import OptimizerOptions
 from library.options.parser import Reading
 from library.options.saving import MetadataOptions, SavingOptions
 from library.options.schedule import ScheduleOptions
+from library.options.training import TrainingOptions
 from library.problems import Problems, UserError
 from library.training.hub import check_hub, check_state_on_hub, state_from_hub
 from library.training.metadata import thumbnail_url
@@ -47,7 +47,8 @@ def check(reading: Reading[R], family: str | None = None) -> tuple[R, TrainingDa
     Raises UserError with all problems of the options and of the files they name.
     """
     problems = Problems(reading.problems)
-    data = None
+    data, training = None, reading.sections.get("training")
+    is_dry = isinstance(training, TrainingOptions) and training.dry_run
     for section in reading.sections.values():
         if isinstance(section, DataOptions):
             data = problems.attempt(
@@ -56,7 +57,10 @@ def check(reading: Reading[R], family: str | None = None) -> tuple[R, TrainingDa
                 reading.sections.get("caching"),
                 validation=reading.sections.get("validation"),
                 has_network=NetworkOptions in sections_of(reading.run_type).values(),
+                writes=not is_dry,
             )
+        elif isinstance(section, SavingOptions):
+            problems.attempt(_check_saving, section, is_dry)
         elif isinstance(section, ModelOptions):
             problems.attempt(_check_model, section, family)
         elif isinstance(section, OptimizerOptions):
@@ -106,13 +110,13 @@ def _check_resume(reading: Reading, problems: Problems) -> None:
     read_state_info(saving.resume)
 
 
-def _check_saving(options: SavingOptions) -> None:
-    assert options.output_dir is not None
-    _check_output_dir(options.output_dir)
-
-
-def _check_output_dir(folder: Path) -> None:
+def _check_saving(options: SavingOptions, is_dry: bool) -> None:
+    """is_dry: the folder is not made, the one that it would be made in is looked at."""
+    folder = options.output_dir
+    assert folder is not None
     try:
+        if is_dry:
+            folder = next(parent for parent in (folder, *folder.resolve().parents) if parent.is_dir())
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError.of(folder, f"cannot be made ({error.strerror})", OTHER_FOLDER) from None
@@ -145,7 +149,6 @@ def _check_metadata(options: MetadataOptions) -> None:
 
 CHECKS: Mapping[type, Any] = {
     LoggingOptions: check_logging,
-    SavingOptions: _check_saving,
     HubOptions: check_hub,
     PreviewOptions: _check_preview,
     MetadataOptions: _check_metadata,

@@ -45,6 +45,19 @@ from library.training.validation import Validation
 
 def place_model(task: Task, run: TrainingRun, session: Session) -> None:
     """Precision, device, memory layout, attention and checkpointing of the model."""
+    set_up_model(task, run, session)
+    task.to(session.device)
+    if run.model.torch_compile:
+        check_backend(run.model.dynamo_backend, session.device)
+        count = compile_blocks(task.model.denoiser, run.model.dynamo_backend)
+        session.say(f"{count} blocks of the U-Net are compiled as they are met: the first steps take longer")
+    if session.device.type == "cuda":
+        for part in (task.model.denoiser, task.model.vae):
+            part.to(memory_format=torch.channels_last)
+
+
+def set_up_model(task: Task, run: TrainingRun, session: Session) -> None:
+    """All of it but for the device."""
     model = task.model
     trained = dtype_of(run.training.trained_precision)
     keeps = {"no_half_vae": run.model.no_half_vae, "float8": run.model.float8_parts}
@@ -52,14 +65,6 @@ def place_model(task: Task, run: TrainingRun, session: Session) -> None:
     model.use_attention(run.model.attention)
     if run.training.gradient_checkpointing:
         model.use_gradient_checkpointing(denoiser=True, text_encoders=task.text is not None)
-    task.to(session.device)
-    if run.model.torch_compile:
-        check_backend(run.model.dynamo_backend, session.device)
-        count = compile_blocks(model.denoiser, run.model.dynamo_backend)
-        session.say(f"{count} blocks of the U-Net are compiled as they are met: the first steps take longer")
-    if session.device.type == "cuda":
-        for part in (model.denoiser, model.vae):
-            part.to(memory_format=torch.channels_last)
 
 
 def make_run_optimizer(task: Task, run: TrainingRun, session: Session) -> torch.optim.Optimizer:
@@ -87,7 +92,7 @@ def training_batches(
     """The batches of all steps to come. To be closed."""
     workers = min(run.data.max_data_loader_n_workers, os.cpu_count() or 1)
     return make_loader(
-        _builder(run, session, task, data, plan, caches),
+        make_builder(run, session, task, data, plan, caches),
         plan.course.positions(plan.first_step, plan.last_step),
         workers=workers,
         pin_memory=session.device.type == "cuda",
@@ -107,7 +112,7 @@ def make_validation(
     if held_out is None:
         return Validation(run.validation, task, session, None, interruption)
     builder = replace(
-        _builder(run, session, task, held_out, plan, caches.validation),
+        make_builder(run, session, task, held_out, plan, caches.validation),
         seed=run.data.validation_seed or 0,
         draw=NoiseDraw(run.data.validation_seed or 0, encodes=not run.caching.caches_latents),
         is_fixed=True,
@@ -121,7 +126,7 @@ def make_validation(
     return Validation(run.validation, task, session, batches, interruption)
 
 
-def _builder(
+def make_builder(
     run: TrainingRun, session: Session, task: Task, data: TrainingData, plan: RunPlan, cached: Cached
 ) -> BatchBuilder:
     return BatchBuilder(

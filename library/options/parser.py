@@ -29,7 +29,7 @@ from typing import Any, Generic, TypeVar
 
 from library.options.config_file import read_config_file, write_config_file
 from library.options.fields import OptionSpec, option, sections_of, specs_of, title_of
-from library.options.unavailable import asks_for_unavailable
+from library.options.unavailable import asks_for, refusal_of
 from library.problems import Problem, UserError
 from library.secrets import hide_words
 
@@ -168,15 +168,15 @@ def _from_config_file(config_file: str, by_name: dict[str, OptionSpec], problems
 def _explain_unknown(
     where: str, name: str, value: Any, known: Iterable[str], problems: list[Problem]
 ) -> None:
-    asks = asks_for_unavailable(name, value)
-    if asks is None:
+    refusal = refusal_of(name)
+    if refusal is None:
         word = where if where.startswith("--") else name
         close = difflib.get_close_matches(word, known, n=1, cutoff=0.7)
         close = close or [option for option in known if option.startswith(word)]
         hint = f"did you mean {close[0]}?" if close else "see --help"
         problems.append(Problem(where, "there is no such option", hint))
-    elif asks:
-        problems.append(Problem(where, "is not available yet", "remove it"))
+    elif asks_for(value, refusal.default):
+        problems.append(Problem(where, refusal.cause, refusal.fix))
 
 
 def _build_sections(reading: Reading, given: Given) -> None:

@@ -1,14 +1,34 @@
-"""Options of sd-scripts' commands that Atelier does not have yet, with their defaults there. This table only
-shrinks.
+"""Options of sd-scripts' commands that Atelier does not have: not yet, or for good.
 
-Asking for one is refused by name. Giving one its default asks for nothing, as config files written by other
-programs do.
+Asking for one is refused by name. Giving one its default in sd-scripts asks for nothing, as config files
+written by other programs do.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why there is no such option, and what to do instead. default: that of sd-scripts."""
+
+    default: Any
+    cause: str
+    fix: str = "remove it"
+
+
+# For good; docs/differences.md argues each.
+REFUSED: dict[str, Refusal] = {
+    "dataset_class": Refusal(
+        None,
+        "datasets are described, not programmed, so that a run can go on exactly",
+        "use --dataset_config",
+    ),
+}
+
+# With their defaults. This table only shrinks.
 NOT_YET: dict[str, Any] = {
     "XTI_embeddings": None,
     "clip_guidance_scale": 0.0,
@@ -23,7 +43,6 @@ NOT_YET: dict[str, Any] = {
     "control_net_preps": None,
     "control_net_ratios": None,
     "control_net_weights": None,
-    "dataset_class": None,
     "deepspeed": False,
     "ds_depth_1": None,
     "ds_depth_2": None,
@@ -85,13 +104,15 @@ NOT_YET: dict[str, Any] = {
 }
 
 
-def asks_for_unavailable(name: str, value: Any) -> bool | None:
-    """Whether `name` with this raw value asks for something that is not there yet; None when the name is not
-    in the table.
-    """
-    if name not in NOT_YET:
-        return None
-    default = NOT_YET[name]
+def refusal_of(name: str) -> Refusal | None:
+    """What is said to those who ask for an option that is not there; None when the name is in no table."""
+    if name in NOT_YET:
+        return Refusal(NOT_YET[name], "is not available yet")
+    return REFUSED.get(name)
+
+
+def asks_for(value: Any, default: Any) -> bool:
+    """Whether a raw value asks for something, where `default` asks for nothing."""
     value = " ".join(value) if isinstance(value, list) and all(isinstance(v, str) for v in value) else value
     nothing = value in (None, "") or (value in (0, "0") and default in (None, False))
     return not (nothing or value == default or str(value) == str(default))

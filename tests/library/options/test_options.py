@@ -11,7 +11,7 @@ from library.options.objective import ObjectiveOptions
 from library.options.parser import ConfigFileOptions
 from library.options.saving import SavingOptions, name_fault
 from library.options.schedule import ScheduleOptions, read_steps
-from library.options.unavailable import NOT_YET, asks_for_unavailable
+from library.options.unavailable import NOT_YET, REFUSED, asks_for
 from library.problems import UserError
 
 DATA = Path(__file__).parents[2] / "data"
@@ -39,7 +39,12 @@ def test_every_option_of_sd_scripts_is_there_or_refused_by_name(
         print(
             f"\n{script}: {len(supported)} of {len(SD_SCRIPTS[script])} options of sd-scripts are supported"
         )
-    assert SD_SCRIPTS[script].keys() - known.keys() <= NOT_YET.keys()
+    assert SD_SCRIPTS[script].keys() - known.keys() <= NOT_YET.keys() | REFUSED.keys()
+
+
+def test_every_option_refused_for_good_is_argued_in_the_docs() -> None:
+    page = (DATA.parents[1] / "docs" / "differences.md").read_text(encoding="utf-8")
+    assert [name for name in REFUSED if f"`--{name}`" not in page] == []
 
 
 @pytest.mark.parametrize("script", SD_SCRIPTS)
@@ -66,7 +71,8 @@ def _plain(default: object) -> object:
 def test_the_table_of_unavailable_options_holds_nothing_that_is_available() -> None:
     shared = {"network_args", "vae_batch_size"}  # there for trainers, not for the generator
     everywhere = set().union(*(flags_of(script) for script in SD_SCRIPTS))
-    assert NOT_YET.keys() & everywhere <= shared
+    assert (NOT_YET.keys() | REFUSED.keys()) & everywhere <= shared
+    assert not NOT_YET.keys() & REFUSED.keys()
 
 
 @pytest.mark.parametrize(
@@ -81,15 +87,11 @@ def test_the_table_of_unavailable_options_holds_nothing_that_is_available() -> N
         ("unset", "", False),
         ("unset", 0, False),
         ("unset", 0.1, True),
-        ("no_such_thing", True, None),
     ],
 )
-def test_asking_for_the_default_asks_for_nothing(
-    name: str, value: object, asks: bool | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    table = {"switch": False, "number": 0.1, "choice": "usual", "unset": None}
-    monkeypatch.setattr("library.options.unavailable.NOT_YET", table)
-    assert asks_for_unavailable(name, value) is asks
+def test_asking_for_the_default_asks_for_nothing(name: str, value: object, asks: bool) -> None:
+    defaults = {"switch": False, "number": 0.1, "choice": "usual", "unset": None}
+    assert asks_for(value, defaults[name]) is asks
 
 
 @pytest.mark.parametrize(

@@ -81,6 +81,10 @@ def test_without_a_precision_for_files_results_have_that_of_the_weights(
         (("--cpu_offload_checkpointing",), "--cpu_offload_checkpointing: needs --gradient_checkpointing"),
         (("--mixed_precision", "fp16"), "--mixed_precision fp16: needs a GPU"),
         (("--ddp_timeout", 0), "--ddp_timeout: must be 1 or more"),
+        (
+            ("--ddp_static_graph", "--gradient_accumulation_steps", 2),
+            "--ddp_static_graph: does not work with --gradient_accumulation_steps",
+        ),
     ],
 )
 def test_contradictions_are_told(

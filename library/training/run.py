@@ -47,7 +47,13 @@ class TrainingRun:
 
     def __post_init__(self) -> None:
         is_flow = self.objective.objective == "flow"
+        is_static = self.processes.ddp_static_graph
         require(
+            (
+                not is_static or self.training.gradient_accumulation_steps == 1,
+                "ddp_static_graph",
+                "does not work with --gradient_accumulation_steps: torch needs to see every step whole",
+            ),
             (
                 not (is_flow and self.model.v_parameterization),
                 "v_parameterization",

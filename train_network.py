@@ -74,4 +74,4 @@ def make_task(run: Run, session: Session, data: TrainingData) -> tuple[NetworkTa
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_command(main, unfinished="nothing to save")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import logging
 import os
-import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterable
@@ -17,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from library.secrets import hide_tokens
+from library.stopping import Stopped, exit_code, signals_stop
 
 T = TypeVar("T")
 
@@ -78,24 +78,28 @@ class Problems:
             raise UserError(dict.fromkeys(self.found))
 
 
-def run_command(main: Callable[[], None]) -> None:
+def run_command(main: Callable[[], None], *, unfinished: str = "") -> None:
     """Run a command's main() the way its user should see it: problems as lines on stderr, exit code 2, no
     traceback.
 
-    Ctrl-C ends it with one line and code 130. Of several processes only the first on each machine prints
-    problems.
+    Ctrl-C and SIGTERM end it with one line and code 130 or 143. unfinished: what to say about its work then.
+    Of several processes only the first on each machine prints.
     """
     quiet_libraries()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a console or pipe that cannot show every file name
+    is_first = os.environ.get("LOCAL_RANK", "0") == "0"
     try:
-        main()
-    except KeyboardInterrupt:
-        print("\nstopped", file=sys.stderr)
-        sys.exit(128 + signal.SIGINT)
+        with signals_stop():
+            main()
+    except KeyboardInterrupt as stop:
+        if is_first:
+            kept = (stop.kept if isinstance(stop, Stopped) else "") or unfinished
+            print(f"\nstopped: {kept}" if kept else "\nstopped", file=sys.stderr)
+        sys.exit(exit_code(stop))
     except UserError as error:
-        if os.environ.get("LOCAL_RANK", "0") == "0":
+        if is_first:
             sys.stdout.flush()
             count = len(error.problems)
             print(f"{count} problem{'s' if count > 1 else ''} found:", file=sys.stderr)

@@ -27,6 +27,7 @@ from library.options.generation import (
 )
 from library.options.parser import Reading
 from library.problems import Problems, warn
+from library.stopping import exit_code
 
 if TYPE_CHECKING:
     import torch
@@ -150,25 +151,25 @@ def draw(
 ) -> None:
     """Draw and save all pictures of the run; each batch is on disk before the next one is begun.
 
-    Ctrl-C ends the program with exit code 130; what was drawn stays.
+    Ctrl-C and SIGTERM end the program with exit code 130 or 143; what was drawn stays.
     """
     _warn_of_idle_wishes(model, prompts, options.n_iter * options.images_per_prompt)
     seed = random.SystemRandom().randrange(2**31) if options.seed is None else options.seed
     pictures = plan_pictures(
         prompts, seed=seed, n_iter=options.n_iter, images_per_prompt=options.images_per_prompt
     )
-    timestamp, saved, exit_code = time.strftime("%Y%m%d%H%M%S"), 0, 0
+    timestamp, saved, code = time.strftime("%Y%m%d%H%M%S"), 0, 0
     try:
         for request, picture in _draw_batches(model, pictures, options, clip_skip):
             path = options.outdir / picture_name(timestamp, saved, request.seed)
             save_picture(path, picture, request, is_told_sizes=model.is_told_sizes)
             saved += 1
-    except KeyboardInterrupt:
-        exit_code = 130
+    except KeyboardInterrupt as stop:
+        code = exit_code(stop)
     count = f"{saved} picture{'' if saved == 1 else 's'}"
     print(f"{count} in {options.outdir}: im_{timestamp}_*.png" if saved else "no pictures were made")
-    if exit_code:
-        sys.exit(exit_code)
+    if code:
+        sys.exit(code)
 
 
 def _draw_batches(

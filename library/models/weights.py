@@ -122,7 +122,7 @@ def save_tensors(
         if path.suffix == ".safetensors":
             _write_safetensors(temporary, tensors, metadata or {})
         else:
-            _write_torch(temporary, tensors if beside is None else {"state_dict": tensors, **beside})
+            save_objects(temporary, tensors if beside is None else {"state_dict": tensors, **beside})
 
 
 def file_order(tensors: dict[str, Tensor]) -> list[str]:
@@ -274,10 +274,12 @@ def _write_safetensors(path: Path, tensors: dict[str, Tensor], metadata: dict[st
             file.write(tensor_bytes(tensors[name]))
 
 
-def _write_torch(path: Path, content: dict[str, Any]) -> None:
+def save_objects(path: Path, content: dict[str, Any]) -> None:
+    """torch.save. Raises OSError when it cannot be written."""
     import torch
 
-    # Into a file that is open: given a path, torch writes its name, here a random one, into the file.
+    # Into a file that is open: given a path, torch writes its name, here a random one, into the file, and
+    # says nothing useful of a full disk.
     with path.open("wb") as file:
         torch.save(content, file)
 

@@ -24,6 +24,7 @@ from library.problems import UserError
 from library.randomness import derive_seed
 from library.training.caching import Identities, fill_caches
 from library.training.checkpoints import Checkpoints
+from library.training.disk_space import check_space
 from library.training.ema import make_average
 from library.training.guard import Guard, gradient_norm, spoiled
 from library.training.interruption import Interruption
@@ -75,6 +76,7 @@ def train(run: TrainingRun, session: Session, task: Task, data: TrainingData, ou
     identities = Identities.of(task.model, run)
     place_model(task, run, session)
     optimizer = make_run_optimizer(task, run, session)
+    check_space(run, task)
     announce(run, session, data, plan, optimizer)
     caches = fill_caches(task.model, run, session, data, identities)
     schedule = make_schedule(optimizer, run.schedule, plan.last_step)
@@ -108,10 +110,10 @@ def train(run: TrainingRun, session: Session, task: Task, data: TrainingData, ou
         with batches as batches, milestones.rescued():
             for batch in _or_rescue(batches, milestones):
                 position = batch.position
-                loss += backward(session, prepared, batch.to(session.device), keeping)
-                guard.see(batch)
                 if session.agrees_to_stop(interruption.requested, position.closes):
                     _stop(session, saver, log, plan, position.step, interruption)
+                loss += backward(session, prepared, batch.to(session.device), keeping)
+                guard.see(batch)
                 if not position.closes:
                     continue
 

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 
 from library.data.wording import counted
+from library.files import unwritten_is_a_warning
 from library.problems import Problem, UserError
 from library.training.checkpoints import Checkpoints
 from library.training.guard import BrokeDown
@@ -110,7 +111,8 @@ class Milestones:
         if is_best and options.save_best:
             self.log.read()  # so that a broken run is never saved
             if self.session.is_main:
-                self.saver.best(self.plan.epoch_after(done), done)
+                with unwritten_is_a_warning():
+                    self.saver.best(self.plan.epoch_after(done), done)
         self.is_over = standing.ends_run(options)
         if self.is_over and done < self.plan.last_step:
             count = counted(standing.since, "validation")
@@ -122,6 +124,8 @@ class Milestones:
         if saves_step or saves_epoch:
             self.log.read()  # so that a broken run is never saved
         if self.session.is_main and saves_step:
-            saver.after_step(epoch, done)
+            with unwritten_is_a_warning():
+                saver.after_step(epoch, done)
         if self.session.is_main and saves_epoch:
-            saver.after_epoch(epoch, done)
+            with unwritten_is_a_warning():
+                saver.after_epoch(epoch, done)

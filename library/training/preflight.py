@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from copy import copy
 from typing import Any, TypeVar
 
 from library.data.training_data import TrainingData
-from library.files import check_writable
+from library.files import prepare_folder
 from library.generation.prompts import read_prompts
 from library.models import check_source, check_vae
 from library.models.attention import check_attention
@@ -25,7 +24,7 @@ from library.options.parser import Reading
 from library.options.saving import MetadataOptions, SavingOptions
 from library.options.schedule import ScheduleOptions
 from library.options.training import TrainingOptions
-from library.problems import Problems, UserError
+from library.problems import Problems
 from library.training.hub import check_hub, check_state_on_hub, state_from_hub
 from library.training.metadata import thumbnail_url
 from library.training.optimizers import check_optimizer
@@ -35,9 +34,6 @@ from library.training.state import read_state_info
 from library.training.tracking import check_logging
 
 R = TypeVar("R", bound=TrainingRun)
-
-OTHER_FOLDER = "choose another --output_dir"
-SMALLEST_FREE_SPACE = 64 * 2**20  # bytes; a LoRA and its state need about this much
 
 
 def check(reading: Reading[R], family: str | None = None) -> tuple[R, TrainingData]:
@@ -111,19 +107,8 @@ def _check_resume(reading: Reading, problems: Problems) -> None:
 
 
 def _check_saving(options: SavingOptions, is_dry: bool) -> None:
-    """is_dry: the folder is not made, the one that it would be made in is looked at."""
-    folder = options.output_dir
-    assert folder is not None
-    try:
-        if is_dry:
-            folder = next(parent for parent in (folder, *folder.resolve().parents) if parent.is_dir())
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError.of(folder, f"cannot be made ({error.strerror})", OTHER_FOLDER) from None
-    check_writable(folder, OTHER_FOLDER)
-    free = shutil.disk_usage(folder).free
-    if free < SMALLEST_FREE_SPACE:
-        raise UserError.of(folder, f"has only {free / 2**20:.0f} MB free", f"make room or {OTHER_FOLDER}")
+    assert options.output_dir is not None
+    prepare_folder(options.output_dir, "choose another --output_dir", make=not is_dry)
 
 
 def _check_preview(options: PreviewOptions) -> None:

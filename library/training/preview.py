@@ -7,6 +7,7 @@ import random
 import time
 from pathlib import Path
 
+from library.files import unwritten_is_a_warning
 from library.generation.generate import generate
 from library.generation.pictures import save_picture
 from library.generation.prompts import PromptRequest, read_prompts
@@ -88,7 +89,8 @@ class Previews:
         date = time.strftime("%Y%m%d%H%M%S")
         suffix = "" if request.seed is None else f"_{request.seed}"
         for picture in pictures:
-            save_picture(
-                self.folder / f"{self.prefix}{moment}_{number:02d}_{date}{suffix}.png", picture, drawn
-            )
+            with unwritten_is_a_warning():
+                save_picture(
+                    self.folder / f"{self.prefix}{moment}_{number:02d}_{date}{suffix}.png", picture, drawn
+                )
         return [Drawn(number, request.prompt, picture) for picture in pictures]

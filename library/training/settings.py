@@ -47,12 +47,15 @@ _FREE = {
     *("gradient_checkpointing", "cpu_offload_checkpointing", "ema_device"),
     *("network_weights", "training_comment", "no_metadata", "save_model_as"),
     *("image_dir", "metadata_file", "caption_extension", "custom_attributes"),
+    *("initial_epoch", "initial_step", "skip_until_initial_step", "dim_from_weights"),
     # The state itself knows the seed, the optimizer's class and whether there is an average.
     *("seed", "use_ema", "optimizer_type", "use_8bit_adam", "use_lion_optimizer"),
 }
 # What the learned weights and the optimizer's state depend on: with another value they mean something else.
 _LEARNED_WITH = {
     "pretrained_model_name_or_path": "the model",
+    "base_weights": "the model",
+    "base_weights_multiplier": "the model",
     "vae": "the VAE",
     "v_parameterization": "what is predicted",
     "objective": "what is predicted",
@@ -67,7 +70,7 @@ _LEARNED_WITH = {
     "full_bf16": "the precision of what is trained",
     "full_fp16": "the precision of what is trained",
 }
-_LEARNED_ARGUMENTS = ("dim", "alpha")  # what names of --network_args end in that are of that kind
+_LEARNED_ARGUMENTS = ("dim", "alpha", "dims", "alphas")  # how names of --network_args of that kind end
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ import json
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_origin, get_type_hints
 
-from library.files import whole_folder
+from library.files import restore_folder, whole_folder
 from library.problems import UserError, warn
 
 if TYPE_CHECKING:
@@ -49,17 +49,31 @@ class StateInfo:
 
     @classmethod
     def from_json(cls, found: dict[str, Any], folder: Path) -> StateInfo:
-        """Raises UserError when a field without a default is missing: the file is somebody else's."""
+        """Raises UserError when a field without a default is missing: the file is somebody else's; and when
+        one is of another kind.
+        """
+        if not isinstance(found, dict):
+            found = {}
         wanted = {field.name: field for field in fields(cls) if field.name != "folder"}
         needed = {name for name, field in wanted.items() if field.default_factory is MISSING}
         if needed - found.keys():
             cause = "was not written by Atelier; its position cannot be gone on from exactly"
             raise UserError.of(folder, cause)
-        return cls(**{name: found[name] for name in wanted if name in found}, folder=str(folder))
+        hints = get_type_hints(cls)
+        for name in wanted.keys() & found.keys():
+            kind = get_origin(hints[name]) or hints[name]
+            is_of_kind = isinstance(found[name], (int, float) if kind is float else kind)
+            if not is_of_kind or (kind is int and found[name] < 0):
+                raise UserError.of(folder / "train_state.json", f"{name} cannot be {found[name]!r}")
+        info = cls(**{name: found[name] for name in wanted if name in found}, folder=str(folder))
+        if info.steps_per_epoch < 1:
+            raise UserError.of(folder / "train_state.json", "an epoch has at least one step")
+        return info
 
 
 def read_state_info(folder: Path) -> StateInfo:
     """The position of a state. Raises UserError when the folder is no state of ours."""
+    restore_folder(folder)
     if not folder.is_dir():
         raise UserError.of(folder, "there is no such state folder", "give a folder that ends in -state")
     missing = [
@@ -71,7 +85,7 @@ def read_state_info(folder: Path) -> StateInfo:
         raise UserError.of(folder, f"is no training state: {', '.join(missing)} missing")
     try:
         found = json.loads((folder / "train_state.json").read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise UserError.of(folder / "train_state.json", f"cannot be read: {error}") from None
     return StateInfo.from_json(found, folder)
 
@@ -105,17 +119,15 @@ class Learner:
 
 def write_state(folder: Path, info: StateInfo, learner: Learner) -> None:
     """Write a state folder, whole."""
-    import torch
-
-    from library.models.weights import save_tensors
+    from library.models.weights import save_objects, save_tensors
 
     with whole_folder(folder) as target:
         save_tensors(target / "model.safetensors", learner.task.trained_tensors(), None)
-        torch.save(learner.optimizer.state_dict(), target / "optimizer.bin")
+        save_objects(target / "optimizer.bin", learner.optimizer.state_dict())
         if learner.average is not None:
             save_tensors(target / "ema.safetensors", learner.average.tensors(), None)
         if learner.scaler is not None:
-            torch.save(learner.scaler.state_dict(), target / "scaler.pt")
+            save_objects(target / "scaler.pt", learner.scaler.state_dict())
         described = {key: value for key, value in asdict(info).items() if key != "folder"}
         (target / "train_state.json").write_text(json.dumps(described, indent=2), encoding="utf-8")
 

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from library.files import prepare_folder
 from library.options.logging import LoggingOptions
 from library.options.public import public_options
 from library.problems import Problems, warn
@@ -23,8 +24,12 @@ _OURS = {"tensorboard": ("log_dir", "purge_step"), "wandb": ("dir", "config", "s
 
 
 def check_logging(options: LoggingOptions) -> None:
-    """Raises UserError when a tracker is not installed or its settings are none."""
+    """Raises UserError when there is no place for the logs, a tracker is not installed or its settings are
+    none.
+    """
     problems = Problems()
+    if options.logging_dir is not None:
+        problems.attempt(prepare_folder, options.logging_dir, "choose another --logging_dir", make=False)
     for name in options.trackers:
         if find_spec(name) is None:
             problems.add("--log_with", f"{name} is not installed", f"pip install {name}")

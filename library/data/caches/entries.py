@@ -92,15 +92,23 @@ def read_entry(
 
 
 def _write_jobs(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
-    """Entries for one thread at a time: handing them over singly costs as much as making a small one."""
+    """Entries for one thread at a time: handing them over singly costs as much as making a small one. What
+    was made before the command was stopped is written, too.
+    """
     job: list[Entry] = []
-    for entry in entries:
-        job.append(entry)
-        if sum(array.nbytes for one in job for array in one.arrays.values()) >= BYTES_PER_JOB:
-            yield job
-            job = []
+    stop = None
+    try:
+        for entry in entries:
+            job.append(entry)
+            if sum(array.nbytes for one in job for array in one.arrays.values()) >= BYTES_PER_JOB:
+                yield job
+                job = []
+    except KeyboardInterrupt as error:
+        stop = error
     if job:
         yield job
+    if stop is not None:
+        raise stop
 
 
 def _kept_arrays(entry: Entry) -> dict[str, np.ndarray]:

@@ -58,7 +58,7 @@ def measure_save(folder: Path) -> None:
     )
     from library.training.output import Moment
 
-    moment = Moment(1, 10, 1, 10, 10, time.time())
+    moment = Moment(1, 10, 1, 10, 10, time.time(), 1)
     ours_path, plain_path = folder / "ours.safetensors", folder / "plain.safetensors"
 
     def ours() -> float:

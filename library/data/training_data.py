@@ -47,6 +47,13 @@ class Dataset:
         """Regularization samples per epoch."""
         return sum(record.repeats for record in self.records if record.subset.is_reg)
 
+    @property
+    def reg_found(self) -> int:
+        """Regularization images with their repeats, before they are made as many as training samples
+        (`ss_num_reg_images`).
+        """
+        return sum(len(scan.records) * scan.subset.num_repeats for scan in self.scans if scan.subset.is_reg)
+
     def bucket_counts(self) -> dict[Size, int]:
         """Samples per epoch by bucket, in order of size."""
         counts: Counter[Size] = Counter()
@@ -159,7 +166,7 @@ class TrainingData:
 
     @property
     def reg_count(self) -> int:
-        """Regularization samples per epoch (`ss_num_reg_images`)."""
+        """Regularization samples per epoch."""
         return sum(dataset.reg_count for dataset in self.datasets)
 
     def batches_per_epoch(self, processes: int) -> int:

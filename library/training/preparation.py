@@ -179,7 +179,10 @@ def make_checkpoints(
 
     def save_result(path: Path, epoch: int, step: int) -> None:
         dtype = dtype_of(run.saving.save_precision)
-        moment = Moment(epoch, step, plan.epochs, plan.last_step, plan.course.batches_per_epoch, started_at)
+        course, processes = plan.course, session.accelerator.num_processes
+        moment = Moment(
+            epoch, step, plan.epochs, plan.last_step, course.batches_per_epoch, started_at, processes
+        )
         with learner.shown():
             _require_finite(task, step, dtype)
             metadata = output.describe(moment, dtype) if output.carries_metadata else None

@@ -340,7 +340,7 @@ def test_weights_go_on_with_the_alpha_they_were_made_with(
         "train_network.py",
         *options(tiny_model_file, pictures, tmp_path / "a", *network, "--network_alpha", 3),
     )
-    more = (*network, "--network_weights", tmp_path / "a" / "x.safetensors", "--learning_rate", 1e-12)
+    more = (*network, "--network_weights", tmp_path / "a" / "x.safetensors", "--learning_rate", 1e-9)
     run_here("train_network.py", *options(tiny_model_file, pictures, tmp_path / "b", *more))
     assert "x.safetensors was made with other alphas, which it keeps" in capsys.readouterr().err
     first, second = (load_file(tmp_path / name / "x.safetensors") for name in "ab")

@@ -23,7 +23,7 @@ from library.problems import UserError, warn
 from library.training.caching import Caches
 from library.training.dry_run_page import Trial, about_files, about_memory, about_run, about_trial, gigabytes
 from library.training.ema import make_average
-from library.training.loop import backward, clipping, update
+from library.training.loop import backward
 from library.training.memory_choices import Outlook, device_memory, look_ahead
 from library.training.memory_estimate import nbytes
 from library.training.output import Output
@@ -31,8 +31,8 @@ from library.training.planned_files import plan_files
 from library.training.preparation import (
     make_builder,
     make_checkpoints,
-    make_guard,
     make_run_optimizer,
+    make_update,
     place_model,
     saved_activations,
     set_up_model,
@@ -118,11 +118,11 @@ def _try(
         prepared.train()
         start = time.perf_counter()
         keeping = saved_activations(run.training, session.device)
-        guard = make_guard(run, session, task, optimizer)
+        update = make_update(run, session, task, optimizer, plan.first_step)
         loss = backward(session, prepared, batch.to(session.device), keeping)
-        guard.see(batch)
+        update.guard.see(batch)
         schedule.set_rates(plan.first_step)
-        update(session.accelerator, optimizer, guard, loss, clipping(run.training))
+        update(plan.first_step, loss)
         found = float(loss)
         task.after_step()
         seconds = time.perf_counter() - start
@@ -133,8 +133,8 @@ def _try(
         raise UserError.of(
             "the step", f"its loss is {found}", "lower the learning rate, or use another precision"
         )
-    learner = Learner(task, optimizer, session.accelerator.scaler, average)
-    log = LossLog(session.accelerator, Trackers(), guard)  # none: nothing is written down
+    learner = Learner(task, optimizer, session.accelerator.scaler, average, update.ledger)
+    log = LossLog(session.accelerator, Trackers(), update.guard)  # none: nothing is written down
     saver = make_checkpoints(run, session, learner, data, plan, output, Standing(), log)
     with tempfile.TemporaryDirectory() as folder:
         path, start = Path(folder) / f"trial{output.suffix}", time.perf_counter()
@@ -153,6 +153,7 @@ def _size(path: Path) -> int:
 
 def _state_size(learner: Learner) -> int:
     kept = [*learner.task.trained_tensors().values(), *tree_leaves(learner.optimizer.state_dict()["state"])]
+    kept += learner.ledger.tensors().values()
     if learner.average is not None:
         kept += learner.average.tensors().values()
     return sum(nbytes(tensor) for tensor in kept if isinstance(tensor, Tensor))

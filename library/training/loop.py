@@ -12,21 +12,19 @@ from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
 from tqdm import tqdm
 
 from library.data.batch import Batch
 from library.data.plan import Position
 from library.data.training_data import TrainingData
 from library.files import remove_leftovers
-from library.options.training import TrainingOptions
 from library.problems import UserError
 from library.randomness import derive_seed
 from library.training.caching import Identities, fill_caches
 from library.training.checkpoints import Checkpoints
 from library.training.disk_space import check_space
 from library.training.ema import make_average
-from library.training.guard import Guard, gradient_norm, spoiled
+from library.training.guard import spoiled
 from library.training.interruption import Interruption
 from library.training.milestones import Milestones
 from library.training.optimizers import class_path
@@ -34,9 +32,9 @@ from library.training.output import Output
 from library.training.preparation import (
     announce,
     make_checkpoints,
-    make_guard,
     make_log,
     make_run_optimizer,
+    make_update,
     make_uploads,
     make_validation,
     place_model,
@@ -86,11 +84,11 @@ def train(run: TrainingRun, session: Session, task: Task, data: TrainingData, ou
         device_placement=[False, False],  # parts with nothing left to do stay off the device
     )
     average = make_average(task, run.averaging, session)
-    learner = Learner(task, optimizer, session.accelerator.scaler, average)
+    update = make_update(run, session, task, optimizer, plan.first_step)
+    learner = Learner(task, optimizer, session.accelerator.scaler, average, update.ledger)
     if session.resumed is not None:
         load_state(session.resumed, learner, class_path(run.optimizer))
-    guard = make_guard(run, session, task, optimizer)
-    log = make_log(run, session, plan, output, guard)
+    log = make_log(run, session, plan, output, update.guard)
     saver = make_checkpoints(run, session, learner, data, plan, output, standing, log)
 
     with Interruption() as interruption, make_uploads(run, session, interruption) as saver.uploads:
@@ -113,12 +111,12 @@ def train(run: TrainingRun, session: Session, task: Task, data: TrainingData, ou
                 if session.agrees_to_stop(interruption.requested, position.closes):
                     _stop(session, saver, log, plan, position.step, interruption)
                 loss += backward(session, prepared, batch.to(session.device), keeping)
-                guard.see(batch)
+                update.guard.see(batch)
                 if not position.closes:
                     continue
 
                 schedule.set_rates(position.step)
-                update(session.accelerator, optimizer, guard, loss, clipping(run.training))
+                update(position.step, loss)
                 figures = task.after_step()
                 if average is not None:
                     average.update()
@@ -136,6 +134,9 @@ def train(run: TrainingRun, session: Session, task: Task, data: TrainingData, ou
             saver.at_end(plan.epoch_after(milestones.done), milestones.done)
         session.accelerator.wait_for_everyone()
         session.say(f"done: {saver.path_at_end}")
+    balance = update.ledger.balance(milestones.done)
+    session.say(str(balance))
+    balance.raise_if_still()
     return saver.path_at_end
 
 
@@ -159,28 +160,6 @@ def backward(
             loss = prepared(batch) / batch.position.window
         accelerator.backward(spoiled(loss))
     return loss.detach()
-
-
-def clipping(options: TrainingOptions) -> float:
-    """What the gradient's norm is clipped to here; of 16-bit weights the optimizer does it, in float32."""
-    return 0.0 if options.trains_in_16_bits else options.max_grad_norm
-
-
-def update(
-    accelerator: Accelerator,
-    optimizer: torch.optim.Optimizer,
-    guard: Guard,
-    loss: torch.Tensor,
-    max_grad_norm: float,
-) -> None:
-    """One optimizer step on the gradients that were gathered, unless they are no numbers."""
-    trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    if max_grad_norm:
-        norm = accelerator.clip_grad_norm_(trained, max_grad_norm)
-    else:
-        norm = gradient_norm(trained)
-    guard.step(loss, norm)
-    optimizer.zero_grad()
 
 
 def _seed_modules(session: Session, position: Position) -> None:

@@ -24,6 +24,7 @@ from library.training.caching import Cached, Caches
 from library.training.checkpoints import Checkpoints
 from library.training.guard import Guard
 from library.training.interruption import Interruption
+from library.training.ledger import Ledger
 from library.training.noise import NoiseDraw
 from library.training.optimizers import class_path, make_optimizer
 from library.training.output import Moment, Output
@@ -39,6 +40,7 @@ from library.training.state import Learner, StateInfo, write_state
 from library.training.task import Task
 from library.training.trackers import LossLog
 from library.training.tracking import open_trackers
+from library.training.update import Update
 from library.training.uploads import Uploads
 from library.training.validation import Validation
 
@@ -142,11 +144,20 @@ def make_builder(
     )
 
 
-def make_guard(run: TrainingRun, session: Session, task: Task, optimizer: torch.optim.Optimizer) -> Guard:
-    """It goes on counting where the state left off."""
+def make_update(
+    run: TrainingRun, session: Session, task: Task, optimizer: torch.optim.Optimizer, first_step: int
+) -> Update:
+    """What takes the optimizer's steps. Bad ones are counted on from where the state left off.
+
+    first_step: steps done. The task's weights are as they begin.
+    """
     in_a_row = session.resumed.bad_steps if session.resumed else 0.0
     count = torch.tensor(in_a_row, dtype=torch.float32, device=session.device)
-    return Guard(session, task, optimizer, run.training.max_bad_steps, count)
+    guard = Guard(session, task, optimizer, run.training.max_bad_steps, count)
+    ledger = Ledger(task.components(), first_step)
+    # Gradients of 16 bits are clipped by the optimizer, in float32.
+    max_grad_norm = 0.0 if run.training.trains_in_16_bits else run.training.max_grad_norm
+    return Update(session, task, optimizer, guard, ledger, max_grad_norm)
 
 
 def make_log(run: TrainingRun, session: Session, plan: RunPlan, output: Output, guard: Guard) -> LossLog:

@@ -4,6 +4,7 @@
         model.safetensors     what is trained, in the precision it is trained in
         optimizer.bin         the optimizer's state (torch, loaded with weights_only)
         ema.safetensors       the moving averages, with --use_ema only
+        ledger.safetensors    how the trained weights began, a sample of them
         scaler.pt             the loss scaler's state, with fp16 only
         train_state.json      position, seed, what the position means, validation so far, settings
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     import torch
 
     from library.training.ema import Average
+    from library.training.ledger import Ledger
     from library.training.task import Task
 
 
@@ -98,6 +100,7 @@ class Learner:
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler | None
     average: Average | None
+    ledger: Ledger
 
     def shown(self) -> AbstractContextManager[None]:
         """Inside, the task is as it is looked at, in previews, validation and results: with --use_ema it has
@@ -126,6 +129,7 @@ def write_state(folder: Path, info: StateInfo, learner: Learner) -> None:
         save_objects(target / "optimizer.bin", learner.optimizer.state_dict())
         if learner.average is not None:
             save_tensors(target / "ema.safetensors", learner.average.tensors(), None)
+        save_tensors(target / "ledger.safetensors", learner.ledger.tensors(), None)
         if learner.scaler is not None:
             save_objects(target / "scaler.pt", learner.scaler.state_dict())
         described = {key: value for key, value in asdict(info).items() if key != "folder"}
@@ -157,6 +161,7 @@ def load_state(info: StateInfo, learner: Learner, kind: str) -> None:
         if learner.scaler is not None and (folder / "scaler.pt").is_file():
             learner.scaler.load_state_dict(_load(folder / "scaler.pt"))
         _load_average(folder / "ema.safetensors", learner)
+        _load_ledger(folder / "ledger.safetensors", learner)
     except (ValueError, KeyError, RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
         cause = f"does not fit this run or is damaged ({str(error).splitlines()[0]})"
         raise UserError.of(folder, cause, "resume with the options it was made with") from None
@@ -178,3 +183,11 @@ def _load_average(path: Path, learner: Learner) -> None:
     elif learner.average is not None:
         warn(f"{path.parent} has no moving averages: they start from its weights")
         learner.average.restart()
+
+
+def _load_ledger(path: Path, learner: Learner) -> None:
+    from library.models.weights import load_tensors
+
+    learner.ledger.restart()
+    if path.is_file():
+        learner.ledger.load_tensors(load_tensors(path))

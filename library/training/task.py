@@ -16,6 +16,7 @@ from library.models.base import Condition, Model, Part
 from library.models.prompt_weights import encode_text
 from library.options.objective import ObjectiveOptions
 from library.problems import UserError, warn
+from library.training.ledger import Component
 from library.training.loss import ERRORS, HUBER_ERRORS, huber_width, mean_per_sample, weighting
 from library.training.noise import adaptive_strength, complete_noise
 from library.training.objective import make_objective
@@ -40,6 +41,11 @@ class TextTraining:
 def may_skip_parameters(text: TextTraining | None) -> bool:
     """Whether a step may leave trained parameters without a gradient, which DDP has to be told."""
     return text is not None and text.stop_at is not None
+
+
+def text_encoder_name(number: int, count: int) -> str:
+    """What people call the (0-based) n-th of a model's text encoders."""
+    return f"text encoder {number + 1}" if count > 1 else "text encoder"
 
 
 class Task(nn.Module):
@@ -106,6 +112,18 @@ class Task(nn.Module):
         if not trained:
             raise UserError.of("--learning_rate", "every learning rate is 0: nothing would be trained")
         return trained
+
+    def components(self) -> list[Component]:
+        """What is trained, by the part of the model it belongs to."""
+        encoders = self.model.text_encoders
+        denoiser = [parameter for _, found in self._denoiser_parts() for parameter in found]
+        parts = [Component("U-Net", denoiser)]
+        parts += [
+            Component(text_encoder_name(number, len(encoders)), list(encoder.parameters()), is_text=True)
+            for number, encoder in enumerate(encoders)
+        ]
+        trained = [replace(one, parameters=[p for p in one.parameters if p.requires_grad]) for one in parts]
+        return [one for one in trained if one.parameters]
 
     def _denoiser_parts(self) -> list[tuple[float, list[nn.Parameter]]]:
         """What of the denoiser is trained together, and how fast."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from library.options.optimizer import OptimizerOptions
 from library.options.schedule import ScheduleOptions
 from library.problems import UserError
+from library.training.ledger import Ledger
 from library.training.optimizers import OPTIMIZERS, class_path, make_optimizer
 from library.training.schedules import make_schedule
 from library.training.self_tuning import used_rates
@@ -61,7 +62,7 @@ class Training:
         ]
         self.optimizer = make_optimizer(groups, self.options)
         self.schedule = make_schedule(self.optimizer, schedule or ScheduleOptions(), STEPS)
-        self.learner = Learner(self.task, self.optimizer, None, None)
+        self.learner = Learner(self.task, self.optimizer, None, None, Ledger([], 0))
         self.rates: list[dict[str, float]] = []
 
     def train(self, first: int, last: int, *, look: bool = False) -> Training:

@@ -29,8 +29,9 @@ from typing import Any, Generic, TypeVar
 
 from library.options.config_file import read_config_file, write_config_file
 from library.options.fields import OptionSpec, option, sections_of, specs_of, title_of
+from library.options.foreign_config import IGNORED, is_not_set
 from library.options.unavailable import asks_for, refusal_of
-from library.problems import Problem, UserError
+from library.problems import Problem, UserError, warn
 from library.secrets import hide_words
 
 R = TypeVar("R")
@@ -158,8 +159,12 @@ def _from_config_file(config_file: str, by_name: dict[str, OptionSpec], problems
     given: Given = {}
     for key, value in values.items():
         where = f"{path.name}: {key}"
+        if is_not_set(key, value):
+            continue
         if key in by_key:
             given[by_key[key].name] = (where, value)
+        elif key in IGNORED:
+            warn(f"{where} is passed over: {IGNORED[key]}")
         else:
             _explain_unknown(where, key, value, by_key, problems)
     return given

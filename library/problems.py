@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from library import console
 from library.secrets import hide_tokens
 from library.stopping import Stopped, exit_code, signals_stop
 
@@ -96,15 +97,14 @@ def run_command(main: Callable[[], None], *, unfinished: str = "") -> None:
     except KeyboardInterrupt as stop:
         if is_first:
             kept = (stop.kept if isinstance(stop, Stopped) else "") or unfinished
-            print(f"\nstopped: {kept}" if kept else "\nstopped", file=sys.stderr)
+            console.fail(f"\nstopped: {kept}" if kept else "\nstopped")
         sys.exit(exit_code(stop))
     except UserError as error:
         if is_first:
-            sys.stdout.flush()
             count = len(error.problems)
-            print(f"{count} problem{'s' if count > 1 else ''} found:", file=sys.stderr)
+            console.fail(f"{count} problem{'s' if count > 1 else ''} found:")
             for problem in error.problems:
-                print(f"  {hide_tokens(str(problem))}", file=sys.stderr)
+                console.fail(f"  {hide_tokens(str(problem))}")
         sys.exit(EXIT_CODE)
 
 
@@ -122,6 +122,6 @@ def quiet_libraries() -> None:
 
 
 def warn(message: str) -> None:
-    """One line on stderr about something the user may not expect, from the first process only."""
+    """One line about something the user may not expect, from the first process only."""
     if os.environ.get("LOCAL_RANK", "0") == "0":
-        print(f"warning: {hide_tokens(message)}", file=sys.stderr)
+        console.warn(hide_tokens(message))

@@ -10,6 +10,7 @@ HIDDEN = "***"
 # Where huggingface_hub and wandb look for theirs.
 _VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "WANDB_API_KEY")
 _HUB_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{8,}")
+_TOKEN_LINE = re.compile(r"((?:token|api_key)\W{0,3}[=:]\s*)\S+")  # of a file, in the words of its parser
 
 
 @dataclass(frozen=True, repr=False)
@@ -35,7 +36,7 @@ def hide_tokens(text: str, *known: Secret | None) -> str:
     found += [os.environ[name] for name in _VARIABLES if os.environ.get(name)]
     for token in found:
         text = text.replace(token, HIDDEN)
-    return _HUB_TOKEN.sub(HIDDEN, text)
+    return _TOKEN_LINE.sub(rf"\1{HIDDEN}", _HUB_TOKEN.sub(HIDDEN, text))
 
 
 def hide_words(words: list[str], given: list[tuple[str, str]]) -> None:

@@ -26,15 +26,23 @@ SCRIPTS = sorted(
 # A package may import itself and what stands in its row.
 ALLOWED = {
     "library.secrets": set(),
-    "library.problems": {"library.secrets"},
+    "library.console": set(),
+    "library.problems": {"library.console", "library.secrets"},
     "library.files": {"library.problems"},
     "library.randomness": set(),
     "library.text_files": {"library.problems"},
     "library.table_files": {"library.problems", "library.text_files"},
     "library.network_module": {"library.problems"},
-    "library.options": {"library.problems", "library.files", "library.secrets", "library.table_files"},
+    "library.options": {
+        "library.problems",
+        "library.console",
+        "library.files",
+        "library.secrets",
+        "library.table_files",
+    },
     "library.data": {
         "library.options",
+        "library.console",
         "library.problems",
         "library.files",
         "library.randomness",
@@ -45,6 +53,7 @@ ALLOWED = {
     "library.generation": {
         "library.models",
         "library.options",
+        "library.console",
         "library.problems",
         "library.files",
         "library.randomness",
@@ -57,6 +66,7 @@ ALLOWED = {
         "library.models",
         "library.generation",
         "library.options",
+        "library.console",
         "library.problems",
         "library.secrets",
         "library.files",

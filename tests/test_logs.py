@@ -131,12 +131,41 @@ def test_wandb_has_the_same_and_keeps_its_run_after_a_resume(
 
 
 def test_a_log_that_cannot_be_written_costs_a_warning_only(
+    tiny_model_file: Path,
+    pictures: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*words: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("torch.utils.tensorboard.SummaryWriter.add_scalar", fail)
+    common = words(tiny_model_file, pictures, tmp_path / "out", "--logging_dir", tmp_path / "logs")
+    run_here("train_network.py", *common, "--max_train_steps", 2)
+    assert (tmp_path / "out" / "x.safetensors").is_file()
+    told = "tensorboard failed (OSError: [Errno 28] No space left on device): this run goes on without it"
+    assert capsys.readouterr().err.count(told) == 1
+
+
+def test_console_options_are_a_trainers_too(
     tiny_model_file: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "logs").write_text("a file where the folder should be")
-    common = words(tiny_model_file, pictures, tmp_path / "out", "--logging_dir", tmp_path / "logs")
-    run_here("train_network.py", *common, "--max_train_steps", 1)
-    assert (tmp_path / "out" / "x.safetensors").is_file()
-    warnings = [line for line in capsys.readouterr().err.splitlines() if "tensorboard" in line]
-    assert len(warnings) == 1
-    assert "this run goes on without it" in warnings[0]
+    more = (
+        "--console_log_level",
+        "DEBUG",
+        "--console_log_file",
+        tmp_path / "run.log",
+        "--console_log_simple",
+    )
+    common = words(tiny_model_file, pictures, tmp_path / "out", "--max_train_steps", 2)
+    run_here("train_network.py", *common, *more)
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.splitlines()[-1].startswith("steps: 100%|")
+    assert "\r" not in said.err
+    lines = (tmp_path / "run.log").read_text().splitlines()
+    assert any(" DEBUG Python 3." in line for line in lines)
+    assert any(line.endswith(f" INFO done: {tmp_path / 'out' / 'x.safetensors'}") for line in lines)
+    run_here("train_network.py", *common, "--console_log_level", "WARNING")
+    assert capsys.readouterr() == ("", "")

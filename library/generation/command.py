@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from library.console import progress_bar, say
 from library.generation.pictures import picture_name, plan_pictures, save_picture, seeds_of
 from library.generation.prompt_options import GENERATOR
 from library.generation.prompts import PromptRequest, parse_prompt, read_prompts
@@ -167,7 +168,7 @@ def draw(
     except KeyboardInterrupt as stop:
         code = exit_code(stop)
     count = f"{saved} picture{'' if saved == 1 else 's'}"
-    print(f"{count} in {options.outdir}: im_{timestamp}_*.png" if saved else "no pictures were made")
+    say(f"{count} in {options.outdir}: im_{timestamp}_*.png" if saved else "no pictures were made")
     if code:
         sys.exit(code)
 
@@ -176,14 +177,13 @@ def _draw_batches(
     model: Model, pictures: Sequence[PromptRequest], options: GenerationOptions, clip_skip: int | None
 ) -> Iterator[tuple[PromptRequest, Image]]:
     """Each request with its picture, under a progress bar."""
-    from tqdm import tqdm
 
     from library.generation.generate import generate
     from library.generation.samplers import count_calls
 
     weight = next(model.denoiser.parameters())
     calls = sum(count_calls(r.sampler, model.prediction_type, r.steps) for r in pictures)
-    with tqdm(total=calls, unit="step", desc="drawing") as bar:
+    with progress_bar(total=calls, unit="step", desc="drawing") as bar:
         for start in range(0, len(pictures), options.batch_size):
             batch = pictures[start : start + options.batch_size]
             drawn = generate(

@@ -27,7 +27,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from library import console
 from library.options.config_file import read_config_file, write_config_file
+from library.options.console import ConsoleOptions
 from library.options.fields import OptionSpec, option, sections_of, specs_of, title_of
 from library.options.foreign_config import IGNORED, is_not_set
 from library.options.unavailable import asks_for, refusal_of
@@ -189,7 +191,10 @@ def _build_sections(reading: Reading, given: Given) -> None:
 
     A section with a value that could not be read is left out.
     """
-    for name, section in sections_of(reading.run_type).items():
+    console.set_up()
+    classes = sections_of(reading.run_type)
+    # The console first: the others may have something to say.
+    for name, section in sorted(classes.items(), key=lambda item: item[1] is not ConsoleOptions):
         values, unread = {}, set()
         for spec in specs_of(section):
             if spec.name not in given:
@@ -205,8 +210,19 @@ def _build_sections(reading: Reading, given: Given) -> None:
             continue
         try:
             reading.sections[name] = section(**values)
+            if section is ConsoleOptions:
+                _set_up_console(reading.sections[name])
         except UserError as error:
             reading.problems.extend(error.problems)
+
+
+def _set_up_console(options: ConsoleOptions) -> None:
+    level, file = options.console_log_level or "INFO", options.console_log_file
+    try:
+        console.set_up(level, file, is_simple=options.console_log_simple)
+    except OSError as error:
+        cause = f"cannot be written to ({error.strerror})"
+        raise UserError.of(f"--console_log_file {file}", cause, "choose another file") from None
 
 
 def _certain_problems(section: type, values: dict[str, Any], unread: set[str]) -> list[Problem]:

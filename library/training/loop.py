@@ -10,10 +10,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from tqdm import tqdm
 
+from library.console import debug, progress_bar
 from library.data.batch import Batch
 from library.data.plan import Position
 from library.data.training_data import TrainingData
@@ -46,11 +47,14 @@ from library.training.run import TrainingRun
 from library.training.run_plan import RunPlan, plan_run
 from library.training.schedules import make_schedule
 from library.training.self_tuning import used_rates
-from library.training.session import Session
+from library.training.session import Session, versions
 from library.training.standing import standing_at_start
 from library.training.state import Learner, load_state
 from library.training.task import Task
 from library.training.trackers import LossLog
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 SECONDS_TO_STOP = 2.0  # for what is worth less than the state
 
@@ -66,6 +70,7 @@ def train(run: TrainingRun, session: Session, task: Task, data: TrainingData, ou
 
         rehearse(run, session, task, data, output)
         sys.exit(0)
+    debug(versions(session.device))
     if session.is_main:
         remove_leftovers(run.saving.output_dir)
     plan = plan_run(run.training, session, data)
@@ -142,7 +147,7 @@ def train(run: TrainingRun, session: Session, task: Task, data: TrainingData, ou
 
 def _progress_bar(session: Session, plan: RunPlan) -> tqdm:
     steps = {"initial": plan.first_step, "total": plan.last_step}
-    return tqdm(**steps, desc="steps", disable=not session.is_main, smoothing=0.05)
+    return progress_bar(**steps, desc="steps", disable=not session.is_main, smoothing=0.05)
 
 
 def backward(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 
+from library.console import fail
 from library.data.wording import counted
 from library.files import unwritten_is_a_warning
 from library.problems import Problem, UserError
@@ -67,7 +67,7 @@ class Milestones:
         to it.
         """
         if not self.session.is_main:  # of several processes only the first shows its problems
-            print("\n".join(map(str, error.problems)), file=sys.stderr)
+            fail("\n".join(map(str, error.problems)))
         elif done > self.plan.first_step:
             error.problems += self._state_saved(done)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from library.options.averaging import AveragingOptions
 from library.options.caching import CachingOptions
+from library.options.console import ConsoleOptions
 from library.options.data import DataOptions
 from library.options.fields import require, warn_unless
 from library.options.generation import PreviewOptions
@@ -38,6 +39,7 @@ class TrainingRun:
     metadata: MetadataOptions
     logging: LoggingOptions
     hub: HubOptions
+    console: ConsoleOptions
     validation: ValidationOptions
     preview: PreviewOptions
 

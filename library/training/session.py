@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import platform
 import random
 from dataclasses import dataclass
 from datetime import timedelta
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 from accelerate.utils import broadcast_object_list
 
+from library.console import say
 from library.data.caches.sharing import ALONE, Sharing
 from library.models import load_model
 from library.models.base import Model
@@ -106,7 +109,16 @@ class Session:
     def say(self, message: str) -> None:
         """A line on stdout, from the first process only."""
         if self.is_main:
-            print(message, flush=True)
+            say(message)
+
+
+def versions(device: torch.device) -> str:
+    """What a report of a fault should say: Python, libraries, device."""
+    libraries = ("torch", "accelerate", "diffusers", "transformers", "safetensors")
+    found = [f"Python {platform.python_version()} on {platform.system()}"]
+    found += [f"{name} {version(name)}" for name in libraries]
+    card = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    return ", ".join([*found, f"{device.type} {card}"])
 
 
 def make_accelerator(

@@ -14,6 +14,7 @@ from library.data.training_data import TrainingData
 from library.models import check_vae
 from library.models.sources import Source, find_source
 from library.options.caching import CachingOptions
+from library.options.console import ConsoleOptions
 from library.options.data import DataOptions
 from library.options.fields import specs_of
 from library.options.generation import PreviewOptions
@@ -35,6 +36,7 @@ _FREE_SECTIONS = (
     MetadataOptions,
     LoggingOptions,
     HubOptions,
+    ConsoleOptions,
     PreviewOptions,
     ValidationOptions,
     ProcessOptions,

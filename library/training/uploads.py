@@ -16,6 +16,7 @@ from pathlib import Path
 from queue import Queue
 from types import TracebackType
 
+from library.console import say
 from library.data.wording import counted
 from library.files import remove
 from library.options.hub import HubOptions
@@ -58,7 +59,7 @@ class Uploads:
     def finish(self) -> None:
         """Wait for all uploads, try those again that failed, and say what is not up."""
         if self._waiting:
-            print(f"\nwaiting for {counted(len(self._missing), 'upload')}; Ctrl-C leaves them", flush=True)
+            say(f"\nwaiting for {counted(len(self._missing), 'upload')}; Ctrl-C leaves them")
         self._wait()
         again, self.failed = list(self.failed), {}
         for path in again:

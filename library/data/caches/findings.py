@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from library.console import progress_bar, say
 from library.data.caches.entries import IN_MEMORY, Entry, write_entry
 from library.data.caches.npz import BrokenArrays, read_npz
 from library.data.caches.recipes import REASONS, Recipe, Sums, image_content, recipe_of, why_stale
@@ -82,7 +83,6 @@ def find_entries(
     wanted: Sequence[Wanted], sharing: Sharing, *, skip_check: bool, progress: bool
 ) -> list[Finding]:
     """Looks at every wanted entry, this process at its share; the same findings in all processes."""
-    from tqdm import tqdm
 
     is_hidden = not progress or not sharing.is_first
     look = _look_whether_there if skip_check else look_at
@@ -91,7 +91,7 @@ def find_entries(
     found: list[Finding] = []
     with (
         ThreadPoolExecutor(READERS) as pool,
-        tqdm(total=len(mine), desc="checking cache files", delay=1, disable=is_hidden) as bar,
+        progress_bar(total=len(mine), desc="checking cache files", delay=1, disable=is_hidden) as bar,
     ):
         for findings in pool.map(lambda job: [look(entry) for entry in job], jobs):
             found.extend(findings)
@@ -142,7 +142,7 @@ def known_sums(
 
 def tell(what: str, findings: Sequence[Finding]) -> None:
     """Say what was there, as `findings` of before have it, and what was made because of them."""
-    print(summary(what, findings), flush=True)
+    say(summary(what, findings))
     foreign = [finding.path for finding in findings if finding.is_good and finding.is_foreign]
     if foreign:
         warn(

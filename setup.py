@@ -9,7 +9,11 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["library*", "networks*", "tools*"]),
-    package_data={"library.models": ["tokenizer/*"], "library.data.report": ["page.html", "page.css"]},
+    package_data={
+        "library.models": ["tokenizer/*"],
+        "library.data.report": ["page.html", "page.css"],
+        "library.training.report": ["report.css"],
+    },
     install_requires=[
         "torch>=2.6,<3",
         "accelerate>=1.10,<2",

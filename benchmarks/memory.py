@@ -100,11 +100,14 @@ def measure(run, session, task, data, output):
     optimizer = dry_run.make_run_optimizer(task, run, session)
     prepared, optimizer = session.accelerator.prepare(task, optimizer)
     prepared.train()
+    guard = dry_run.make_guard(run, session, task, optimizer)
     before = memory('VmRSS') - sum(p.nbytes for p in task.parameters())
     open('/proc/self/clear_refs', 'w').write('5')
     for _ in range(2):
-        loop.backward(session, prepared, batch, contextlib.nullcontext())
-        loop.update(session.accelerator, optimizer, run.training.max_grad_norm)
+        loss = loop.backward(session, prepared, batch, contextlib.nullcontext())
+        guard.see(batch)
+        loop.update(session.accelerator, optimizer, guard, loss, loop.clipping(run.training))
+        guard.forget()
     print(estimated.peak, memory('VmHWM') - before, estimated.weights)
 
 dry_run.rehearse = measure

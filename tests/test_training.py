@@ -450,7 +450,7 @@ def test_weights_that_are_no_numbers_are_never_saved(
             "train_network.py",
             *options(tiny_model_file, pictures, tmp_path, *network, *wild, "--network_alpha", 1e3),
         )
-    assert list(tmp_path.iterdir()) == []
+    assert {path.name for path in tmp_path.iterdir()} <= {"x-report.html", "x-report.json"}
 
 
 def test_a_run_that_breaks_ends_although_loader_processes_read_ahead(

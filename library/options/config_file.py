@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def write_config_file(target: str | None, sections: dict[str, Any]) -> Path:
         raise UserError.of(path, "exists already", "choose another name or delete it")
     tables = {name: _changed_options(section) for name, section in sections.items()}
     with whole_file(path) as temporary:
-        temporary.write_text(_to_toml(tables), encoding="utf-8")
+        temporary.write_text(to_toml(tables), encoding="utf-8")
     return path
 
 
@@ -62,7 +63,7 @@ def _changed_options(section: Any) -> dict[str, Any]:
     return {name: _as_toml(value) for name, value in changed.items()}
 
 
-def _to_toml(tables: dict[str, dict[str, Any]]) -> str:
+def to_toml(tables: Mapping[str, Mapping[str, Any]]) -> str:
     """TOML of tables of texts, numbers, booleans and lists: JSON writes these the same way."""
     lines = []
     for name, table in tables.items():

@@ -34,6 +34,8 @@ class LoggingOptions:
         metavar="KEY",
     )
 
+    no_report: bool = option(False, "write no <output_name>-report.html, the page about the run")
+
     @property
     def trackers(self) -> tuple[str, ...]:
         """The names of the trackers in use."""

@@ -24,6 +24,27 @@ def public_options(run: Any) -> dict[str, bool | int | float | str]:
     }
 
 
+def changed_options(run: Any) -> dict[str, dict[str, Any]]:
+    """Those that differ from their defaults, a table for each section; values as in `public_options`, but
+    lists are lists.
+    """
+    tables = {}
+    for field in dataclasses.fields(run):
+        section = getattr(run, field.name)
+        values = {spec.name: getattr(section, spec.name) for spec in specs_of(type(section))}
+        changed = {spec.name for spec in specs_of(type(section)) if values[spec.name] != spec.default}
+        tables[field.name] = {
+            name: _listed(value)
+            for name, value in values.items()
+            if name in changed and not isinstance(value, Secret)
+        }
+    return tables
+
+
+def _listed(value: Any) -> Any:
+    return [_listed(item) for item in value] if isinstance(value, (tuple, list)) else _shown(value)
+
+
 def _shown(value: Any) -> bool | int | float | str:
     if isinstance(value, (bool, int, float)):
         return value

@@ -93,7 +93,7 @@ def train(run: TrainingRun, session: Session, task: Task, data: TrainingData, ou
     learner = Learner(task, optimizer, session.accelerator.scaler, average, update.ledger)
     if session.resumed is not None:
         load_state(session.resumed, learner, class_path(run.optimizer))
-    log = make_log(run, session, plan, output, update.guard)
+    log = make_log(run, session, data, plan, output, update.guard)
     saver = make_checkpoints(run, session, learner, data, plan, output, standing, log)
 
     with Interruption() as interruption, make_uploads(run, session, interruption) as saver.uploads:

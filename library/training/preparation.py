@@ -29,6 +29,7 @@ from library.training.noise import NoiseDraw
 from library.training.optimizers import class_path, make_optimizer
 from library.training.output import Moment, Output
 from library.training.precision import set_precision
+from library.training.report import open_report
 from library.training.rounding import Rounded
 from library.training.run import TrainingRun
 from library.training.run_plan import RunPlan
@@ -160,8 +161,17 @@ def make_update(
     return Update(session, task, optimizer, guard, ledger, max_grad_norm)
 
 
-def make_log(run: TrainingRun, session: Session, plan: RunPlan, output: Output, guard: Guard) -> LossLog:
+def make_log(
+    run: TrainingRun,
+    session: Session,
+    data: TrainingData,
+    plan: RunPlan,
+    output: Output,
+    guard: Guard,
+) -> LossLog:
     trackers = open_trackers(run, session, output.tracker_name, plan.first_step)
+    if session.is_main and not run.logging.no_report:
+        trackers.trackers["report"] = open_report(run, data, plan)
     return LossLog(session.accelerator, trackers, guard)
 
 

@@ -36,7 +36,7 @@ class Previews:
         assert saving.output_dir is not None
         self.options, self.task, self.session = options, task, session
         self.clip_skip, self.interruption = run.model.clip_skip, interruption
-        self.log, self.is_tracked = log, bool(run.logging.trackers)
+        self.log, self.is_tracked = log, bool(run.logging.trackers) or not run.logging.no_report
         self.folder: Path = saving.output_dir / "sample"
         self.prefix = f"{saving.output_name}_" if saving.output_name else ""
         self.requests: list[PromptRequest] = []

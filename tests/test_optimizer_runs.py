@@ -28,6 +28,7 @@ def words(model: Path, pictures: Path, out: Path, *more: object) -> list[object]
     ]
 
 
+WARMUP = ("--lr_scheduler", "constant_with_warmup", "--lr_warmup_steps", 3)
 NETWORK = ("--network_module", "networks.lora", "--network_dim", 2)
 PRODIGY = ("--optimizer_type", "prodigy", "--learning_rate", 1)
 STEPS_OF_TWO = ("--lr_scheduler_args", "step_size=2")
@@ -149,3 +150,127 @@ def test_all_that_is_wrong_with_optimizer_and_schedule_is_found_before_anything_
         with pytest.raises(UserError, match=line):
             run_here("train_network.py", *common, *more)
     assert loads == []
+
+
+@pytest.mark.parametrize(
+    ("more", "fused"),
+    [
+        ((), "--fused_backward_pass"),
+        (("--gradient_checkpointing", "--optimizer_type", "AdaFactor"), "--fused_backward_pass"),
+        ((*WARMUP, "--train_text_encoder"), ("--fused_optimizer_groups", 3)),
+    ],
+    ids=str,
+)
+def test_steps_within_the_backward_pass_learn_the_same(
+    more: tuple, fused: str | tuple, tiny_model_file: Path, pictures: Path, tmp_path: Path
+) -> None:
+    """Going on with and without them, too."""
+
+    def train(out: str, steps: int, *extra: object) -> Path:
+        plain = ("--use_safetensors", "--max_grad_norm", 0, "--save_state", "--learning_rate", 1e-3)
+        common = words(tiny_model_file, pictures, tmp_path / out, *more, *plain, *extra)
+        run_here("fine_tune.py", *common, "--max_train_steps", steps)
+        return tmp_path / out
+
+    flags = (fused,) if isinstance(fused, str) else fused
+    whole = load_file(train("whole", 4) / "x.safetensors")
+    first = train("first", 2, *flags)
+    for name, extra in (("fused", flags), ("not", ())):
+        second = load_file(train(name, 4, *extra, "--resume", first / "x-state") / "x.safetensors")
+        assert all(torch.equal(tensor, second[key]) for key, tensor in whole.items())
+
+
+def test_an_interrupted_run_that_steps_within_the_backward_pass_goes_on_exactly(
+    tiny_model_file: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from library.training.interruption import Interruption
+
+    common = (*NETWORK, "--fused_backward_pass", "--max_grad_norm", 0, "--learning_rate", 1e-2)
+
+    def train(out: str, *more: object) -> None:
+        every = ("--max_train_steps", 4, *more)
+        run_here("train_network.py", *words(tiny_model_file, pictures, tmp_path / out, *common, *every))
+
+    train("whole")
+    looks = iter([False] * 3)  # before each of three steps
+    asked = property(lambda _: next(looks, True))
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(Interruption, "requested", asked)
+        patch.setattr(Interruption, "exit_code", 143)
+        train("first")
+    assert [path.name for path in (tmp_path / "first").iterdir()] == ["x-step00000003-state"]
+    train("second", "--resume", tmp_path / "first" / "x-step00000003-state")
+    one, two = (load_file(tmp_path / name / "x.safetensors") for name in ("whole", "second"))
+    assert all(torch.equal(tensor, two[key]) for key, tensor in one.items())
+
+
+@pytest.mark.parametrize(
+    ("more", "line"),
+    [
+        (
+            ("--gradient_accumulation_steps", 2),
+            "--fused_backward_pass: needs --gradient_accumulation_steps 1: gradients that are added up "
+            "cannot be freed",
+        ),
+        (
+            ("--mixed_precision", "fp16"),
+            "--fused_backward_pass: does not work with --mixed_precision fp16, whose loss scaler looks at "
+            "all gradients first",
+        ),
+        (
+            ("--optimizer_type", "Prodigy"),
+            "--optimizer_type Prodigy: does not work with --fused_backward_pass: it finds its rate from all "
+            "gradients together; choose another one, or leave that out",
+        ),
+        (
+            ("--fused_optimizer_groups", 2),
+            "--fused_optimizer_groups: contradicts --fused_backward_pass, which makes a group of each weight",
+        ),
+    ],
+)
+def test_what_cannot_step_within_the_backward_pass_is_one_line(
+    more: tuple, line: str, tiny_model_file: Path, pictures: Path, tmp_path: Path
+) -> None:
+    common = words(tiny_model_file, pictures, tmp_path, *NETWORK, "--fused_backward_pass")
+    with pytest.raises(UserError) as error:
+        run_here("train_network.py", *common, *more)
+    assert str(error.value) == line
+
+
+def test_clipping_part_by_part_is_said(
+    tiny_model_file: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    common = words(tiny_model_file, pictures, tmp_path, *NETWORK, "--fused_backward_pass")
+    run_here("train_network.py", *common, "--max_train_steps", 1)
+    line = "--max_grad_norm 1 clips each weight's gradient alone with --fused_backward_pass; 0 does not clip"
+    assert f"warning: {line}\n" in capsys.readouterr().err
+
+
+def test_several_processes_do_not_step_within_the_backward_pass() -> None:
+    from types import SimpleNamespace
+
+    from library.options.optimizer import OptimizerOptions
+    from library.training.update_in_backward import in_backward
+
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))])
+    session = SimpleNamespace(accelerator=SimpleNamespace(num_processes=2))
+    with pytest.raises(UserError) as error:
+        update = SimpleNamespace(session=session, optimizer=optimizer)
+        in_backward(update, OptimizerOptions(fused_optimizer_groups=2))
+    assert str(error.value) == (
+        "--fused_optimizer_groups: works with one process: gradients of several are averaged after the "
+        "backward pass; leave it out, or start one process"
+    )
+
+
+@pytest.mark.parametrize(
+    "more",
+    [("--optimizer_type", "AdamWScheduleFree"), ("--fused_backward_pass", "--optimizer_type", "AdaFactor")],
+)
+def test_a_dry_run_takes_the_step_of_every_kind(
+    more: tuple, tiny_model_file: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    common = words(tiny_model_file, pictures, tmp_path, *NETWORK, *more)
+    with pytest.raises(SystemExit):
+        run_here("train_network.py", *common, "--dry_run")
+    assert "dry run: no problems found; nothing was written" in capsys.readouterr().out

@@ -22,6 +22,14 @@ class OptimizerOptions:
     )
     use_8bit_adam: bool = option(False, "the same as --optimizer_type AdamW8bit")
     use_lion_optimizer: bool = option(False, "the same as --optimizer_type Lion")
+    fused_backward_pass: bool = option(
+        False,
+        "step each weight within the backward pass, as soon as its gradient is there, and free that: no two "
+        "gradients are in memory together",
+    )
+    fused_optimizer_groups: int | None = option(
+        None, "the same for n groups of weights, of which one's gradients are in memory", metavar="N"
+    )
     learning_rate: float = option(2e-6, "learning rate", metavar="X")
 
     def __post_init__(self) -> None:
@@ -32,12 +40,29 @@ class OptimizerOptions:
                 "optimizer_type",
                 "choose one of --optimizer_type, --use_8bit_adam, --use_lion_optimizer",
             ),
+            (
+                self.fused_optimizer_groups is None or self.fused_optimizer_groups >= 1,
+                "fused_optimizer_groups",
+                "must be 1 or more",
+            ),
+            (
+                not (self.fused_backward_pass and self.fused_optimizer_groups),
+                "fused_optimizer_groups",
+                "contradicts --fused_backward_pass, which makes a group of each weight",
+            ),
             (self.learning_rate >= 0, "learning_rate", "must be 0 or more"),
             *(
                 (("=" in arg), "optimizer_args", f"expects name=value, got {arg!r}")
                 for arg in self.optimizer_args
             ),
         )
+
+    @property
+    def steps_in_backward(self) -> str:
+        """The option that asks for steps within the backward pass; empty when none does."""
+        if self.fused_backward_pass:
+            return "--fused_backward_pass"
+        return "--fused_optimizer_groups" if self.fused_optimizer_groups else ""
 
     @property
     def optimizer_name(self) -> str:

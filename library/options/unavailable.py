@@ -49,8 +49,6 @@ NOT_YET: dict[str, Any] = {
     "encoderonly": False,
     "fine_tuning": False,
     "fp16_master_weights_and_gradients": False,
-    "fused_backward_pass": False,
-    "fused_optimizer_groups": None,
     "gradual_latent_every_n_steps": 3,
     "gradual_latent_ratio": 0.5,
     "gradual_latent_ratio_step": 0.125,

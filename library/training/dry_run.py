@@ -40,6 +40,7 @@ from library.training.preparation import (
 from library.training.run import TrainingRun
 from library.training.run_plan import RunPlan, plan_run
 from library.training.schedules import make_schedule
+from library.training.self_tuning import begin_training
 from library.training.session import Session
 from library.training.standing import Standing
 from library.training.state import Learner
@@ -116,12 +117,13 @@ def _try(
         prepared, optimizer = session.accelerator.prepare(task, optimizer, device_placement=[False, False])
         average = make_average(task, run.averaging, session)
         prepared.train()
+        begin_training(optimizer)
         start = time.perf_counter()
         keeping = saved_activations(run.training, session.device)
         update = make_update(run, session, task, optimizer, plan.first_step)
+        schedule.set_rates(plan.first_step)
         loss = backward(session, prepared, batch.to(session.device), keeping)
         update.guard.see(batch)
-        schedule.set_rates(plan.first_step)
         update(plan.first_step, loss)
         found = float(loss)
         task.after_step()
@@ -152,7 +154,7 @@ def _size(path: Path) -> int:
 
 
 def _state_size(learner: Learner) -> int:
-    kept = [*learner.task.trained_tensors().values(), *tree_leaves(learner.optimizer.state_dict()["state"])]
+    kept = [*learner.task.trained_tensors().values(), *tree_leaves(learner.optimizer.state_dict())]
     kept += learner.ledger.tensors().values()
     if learner.average is not None:
         kept += learner.average.tensors().values()

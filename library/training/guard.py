@@ -77,19 +77,13 @@ class Guard:
             self.optimizer.step()  # the scaler leaves out steps with bad gradients
             weight = torch.where(self._is_bad_anywhere(loss), 1.0, OVERFLOW * overflows)
         else:
-            self._step_unless(overflows, inner)
+            step_unless(overflows, self.optimizer, inner)
             weight = overflows.float()
-        self.in_a_row = torch.where(weight > 0, self.in_a_row + weight, 0.0)
+        self.count(weight)
 
-    def _step_unless(self, is_bad: Tensor, inner: torch.optim.Optimizer) -> None:
-        """With torch's fused optimizers the device decides; they take the word of a loss scaler so."""
-        if not getattr(inner, "_step_supports_amp_scaling", False):
-            if not is_bad:
-                self.optimizer.step()
-            return
-        inner.grad_scale, inner.found_inf = None, is_bad.float()
-        self.optimizer.step()
-        del inner.grad_scale, inner.found_inf
+    def count(self, weight: Tensor) -> None:
+        """Count a step as so much of a bad one; 0 is a good one."""
+        self.in_a_row = torch.where(weight > 0, self.in_a_row + weight, 0.0)
 
     def _is_bad_anywhere(self, loss: Tensor) -> Tensor:
         is_bad = (~loss.isfinite()).float()
@@ -123,6 +117,23 @@ class Guard:
         times = self.task.objective.sample_t(batch.u, *self.task.options.timestep_range)
         entries = zip(batch.names, times.tolist(), batch.losses.tolist(), strict=True)
         return [(f"{name} at timestep {t:g}", math.isfinite(loss)) for name, t, loss in entries]
+
+
+def step_unless(is_bad: Tensor, optimizer: torch.optim.Optimizer, inner: torch.optim.Optimizer) -> bool:
+    """Take an optimizer's step, unless gradients are bad. inner: it without accelerate's wrapper. Returns
+    False when it was left out, as far as this is known here.
+
+    With torch's fused optimizers the device decides; they take the word of a loss scaler so.
+    """
+    if not getattr(inner, "_step_supports_amp_scaling", False):
+        if is_bad:
+            return False
+        optimizer.step()
+        return True
+    inner.grad_scale, inner.found_inf = None, is_bad.float()
+    optimizer.step()
+    del inner.grad_scale, inner.found_inf
+    return True
 
 
 def spoiled(loss: Tensor) -> Tensor:

@@ -101,7 +101,7 @@ class Ledger:
         """
         taken = 1 if norm is None else norm.isfinite()
         for one in self.components:
-            if any(groups[n]["lr"] for n in self._groups_of(one, groups)) and (
+            if any(groups[n]["lr"] != 0 for n in self._groups_of(one, groups)) and (
                 trains_text or not one.is_text
             ):
                 self._steps[one.name] += taken
@@ -127,9 +127,20 @@ class Ledger:
             gradients = [p.grad for p in one.parameters if p.grad is not None]
             if gradients:
                 norms = torch._foreach_norm(gradients, 2, dtype=torch.float32)
-                norm = torch.linalg.vector_norm(torch.stack(norms)) / factor
-                found = torch.stack([norm, torch.ones_like(norm)])
-                self._gradients[one.name] += torch.where(norm.isfinite(), found, 0)
+                self._add(one, torch.linalg.vector_norm(torch.stack(norms)) / factor)
+
+    @torch.no_grad()
+    def note_norms(self, step: int, norms: Mapping[nn.Parameter, Tensor]) -> None:
+        """The same of gradients that are gone, by the norm of each."""
+        if not self.notes_gradients(step):
+            return
+        for one in self.components:
+            if found := [norms[parameter] for parameter in one.parameters if parameter in norms]:
+                self._add(one, torch.linalg.vector_norm(torch.stack(found)))
+
+    def _add(self, one: Component, norm: Tensor) -> None:
+        found = torch.stack([norm, torch.ones_like(norm)])
+        self._gradients[one.name] += torch.where(norm.isfinite(), found, 0)
 
     def balance(self, until: int) -> Balance:
         """The entries after `until` steps."""

@@ -115,12 +115,12 @@ def train(run: TrainingRun, session: Session, task: Task, data: TrainingData, ou
                 position = batch.position
                 if session.agrees_to_stop(interruption.requested, position.closes):
                     _stop(session, saver, log, plan, position.step, interruption)
+                schedule.set_rates(position.step)
                 loss += backward(session, prepared, batch.to(session.device), keeping)
                 update.guard.see(batch)
                 if not position.closes:
                     continue
 
-                schedule.set_rates(position.step)
                 update(position.step, loss)
                 figures = task.after_step()
                 if average is not None:

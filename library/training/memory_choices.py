@@ -54,12 +54,20 @@ def device_memory(device: torch.device) -> tuple[int, int]:
 
 def _as_asked(memory: Memory, task: Task, run: TrainingRun, session: Session) -> Memory:
     """With what the run's options take away or add beside the step."""
+    if run.optimizer.steps_in_backward:
+        memory = replace(memory, gradients=memory.gradients // _parts(task, run))
     if run.caching.caches_latents:
         memory = replace(memory, encoding=0, weights=memory.weights - _leaves_device(task, run, session))
     if run.averaging.use_ema and run.averaging.ema_device in (None, session.device.type):
         trained = [p for group in task.param_groups() for p in group["params"]]
         memory = replace(memory, weights=memory.weights + 4 * sum(p.numel() for p in trained))
     return memory
+
+
+def _parts(task: Task, run: TrainingRun) -> int:
+    """How many times the gradients of one part, stepped within the backward pass, are in those of all."""
+    sizes = [p.numel() for group in task.param_groups() for p in group["params"]]
+    return run.optimizer.fused_optimizer_groups or max(1, sum(sizes) // max(sizes))
 
 
 def _leaves_device(task: Task, run: TrainingRun, session: Session) -> int:
@@ -80,6 +88,10 @@ def _choices(
         with _checkpointing(task):
             found = _as_asked(estimate(task, session, batch, run.optimizer), task, run, session)
         yield "--gradient_checkpointing", found.peak
+    if _could_step_in_backward(run, session):
+        fused = replace(run, optimizer=replace(run.optimizer, fused_backward_pass=True))
+        parts = _parts(task, fused)
+        yield "--fused_backward_pass", replace(memory, gradients=memory.gradients // parts).peak
     if run.training.mixed_precision == "no" and not run.training.trains_in_16_bits:
         found = estimate(task, session, batch, run.optimizer, frozen=torch.bfloat16)
         yield "--mixed_precision bf16", _as_asked(found, task, run, session).peak
@@ -91,6 +103,14 @@ def _choices(
     if (count := len(batch.weights)) > 1:
         one = replace(memory, activations=memory.activations // count, encoding=memory.encoding // count)
         yield f"--train_batch_size 1 --gradient_accumulation_steps {count}", one.peak
+
+
+def _could_step_in_backward(run: TrainingRun, session: Session) -> bool:
+    training = run.training
+    is_free = training.gradient_accumulation_steps == 1 and training.mixed_precision != "fp16"
+    finds_rate = run.optimizer.optimizer_name.lower().startswith(("dadapt", "prodigy"))
+    is_alone = session.accelerator.num_processes == 1
+    return not run.optimizer.steps_in_backward and is_free and is_alone and not finds_rate
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from torch.utils._pytree import tree_leaves
 from library.data.batch import Batch
 from library.options.optimizer import OptimizerOptions
 from library.training.optimizers import make_optimizer
+from library.training.self_tuning import begin_training
 from library.training.session import Session
 from library.training.task import Task
 
@@ -113,6 +114,7 @@ def state_per_weight(options: OptimizerOptions, device: torch.device) -> float:
     probe = nn.Parameter(torch.ones(PROBE, PROBE, device=device))
     optimizer = make_optimizer([{"params": [probe], "lr": 1e-4, "name": "probe"}], options)
     probe.grad = torch.ones_like(probe)
+    begin_training(optimizer)
     optimizer.step()
     state = [leaf for leaf in tree_leaves(list(optimizer.state.values())) if isinstance(leaf, Tensor)]
     return sum(nbytes(tensor) for tensor in state if tensor.numel() > 1) / probe.numel()

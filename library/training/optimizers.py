@@ -9,7 +9,7 @@ from library.options.schedule import ScheduleOptions
 from library.problems import UserError, warn
 from library.training.arguments import find_class, read_arguments
 from library.training.schedules import make_schedule
-from library.training.self_tuning import require_one_rate
+from library.training.self_tuning import require_one_rate, require_steps_in_parts
 
 if TYPE_CHECKING:
     import torch
@@ -76,6 +76,8 @@ def make_optimizer(groups: list[dict[str, Any]], options: OptimizerOptions) -> t
     except (TypeError, ValueError, RuntimeError) as error:
         raise UserError.of(where, f"does not take these arguments: {error}") from None
     require_one_rate(optimizer, where)
+    if options.steps_in_backward:
+        require_steps_in_parts(optimizer, options.steps_in_backward, where)
     return optimizer
 
 

@@ -42,6 +42,7 @@ from library.training.task import Task
 from library.training.trackers import LossLog
 from library.training.tracking import open_trackers
 from library.training.update import Update
+from library.training.update_in_backward import in_backward
 from library.training.uploads import Uploads
 from library.training.validation import Validation
 
@@ -158,7 +159,8 @@ def make_update(
     ledger = Ledger(task.components(), first_step)
     # Gradients of 16 bits are clipped by the optimizer, in float32.
     max_grad_norm = 0.0 if run.training.trains_in_16_bits else run.training.max_grad_norm
-    return Update(session, task, optimizer, guard, ledger, max_grad_norm)
+    update = Update(session, task, optimizer, guard, ledger, max_grad_norm)
+    return in_backward(update, run.optimizer) if run.optimizer.steps_in_backward else update
 
 
 def make_log(

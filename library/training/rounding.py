@@ -76,6 +76,7 @@ class Rounded(torch.optim.Optimizer):
             raise UserError.of("--full_bf16 or --full_fp16", cause, "choose another --optimizer_type")
         super().__init__([{"params": group["params"]} for group in groups], {})
         self.copies, self.seed, self.max_grad_norm, self.steps = copies, seed, max_grad_norm, 0
+        self.numbers = {parameter: number for number, parameter in enumerate(copies)}
         self._follow()
 
     @torch.no_grad()
@@ -87,7 +88,6 @@ class Rounded(torch.optim.Optimizer):
         self.steps += 1
         self._lead()
         factor = self._factor()
-        generators = {}
         for chunk in self._chunks():
             for parameter in chunk:
                 copy = self.copies[parameter]
@@ -95,7 +95,7 @@ class Rounded(torch.optim.Optimizer):
                 copy.grad = parameter.grad.float().mul_(factor)
             self.inner.step()
             for parameter in chunk:
-                self._put_back(parameter, generators)
+                self._put_back(parameter)
         self._follow()
 
     def state_dict(self) -> dict[str, Any]:
@@ -132,14 +132,11 @@ class Rounded(torch.optim.Optimizer):
         norm = torch.linalg.vector_norm(torch.stack(norms)) * factor
         return factor * (self.max_grad_norm / (norm + 1e-6)).clamp(max=1)
 
-    def _put_back(self, parameter: nn.Parameter, generators: dict[torch.device, torch.Generator]) -> None:
-        """Every process draws the same."""
-        device = parameter.device
-        if device not in generators:
-            key = derive_seed(self.seed, "rounding", self.steps)
-            generators[device] = torch.Generator(device).manual_seed(key)
-        copy = self.copies[parameter]
-        parameter.copy_(round_by_chance(copy.data, parameter.dtype, generators[device]))
+    def _put_back(self, parameter: nn.Parameter) -> None:
+        """Every process draws the same, in whatever order parameters are stepped."""
+        key = derive_seed(self.seed, "rounding", self.steps, self.numbers[parameter])
+        generator, copy = torch.Generator(parameter.device).manual_seed(key), self.copies[parameter]
+        parameter.copy_(round_by_chance(copy.data, parameter.dtype, generator))
         copy.data, copy.grad = _stand_in(parameter), None
 
     def _lead(self) -> None:

@@ -80,3 +80,30 @@ class TrainingRun:
                 "has no effect without --save_state or --save_state_on_train_end",
             )
         )
+        self._check_steps_in_backward()
+
+    def _check_steps_in_backward(self) -> None:
+        """Gradients that are freed at once cannot be looked at together."""
+        if not (option := self.optimizer.steps_in_backward.removeprefix("--")):
+            return
+        training = self.training
+        require(
+            (
+                training.gradient_accumulation_steps == 1,
+                option,
+                "needs --gradient_accumulation_steps 1: gradients that are added up cannot be freed",
+            ),
+            (
+                training.mixed_precision != "fp16",
+                option,
+                "does not work with --mixed_precision fp16, whose loss scaler looks at all gradients first",
+            ),
+        )
+        part = "each weight's gradient" if option == "fused_backward_pass" else "each group's gradients"
+        warn_unless(
+            (
+                not training.max_grad_norm,
+                "max_grad_norm",
+                f"{training.max_grad_norm:g} clips {part} alone with --{option}; 0 does not clip",
+            )
+        )

@@ -35,6 +35,12 @@ def is_schedule_free(optimizer: torch.optim.Optimizer) -> bool:
     return all(callable(getattr(bare(optimizer), name, None)) for name in ("train", "eval"))
 
 
+def begin_training(optimizer: torch.optim.Optimizer) -> None:
+    """Before the first step: a schedule-free optimizer wants to know."""
+    if is_schedule_free(optimizer):
+        optimizer.train()
+
+
 @contextmanager
 def result_shown(optimizer: torch.optim.Optimizer) -> Iterator[None]:
     """Inside, the parameters are the average that is a schedule-free optimizer's result.
@@ -61,12 +67,17 @@ def group_settings(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
 
 def bare(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
     """The optimizer as its package made it, out of accelerate's wrapper and ours for weights of 16 bits."""
-    from accelerate.optimizer import AcceleratedOptimizer
-
     from library.training.rounding import Rounded
 
-    inner = optimizer.optimizer if isinstance(optimizer, AcceleratedOptimizer) else optimizer
+    inner = unwrapped(optimizer)
     return inner.inner if isinstance(inner, Rounded) else inner
+
+
+def unwrapped(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """The optimizer out of accelerate's wrapper."""
+    from accelerate.optimizer import AcceleratedOptimizer
+
+    return optimizer.optimizer if isinstance(optimizer, AcceleratedOptimizer) else optimizer
 
 
 def used_rates(optimizer: torch.optim.Optimizer) -> dict[str, float | Tensor]:
@@ -90,6 +101,13 @@ def _own_rate(optimizer: torch.optim.Optimizer, group: dict) -> float | Tensor |
     """AdaFactor's for the group's first parameter, as transformers' AdafactorSchedule reads it."""
     state = optimizer.state.get(group["params"][0])
     return optimizer._get_lr(group, state) if state else None
+
+
+def require_steps_in_parts(optimizer: torch.optim.Optimizer, option: str, where: str) -> None:
+    """Raises UserError when an optimizer has to see all gradients together."""
+    if finds_its_rate(optimizer):
+        cause = f"does not work with {option}: it finds its rate from all gradients together"
+        raise UserError.of(where, cause, "choose another one, or leave that out")
 
 
 def require_one_rate(optimizer: torch.optim.Optimizer, where: str) -> None:

@@ -52,6 +52,7 @@ _FREE = {
     *("initial_epoch", "initial_step", "skip_until_initial_step", "dim_from_weights"),
     # The state itself knows the seed, the optimizer's class and whether there is an average.
     *("seed", "use_ema", "optimizer_type", "use_8bit_adam", "use_lion_optimizer"),
+    *("fused_backward_pass", "fused_optimizer_groups"),  # the same steps, elsewhere
 }
 # What the learned weights and the optimizer's state depend on: with another value they mean something else.
 _LEARNED_WITH = {

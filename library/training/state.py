@@ -114,10 +114,9 @@ class Learner:
 
     def train(self) -> None:
         """Tell an optimizer that wants to know that training begins."""
-        from library.training.self_tuning import is_schedule_free
+        from library.training.self_tuning import begin_training
 
-        if is_schedule_free(self.optimizer):
-            self.optimizer.train()
+        begin_training(self.optimizer)
 
 
 def write_state(folder: Path, info: StateInfo, learner: Learner) -> None:

@@ -32,7 +32,7 @@ class Update:
         trained = [parameter for group in groups for parameter in group["params"]]
         if self.max_grad_norm:
             norm = self.session.accelerator.clip_grad_norm_(trained, self.max_grad_norm)
-            self.ledger.note_gradients(step, _clipped_by(norm, self.max_grad_norm))
+            self.ledger.note_gradients(step, clipped_by(norm, self.max_grad_norm))
         else:
             norm = gradient_norm(trained)
             self.ledger.note_gradients(step, self._scale(step))
@@ -46,6 +46,6 @@ class Update:
         return 1.0 if scaler is None or not self.ledger.notes_gradients(step) else scaler.get_scale()
 
 
-def _clipped_by(norm: Tensor | None, limit: float) -> Tensor | float:
+def clipped_by(norm: Tensor | None, limit: float) -> Tensor | float:
     """What gradients of this norm were multiplied by, as in torch.nn.utils.clip_grad_norm_."""
     return 1.0 if norm is None else (limit / (norm + 1e-6)).clamp(max=1)

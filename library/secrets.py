@@ -10,7 +10,8 @@ HIDDEN = "***"
 # Where huggingface_hub and wandb look for theirs.
 _VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "WANDB_API_KEY")
 _HUB_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{8,}")
-_TOKEN_LINE = re.compile(r"((?:token|api_key)\W{0,3}[=:]\s*)\S+")  # of a file, in the words of its parser
+# A line of a file, TOML or JSON, in the words of its parser.
+_TOKEN_LINE = re.compile(r"""((?:token|api_key)(?:["']?\s*=|"\s*:)\s*)\S+""")
 
 
 @dataclass(frozen=True, repr=False)

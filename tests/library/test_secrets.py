@@ -18,7 +18,9 @@ def test_tokens_are_hidden_in_texts(monkeypatch: pytest.MonkeyPatch) -> None:
     text = "key 0123abcd, token hf_AbCdEfGhIj, other opensesame, hf_x stays"
     assert hide_tokens(text, Secret("opensesame"), None) == "key ***, token ***, other ***, hf_x stays"
     assert hide_tokens("line 3: wandb_api_key = 12ab") == "line 3: wandb_api_key = ***"
-    assert hide_tokens("keep_tokens = 3") == "keep_tokens = 3"
+    assert hide_tokens('{"huggingface_token": 12ab}') == '{"huggingface_token": ***'
+    for text in ("keep_tokens = 3", "--huggingface_token: needs a value"):
+        assert hide_tokens(text) == text
 
 
 def test_tokens_are_taken_out_of_a_command_line() -> None:

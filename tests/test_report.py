@@ -53,7 +53,14 @@ def test_a_run_leaves_a_page_that_goes_on_after_a_resume(
 
     page = (tmp_path / "parts" / "x-report.html").read_text(encoding="utf-8")
     assert "step 6 of 6" in page and ">done<" in page
-    assert re.findall(r'href="#(\w+)"', page) == ["curves", "previews", "dataset", "settings", "rerun"]
+    assert re.findall(r'href="#(\w+)"', page) == [
+        "curves",
+        "previews",
+        "ledger",
+        "dataset",
+        "settings",
+        "rerun",
+    ]
     assert page.count("data:image/webp") == 3 and "a &lt;b&gt; &amp; c" in page
     assert "<script" not in page and "http" not in page.replace("http-equiv", "")
     assert (

@@ -63,7 +63,7 @@ class Balance:
     def __str__(self) -> str:
         """A small table."""
         rows = [("", "parameters", "moved", "gradient")]
-        rows += [(e.part, f"{e.parameters:,}", _percent(e.moved), _number(e.gradient)) for e in self.entries]
+        rows += [(e.part, f"{e.parameters:,}", percent(e.moved), figure(e.gradient)) for e in self.entries]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
         return "\n".join([f"what steps {self.since} to {self.until} trained:", *lines])
@@ -208,9 +208,11 @@ def _norm(values: Tensor, weights: Tensor) -> float:
     return math.sqrt(float((weights.double() * values.double().square()).sum()))
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
+    """How far a part moved, in words."""
     return "from 0" if math.isinf(share) else f"{100 * share:.3g} %"
 
 
-def _number(value: float | None) -> str:
+def figure(value: float | None) -> str:
+    """A gradient's norm, in words."""
     return "-" if value is None else f"{value:.3g}"

@@ -133,13 +133,13 @@ def train(run: TrainingRun, session: Session, task: Task, data: TrainingData, ou
                     bar.set_postfix(avr_loss=f"{log.average:.4f}", refresh=False)
                 milestones.after(done)
 
-        log.close()
+        balance = update.ledger.balance(milestones.done)
+        log.conclude(balance)
         bar.close()
         if session.is_main:
             saver.at_end(plan.epoch_after(milestones.done), milestones.done)
         session.accelerator.wait_for_everyone()
         session.say(f"done: {saver.path_at_end}")
-    balance = update.ledger.balance(milestones.done)
     session.say(str(balance))
     balance.raise_if_still()
     return saver.path_at_end

@@ -5,10 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from library.options.logging import LoggingOptions
 from library.training.trackers import Drawn
+
+if TYPE_CHECKING:
+    from library.training.ledger import Balance
 
 
 def run_folder(options: LoggingOptions, name: str, before: str | None) -> Path:
@@ -58,6 +61,9 @@ class TensorBoardTracker:
         for preview in previews:
             pixels = np.asarray(preview.picture.convert("RGB"))
             self._writer.add_image(f"sample_{preview.number}", pixels, step, dataformats="HWC")
+
+    def conclude(self, balance: Balance) -> None:
+        """Nothing: it is on the console and in the report."""
 
     def close(self, patience: float) -> None:
         self._writer.close()

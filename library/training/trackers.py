@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
     from PIL.Image import Image
 
+    from library.training.ledger import Balance
+
 READ_EVERY = 10  # steps between two readings of the losses
 Figures = dict[str, float | Tensor]  # by the name in logs; tensors are scalars on the device
 
@@ -41,6 +43,8 @@ class Tracker(Protocol):
 
     def show(self, step: int, previews: list[Drawn]) -> None: ...
 
+    def conclude(self, balance: Balance) -> None: ...
+
     def close(self, patience: float) -> None: ...
 
 
@@ -60,6 +64,10 @@ class Trackers:
     def show(self, step: int, previews: list[Drawn]) -> None:
         """Pictures drawn after `step` steps."""
         self._each(lambda tracker: tracker.show(step, previews))
+
+    def conclude(self, balance: Balance) -> None:
+        """What was trained, at a run's end."""
+        self._each(lambda tracker: tracker.conclude(balance))
 
     def close(self, patience: float) -> None:
         """Send what is left, for at most so many seconds."""
@@ -138,6 +146,11 @@ class LossLog:
     def write(self, step: int, values: dict[str, float]) -> None:
         """Write other figures of a step down."""
         self.trackers.write(step, values)
+
+    def conclude(self, balance: Balance) -> None:
+        """Close it at a run's end, with what was trained."""
+        self.trackers.conclude(balance)
+        self.close()
 
     def close(self, patience: float = 60.0) -> None:
         """Read the rest and close the trackers, which may take `patience` seconds."""

@@ -15,6 +15,8 @@ from library.training.trackers import Drawn, tell
 if TYPE_CHECKING:
     from wandb import Run
 
+    from library.training.ledger import Balance
+
 
 class WandbTracker:
     """Writes one run.
@@ -74,6 +76,9 @@ class WandbTracker:
 
         pictures = {f"sample_{p.number}": wandb.Image(p.picture, caption=p.prompt) for p in previews}
         self._run.log({"step": step, **pictures})
+
+    def conclude(self, balance: Balance) -> None:
+        """Nothing: it is on the console and in the report."""
 
     def close(self, patience: float) -> None:
         from threading import Thread

@@ -18,6 +18,7 @@ from library.training.trackers import Drawn
 
 if TYPE_CHECKING:
     from library.data.training_data import TrainingData
+    from library.training.ledger import Balance
     from library.training.run import TrainingRun
     from library.training.run_plan import RunPlan
 
@@ -30,6 +31,7 @@ class Report:
     def __init__(self, page: Path, about: About, history: History, first_step: int) -> None:
         self.page, self.about, self.history = page, about, history
         self.step, self.is_running = first_step, True
+        self.balance: Balance | None = None
         self._written, self._error = time.monotonic(), None
         self._thread: threading.Thread | None = None
 
@@ -44,6 +46,10 @@ class Report:
         """Take previews in; see Tracker."""
         self.history.show(step, [(drawn.number, drawn.prompt, drawn.picture) for drawn in previews])
         self._refresh()
+
+    def conclude(self, balance: Balance) -> None:
+        """Take in what was trained; see Tracker."""
+        self.balance = balance
 
     def close(self, patience: float) -> None:
         """Write the page as it stays."""
@@ -69,7 +75,7 @@ class Report:
             self._error = error
 
     def _publish(self, history: History) -> None:
-        now = Now(self.step, self.is_running, time.strftime("%Y-%m-%d %H:%M"))
+        now = Now(self.step, self.is_running, time.strftime("%Y-%m-%d %H:%M"), self.balance)
         history.save(history_file(self.page))
         with whole_file(self.page, flush=False) as temporary:
             temporary.write_bytes(render(self.about, history, now).encode(errors="replace"))

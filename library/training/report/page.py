@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import string
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from library.data.report.sections import sources
 from library.data.training_data import TrainingData
 from library.data.wording import counted
 from library.options.config_file import to_toml
+from library.training.ledger import Balance, figure, percent
 from library.training.report.charts import Line, chart, short
 from library.training.report.history import History, Point, smoothed
 
@@ -42,17 +43,19 @@ class About:
 
 @dataclass(frozen=True)
 class Now:
-    """How far the run has come: steps done, whether it goes on, when this was written."""
+    """How far the run has come: steps done, whether it goes on, when this was written; at its end, what of it
+    was trained.
+    """
 
     step: int
     is_running: bool
     written: str
-    notes: Sequence[str] = field(default=())
+    balance: Balance | None = None
 
 
 def render(about: About, history: History, now: Now) -> str:
     """The page as HTML."""
-    sections = {name: made for name, made in _sections(about, history).items() if made}
+    sections = {name: made for name, made in _sections(about, history, now).items() if made}
     links = [element("li", element("a", name, href=f"#{name.lower()}")) for name in sections]
     body = [
         _head(about, history, now),
@@ -71,10 +74,11 @@ def render(about: About, history: History, now: Now) -> str:
     return template.substitute(title=join(about.title), style=style.strip(), body="\n".join(body))
 
 
-def _sections(about: About, history: History) -> dict[str, Html | None]:
+def _sections(about: About, history: History, now: Now) -> dict[str, Html | None]:
     return {
         "Curves": _curves(history),
         "Previews": _previews(history),
+        "Ledger": _ledger(now.balance),
         "Dataset": _dataset(about.data),
         "Warnings": _warnings(about.warnings),
         "Settings": _settings(about.options),
@@ -191,6 +195,36 @@ def _film(prompt: str, shots: Sequence[tuple[int, str]]) -> Html:
         "div", figures, class_="film", tabindex="0", role="group", aria_label=f"Previews of {prompt}"
     )
     return join([element("p", prompt or "(no prompt)", class_="prompt"), row])
+
+
+def _ledger(balance: Balance | None) -> Html | None:
+    """What became of each part that was trained."""
+    if balance is None:
+        return None
+    head = ("part", "parameters", "moved", "gradient")
+    rows = [
+        (entry.part, number(entry.parameters), percent(entry.moved), figure(entry.gradient))
+        for entry in balance.entries
+    ]
+    cells = [
+        element(
+            "tr",
+            [
+                element("td", cell, class_="n" if i else None, data_label=head[i])
+                for i, cell in enumerate(row)
+            ],
+        )
+        for row in rows
+    ]
+    names = [element("th", name, class_="n" if i else None, scope="col") for i, name in enumerate(head)]
+    note = (
+        f"From step {number(balance.since)} to {number(balance.until)}: how far each part moved, as a share "
+        "of its size at the start, and the mean norm of its gradients."
+    )
+    table = element(
+        "table", element("thead", element("tr", names)), element("tbody", cells), class_="stacked"
+    )
+    return join([element("p", note, class_="soft"), table])
 
 
 def _dataset(data: TrainingData) -> Html:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from library.options.fields import require
 from library.options.network import DreamBoothOptions
 from library.options.saving import CheckpointOptions
 from library.problems import run_command
@@ -22,6 +23,20 @@ from library.training.run import TrainingRun
 class Run(TrainingRun):
     dreambooth: DreamBoothOptions
     checkpoint: CheckpointOptions
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        sees_all = not self.dreambooth.no_token_padding
+        require(
+            *(
+                (sees_all or not asked, "no_token_padding", f"does not work with --{name}")
+                for name, asked in (
+                    ("max_token_length", self.model.max_token_length not in (None, 75)),
+                    ("cache_text_encoder_outputs", self.caching.caches_text),
+                    ("xformers", self.model.attention == "xformers"),
+                )
+            )
+        )
 
     @property
     def text_rate(self) -> float:
@@ -42,7 +57,8 @@ def main() -> None:
 
     stop_at = run.dreambooth.stop_text_encoder_training
     text = TextTraining((run.text_rate,), stop_at) if run.trains_text else None
-    train_model(run, run.checkpoint, text, data, tracker_name="dreambooth")
+    hides_padding = run.dreambooth.no_token_padding
+    train_model(run, run.checkpoint, text, data, tracker_name="dreambooth", hides_padding=hides_padding)
 
 
 if __name__ == "__main__":

@@ -417,6 +417,19 @@ def test_text_encoder_training_stops_where_it_was_told(
     assert not differ(text("never", "--stop_text_encoder_training", -1, "--max_train_steps", 2), source)
 
 
+def test_captions_without_padding_train_something_else(
+    tiny_model_file: Path, pictures: Path, tmp_path: Path
+) -> None:
+    def train(out: str, *more: object) -> bytes:
+        common = options(tiny_model_file, pictures, tmp_path / out, "--use_safetensors", *more)
+        run_here("train_db.py", *common, "--max_train_steps", 1)
+        return weights(tmp_path / out / "x.safetensors")
+
+    assert train("hidden", "--no_token_padding") != train("padded")
+    with pytest.raises(UserError, match="--no_token_padding: does not work with --max_token_length"):
+        train("long", "--no_token_padding", "--max_token_length", 150)
+
+
 def test_signals_to_a_whole_group_of_processes_save_the_state(
     tiny_model_file: Path, pictures: Path, tmp_path: Path
 ) -> None:

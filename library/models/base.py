@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -25,15 +25,17 @@ class Condition:
     """What the denoiser is told besides the image and the time.
 
     hidden: (batch, tokens, width) text states. pooled: (batch, width) or None where a family has none.
+    mask: (batch, tokens) bool, which of them it looks at; None: all.
     """
 
     hidden: Tensor
     pooled: Tensor | None = None
+    mask: Tensor | None = None
 
     def to(self, *args, **kwargs) -> Condition:
-        """As Tensor.to, for both."""
+        """As Tensor.to, for the states."""
         pooled = None if self.pooled is None else self.pooled.to(*args, **kwargs)
-        return Condition(self.hidden.to(*args, **kwargs), pooled)
+        return replace(self, hidden=self.hidden.to(*args, **kwargs), pooled=pooled)
 
 
 @dataclass(frozen=True)

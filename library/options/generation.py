@@ -84,6 +84,9 @@ class GeneratorModelOptions:
     vae: str | None = option(None, "take the VAE from here instead", metavar="MODEL")
     v2: bool = option(False, "the checkpoint is SD 2.x; checked against the file, which decides")
     v_parameterization: bool = option(False, "the checkpoint predicts v; checked against the file")
+    tokenizer_cache_dir: Path | None = option(
+        None, "accepted for compatibility: the tokenizer is part of Atelier", metavar="FOLDER"
+    )
     clip_skip: int | None = option(
         None, "use the text encoder's output of the n-th layer from the end", metavar="N"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from library.options.fields import option, require, warn_unless
@@ -57,6 +58,9 @@ class ModelOptions:
     )
     highvram: bool = option(
         False, "accepted for compatibility: GPU memory is never given back between steps as it is"
+    )
+    tokenizer_cache_dir: Path | None = option(
+        None, "accepted for compatibility: the tokenizer is part of Atelier", metavar="FOLDER"
     )
     sdpa: bool = option(False, "attention by torch's scaled_dot_product_attention; this is the default")
     xformers: bool = option(

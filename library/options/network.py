@@ -135,6 +135,7 @@ class DreamBoothOptions:
     stop_text_encoder_training: int | None = option(
         None, "train the text encoder for this many steps only; below 0 never", metavar="N"
     )
+    no_token_padding: bool = option(False, "hide from the U-Net what captions are padded with")
 
     def __post_init__(self) -> None:
         require(

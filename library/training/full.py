@@ -20,10 +20,12 @@ def train_model(
     *,
     tracker_name: str,
     block_rates: tuple[float, ...] = (),
+    hides_padding: bool = False,
 ) -> None:
     """Train the U-Net, and the text encoders as `text` says (None: frozen), and save a checkpoint.
 
     block_rates: the learning rate of each block of the U-Net; empty: --learning_rate for all.
+    hides_padding: the U-Net does not see what captions are padded with.
     """
     skips = may_skip_parameters(text)
     session = Session.start(run.training, run.processes, run.saving.resume, may_skip_parameters=skips)
@@ -35,6 +37,7 @@ def train_model(
         text=text,
         clip_skip=run.model.clip_skip,
         block_rates=block_rates,
+        hides_padding=hides_padding,
     )
     output = Output(
         form=checkpoint_form(checkpoint, model.source.kind),

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from library.data.batch import Batch
 from library.models.base import Condition, Model, Part
 from library.models.prompt_weights import encode_text
+from library.models.text import without_padding
 from library.options.objective import ObjectiveOptions
 from library.problems import UserError, warn
 from library.training.ledger import Component
@@ -69,8 +70,11 @@ class Task(nn.Module):
         text: TextTraining | None = None,
         clip_skip: int | None = None,
         block_rates: tuple[float, ...] = (),
+        hides_padding: bool = False,
     ) -> None:
-        """block_rates: of each block of the denoiser, 0 leaves it as it is; empty: learning_rate for all."""
+        """block_rates: of each block of the denoiser, 0 leaves it as it is; empty: learning_rate for all.
+        hides_padding: the denoiser does not see what captions are padded with.
+        """
         super().__init__()
         self.model = model
         self.objective = make_objective(options, model.prediction_type)
@@ -81,6 +85,7 @@ class Task(nn.Module):
         model.zero_terminal_snr = options.zero_terminal_snr
         self.options, self.clip_skip = options, clip_skip
         self.learning_rate, self.text, self.block_rates = learning_rate, text, block_rates
+        self.hides_padding = hides_padding
         model.requires_grad_(False)
         self.choose_trained()
 
@@ -191,7 +196,8 @@ class Task(nn.Module):
         if batch.text is not None:
             return self.model.condition_from(batch.text)
         with torch.set_grad_enabled(self.trains_text(batch.position.step) and torch.is_grad_enabled()):
-            return encode_text(self.model, batch.tokens, self.clip_skip)
+            condition = encode_text(self.model, batch.tokens, self.clip_skip)
+        return replace(condition, mask=without_padding(batch.tokens[0])) if self.hides_padding else condition
 
     def trains_text(self, step: int) -> bool:
         """Whether text encoders are trained at this (0-based) step."""

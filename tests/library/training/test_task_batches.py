@@ -196,3 +196,17 @@ def test_training_on_without_its_last_timestep_is_told(
     Task(tiny_model, ObjectiveOptions(), learning_rate=1e-3)
     assert "knows a last timestep of pure noise" in capsys.readouterr().err
     assert not tiny_model.zero_terminal_snr
+
+
+def test_hidden_padding_is_as_if_captions_were_not_padded(any_model: Model) -> None:
+    """For the second caption; the first one is longer."""
+    task = Task(any_model, ObjectiveOptions(), learning_rate=1e-3, hides_padding=True).eval()
+    batch = make_batch(any_model, tokens=any_model.tokenizer()(["a cat on a mat", "a dog"]))
+    condition, t = task.condition(batch), torch.tensor([300, 700])
+    assert condition.mask.sum(-1).tolist() == [7, 4]  # with start and end
+    hidden = task.model.predict(batch.latents, t, condition, batch.sizes)
+    cut = replace(condition, hidden=condition.hidden[:, :4], mask=None)
+    trimmed = task.model.predict(batch.latents, t, cut, batch.sizes)
+    torch.testing.assert_close(hidden[1], trimmed[1], rtol=1e-3, atol=1e-5)
+    padded = task.model.predict(batch.latents, t, replace(condition, mask=None), batch.sizes)
+    assert not torch.allclose(hidden, padded, rtol=1e-3, atol=1e-5)

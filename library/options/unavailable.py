@@ -19,6 +19,10 @@ class Refusal:
     fix: str = "remove it"
 
 
+_SHARDED = (
+    "DeepSpeed shares weights out among processes, and its states cannot be gone on from exactly",
+    "train with plain accelerate launch; see docs/many_devices.md for what saves memory",
+)
 # For good; docs/differences.md argues each.
 REFUSED: dict[str, Refusal] = {
     "dataset_class": Refusal(
@@ -26,6 +30,15 @@ REFUSED: dict[str, Refusal] = {
         "datasets are described, not programmed, so that a run can go on exactly",
         "use --dataset_config",
     ),
+    "deepspeed": Refusal(False, *_SHARDED),
+    "zero_stage": Refusal(2, *_SHARDED),
+    "offload_optimizer_device": Refusal(None, *_SHARDED),
+    "offload_optimizer_nvme_path": Refusal(None, *_SHARDED),
+    "offload_param_device": Refusal(None, *_SHARDED),
+    "offload_param_nvme_path": Refusal(None, *_SHARDED),
+    "zero3_init_flag": Refusal(False, *_SHARDED),
+    "zero3_save_16bit_model": Refusal(False, *_SHARDED),
+    "fp16_master_weights_and_gradients": Refusal(False, *_SHARDED),
 }
 
 # With their defaults. This table only shrinks.
@@ -40,7 +53,6 @@ NOT_YET: dict[str, Any] = {
     "control_net_preps": None,
     "control_net_ratios": None,
     "control_net_weights": None,
-    "deepspeed": False,
     "ds_depth_1": None,
     "ds_depth_2": None,
     "ds_ratio": 0.5,
@@ -48,7 +60,6 @@ NOT_YET: dict[str, Any] = {
     "ds_timesteps_2": 650,
     "encoderonly": False,
     "fine_tuning": False,
-    "fp16_master_weights_and_gradients": False,
     "gradual_latent_every_n_steps": 3,
     "gradual_latent_ratio": 0.5,
     "gradual_latent_ratio_step": 0.125,
@@ -76,10 +87,6 @@ NOT_YET: dict[str, Any] = {
     "network_regional_mask_max_color_codes": None,
     "network_show_meta": False,
     "no_preview": False,
-    "offload_optimizer_device": None,
-    "offload_optimizer_nvme_path": None,
-    "offload_param_device": None,
-    "offload_param_nvme_path": None,
     "opt_channels_last": False,
     "sequential_file_name": False,
     "shuffle_prompts": False,
@@ -91,9 +98,6 @@ NOT_YET: dict[str, Any] = {
     "vae_slices": None,
     "vgg16_guidance_layer": 20,
     "vgg16_guidance_scale": 0.0,
-    "zero3_init_flag": False,
-    "zero3_save_16bit_model": False,
-    "zero_stage": 2,
 }
 
 

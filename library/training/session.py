@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import random
 from dataclasses import dataclass
@@ -24,6 +25,9 @@ from library.options.training import Precision, TrainingOptions
 from library.problems import UserError, warn
 from library.training.state import StateInfo, read_state_info
 
+# Ways to share weights out among processes, as accelerate launch passes them on. Saving would need all
+# processes together, and states could not be gone on from exactly.
+SHARDING = ("DEEPSPEED", "FSDP", "MEGATRON_LM")
 _DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "float": torch.float32}
 
 
@@ -125,6 +129,10 @@ def make_accelerator(
     mixed_precision: Precision, processes: ProcessOptions, may_skip_parameters: bool
 ) -> Accelerator:
     """accelerate's part in a run; its arguments as those of `Session.start`."""
+    for name in SHARDING:
+        if os.environ.get(f"ACCELERATE_USE_{name}", "").lower() == "true":
+            fix = "start it with plain accelerate launch (--multi_gpu); see docs/many_devices.md"
+            raise UserError.of("accelerate's configuration", f"asks for {name}, which is not supported", fix)
     if processes.ddp_static_graph and may_skip_parameters:
         cause = "does not hold with --stop_text_encoder_training: what is trained changes"
         raise UserError.of("--ddp_static_graph", cause, "leave one of them out")

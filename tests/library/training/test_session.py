@@ -44,3 +44,14 @@ def test_without_them_accelerate_keeps_its_own(capsys: pytest.CaptureFixture) ->
 def test_a_static_graph_needs_one_that_does_not_change() -> None:
     with pytest.raises(UserError, match="does not hold with --stop_text_encoder_training"):
         make_accelerator("no", ProcessOptions(ddp_static_graph=True), True)
+
+
+@pytest.mark.parametrize("name", ["DEEPSPEED", "FSDP", "MEGATRON_LM"])
+def test_what_shares_out_weights_is_refused_before_anything_starts(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"ACCELERATE_USE_{name}", "true")
+    with pytest.raises(
+        UserError, match=f"accelerate's configuration: asks for {name}, which is not supported"
+    ):
+        make_accelerator("no", ProcessOptions(), False)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-GRACE = 8.0  # seconds from a signal to the end, whatever the program is in
+GRACE = 5.0  # seconds from a signal to the end, whatever the program is in
 
 
 class Stopped(KeyboardInterrupt):

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from library.problems import UserError
+from library.training.ledger import SAMPLE
 from library.training.session import dtype_of
 
 if TYPE_CHECKING:
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
     from library.training.task import Task
 
 OPTIMIZER_BYTES = 8  # a trained number has at most two moments in float32
-AVERAGE_BYTES = 4
+AVERAGE_BYTES = LEDGER_BYTES = 4
+PARTS = 4  # that the ledger has a sample of, at most: a denoiser, two text encoders and what there may be
 HEADERS = 1.02  # names, shapes and metadata: measured on a LoRA of rank 4, which has most of them
 
 
@@ -39,7 +41,8 @@ def bytes_at_once(run: TrainingRun, task: Task) -> int:
     dtype = dtype_of(run.saving.save_precision)
     result = sum(tensor.numel() * (dtype or tensor.dtype).itemsize for tensor in saved)
     state = _bytes(trained)
-    state += OPTIMIZER_BYTES * sum(p.numel() for p in task.parameters() if p.requires_grad)
+    count = sum(parameter.numel() for parameter in task.parameters() if parameter.requires_grad)
+    state += OPTIMIZER_BYTES * count + LEDGER_BYTES * min(count, PARTS * SAMPLE)
     if run.averaging.use_ema:
         state += AVERAGE_BYTES * sum(tensor.numel() for tensor in trained)
     return int((result + state) * HEADERS)

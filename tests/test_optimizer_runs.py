@@ -274,3 +274,49 @@ def test_a_dry_run_takes_the_step_of_every_kind(
     with pytest.raises(SystemExit):
         run_here("train_network.py", *common, "--dry_run")
     assert "dry run: no problems found; nothing was written" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("script", "more", "trained"),
+    [
+        ("train_db.py", ("--unetonly",), {"model"}),
+        ("train_db.py", ("--encoderonly",), {"cond_stage_model"}),
+        (
+            "fine_tune.py",
+            ("--encoderonly", "--learning_rate_te", 1e-3, "--learning_rate", 0),
+            {"cond_stage_model"},
+        ),
+    ],
+)
+def test_one_part_is_trained_alone(
+    script: str, more: tuple, trained: set[str], tiny_model_file: Path, pictures: Path, tmp_path: Path
+) -> None:
+    rest = ("--use_safetensors", "--max_train_steps", 1, "--learning_rate", 1e-3)
+    run_here(script, *words(tiny_model_file, pictures, tmp_path, *rest, *more))
+    before, after = load_file(tiny_model_file), load_file(tmp_path / "x.safetensors")
+    assert {key.split(".")[0] for key in before if not torch.equal(before[key], after[key])} == trained
+
+
+@pytest.mark.parametrize(
+    ("script", "more", "line"),
+    [
+        ("fine_tune.py", ("--learning_rate", 0), "--learning_rate: is 0: nothing would be trained"),
+        ("train_db.py", ("--unetonly", "--encoderonly"), "--unetonly: contradicts --encoderonly"),
+        (
+            "train_db.py",
+            ("--encoderonly", "--stop_text_encoder_training", 5),
+            "--stop_text_encoder_training: contradicts --encoderonly: nothing would be trained any more",
+        ),
+        (
+            "fine_tune.py",
+            ("--unetonly", "--train_text_encoder"),
+            "--train_text_encoder: contradicts --unetonly",
+        ),
+    ],
+)
+def test_parts_that_contradict_are_one_line(
+    script: str, more: tuple, line: str, tiny_model_file: Path, pictures: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError) as error:
+        run_here(script, *words(tiny_model_file, pictures, tmp_path, *more))
+    assert str(error.value) == line

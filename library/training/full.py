@@ -18,13 +18,14 @@ def train_model(
     text: TextTraining | None,
     data: TrainingData,
     *,
+    learning_rate: float,
     tracker_name: str,
     block_rates: tuple[float, ...] = (),
     hides_padding: bool = False,
 ) -> None:
     """Train the U-Net, and the text encoders as `text` says (None: frozen), and save a checkpoint.
 
-    block_rates: the learning rate of each block of the U-Net; empty: --learning_rate for all.
+    learning_rate: of the U-Net, 0 leaves it as it is. block_rates: of each of its blocks; empty: that one.
     hides_padding: the U-Net does not see what captions are padded with.
     """
     skips = may_skip_parameters(text)
@@ -33,7 +34,7 @@ def train_model(
     task = Task(
         model,
         run.objective,
-        learning_rate=run.optimizer.learning_rate,
+        learning_rate=learning_rate,
         text=text,
         clip_skip=run.model.clip_skip,
         block_rates=block_rates,

@@ -70,6 +70,8 @@ _LEARNED_WITH = {
     "network_train_unet_only": "what is trained",
     "network_train_text_encoder_only": "what is trained",
     "train_text_encoder": "what is trained",
+    "unetonly": "what is trained",
+    "encoderonly": "what is trained",
     "full_bf16": "the precision of what is trained",
     "full_fp16": "the precision of what is trained",
 }

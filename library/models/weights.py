@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from library.files import whole_file
-from library.models.torch_files import StoredTensor, read_torch_file
+from library.models.torch_files import StoredTensor, not_the_file, read_torch_file
 from library.problems import UserError
 
 if TYPE_CHECKING:
@@ -166,7 +166,9 @@ def _no_safetensors(path: Path) -> UserError:
     with path.open("rb") as file:
         if file.read(4) == b"PK\x03\x04":
             return UserError.of(path, "is a torch file by its content", "rename it to end in .ckpt")
-    return UserError.of(path, "is damaged or no .safetensors file", "get the file again")
+    return not_the_file(path) or UserError.of(
+        path, "is damaged or no .safetensors file", "get the file again"
+    )
 
 
 def _check_entries(entries: dict[str, dict]) -> int:

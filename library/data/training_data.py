@@ -236,6 +236,7 @@ def _scan_all(
     rules = ScanRules(
         min_side=options.min_image_side,
         skips_bad=options.on_bad_image == "skip",
+        needs_captions=options.fine_tuning and options.in_json is None,
         folders=frozenset(folder.resolve() for subset in subsets for folder in _folders(subset)),
         writes=writes,
     )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from library.options.fields import option, require
+from library.options.fields import option, require, warn_unless
 
 Interpolation = Literal["lanczos", "nearest", "bilinear", "linear", "bicubic", "cubic", "area"]
 
@@ -62,6 +62,9 @@ class DataOptions:
     )
     conditioning_data_dir: Path | None = option(
         None, "folder with an image of the same name for each image: masks for --masked_loss", metavar="DIR"
+    )
+    fine_tuning: bool = option(
+        False, "train on the images in --train_data_dir itself by their captions, which each must have"
     )
     dataset_repeats: int = option(1, "repeat every image this often per epoch", metavar="N")
     resolution: tuple[tuple[int, int], ...] | None = option(
@@ -187,6 +190,21 @@ class DataOptions:
                 "dataset_config",
                 "replaces --train_data_dir, --reg_data_dir and --in_json; give one or the other",
             ),
+            (
+                not self.fine_tuning or self.reg_data_dir is None,
+                "reg_data_dir",
+                "contradicts --fine_tuning, which has no regularization images",
+            ),
+            (
+                not self.fine_tuning or self.prior_loss_weight == 1,
+                "prior_loss_weight",
+                "contradicts --fine_tuning, which has no regularization images",
+            ),
+            (
+                not self.fine_tuning or self.dataset_config is None,
+                "fine_tuning",
+                "contradicts --dataset_config, which says of each folder what it is",
+            ),
             (self.dataset_repeats >= 1, "dataset_repeats", "must be 1 or more"),
             (
                 self.ucg is None or self.caption_dropout_rate == 0,
@@ -210,4 +228,11 @@ class DataOptions:
                 "needs --masked_loss, which its images are the masks for",
             ),
             (self.max_data_loader_n_workers >= 0, "max_data_loader_n_workers", "must be 0 or more"),
+        )
+        warn_unless(
+            (
+                not self.fine_tuning or self.in_json is None,
+                "fine_tuning",
+                "has no effect with --in_json, which has the captions",
+            )
         )

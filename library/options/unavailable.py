@@ -58,7 +58,6 @@ NOT_YET: dict[str, Any] = {
     "ds_ratio": 0.5,
     "ds_timesteps_1": 650,
     "ds_timesteps_2": 650,
-    "fine_tuning": False,
     "gradual_latent_every_n_steps": 3,
     "gradual_latent_ratio": 0.5,
     "gradual_latent_ratio_step": 0.125,

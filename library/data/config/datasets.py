@@ -25,7 +25,7 @@ from library.data.config.specs import (
     SubsetSpec,
 )
 from library.data.config.without_effect import find_without_effect
-from library.data.scan.folders import find_class_folders
+from library.data.scan.folders import ClassFolder, find_class_folders, is_image_name, list_folder
 from library.options.data import DataOptions
 from library.problems import Problems, warn
 
@@ -79,7 +79,8 @@ def _settings(options: DataOptions, problems: Problems) -> Iterator[tuple[Given,
             yield given, [ChainMap(subset, given) for subset in subsets]
         return
     if options.in_json is None:
-        tables = _class_folder_subsets(options, problems)
+        make = _captioned_subsets if options.fine_tuning else _class_folder_subsets
+        tables = make(options, problems)
     else:
         folder, file = ("--train_data_dir", options.train_data_dir), ("--in_json", options.in_json)
         tables = [{"image_dir": folder, "metadata_file": file}]
@@ -179,6 +180,22 @@ def _from_options(options: DataOptions) -> Given:
             option = OPTION_NAMES.get(key, key)
             given[key] = (f"--{option}", getattr(options, option))
     return given
+
+
+def _captioned_subsets(options: DataOptions, problems: Problems) -> list[Given]:
+    """The images in the folder itself; where there are none, its class folders. Nothing stands in for their
+    captions.
+    """
+    folder = options.train_data_dir
+    assert folder is not None
+    entries = list_folder(folder, "--train_data_dir", problems)
+    if entries is None:
+        return []
+    has_images = any(is_image_name(entry.name) for entry in entries)
+    if not has_images and any(entry.is_dir() and ClassFolder.from_path(Path(entry)) for entry in entries):
+        subsets = _class_folder_subsets(options, problems)
+        return [{**subset, "class_tokens": (subset["class_tokens"][0], None)} for subset in subsets]
+    return [{"image_dir": ("--train_data_dir", folder)}]
 
 
 def _class_folder_subsets(options: DataOptions, problems: Problems) -> list[Given]:

@@ -19,10 +19,12 @@ from library.data.config.specs import DatasetSpec, SubsetSpec
 from library.data.pictures.bad_images import MAX_PIXELS
 from library.data.pictures.images import check_hint
 from library.data.pictures.integrity import inspect
+from library.data.scan.folders import name_some
 from library.data.scan.hints import pair_with_hints
 from library.data.scan.index import Index
 from library.data.scan.metadata import read_metadata
 from library.data.scan.sources import Source, sources_in_folder
+from library.data.wording import counted
 from library.problems import Problem, Problems
 
 # Threads hide the latency of a disk; once files are in memory they neither help nor hurt.
@@ -74,11 +76,13 @@ class ScanRules:
     """What holds for all subsets of a run.
 
     min_side: pixels; an image with a shorter side is bad. skips_bad: bad images are left out, instead of
-    being problems. folders: all that the run's subsets name. writes: whether what was found is kept in files.
+    being problems. needs_captions: an image without one is a problem. folders: all that the run's subsets
+    name. writes: whether what was found is kept in files.
     """
 
     min_side: int = 1
     skips_bad: bool = False
+    needs_captions: bool = False
     folders: frozenset[Path] = frozenset()
     writes: bool = True
 
@@ -158,8 +162,18 @@ def _find_sources(scan: SubsetScan, problems: Problems, rules: ScanRules) -> lis
         found = read_metadata(subset, problems)
         scan.notes.extend(found.notes)
         sources = [Source(image, caption) for image, caption in found.captions.items()]
+    if rules.needs_captions:
+        _find_uncaptioned(subset, sources, problems)
     sources, scan.spare_hints = pair_with_hints(sources, subset, problems)
     return sources
+
+
+def _find_uncaptioned(subset: SubsetSpec, sources: list[Source], problems: Problems) -> None:
+    without = [source.image.name for source in sources if source.caption is source.caption_file is None]
+    if without:
+        has = f"{len(without)} of {counted(len(sources), 'image')} {'has' if len(without) == 1 else 'have'}"
+        cause = f"{has} no {subset.caption_extension} file, which --fine_tuning needs: {name_some(without)}"
+        problems.add(subset.source, cause, "write them, or give their suffix with --caption_extension")
 
 
 def _look_at_all(sources: list[Source], index: Index) -> Iterator[tuple[Source, Seen]]:

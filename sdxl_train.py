@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from library.options.fields import require
 from library.options.network import BlockOptions, FineTuneTwoOptions
 from library.options.saving import CheckpointOptions
 from library.problems import run_command
@@ -30,6 +31,13 @@ class Run(TrainingRun):
     @property
     def trains_text(self) -> bool:
         return any(self.text_rates)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        blocks = self.blocks.block_lr
+        trains = self.trains_text or any(blocks or (self.optimizer.learning_rate,))
+        option = "block_lr" if blocks else "learning_rate"
+        require((trains, option, "is 0: nothing would be trained"))
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from library.options.fields import require
 from library.options.network import NetworkOptions
 from library.problems import run_command
 from library.training.command import begin
@@ -30,6 +31,11 @@ class Run(TrainingRun):
     @property
     def trains_text(self) -> bool:
         return not self.network.network_train_unet_only
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        rates = self.network.rates(self.optimizer.learning_rate)
+        require((any(rates.values()), "learning_rate", "every rate is 0: nothing would be trained"))
 
 
 def main() -> None:

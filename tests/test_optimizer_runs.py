@@ -301,6 +301,16 @@ def test_one_part_is_trained_alone(
     ("script", "more", "line"),
     [
         ("fine_tune.py", ("--learning_rate", 0), "--learning_rate: is 0: nothing would be trained"),
+        (
+            "train_network.py",
+            (*NETWORK, "--unet_lr", 0, "--text_encoder_lr", 0),
+            "--learning_rate: every rate is 0: nothing would be trained",
+        ),
+        (
+            "train_network.py",
+            (*NETWORK, "--network_train_unet_only", "--learning_rate", 0),
+            "--learning_rate: every rate is 0: nothing would be trained",
+        ),
         ("train_db.py", ("--unetonly", "--encoderonly"), "--unetonly: contradicts --encoderonly"),
         (
             "train_db.py",

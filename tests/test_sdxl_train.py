@@ -83,6 +83,26 @@ def test_too_few_learning_rates_of_blocks_are_one_line(
         run_here("sdxl_train.py", *words(model, images, tmp_path, "--block_lr", "1,2,3"))
 
 
+@pytest.mark.parametrize(
+    ("script", "more", "line"),
+    [
+        ("sdxl_train.py", ("--learning_rate", 0), "--learning_rate: is 0: nothing would be trained"),
+        ("sdxl_train.py", ("--block_lr", "0,0"), "--block_lr: is 0: nothing would be trained"),
+        (
+            "sdxl_train_network.py",
+            ("--network_module", "networks.lora", "--learning_rate", 0),
+            "--learning_rate: every rate is 0: nothing would be trained",
+        ),
+    ],
+)
+def test_rates_that_train_nothing_are_one_line(
+    saved_kind: Saved, images: Path, tmp_path: Path, script: str, more: tuple, line: str
+) -> None:
+    with pytest.raises(UserError) as error:
+        run_here(script, *words(saved_kind("sdxl", "safetensors"), images, tmp_path, *more))
+    assert str(error.value) == line
+
+
 @pytest.mark.parametrize("script", ["sdxl_train.py", "sdxl_train_network.py"])
 def test_a_model_of_another_family_is_refused(
     saved_kind: Saved, images: Path, tmp_path: Path, script: str

@@ -118,6 +118,20 @@ class NetworkOptions:
         """--network_args as a dict."""
         return dict(arg.split("=", 1) for arg in self.network_args)
 
+    def rates(self, learning_rate: float) -> dict[str, float]:
+        """The learning rate of each part that gets a network: "unet", "te" or both. 0 means it is there but
+        not trained. learning_rate: where none is given.
+        """
+        rates = {
+            "unet": learning_rate if self.unet_lr is None else self.unet_lr,
+            "te": self.text_encoder_lr[0] if self.text_encoder_lr else learning_rate,
+        }
+        if self.network_train_unet_only:
+            del rates["te"]
+        if self.network_train_text_encoder_only:
+            del rates["unet"]
+        return rates
+
     @property
     def merged_first(self) -> list[tuple[Path, float]]:
         """--base_weights, each with its multiplier."""

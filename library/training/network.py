@@ -37,7 +37,7 @@ class NetworkTask(Task):
         seed: int,
     ) -> None:
         self.network_options = network
-        self.rates = rates = learning_rates(network, learning_rate)
+        self.rates = rates = network.rates(learning_rate)
         text = TextTraining((rates["te"],)) if rates.get("te") else None
         super().__init__(model, options, learning_rate=rates.get("unet", 0.0), text=text, clip_skip=clip_skip)
         module = load_network_module(network.network_module)
@@ -149,18 +149,3 @@ def _merge(module: ModuleType, model: Model, path: Path, multiplier: float) -> N
     network = module.from_file(model, path)
     network.set_multiplier(multiplier)
     network.merge()
-
-
-def learning_rates(network: NetworkOptions, learning_rate: float) -> dict[str, float]:
-    """The learning rate of each part that gets a network: "unet", "te" or both. 0 means it is there but not
-    trained.
-    """
-    rates = {
-        "unet": learning_rate if network.unet_lr is None else network.unet_lr,
-        "te": network.text_encoder_lr[0] if network.text_encoder_lr else learning_rate,
-    }
-    if network.network_train_unet_only:
-        del rates["te"]
-    if network.network_train_text_encoder_only:
-        del rates["unet"]
-    return rates

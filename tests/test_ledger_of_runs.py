@@ -50,8 +50,8 @@ def test_a_part_that_nothing_reaches_ends_in_an_error_after_everything_was_saved
     tiny_model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Task, "condition", torch.no_grad()(Task.condition))
-    common = words(tiny_model_file, tmp_path, "--max_train_steps", 2, "--optimizer_type", "SGDNesterov")
-    with pytest.raises(UserError, match="^text encoder: was to be trained and did not move in steps 0 to 2"):
+    common = words(tiny_model_file, tmp_path, "--max_train_steps", 10, "--optimizer_type", "SGDNesterov")
+    with pytest.raises(UserError, match="^text encoder: was to be trained and did not move in steps 0 to 10"):
         run_here("train_db.py", *common)
     assert (tmp_path / "x.safetensors").is_file()
 
@@ -64,3 +64,12 @@ def test_what_is_not_to_move_is_no_error(
     run_here("train_db.py", *words(tiny_model_file, tmp_path, *never))
     rows = table(capsys.readouterr().out)
     assert " 0 % " in rows["U-Net"] and " 0 % " in rows["text encoder"]
+
+
+def test_an_optimizer_whose_first_steps_move_nothing_is_a_warning(
+    tiny_model_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    radam = ("--optimizer_type", "RAdamScheduleFree", "--max_train_steps", 2)
+    run_here("train_db.py", *words(tiny_model_file, tmp_path, *radam))
+    said = capsys.readouterr().err
+    assert "warning: U-Net was to be trained and did not move in steps 0 to 2; in 2 steps that may be" in said

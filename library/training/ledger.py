@@ -1,5 +1,6 @@
 """The ledger of a run: of each part that was trained, how many parameters, how far they moved, how strong
-their gradients were. A part that was to be trained and stands where it stood is an error.
+their gradients were. A part that was to be trained and stands where it stood is an error, once there were ten
+steps.
 
 How far a part moved is measured on a sample of its weights, the same in every run: all of a small part, about
 262,000 of a large one. So it costs 1 MB a part, not a second model, and a state can hold it.
@@ -15,12 +16,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from library.problems import Problem, UserError
+from library.data.wording import counted
+from library.problems import Problem, UserError, warn
 from library.randomness import keyed_generator
 
 SAMPLE = 2**18  # weights of a part that are looked at
 SMALLEST_SAMPLE = 16  # of a tensor of a larger part
 GRADIENTS_EVERY = 10  # steps between two looks at the gradients
+# Some optimizers' first steps move nothing: RAdam's, when it cannot tell the variance of gradients yet.
+ENOUGH_STEPS = 10
 
 
 @dataclass(frozen=True)
@@ -69,12 +73,18 @@ class Balance:
         return "\n".join([f"what steps {self.since} to {self.until} trained:", *lines])
 
     def raise_if_still(self) -> None:
-        """Raises UserError with the parts that were to be trained and did not move."""
-        still = [entry.part for entry in self.entries if entry.stands_still]
+        """Raises UserError with the parts that were to be trained and did not move; only warns of those whose
+        steps were few.
+        """
+        still = [entry for entry in self.entries if entry.stands_still]
         cause = f"was to be trained and did not move in steps {self.since} to {self.until}"
         fix = "raise its learning rate, or leave it out of training; everything was saved"
-        if still:
-            raise UserError(Problem(part, cause, fix) for part in still)
+        for entry in still:
+            if entry.steps < ENOUGH_STEPS:
+                few = counted(entry.steps, "step")
+                warn(f"{entry.part} {cause}; in {few} that may be the optimizer's way to begin")
+        if parts := [entry.part for entry in still if entry.steps >= ENOUGH_STEPS]:
+            raise UserError(Problem(part, cause, fix) for part in parts)
 
 
 class Ledger:

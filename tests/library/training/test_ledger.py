@@ -56,15 +56,28 @@ def test_a_part_that_was_asked_for_and_stands_still_is_an_error() -> None:
     rates.append({"lr": 0.1, "params": text.parameters})
     ledger.note_step(rates, torch.tensor(math.inf), trains_text=True)  # left out
     # b has a rate; c has none on purpose; text training stopped.
-    ledger.note_step(rates, torch.tensor(1.0), trains_text=False)
-    assert [entry.steps for entry in ledger.balance(3).entries] == [1, 1, 0, 0]
+    for _ in range(10):
+        ledger.note_step(rates, torch.tensor(1.0), trains_text=False)
+    assert [entry.steps for entry in ledger.balance(11).entries] == [10, 10, 0, 0]
     with torch.no_grad():
         parts[0].parameters[0] += 1
     with pytest.raises(UserError) as raised:
-        ledger.balance(3).raise_if_still()
+        ledger.balance(11).raise_if_still()
     assert str(raised.value) == (
-        "b: was to be trained and did not move in steps 0 to 3; raise its learning rate, or leave it out of "
+        "b: was to be trained and did not move in steps 0 to 11; raise its learning rate, or leave it out of "
         "training; everything was saved"
+    )
+
+
+def test_in_fewer_than_ten_steps_it_is_a_warning(capsys: pytest.CaptureFixture) -> None:
+    one = component("a", 1.0)
+    ledger = Ledger([one], since=0)
+    for _ in range(9):
+        ledger.note_step([{"lr": 0.1, "params": one.parameters}], torch.tensor(1.0), trains_text=True)
+    ledger.balance(9).raise_if_still()
+    assert capsys.readouterr().err == (
+        "warning: a was to be trained and did not move in steps 0 to 9; in 9 steps that may be the "
+        "optimizer's way to begin\n"
     )
 
 

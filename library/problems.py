@@ -11,7 +11,8 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -22,6 +23,7 @@ from library.stopping import Stopped, exit_code, signals_stop
 T = TypeVar("T")
 
 EXIT_CODE = 2
+_heard: list[list[str]] = []  # by those who listen, the latest last
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ def run_command(main: Callable[[], None], *, unfinished: str = "") -> None:
             stream.reconfigure(errors="replace")  # a console or pipe that cannot show every file name
     is_first = os.environ.get("LOCAL_RANK", "0") == "0"
     try:
-        with signals_stop():
+        with signals_stop(), hears_warnings():
             main()
     except KeyboardInterrupt as stop:
         if is_first:
@@ -124,4 +126,22 @@ def quiet_libraries() -> None:
 def warn(message: str) -> None:
     """One line about something the user may not expect, from the first process only."""
     if os.environ.get("LOCAL_RANK", "0") == "0":
-        console.warn(hide_tokens(message))
+        line = hide_tokens(message)
+        console.warn(line)
+        for lines in _heard[-1:]:
+            lines.append(line)
+
+
+@contextmanager
+def hears_warnings() -> Iterator[Sequence[str]]:
+    """While it is entered, the lines that `warn` says, from any thread; they grow. It is forgotten after."""
+    _heard.append([])
+    try:
+        yield _heard[-1]
+    finally:
+        _heard.pop()
+
+
+def warnings_heard() -> Sequence[str]:
+    """What was warned of since this command began; it grows. Empty where nobody listens."""
+    return _heard[-1] if _heard else ()

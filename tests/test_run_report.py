@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 from commands import make_pictures, run_here
 
+from library.problems import run_command
+from library.training.task import Task
+
 
 @pytest.fixture
 def prompts(tmp_path: Path) -> Path:
@@ -88,3 +91,31 @@ def test_it_can_be_left_out_and_changes_nothing(tiny_model_file: Path, prompts: 
     tensors = [(tmp_path / out / "x-state" / "model.safetensors").read_bytes() for out in ("with", "without")]
     assert tensors[0] == tensors[1]
     assert not list((tmp_path / "without").glob("x-report*")) and list((tmp_path / "with").glob("x-report*"))
+
+
+def test_it_shows_what_the_run_warned_of_and_nothing_of_another(
+    tiny_model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_pictures(tmp_path / "data" / "1_cat", 4)
+    (tmp_path / "data" / "notes").mkdir()
+    model = ("--pretrained_model_name_or_path", tiny_model_file, "--train_data_dir", tmp_path / "data")
+    data = ("--resolution", 64, "--caption_extension", ".txt", "--max_data_loader_n_workers", 0)
+    common = (*model, *data, "--output_dir", tmp_path, "--max_train_steps", 2, "--use_safetensors")
+
+    def warned(name: str, *more: object) -> list[str]:
+        run_command(lambda: run_here("train_db.py", *common, "--output_name", name, *more))
+        page = (tmp_path / f"{name}-report.html").read_text(encoding="utf-8")
+        assert str(tmp_path) not in page
+        return re.findall(r'<li class="warn">(.*?)</li>', page)
+
+    folders = "data: folders whose name does not begin with a number are left out: &#x27;notes&#x27;"
+    first = warned("first", "--save_last_n_steps", 5)
+    assert folders in first and any("--save_last_n_steps" in line for line in first)
+    losses = Task.losses
+    monkeypatch.setattr(Task, "losses", lambda *args: losses(*args) * float("nan"))
+    second = warned("second")
+    assert folders in second and not any("--save_last_n_steps" in line for line in second)
+    assert [line.partition(";")[0] for line in second if line.startswith("step ")] == [
+        "step 1: the loss is nan",
+        "step 2: the loss is nan",
+    ]

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+from collections.abc import Sequence
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from library.options.fields import specs_of
 from library.secrets import Secret, hide_tokens
+
+# What a whole path begins with, in any system's way, but not an address on the web.
+_FOLDERS = re.compile(r"(?<![\w/\\:])(?:[A-Za-z]:)?[/\\](?:[^\s/\\:;,'\"]+[/\\])+")
 
 
 def public_options(run: Any) -> dict[str, bool | int | float | str]:
@@ -41,6 +46,24 @@ def changed_options(run: Any) -> dict[str, dict[str, Any]]:
     return tables
 
 
+def places_of(run: Any, *more: Path) -> list[Path]:
+    """The places that a Run's options name, and more of them, the longest first; see `public_text`."""
+    found = set(more)
+    for section in (getattr(run, field.name) for field in dataclasses.fields(run)):
+        for value in (getattr(section, spec.name) for spec in specs_of(type(section))):
+            values = value if isinstance(value, tuple) else (value,)
+            found |= {Path(one) for one in values if isinstance(one, Path) or _is_path(one)}
+    found |= {path.absolute() for path in found} | {path.resolve() for path in found}
+    return sorted((path for path in found if len(path.parts) > 1), key=lambda path: -len(str(path)))
+
+
+def public_text(text: str, places: Sequence[Path]) -> str:
+    """A message as others may see it: no tokens, of these places the names, and no folders before others."""
+    for place in places:
+        text = text.replace(str(place), place.name)
+    return _FOLDERS.sub("", hide_tokens(text))
+
+
 def _listed(value: Any) -> Any:
     return [_listed(item) for item in value] if isinstance(value, (tuple, list)) else _shown(value)
 
@@ -56,8 +79,10 @@ def _shown(value: Any) -> bool | int | float | str:
     return f"{name}{equals}{PureWindowsPath(path).name if _is_path(path) else path}"
 
 
-def _is_path(text: str) -> bool:
+def _is_path(text: Any) -> bool:
     """Whether a text names a place on this machine, in any system's way; a hub id does not."""
+    if not isinstance(text, str):
+        return False
     try:
         begins = text.startswith(("/", "~", "\\", ".")) or bool(PureWindowsPath(text).drive)
         return begins or ("/" in text or "\\" in text) and Path(text).exists()

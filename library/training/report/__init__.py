@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from library.files import whole_file
-from library.options.public import changed_options
+from library.options.public import changed_options, places_of, public_text
+from library.problems import warnings_heard
 from library.training.checkpoints import last_name
 from library.training.report.history import History
 from library.training.report.page import VALIDATION, About, Now, render
@@ -28,8 +29,16 @@ SECONDS_BETWEEN = 30.0  # two writings, unless something was measured or drawn
 class Report:
     """A tracker that draws a page. It is made and written in a thread of its own: training does not wait."""
 
-    def __init__(self, page: Path, about: About, history: History, first_step: int) -> None:
-        self.page, self.about, self.history = page, about, history
+    def __init__(
+        self,
+        page: Path,
+        about: About,
+        history: History,
+        first_step: int,
+        warnings: Callable[[], Sequence[str]],
+    ) -> None:
+        """warnings: gives what was warned of up to now."""
+        self.page, self.about, self.history, self.warnings = page, about, history, warnings
         self.step, self.is_running = first_step, True
         self.balance: Balance | None = None
         self._written, self._error = time.monotonic(), None
@@ -75,7 +84,8 @@ class Report:
             self._error = error
 
     def _publish(self, history: History) -> None:
-        now = Now(self.step, self.is_running, time.strftime("%Y-%m-%d %H:%M"), self.balance)
+        written = time.strftime("%Y-%m-%d %H:%M")
+        now = Now(self.step, self.is_running, written, self.balance, self.warnings())
         history.save(history_file(self.page))
         with whole_file(self.page, flush=False) as temporary:
             temporary.write_bytes(render(self.about, history, now).encode(errors="replace"))
@@ -94,12 +104,11 @@ def open_report(run: TrainingRun, data: TrainingData, plan: RunPlan) -> Report:
         steps_per_epoch=plan.course.steps_per_epoch,
         options=changed_options(run),
         data=data,
-        warnings=[_without_folders(line, data) for line in data.warnings()],
     )
     history = History()
     if run.saving.resume is not None:
         history = History.load(history_file(run.saving.resume.parent / page.name)).up_to(plan.first_step)
-    return Report(page, about, history, plan.first_step)
+    return Report(page, about, history, plan.first_step, _public_warnings(run, data))
 
 
 def history_file(page: Path) -> Path:
@@ -107,7 +116,8 @@ def history_file(page: Path) -> Path:
     return page.with_suffix(".json")
 
 
-def _without_folders(line: str, data: TrainingData) -> str:
-    for scan in (scan for dataset in data.datasets for scan in dataset.scans):
-        line = line.replace(str(scan.subset.source), scan.subset.name)
-    return line
+def _public_warnings(run: TrainingRun, data: TrainingData) -> Callable[[], list[str]]:
+    """What gives the warnings about the data and all others of this command, each once."""
+    sources = {scan.subset.source for dataset in data.datasets for scan in dataset.scans}
+    places, about_data, heard = places_of(run, *sources), data.warnings(), warnings_heard()
+    return lambda: list(dict.fromkeys(public_text(line, places) for line in (*about_data, *heard)))

@@ -21,6 +21,7 @@ from library.training.report.history import History, Point, smoothed
 
 HERE = Path(__file__).parent
 LOSS, VALIDATION, ERROR = "loss/current", "loss/validation", "loss/validation_error"
+MOST_WARNINGS = 200
 _SHOWN = {LOSS, VALIDATION, ERROR}
 
 
@@ -38,19 +39,19 @@ class About:
     steps_per_epoch: int
     options: Mapping[str, Mapping[str, Any]]
     data: TrainingData
-    warnings: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
 class Now:
     """How far the run has come: steps done, whether it goes on, when this was written; at its end, what of it
-    was trained.
+    was trained. warnings: up to now.
     """
 
     step: int
     is_running: bool
     written: str
     balance: Balance | None = None
+    warnings: Sequence[str] = ()
 
 
 def render(about: About, history: History, now: Now) -> str:
@@ -80,7 +81,7 @@ def _sections(about: About, history: History, now: Now) -> dict[str, Html | None
         "Previews": _previews(history),
         "Ledger": _ledger(now.balance),
         "Dataset": _dataset(about.data),
-        "Warnings": _warnings(about.warnings),
+        "Warnings": _warnings(now.warnings),
         "Settings": _settings(about.options),
         "Rerun": _rerun(about),
     }
@@ -238,7 +239,10 @@ def _dataset(data: TrainingData) -> Html:
 def _warnings(warnings: Sequence[str]) -> Html | None:
     if not warnings:
         return None
-    return element("ul", [element("li", line, class_="warn") for line in warnings], class_="list")
+    shown = list(warnings[:MOST_WARNINGS])
+    if len(warnings) > len(shown):
+        shown.append(f"and {len(warnings) - len(shown)} more")
+    return element("ul", [element("li", line, class_="warn") for line in shown], class_="list")
 
 
 def _settings(options: Mapping[str, Mapping[str, Any]]) -> Html:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -34,6 +38,21 @@ def set_up(level: Level = "INFO", file: Path | None = None, *, is_simple: bool =
         written.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         written.handleError = lambda record: None  # a full disk: the run is worth more than its log
         _LOGGER.addHandler(written)
+
+
+@contextmanager
+def lasting() -> Iterator[None]:
+    """Inside, a stdout or stderr that nobody reads any more, or whose disk is full, swallows what is written:
+    the work is worth more than what is said about it. Ctrl-C ends `| tee` too, before a state is saved.
+    """
+    kept = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = (stream and _Lasting(stream) for stream in kept)
+    try:
+        yield
+    finally:
+        for stream in filter(None, (sys.stdout, sys.stderr)):
+            stream.flush()
+        sys.stdout, sys.stderr = kept
 
 
 def debug(message: str) -> None:
@@ -108,3 +127,35 @@ class _Lines:
 
     def flush(self) -> None:
         sys.stderr.flush()
+
+
+class _Lasting:
+    """A stream that goes nowhere once it cannot be written to."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a console or pipe that cannot show every file name
+
+    def write(self, text: str) -> int:
+        try:
+            self._stream.write(text)
+        except OSError:
+            self._give_up()
+        return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except OSError:
+            self._give_up()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def _give_up(self) -> None:
+        """What is still in buffers is written at the end of the program, and must not fail there."""
+        with suppress(OSError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())
+            os.close(nowhere)

@@ -6,7 +6,6 @@ code 2.
 
 from __future__ import annotations
 
-import io
 import logging
 import os
 import sys
@@ -81,17 +80,16 @@ class Problems:
             raise UserError(dict.fromkeys(self.found))
 
 
+@console.lasting()
 def run_command(main: Callable[[], None], *, unfinished: str = "") -> None:
     """Run a command's main() the way its user should see it: problems as lines on stderr, exit code 2, no
     traceback.
 
-    Ctrl-C and SIGTERM end it with one line and code 130 or 143. unfinished: what to say about its work then.
+    Ctrl-C, SIGTERM and a closed terminal (SIGHUP) end it with one line and code 130, 143 or 129. unfinished:
+    what to say about its work then.
     Of several processes only the first on each machine prints.
     """
     quiet_libraries()
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a console or pipe that cannot show every file name
     is_first = os.environ.get("LOCAL_RANK", "0") == "0"
     try:
         with signals_stop(), hears_warnings():

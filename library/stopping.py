@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end a command with one line that says what was kept, and with the shell's exit code."""
+"""Ctrl-C, SIGTERM and SIGHUP end a command with a line that says what was kept, and the shell's exit code."""
 
 from __future__ import annotations
 
@@ -22,8 +22,22 @@ class Stopped(KeyboardInterrupt):
 
 
 def exit_code(stop: KeyboardInterrupt) -> int:
-    """The shell's for the signal behind it: 130 or 143."""
+    """The shell's for the signal behind it: 130, 143 or 129."""
     return 128 + (stop.number if isinstance(stop, Stopped) else signal.SIGINT)
+
+
+def stop_signals() -> list[int]:
+    """Those that ask a program to stop: Ctrl-C, SIGTERM, and SIGHUP, which a terminal sends when it is closed
+    (Windows has none; `nohup` turns it off).
+    """
+    hang_up = getattr(signal, "SIGHUP", None)
+    is_heard = hang_up is not None and signal.getsignal(hang_up) is not signal.SIG_IGN
+    return [signal.SIGINT, signal.SIGTERM] + ([hang_up] if is_heard else [])
+
+
+def is_echo(number: int) -> bool:
+    """Whether a signal after another means nothing new: shells and the system both send SIGHUP."""
+    return number == getattr(signal, "SIGHUP", None)
 
 
 @contextmanager
@@ -35,6 +49,8 @@ def signals_stop() -> Iterator[None]:
 
     def take(number: int, frame: FrameType | None) -> None:
         nonlocal is_stopping
+        if is_stopping and os.getpid() == owner and is_echo(number):
+            return
         if is_stopping or os.getpid() != owner:  # processes that were forked have it too
             os._exit(128 + number)
         is_stopping = True
@@ -46,7 +62,7 @@ def signals_stop() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():  # only that one may
         yield
         return
-    old = {number: signal.signal(number, take) for number in (signal.SIGINT, signal.SIGTERM)}
+    old = {number: signal.signal(number, take) for number in stop_signals()}
     try:
         yield
     finally:

@@ -1,10 +1,14 @@
-"""Ctrl-C and SIGTERM end a run at the next batch with its state saved; a second signal ends it at once."""
+"""Ctrl-C, SIGTERM and SIGHUP end a run at the next batch with its state saved; a second signal ends it at
+once.
+"""
 
 from __future__ import annotations
 
 import os
 import signal
 from types import FrameType, TracebackType
+
+from library.stopping import is_echo, stop_signals
 
 
 class Interruption:
@@ -25,7 +29,7 @@ class Interruption:
         return 128 + (self.signal or signal.SIGINT)
 
     def __enter__(self) -> Interruption:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in stop_signals():
             self._old[number] = signal.signal(number, self._take)
         return self
 
@@ -36,6 +40,8 @@ class Interruption:
             signal.signal(number, handler)
 
     def _take(self, number: int, frame: FrameType | None) -> None:
+        if self.requested and is_echo(number):
+            return
         if self.requested:
             os._exit(128 + number)
         self.signal = number

@@ -1,3 +1,4 @@
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,3 +109,24 @@ def test_simple_bars_are_lines(capsys: pytest.CaptureFixture[str]) -> None:
     text = capsys.readouterr().err
     assert "\r" not in text
     assert text.splitlines()[-1].startswith("bar: 100%|####")
+
+
+def test_a_command_whose_output_nobody_reads_does_its_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, written = os.pipe()
+    os.close(read)
+    done = []
+
+    def work() -> None:
+        for number in console.progress_bar(range(3), mininterval=0):
+            console.say(f"{number}" * 100_000)
+            console.warn("a warning")
+            done.append(number)
+
+    with os.fdopen(written, "w") as stream:
+        monkeypatch.setattr("sys.stdout", stream)
+        monkeypatch.setattr("sys.stderr", stream)
+        run_command(work)
+
+    assert done == [0, 1, 2]

@@ -17,7 +17,8 @@ def main():
     {body}
 run_command(main, unfinished={unfinished!r})
 """
-NUMBERS = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+HANG_UP = [signal.SIGHUP] if hasattr(signal, "SIGHUP") else []  # Windows has none
+NUMBERS = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, *HANG_UP])
 
 
 def run(body: str, unfinished: str = "") -> subprocess.CompletedProcess[str]:
@@ -71,3 +72,27 @@ print("not here")
 """
     done = run(body)
     assert (done.returncode, done.stdout) == (143, "")
+
+
+@pytest.mark.skipif(not HANG_UP, reason="Windows has no SIGHUP")
+def test_a_terminal_that_hangs_up_twice_stops_once() -> None:
+    body = """
+try:
+    signal.raise_signal(signal.SIGHUP)
+except BaseException:
+    signal.raise_signal(signal.SIGHUP)
+    print("saved")
+"""
+    done = run(body)
+    assert (done.returncode, done.stdout) == (0, "saved\n")
+
+
+@pytest.mark.skipif(not HANG_UP, reason="Windows has no SIGHUP")
+def test_nohup_works_on() -> None:
+    body = """
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+with stopping.signals_stop():
+    signal.raise_signal(signal.SIGHUP)
+print("saved")
+"""
+    assert run(body).stdout == "saved\n"

@@ -22,8 +22,7 @@ from library.options.caching import CachingOptions
 from library.problems import UserError, warn
 from library.training.caching import Caches
 from library.training.dry_run_page import Trial, about_files, about_memory, about_run, about_trial, gigabytes
-from library.training.ema import make_average
-from library.training.loop import backward
+from library.training.job import Job
 from library.training.memory_choices import Outlook, device_memory, look_ahead
 from library.training.memory_estimate import nbytes
 from library.training.output import Output
@@ -31,16 +30,12 @@ from library.training.planned_files import plan_files
 from library.training.preparation import (
     make_builder,
     make_checkpoints,
-    make_run_optimizer,
-    make_update,
+    make_stepper,
     place_model,
-    saved_activations,
     set_up_model,
 )
 from library.training.run import TrainingRun
-from library.training.run_plan import RunPlan, plan_run
-from library.training.schedules import make_schedule
-from library.training.self_tuning import begin_training
+from library.training.run_plan import plan_run
 from library.training.session import Session
 from library.training.standing import Standing
 from library.training.state import Learner
@@ -54,26 +49,26 @@ def rehearse(run: TrainingRun, session: Session, task: Task, data: TrainingData,
 
     Raises UserError when the step does not work or does not fit into memory.
     """
-    plan = plan_run(run.training, session, data)
+    job = Job(run, session, task, data, output, plan_run(run.training, session, data))
     for line in data.warnings():
         warn(line)
-    set_up_model(task, run, session)
-    _say(session, about_run(run, session, task, data, plan))
-    batch = _largest_batch(run, session, task, data, plan)
+    set_up_model(job)
+    _say(session, about_run(job))
+    batch = _largest_batch(job)
     outlook = look_ahead(task, run, session, batch)
     _say(session, about_memory(outlook, session, batch))
     _require_room(outlook, session)
-    trial = _try(run, session, task, data, output, plan, batch)
-    _say(session, about_trial(trial, plan))
+    trial = _try(job, batch)
+    _say(session, about_trial(trial, job.plan))
     if session.is_main:
         files = plan_files(
             run.saving,
             output.suffix,
-            plan,
+            job.plan,
             sizes=(trial.result_size, trial.state_size),
             keeps_best=run.validation.save_best and data.validation is not None,
         )
-        _say(session, about_files(files, run, plan))
+        _say(session, about_files(files, run, job.plan))
     session.say("\ndry run: no problems found; nothing was written")
 
 
@@ -81,15 +76,13 @@ def _say(session: Session, lines: list[str]) -> None:
     session.say("\n".join(lines))
 
 
-def _largest_batch(
-    run: TrainingRun, session: Session, task: Task, data: TrainingData, plan: RunPlan
-) -> Batch:
+def _largest_batch(job: Job) -> Batch:
     """The first epoch's batch with the most pixels, its pictures to be encoded."""
-    batches = plan_epoch(data, session.seed, 0, session.accelerator.num_processes)
+    batches = plan_epoch(job.data, job.session.seed, 0, job.session.accelerator.num_processes)
     sizes = [batch.size[0] * batch.size[1] * len(batch.samples) for batch in batches]
     number = sizes.index(max(sizes))
-    uncached = dataclasses.replace(run, caching=CachingOptions())
-    builder = make_builder(uncached, session, task, data, plan, Caches())
+    uncached = dataclasses.replace(job, run=dataclasses.replace(job.run, caching=CachingOptions()))
+    builder = make_builder(uncached, job.data, Caches())
     return builder.build(Position(epoch=0, batch=number, step=0, window=1, closes=True))
 
 
@@ -100,33 +93,17 @@ def _require_room(outlook: Outlook, session: Session) -> None:
         raise UserError.of(f"memory of the {session.device.type}", cause, "see what would lower it above")
 
 
-def _try(
-    run: TrainingRun,
-    session: Session,
-    task: Task,
-    data: TrainingData,
-    output: Output,
-    plan: RunPlan,
-    batch: Batch,
-) -> Trial:
+def _try(job: Job, batch: Batch) -> Trial:
     """One real step and one real save into a temporary folder."""
+    session, output = job.session, job.output
     try:
-        place_model(task, run, session)
-        optimizer = make_run_optimizer(task, run, session)
-        schedule = make_schedule(optimizer, run.schedule, plan.last_step)
-        prepared, optimizer = session.accelerator.prepare(task, optimizer, device_placement=[False, False])
-        average = make_average(task, run.averaging, session)
-        prepared.train()
-        begin_training(optimizer)
+        place_model(job)
+        stepper = make_stepper(job)
+        stepper.begin()
         start = time.perf_counter()
-        keeping = saved_activations(run.training, session.device)
-        update = make_update(run, session, task, optimizer, plan.first_step)
-        schedule.set_rates(plan.first_step)
-        loss = backward(session, prepared, batch.to(session.device), keeping)
-        update.guard.see(batch)
-        update(plan.first_step, loss)
+        stepper.add(batch)
+        loss, _ = stepper.close(job.plan.first_step)
         found = float(loss)
-        task.after_step()
         seconds = time.perf_counter() - start
     except torch.OutOfMemoryError as error:
         cause = f"a step does not fit: {str(error).splitlines()[0]}"
@@ -135,9 +112,8 @@ def _try(
         raise UserError.of(
             "the step", f"its loss is {found}", "lower the learning rate, or use another precision"
         )
-    learner = Learner(task, optimizer, session.accelerator.scaler, average, update.ledger)
-    log = LossLog(session.accelerator, Trackers(), update.guard)  # none: nothing is written down
-    saver = make_checkpoints(run, session, learner, data, plan, output, Standing(), log)
+    log = LossLog(session.accelerator, Trackers(), stepper.update.guard)  # none: nothing is written down
+    saver = make_checkpoints(job, stepper.learner, Standing(), log)
     with tempfile.TemporaryDirectory() as folder:
         path, start = Path(folder) / f"trial{output.suffix}", time.perf_counter()
         if session.is_main:
@@ -145,7 +121,7 @@ def _try(
         saving, size = time.perf_counter() - start, _size(path)
         remove(path)
     session.accelerator.wait_for_everyone()
-    return Trial(found, seconds, saving, size, _state_size(learner))
+    return Trial(found, seconds, saving, size, _state_size(stepper.learner))
 
 
 def _size(path: Path) -> int:

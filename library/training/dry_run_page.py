@@ -15,6 +15,7 @@ from library.data.plan import plan_epoch
 from library.data.training_data import TrainingData
 from library.data.wording import counted
 from library.models import FAMILIES
+from library.training.job import Job
 from library.training.memory_choices import Outlook, device_memory
 from library.training.planned_files import PlannedFiles, name_pattern
 from library.training.run import TrainingRun
@@ -37,13 +38,14 @@ class Trial:
     state_size: int
 
 
-def about_run(run: TrainingRun, session: Session, task: Task, data: TrainingData, plan: RunPlan) -> list[str]:
+def about_run(job: Job) -> list[str]:
     """What is trained, on what, for how long."""
+    run, session, task = job.run, job.session, job.task
     return [
         *_section("model", _about_model(run, task)),
         *_section("trains", _about_parts(run, task)),
-        *_section("data", _about_data(session, data, plan)),
-        *_section("run", _about_length(run, session, plan)),
+        *_section("data", _about_data(session, job.data, job.plan)),
+        *_section("run", _about_length(run, session, job.plan)),
     ]
 
 

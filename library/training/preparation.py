@@ -20,24 +20,27 @@ from library.models.compiling import check_backend, compile_blocks
 from library.models.prompt_weights import training_tokenizer
 from library.options.training import TrainingOptions
 from library.problems import UserError, warn
-from library.training.caching import Cached, Caches
+from library.training.caching import Cached, Caches, Identities, fill_caches
 from library.training.checkpoints import Checkpoints
+from library.training.disk_space import check_space
+from library.training.ema import make_average
 from library.training.guard import Guard
 from library.training.interruption import Interruption
+from library.training.job import Job
 from library.training.ledger import Ledger
 from library.training.noise import NoiseDraw
 from library.training.optimizers import class_path, make_optimizer
-from library.training.output import Moment, Output
+from library.training.output import Moment
 from library.training.precision import set_precision
 from library.training.report import open_report
 from library.training.rounding import Rounded
-from library.training.run import TrainingRun
-from library.training.run_plan import RunPlan
+from library.training.schedules import make_schedule
 from library.training.self_tuning import advise
-from library.training.session import Session, dtype_of
+from library.training.session import dtype_of
 from library.training.settings import settings_of
-from library.training.standing import Standing
-from library.training.state import Learner, StateInfo, write_state
+from library.training.standing import Standing, standing_at_start
+from library.training.state import Learner, StateInfo, load_state, write_state
+from library.training.stepper import Stepper
 from library.training.task import Task
 from library.training.trackers import LossLog
 from library.training.tracking import open_trackers
@@ -47,9 +50,32 @@ from library.training.uploads import Uploads
 from library.training.validation import Validation
 
 
-def place_model(task: Task, run: TrainingRun, session: Session) -> None:
+def make_standing(job: Job) -> Standing:
+    """How the run stands by its validations. Raises UserError when these have ended it already."""
+    run, resumed = job.run, job.session.resumed
+    saved, seed = resumed.standing if resumed else {}, run.data.validation_seed or 0
+    return standing_at_start(saved, job.data.validation, run.validation, seed)
+
+
+def get_ready(job: Job) -> tuple[Stepper, Caches]:
+    """The model in its place, caches filled, and what takes steps, where the state left off."""
+    run, session, task = job.run, job.session, job.task
+    identities = Identities.of(task.model, run)  # of the weights as they were read
+    place_model(job)
+    # Before caches are filled: then parts with nothing left to do leave the device, and DDP wants all on one.
+    stepper = make_stepper(job)
+    check_space(run, task)
+    announce(job, stepper)
+    caches = fill_caches(task.model, run, session, job.data, identities)
+    if session.resumed is not None:
+        load_state(session.resumed, stepper.learner, class_path(run.optimizer))
+    return stepper, caches
+
+
+def place_model(job: Job) -> None:
     """Precision, device, memory layout, attention and checkpointing of the model."""
-    set_up_model(task, run, session)
+    run, session, task = job.run, job.session, job.task
+    set_up_model(job)
     task.to(session.device)
     if run.model.torch_compile:
         check_backend(run.model.dynamo_backend, session.device)
@@ -60,8 +86,9 @@ def place_model(task: Task, run: TrainingRun, session: Session) -> None:
             part.to(memory_format=torch.channels_last)
 
 
-def set_up_model(task: Task, run: TrainingRun, session: Session) -> None:
+def set_up_model(job: Job) -> None:
     """All of it but for the device."""
+    run, session, task = job.run, job.session, job.task
     model = task.model
     trained = dtype_of(run.training.trained_precision)
     keeps = {"no_half_vae": run.model.no_half_vae, "float8": run.model.float8_parts}
@@ -71,16 +98,33 @@ def set_up_model(task: Task, run: TrainingRun, session: Session) -> None:
         model.use_gradient_checkpointing(denoiser=True, text_encoders=task.text is not None)
 
 
-def make_run_optimizer(task: Task, run: TrainingRun, session: Session) -> torch.optim.Optimizer:
+def make_stepper(job: Job) -> Stepper:
+    """What takes the steps of a run whose model is in its place."""
+    run, session, task = job.run, job.session, job.task
+    bare = _make_optimizer(job)
+    schedule = make_schedule(bare, run.schedule, job.plan.last_step)
+    prepared, optimizer = session.accelerator.prepare(
+        task,
+        bare,
+        device_placement=[False, False],  # it is placed, and parts of it leave the device when they are done
+    )
+    average = make_average(task, run.averaging, session)
+    update = _make_update(job, optimizer)
+    learner = Learner(task, optimizer, session.accelerator.scaler, average, update.ledger)
+    keeping = _saved_activations(run.training, session.device)
+    return Stepper(session, prepared, learner, schedule, update, keeping)
+
+
+def _make_optimizer(job: Job) -> torch.optim.Optimizer:
     """The optimizer of a run over what its task trains. With 16-bit weights it clips gradients by itself."""
-    groups = task.param_groups()
+    run, groups = job.run, job.task.param_groups()
     if not run.training.trains_in_16_bits:
         return make_optimizer(groups, run.optimizer)
     make = partial(make_optimizer, options=run.optimizer)
-    return Rounded(groups, make, seed=session.seed, max_grad_norm=run.training.max_grad_norm)
+    return Rounded(groups, make, seed=job.session.seed, max_grad_norm=run.training.max_grad_norm)
 
 
-def saved_activations(options: TrainingOptions, device: torch.device) -> AbstractContextManager[None]:
+def _saved_activations(options: TrainingOptions, device: torch.device) -> AbstractContextManager[None]:
     """Inside, a forward pass keeps what the backward pass needs where the run wants it. Can be entered again.
 
     Checkpointed blocks keep no more than their inputs, so with --gradient_checkpointing it is little.
@@ -90,33 +134,25 @@ def saved_activations(options: TrainingOptions, device: torch.device) -> Abstrac
     return torch.autograd.graph.save_on_cpu(pin_memory=device.type == "cuda")
 
 
-def training_batches(
-    run: TrainingRun, session: Session, task: Task, data: TrainingData, plan: RunPlan, caches: Caches
-) -> Generator[Batch, None, None]:
+def training_batches(job: Job, caches: Caches) -> Generator[Batch, None, None]:
     """The batches of all steps to come. To be closed."""
+    run, session, plan = job.run, job.session, job.plan
     workers = min(run.data.max_data_loader_n_workers, os.cpu_count() or 1)
     return make_loader(
-        make_builder(run, session, task, data, plan, caches),
+        make_builder(job, job.data, caches),
         plan.course.positions(plan.first_step, plan.last_step),
         workers=workers,
         pin_memory=session.device.type == "cuda",
     )
 
 
-def make_validation(
-    run: TrainingRun,
-    session: Session,
-    task: Task,
-    data: TrainingData,
-    plan: RunPlan,
-    caches: Caches,
-    interruption: Interruption,
-) -> Validation:
-    held_out = data.validation
+def make_validation(job: Job, caches: Caches, interruption: Interruption) -> Validation:
+    run, session, task = job.run, job.session, job.task
+    held_out = job.data.validation
     if held_out is None:
         return Validation(run.validation, task, session, None, interruption)
     builder = replace(
-        make_builder(run, session, task, held_out, plan, caches.validation),
+        make_builder(job, held_out, caches.validation),
         seed=run.data.validation_seed or 0,
         draw=NoiseDraw(run.data.validation_seed or 0, encodes=not run.caching.caches_latents),
         is_fixed=True,
@@ -130,15 +166,15 @@ def make_validation(
     return Validation(run.validation, task, session, batches, interruption)
 
 
-def make_builder(
-    run: TrainingRun, session: Session, task: Task, data: TrainingData, plan: RunPlan, cached: Cached
-) -> BatchBuilder:
+def make_builder(job: Job, data: TrainingData, cached: Cached) -> BatchBuilder:
+    """What makes batches of the job's data, or of what is held out of it."""
+    run, session, task = job.run, job.session, job.task
     return BatchBuilder(
         data,
         training_tokenizer(task.model, run.model.max_token_length, weighted=run.data.weighted_captions),
         NoiseDraw(session.seed, run.objective, encodes=not run.caching.caches_latents),
         session.seed,
-        total_steps=plan.last_step,
+        total_steps=job.plan.last_step,
         latents=cached.latents,
         text=cached.text,
         rank=session.accelerator.process_index,
@@ -146,59 +182,41 @@ def make_builder(
     )
 
 
-def make_update(
-    run: TrainingRun, session: Session, task: Task, optimizer: torch.optim.Optimizer, first_step: int
-) -> Update:
-    """What takes the optimizer's steps. Bad ones are counted on from where the state left off.
-
-    first_step: steps done. The task's weights are as they begin.
+def _make_update(job: Job, optimizer: torch.optim.Optimizer) -> Update:
+    """What takes the optimizer's steps. Bad ones are counted on from where the state left off. The task's
+    weights are as they begin.
     """
+    run, session, task = job.run, job.session, job.task
     in_a_row = session.resumed.bad_steps if session.resumed else 0.0
     count = torch.tensor(in_a_row, dtype=torch.float32, device=session.device)
     guard = Guard(session, task, optimizer, run.training.max_bad_steps, count)
-    ledger = Ledger(task.components(), first_step)
+    ledger = Ledger(task.components(), job.plan.first_step)
     # Gradients of 16 bits are clipped by the optimizer, in float32.
     max_grad_norm = 0.0 if run.training.trains_in_16_bits else run.training.max_grad_norm
     update = Update(session, task, optimizer, guard, ledger, max_grad_norm)
     return in_backward(update, run.optimizer) if run.optimizer.steps_in_backward else update
 
 
-def make_log(
-    run: TrainingRun,
-    session: Session,
-    data: TrainingData,
-    plan: RunPlan,
-    output: Output,
-    guard: Guard,
-) -> LossLog:
-    trackers = open_trackers(run, session, output.tracker_name, plan.first_step)
+def make_log(job: Job, guard: Guard) -> LossLog:
+    run, session, plan = job.run, job.session, job.plan
+    trackers = open_trackers(run, session, job.output.tracker_name, plan.first_step)
     if session.is_main and not run.logging.no_report:
-        trackers.trackers["report"] = open_report(run, data, plan)
+        trackers.trackers["report"] = open_report(run, job.data, plan)
     return LossLog(session.accelerator, trackers, guard)
 
 
-def make_uploads(
-    run: TrainingRun, session: Session, interruption: Interruption
-) -> AbstractContextManager[Uploads | None]:
+def make_uploads(job: Job, interruption: Interruption) -> AbstractContextManager[Uploads | None]:
     """What goes to the hub; None in all processes but the first."""
-    if run.hub.huggingface_repo_id is None or not session.is_main:
+    if job.run.hub.huggingface_repo_id is None or not job.session.is_main:
         return nullcontext()
-    return Uploads(run.hub, lambda: interruption.requested)
+    return Uploads(job.run.hub, lambda: interruption.requested)
 
 
-def make_checkpoints(
-    run: TrainingRun,
-    session: Session,
-    learner: Learner,
-    data: TrainingData,
-    plan: RunPlan,
-    output: Output,
-    standing: Standing,
-    log: LossLog,
-) -> Checkpoints:
+def make_checkpoints(job: Job, learner: Learner, standing: Standing, log: LossLog) -> Checkpoints:
     """The saver of a run: it knows how results and states are written."""
-    started_at, task = time.time(), learner.task
-    settings = settings_of(run, data)
+    run, session, output, plan = job.run, job.session, job.output, job.plan
+    started_at, task = time.time(), job.task
+    settings = settings_of(run, job.data)
 
     def save_result(path: Path, epoch: int, step: int) -> None:
         dtype = dtype_of(run.saving.save_precision)
@@ -241,13 +259,12 @@ def _require_finite(task: Task, step: int, dtype: torch.dtype | None = None) -> 
         raise UserError.of(f"step {step}", cause, "lower the learning rate and go on from an earlier save")
 
 
-def announce(
-    run: TrainingRun, session: Session, data: TrainingData, plan: RunPlan, optimizer: torch.optim.Optimizer
-) -> None:
+def announce(job: Job, stepper: Stepper) -> None:
     """Say what will be trained, on what, and for how long."""
-    for line in data.summary():
+    session, plan, optimizer = job.session, job.plan, stepper.schedule.optimizer
+    for line in job.data.summary():
         session.say(line)
-    for line in (*data.warnings(), *advise(optimizer, run)):
+    for line in (*job.data.warnings(), *advise(optimizer, job.run)):
         warn(line)
     count = sum(parameter.numel() for group in optimizer.param_groups for parameter in group["params"])
     course, processes = plan.course, session.accelerator.num_processes

@@ -117,6 +117,8 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", message="Paged optimizers are not supported on CPU")
     # Pillow, about images that it reads all the same; what it cannot read is a Problem.
     warnings.filterwarnings("ignore", module=r"PIL\.")
+    # diffusers, about a sampler that users name and that is there.
+    warnings.filterwarnings("ignore", message=".*algorithm_types? dpmsolver.*", category=FutureWarning)
     # transformers, when diffusers looks at it: image processors that would rather have torchvision.
     logging.getLogger("transformers.utils.import_utils").setLevel(logging.ERROR)
 

@@ -61,7 +61,7 @@ class ClassSchedule:
                 self._stand_in.step()
                 self._scheduler.step()
                 self._step += 1
-        except ValueError as error:
+        except (ValueError, TypeError, ArithmeticError) as error:  # of a class of whom we know nothing
             raise UserError.of(self.where, f"has no rate for step {self._step + 2}: {error}") from None
 
 

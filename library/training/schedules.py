@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from library.options.schedule import ScheduleOptions
-from library.problems import UserError
+from library.problems import UserError, warn
 from library.training.arguments import read_arguments
 from library.training.scheduler_classes import ClassSchedule
 from library.training.self_tuning import is_schedule_free, sets_its_rate
@@ -237,6 +237,8 @@ def _span(optimizer: torch.optim.Optimizer, options: ScheduleOptions, total: int
     if options.lr_scheduler == "warmup_stable_decay" and warmup + decay > total:
         cause = f"{decay} steps of decay after {warmup} of warm-up are more than the run's {total}"
         raise UserError.of("--lr_decay_steps", cause, "lower one of them")
+    if warmup >= total and options.lr_scheduler != "constant":
+        warn(f"--lr_warmup_steps {warmup}: the run ends before its learning rate is reached ({total} steps)")
     return Span(warmup, decay, total, max(group["lr"] or 0.0 for group in optimizer.param_groups))
 
 

@@ -262,6 +262,20 @@ def test_schedules_that_cannot_be_are_one_line(options: dict, line: str) -> None
         make_schedule(optimizer(0.5), ScheduleOptions(**options), STEPS)
 
 
+def test_a_class_that_fails_in_its_own_way_is_one_line() -> None:
+    options = ScheduleOptions(lr_scheduler_type="StepLR", lr_scheduler_args=("step_size=0",))
+    with pytest.raises(UserError, match="^--lr_scheduler_type StepLR: has no rate for step 2: .*zero$"):
+        make_schedule(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0), options, 5)
+
+
+def test_a_warm_up_that_the_run_does_not_outlast_is_told(capsys: pytest.CaptureFixture) -> None:
+    options = ScheduleOptions(lr_scheduler="linear", lr_warmup_steps=100)
+    make_schedule(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0), options, 5)
+    assert capsys.readouterr().err == (
+        "warning: --lr_warmup_steps 100: the run ends before its learning rate is reached (5 steps)\n"
+    )
+
+
 def test_a_class_that_ends_before_the_run_says_so() -> None:
     words = ("max_lr=1.0", "total_steps=3")
     options = ScheduleOptions(lr_scheduler_type="OneCycleLR", lr_scheduler_args=words)

@@ -474,9 +474,9 @@ def test_a_run_that_breaks_ends_although_loader_processes_read_ahead(
     words += ["--max_data_loader_n_workers", 2, "--max_train_steps", 50]
     code = f"""
 import sys, train_network
-from library.training import loop
+from library.training.stepper import Stepper
 def broken(*arguments): raise RuntimeError("out of memory")
-loop.backward = broken
+Stepper.add = broken
 sys.argv = {[str(word) for word in words]!r}
 train_network.main()
 """

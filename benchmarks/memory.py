@@ -73,12 +73,12 @@ def _model(folder: Path, family: str) -> Path:
 
 
 _RUN = """
-import contextlib, dataclasses, importlib, sys, diffusers, transformers, numpy, PIL.Image, cv2, torch
+import dataclasses, importlib, sys, diffusers, transformers, numpy, PIL.Image, cv2, torch
 from library.problems import quiet_libraries
 from library.options.parser import parse
 from library.data.training_data import TrainingData
 from library.models import FAMILIES
-from library.training import dry_run, loop
+from library.training import dry_run
 from library.training.session import Session
 import library.models.sd.model
 
@@ -91,23 +91,19 @@ more = ['--max_data_loader_n_workers', '0', '--seed', '1', '--dry_run', '--save_
 sys.argv = ['x', *argv, *more]
 
 def measure(run, session, task, data, output):
-    plan = dry_run.plan_run(run.training, session, data)
-    dry_run.set_up_model(task, run, session)
-    batch = dry_run._largest_batch(run, session, task, data, plan)
+    job = dry_run.Job(run, session, task, data, output, dry_run.plan_run(run.training, session, data))
+    dry_run.set_up_model(job)
+    batch = dry_run._largest_batch(job)
     if run.caching.caches_latents:
         batch = dataclasses.replace(batch, latents=batch.noise, pixels=None, posterior=None)
     estimated = dry_run.look_ahead(task, run, session, batch).memory
-    optimizer = dry_run.make_run_optimizer(task, run, session)
-    prepared, optimizer = session.accelerator.prepare(task, optimizer)
-    prepared.train()
-    guard = dry_run.make_guard(run, session, task, optimizer)
+    stepper = dry_run.make_stepper(job)
+    stepper.begin()
     before = memory('VmRSS') - sum(p.nbytes for p in task.parameters())
     open('/proc/self/clear_refs', 'w').write('5')
     for _ in range(2):
-        loss = loop.backward(session, prepared, batch, contextlib.nullcontext())
-        guard.see(batch)
-        loop.update(session.accelerator, optimizer, guard, loss, loop.clipping(run.training))
-        guard.forget()
+        stepper.add(batch)
+        stepper.close(0)
     print(estimated.peak, memory('VmHWM') - before, estimated.weights)
 
 dry_run.rehearse = measure

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from library.problems import UserError
@@ -11,8 +10,6 @@ from library.training.ledger import SAMPLE
 from library.training.session import dtype_of
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from library.training.run import TrainingRun
     from library.training.task import Task
 
@@ -40,13 +37,9 @@ def bytes_at_once(run: TrainingRun, task: Task) -> int:
     saved = list(task.model.parameters()) if task.saves_model else trained
     dtype = dtype_of(run.saving.save_precision)
     result = sum(tensor.numel() * (dtype or tensor.dtype).itemsize for tensor in saved)
-    state = _bytes(trained)
+    state = sum(tensor.nbytes for tensor in trained)
     count = sum(parameter.numel() for parameter in task.parameters() if parameter.requires_grad)
     state += OPTIMIZER_BYTES * count + LEDGER_BYTES * min(count, PARTS * SAMPLE)
     if run.averaging.use_ema:
         state += AVERAGE_BYTES * sum(tensor.numel() for tensor in trained)
     return int((result + state) * HEADERS)
-
-
-def _bytes(tensors: Iterable[Tensor]) -> int:
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

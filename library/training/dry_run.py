@@ -24,7 +24,6 @@ from library.training.caching import Caches
 from library.training.dry_run_page import Trial, about_files, about_memory, about_run, about_trial, gigabytes
 from library.training.job import Job
 from library.training.memory_choices import Outlook, device_memory, look_ahead
-from library.training.memory_estimate import nbytes
 from library.training.output import Output
 from library.training.planned_files import plan_files
 from library.training.preparation import (
@@ -134,4 +133,4 @@ def _state_size(learner: Learner) -> int:
     kept += learner.ledger.tensors().values()
     if learner.average is not None:
         kept += learner.average.tensors().values()
-    return sum(nbytes(tensor) for tensor in kept if isinstance(tensor, Tensor))
+    return sum(tensor.nbytes for tensor in kept if isinstance(tensor, Tensor))

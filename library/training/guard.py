@@ -15,6 +15,7 @@ from torch import Tensor
 
 from library.data.batch import Batch
 from library.problems import UserError, warn
+from library.training.self_tuning import unwrapped
 from library.training.session import Session
 from library.training.task import Task
 
@@ -65,19 +66,17 @@ class Guard:
         return seen
 
     @torch.no_grad()
-    def step(self, loss: Tensor, norm: Tensor | None) -> None:
+    def step(self, loss: Tensor, norm: Tensor) -> None:
         """Take the optimizer's step, or leave weights and state as they are when the gradients are bad.
 
-        loss: of the step, in this process. norm: of the gradients, equal in all processes; None when they are
-        kept elsewhere (DeepSpeed), which then leaves out steps itself.
+        loss: of the step, in this process. norm: of the gradients, equal in all processes.
         """
-        accelerator, inner = self.session.accelerator, getattr(self.optimizer, "optimizer", self.optimizer)
-        overflows = torch.zeros_like(loss, dtype=torch.bool) if norm is None else ~norm.isfinite()
-        if accelerator.scaler is not None or norm is None:
+        overflows = ~norm.isfinite()
+        if self.session.accelerator.scaler is not None:
             self.optimizer.step()  # the scaler leaves out steps with bad gradients
             weight = torch.where(self._is_bad_anywhere(loss), 1.0, OVERFLOW * overflows)
         else:
-            step_unless(overflows, self.optimizer, inner)
+            step_unless(overflows, self.optimizer, unwrapped(self.optimizer))
             weight = overflows.float()
         self.count(weight)
 

@@ -103,18 +103,15 @@ class Ledger:
         """Begin with the weights as they are now."""
         self._start = {one.name: _sample(one) for one in self.components}
 
-    def note_step(
-        self, groups: Sequence[Mapping[str, Any]], norm: Tensor | None, *, trains_text: bool
-    ) -> None:
+    def note_step(self, groups: Sequence[Mapping[str, Any]], norm: Tensor, *, trains_text: bool) -> None:
         """A step with these optimizer groups, whose rates are set, and this norm of all gradients: it is left
         out when that is no number. Nothing waits for the device.
         """
-        taken = 1 if norm is None else norm.isfinite()
         for one in self.components:
             if any(groups[n]["lr"] != 0 for n in self._groups_of(one, groups)) and (
                 trains_text or not one.is_text
             ):
-                self._steps[one.name] += taken
+                self._steps[one.name] += norm.isfinite()
 
     def _groups_of(self, one: Component, groups: Sequence[Mapping[str, Any]]) -> list[int]:
         """The numbers of the groups that have parameters of a part; they stay the same."""

@@ -11,7 +11,8 @@ import torch
 from library.data.batch import Batch
 from library.options.optimizer import OptimizerOptions
 from library.problems import UserError
-from library.training.memory_estimate import Memory, estimate, nbytes, state_per_weight
+from library.training.memory_estimate import Memory, estimate, state_per_weight, trained_by
+from library.training.precision import frozen_layers
 from library.training.run import TrainingRun
 from library.training.session import Session
 from library.training.task import Task
@@ -59,14 +60,13 @@ def _as_asked(memory: Memory, task: Task, run: TrainingRun, session: Session) ->
     if run.caching.caches_latents:
         memory = replace(memory, encoding=0, weights=memory.weights - _leaves_device(task, run, session))
     if run.averaging.use_ema and run.averaging.ema_device in (None, session.device.type):
-        trained = [p for group in task.param_groups() for p in group["params"]]
-        memory = replace(memory, weights=memory.weights + 4 * sum(p.numel() for p in trained))
+        memory = replace(memory, weights=memory.weights + 4 * sum(p.numel() for p in trained_by(task)))
     return memory
 
 
 def _parts(task: Task, run: TrainingRun) -> int:
     """How many times the gradients of one part, stepped within the backward pass, are in those of all."""
-    sizes = [p.numel() for group in task.param_groups() for p in group["params"]]
+    sizes = [parameter.numel() for parameter in trained_by(task)]
     return run.optimizer.fused_optimizer_groups or max(1, sum(sizes) // max(sizes))
 
 
@@ -75,7 +75,7 @@ def _leaves_device(task: Task, run: TrainingRun, session: Session) -> int:
     stays = run.preview.sample_prompts is not None or session.accelerator.num_processes > 1
     if stays or session.device.type == "cpu":
         return 0
-    return sum(map(nbytes, task.model.vae.parameters()))
+    return sum(parameter.nbytes for parameter in task.model.vae.parameters())
 
 
 def _choices(
@@ -125,15 +125,12 @@ def _checkpointing(task: Task) -> Iterator[None]:
 
 def _float8_saves(task: Task) -> int:
     """Bytes that frozen layers of U-Net and text encoders would lose (see `set_precision`)."""
-    parts = task.trained_parts()
-    trained = {id(module) for part in parts for module in task.model.parts[part].modules()}
-    layers = [point.module for point in task.model.attach_points() if id(point.module) not in trained]
-    return sum(nbytes(layer.weight) - layer.weight.numel() for layer in layers)
+    return sum(layer.weight.nbytes - layer.weight.numel() for layer in frozen_layers(task, ("unet", "te")))
 
 
 def _eight_bit(memory: Memory, task: Task, session: Session) -> Memory | None:
     """With AdamW8bit's state; None where that is not installed."""
-    count = sum(p.numel() for group in task.param_groups() for p in group["params"])
+    count = sum(parameter.numel() for parameter in trained_by(task))
     try:
         each = state_per_weight(OptimizerOptions(optimizer_type="AdamW8bit"), session.device)
     except UserError:

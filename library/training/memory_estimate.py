@@ -92,8 +92,8 @@ def estimate(
     frozen: as if frozen float32 weights had this type, and it were computed in; None: as they are.
     Raises RuntimeError (or a kind of it) where an operation cannot be followed without memory.
     """
-    trained = [parameter for group in task.param_groups() for parameter in group["params"]]
-    gradients = sum(map(nbytes, trained))
+    trained = trained_by(task)
+    gradients = sum(parameter.nbytes for parameter in trained)
     copies = gradients if session.accelerator.num_processes > 1 else 0  # DDP's buckets
     activations, encoding = _run_without_memory(task, session, batch, frozen)
     return Memory(
@@ -105,8 +105,9 @@ def estimate(
     )
 
 
-def nbytes(tensor: Tensor) -> int:
-    return tensor.numel() * tensor.element_size()
+def trained_by(task: Task) -> list[nn.Parameter]:
+    """What a task trains."""
+    return [parameter for group in task.param_groups() for parameter in group["params"]]
 
 
 def state_per_weight(options: OptimizerOptions, device: torch.device) -> float:
@@ -117,7 +118,7 @@ def state_per_weight(options: OptimizerOptions, device: torch.device) -> float:
     begin_training(optimizer)
     optimizer.step()
     state = [leaf for leaf in tree_leaves(list(optimizer.state.values())) if isinstance(leaf, Tensor)]
-    return sum(nbytes(tensor) for tensor in state if tensor.numel() > 1) / probe.numel()
+    return sum(tensor.nbytes for tensor in state if tensor.numel() > 1) / probe.numel()
 
 
 def _planned(task: Task, frozen: torch.dtype | None) -> dict[str, tuple[Tensor, torch.dtype]]:

@@ -46,16 +46,22 @@ def set_precision(
         _store_in_float8(task, float8)
 
 
+def frozen_layers(task: Task, parts: Collection[str]) -> list[nn.Module]:
+    """The layers in these parts ("unet", "te") that are not trained and that networks know: nearly all of
+    their weights.
+    """
+    trained = {id(module) for part in task.trained_parts() for module in task.model.parts[part].modules()}
+    points = [point for point in task.model.attach_points() if point.part in parts]
+    return [point.module for point in points if id(point.module) not in trained]
+
+
 def _kind(part: Part) -> str:
     """A part of the model as networks call it."""
     return "te" if part.startswith("text_encoder") else part
 
 
 def _store_in_float8(task: Task, parts: Collection[str]) -> None:
-    """The layers that networks know are nearly all of the weights."""
-    trained = {id(module) for part in task.trained_parts() for module in task.model.parts[part].modules()}
-    points = [point for point in task.model.attach_points() if point.part in parts]
-    layers = [point.module for point in points if id(point.module) not in trained]
+    layers = frozen_layers(task, parts)
     for layer in layers:
         store_in_float8(layer)
     if not layers:

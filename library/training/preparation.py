@@ -61,6 +61,7 @@ def get_ready(job: Job) -> tuple[Stepper, Caches]:
     """The model in its place, caches filled, and what takes steps, where the state left off."""
     run, session, task = job.run, job.session, job.task
     identities = Identities.of(task.model, run)  # of the weights as they were read
+    set_up_model(job)
     place_model(job)
     # Before caches are filled: then parts with nothing left to do leave the device, and DDP wants all on one.
     stepper = make_stepper(job)
@@ -72,22 +73,8 @@ def get_ready(job: Job) -> tuple[Stepper, Caches]:
     return stepper, caches
 
 
-def place_model(job: Job) -> None:
-    """Precision, device, memory layout, attention and checkpointing of the model."""
-    run, session, task = job.run, job.session, job.task
-    set_up_model(job)
-    task.to(session.device)
-    if run.model.torch_compile:
-        check_backend(run.model.dynamo_backend, session.device)
-        count = compile_blocks(task.model.denoiser, run.model.dynamo_backend)
-        session.say(f"{count} blocks of the U-Net are compiled as they are met: the first steps take longer")
-    if session.device.type == "cuda":
-        for part in (task.model.denoiser, task.model.vae):
-            part.to(memory_format=torch.channels_last)
-
-
 def set_up_model(job: Job) -> None:
-    """All of it but for the device."""
+    """Precision, attention and checkpointing of the model."""
     run, session, task = job.run, job.session, job.task
     model = task.model
     trained = dtype_of(run.training.trained_precision)
@@ -96,6 +83,19 @@ def set_up_model(job: Job) -> None:
     model.use_attention(run.model.attention)
     if run.training.gradient_checkpointing:
         model.use_gradient_checkpointing(denoiser=True, text_encoders=task.text is not None)
+
+
+def place_model(job: Job) -> None:
+    """Moves the model to the device, in the memory layout that is fastest there, compiled if asked."""
+    run, session, task = job.run, job.session, job.task
+    task.to(session.device)
+    if run.model.torch_compile:
+        check_backend(run.model.dynamo_backend, session.device)
+        count = compile_blocks(task.model.denoiser, run.model.dynamo_backend)
+        session.say(f"{count} blocks of the U-Net are compiled as they are met: the first steps take longer")
+    if session.device.type == "cuda":
+        for part in (task.model.denoiser, task.model.vae):
+            part.to(memory_format=torch.channels_last)
 
 
 def make_stepper(job: Job) -> Stepper:

@@ -46,6 +46,6 @@ class Update:
         return 1.0 if scaler is None or not self.ledger.notes_gradients(step) else scaler.get_scale()
 
 
-def clipped_by(norm: Tensor | None, limit: float) -> Tensor | float:
+def clipped_by(norm: Tensor, limit: float) -> Tensor:
     """What gradients of this norm were multiplied by, as in torch.nn.utils.clip_grad_norm_."""
-    return 1.0 if norm is None else (limit / (norm + 1e-6)).clamp(max=1)
+    return (limit / (norm + 1e-6)).clamp(max=1)

@@ -117,7 +117,7 @@ def test_the_books_go_on_with_a_state() -> None:
     first = Ledger([one], since=0)
     one.parameters[0].grad = torch.tensor([0.0, 2.0])
     first.note_gradients(0)
-    first.note_step([{"lr": 1.0, "params": one.parameters}], None, trains_text=True)
+    first.note_step([{"lr": 1.0, "params": one.parameters}], torch.tensor(1.0), trains_text=True)
     with torch.no_grad():
         one.parameters[0] += torch.tensor([0.0, 0.5])
     second = Ledger([one], since=5)

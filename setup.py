@@ -12,7 +12,7 @@ setup(
     package_data={
         "library.models": ["tokenizer/*"],
         "library.data.report": ["page.html", "page.css"],
-        "library.training.report": ["report.css"],
+        "library.training.watching.report": ["report.css"],
     },
     install_requires=[
         "torch>=2.6,<3",

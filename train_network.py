@@ -20,7 +20,7 @@ from library.training.run import TrainingRun
 if TYPE_CHECKING:
     from library.data.training_data import TrainingData
     from library.training.network import NetworkTask
-    from library.training.output import Output
+    from library.training.saving.output import Output
     from library.training.session import Session
 
 
@@ -56,9 +56,9 @@ def train_beside(run_type: type[Run], doc: str | None, *, family: str | None = N
 
 def make_task(run: Run, session: Session, data: TrainingData) -> tuple[NetworkTask, Output]:
     """The network beside its model, and what is written of it."""
-    from library.training.metadata import describe_network
     from library.training.network import NetworkTask
-    from library.training.output import Output
+    from library.training.saving.metadata import describe_network
+    from library.training.saving.output import Output
     from library.training.session import open_model
 
     task = NetworkTask(

@@ -78,7 +78,7 @@ from library.problems import quiet_libraries
 from library.options.parser import parse
 from library.data.training_data import TrainingData
 from library.models import FAMILIES
-from library.training import dry_run
+from library.training.dry_run import trial
 from library.training.session import Session
 import library.models.sd.model
 
@@ -91,13 +91,13 @@ more = ['--max_data_loader_n_workers', '0', '--seed', '1', '--dry_run', '--save_
 sys.argv = ['x', *argv, *more]
 
 def measure(run, session, task, data, output):
-    job = dry_run.Job(run, session, task, data, output, dry_run.plan_run(run.training, session, data))
-    dry_run.set_up_model(job)
-    batch = dry_run._largest_batch(job)
+    job = trial.Job(run, session, task, data, output, trial.plan_run(run.training, session, data))
+    trial.set_up_model(job)
+    batch = trial._largest_batch(job)
     if run.caching.caches_latents:
         batch = dataclasses.replace(batch, latents=batch.noise, pixels=None, posterior=None)
-    estimated = dry_run.look_ahead(task, run, session, batch).memory
-    stepper = dry_run.make_stepper(job)
+    estimated = trial.look_ahead(task, run, session, batch).memory
+    stepper = trial.make_stepper(job)
     stepper.begin()
     before = memory('VmRSS') - sum(p.nbytes for p in task.parameters())
     open('/proc/self/clear_refs', 'w').write('5')
@@ -106,7 +106,7 @@ def measure(run, session, task, data, output):
         stepper.close(0)
     print(estimated.peak, memory('VmHWM') - before, estimated.weights)
 
-dry_run.rehearse = measure
+trial.rehearse = measure
 script.main()
 """
 

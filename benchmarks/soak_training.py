@@ -44,7 +44,7 @@ from library import files
 from library.files import remove_leftovers, restore_folder, whole_folder
 from library.models.weights import load_tensors, save_objects, save_tensors
 from library.problems import run_command
-from library.training.state import read_state_info
+from library.training.saving.state import read_state_info
 from tools.make_tiny_model import tiny_model
 
 FORK = multiprocessing.get_context("fork")  # a new Python would take seconds to start

@@ -56,7 +56,7 @@ def measure_save(folder: Path) -> None:
     run, session, task, data, output = _prepare(
         model, _pictures(folder), folder / "out", 10, "--network_dim", "512"
     )
-    from library.training.output import Moment
+    from library.training.saving.output import Moment
 
     moment = Moment(1, 10, 1, 10, 10, time.time(), 1)
     ours_path, plain_path = folder / "ours.safetensors", folder / "plain.safetensors"
@@ -155,7 +155,7 @@ def _bare_loop(model: Path, pictures: Path, out: Path, steps: int) -> float:
     from library.data.dataset import BatchBuilder
     from library.data.plan import Course
     from library.training.noise import NoiseDraw
-    from library.training.optimizers import make_optimizer
+    from library.training.optimization.optimizers import make_optimizer
 
     run, session, task, data, _ = _prepare(model, pictures, out, steps)
     builder = BatchBuilder(data, task.model.tokenizer(75), NoiseDraw(session.seed), session.seed)

@@ -9,8 +9,8 @@ import pytest
 from commands import make_pictures, run, run_here
 
 from library.problems import UserError
-from library.training.memory_choices import Outlook
-from library.training.memory_estimate import Memory
+from library.training.dry_run.memory_choices import Outlook
+from library.training.dry_run.memory_estimate import Memory
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_it_tells_what_would_be_done_and_leaves_nothing(
 def without_estimate(monkeypatch: pytest.MonkeyPatch) -> None:
     """The estimate takes seconds; here it is a made one."""
     made = Outlook(Memory(2**30, 2**20, 2**21, 2**22), (("--less", 2**29),))
-    monkeypatch.setattr("library.training.dry_run.look_ahead", lambda *parts: made)
+    monkeypatch.setattr("library.training.dry_run.trial.look_ahead", lambda *parts: made)
 
 
 def test_sizes_are_those_of_the_files_that_a_run_writes(
@@ -102,8 +102,8 @@ def test_a_step_that_cannot_fit_is_a_problem_with_the_page_above_it(
     monkeypatch: pytest.MonkeyPatch,
     without_estimate: None,
 ) -> None:
-    for module in ("dry_run", "dry_run_page"):
-        monkeypatch.setattr(f"library.training.{module}.device_memory", lambda device: (2**20, 2**20))
+    for module in ("trial", "page"):
+        monkeypatch.setattr(f"library.training.dry_run.{module}.device_memory", lambda device: (2**20, 2**20))
     with pytest.raises(UserError, match="memory of the cpu: the run needs about 1.0 GB, there are 1.0 MB"):
         run_here("train_db.py", *words("train_db.py", tiny_model_file, pictures, tmp_path / "out"))
     assert "--less   -519 MB   to 512 MB" in capsys.readouterr().out

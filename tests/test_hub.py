@@ -17,9 +17,9 @@ from hub_server import TOKEN, Hub, Repository, serve_hub
 
 from library.options.hub import HubOptions
 from library.problems import UserError
-from library.training import hub as training_hub
-from library.training.hub import HubFolder, check_hub, state_from_hub
-from library.training.uploads import Uploads
+from library.training.saving import hub as training_hub
+from library.training.saving.hub import HubFolder, check_hub, state_from_hub
+from library.training.saving.uploads import Uploads
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from library.models import load_model
-from library.training.trackers import Trackers
+from library.training.watching.trackers import Trackers
 from networks import lora
 
 Saved = Callable[[str, str], Path]

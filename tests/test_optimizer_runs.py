@@ -250,7 +250,7 @@ def test_several_processes_do_not_step_within_the_backward_pass() -> None:
     from types import SimpleNamespace
 
     from library.options.optimizer import OptimizerOptions
-    from library.training.update_in_backward import in_backward
+    from library.training.optimization.update_in_backward import in_backward
 
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))])
     session = SimpleNamespace(accelerator=SimpleNamespace(num_processes=2))

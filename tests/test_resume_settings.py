@@ -10,7 +10,7 @@ import pytest
 from commands import make_pictures, run_here
 
 from library.problems import UserError
-from library.training.settings import Change, changes
+from library.training.saving.settings import Change, changes
 
 
 @pytest.fixture(scope="module")

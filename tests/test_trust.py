@@ -93,7 +93,9 @@ def test_a_full_disk_does_not_end_a_run(
         return write(tensor)
 
     monkeypatch.setattr(weights, "tensor_bytes", tensor_bytes)
-    monkeypatch.setattr("library.training.preview.save_picture", _no_picture_at(2, tmp_path / "full"))
+    monkeypatch.setattr(
+        "library.training.watching.preview.save_picture", _no_picture_at(2, tmp_path / "full")
+    )
     run_here("train_network.py", *options(tiny_model_file, pictures, tmp_path / "full", *saving))
     lines = [line for line in capsys.readouterr().err.splitlines() if line.endswith("training goes on")]
     file, ending = tmp_path / "full" / "x-step00000002.safetensors", "make room; training goes on"

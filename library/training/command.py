@@ -27,7 +27,7 @@ def begin(run_type: type[R], doc: str | None, *, family: str | None = None) -> t
 
     run, data = check(reading, family)
     if run.data.debug_dataset:
-        from library.training.dataset_page import show_dataset
+        from library.training.watching.dataset_page import show_dataset
 
         show_dataset(run, data)
         sys.exit(0)

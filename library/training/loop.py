@@ -21,7 +21,6 @@ from library.training.caching import Caches
 from library.training.interruption import Interruption
 from library.training.job import Job
 from library.training.milestones import Milestones
-from library.training.output import Output
 from library.training.preparation import (
     get_ready,
     make_checkpoints,
@@ -31,12 +30,13 @@ from library.training.preparation import (
     make_validation,
     training_batches,
 )
-from library.training.preview import Previews
 from library.training.run import TrainingRun
 from library.training.run_plan import plan_run
+from library.training.saving.output import Output
 from library.training.session import Session, versions
 from library.training.stepper import Stepper
 from library.training.task import Task
+from library.training.watching.preview import Previews
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -51,7 +51,7 @@ def train(run: TrainingRun, session: Session, task: Task, data: TrainingData, ou
     Raises UserError when losses stay no numbers or the state to resume from does not fit.
     """
     if run.training.dry_run:
-        from library.training.dry_run import rehearse
+        from library.training.dry_run.trial import rehearse
 
         rehearse(run, session, task, data, output)
         sys.exit(0)

@@ -10,14 +10,14 @@ from library.console import fail
 from library.data.wording import counted
 from library.files import unwritten_is_a_warning
 from library.problems import Problem, UserError
-from library.training.checkpoints import Checkpoints
-from library.training.guard import BrokeDown
-from library.training.preview import Previews
+from library.training.optimization.guard import BrokeDown
 from library.training.run_plan import RunPlan
+from library.training.saving.checkpoints import Checkpoints
 from library.training.session import Session
-from library.training.standing import Standing
-from library.training.trackers import LossLog
-from library.training.validation import Measurement, Validation
+from library.training.watching.preview import Previews
+from library.training.watching.standing import Standing
+from library.training.watching.trackers import LossLog
+from library.training.watching.validation import Measurement, Validation
 
 
 @dataclass

@@ -15,8 +15,8 @@ from library.network_module import load_network_module
 from library.options.network import NetworkOptions
 from library.options.objective import ObjectiveOptions
 from library.problems import UserError, warn
-from library.training.ledger import Component
 from library.training.task import Task, TextTraining, text_encoder_name
+from library.training.watching.ledger import Component
 
 PRESERVATION = "diff_output_preservation"
 

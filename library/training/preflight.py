@@ -25,13 +25,13 @@ from library.options.saving import MetadataOptions, SavingOptions
 from library.options.schedule import ScheduleOptions
 from library.options.training import TrainingOptions
 from library.problems import Problems
-from library.training.hub import check_hub, check_state_on_hub, state_from_hub
-from library.training.metadata import thumbnail_url
-from library.training.optimizers import check_optimizer
+from library.training.optimization.optimizers import check_optimizer
 from library.training.run import TrainingRun
-from library.training.settings import check_resumed
-from library.training.state import read_state_info
-from library.training.tracking import check_logging
+from library.training.saving.hub import check_hub, check_state_on_hub, state_from_hub
+from library.training.saving.metadata import thumbnail_url
+from library.training.saving.settings import check_resumed
+from library.training.saving.state import read_state_info
+from library.training.watching.tracking import check_logging
 
 R = TypeVar("R", bound=TrainingRun)
 

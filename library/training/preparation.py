@@ -21,33 +21,33 @@ from library.models.prompt_weights import training_tokenizer
 from library.options.training import TrainingOptions
 from library.problems import UserError, warn
 from library.training.caching import Cached, Caches, Identities, fill_caches
-from library.training.checkpoints import Checkpoints
-from library.training.disk_space import check_space
-from library.training.ema import make_average
-from library.training.guard import Guard
 from library.training.interruption import Interruption
 from library.training.job import Job
-from library.training.ledger import Ledger
 from library.training.noise import NoiseDraw
-from library.training.optimizers import class_path, make_optimizer
-from library.training.output import Moment
+from library.training.optimization.ema import make_average
+from library.training.optimization.guard import Guard
+from library.training.optimization.optimizers import class_path, make_optimizer
+from library.training.optimization.rounding import Rounded
+from library.training.optimization.schedules import make_schedule
+from library.training.optimization.self_tuning import advise
+from library.training.optimization.update import Update
+from library.training.optimization.update_in_backward import in_backward
 from library.training.precision import set_precision
-from library.training.report import open_report
-from library.training.rounding import Rounded
-from library.training.schedules import make_schedule
-from library.training.self_tuning import advise
+from library.training.saving.checkpoints import Checkpoints
+from library.training.saving.disk_space import check_space
+from library.training.saving.output import Moment
+from library.training.saving.settings import settings_of
+from library.training.saving.state import Learner, StateInfo, load_state, write_state
+from library.training.saving.uploads import Uploads
 from library.training.session import dtype_of
-from library.training.settings import settings_of
-from library.training.standing import Standing, standing_at_start
-from library.training.state import Learner, StateInfo, load_state, write_state
 from library.training.stepper import Stepper
 from library.training.task import Task
-from library.training.trackers import LossLog
-from library.training.tracking import open_trackers
-from library.training.update import Update
-from library.training.update_in_backward import in_backward
-from library.training.uploads import Uploads
-from library.training.validation import Validation
+from library.training.watching.ledger import Ledger
+from library.training.watching.report import open_report
+from library.training.watching.standing import Standing, standing_at_start
+from library.training.watching.trackers import LossLog
+from library.training.watching.tracking import open_trackers
+from library.training.watching.validation import Validation
 
 
 def make_standing(job: Job) -> Standing:

@@ -23,7 +23,7 @@ from library.options.model import ModelOptions
 from library.options.processes import ProcessOptions
 from library.options.training import Precision, TrainingOptions
 from library.problems import UserError, warn
-from library.training.state import StateInfo, read_state_info
+from library.training.saving.state import StateInfo, read_state_info
 
 # Ways to share weights out among processes, as accelerate launch passes them on. Saving would need all
 # processes together, and states could not be gone on from exactly.

@@ -17,10 +17,10 @@ from library.models.prompt_weights import encode_text
 from library.models.text import without_padding
 from library.options.objective import ObjectiveOptions
 from library.problems import UserError, warn
-from library.training.ledger import Component
 from library.training.loss import ERRORS, HUBER_ERRORS, huber_width, mean_per_sample, weighting
 from library.training.noise import adaptive_strength, complete_noise
 from library.training.objective import make_objective
+from library.training.watching.ledger import Component
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from library.data.plan import BucketSamples
 from library.options.training import TrainingOptions
 from library.problems import UserError
 from library.training.run_plan import RunPlan, plan_run
-from library.training.state import StateInfo
+from library.training.saving.state import StateInfo
 
 
 class Data:

@@ -1,0 +1,1 @@
+"""`--dry_run`: all that a run would do, without doing it."""

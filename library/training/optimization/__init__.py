@@ -1,0 +1,1 @@
+"""Optimizers and their schedules, a step of theirs, and the weights they move."""

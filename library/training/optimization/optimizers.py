@@ -1,0 +1,112 @@
+"""Optimizers: a table of names, and any class by its dotted path."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from library.options.optimizer import OptimizerOptions
+from library.options.schedule import ScheduleOptions
+from library.problems import UserError, warn
+from library.training.optimization.arguments import find_class, read_arguments
+from library.training.optimization.schedules import make_schedule
+from library.training.optimization.self_tuning import require_one_rate, require_steps_in_parts
+
+if TYPE_CHECKING:
+    import torch
+
+ADAFACTOR = "transformers.optimization.Adafactor"
+_NESTEROV = {"nesterov": True, "momentum": 0.9}
+# Name -> (class, arguments unless --optimizer_args says otherwise). Names are matched in any case.
+OPTIMIZERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "AdamW": ("torch.optim.AdamW", {}),
+    "AdamW8bit": ("bitsandbytes.optim.AdamW8bit", {}),
+    "PagedAdamW": ("bitsandbytes.optim.PagedAdamW", {}),
+    "PagedAdamW32bit": ("bitsandbytes.optim.PagedAdamW32bit", {}),
+    "PagedAdamW8bit": ("bitsandbytes.optim.PagedAdamW8bit", {}),
+    "Lion": ("lion_pytorch.Lion", {}),
+    "Lion8bit": ("bitsandbytes.optim.Lion8bit", {}),
+    "PagedLion8bit": ("bitsandbytes.optim.PagedLion8bit", {}),
+    "SGDNesterov": ("torch.optim.SGD", _NESTEROV),
+    "SGDNesterov8bit": ("bitsandbytes.optim.SGD8bit", _NESTEROV),
+    "DAdaptation": ("dadaptation.experimental.DAdaptAdamPreprint", {}),
+    "DAdaptAdamPreprint": ("dadaptation.experimental.DAdaptAdamPreprint", {}),
+    "DAdaptAdaGrad": ("dadaptation.DAdaptAdaGrad", {}),
+    "DAdaptAdam": ("dadaptation.DAdaptAdam", {}),
+    "DAdaptAdan": ("dadaptation.DAdaptAdan", {}),
+    "DAdaptAdanIP": ("dadaptation.experimental.DAdaptAdanIP", {}),
+    "DAdaptLion": ("dadaptation.DAdaptLion", {}),
+    "DAdaptSGD": ("dadaptation.DAdaptSGD", {}),
+    "Prodigy": ("prodigyopt.Prodigy", {}),
+    "AdaFactor": (ADAFACTOR, {}),
+    "RAdamScheduleFree": ("schedulefree.RAdamScheduleFree", {}),
+    "AdamWScheduleFree": ("schedulefree.AdamWScheduleFree", {}),
+    "SGDScheduleFree": ("schedulefree.SGDScheduleFree", {}),
+}
+
+
+def find_optimizer(name: str) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
+    """The class an --optimizer_type means, and its own default arguments. Raises UserError when there is
+    none.
+    """
+    known = {key.lower(): row for key, row in OPTIMIZERS.items()}
+    path, defaults = known.get(name.lower(), (name if "." in name else f"torch.optim.{name}", {}))
+    found = find_class(f"--optimizer_type {name}", path, f"there are {', '.join(OPTIMIZERS)}")
+    return found, defaults
+
+
+def make_optimizer(groups: list[dict[str, Any]], options: OptimizerOptions) -> torch.optim.Optimizer:
+    """The optimizer of a run over parameter groups that carry their own `lr`. Raises UserError for wrong
+    arguments.
+    """
+    import torch
+
+    where = f"--optimizer_type {options.optimizer_name}"
+    found, defaults = find_optimizer(options.optimizer_name)
+    arguments = defaults | read_arguments("--optimizer_args", options.optimizer_args)
+    rate: float | None = max(group["lr"] for group in groups)
+    on_gpu = all(p.is_cuda for group in groups for p in group["params"])
+    if found is torch.optim.AdamW and on_gpu and "foreach" not in arguments:
+        arguments = {"fused": True} | arguments  # one kernel for all tensors
+    if _name(found) == ADAFACTOR:
+        arguments = _adafactor_arguments(arguments)
+        if arguments["relative_step"]:
+            rate, groups = None, [{k: v for k, v in group.items() if k != "lr"} for group in groups]
+    try:
+        optimizer = found(groups, lr=rate, **arguments)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError.of(where, f"does not take these arguments: {error}") from None
+    require_one_rate(optimizer, where)
+    if options.steps_in_backward:
+        require_steps_in_parts(optimizer, options.steps_in_backward, where)
+    return optimizer
+
+
+def _adafactor_arguments(given: dict[str, Any]) -> dict[str, Any]:
+    """With its steps relative unless told otherwise; its own warm-up is of such steps only."""
+    relative = given.get("relative_step", True)
+    if given.get("warmup_init") and not relative:
+        warn("--optimizer_args relative_step=False has no effect with warmup_init=True")
+    return given | {"relative_step": bool(relative or given.get("warmup_init"))}
+
+
+def check_optimizer(options: OptimizerOptions, schedule: ScheduleOptions) -> None:
+    """Raises UserError when the optimizer or its schedule cannot be made; both are, of a single number."""
+    import torch
+
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    group = {"params": [parameter], "lr": options.learning_rate or 1.0, "name": "trial"}
+    make_schedule(make_optimizer([group], options), schedule, None)
+
+
+def class_path(options: OptimizerOptions) -> str:
+    """`module.Class` of a run's optimizer."""
+    return _name(find_optimizer(options.optimizer_name)[0])
+
+
+def _name(found: type) -> str:
+    return f"{found.__module__}.{found.__name__}"
+
+
+def describe_optimizer(options: OptimizerOptions) -> str:
+    """`module.Class` or `module.Class(k=v,...)`, the form of ss_optimizer in a file's metadata."""
+    return class_path(options) + (f"({','.join(options.optimizer_args)})" if options.optimizer_args else "")

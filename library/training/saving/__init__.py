@@ -1,0 +1,1 @@
+"""What a run writes that outlives it: results, states, uploads; and the room for them."""

@@ -1,0 +1,155 @@
+"""When and where results and states are saved, under which names, and which old ones go."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from library.files import remove
+from library.options.saving import SavingOptions
+from library.training.saving.uploads import Uploads
+
+# Names are sd-scripts' (compatible with what users' own scripts look for).
+_NO_NAME = {"epoch": "epoch", "step": "at", "last": "last"}
+
+
+def epoch_name(name: str | None, epoch: int) -> str:
+    """`x-000003`: the result after the (1-based) epoch 3."""
+    return f"{name or _NO_NAME['epoch']}-{epoch:06d}"
+
+
+def step_name(name: str | None, step: int) -> str:
+    """`x-step00000030`: the result after 30 steps."""
+    return f"{name or _NO_NAME['step']}-step{step:08d}"
+
+
+def last_name(name: str | None) -> str:
+    """`x`: the final result."""
+    return name or _NO_NAME["last"]
+
+
+def best_name(name: str | None) -> str:
+    """`x-best`: the result with the lowest validation loss."""
+    return f"{last_name(name)}-best"
+
+
+def state_name(result: str) -> str:
+    return f"{result}-state"
+
+
+def epoch_to_remove(epoch: int, every: int, keep: int | None) -> int | None:
+    """Which epoch's save goes after the one of `epoch`, when the last `keep` stay; None when none does."""
+    if keep is None:
+        return None
+    old = epoch - every * keep
+    return old if old >= 0 else None
+
+
+def step_to_remove(step: int, every: int, keep: int | None) -> int | None:
+    """Which step's save goes after the one of `step`, when those of the last `keep` steps stay; None when
+    none does.
+    """
+    if keep is None:
+        return None
+    old = step - keep - 1
+    old -= old % every
+    return old if old >= 0 else None
+
+
+@dataclass
+class Checkpoints:
+    """Saves at the right moments. Called by the first process only.
+
+    save_result(path, epoch, step) writes the trained thing; save_state(folder, epoch, step) the training
+    state.
+    suffix: of results, empty for folders. epochs: of the whole run. uploads: where results and states go
+    besides.
+    """
+
+    options: SavingOptions
+    suffix: str
+    epochs: int
+    save_result: Callable[[Path, int, int], None]
+    save_state: Callable[[Path, int, int], None]
+    uploads: Uploads | None = None
+    remove_path: Callable[[Path], None] = remove
+
+    def __post_init__(self) -> None:
+        options = self.options
+        self.every_epochs = options.save_every_n_epochs
+        if options.save_n_epoch_ratio:
+            self.every_epochs = max(1, self.epochs // options.save_n_epoch_ratio)
+
+    def saves_at_step(self, step: int) -> bool:
+        every = self.options.save_every_n_steps
+        return bool(every) and step % every == 0
+
+    def saves_at_epoch(self, epoch: int) -> bool:
+        """The run's last epoch is written under the final name only."""
+        return bool(self.every_epochs) and epoch % self.every_epochs == 0 and epoch < self.epochs
+
+    def after_step(self, epoch: int, step: int) -> None:
+        """epoch: the (1-based) epoch the step lies in; step: steps done."""
+        options, every = self.options, self.options.save_every_n_steps
+        self._save(step_name(options.output_name, step), epoch, step, with_state=options.save_state)
+        self._remove_result(step_to_remove(step, every, options.save_last_n_steps), step_name)
+        keep = options.save_last_n_steps_state or options.save_last_n_steps
+        self._remove_state(step_to_remove(step, every, keep), step_name)
+
+    def after_epoch(self, epoch: int, step: int) -> None:
+        """epoch: epochs done; step: steps done."""
+        options, every = self.options, self.every_epochs
+        self._save(epoch_name(options.output_name, epoch), epoch, step, with_state=options.save_state)
+        self._remove_result(epoch_to_remove(epoch, every, options.save_last_n_epochs), epoch_name)
+        keep = options.save_last_n_epochs_state or options.save_last_n_epochs
+        self._remove_state(epoch_to_remove(epoch, every, keep), epoch_name)
+
+    @property
+    def path_at_end(self) -> Path:
+        """Where the final result goes."""
+        return self._path(last_name(self.options.output_name))
+
+    def at_end(self, epoch: int, step: int) -> None:
+        """Save the final result, and the state if it was asked for."""
+        keeps_state = self.options.save_state or self.options.save_state_on_train_end
+        self._save(last_name(self.options.output_name), epoch, step, with_state=keeps_state)
+
+    def best(self, epoch: int, step: int) -> None:
+        """Save the result that validates best so far, in the place of the one before."""
+        self._save(best_name(self.options.output_name), epoch, step, with_state=False)
+
+    def on_stop(self, epoch: int, step: int) -> Path:
+        """Save the state of a run that was asked to stop. Returns the folder to resume from."""
+        folder = self._folder / state_name(step_name(self.options.output_name, step))
+        self.save_state(folder, epoch, step)
+        return folder
+
+    @property
+    def _folder(self) -> Path:
+        assert self.options.output_dir is not None
+        return self.options.output_dir
+
+    def _path(self, name: str) -> Path:
+        return self._folder / (name + self.suffix)
+
+    def _save(self, name: str, epoch: int, step: int, *, with_state: bool) -> None:
+        result, state = self._path(name), self._folder / state_name(name)
+        self.save_result(result, epoch, step)
+        if with_state:
+            self.save_state(state, epoch, step)
+        if self.uploads is not None:  # when all is on the disk
+            self.uploads.add(result)
+            if with_state:
+                self.uploads.add(state, is_state=True)
+
+    def _remove_result(self, number: int | None, namer: Callable[[str | None, int], str]) -> None:
+        if number is not None:
+            self._remove(self._path(namer(self.options.output_name, number)))
+
+    def _remove_state(self, number: int | None, namer: Callable[[str | None, int], str]) -> None:
+        if number is not None:
+            self._remove(self._folder / state_name(namer(self.options.output_name, number)))
+
+    def _remove(self, path: Path) -> None:
+        (self.remove_path if self.uploads is None else self.uploads.remove)(path)

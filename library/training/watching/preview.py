@@ -1,0 +1,96 @@
+"""Previews: the prompts of --sample_prompts, drawn while training with the same code as the generator."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+import time
+from pathlib import Path
+
+from library.files import unwritten_is_a_warning
+from library.generation.generate import generate
+from library.generation.pictures import save_picture
+from library.generation.prompts import PromptRequest, read_prompts
+from library.models import FAMILIES
+from library.training.interruption import Interruption
+from library.training.run import TrainingRun
+from library.training.session import Session
+from library.training.task import Task
+from library.training.watching.trackers import Drawn, LossLog
+
+
+class Previews:
+    """Draws at the moments the options name, into `<output_dir>/sample`. Prompts are shared out among the
+    processes.
+    """
+
+    def __init__(
+        self,
+        run: TrainingRun,
+        task: Task,
+        session: Session,
+        log: LossLog,
+        interruption: Interruption,
+    ) -> None:
+        options, saving = run.preview, run.saving
+        assert saving.output_dir is not None
+        self.options, self.task, self.session = options, task, session
+        self.clip_skip, self.interruption = run.model.clip_skip, interruption
+        self.log, self.is_tracked = log, bool(run.logging.trackers) or not run.logging.no_report
+        self.folder: Path = saving.output_dir / "sample"
+        self.prefix = f"{saving.output_name}_" if saving.output_name else ""
+        self.requests: list[PromptRequest] = []
+        if options.sample_prompts is not None:
+            side = FAMILIES[task.model.family].side
+            defaults = PromptRequest("", width=side, height=side, sampler=options.sample_sampler)
+            self.requests = read_prompts(options.sample_prompts, defaults=defaults)
+
+    def at_start(self, step: int) -> None:
+        """Before the first step, if asked for; not again when a run goes on."""
+        if self.options.sample_at_first and step == 0:
+            self._draw("000000", step)
+
+    def after_step(self, step: int, epoch: int, epoch_ended: bool) -> None:
+        """step: steps done; epoch: the (1-based) epoch they lie in. Epochs win over steps."""
+        if self.is_due(step, epoch, epoch_ended):
+            self._draw(f"e{epoch:06d}" if self.options.sample_every_n_epochs else f"{step:06d}", step)
+
+    def is_due(self, step: int, epoch: int, epoch_ended: bool) -> bool:
+        """Whether pictures are drawn after a step; as `after_step`."""
+        options = self.options
+        if options.sample_every_n_epochs:
+            return epoch_ended and epoch % options.sample_every_n_epochs == 0
+        return bool(options.sample_every_n_steps) and step % options.sample_every_n_steps == 0
+
+    def _draw(self, moment: str, step: int) -> None:
+        """Training goes on as if nothing had been drawn: no generator it uses is touched."""
+        accelerator = self.session.accelerator
+        own = list(enumerate(self.requests))[accelerator.process_index :: accelerator.num_processes]
+        was_training = self.task.training
+        self.task.eval()
+        drawn = [preview for number, request in own for preview in self._draw_one(number, request, moment)]
+        self.task.train(was_training)
+        if self.is_tracked:
+            everyone = self.session.sharing().gather(drawn)  # the first process has the trackers
+            self.log.trackers.show(step, [preview for share in everyone for preview in share])
+
+    def _draw_one(self, number: int, request: PromptRequest, moment: str) -> list[Drawn]:
+        """Draw a prompt and save it; nothing when the run was asked to stop meanwhile."""
+        seed = random.SystemRandom().randrange(2**31) if request.seed is None else request.seed
+        drawn = dataclasses.replace(request, seed=seed)
+        with self.session.accelerator.autocast():
+            pictures = generate(
+                self.task.model,
+                [drawn],
+                device=self.session.device,
+                clip_skip=self.clip_skip,
+                stop=lambda: self.interruption.requested,
+            )
+        date = time.strftime("%Y%m%d%H%M%S")
+        suffix = "" if request.seed is None else f"_{request.seed}"
+        for picture in pictures:
+            with unwritten_is_a_warning():
+                save_picture(
+                    self.folder / f"{self.prefix}{moment}_{number:02d}_{date}{suffix}.png", picture, drawn
+                )
+        return [Drawn(number, request.prompt, picture) for picture in pictures]

@@ -1,0 +1,123 @@
+"""The report of a run: `<output_name>-report.html` beside the result, refreshed while it trains."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from library.files import whole_file
+from library.options.public import changed_options, places_of, public_text
+from library.problems import warnings_heard
+from library.training.saving.checkpoints import last_name
+from library.training.watching.report.history import History
+from library.training.watching.report.page import VALIDATION, About, Now, render
+from library.training.watching.trackers import Drawn
+
+if TYPE_CHECKING:
+    from library.data.training_data import TrainingData
+    from library.training.run import TrainingRun
+    from library.training.run_plan import RunPlan
+    from library.training.watching.ledger import Balance
+
+SECONDS_BETWEEN = 30.0  # two writings, unless something was measured or drawn
+
+
+class Report:
+    """A tracker that draws a page. It is made and written in a thread of its own: training does not wait."""
+
+    def __init__(
+        self,
+        page: Path,
+        about: About,
+        history: History,
+        first_step: int,
+        warnings: Callable[[], Sequence[str]],
+    ) -> None:
+        """warnings: gives what was warned of up to now."""
+        self.page, self.about, self.history, self.warnings = page, about, history, warnings
+        self.step, self.is_running = first_step, True
+        self.balance: Balance | None = None
+        self._written, self._error = time.monotonic(), None
+        self._thread: threading.Thread | None = None
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Take figures in; see Tracker."""
+        self.history.add(step, {name: value for name, value in values.items() if name != "loss/average"})
+        self.step = max(self.step, step)
+        if VALIDATION in values or time.monotonic() - self._written > SECONDS_BETWEEN:
+            self._refresh()
+
+    def show(self, step: int, previews: list[Drawn]) -> None:
+        """Take previews in; see Tracker."""
+        self.history.show(step, [(drawn.number, drawn.prompt, drawn.picture) for drawn in previews])
+        self._refresh()
+
+    def conclude(self, balance: Balance) -> None:
+        """Take in what was trained; see Tracker."""
+        self.balance = balance
+
+    def close(self, patience: float) -> None:
+        """Write the page as it stays."""
+        self.is_running = False
+        if self._thread is not None:
+            self._thread.join(patience)
+        self._publish(self.history)
+
+    def _refresh(self) -> None:
+        """Begin to write, unless that is under way."""
+        if self._error is not None:
+            raise self._error
+        if self._thread is not None and self._thread.is_alive():
+            return
+        self._written = time.monotonic()
+        self._thread = threading.Thread(target=self._try, args=(self.history.up_to(self.step),), daemon=True)
+        self._thread.start()
+
+    def _try(self, history: History) -> None:
+        try:
+            self._publish(history)
+        except Exception as error:  # raised in the next call, where trackers' failures are told
+            self._error = error
+
+    def _publish(self, history: History) -> None:
+        written = time.strftime("%Y-%m-%d %H:%M")
+        now = Now(self.step, self.is_running, written, self.balance, self.warnings())
+        history.save(history_file(self.page))
+        with whole_file(self.page, flush=False) as temporary:
+            temporary.write_bytes(render(self.about, history, now).encode(errors="replace"))
+
+
+def open_report(run: TrainingRun, data: TrainingData, plan: RunPlan) -> Report:
+    """The report of a run, with the curves of the run that it goes on from."""
+    assert run.saving.output_dir is not None
+    title = last_name(run.saving.output_name)
+    page = run.saving.output_dir / f"{title}-report.html"
+    about = About(
+        title=title,
+        script=Path(sys.argv[0]).name,
+        model=Path(run.model.pretrained_model_name_or_path or "").name,
+        last_step=plan.last_step,
+        steps_per_epoch=plan.course.steps_per_epoch,
+        options=changed_options(run),
+        data=data,
+    )
+    history = History()
+    if run.saving.resume is not None:
+        history = History.load(history_file(run.saving.resume.parent / page.name)).up_to(plan.first_step)
+    return Report(page, about, history, plan.first_step, _public_warnings(run, data))
+
+
+def history_file(page: Path) -> Path:
+    """What the page is drawn from, beside it."""
+    return page.with_suffix(".json")
+
+
+def _public_warnings(run: TrainingRun, data: TrainingData) -> Callable[[], list[str]]:
+    """What gives the warnings about the data and all others of this command, each once."""
+    sources = {scan.subset.source for dataset in data.datasets for scan in dataset.scans}
+    places, about_data, heard = places_of(run, *sources), data.warnings(), warnings_heard()
+    return lambda: list(dict.fromkeys(public_text(line, places) for line in (*about_data, *heard)))

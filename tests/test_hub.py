@@ -163,7 +163,6 @@ def test_what_is_not_up_at_the_end_is_told_with_the_command_that_uploads_it(
     command = f'hf upload me/loras "{path}" "a/b/x.safetensors"'
     assert capsys.readouterr().err.splitlines() == [
         told,
-        told,
         f"warning: x.safetensors is not on the hub ({reason}); upload it with: {command}",
     ]
 

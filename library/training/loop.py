@@ -101,7 +101,7 @@ def _take_steps(
         for batch in _or_rescue(batches, milestones):
             position = batch.position
             if session.agrees_to_stop(interruption.requested, position.closes):
-                _stop(job, milestones, position.step, interruption)
+                _stop(job, stepper, milestones, interruption)
             stepper.add(batch)
             if not position.closes:
                 continue
@@ -137,15 +137,15 @@ def _or_rescue(batches: Iterator[Batch], milestones: Milestones) -> Iterator[Bat
         yield batch
 
 
-def _stop(job: Job, milestones: Milestones, done: int, interruption: Interruption) -> None:
-    """Save the state after `done` whole steps and end the program. A step that was under way is done again
+def _stop(job: Job, stepper: Stepper, milestones: Milestones, interruption: Interruption) -> None:
+    """Save the state after the last whole step and end the program. A step that was under way is done again
     later.
     """
-    session, log = job.session, milestones.log
+    session, log, done = job.session, milestones.log, milestones.done
     log.read()  # so that a broken run is never saved
     if session.is_main:
         folder = milestones.saver.on_stop(job.plan.epoch_after(done), done)
         session.say(f"\nstopped after step {done}; go on with --resume {folder}")
-    log.close(patience=SECONDS_TO_STOP)
+    log.conclude(stepper.update.ledger.balance(done), patience=SECONDS_TO_STOP)
     session.accelerator.wait_for_everyone()
     sys.exit(interruption.exit_code)

@@ -224,7 +224,7 @@ def make_checkpoints(job: Job, learner: Learner, standing: Standing, log: LossLo
         moment = Moment(
             epoch, step, plan.epochs, plan.last_step, course.batches_per_epoch, started_at, processes
         )
-        with learner.shown():
+        with learner.shown(dtype):
             _require_finite(task, step, dtype)
             metadata = output.describe(moment, dtype) if output.carries_metadata else None
             task.save(path, form=output.form, dtype=dtype, metadata=metadata, epoch=epoch, step=step)

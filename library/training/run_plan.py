@@ -37,7 +37,9 @@ class RunPlan:
 
 
 def plan_run(options: TrainingOptions, session: Session, data: TrainingData) -> RunPlan:
-    """Raises UserError when the run would start where it ends, or later."""
+    """Raises UserError when the run would start where it ends, or later. A state of the last step is taken:
+    its result may not have been written.
+    """
     batches = plan_epoch(data, session.seed, 0, session.accelerator.num_processes)
     course = Course(len(batches), options.gradient_accumulation_steps)
     total = options.max_train_steps
@@ -45,9 +47,10 @@ def plan_run(options: TrainingOptions, session: Session, data: TrainingData) -> 
         total = options.max_train_epochs * course.steps_per_epoch
     fingerprint = _fingerprint(data, batches)
     first = _first_step(options, session, course, fingerprint)
-    if first >= total:
+    skips = options.initial(course.steps_per_epoch) is not None
+    if first > total or (first == total and skips):
         raise UserError.of(
-            "--resume" if options.initial(course.steps_per_epoch) is None else "--initial_step",
+            "--initial_step" if skips else "--resume",
             f"there are {first} steps behind it, this run ends at {total}",
             "raise --max_train_steps or --max_train_epochs",
         )

@@ -57,14 +57,14 @@ class Average:
             self._mix(self._landing)
 
     @contextmanager
-    def shown(self) -> Generator[None, None, None]:
-        """Inside, the parameters have the averages' values. Nothing is copied where both are float32 on one
-        device.
+    def shown(self, dtype: torch.dtype | None = None) -> Generator[None, None, None]:
+        """Inside, the parameters have the averages' values, in `dtype` (None: the parameters' own). Nothing
+        is copied where that is float32 on the averages' device.
         """
         self.flush()
         kept = [parameter.data for parameter in self.parameters]
         for parameter, value in zip(self.parameters, self.values, strict=True):
-            parameter.data = value.to(parameter.device, parameter.dtype)
+            parameter.data = value.to(parameter.device, dtype or parameter.dtype)
         try:
             yield
         finally:

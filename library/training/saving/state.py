@@ -102,14 +102,16 @@ class Learner:
     average: Average | None
     ledger: Ledger
 
-    def shown(self) -> AbstractContextManager[None]:
+    def shown(self, dtype: torch.dtype | None = None) -> AbstractContextManager[None]:
         """Inside, the task is as it is looked at, in previews, validation and results: with --use_ema it has
         the averages, with a schedule-free optimizer that optimizer's own.
+
+        dtype: of averages, which are finer than weights of 16 bits; None: the weights' own.
         """
         from library.training.optimization.self_tuning import is_schedule_free, result_shown
 
         if self.average is not None:
-            return self.average.shown()
+            return self.average.shown(dtype)
         return result_shown(self.optimizer) if is_schedule_free(self.optimizer) else nullcontext()
 
     def train(self) -> None:

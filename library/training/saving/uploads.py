@@ -1,6 +1,7 @@
 """Results go to the hub as they are saved, one after the other, in a thread of their own.
 
-An upload that fails is told at once, tried once more at the end, and told again. The files stay on disk.
+An upload that fails is told at once and tried once more at the end. What then is not up is told with the
+command that uploads it. The files stay on disk.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ class Uploads:
     _jobs: Queue[Job] = field(default_factory=Queue)
     _waiting: list[Job] = field(default_factory=list)  # what is not done yet, the one under way among it
     _thread: threading.Thread | None = None
+    _is_ending: bool = False  # failures are told together, later
 
     def add(self, path: Path, *, is_state: bool = False) -> None:
         """Upload a result, or a state if states are uploaded. Returns when it is up or has failed, with
@@ -61,6 +63,7 @@ class Uploads:
         if self._waiting:
             say(f"\nwaiting for {counted(len(self._missing), 'upload')}; Ctrl-C leaves them")
         self._wait()
+        self._is_ending = True
         again, self.failed = list(self.failed), {}
         for path in again:
             self._put(self._upload, path)
@@ -115,7 +118,8 @@ class Uploads:
                 act(path)
             except Exception as error:  # whatever it is, training goes on
                 self.failed[path] = tell_hub(error, self.options.huggingface_token)
-                warn(f"{path.name} was not uploaded ({self.failed[path]}); it is in {path.parent}")
+                if not self._is_ending:
+                    warn(f"{path.name} was not uploaded ({self.failed[path]}); it is in {path.parent}")
             self._waiting.remove(job)
 
     def _upload(self, path: Path) -> None:

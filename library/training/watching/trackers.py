@@ -66,7 +66,7 @@ class Trackers:
         self._each(lambda tracker: tracker.show(step, previews))
 
     def conclude(self, balance: Balance) -> None:
-        """What was trained, at a run's end."""
+        """What was trained, when the run ends or is stopped."""
         self._each(lambda tracker: tracker.conclude(balance))
 
     def close(self, patience: float) -> None:
@@ -147,12 +147,8 @@ class LossLog:
         """Write other figures of a step down."""
         self.trackers.write(step, values)
 
-    def conclude(self, balance: Balance) -> None:
-        """Close it at a run's end, with what was trained."""
-        self.trackers.conclude(balance)
-        self.close()
-
-    def close(self, patience: float = 60.0) -> None:
-        """Read the rest and close the trackers, which may take `patience` seconds."""
+    def conclude(self, balance: Balance, patience: float = 60.0) -> None:
+        """Read the rest and close the trackers with what was trained, which may take `patience` seconds."""
         self.read()
+        self.trackers.conclude(balance)
         self.trackers.close(patience)

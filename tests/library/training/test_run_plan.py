@@ -54,10 +54,10 @@ def test_a_state_of_other_data_goes_on_at_the_start_of_its_epoch(capsys: pytest.
     assert "going on from the start of epoch 2, step 5" in capsys.readouterr().err
 
 
-def test_a_state_that_has_come_as_far_is_refused() -> None:
+def test_a_state_that_has_come_further_is_refused() -> None:
     found = plan(Data(), max_train_steps=9)
-    with pytest.raises(UserError, match="raise --max_train_steps"):
-        plan(Data(), state_at(9, found), max_train_steps=9)
+    with pytest.raises(UserError, match="--resume: there are 10 steps .*; raise --max_train_steps"):
+        plan(Data(), state_at(10, found), max_train_steps=9)
 
 
 @pytest.mark.parametrize(

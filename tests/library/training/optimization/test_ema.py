@@ -35,6 +35,8 @@ def test_inside_shown_the_parameters_are_the_averages_and_afterwards_themselves(
         assert weights[0].data is not None and weights[0].data_ptr() == average.values[0].data_ptr()
         assert weights[1].dtype == torch.bfloat16
     assert [weight.data_ptr() for weight in weights] == [data.data_ptr() for data in before]
+    with average.shown(torch.float16):
+        assert [weight.data.dtype for weight in weights] == [torch.float16] * 2
     with pytest.raises(RuntimeError), average.shown():
         raise RuntimeError("a preview breaks")
     assert [weight.data.tolist() for weight in weights] == [[1, 1], [1, 1]]
@@ -47,6 +49,19 @@ def test_averages_of_16_bit_weights_keep_what_16_bits_would_lose() -> None:
     weight.data = torch.full((1,), 2.0, dtype=torch.bfloat16)
     average.update()
     assert average.values[0].item() == pytest.approx(1.0001, abs=1e-7)
+
+
+def test_results_have_more_of_an_average_than_16_bit_weights_do(
+    tiny_model_file: Path, tmp_path: Path
+) -> None:
+    """--full_bf16 trains bfloat16 weights; a float32 result is the float32 average itself."""
+    sixteen = ("--full_bf16", "--mixed_precision", "bf16", "--save_precision", "float")
+    words = ("--use_ema", "--use_safetensors", "--save_state_on_train_end", "--max_train_steps", 2, *sixteen)
+    run_here("fine_tune.py", *options(tiny_model_file, tmp_path / "out", *words))
+    kept = load_file(tmp_path / "out" / "x-state" / "ema.safetensors").values()
+    result = load_file(tmp_path / "out" / "x.safetensors")["model.diffusion_model.out.2.weight"]
+    assert not torch.equal(result, result.bfloat16().float())
+    assert any(value.shape == result.shape and torch.equal(value, result) for value in kept)
 
 
 def options(model: Path, out: Path, *more: object) -> list[object]:

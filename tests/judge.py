@@ -1,7 +1,7 @@
 """Looks at pictures of the demo's world, without a network: how many things, which colours, shapes, places.
 
     look(picture)                 what is in it
-    is_right(picture, scene)      whether it shows what a prompt asked for
+    faults(picture, scene)        what is not as a prompt asked for; nothing when the picture is right
 
 Colours are the nearest names in CIELAB. Shapes are told by laying the thing's outline, moved to its centre
 and scaled to one area, over outlines drawn by the world itself. tests/test_judge.py says how often it errs.
@@ -10,7 +10,6 @@ and scaled to one area, over outlines drawn by the world itself. tests/test_judg
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -69,19 +68,14 @@ def look(picture: Image.Image) -> Seen:
     return Seen(background, tuple(sorted(found, key=lambda thing: thing.x)))
 
 
-def is_right(picture: Image.Image, scene: Scene, *, with_background: bool = True) -> bool:
-    """Whether a picture shows a scene: number, colours, shapes, sides, place and the background's colour.
+def faults(picture: Image.Image, scene: Scene) -> list[str]:
+    """What is not as the scene has it, in words: number, colours, shapes, sides, place, background.
 
     Patterns and whether a single thing is small or big are not looked at.
     """
-    return not faults(picture, scene, with_background=with_background)
-
-
-def faults(picture: Image.Image, scene: Scene, *, with_background: bool = True) -> list[str]:
-    """What is not as the scene has it, in words."""
     seen = look(picture)
     wrong = []
-    if with_background and seen.background != scene.background:
+    if seen.background != scene.background:
         wrong.append(f"background {seen.background}, not {scene.background}")
     if len(seen.things) != len(scene.things):
         return [*wrong, f"{len(seen.things)} things, not {len(scene.things)}"]
@@ -93,12 +87,6 @@ def faults(picture: Image.Image, scene: Scene, *, with_background: bool = True) 
     if scene.place and not _is_there(seen.things[0], scene.place):
         wrong.append(f"not at the {scene.place}")
     return wrong
-
-
-def score(pictures: Iterable[Image.Image], scenes: Iterable[Scene]) -> float:
-    """The share of pictures that are right, each for its scene, 0 to 1."""
-    right = [is_right(picture, scene) for picture, scene in zip(pictures, scenes, strict=True)]
-    return sum(right) / len(right)
 
 
 def _is_there(thing: Found, place: str) -> bool:

@@ -25,9 +25,7 @@ from shapes import COLOURS, SHAPES_AND_SHS, draw_mask, tone_of
 
 SEEN = 14.0  # CIELAB distance from the background from which a pixel may belong to a thing
 LEAST_AREA = 24  # pixels; smaller specks are no things
-LEAST_LIKENESS = (
-    0.72  # overlap (intersection over union) with the best outline below which a thing is no shape
-)
+LEAST_LIKENESS = 0.72  # intersection over union with the best outline, below which a thing is no shape
 _GRID, _UNIT = 40, 18.0  # outlines are compared on a grid, scaled so that their area is _UNIT squared
 _RADII = (8.0, 11.0, 15.0, 20.0, 26.0)
 

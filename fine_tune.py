@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from library.options.network import FineTuneOptions
 from library.options.saving import CheckpointOptions
 from library.problems import run_command
-from library.training.preflight import begin
+from library.training.command import begin
 from library.training.run import TrainingRun
 
 
@@ -22,6 +22,15 @@ class Run(TrainingRun):
     fine_tune: FineTuneOptions
     checkpoint: CheckpointOptions
 
+    @property
+    def text_rate(self) -> float:
+        rate = self.fine_tune.learning_rate_te
+        return self.optimizer.learning_rate if rate is None else rate
+
+    @property
+    def trains_text(self) -> bool:
+        return bool(self.text_rate) and self.fine_tune.train_text_encoder
+
 
 def main() -> None:
     run, data = begin(Run, __doc__)
@@ -29,9 +38,7 @@ def main() -> None:
     from library.training.full import train_model
     from library.training.task import TextTraining
 
-    rate = run.fine_tune.learning_rate_te
-    rate = run.optimizer.learning_rate if rate is None else rate
-    text = TextTraining(rate) if rate and run.fine_tune.train_text_encoder else None
+    text = TextTraining((run.text_rate,)) if run.trains_text else None
     train_model(run, run.checkpoint, text, data, tracker_name="finetuning")
 
 

@@ -1,4 +1,4 @@
-"""Draw pictures with a Stable Diffusion 1.x model, with or without networks:
+"""Draw pictures with a Stable Diffusion model (SD 1.x, SD 2.x or SDXL), with or without networks:
 
     python gen_img_diffusers.py --ckpt model.safetensors --prompt "a cat --n blurry --d 1" --outdir pictures
     python gen_img_diffusers.py --ckpt model.safetensors --from_file prompts.txt --images_per_prompt 4 \\
@@ -34,8 +34,13 @@ class Run:
 
 
 def main() -> None:
-    reading = read_command_line(Run, __doc__)
-    prompts = check(reading)
+    draw_pictures(Run, __doc__)
+
+
+def draw_pictures(run_type: type[Run], doc: str | None, *, family: str | None = None) -> None:
+    """The whole command. family: the only one it takes, by its name in FAMILIES; None: any."""
+    reading = read_command_line(run_type, doc)
+    prompts = check(reading, family=family)
     run = reading.run
     model = load(run.model, run.compute, run.networks)
     draw(model, prompts, run.pictures, clip_skip=run.model.clip_skip)

@@ -9,7 +9,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["library*", "networks*", "tools*"]),
-    package_data={"library.models": ["tokenizer/*"]},
+    package_data={"library.models": ["tokenizer/*"], "library.data.report": ["page.html", "page.css"]},
     install_requires=[
         "torch>=2.6,<3",
         "accelerate>=1.10,<2",
@@ -19,7 +19,7 @@ setup(
         "lion-pytorch>=0.2",
         "numpy>=2.0,<3",
         "opencv-python-headless>=4.10",
-        "pillow>=11.0",
+        "pillow>=11.3",
         "safetensors>=0.5",
         "tensorboard>=2.15",
         "tomli>=2.0; python_version < '3.11'",

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from library.options.network import DreamBoothOptions
 from library.options.saving import CheckpointOptions
 from library.problems import run_command
-from library.training.preflight import begin
+from library.training.command import begin
 from library.training.run import TrainingRun
 
 
@@ -23,6 +23,16 @@ class Run(TrainingRun):
     dreambooth: DreamBoothOptions
     checkpoint: CheckpointOptions
 
+    @property
+    def text_rate(self) -> float:
+        rate = self.dreambooth.learning_rate_te
+        return self.optimizer.learning_rate if rate is None else rate
+
+    @property
+    def trains_text(self) -> bool:
+        stop_at = self.dreambooth.stop_text_encoder_training
+        return bool(self.text_rate) and (stop_at is None or stop_at > 0)
+
 
 def main() -> None:
     run, data = begin(Run, __doc__)
@@ -30,9 +40,8 @@ def main() -> None:
     from library.training.full import train_model
     from library.training.task import TextTraining
 
-    stop_at, rate = run.dreambooth.stop_text_encoder_training, run.dreambooth.learning_rate_te
-    rate = run.optimizer.learning_rate if rate is None else rate
-    text = TextTraining(rate, stop_at) if rate and (stop_at is None or stop_at > 0) else None
+    stop_at = run.dreambooth.stop_text_encoder_training
+    text = TextTraining((run.text_rate,), stop_at) if run.trains_text else None
     train_model(run, run.checkpoint, text, data, tracker_name="dreambooth")
 
 

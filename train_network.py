@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from library.options.network import NetworkOptions
 from library.problems import run_command
-from library.training.preflight import begin
+from library.training.command import begin
 from library.training.run import TrainingRun
 
 if TYPE_CHECKING:
@@ -27,16 +27,23 @@ if TYPE_CHECKING:
 class Run(TrainingRun):
     network: NetworkOptions
 
+    @property
+    def trains_text(self) -> bool:
+        return not self.network.network_train_unet_only
+
 
 def main() -> None:
-    run, data = begin(Run, __doc__)
+    train_beside(Run, __doc__)
+
+
+def train_beside(run_type: type[Run], doc: str | None, *, family: str | None = None) -> None:
+    """The whole command. family: the only one it takes, by its name in FAMILIES; None: any."""
+    run, data = begin(run_type, doc, family=family)
 
     from library.training.loop import train
-    from library.training.network import may_skip_parameters
     from library.training.session import Session
 
-    skips = may_skip_parameters(run.network, run.model.clip_skip)
-    session = Session.start(run.training, run.saving.resume, may_skip_parameters=skips)
+    session = Session.start(run.training, run.saving.resume)
     task, output = make_task(run, session, data)
     train(run, session, task, data, output)
 
@@ -49,7 +56,7 @@ def make_task(run: Run, session: Session, data: TrainingData) -> tuple[NetworkTa
     from library.training.session import open_model
 
     task = NetworkTask(
-        open_model(run.model),
+        open_model(run.model, session),
         run.objective,
         run.network,
         learning_rate=run.optimizer.learning_rate,

@@ -1,30 +1,24 @@
 """Measure what the program itself costs. Prints one JSON line a figure; `make bench` runs it.
 
-  python benchmarks/run.py
+  python benchmarks/run.py            everything
+  python benchmarks/run.py loader     one of the files beside this one
 
 Each figure is a ratio against something measured in the same run, taken in turns, at least five pairs, the
-median
-quoted. Absolute times are there for reading only: they mean little from one machine to another.
+median quoted. Absolute times are there for reading only: they mean little from one machine to another.
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
-import json
+import importlib
 import os
-import statistics
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-PAIRS = 5
+BENCHMARKS = ("startup", "training", "scan", "caching", "loader")
 
 
 def main() -> None:
@@ -32,212 +26,9 @@ def main() -> None:
 
     quiet_libraries()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    with tempfile.TemporaryDirectory() as folder:
-        measure_help()
-        measure_step(Path(folder))
-        measure_save(Path(folder))
-
-
-def say(name: str, **figures: float | int | str) -> None:
-    rounded = {key: round(value, 4) if isinstance(value, float) else value for key, value in figures.items()}
-    print(json.dumps({"benchmark": name, **rounded}), flush=True)
-
-
-def seconds(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
-
-
-def in_turns(ours: Callable[[], float], theirs: Callable[[], float]) -> tuple[float, float, float]:
-    """Medians of (ratio, our seconds, their seconds) over PAIRS pairs, taken in turns."""
-    pairs = [(ours(), theirs()) for _ in range(PAIRS)]
-    ratio = statistics.median(our / their for our, their in pairs)
-    return ratio, *(statistics.median(column) for column in zip(*pairs, strict=True))
-
-
-def measure_help() -> None:
-    """`train_network.py --help` against an empty Python program."""
-
-    def start(*words: str) -> float:
-        return seconds(
-            lambda: subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, check=True)
-        )
-
-    start("train_network.py", "--help")  # fills the file cache
-    ratio, ours, empty = in_turns(lambda: start("train_network.py", "--help"), lambda: start("-c", "pass"))
-    say("help", seconds=ours, empty_program_seconds=empty, ratio=ratio, target_seconds=0.3)
-
-
-def measure_step(folder: Path) -> None:
-    """A step of train() against a bare forward, backward and optimizer loop over batches that are already
-    there.
-    """
-    short, long = 10, 60
-    model = _tiny_model(folder)
-    data_folder = _pictures(folder)
-
-    def train(steps: int) -> float:
-        run, session, task, data, output = _prepare(model, data_folder, folder / "out", steps)
-        from library.training.loop import train
-
-        with _quiet():
-            return seconds(lambda: train(run, session, task, data, output))
-
-    train(short)
-    ratio, ours, bare = in_turns(
-        lambda: (train(long) - train(short)) / (long - short),
-        lambda: _bare_loop(model, data_folder, folder / "out", long - short) / (long - short),
-    )
-    say("step", milliseconds=1000 * ours, bare_loop_milliseconds=1000 * bare, ratio=ratio, target_ratio=1.1)
-
-
-def measure_save(folder: Path) -> None:
-    """Saving a network with metadata and hashes, whole, against safetensors' save_file and a sync to disk."""
-    from safetensors.torch import save_file
-
-    model = _tiny_model(folder)
-    run, session, task, data, output = _prepare(
-        model, _pictures(folder), folder / "out", 10, "--network_dim", "512"
-    )
-    from library.training.output import Moment
-
-    moment = Moment(1, 10, 1, 10, 10, time.time())
-    ours_path, plain_path = folder / "ours.safetensors", folder / "plain.safetensors"
-
-    def ours() -> float:
-        metadata = output.describe(moment, None)
-        return seconds(
-            lambda: task.save(ours_path, form="safetensors", dtype=None, metadata=metadata, epoch=1, step=1)
-        )
-
-    def describe() -> float:
-        return seconds(lambda: output.describe(moment, None))
-
-    def plain() -> float:
-        def save() -> None:
-            save_file({key: value.contiguous() for key, value in task.network.tensors().items()}, plain_path)
-            with plain_path.open("rb+") as file:
-                os.fsync(file.fileno())
-
-        return seconds(save)
-
-    ours(), describe(), plain()
-    ratio, save_seconds, plain_seconds = in_turns(ours, plain)
-    megabytes = ours_path.stat().st_size / 2**20
-    say(
-        "save",
-        megabytes=megabytes,
-        milliseconds=1000 * save_seconds,
-        metadata_and_hashes_milliseconds=1000 * statistics.median(describe() for _ in range(PAIRS)),
-        save_file_milliseconds=1000 * plain_seconds,
-        ratio=ratio,
-    )
-
-
-def _tiny_model(folder: Path) -> Path:
-    path = folder / "model.safetensors"
-    if not path.exists():
-        from tools.make_tiny_model import tiny_sd1
-
-        tiny_sd1(seed=0).save(path, "safetensors")
-    return path
-
-
-def _pictures(folder: Path) -> Path:
-    from PIL import Image
-
-    target = folder / "data" / "1_thing"
-    if not target.exists():
-        target.mkdir(parents=True)
-        for number in range(8):
-            Image.effect_noise((64, 64), 40 + number).convert("RGB").save(target / f"{number}.png")
-    return target.parent
-
-
-def _prepare(model: Path, pictures: Path, out: Path, steps: int, *more: str) -> tuple:
-    """What train_network.py makes of a command line, up to train()."""
-    import train_network
-    from library.data.training_data import TrainingData
-    from library.options.parser import parse
-    from library.training.session import Session
-
-    words = [
-        *("--pretrained_model_name_or_path", model, "--train_data_dir", pictures, "--output_dir", out),
-        *(
-            "--resolution",
-            64,
-            "--train_batch_size",
-            2,
-            "--cache_latents",
-            "--network_module",
-            "networks.lora",
-        ),
-        *(
-            "--network_dim",
-            8,
-            "--max_train_steps",
-            steps,
-            "--seed",
-            1,
-            "--max_grad_norm",
-            0,
-            "--learning_rate",
-            1e-4,
-        ),
-        *("--max_data_loader_n_workers", 2, *more),
-    ]
-    run = parse(train_network.Run, argv=[str(word) for word in words])
-    data = TrainingData.scan(run.data)
-    session = Session.start(run.training, run.saving.resume)
-    task, output = train_network.make_task(run, session, data)
-    return run, session, task, data, output
-
-
-def _bare_loop(model: Path, pictures: Path, out: Path, steps: int) -> float:
-    """Seconds of `steps` forward, backward and optimizer steps of the same task on ready batches."""
-    from library.data.dataset import make_loader
-    from library.data.plan import Course
-    from library.training.noise import NoiseDraw
-    from library.training.optimizers import make_optimizer
-
-    run, session, task, data, _ = _prepare(model, pictures, out, steps)
-    course = Course(data.batches_per_epoch(1))
-    draw = NoiseDraw(session.seed)
-    loader = make_loader(
-        data,
-        course,
-        first_step=0,
-        last_step=4,
-        tokenize=task.model.tokenizer(75),
-        draw=draw,
-        seed=session.seed,
-    )
-    batches = [_with_latents(task, batch) for batch in loader]
-    optimizer = make_optimizer(task.param_groups(), run.optimizer)
-    task.train()
-
-    def step(number: int) -> None:
-        task(batches[number % len(batches)]).backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
-    for number in range(5):
-        step(number)
-    return seconds(lambda: [step(number) for number in range(steps)])
-
-
-def _with_latents(task, batch):
-    """The batch as with --cache_latents."""
-    import dataclasses
-
-    return dataclasses.replace(batch, latents=task.latents(batch), pixels=None)
-
-
-@contextlib.contextmanager
-def _quiet():
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        yield
+    for name in sys.argv[1:] or BENCHMARKS:
+        with tempfile.TemporaryDirectory() as folder:
+            importlib.import_module(f"benchmarks.{name}").main(Path(folder))
 
 
 if __name__ == "__main__":

@@ -2,47 +2,67 @@
 
 from __future__ import annotations
 
+import errno
+import functools
+import hashlib
 import os
+import platform
+import re
 import shutil
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from library.problems import UserError
 
 LEFTOVER_AGE = 24 * 60 * 60  # seconds
+LONGEST_NAME = 255
+_REMEDIES = {
+    errno.ENOSPC: "make room",
+    errno.EDQUOT: "make room",
+    errno.EACCES: "make it writable",
+    errno.EROFS: "make it writable",
+    errno.ENAMETOOLONG: "use a shorter name",
+}
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def whole_file(path: Path, *, flush: bool = True, otherwise: str = "") -> Iterator[Path]:
     """Gives a temporary path in the same folder; it replaces `path` when the block ends well, and is removed
     otherwise.
 
     Until the rename the old file is untouched, so a crash or a full disk never leaves half a file under
-    `path`. Raises UserError when it cannot be written.
+    `path`. flush: wait until it is on the disk; without it the same is true of crashes of the program, but
+    not of the machine, so it is for files that carry checksums. otherwise: what a user can do instead of
+    writing it. Raises UserError when it cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _temporary_name(path)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        _flush(temporary)
+        if flush:
+            _flush(temporary)
         _rename(temporary, path)
-        _flush_folder(path.parent)
-    except OSError as error:
-        raise _not_written(path, error) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+        if flush:
+            _flush_folder(path.parent)
+    except BaseException as error:
+        with suppress(OSError):
+            temporary.unlink()
+        if isinstance(error, OSError):
+            raise _not_written(path, error, otherwise) from error
+        raise
 
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
     """The same for a folder: the block fills a temporary folder, which then takes the place of `path`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _temporary_name(path)
-    temporary.mkdir()
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.mkdir()
         yield temporary
         for inner in temporary.rglob("*"):
             _flush(inner) if inner.is_file() else _flush_folder(inner)
@@ -56,13 +76,32 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove temporary files and folders that killed processes left behind: those older than a day.
+    """Remove temporary files and folders of ours that killed processes left behind: those whose process is
+    gone from this machine, and any older than a day.
 
-    Younger ones may belong to a program that is writing right now.
+    Others may belong to a program that is writing right now.
     """
     for path in folder.glob(".*.part"):
-        if time.time() - path.stat().st_mtime > LEFTOVER_AGE:
-            remove(path)
+        name = _TEMPORARY_NAME.fullmatch(path.name)
+        if name is None:  # somebody else's
+            continue
+        with suppress(OSError):  # another process removed it, or it may not be removed
+            if _owner_is_gone(name) or time.time() - path.stat().st_mtime > LEFTOVER_AGE:
+                remove(path)
+
+
+def check_writable(folder: Path, fix: str) -> None:
+    """Raises UserError, with that fix, unless files can be made in the folder."""
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise UserError.of(folder, f"cannot be written to ({error.strerror or error})", fix) from None
+
+
+def is_name_too_long(path: Path) -> bool:
+    """Whether its name, or the temporary one that `whole_file` gives it, is longer than its folder takes."""
+    longest = _longest_name(path.parent)
+    return any(_name_length(name) > longest for name in (path.name, _temporary_name(path).name))
 
 
 def remove(path: Path) -> None:
@@ -73,13 +112,61 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _not_written(path: Path, error: OSError) -> UserError:
+def _not_written(path: Path, error: OSError, otherwise: str = "") -> UserError:
     reason = error.strerror or str(error)
-    return UserError.of(path, f"could not be written ({reason})", "what was there before is still there")
+    fix = ", or ".join(filter(None, (_REMEDIES.get(error.errno or 0), otherwise)))
+    kept = ""
+    with suppress(OSError):  # nothing can be where the name is too long or the folder is a file
+        kept = "what was there before is still there" if path.exists() else ""
+    return UserError.of(path, f"could not be written ({reason})", "; ".join(filter(None, (fix, kept))))
+
+
+@functools.cache
+def _longest_name(folder: Path) -> int:
+    """What a name in the folder may have, in the units of `_name_length`."""
+    if os.name != "nt":
+        with suppress(OSError, ValueError):
+            longest = os.pathconf(folder, "PC_NAME_MAX")
+            return longest if longest > 0 else LONGEST_NAME
+    return LONGEST_NAME
+
+
+def _name_length(name: str) -> int:
+    """Windows counts its two-byte units, others bytes."""
+    if os.name == "nt":
+        return len(name.encode("utf-16-le", "surrogatepass")) // 2
+    return len(os.fsencode(name))
+
+
+# Whatever `_temporary_name` makes, and nothing that others do.
+_TEMPORARY_NAME = re.compile(r"\..{1,40}\.([0-9a-f]{6})-([0-9]+)\.[0-9a-f]{8}\.part", re.DOTALL)
 
 
 def _temporary_name(path: Path) -> Path:
-    return path.with_name(f".{path.name[:80]}.{uuid.uuid4().hex[:8]}.part")
+    return path.with_name(f".{path.name[:40]}.{_machine()}-{os.getpid()}.{uuid.uuid4().hex[:8]}.part")
+
+
+@functools.cache
+def _machine() -> str:
+    """Six digits for where this process's number is known: the machine, on Linux also the container."""
+    name = platform.node()
+    with suppress(OSError):
+        name += str(Path("/proc/self/ns/pid").readlink())
+    return hashlib.sha256(name.encode()).hexdigest()[:6]
+
+
+def _owner_is_gone(temporary: re.Match[str]) -> bool:
+    """Whether the process that a temporary file is named after is known to have ended."""
+    machine, process = temporary.groups()
+    if machine != _machine() or os.name == "nt":  # there, asking would end it
+        return False
+    try:
+        os.kill(int(process), 0)  # sends nothing
+    except ProcessLookupError:
+        return True
+    except (PermissionError, OverflowError):  # another user's; no process has such a number
+        pass
+    return False
 
 
 def _replace_folder(temporary: Path, path: Path) -> None:

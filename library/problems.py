@@ -11,6 +11,7 @@ import logging
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -106,6 +107,8 @@ def quiet_libraries() -> None:
     # bitsandbytes, on every import without a GPU: an optional kernel for 4-bit layers, which are not used
     # here.
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+    # Pillow, about images that it reads all the same; what it cannot read is a Problem.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     # transformers, when diffusers looks at it: image processors that would rather have torchvision.
     logging.getLogger("transformers.utils.import_utils").setLevel(logging.ERROR)
 

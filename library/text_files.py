@@ -1,43 +1,84 @@
-"""Text files of users: captions, metadata, dataset and prompt files, in UTF-8 or with a byte order mark."""
+"""Text files of users: captions, metadata, dataset and prompt files. One that says clearly what it is
+written in gets read; nothing is guessed.
+"""
 
 from __future__ import annotations
 
 import codecs
+import difflib
 from pathlib import Path
 
 from library.problems import UserError
 
+# UTF-32's little-endian mark begins with UTF-16's, so it comes first.
 _MARKS = {
     codecs.BOM_UTF8: "utf-8",
+    codecs.BOM_UTF32_LE: "utf-32-le",
+    codecs.BOM_UTF32_BE: "utf-32-be",
     codecs.BOM_UTF16_LE: "utf-16-le",
     codecs.BOM_UTF16_BE: "utf-16-be",
 }
 
 
-def read_text(path: Path) -> str:
-    """The file's text. A byte order mark says UTF-8 or UTF-16; without one it is UTF-8.
+def read_text(path: Path, *, longest: int | None = None) -> str:
+    """The file's text, line ends as they are. A byte order mark says UTF-8, UTF-16 or UTF-32; a file of
+    characters below U+0100 in UTF-16 is known without one, by every second byte being zero; all else is
+    UTF-8.
 
-    Raises UserError when the file cannot be read, or with the offset of the first byte that is not text.
+    longest: how many bytes it may have.
+
+    Raises UserError when the file cannot be read or is longer, and with the offset of the first byte that is
+    not text.
     """
     try:
-        return decode(path.read_bytes(), path)
+        with path.open("rb") as file:
+            content = file.read(-1 if longest is None else longest + 1)
     except FileNotFoundError as error:
-        raise UserError.of(path, "there is no such file") from error
+        raise UserError.of(path, "there is no such file", _nearest(path)) from error
     except OSError as error:
-        raise UserError.of(path, f"cannot be read ({error.strerror})") from error
+        cause = "is a folder, not a file" if path.is_dir() else f"cannot be read ({error.strerror})"
+        raise UserError.of(path, cause, "make it a text file that you may read") from error
+    if longest is not None and len(content) > longest:
+        raise UserError.of(path, f"is longer than {longest:,} bytes", "shorten it, or move it away")
+    return decode(content, path)
 
 
 def decode(content: bytes, path: Path) -> str:
-    """Text of a file's bytes; `path` is for the message."""
+    """Text of a file's bytes, as `read_text` reads them; `path` is for the message."""
     mark, encoding = next((item for item in _MARKS.items() if content.startswith(item[0])), (b"", "utf-8"))
+    if not mark and b"\0" in content:
+        encoding = _wide_encoding(content)
     try:
         text = content[len(mark) :].decode(encoding)
     except UnicodeDecodeError as error:
         offset = error.start + len(mark)
-        name = "UTF-16" if "16" in encoding else "UTF-8"
+        name = encoding.upper().removesuffix("-LE").removesuffix("-BE")
         cause = f"is not {name} text: byte 0x{content[offset]:02x} at offset {offset}"
         raise UserError.of(path, cause, "save it as UTF-8") from error
     if "\0" in text:
-        offset = content.index(b"\0")
+        offset = len(text[: text.index("\0")].encode(encoding)) + len(mark)
         raise UserError.of(path, f"is not text: a zero byte at offset {offset}", "save it as UTF-8")
-    return text
+    return text.lstrip("\ufeff")  # a mark put before a file that had one already
+
+
+def _wide_encoding(content: bytes) -> str:
+    """UTF-16 when it cannot be anything else: at least two characters, and every second byte is zero, no
+    other.
+    """
+    first, second = content[::2], content[1::2]
+    if len(first) == len(second) >= 2:
+        zeros = first.count(0), second.count(0)
+        if zeros == (0, len(second)):
+            return "utf-16-le"
+        if zeros == (len(first), 0):
+            return "utf-16-be"
+    return "utf-8"
+
+
+def _nearest(path: Path) -> str:
+    """What the user may have meant, or where was looked."""
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        return f"there is no folder {folder} either"
+    close = difflib.get_close_matches(path.name, [entry.name for entry in folder.iterdir()], n=1, cutoff=0.75)
+    return f"did you mean {path.with_name(close[0])}?" if close else f"it was looked for in {folder}"

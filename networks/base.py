@@ -85,11 +85,17 @@ class Network(nn.Module):
         for module in self.by_name.values():
             module.merge()
 
+    def freeze_idle(self, model: Model, clip_skip: int | None) -> None:
+        """What stands beside layers that count for nothing is not trained; it stays as it is."""
+        idle = {layer for module in model.idle_text_modules(clip_skip) for layer in module.modules()}
+        for module in self.by_name.values():
+            if module.layer in idle:
+                module.requires_grad_(False)
+
     def parameters_of(self, part: str) -> list[nn.Parameter]:
         """What is trained in one part of the model ("unet" or "te")."""
-        return [
-            p for name, module in self.by_name.items() if part_of(name) == part for p in module.parameters()
-        ]
+        modules = (module for name, module in self.by_name.items() if part_of(name) == part)
+        return [p for module in modules for p in module.parameters() if p.requires_grad]
 
     def alphas(self) -> set[float]:
         """The different alphas of its modules."""
@@ -121,9 +127,9 @@ class Network(nn.Module):
         for module in self.by_name.values():
             module.took_values()
 
-    def load_file(self, path: Path) -> None:
-        """Take a network file's values in. Raises UserError when it does not fit."""
-        self.load_tensors(read_network_file(path), str(path))
+    def load_file(self, path: Path, model: Model) -> None:
+        """Take in the values of a file of a network for this model. Raises UserError when it does not fit."""
+        self.load_tensors(renamed(read_network_file(path), model.attach_points()), str(path))
 
     def save(self, path: Path, *, dtype: torch.dtype | None, metadata: dict[str, str] | None) -> None:
         """Write the file whole. dtype: of every tensor, None keeps them. metadata: for .safetensors only."""
@@ -136,8 +142,22 @@ def part_of(name: str) -> str:
 
 
 def module_name(point: AttachPoint) -> str:
-    """The name of a network module in its file : prefix and path, dots as underscores."""
-    return f"lora_{point.part}_{point.path}".replace(".", "_")
+    """The name of a network module in its file: prefix and path, dots as underscores."""
+    return f"lora_{point.prefix}_{point.path}".replace(".", "_")
+
+
+def renamed(tensors: dict[str, Tensor], points: Iterable[AttachPoint]) -> dict[str, Tensor]:
+    """A network file's tensors under the names of `module_name`, also where it has a point's other path."""
+    others = {
+        f"lora_{point.prefix}_{point.other_path}".replace(".", "_"): module_name(point)
+        for point in points
+        if point.other_path is not None
+    }
+    found = {}
+    for key, tensor in tensors.items():
+        name, dot, rest = key.partition(".")
+        found[others.get(name, name) + dot + rest] = tensor
+    return found
 
 
 def read_network_file(path: Path) -> dict[str, Tensor]:

@@ -18,7 +18,15 @@ from torch import Tensor, nn
 from library.models.base import Model
 from library.problems import Problems, warn
 from library.randomness import keyed_generator
-from networks.base import Network, NetworkModule, check_names, module_name, read_network_file, targets
+from networks.base import (
+    Network,
+    NetworkModule,
+    check_names,
+    module_name,
+    read_network_file,
+    renamed,
+    targets,
+)
 
 LINEAR_PARENTS = ("CLIPAttention", "CLIPMLP", "Transformer2DModel")
 CONV_PARENTS = ("ResnetBlock2D", "Downsample2D", "Upsample2D")
@@ -178,9 +186,9 @@ def from_file(model: Model, path: Path) -> Network:
 
     Raises UserError when the file is no LoRA or does not fit the model.
     """
-    tensors = read_network_file(path)
-    names = {key.split(".", 1)[0] for key in tensors}
     points = {module_name(point): point for point in model.attach_points()}
+    tensors = renamed(read_network_file(path), points.values())
+    names = {key.split(".", 1)[0] for key in tensors}
     check_names(points.keys() & names, names, str(path))
     modules: dict[str, NetworkModule] = {}
     for name in sorted(names):

@@ -1,62 +1,82 @@
-"""Fixtures that many tests share: a tiny model of each family, made on the spot."""
+"""Fixtures that many tests share: tiny models of each family, made on the spot."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
+from kinds import KINDS, make_kind
 
 from library.models.base import Model
-from tools.make_tiny_model import tiny_sd1
+from library.models.ldm.model import LatentDiffusion
 
 torch.set_num_threads(1)
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples" / "demo"))  # whose modules tests import
 
 
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    """Every kind in turn."""
+    return request.param
+
+
 @pytest.fixture
-def tiny_model() -> Model:
+def any_model(kind: str) -> LatentDiffusion:
+    """A fresh tiny model of every kind in turn."""
+    return make_kind(kind)
+
+
+@pytest.fixture
+def any_model_file(kind: str, saved_kind: Callable[[str, str], Path]) -> Path:
+    """It as a single file. Not to be changed."""
+    return saved_kind(kind, "safetensors")
+
+
+@pytest.fixture
+def any_model_folder(kind: str, saved_kind: Callable[[str, str], Path]) -> Path:
+    """It as a Diffusers folder. Not to be changed."""
+    return saved_kind(kind, "diffusers_safetensors")
+
+
+@pytest.fixture(scope="session")
+def saved_kind(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Path]:
+    """(kind, format) -> a tiny model on disk, written once."""
+    root = tmp_path_factory.mktemp("models")
+
+    @cache
+    def save(kind: str, format: str) -> Path:
+        path = root / (f"{kind}.safetensors" if format == "safetensors" else kind)
+        make_kind(kind).save(path, format)
+        return path
+
+    return save
+
+
+@pytest.fixture
+def tiny_model() -> LatentDiffusion:
     """A fresh tiny SD 1.x."""
-    return tiny_sd1()
+    return make_kind("sd1")
 
 
 @pytest.fixture(scope="session")
-def tiny_model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_model_file(saved_kind: Callable[[str, str], Path]) -> Path:
     """The tiny SD 1.x as a single file. Not to be changed."""
-    path = tmp_path_factory.mktemp("models") / "tiny.safetensors"
-    tiny_sd1().save(path, "safetensors")
-    return path
+    return saved_kind("sd1", "safetensors")
 
 
 @pytest.fixture(scope="session")
-def tiny_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_model_folder(saved_kind: Callable[[str, str], Path]) -> Path:
     """The same model as a Diffusers folder. Not to be changed."""
-    path = tmp_path_factory.mktemp("models") / "tiny"
-    tiny_sd1().save(path, "diffusers_safetensors")
-    return path
+    return saved_kind("sd1", "diffusers_safetensors")
 
 
 @pytest.fixture(scope="session")
-def full_size_sd1() -> Model:
-    """A model of SD 1.5's full size without memory: its tensors are on the meta device."""
-    from diffusers import AutoencoderKL, UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel
+def full_size() -> Callable[[str], Model]:
+    """family -> a model of its published size without memory: its tensors are on the meta device."""
+    from full_size import full_size_model
 
-    from library.models.sd.model import StableDiffusion
-
-    with torch.device("meta"):
-        unet = UNet2DConditionModel(cross_attention_dim=768, attention_head_dim=8)
-        text = CLIPTextModel(
-            CLIPTextConfig(
-                hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12
-            )
-        )
-        vae = AutoencoderKL(
-            block_out_channels=(128, 256, 512, 512),
-            down_block_types=("DownEncoderBlock2D",) * 4,
-            up_block_types=("UpDecoderBlock2D",) * 4,
-            layers_per_block=2,
-            latent_channels=4,
-        )
-    return StableDiffusion(unet, [text], vae)
+    return cache(full_size_model)

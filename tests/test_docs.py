@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import re
 import shlex
 from collections.abc import Iterator
@@ -10,7 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from library.data.config_file import read_dataset_file
+from library.data.config.file import read_dataset_file
+from library.data.config.keys import ONLY_IN_SUBSETS
+from library.data.config.specs import DATASET_KEYS, OPTION_NAMES, SUBSET_KEYS
+from library.options.data import DataOptions
+from library.options.fields import specs_of
 from library.options.parser import read_command_line
 from library.problems import Problems
 
@@ -66,12 +71,34 @@ def readme_config() -> str:
     return config
 
 
-def test_dataset_files_in_the_pages_have_no_mistake(tmp_path: Path) -> None:
-    (config,) = blocks(ROOT / "docs" / "training.md", "toml")
-    (tmp_path / "dataset.toml").write_text(config, encoding="utf-8")
+DATASET_FILES = [block for page in PAGES for block in blocks(page, "toml", "json") if "subsets" in block]
+
+
+def test_there_are_dataset_files_in_the_pages() -> None:
+    assert len(DATASET_FILES) == 3
+
+
+@pytest.mark.parametrize("content", DATASET_FILES)
+def test_a_dataset_file_in_a_page_has_no_mistake(content: str, tmp_path: Path) -> None:
+    path = tmp_path / ("data.json" if content.startswith("{") else "data.toml")
+    path.write_text(content, encoding="utf-8")
     problems = Problems()
-    assert len(read_dataset_file(tmp_path / "dataset.toml", problems)) == 2
+    assert read_dataset_file(path, problems)
     assert problems.found == []
+
+
+@pytest.mark.parametrize("key", [*DATASET_KEYS, *SUBSET_KEYS])
+def test_every_key_of_dataset_files_is_in_their_page(key: str) -> None:
+    page = (ROOT / "docs" / "datasets.md").read_text(encoding="utf-8")
+    rows = re.findall(rf"^\| `{key}`.*$", page, re.MULTILINE)
+    options = [spec for spec in specs_of(DataOptions) if spec.name == OPTION_NAMES.get(key, key)]
+    assert len(rows) == 1
+    if options and key in OPTION_NAMES:
+        assert f"(`--{OPTION_NAMES[key]}`)" in rows[0]
+    assert ("no option" in rows[0]) == (not options and key not in ONLY_IN_SUBSETS)
+    default = options[0].default if options else None
+    if default not in (None, "") and key not in ONLY_IN_SUBSETS:
+        assert f"| `{json.dumps(default).removesuffix('.0')}` |" in rows[0]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

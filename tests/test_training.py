@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,19 @@ from safetensors.torch import load_file
 from library.problems import UserError
 
 TRAINERS = ("train_network.py", "train_db.py", "fine_tune.py")
+# Every trainer, and every kind of model with a network and as a whole.
+CONTRACTS = [
+    *((script, "sd1") for script in TRAINERS),
+    ("train_network.py", "sd2"),
+    ("fine_tune.py", "sd2"),
+    ("train_network.py", "sd2-v"),
+    ("train_db.py", "sd2-v"),
+    ("train_network.py", "sdxl"),
+    ("sdxl_train_network.py", "sdxl"),
+    ("fine_tune.py", "sdxl"),
+    ("sdxl_train.py", "sdxl"),
+]
+Saved = Callable[[str, str], Path]
 
 
 @pytest.fixture(scope="session")
@@ -45,21 +59,26 @@ def options(model: Path, pictures: Path, out: Path, *more: object) -> list[objec
 
 def of_trainer(script: str) -> list[object]:
     """What a trainer needs besides: everything that can be trained is."""
+    drops = (
+        "--network_args",
+        "conv_dim=2",
+        "rank_dropout=0.1",
+        "module_dropout=0.1",
+        "--network_dropout",
+        0.1,
+    )
+    network = ["--network_module", "networks.lora", "--network_dim", 4, *drops]
+    texts = ["--use_safetensors", "--train_text_encoder"]
     return {
-        "train_network.py": [
-            *("--network_module", "networks.lora", "--network_dim", 4),
-            *(
-                "--network_args",
-                "conv_dim=2",
-                "rank_dropout=0.1",
-                "module_dropout=0.1",
-                "--network_dropout",
-                0.1,
-            ),
-        ],
+        "train_network.py": network,
+        "sdxl_train_network.py": network,
         "train_db.py": ["--use_safetensors", "--stop_text_encoder_training", 5],
-        "fine_tune.py": ["--use_safetensors", "--train_text_encoder"],
+        "fine_tune.py": texts,
+        "sdxl_train.py": [*texts, "--learning_rate_te1", 1e-4, "--block_lr", BLOCK_RATES],
     }[script]
+
+
+BLOCK_RATES = ",".join(["0", *["1e-3"] * 11, "0", *["5e-4"] * 10])  # two blocks are not trained
 
 
 def weights(path: Path) -> bytes:
@@ -70,13 +89,14 @@ def weights(path: Path) -> bytes:
 
 # Two buckets of 5 and 2 at batch size 2: 4 batches an epoch; with accumulation 3, windows of 3 and 1: 2
 # steps an epoch.
-@pytest.mark.parametrize("script", TRAINERS)
+@pytest.mark.parametrize(("script", "kind_name"), CONTRACTS)
 def test_stopping_and_going_on_is_the_same_as_never_stopping(
-    script: str, tiny_model_file: Path, pictures: Path, tmp_path: Path
+    script: str, kind_name: str, saved_kind: Saved, pictures: Path, tmp_path: Path
 ) -> None:
     def train(out: str, steps: int, *more: object) -> Path:
         accumulate = ("--gradient_accumulation_steps", 3)
-        common = options(tiny_model_file, pictures, tmp_path / out, *of_trainer(script), *accumulate)
+        model = saved_kind(kind_name, "safetensors")
+        common = options(model, pictures, tmp_path / out, *of_trainer(script), *accumulate)
         rates = ("--lr_scheduler", "constant_with_warmup", "--lr_warmup_steps", 5)
         run_here(script, *common, *rates, "--max_train_steps", steps, "--save_state", *more)
         return tmp_path / out
@@ -158,15 +178,16 @@ def wait_for(path: Path, process: subprocess.Popen) -> None:
 
 
 def test_the_number_of_loader_workers_changes_nothing(
-    tiny_model_file: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, any_model_file: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: 8)  # there are never more workers than cores
-    found = {}
-    for workers in (0, 2, 4):
-        common = options(tiny_model_file, pictures, tmp_path / str(workers), *of_trainer("train_network.py"))
-        run_here("train_network.py", *common, "--max_data_loader_n_workers", workers, "--max_train_epochs", 3)
-        found[workers] = weights(tmp_path / str(workers) / "x.safetensors")
-    assert found[0] == found[2] == found[4]
+    found = []
+    for workers in (0, 2, 4) if kind == "sd1" else (0, 2):
+        common = options(any_model_file, pictures, tmp_path / str(workers), *of_trainer("train_network.py"))
+        length = ("--max_train_epochs", 3 if kind == "sd1" else 1)
+        run_here("train_network.py", *common, "--max_data_loader_n_workers", workers, *length)
+        found.append(weights(tmp_path / str(workers) / "x.safetensors"))
+    assert all(one == found[0] for one in found)
 
 
 def test_cached_latents_train_the_same_for_any_number_of_workers(
@@ -182,20 +203,21 @@ def test_cached_latents_train_the_same_for_any_number_of_workers(
 
 
 def test_two_processes_learn_what_one_with_twice_the_batch_learns(
-    tiny_model_file: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    kind: str, any_model_file: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     """Without dropout in modules, whose draws differ by rank. The buckets hold 5 and 2: a batch is short."""
-    network = ("--network_module", "networks.lora", "--network_dim", 4, "--max_train_steps", 8)
+    steps = 8 if kind == "sd1" else 4
+    network = ("--network_module", "networks.lora", "--network_dim", 4, "--max_train_steps", steps)
     # Plain descent without clipping: neither would show a gradient of another size.
     plain = ("--optimizer_type", "SGDNesterov", "--max_grad_norm", 0, "--learning_rate", 0.1)
-    found = []
-    for processes in (1, 2):
-        out = tmp_path / str(processes)
-        common = options(tiny_model_file, pictures, out, *network, *plain, "--gradient_accumulation_steps", 2)
-        done = launch("train_network.py", *common, "--train_batch_size", 2 // processes, processes=processes)
-        assert f"{processes} process" in done.stdout
-        found.append(load_file(out / "x.safetensors"))
-    one, two = found
+
+    def words(processes: int) -> list[object]:
+        accumulate = ("--gradient_accumulation_steps", 2, "--train_batch_size", 2 // processes)
+        return options(any_model_file, pictures, tmp_path / str(processes), *network, *plain, *accumulate)
+
+    run_here("train_network.py", *words(1))
+    assert "2 processes" in launch("train_network.py", *words(2), processes=2).stdout
+    one, two = (load_file(tmp_path / str(processes) / "x.safetensors") for processes in (1, 2))
     trained = [key for key in one if key.endswith("weight")]
     gap = max(float((one[key] - two[key]).abs().max()) for key in trained)
     largest = max(float(one[key].abs().max()) for key in trained)
@@ -205,14 +227,14 @@ def test_two_processes_learn_what_one_with_twice_the_batch_learns(
 
 
 def test_a_file_and_a_folder_of_one_model_train_the_same_lora(
-    tiny_model_file: Path, tiny_model_folder: Path, pictures: Path, tmp_path: Path
+    any_model_file: Path, any_model_folder: Path, pictures: Path, tmp_path: Path
 ) -> None:
     found = []
-    for name, model in (("file", tiny_model_file), ("folder", tiny_model_folder)):
+    for name, model in (("file", any_model_file), ("folder", any_model_folder)):
         common = options(
             model, pictures, tmp_path / name, *of_trainer("train_network.py"), "--max_train_steps", 3
         )
-        launch("train_network.py", *common)
+        run_here("train_network.py", *common)
         found.append(weights(tmp_path / name / "x.safetensors"))
     assert found[0] == found[1]
 
@@ -291,9 +313,10 @@ def test_previews_do_not_change_what_is_learned(
         ("--max_grad_norm", 0.001, "--optimizer_type", "SGDNesterov"),
         ("--unet_lr", 1e-5),
         ("--text_encoder_lr", 1e-5),
-        ("--objective", "flow"),
+        ("--objective=flow",),
         ("--objective=flow", "--flow_shift", 3),
-        ("--v_parameterization",),
+        ("--objective", "v"),
+        ("--fp8_base",),
         ("--optimizer_type", "Lion"),
         ("--network_train_unet_only",),
         ("--network_train_text_encoder_only",),
@@ -314,6 +337,22 @@ def test_options_change_what_is_learned_and_leave_it_finite(
         not torch.equal(found[key], plain_run[key]) for key in found
     )
     assert differ is ("--gradient_checkpointing" not in more)  # that one changes nothing but memory
+
+
+def test_weighted_captions_train_with_their_weights(tiny_model_file: Path, tmp_path: Path) -> None:
+    """Equal text with and without brackets, and brackets that are read or taken as text."""
+    found = {}
+    for name, caption in (("plain", "sks thing"), ("one", "(sks:1.0) thing"), ("two", "(sks:2) thing")):
+        folder = make_pictures(tmp_path / name / "1_sks", 2)
+        for path in folder.glob("*.txt"):
+            path.write_text(caption)
+        for more in ((), ("--weighted_captions",)):
+            out = tmp_path / f"{name} {len(more)}"
+            words = ("--network_module", "networks.lora", "--max_train_steps", 2, *more)
+            run_here("train_network.py", *options(tiny_model_file, tmp_path / name, out, *words))
+            found[out.name] = (out / "x.safetensors").read_bytes()[-5000:]  # tensors; metadata names folders
+    assert found["plain 0"] == found["plain 1"] == found["one 1"]
+    assert len({found[name] for name in ("plain 0", "one 0", "two 0", "two 1")}) == 4
 
 
 @pytest.fixture(scope="session")
@@ -465,3 +504,23 @@ def test_weights_that_are_no_numbers_are_never_saved(
             *options(tiny_model_file, pictures, tmp_path, *network, *wild, "--network_alpha", 1e3),
         )
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_breaks_ends_although_loader_processes_read_ahead(
+    tiny_model_file: Path, pictures: Path, tmp_path: Path
+) -> None:
+    script = "train_network.py"
+    words = [script, *options(tiny_model_file, pictures, tmp_path, *of_trainer(script))]
+    words += ["--max_data_loader_n_workers", 2, "--max_train_steps", 50]
+    code = f"""
+import sys, train_network
+from library.training import loop
+def broken(*arguments): raise RuntimeError("out of memory")
+loop._backward = broken
+sys.argv = {[str(word) for word in words]!r}
+train_network.main()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120, env=environment()
+    )
+    assert done.returncode == 1 and "RuntimeError: out of memory" in done.stderr

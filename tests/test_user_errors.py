@@ -8,8 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from commands import ROOT, make_pictures, run
+from bad_files import bad_images
+from bad_texts import bad_configs, make_bad_captions, make_good_images
+from commands import ROOT, make_pictures, run, run_here
 from safetensors.torch import save_file
+
+from library.problems import UserError
 
 
 def complaints(*words: object) -> list[str]:
@@ -65,16 +69,15 @@ def test_a_pickled_checkpoint_is_refused_and_not_run(pictures: Path, tmp_path: P
     assert zipfile.is_zipfile(model) and pickle.PROTO in model.read_bytes()
 
 
-def test_an_sd2_file(pictures: Path, tmp_path: Path) -> None:
-    model = tmp_path / "sd2.safetensors"
-    keys = (
-        "model.diffusion_model.input_blocks.0.0.weight",
-        "cond_stage_model.model.ln_final.weight",
-        "first_stage_model.encoder.conv_in.weight",
-    )
-    save_file({key: torch.zeros(4, 4, 3, 3) for key in keys}, model)
+def test_a_model_of_an_unknown_architecture_and_wrong_flags(
+    pictures: Path, tmp_path: Path, tiny_model_file: Path
+) -> None:
+    model = tmp_path / "sd3.safetensors"
+    save_file({"model.diffusion_model.joint_blocks.0.x": torch.zeros(4)}, model)
     (line,) = complaints(*command(model, pictures, tmp_path / "out"))
-    assert line.startswith(f"{model}: is an SD 2.x model")
+    assert line.startswith(f"{model}: is an SD 3 model; Atelier trains SD 1.x, SD 2.x, SDXL")
+    (line,) = complaints(*command(tiny_model_file, pictures, tmp_path / "out"), "--v2")
+    assert line == f"--v2: {tiny_model_file} is an SD 1.x model; leave --v2 out"
 
 
 def test_an_unreadable_image_and_an_empty_caption_folder(
@@ -126,9 +129,46 @@ def test_all_problems_of_a_run_are_shown_together(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "script", ["train_network.py", "train_db.py", "fine_tune.py", "gen_img_diffusers.py"]
+    "script",
+    [
+        *("train_network.py", "train_db.py", "fine_tune.py", "gen_img_diffusers.py"),
+        *("sdxl_train.py", "sdxl_train_network.py", "sdxl_gen_img.py"),
+    ],
 )
 def test_help_ends_well_and_says_nothing_else(script: str) -> None:
     done = run(script, "--help")
     assert "--config_file" in done.stdout
     assert done.stderr == ""
+
+
+def test_every_bad_image_and_caption_of_a_folder_is_named_before_the_start(
+    tiny_model_file: Path, tmp_path: Path
+) -> None:
+    folder = make_pictures(tmp_path / "data" / "1_thing", 3)
+    causes = {}
+    for name, (content, cause) in bad_images().items():
+        path = folder / f"{name.replace('.', '_')}{Path(name).suffix}"  # no two of one stem
+        path.write_bytes(content)
+        causes[path] = cause
+    causes |= {path: bad.cause for path, bad in make_bad_captions(folder).items()}
+    out = tmp_path / "out"
+    lines = complaints(*command(tiny_model_file, tmp_path / "data", out))
+    found = {path: [line for line in lines if line.startswith(f"{path}: ")] for path in causes}
+    for path, cause in causes.items():
+        (line,) = found[path]
+        assert cause in line and "; " in line, line  # a cause and a fix
+    assert len(lines) == len(causes) >= 24 + 12
+    assert not out.exists() or not list(out.iterdir())
+
+
+def test_every_bad_dataset_file_stops_a_trainer_with_one_line(tiny_model_file: Path, tmp_path: Path) -> None:
+    make_good_images(tmp_path / "images")
+    for what, bad in bad_configs(tmp_path / "images").items():
+        path = tmp_path / bad.name
+        path.write_bytes(bad.content)
+        words = command(tiny_model_file, tmp_path, tmp_path / "out")
+        at = words.index("--train_data_dir")
+        words[at : at + 4] = ["--dataset_config", path]  # the file says folder and resolution
+        with pytest.raises(UserError) as caught:
+            run_here(*words)
+        assert len(caught.value.problems) == 1, what

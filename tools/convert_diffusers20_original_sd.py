@@ -1,4 +1,4 @@
-"""Convert a Stable Diffusion model between a single file and a Diffusers folder.
+"""Convert a Stable Diffusion model, SD 1.x, SD 2.x or SDXL, between a single file and a Diffusers folder.
 
 python tools/convert_diffusers20_original_sd.py model.safetensors model_folder --use_safetensors
 python tools/convert_diffusers20_original_sd.py model_folder model.safetensors --fp16
@@ -12,7 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from anywhere, installed or not
 
-from library.models import check_source, check_target, load_model
+from library.models import FAMILIES, check_source, check_target, detect_family, load_model
 from library.options.parser import parse
 from library.options.tools import ConvertOptions
 from library.problems import Problems, run_command
@@ -29,7 +29,12 @@ def main() -> None:
 
     from library.models.weights import dtype_of
 
-    model = load_model(options.model_to_load, dtype="stored", variant=options.variant)
+    model = load_model(
+        options.model_to_load,
+        dtype="stored",
+        variant=options.variant,
+        linear_projection=options.unet_use_linear_projection,
+    )
     model.save(
         options.model_to_save,
         options.format,
@@ -45,7 +50,11 @@ def check(options: ConvertOptions) -> None:
     """Raises UserError with everything that is wrong with the model and the place it should go to."""
     problems = Problems()
     problems.attempt(check_target, options.model_to_save, options.format)
-    source = problems.attempt(check_source, options.model_to_load, v2=options.v2, variant=options.variant)
+    claims = {"v1": options.v1, "v2": options.v2, "variant": options.variant}
+    source = problems.attempt(check_source, options.model_to_load, **claims)
+    is_other = source is not None and FAMILIES[detect_family(source)].flag != "--v2"
+    if options.unet_use_linear_projection and is_other:
+        problems.add("--unet_use_linear_projection", "only SD 2.x has such projections", "leave it out")
     if source is not None and options.variant and source.kind != "diffusers":
         problems.add("--variant", "only a Diffusers folder has variants", "leave it out")
     problems.raise_if_any()

@@ -1,28 +1,64 @@
-"""Write a small model in the layout of SD 1.x, with random weights: for demos, tests and trying out commands.
+"""Write a small model in the layout of a family, with random weights: for demos, tests and trials.
 
 python tools/make_tiny_model.py tiny.safetensors
+python tools/make_tiny_model.py tiny_xl.safetensors --family sdxl
 """
 
 from __future__ import annotations
 
+import importlib
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from anywhere, installed or not
 
-from library.models import check_target
+from library.models import FAMILIES, check_target
 from library.options.parser import parse
 from library.options.tools import TinyModelOptions
-from library.problems import run_command
+from library.problems import UserError, run_command
 
 if TYPE_CHECKING:
-    from torch import Generator, Tensor
+    from torch import Generator, Tensor, nn
 
-    from library.models.sd.model import StableDiffusion
+    from library.models.base import PredictionType
+    from library.models.ldm.model import LatentDiffusion
 
 GROUPS, HEADS = 8, 2
+_FIRST_WIDTH, _SECOND_WIDTH = 32, 48  # of text encoders: diffusers tells them apart by it
+_PROJECTION = 24  # width of the pooled text where there is one
+_SIZE_WIDTH = 16  # of the embedding of one of a picture's six sizes
+
+# What a family's parts have besides what all share.
+_UNETS: dict[str, dict[str, Any]] = {
+    "sd1": {
+        "block_out_channels": (32, 64, 64, 64),
+        "layers_per_block": 1,
+        "cross_attention_dim": _FIRST_WIDTH,
+    },
+    "sd2": {
+        "block_out_channels": (32, 64, 64, 64),
+        "layers_per_block": 1,
+        "cross_attention_dim": _FIRST_WIDTH,
+        "use_linear_projection": True,
+        "sample_size": 96,
+    },
+    "sdxl": {
+        "block_out_channels": (32, 64, 64),
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        "layers_per_block": 2,
+        "transformer_layers_per_block": (1, 1, 2),
+        "cross_attention_dim": _FIRST_WIDTH + _SECOND_WIDTH,
+        "use_linear_projection": True,
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": _SIZE_WIDTH,
+        "projection_class_embeddings_input_dim": _PROJECTION + 6 * _SIZE_WIDTH,
+        "sample_size": 128,
+    },
+}
+_VAES: dict[str, dict[str, Any]] = {"sdxl": {"scaling_factor": 0.13025, "sample_size": 1024}}
 
 
 @dataclass(frozen=True)
@@ -32,59 +68,85 @@ class Run:
 
 def main() -> None:
     options = parse(Run, __doc__).tiny
+    if options.family not in FAMILIES:
+        raise UserError.of(f"--family {options.family}", "is not known", f"there are {', '.join(FAMILIES)}")
     check_target(options.path, options.format)
-    model = tiny_sd1(seed=options.seed)
-    model.prediction_type = "v" if options.v_parameterization else "epsilon"
+    predicts = "v" if options.v_parameterization else "epsilon"
+    model = tiny_model(options.family, seed=options.seed, prediction_type=predicts)
     model.save(options.path, options.format)
-    size = sum(p.numel() for p in model.parameters())
-    print(f"wrote {options.path}: {size / 1e6:.1f} million random weights in the layout of SD 1.x")
+    size, title = sum(p.numel() for p in model.parameters()), FAMILIES[options.family].title
+    print(f"wrote {options.path}: {size / 1e6:.1f} million random weights in the layout of {title}")
 
 
-def tiny_sd1(seed: int = 0) -> StableDiffusion:
-    """A small SD 1.x with the real vocabulary, on the CPU, in eval mode; the seed decides its weights."""
+def tiny_model(
+    family: str = "sd1", *, seed: int = 0, prediction_type: PredictionType = "epsilon"
+) -> LatentDiffusion:
+    """A small model with the real vocabulary, on the CPU, in eval mode; the seed decides its weights."""
     import torch
-    from diffusers import AutoencoderKL, UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel
 
-    from library.models.sd.model import StableDiffusion
+    kind, layout = importlib.import_module(FAMILIES[family].module).MODELS[family]
+    with torch.random.fork_rng(devices=[]):  # the modules draw values of their own, which are replaced below
+        texts = [
+            _text_encoder(part.projects, part.standard["hidden_act"])
+            for part in layout.parts.values()
+            if part.is_text_encoder
+        ]
+        model = kind(_unet(family), texts, _vae(family), layout=layout, prediction_type=prediction_type)
+    model.requires_grad_(False).eval()
+    for part in layout.parts:
+        weights = model.part_weights(part)
+        for name, weight in weights.items():
+            _initialize(weight, name, _generator(seed, name))
+        model.load_part_weights(part, weights)
+    return model
+
+
+def _unet(family: str) -> nn.Module:
+    from diffusers import UNet2DConditionModel
+
+    shared = {"sample_size": 64, "attention_head_dim": HEADS, "norm_num_groups": GROUPS}
+    return UNet2DConditionModel(**shared | _UNETS[family])
+
+
+def _text_encoder(projects: bool, activation: str) -> nn.Module:
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
     from library.models.text import BOS, EOS
+
+    width = _SECOND_WIDTH if projects else _FIRST_WIDTH
+    config = CLIPTextConfig(
+        hidden_size=width,
+        intermediate_size=2 * width,
+        num_hidden_layers=2,
+        num_attention_heads=HEADS,
+        projection_dim=_PROJECTION if projects else width,
+        hidden_act=activation,
+        bos_token_id=BOS,
+        eos_token_id=EOS,
+        pad_token_id=EOS,
+    )
+    return (CLIPTextModelWithProjection if projects else CLIPTextModel)(config)
+
+
+def _vae(family: str) -> nn.Module:
+    from diffusers import AutoencoderKL
+
+    shared = {
+        "block_out_channels": (16, 32, 32, 32),
+        "down_block_types": ("DownEncoderBlock2D",) * 4,
+        "up_block_types": ("UpDecoderBlock2D",) * 4,
+        "layers_per_block": 1,
+        "latent_channels": 4,
+        "norm_num_groups": GROUPS,
+        "sample_size": 512,
+    }
+    return AutoencoderKL(**shared | _VAES.get(family, {}))
+
+
+def _generator(seed: int, name: str) -> Generator:
     from library.randomness import keyed_generator
 
-    with torch.random.fork_rng(devices=[]):  # the modules draw values of their own, which are replaced below
-        unet = UNet2DConditionModel(
-            sample_size=64,
-            block_out_channels=(32, 64, 64, 64),
-            layers_per_block=1,
-            cross_attention_dim=32,
-            attention_head_dim=HEADS,
-            norm_num_groups=GROUPS,
-        )
-        text_encoder = CLIPTextModel(
-            CLIPTextConfig(
-                hidden_size=32,
-                intermediate_size=64,
-                num_hidden_layers=2,
-                num_attention_heads=HEADS,
-                projection_dim=32,
-                bos_token_id=BOS,
-                eos_token_id=EOS,
-                pad_token_id=EOS,
-            )
-        )
-        vae = AutoencoderKL(
-            block_out_channels=(16, 32, 32, 32),
-            down_block_types=("DownEncoderBlock2D",) * 4,
-            up_block_types=("UpDecoderBlock2D",) * 4,
-            layers_per_block=1,
-            latent_channels=4,
-            norm_num_groups=GROUPS,
-            sample_size=512,
-        )
-    model = StableDiffusion(unet, [text_encoder], vae).requires_grad_(False).eval()
-    for part in ("unet", "text_encoder", "vae"):
-        for name, weight in model.part_weights(part).items():
-            _initialize(weight, name, keyed_generator(seed, "tiny model", name))
-    return model
+    return keyed_generator(seed, "tiny model", name)
 
 
 def _initialize(weight: Tensor, name: str, generator: Generator) -> None:

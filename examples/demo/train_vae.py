@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from diffusers import AutoencoderKL
     from torch import Tensor, nn
 
-    from library.models.sd.model import StableDiffusion
+    from library.models.ldm.model import LatentDiffusion
 
 GROUPS = 8  # as many groups as channels would be instance norm, which forgets colours
 DOODLES = 3000
@@ -85,14 +85,16 @@ def main() -> None:
 PARTS = ("unet", "text_encoder", "vae")
 
 
-def new_model(seed: int) -> StableDiffusion:
+def new_model(seed: int) -> LatentDiffusion:
     """The demo model before it has learned anything: SD 1.x in small, with the real vocabulary."""
     import torch
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    from library.models.sd.model import StableDiffusion
+    from library.models.sd.model import MODELS
     from library.models.text import BOS, EOS
+
+    kind, layout = MODELS["sd1"]
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -128,7 +130,7 @@ def new_model(seed: int) -> StableDiffusion:
         ease(vae, unet)
         ease_latents(vae)
         torch.nn.init.zeros_(unet.conv_out.weight)
-    return StableDiffusion(unet, [text_encoder], vae).requires_grad_(False).eval()
+    return kind(unet, [text_encoder], vae, layout=layout).requires_grad_(False).eval()
 
 
 def ease(*modules: nn.Module) -> None:
@@ -196,7 +198,7 @@ def _doodle(rng: random.Random) -> Image.Image:
     return picture.resize((64, 64), Image.Resampling.BOX)
 
 
-def write(model: StableDiffusion, pictures: list[np.ndarray], options: VaeOptions) -> None:
+def write(model: LatentDiffusion, pictures: list[np.ndarray], options: VaeOptions) -> None:
     """Save the model with its VAE as it is. Its latents stay the same once the encoder does not train."""
     device = model.vae.device
     measure_latents(model, pictures, options.seed)
@@ -306,7 +308,7 @@ def _load_state(path: Path, vae: AutoencoderKL, optimizer: torch.optim.Optimizer
     return state["step"]
 
 
-def measure_latents(model: StableDiffusion, pictures: list[np.ndarray], seed: int) -> None:
+def measure_latents(model: LatentDiffusion, pictures: list[np.ndarray], seed: int) -> None:
     """Set the latents' scale, so that diffusion sees values of deviation 1."""
     import torch
 

@@ -102,6 +102,11 @@ def random_crop(fit: Fit, rng: random.Random) -> tuple[int, int]:
     return rng.randint(0, fit.resized[0] - fit.bucket[0]), rng.randint(0, fit.resized[1] - fit.bucket[1])
 
 
+def size_text(size: Size) -> str:
+    """ "640x480", as messages write a size."""
+    return f"{size[0]}x{size[1]}"
+
+
 def aspect_error(bucket: Size, size: Size) -> float:
     """Aspect ratio (width / height) of the bucket minus the image's."""
     return bucket[0] / bucket[1] - size[0] / size[1]

@@ -1,38 +1,121 @@
-"""The caption pipeline: what is written about an image -> the text of this sample in this epoch."""
+"""The caption pipeline: what is written about an image -> the text of this sample in this epoch.
+
+The draws of a caption do not disturb each other: whether it is dropped, which choices are made, how each tag
+is placed and whether it stays keep their numbers when another feature is switched on.
+"""
 
 from __future__ import annotations
 
+import math
 import random
 import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from library.data.wildcards import expand_wildcards
+from library.randomness import keyed_random
+from library.text_files import read_text
+
 if TYPE_CHECKING:
-    from library.data.specs import SubsetSpec
+    from library.data.config.specs import SubsetSpec
+
+LONGEST_CAPTION = 1_000_000  # bytes; a longer file is something else
+
+_LINE_END = re.compile("\r\n|\r|\n")
+# What no eye can see: control characters, and with them form feeds and Unicode's line separators, are spaces;
+# soft hyphens, zero-width spaces, marks of byte order and of direction are nothing. Joiners are spelling.
+_SPACES = {*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029}
+_NOTHING = {0xAD, 0x200B, 0x200E, 0x200F, *range(0x202A, 0x202F), 0x2060, *range(0x2066, 0x206A), 0xFEFF}
+_CLEAN = {**dict.fromkeys(_SPACES, " "), **dict.fromkeys(_NOTHING)}
 
 
-def final_caption(caption: str, subset: SubsetSpec, rng: random.Random | None, *, epoch: int) -> str:
-    """The caption to train on. `epoch` counts from 0; `rng` may be None for a subset that is not `is_random`.
+@dataclass(frozen=True)
+class Replacements:
+    """What textual inversion makes of captions.
 
-    In order: caption dropout (an empty text, nothing else happens), wildcards, shuffling and tag dropout,
-    prefix and suffix, the secondary separator.
+    words: text in a caption -> what stands for it, such as "cat" -> "cat cat1 cat2" for a token of three
+    vectors. Only whole words are replaced. templates: texts of which one, by draw, takes the place of the
+    whole caption before that; none leaves it.
+    """
+
+    words: Mapping[str, str] = field(default_factory=dict)
+    templates: tuple[str, ...] = ()
+
+    def apply(self, caption: str, draw: float) -> str:
+        """The caption with its replacements. draw: uniform in [0, 1), chooses the template."""
+        if self.templates:
+            caption = self.templates[int(draw * len(self.templates))]
+        return self._pattern.sub(lambda match: self.words[match[0]], caption) if self.words else caption
+
+    @cached_property
+    def _pattern(self) -> re.Pattern[str]:
+        longest_first = sorted(self.words, key=len, reverse=True)
+        return re.compile("|".join(map(_whole_word, longest_first)))
+
+
+def _whole_word(word: str) -> str:
+    """A pattern for the word where no letter or digit goes on before or after it."""
+    before, after = r"(?<!\w)" if word[0].isalnum() else "", r"(?!\w)" if word[-1].isalnum() else ""
+    return before + re.escape(word) + after
+
+
+def sample_caption(
+    caption: str,
+    subset: SubsetSpec,
+    *,
+    seed: int,
+    epoch: int,
+    sample: int,
+    step: int,
+    total_steps: int,
+    replacements: Replacements | None = None,
+) -> str:
+    """`final_caption` with the draws of a sample in an epoch."""
+    needs_draws = is_random(subset) or (replacements is not None and replacements.templates)
+    rng = keyed_random(seed, "caption", epoch, sample) if needs_draws else None
+    return final_caption(
+        caption, subset, rng, epoch=epoch, step=step, total_steps=total_steps, replacements=replacements
+    )
+
+
+def final_caption(
+    caption: str,
+    subset: SubsetSpec,
+    rng: random.Random | None,
+    *,
+    epoch: int,
+    step: int = 0,
+    total_steps: int = 1,
+    replacements: Replacements | None = None,
+) -> str:
+    """The caption to train on. `epoch` and `step` count from 0; `rng` may be None for a subset that is not
+    `is_random` and replacements without templates.
+
+    In order: caption dropout (an empty text, nothing else happens), wildcards, token warm-up, shuffling and
+    tag dropout, prefix and suffix, the secondary separator, replacements of textual inversion.
 
     Unlike sd-scripts: the prefix and the suffix are put around the finished caption, so shuffling and tag
     dropout never touch them and `keep_tokens` counts the caption's own tags; tags are joined with the
     caption's own separator and a space; `keep_tokens_separator` never stays in the text; empty tags ("a,,b")
-    vanish when tags are shuffled or dropped; and "every n epochs" means the n-th, 2n-th, ... epoch, never the
-    first of a run for n > 1.
+    vanish when tags are shuffled or dropped; choices may nest; and "every n epochs" means the n-th, 2n-th,
+    ... epoch, never the first of a run for n > 1.
     """
-    if _is_dropped(subset, rng, epoch):
+    assert rng is not None or not is_random(subset)
+    dropout = rng.random() if rng else 1.0
+    if _is_dropped(subset, dropout, epoch):
         return ""
-    caption = _choose_line(caption, subset.enable_wildcard, rng)
-    parts = [subset.caption_prefix or "", caption, subset.caption_suffix or ""]
-    if subset.enable_wildcard:
-        parts = [expand_wildcards(part, rng) for part in parts]
-    parts[1] = _rearrange(parts[1], subset, rng)
-    text = " ".join(part for part in parts if part)
-    if subset.secondary_separator:
-        text = text.replace(subset.secondary_separator, subset.caption_separator)
-    return text
+    return _compose(caption, subset, rng, step=step, total_steps=total_steps, replacements=replacements)
+
+
+def kept_caption(caption: str, subset: SubsetSpec) -> str:
+    """The caption without a draw: not dropped, all tags in their order, the first line and the first text of
+    each choice. In a subset without a `changing_setting` it is the final caption of every epoch that does not
+    drop it.
+    """
+    return _compose(caption, subset, None, step=math.inf, total_steps=1, replacements=None)
 
 
 def is_random(subset: SubsetSpec) -> bool:
@@ -45,11 +128,32 @@ def is_random(subset: SubsetSpec) -> bool:
     )
 
 
-def expand_wildcards(text: str, rng: random.Random) -> str:
-    """Every `{a|b|c}` becomes one of its choices; `{{` and `}}` are literal braces. Choices do not nest."""
-    text = text.replace("{{", "\x02").replace("}}", "\x03")
-    text = re.sub(r"\{([^}]+)\}", lambda match: rng.choice(match[1].split("|")), text)
-    return text.replace("\x02", "{").replace("\x03", "}")
+def changing_setting(subset: SubsetSpec) -> str | None:
+    """The first setting under which a caption has another text from epoch to epoch, so that what the text
+    encoders make of it cannot be cached; None when there is none. Caption dropout does not count: it is the
+    empty text.
+    """
+    settings = ("shuffle_caption", "caption_tag_dropout_rate", "enable_wildcard", "token_warmup_step")
+    return next((key for key in settings if getattr(subset, key)), None)
+
+
+def read_caption(path: Path) -> str:
+    """The text of a caption file; see `read_text`. Raises UserError, also for one above a million bytes."""
+    return read_text(path, longest=LONGEST_CAPTION)
+
+
+def used_lines(caption: str, is_wildcard: bool) -> str:
+    """The first line with text; with wildcards all of them, which are alternatives."""
+    lines = caption_lines(caption)
+    return "\n".join(lines if is_wildcard else lines[:1])
+
+
+def caption_lines(caption: str) -> list[str]:
+    """A caption's lines that hold text, cleaned. Lines end as a text file's do, at a newline or carriage
+    return; what else `str.splitlines` would split at (form feeds, U+2028) is a space.
+    """
+    lines = [line if line.isprintable() else line.translate(_CLEAN) for line in _LINE_END.split(caption)]
+    return [stripped for line in lines if (stripped := line.strip())]
 
 
 def with_tags(caption: str, tags: str, separator: str, *, every_line: bool) -> str:
@@ -58,48 +162,83 @@ def with_tags(caption: str, tags: str, separator: str, *, every_line: bool) -> s
     every_line: the caption's lines are alternatives (wildcards), so each gets the tags; otherwise only its
     first line counts.
     """
-    lines, tags = _lines(caption), tags.strip()
+    lines, tags = caption_lines(caption), " ".join(caption_lines(tags))
     if not lines or not tags:
         return "\n".join(lines) or tags
     return "\n".join(f"{line}{separator.rstrip()} {tags}" for line in (lines if every_line else lines[:1]))
 
 
-def _is_dropped(subset: SubsetSpec, rng: random.Random, epoch: int) -> bool:
+def _is_dropped(subset: SubsetSpec, draw: float, epoch: int) -> bool:
     every = subset.caption_dropout_every_n_epochs
-    if every and (epoch + 1) % every == 0:
-        return True
-    return subset.caption_dropout_rate > 0 and rng.random() < subset.caption_dropout_rate
+    return draw < subset.caption_dropout_rate or (every > 0 and (epoch + 1) % every == 0)
 
 
-def _choose_line(caption: str, is_wildcard: bool, rng: random.Random) -> str:
-    """A caption's lines are alternatives with wildcards; without, only the first counts."""
-    lines = _lines(caption)
-    if len(lines) > 1 and is_wildcard:
-        return rng.choice(lines)
-    return lines[0] if lines else ""
+def _compose(
+    caption: str,
+    subset: SubsetSpec,
+    rng: random.Random | None,
+    *,
+    step: float,
+    total_steps: int,
+    replacements: Replacements | None,
+) -> str:
+    """The caption with everything done to it but dropout."""
+    # Always these two first, so that the tags' draws do not depend on who needs them.
+    choices, template = (rng.getrandbits(64), rng.random()) if rng else (0, 0.0)
+    prefix, suffix = subset.caption_prefix or "", subset.caption_suffix or ""
+    if subset.enable_wildcard:
+        prefix, caption, suffix = _choose(prefix, caption, suffix, random.Random(choices) if rng else None)
+    elif "\n" in caption or "\r" in caption:
+        caption = used_lines(caption, is_wildcard=False)
+    caption = _rearrange(caption, subset, rng, step=step, total_steps=total_steps)
+    text = " ".join(filter(None, (prefix, caption, suffix)))
+    if subset.secondary_separator:
+        text = text.replace(subset.secondary_separator, subset.caption_separator)
+    return replacements.apply(text, template) if replacements else text
 
 
-def _lines(caption: str) -> list[str]:
-    return [line.strip() for line in caption.splitlines() if line.strip()]
+def _choose(prefix: str, caption: str, suffix: str, rng: random.Random | None) -> list[str]:
+    """One of the caption's lines, and one of the texts of each choice; without `rng` the first."""
+    lines = caption_lines(caption) or [""]
+    line = lines[int(rng.random() * len(lines)) if rng else 0]
+    return [expand_wildcards(part, rng) for part in (prefix, line, suffix)]
 
 
-def _rearrange(caption: str, subset: SubsetSpec, rng: random.Random) -> str:
-    """Shuffle and thin out the tags that nothing holds in place."""
-    mark = subset.keep_tokens_separator
+def _rearrange(
+    caption: str, subset: SubsetSpec, rng: random.Random | None, *, step: float, total_steps: int
+) -> str:
+    """Hold back, shuffle and thin out the tags that nothing holds in place. Without `rng` none is moved."""
+    mark, rate = subset.keep_tokens_separator, subset.caption_tag_dropout_rate
     is_marked = bool(mark) and mark in caption
-    if not (subset.shuffle_caption or subset.caption_tag_dropout_rate or is_marked):
+    if not (subset.shuffle_caption or rate or subset.token_warmup_step or is_marked):
         return caption
     if is_marked:
-        head, free, tail = [_tags(part, subset) for part in (caption.split(mark, 2) + [""])[:3]]
+        head, free, tail = (_tags(part, subset) for part in (caption.split(mark, 2) + [""])[:3])
     else:
         tags = _tags(caption, subset)
         head, free, tail = tags[: subset.keep_tokens], tags[subset.keep_tokens :], []
-    if subset.shuffle_caption:
-        rng.shuffle(free)
-    if subset.caption_tag_dropout_rate:
-        free = [tag for tag in free if rng.random() >= subset.caption_tag_dropout_rate]
-    return f"{subset.caption_separator.rstrip()} ".join(head + free + tail)
+    order: Sequence[int] = range(_warm_count(len(free), subset, step, total_steps))
+    if rng is not None and (subset.shuffle_caption or rate):
+        places = [rng.random() for _ in free]  # a tag's draw is its own, whichever tags are there
+        if rate:
+            order = [index for index in order if rng.random() >= rate]
+        if subset.shuffle_caption:
+            order = sorted(order, key=places.__getitem__)
+    return f"{subset.caption_separator.rstrip()} ".join([*head, *(free[index] for index in order), *tail])
+
+
+def _warm_count(count: int, subset: SubsetSpec, step: float, total_steps: int) -> int:
+    """How many of `count` free tags take part at this step: `token_warmup_min` at the first, more and more in
+    equal steps, all from `token_warmup_step` on.
+    """
+    end = subset.token_warmup_step
+    if 0 < end < 1:
+        end = math.floor(end * total_steps)
+    if step >= end:
+        return count
+    least = min(subset.token_warmup_min, count)
+    return least + math.floor(step * (count - least) / end)
 
 
 def _tags(text: str, subset: SubsetSpec) -> list[str]:
-    return [tag.strip() for tag in text.split(subset.caption_separator) if tag.strip()]
+    return [stripped for tag in text.split(subset.caption_separator) if (stripped := tag.strip())]

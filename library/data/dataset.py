@@ -1,7 +1,7 @@
-"""Batches: what one training step sees, and the loader that makes them.
+"""The loader: positions in a run -> batches.
 
-A batch is a function of its position in the run: the loader's processes hold no state, so nothing depends on
-how many there are, and they read ahead over the end of an epoch.
+A batch is a function of its position: the loader's processes hold no state, so nothing depends on how many
+there are, and they read ahead over the end of an epoch.
 """
 
 from __future__ import annotations
@@ -9,35 +9,34 @@ from __future__ import annotations
 import queue
 import signal
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from library.data.buckets import centre_crop, random_crop
-from library.data.captions import final_caption, is_random
-from library.data.images import load_pixels
-from library.data.plan import Course, GlobalBatch, Position, plan_epoch
-from library.data.records import Record
+from library.data.batch import LATENT_CHANNELS, PIXELS_PER_LATENT, Batch
+from library.data.captions import kept_caption, sample_caption
+from library.data.pictures.masks import latent_mask
+from library.data.plan import GlobalBatch, Position, plan_epoch
+from library.data.scan.records import Record
 from library.data.training_data import TrainingData
-from library.problems import Problem, UserError
-from library.randomness import keyed_random
+from library.data.views import View, centre_view, make_view, to_pixels
+from library.problems import Problem, UserError, warn
 
 if TYPE_CHECKING:
     import torch
 
-    from library.data.cache import LatentCache
+    from library.data.caches.latent_cache import LatentCache
+    from library.data.caches.text_cache import TextCache
 
-LATENT_CHANNELS = 4
-PIXELS_PER_LATENT = 8  # per side: what the VAE of every supported family makes one latent of
 BATCHES_AHEAD = 4
 
 Tokenize = Callable[[list[str]], "tuple[torch.Tensor, ...]"]
 
 
 class SampleDraws(Protocol):
-    """The random numbers of one sample. u: uniform in [0, 1)."""
+    """The random numbers of one sample. u: uniform in [0, 1); posterior: None when nothing is encoded."""
 
     noise: torch.Tensor
     u: float
@@ -46,151 +45,54 @@ class SampleDraws(Protocol):
 
 Draw = Callable[[int, int, tuple[int, int, int]], SampleDraws]
 
-
-@dataclass
-class Batch:
-    """What one step sees; b samples of one size, this rank's share of a global batch.
-
-    pixels: (b, 3, h, w) in -1..1, or None when latents are cached.
-    latents: (b, 4, h/8, w/8), scaled, or None.
-    tokens: per text encoder (b, chunks, 77) int64.
-    captions: the final captions.
-    sizes: (b, 6) int64: original height, width; crop top, left in the resized image (mirrored when the image
-        is); target height, width.
-    weights: (b,) float32, loss weights: prior_loss_weight for regularization images, 0 for padding, else 1.
-    divisor: loss = (loss per sample x weights).sum() / divisor; the real samples of the global batch per
-        process.
-    noise: (b, 4, h/8, w/8) standard normal.
-    u: (b,) float32 in [0, 1), becomes the timestep.
-    posterior: (b, 4, h/8, w/8) standard normal, to sample what the VAE gives; None when latents are cached.
-    names: base names of the images, for messages.
-    """
-
-    pixels: torch.Tensor | None
-    latents: torch.Tensor | None
-    tokens: tuple[torch.Tensor, ...]
-    captions: list[str]
-    sizes: torch.Tensor
-    weights: torch.Tensor
-    divisor: float
-    noise: torch.Tensor
-    u: torch.Tensor
-    posterior: torch.Tensor | None
-    position: Position
-    names: list[str]
-
-    def to(self, device: torch.device | str) -> Batch:
-        """The batch with its tensors on a device; copies from pinned memory do not block."""
-        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
-
-    def pin_memory(self) -> Batch:
-        """The batch with its tensors in pinned memory. torch's DataLoader calls this by name."""
-        return self._map(lambda tensor: tensor.pin_memory())
-
-    def _map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
-        import torch
-
-        def changed(value: Any) -> Any:
-            if isinstance(value, tuple):
-                return tuple(map(change, value))
-            return change(value) if isinstance(value, torch.Tensor) else value
-
-        names = [entry.name for entry in fields(self) if entry.name != "position"]
-        return replace(self, **{name: changed(getattr(self, name)) for name in names})
+# Pixels, uint8 (h, w, 3), or a latent, (4, h/8, w/8); and the mask, float32 (h, w), if it has one.
+Picture = tuple[Any, "np.ndarray | None"]
 
 
 def make_loader(
-    data: TrainingData,
-    course: Course,
-    *,
-    first_step: int,
-    last_step: int,
-    tokenize: Tokenize,
-    draw: Draw,
-    seed: int,
-    latents: LatentCache | None = None,
-    rank: int = 0,
-    processes: int = 1,
-    workers: int = 0,
-    pin_memory: bool = False,
-) -> Iterator[Batch]:
-    """The batches of steps `first_step` up to, but not including, `last_step`: one iterator for a whole run.
+    builder: BatchBuilder, positions: Iterable[Position], *, workers: int = 0, pin_memory: bool = False
+) -> Generator[Batch, None, None]:
+    """The batches at `positions`, in order: one iterator for a whole run.
 
-    tokenize: captions -> token tensors, called once per batch. draw: (epoch, sample, latent shape) -> the
-    sample's random numbers. Both must be picklable when there are workers.
-    latents: from `cache_latents`; then no image is read, and a thread builds batches ahead instead of
-    processes. workers: 0 builds every batch when it is asked for.
+    workers: 0 builds every batch when it is asked for. With cached latents a thread builds batches ahead
+    instead of processes, which would cost more than they save.
 
-    What goes wrong while a batch is built is raised here; a bad image is a UserError.
+    What goes wrong while a batch is built is raised here; a bad image is a UserError. Close it when it is not
+    read to its end: loader processes live as long as it does.
     """
-    builder = BatchBuilder(data, tokenize, draw, seed, latents, rank, processes)
-    positions = course.positions(first_step, last_step)
-    if workers > 0 and latents is None:
-        return _from_processes(builder, list(positions), workers, pin_memory)
+    if workers > 0 and builder.latents is None:
+        yield from _from_processes(builder, positions, workers, pin_memory)
+        return
     batches: Iterator[Batch] = map(builder.build, positions)
     if pin_memory:
         batches = map(Batch.pin_memory, batches)
-    return _from_thread(batches) if workers > 0 else batches
-
-
-@dataclass(frozen=True)
-class View:
-    """A sample of an epoch: an image (`index` is its record's), its crop, and whether it is mirrored."""
-
-    index: int
-    record: Record
-    crop: tuple[int, int]
-    flip: bool
-
-    def load(self) -> np.ndarray:
-        """uint8, (height, width, 3)."""
-        return load_pixels(
-            self.record.image,
-            self.record.fit,
-            crop=self.crop,
-            flip=self.flip,
-            size=self.record.size,
-            interpolation=self.record.subset.resize_interpolation,
-        )
-
-    def sizes(self) -> tuple[int, int, int, int, int, int]:
-        """A row of `Batch.sizes`."""
-        (width, height), (left, top), fit = self.record.size, self.crop, self.record.fit
-        if self.flip:
-            left = fit.resized[0] - fit.bucket[0] - left
-        return height, width, top, left, fit.bucket[1], fit.bucket[0]
-
-
-def make_view(record: Record, *, index: int, seed: int, epoch: int, sample: int) -> View:
-    """The sample's crop and flip in this epoch."""
-    subset = record.subset
-    if not (subset.random_crop or subset.flip_aug):
-        return View(index, record, centre_crop(record.fit), False)
-    rng = keyed_random(seed, "crop and flip", epoch, sample)
-    crop = random_crop(record.fit, rng) if subset.random_crop else centre_crop(record.fit)
-    return View(index, record, crop, subset.flip_aug and rng.random() < 0.5)
-
-
-def to_pixels(images: list[np.ndarray]) -> torch.Tensor:
-    """uint8 images of one size, (h, w, 3) -> (b, 3, h, w) float32 in -1..1."""
-    import torch
-
-    stacked = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
-    return stacked.float().div_(127.5).sub_(1.0)
+    yield from _from_thread(batches) if workers > 0 else batches
 
 
 @dataclass
 class BatchBuilder:
-    """position -> this rank's batch. Holds the plans of the latest epochs, nothing else that changes."""
+    """position -> this rank's batch. Holds the plans of the latest epochs, and which images were named as
+    unreadable; nothing else changes.
+
+    tokenize: captions -> token tensors, called once per batch. draw: (epoch, sample, latent shape) -> the
+    sample's random numbers. Both must be picklable when there are workers.
+    total_steps: of the whole run, which token warm-up is a share of.
+    latents, text: what is cached; then no image is read, no caption tokenized.
+    is_fixed: pictures and captions without any draw, as validation wants them.
+    """
 
     data: TrainingData
     tokenize: Tokenize
     draw: Draw
     seed: int
-    latents: LatentCache | None
-    rank: int
-    processes: int
+    total_steps: int = 1
+    latents: LatentCache | None = None
+    text: TextCache | None = None
+    rank: int = 0
+    processes: int = 1
+    is_fixed: bool = False
     plans: dict[int, list[GlobalBatch]] = field(default_factory=dict)
+    skipped: set[int] = field(default_factory=set)
 
     def build(self, position: Position) -> Batch:
         """The batch at a position, always the same. Raises UserError when an image cannot be read."""
@@ -199,19 +101,22 @@ class BatchBuilder:
         batch = self._plan(position.epoch)[position.batch]
         samples, real = batch.share(self.rank, self.processes)
         views = [self._view(sample, position.epoch) for sample in samples]
-        captions = [self._caption(sample, position.epoch) for sample in samples]
+        captions = [self._caption(sample, position) for sample in samples]
         width, height = (side // PIXELS_PER_LATENT for side in batch.size)
         draws = [self.draw(position.epoch, sample, (LATENT_CHANNELS, height, width)) for sample in samples]
+        pictures = self._pictures(views)
         weights = [self._weight(view.record) for view in views[:real]] + [0.0] * (len(views) - real)
         return Batch(
-            **self._pictures(views, draws),
-            tokens=self.tokenize(captions),
+            **self._stack(pictures, views, draws),
+            **self._texts(samples, captions),
             captions=captions,
             sizes=torch.tensor([view.sizes() for view in views]),
-            weights=torch.tensor(weights),
+            weights=torch.tensor([0.0 if p is None else w for p, w in zip(pictures, weights, strict=True)]),
             divisor=len(batch.samples) / self.processes,
             noise=torch.stack([draw.noise for draw in draws]),
             u=torch.tensor([float(draw.u) for draw in draws]),
+            network_multiplier=self.data.datasets[batch.dataset].spec.network_multiplier,
+            attributes=[view.record.subset.custom_attributes for view in views],
             position=position,
             names=[view.record.image.name for view in views],
         )
@@ -224,29 +129,105 @@ class BatchBuilder:
 
     def _view(self, sample: int, epoch: int) -> View:
         index = self.data.samples[sample]
-        return make_view(self.data.records[index], index=index, seed=self.seed, epoch=epoch, sample=sample)
+        record = self.data.records[index]
+        if self.is_fixed:
+            return centre_view(record, index=index)
+        return make_view(record, index=index, seed=self.seed, epoch=epoch, sample=sample)
 
-    def _caption(self, sample: int, epoch: int) -> str:
+    def _caption(self, sample: int, position: Position) -> str:
         record = self.data.records[self.data.samples[sample]]
-        rng = keyed_random(self.seed, "caption", epoch, sample) if is_random(record.subset) else None
-        return final_caption(record.caption, record.subset, rng, epoch=epoch)
+        if self.is_fixed:
+            return kept_caption(record.caption, record.subset)
+        return sample_caption(
+            record.caption,
+            record.subset,
+            seed=self.seed,
+            epoch=position.epoch,
+            sample=sample,
+            step=position.step,
+            total_steps=self.total_steps,
+        )
 
     def _weight(self, record: Record) -> float:
         return self.data.prior_loss_weight if record.subset.is_reg else 1.0
 
-    def _pictures(self, views: list[View], draws: list[SampleDraws]) -> dict[str, torch.Tensor | None]:
-        """Cached latents, or pixels and the draws to encode them with."""
+    def _texts(self, samples: Sequence[int], captions: list[str]) -> dict[str, Any]:
+        """Cached outputs of the text encoders, or tokens for them."""
+        if self.text is None:
+            return {"tokens": self.tokenize(captions), "text": None}
+        return {"tokens": (), "text": self.text.outputs([self.data.samples[s] for s in samples], captions)}
+
+    def without_texts(self) -> BatchBuilder:
+        """For a worker process: a whole cache does not go there. `with_texts` puts its part in afterwards."""
+        return self if self.text is None else replace(self, text=None, tokenize=_nothing)
+
+    def with_texts(self, batch: Batch) -> Batch:
+        """A batch of `without_texts`, complete."""
+        if self.text is None:
+            return batch
+        plan = self._plan(batch.position.epoch)[batch.position.batch]
+        samples, _ = plan.share(self.rank, self.processes)
+        return replace(batch, **self._texts(samples, batch.captions))
+
+    def _pictures(self, views: list[View]) -> list[Picture | None]:
+        """Each view's latent or pixels with its mask; None for one that is unreadable and to be skipped."""
+        if self.latents is None:
+            return [self._load(view) for view in views]
+        cached = self.latents
+        return [
+            None if view.index in cached.bad else (cached[view.index, view.flip], _cached_mask(view, cached))
+            for view in views
+        ]
+
+    def _load(self, view: View) -> Picture | None:
+        try:
+            return view.load()
+        except UserError as error:
+            if not self.data.skips_bad_images:
+                raise
+            if view.index not in self.skipped:
+                self.skipped.add(view.index)
+                warn(f"{error}; it is skipped")
+            return None
+
+    def _stack(
+        self, pictures: list[Picture | None], views: list[View], draws: list[SampleDraws]
+    ) -> dict[str, torch.Tensor | None]:
+        """The batch's latents or pixels, what to encode these with, and masks. What is skipped is blank."""
         import torch
 
+        width, height = views[0].record.fit.bucket
+        masks = _stack_masks([None if picture is None else picture[1] for picture in pictures], views)
         if self.latents is not None:
-            found = [self.latents[view.index, view.flip] for view in views]
-            return {"pixels": None, "latents": torch.stack(found), "posterior": None}
+            blank = torch.zeros(LATENT_CHANNELS, height // PIXELS_PER_LATENT, width // PIXELS_PER_LATENT)
+            found = [blank if picture is None else picture[0] for picture in pictures]
+            return {"latents": torch.stack(found), "pixels": None, "posterior": None, "masks": masks}
+        blank = np.zeros((height, width, 3), np.uint8)
+        pixels = to_pixels([blank if picture is None else picture[0] for picture in pictures])
         posteriors = [draw.posterior for draw in draws if draw.posterior is not None]
-        return {
-            "pixels": to_pixels([view.load() for view in views]),
-            "latents": None,
-            "posterior": torch.stack(posteriors) if posteriors else None,
-        }
+        posterior = torch.stack(posteriors) if posteriors else None
+        return {"latents": None, "pixels": pixels, "posterior": posterior, "masks": masks}
+
+
+def _cached_mask(view: View, latents: LatentCache) -> np.ndarray | None:
+    """A conditioning image is read when it is needed; the alpha channel is in the cache."""
+    if view.record.hint is not None:
+        return view.load_hint_mask()
+    return latents.mask(view.index, view.flip) if view.record.subset.alpha_mask else None
+
+
+def _stack_masks(masks: Sequence[np.ndarray | None], views: list[View]) -> torch.Tensor | None:
+    """(b, 1, h/8, w/8); a picture without a mask counts everywhere."""
+    import torch
+
+    if all(mask is None for mask in masks):
+        return None
+    width, height = (side // PIXELS_PER_LATENT for side in views[0].record.fit.bucket)
+    small = [
+        np.ones((height, width), np.float32) if mask is None else latent_mask(mask, (height, width))
+        for mask in masks
+    ]
+    return torch.from_numpy(np.stack(small))[:, None]
 
 
 @dataclass
@@ -265,13 +246,13 @@ class _InProcess:
 
 
 def _from_processes(
-    builder: BatchBuilder, positions: list[Position], workers: int, pin_memory: bool
+    builder: BatchBuilder, positions: Iterable[Position], workers: int, pin_memory: bool
 ) -> Iterator[Batch]:
     import torch
     from torch.utils.data import DataLoader
 
     loader = DataLoader(
-        _InProcess(builder),
+        _InProcess(builder.without_texts()),
         batch_size=None,
         sampler=positions,
         num_workers=workers,
@@ -283,7 +264,11 @@ def _from_processes(
     for batch in loader:
         if isinstance(batch, list):
             raise UserError(batch)
-        yield batch
+        yield builder.with_texts(batch)
+
+
+def _nothing(captions: list[str]) -> tuple[torch.Tensor, ...]:
+    return ()
 
 
 def _as_it_is(batch: Batch) -> Batch:

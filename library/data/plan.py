@@ -34,8 +34,11 @@ class HasBuckets(Protocol):
 
 @dataclass(frozen=True)
 class GlobalBatch:
-    """Samples of one bucket, for all processes together: at most batch_size x processes."""
+    """Samples of one bucket of a dataset (its index), for all processes together: at most batch_size x
+    processes.
+    """
 
+    dataset: int
     size: Size
     samples: tuple[int, ...]
 
@@ -58,7 +61,7 @@ def plan_epoch(data: HasBuckets, seed: int, epoch: int, processes: int) -> list[
         keyed_random(seed, "bucket order", epoch, bucket.dataset, *bucket.size).shuffle(samples)
         length = bucket.batch_size * processes
         batches += [
-            GlobalBatch(bucket.size, tuple(samples[start : start + length]))
+            GlobalBatch(bucket.dataset, bucket.size, tuple(samples[start : start + length]))
             for start in range(0, len(samples), length)
         ]
     keyed_random(seed, "batch order", epoch).shuffle(batches)

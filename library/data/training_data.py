@@ -5,31 +5,37 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
-from library.data.buckets import aspect_error
-from library.data.config import collect_datasets
+from library.data.buckets import Size, aspect_error
+from library.data.config.contradictions import find_contradictions, warn_idle
+from library.data.config.datasets import collect_datasets
+from library.data.config.specs import DatasetSpec, SubsetSpec
 from library.data.plan import BucketSamples, batches_per_epoch
-from library.data.records import Record, SubsetScan, scan_subset
-from library.data.specs import DatasetSpec
+from library.data.scan.folders import name_some
+from library.data.scan.hints import note_spare
+from library.data.scan.records import Record, ScanRules, SubsetScan, refit, scan_subset
+from library.data.scan.unused import note_unused
+from library.data.scan.validation import hold_out
+from library.data.summary import summarize, unexpected
+from library.options.caching import CachingOptions
 from library.options.data import DataOptions
-from library.problems import Problems
-
-# An image enlarged more than this, or with more than this share cut off, is most likely there by mistake.
-LARGE_ENLARGEMENT = 3.0
-LARGE_CUT = 0.5
+from library.options.validation import ValidationOptions
+from library.problems import Problem, Problems
 
 
 @dataclass
 class Dataset:
     """A scanned dataset. records: the images in use, training images first; dropped_reg: regularization
-    samples beyond the number of training samples.
+    samples beyond the number of training samples; held_out: images that are left to validation.
     """
 
     spec: DatasetSpec
     scans: list[SubsetScan]
     records: list[Record]
     dropped_reg: int = 0
+    held_out: int = 0
 
     @property
     def train_count(self) -> int:
@@ -41,6 +47,13 @@ class Dataset:
         """Regularization samples per epoch."""
         return sum(record.repeats for record in self.records if record.subset.is_reg)
 
+    def bucket_counts(self) -> dict[Size, int]:
+        """Samples per epoch by bucket, in order of size."""
+        counts: Counter[Size] = Counter()
+        for record in self.records:
+            counts[record.fit.bucket] += record.repeats
+        return dict(sorted(counts.items()))
+
     def bucket_info(self) -> dict[str, Any] | None:
         """`ss_bucket_info` of model metadata: samples per bucket and the images' mean aspect error; None
         without buckets.
@@ -50,7 +63,7 @@ class Dataset:
         errors = [abs(aspect_error(record.fit.bucket, record.size)) for record in self.records]
         buckets = {
             str(index): {"resolution": list(size), "count": count}
-            for index, (size, count) in enumerate(sorted(self._bucket_counts().items()))
+            for index, (size, count) in enumerate(self.bucket_counts().items())
         }
         return {"buckets": buckets, "mean_img_ar_error": sum(errors) / len(errors)}
 
@@ -63,55 +76,6 @@ class Dataset:
                 counts.update(tag.strip().lower() for tag in record.caption.split(",") if tag.strip())
         return {name: dict(counts) for name, counts in frequency.items()}
 
-    def summary(self) -> list[str]:
-        """What is in it, for the console."""
-        spec = self.spec
-        lines = [f"resolution {_size(spec.resolution)}, batch size {spec.batch_size}, {_bucket_mode(spec)}"]
-        for scan in self.scans:
-            subset = scan.subset
-            kind = "regularization images" if subset.is_reg else "images"
-            tokens = f', "{subset.class_tokens}"' if subset.class_tokens else ""
-            lines.append(f"  {subset.source}: {len(scan.records)} {kind} x {subset.num_repeats}{tokens}")
-        if spec.enable_bucket:
-            counts = sorted(self._bucket_counts().items())
-            lines.append("  buckets: " + ", ".join(f"{_size(size)} ({count})" for size, count in counts))
-        reg = f" and {self.reg_count} regularization samples" if self.reg_count else ""
-        lines.append(f"  {self.train_count} training samples{reg} per epoch")
-        return lines
-
-    def warnings(self) -> list[str]:
-        """What the user may not expect."""
-        lines = [line for scan in self.scans for line in [*_caption_warnings(scan), *scan.notes]]
-        if self.dropped_reg:
-            lines.append(
-                f"{self.dropped_reg} regularization samples are not used: there are only {self.train_count}"
-                " training samples"
-            )
-        return lines + self._small_bucket_warnings() + self._odd_size_warnings()
-
-    def _bucket_counts(self) -> Counter[tuple[int, int]]:
-        counts: Counter[tuple[int, int]] = Counter()
-        for record in self.records:
-            counts[record.fit.bucket] += record.repeats
-        return counts
-
-    def _small_bucket_warnings(self) -> list[str]:
-        counts = self._bucket_counts()
-        small = [_size(size) for size, count in sorted(counts.items()) if count < self.spec.batch_size]
-        if not small:
-            return []
-        return [f"buckets with fewer samples than a batch of {self.spec.batch_size}: {_names(small)}"]
-
-    def _odd_size_warnings(self) -> list[str]:
-        enlarged = [r.image.name for r in self.records if r.fit.resized[0] > r.size[0] * LARGE_ENLARGEMENT]
-        cut = [r.image.name for r in self.records if _cut_off(r) > LARGE_CUT]
-        lines = []
-        if enlarged:
-            lines.append(f"{len(enlarged)} images are enlarged more than three times: {_names(enlarged)}")
-        if cut:
-            lines.append(f"{len(cut)} images lose more than half of their area to the crop: {_names(cut)}")
-        return lines
-
 
 @dataclass
 class TrainingData:
@@ -119,11 +83,16 @@ class TrainingData:
 
     records: images of all datasets in a row. samples: for each sample of an epoch the index of its record;
     repeats of a record stand together. A sample's and a record's number are what randomness is keyed by.
-    prior_loss_weight: weight of regularization images.
+    prior_loss_weight: weight of regularization images. validation: the held-out images, none of which is in
+    `records`; None when nothing is held out. bad_images: what was left out because it cannot be used;
+    skips_bad_images: whether what turns out to be bad later is left out too.
     """
 
     datasets: list[Dataset]
     prior_loss_weight: float = 1.0
+    validation: TrainingData | None = None
+    bad_images: list[Problem] = field(default_factory=list)
+    skips_bad_images: bool = False
     records: list[Record] = field(init=False)
     samples: list[int] = field(init=False)
     buckets: list[BucketSamples] = field(init=False)
@@ -134,20 +103,46 @@ class TrainingData:
         self.buckets = self._sort_into_buckets()
 
     @classmethod
-    def scan(cls, options: DataOptions) -> TrainingData:
+    def scan(
+        cls,
+        options: DataOptions,
+        caching: CachingOptions | None = None,
+        *,
+        validation: ValidationOptions | None = None,
+        has_network: bool = True,
+    ) -> TrainingData:
         """Look at every image and caption that the options name.
 
-        Raises UserError with everything that is wrong with the dataset file, folders, images and captions.
+        caching, validation: the run's; has_network: whether it trains a network. What comes to nothing with
+        them is a warning.
+        Raises UserError with everything that is wrong with the dataset file, folders, images and captions,
+        and with settings that `caching` contradicts.
         """
         problems = Problems()
-        specs = collect_datasets(options, problems)
-        for subset in (subset for spec in specs for subset in spec.subsets):
-            if options.cache_latents and subset.random_crop:
-                cause = "random_crop cannot be combined with --cache_latents: a cached latent has one crop"
-                problems.add(subset.source, cause)
-        datasets = [_scan_dataset(spec, problems) for spec in specs]
+        data = cls.collect(options, caching or CachingOptions(), problems)
         problems.raise_if_any()
-        return cls(datasets, options.prior_loss_weight)
+        specs = [dataset.spec for dataset in data.datasets]
+        warn_idle(specs, validation or ValidationOptions(), has_network=has_network)
+        return data
+
+    @classmethod
+    def collect(cls, options: DataOptions, caching: CachingOptions, problems: Problems) -> TrainingData:
+        """Like `scan`, but adds to `problems` and gives what can be used all the same, maybe nothing."""
+        specs = collect_datasets(options, problems)
+        find_contradictions(specs, options, caching, problems)
+        found = _scan_all(specs, options, problems)
+        parts = [_make_dataset(spec, scans, problems) for spec, scans in zip(specs, found, strict=True)]
+        held_out = [part for _, part in parts if part is not None]
+        facts = {"skips_bad_images": options.on_bad_image == "skip"}
+        return cls(
+            [dataset for dataset, _ in parts],
+            options.prior_loss_weight,
+            validation=cls(held_out, **facts) if held_out else None,
+            bad_images=list(
+                dict.fromkeys(bad for scans in found for scan in scans for bad in scan.bad_images)
+            ),
+            **facts,
+        )
 
     @property
     def image_count(self) -> int:
@@ -194,13 +189,22 @@ class TrainingData:
         """What there is to train on, for the console."""
         lines = []
         for number, dataset in enumerate(self.datasets, 1):
-            first, *rest = dataset.summary()
+            first, *rest = summarize(dataset)
             lines += [f"dataset {number}: {first}", *rest]
         return lines
 
     def warnings(self) -> list[str]:
         """What the user may not expect, each thing once."""
-        return list(dict.fromkeys(line for dataset in self.datasets for line in dataset.warnings()))
+        lines = [line for dataset in self.datasets for line in unexpected(dataset)]
+        return list(dict.fromkeys(lines + self._leaks()))
+
+    def _leaks(self) -> list[str]:
+        trained = {record.image for record in self.records}
+        held_out = self.validation.records if self.validation else []
+        both = list(dict.fromkeys(record.image.name for record in held_out if record.image in trained))
+        if not both:
+            return []
+        return [f"{len(both)} held-out images are trained on in another dataset: {name_some(both)}"]
 
     def _sort_into_buckets(self) -> list[BucketSamples]:
         dataset_of = [index for index, dataset in enumerate(self.datasets) for _ in dataset.records]
@@ -214,16 +218,64 @@ class TrainingData:
         ]
 
 
-def _scan_dataset(spec: DatasetSpec, problems: Problems) -> Dataset:
-    scans = [scan_subset(spec, subset, problems) for subset in spec.subsets]
-    train = [record for scan in scans if not scan.subset.is_reg for record in scan.records]
-    reg = [record for scan in scans if scan.subset.is_reg for record in scan.records]
+def _scan_all(specs: list[DatasetSpec], options: DataOptions, problems: Problems) -> list[list[SubsetScan]]:
+    """Each dataset's scans. The resolutions of a dataset share their subsets, which are looked at once."""
+    subsets = [subset for spec in specs for subset in spec.subsets]
+    rules = ScanRules(
+        min_side=options.min_image_side,
+        skips_bad=options.on_bad_image == "skip",
+        folders=frozenset(folder.resolve() for subset in subsets for folder in _folders(subset)),
+    )
+    users: dict[int, list[DatasetSpec]] = {}
+    for spec in specs:
+        for subset in spec.subsets:
+            users.setdefault(id(subset), []).append(spec)
+    done: dict[int, SubsetScan] = {}
+
+    def scan(spec: DatasetSpec, subset: SubsetSpec) -> SubsetScan:
+        if id(subset) in done:
+            return refit(done[id(subset)], spec)
+        return done.setdefault(id(subset), scan_subset(users[id(subset)], subset, problems, rules))
+
+    scans = [[scan(spec, subset) for subset in spec.subsets] for spec in specs]
+    _note_spare_hints(list(done.values()))
+    note_unused(done.values())
+    return scans
+
+
+def _note_spare_hints(scans: list[SubsetScan]) -> None:
+    sharing: dict[Path, list[SubsetScan]] = {}
+    for scan in scans:
+        if scan.subset.conditioning_data_dir is not None:
+            sharing.setdefault(scan.subset.conditioning_data_dir, []).append(scan)
+    for folder, users in sharing.items():
+        users[0].notes.extend(note_spare(folder, [scan.spare_hints for scan in users]))
+
+
+def _folders(subset: SubsetSpec) -> list[Path]:
+    return [folder for folder in (subset.image_dir, subset.conditioning_data_dir) if folder is not None]
+
+
+def _make_dataset(
+    spec: DatasetSpec, scans: list[SubsetScan], problems: Problems
+) -> tuple[Dataset, Dataset | None]:
+    """The dataset and, when some of it is held out, that part."""
+    trained, held_out = hold_out(spec, scans)
+    train = [record for scan in trained if not scan.subset.is_reg for record in scan.records]
+    reg = [record for scan in trained if scan.subset.is_reg for record in scan.records]
     if not train and not problems.found:
         where = ", ".join(str(subset.source) for subset in spec.subsets) or "dataset"
-        fix = "regularization images alone are not enough" if reg else "every subset is left out"
-        problems.add(where, "there are no images to train on", fix)
+        problems.add(where, "there are no images to train on", _no_images_fix(scans))
     balanced, dropped = balance_regularization(train, reg)
-    return Dataset(spec, scans, train + balanced, dropped)
+    held = [record for scan in held_out for record in scan.records]
+    dataset = Dataset(spec, trained, train + balanced, dropped, len(held))
+    return dataset, Dataset(spec, held_out, held) if held else None
+
+
+def _no_images_fix(scans: list[SubsetScan]) -> str:
+    if any(scan.bad_images for scan in scans):
+        return "every one is bad; without --on_bad_image skip you are told why"
+    return "regularization images alone are not enough" if scans else "every subset is left out"
 
 
 def balance_regularization(train: list[Record], reg: list[Record]) -> tuple[list[Record], int]:
@@ -251,36 +303,3 @@ def _free_name(name: str, taken: Iterable[str]) -> str:
     while candidate in taken:
         candidate, number = f"{name} ({number})", number + 1
     return candidate
-
-
-def _caption_warnings(scan: SubsetScan) -> list[str]:
-    lines, subset = [], scan.subset
-    if scan.without_caption:
-        instead = f'"{subset.class_tokens}"' if subset.class_tokens else "an empty caption"
-        lines.append(f"{subset.source}: {scan.without_caption} images without a caption train with {instead}")
-    if scan.empty_captions:
-        lines.append(f"{subset.source}: {scan.empty_captions} captions are empty")
-    return lines
-
-
-def _cut_off(record: Record) -> float:
-    """The share of the resized image outside the crop."""
-    (width, height), (resized_width, resized_height) = record.fit.bucket, record.fit.resized
-    return 1 - width * height / (resized_width * resized_height)
-
-
-def _size(size: tuple[int, int]) -> str:
-    return f"{size[0]}x{size[1]}"
-
-
-def _names(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-
-
-def _bucket_mode(spec: DatasetSpec) -> str:
-    if not spec.enable_bucket:
-        return "no buckets: images are cropped to the resolution"
-    if spec.bucket_no_upscale:
-        return f"buckets in steps of {spec.bucket_reso_steps}, nothing is enlarged"
-    limits = f"{spec.min_bucket_reso} to {spec.max_bucket_reso} in steps of {spec.bucket_reso_steps}"
-    return f"buckets from {limits}"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from library.generation.pictures import picture_name, plan_pictures, save_picture, seeds_of
 from library.generation.prompt_options import GENERATOR
 from library.generation.prompts import PromptRequest, parse_prompt, read_prompts
-from library.models import check_source, check_vae, load_model
+from library.models import FAMILIES, check_source, check_vae, detect_family, load_model
 from library.network_module import load_network_module
 from library.options.generation import (
     GenerationOptions,
@@ -23,6 +23,7 @@ from library.options.generation import (
     GeneratorModelOptions,
     GeneratorNetworkOptions,
     GeneratorPromptOptions,
+    SizeOptions,
 )
 from library.options.parser import Reading
 from library.problems import Problems, warn
@@ -33,17 +34,19 @@ if TYPE_CHECKING:
 
     from library.models.base import Model
 
-DEFAULT_SIZE = 512
+DEFAULT_SIDE = 512
 
 
-def check(reading: Reading) -> list[PromptRequest]:
-    """The prompts of a command line; its Run has model, compute, networks, prompts and pictures.
+def check(reading: Reading, *, family: str | None = None) -> list[PromptRequest]:
+    """The prompts of a command line; its Run has model, compute, networks, prompts and pictures, and may
+    have sizes.
 
+    family: the only one that the command draws with, by its name in FAMILIES; None: any.
     Raises UserError with every problem of the options, the files they name and the prompts.
     """
-    problems, sections = Problems(reading.problems), reading.sections
+    problems, sections, side = Problems(reading.problems), reading.sections, DEFAULT_SIDE
     if "model" in sections:
-        _check_model(sections["model"], problems)
+        side = _check_model(sections["model"], family, problems)
     if "compute" in sections and sections["compute"].xformers:
         from library.models.attention import check_attention
 
@@ -52,17 +55,21 @@ def check(reading: Reading) -> list[PromptRequest]:
         _check_networks(sections["networks"], problems)
     prompts = []
     if "prompts" in sections:
-        prompts = problems.attempt(_read_prompts, sections["prompts"], sections.get("pictures"))
+        others = (sections.get(name) for name in ("pictures", "sizes"))
+        prompts = problems.attempt(_read_prompts, sections["prompts"], *others, side)
     if "pictures" in sections:
         _check_folder(sections["pictures"].outdir, problems)
     problems.raise_if_any()
     return prompts
 
 
-def _check_model(options: GeneratorModelOptions, problems: Problems) -> None:
-    problems.attempt(check_source, options.ckpt, v2=options.v2)
+def _check_model(options: GeneratorModelOptions, family: str | None, problems: Problems) -> int:
+    """The side of the pictures that the model was made for."""
+    claims = {"v2": options.v2, "v_parameterization": options.v_parameterization, "family": family}
+    source = problems.attempt(check_source, options.ckpt, **claims)
     if options.vae:
         problems.attempt(check_vae, options.vae)
+    return DEFAULT_SIDE if source is None else FAMILIES[detect_family(source)].side
 
 
 def _check_networks(options: GeneratorNetworkOptions, problems: Problems) -> None:
@@ -78,17 +85,23 @@ def _check_folder(outdir: Path, problems: Problems) -> None:
         problems.add(outdir, "is a file, not a folder", "choose another --outdir")
 
 
-def _read_prompts(options: GeneratorPromptOptions, pictures: GenerationOptions | None) -> list[PromptRequest]:
+def _read_prompts(
+    options: GeneratorPromptOptions,
+    pictures: GenerationOptions | None,
+    sizes: SizeOptions | None,
+    side: int,
+) -> list[PromptRequest]:
     """pictures: None when that section is wrong; the prompts are then read for their own problems."""
     defaults = PromptRequest("")
     if pictures is not None:
         defaults = PromptRequest(
             "",
-            width=pictures.W or DEFAULT_SIZE,
-            height=pictures.H or DEFAULT_SIZE,
+            width=pictures.W or side,
+            height=pictures.H or side,
             steps=pictures.steps,
             scale=pictures.scale,
             sampler=pictures.sampler,
+            **({} if sizes is None else sizes.given),
         )
     if options.from_file:
         return read_prompts(options.from_file, GENERATOR, defaults=defaults)
@@ -105,11 +118,8 @@ def load(
     """
     import torch
 
-    from library.models.text import check_clip_skip
-
     model = load_model(options.ckpt, vae=options.vae, v_parameterization=options.v_parameterization)
-    for text_encoder in model.text_encoders:
-        check_clip_skip(text_encoder, options.clip_skip)
+    model.check_clip_skip(options.clip_skip)
     model.use_attention("xformers" if compute.xformers else "sdpa")
     device, dtype = choose_device(), getattr(torch, compute.dtype_name)
     given = zip(networks.network_module, networks.network_weights, networks.multipliers, strict=True)
@@ -142,15 +152,16 @@ def draw(
 
     Ctrl-C ends the program with exit code 130; what was drawn stays.
     """
-    _warn_of_idle_wishes(prompts, options.n_iter * options.images_per_prompt)
+    _warn_of_idle_wishes(model, prompts, options.n_iter * options.images_per_prompt)
     seed = random.SystemRandom().randrange(2**31) if options.seed is None else options.seed
     pictures = plan_pictures(
         prompts, seed=seed, n_iter=options.n_iter, images_per_prompt=options.images_per_prompt
     )
     timestamp, saved, exit_code = time.strftime("%Y%m%d%H%M%S"), 0, 0
     try:
-        for request, picture in _draw_batches(model, pictures, options.batch_size, clip_skip):
-            save_picture(options.outdir / picture_name(timestamp, saved, request.seed), picture, request)
+        for request, picture in _draw_batches(model, pictures, options, clip_skip):
+            path = options.outdir / picture_name(timestamp, saved, request.seed)
+            save_picture(path, picture, request, is_told_sizes=model.is_told_sizes)
             saved += 1
     except KeyboardInterrupt:
         exit_code = 130
@@ -161,7 +172,7 @@ def draw(
 
 
 def _draw_batches(
-    model: Model, pictures: Sequence[PromptRequest], batch_size: int, clip_skip: int | None
+    model: Model, pictures: Sequence[PromptRequest], options: GenerationOptions, clip_skip: int | None
 ) -> Iterator[tuple[PromptRequest, Image]]:
     """Each request with its picture, under a progress bar."""
     from tqdm import tqdm
@@ -170,20 +181,21 @@ def _draw_batches(
 
     weight = next(model.denoiser.parameters())
     with tqdm(total=sum(request.steps for request in pictures), unit="step", desc="drawing") as bar:
-        for start in range(0, len(pictures), batch_size):
-            batch = pictures[start : start + batch_size]
+        for start in range(0, len(pictures), options.batch_size):
+            batch = pictures[start : start + options.batch_size]
             drawn = generate(
                 model,
                 batch,
                 device=weight.device,
                 dtype=weight.dtype,
                 clip_skip=clip_skip,
+                emb_normalize=options.emb_normalize_mode,
                 on_step=bar.update,
             )
             yield from zip(batch, drawn, strict=True)
 
 
-def _warn_of_idle_wishes(prompts: Sequence[PromptRequest], pictures: int) -> None:
+def _warn_of_idle_wishes(model: Model, prompts: Sequence[PromptRequest], pictures: int) -> None:
     """Warns of prompt options that change nothing in a run with this many pictures of each prompt."""
     for prompt in prompts:
         text, seeds = repr(prompt.prompt[:40]), len(seeds_of(prompt))
@@ -191,3 +203,7 @@ def _warn_of_idle_wishes(prompts: Sequence[PromptRequest], pictures: int) -> Non
             warn(f"--d of {text} has {seeds} seeds for {pictures} pictures; see --images_per_prompt")
         if prompt.negative and not prompt.is_guided:
             warn(f"--n of {text} has no effect at scale 1")
+        plain = PromptRequest("", width=prompt.width, height=prompt.height)
+        told = (prompt.sizes, prompt.sizes_negative)
+        if not model.is_told_sizes and told != (plain.sizes, plain.sizes_negative):
+            warn(f"original size and crop of {text} have no effect: this model is not told sizes")

@@ -12,6 +12,8 @@ from torch import Tensor
 from library.generation.prompts import PromptRequest
 from library.generation.samplers import Sampler
 from library.models.base import Condition, Model
+from library.models.prompt_weights import WeightedTokenizer, encode_text
+from library.options.generation import Normalization
 from library.problems import warn
 
 TEXT_LENGTHS = (75, 150, 225)  # tokens; longer texts are cut
@@ -25,6 +27,7 @@ def generate(
     device: torch.device,
     dtype: torch.dtype = torch.float32,
     clip_skip: int | None = None,
+    emb_normalize: Normalization = "original",
     stop: Callable[[], bool] = lambda: False,
     on_step: Callable[[int], None] = lambda pictures: None,
 ) -> list[Image.Image]:
@@ -37,13 +40,15 @@ def generate(
     model: on the device and in eval mode. requests: each with a seed.
     dtype: what the denoiser takes: its weights' own, or float32 under autocast. The sampler counts in
     float32, the VAE works in its own dtype and without autocast.
+    emb_normalize: how text states are rescaled after the weights of (words:1.3); see `encode_text`.
     stop: asked before each step. on_step: told after each, how many pictures it moved on.
     """
     lengths = [_text_length(model, request) for request in requests]
     pictures: dict[int, Image.Image] = {}
     for indices in _batches(requests, lengths):
         batch = [requests[i] for i in indices]
-        condition = _encode_texts(model, batch, lengths[indices[0]], device, clip_skip)
+        tokens = tuple(part.to(device) for part in _tokens(model, batch, lengths[indices[0]]))
+        condition = encode_text(model, tokens, clip_skip, normalize=emb_normalize)
         latents = _draw(model, batch, condition.to(dtype), stop, on_step)
         if latents is None:
             return []
@@ -55,7 +60,7 @@ def generate(
 def _text_length(model: Model, request: PromptRequest) -> int:
     """The tokens that the longer of the two texts needs: 75, 150 or 225."""
     texts = [request.prompt, request.negative] if request.is_guided else [request.prompt]
-    counts = model.tokenizer().lengths(texts)
+    counts = WeightedTokenizer.like(model.tokenizer()).lengths(texts)
     for text, count in zip(texts, counts, strict=True):
         if count > TEXT_LENGTHS[-1]:
             _warn_of_cut(text, count)
@@ -76,15 +81,12 @@ def _batches(requests: Sequence[PromptRequest], lengths: Sequence[int]) -> list[
     return list(alike.values())
 
 
-def _encode_texts(
-    model: Model, batch: list[PromptRequest], length: int, device: torch.device, clip_skip: int | None
-) -> Condition:
+def _tokens(model: Model, batch: list[PromptRequest], length: int) -> tuple[Tensor, ...]:
     """Of the prompts; before them, when there is guidance, of the negative prompts."""
     texts = [request.prompt for request in batch]
     if batch[0].is_guided:
         texts = [request.negative for request in batch] + texts
-    tokens = model.tokenizer(length)(texts)
-    return model.encode_text(tuple(ids.to(device) for ids in tokens), clip_skip)
+    return WeightedTokenizer.like(model.tokenizer(length))(texts)
 
 
 def _draw(
@@ -96,15 +98,15 @@ def _draw(
 ) -> Tensor | None:
     """Latents (batch, channels, height / 8, width / 8) in float32, or None when stopped.
 
-    condition: as `_encode_texts` gives it, in the type and on the device of the denoiser.
+    condition: of the texts of `_tokens`, in the type and on the device of the denoiser.
     """
     first, hidden = batch[0], condition.hidden
     generators = [torch.Generator("cpu").manual_seed(request.seed) for request in batch]
     scales = torch.tensor([request.scale for request in batch], device=hidden.device).view(-1, 1, 1, 1)
-    size = [first.height, first.width]
-    # What the model is told where it is told sizes: a whole picture, of this size from the beginning.
-    sizes = torch.tensor([[*size, 0, 0, *size]], device=hidden.device).expand(len(hidden), -1)
-
+    told = [request.sizes for request in batch]
+    if first.is_guided:
+        told = [request.sizes_negative for request in batch] + told
+    sizes = torch.tensor(told, device=hidden.device)
     sampler = Sampler(first.sampler, model.prediction_type, first.steps)
     x = sampler.start(_noise(model, first, generators).to(hidden.device))
     for t in sampler.timesteps:

@@ -44,8 +44,11 @@ def picture_name(timestamp: str, number: int, seed: int) -> str:
     return f"im_{timestamp}_{number:03d}_{seed}.png"
 
 
-def save_picture(path: Path, picture: Image, request: PromptRequest) -> None:
-    """Write a PNG whole, with what it was made from in its text chunks."""
+def save_picture(path: Path, picture: Image, request: PromptRequest, *, is_told_sizes: bool = False) -> None:
+    """Write a PNG whole, with what it was made from in its text chunks.
+
+    is_told_sizes: whether the model was told the request's sizes.
+    """
     text = PngInfo()
     text.add_text("prompt", request.prompt)
     text.add_text("seed", str(request.seed))
@@ -53,5 +56,12 @@ def save_picture(path: Path, picture: Image, request: PromptRequest) -> None:
     text.add_text("steps", str(request.steps))
     text.add_text("scale", str(request.scale))
     text.add_text("negative-prompt", request.negative)
+    if is_told_sizes:
+        height, width, top, left, *_ = request.sizes
+        told = {"original-height": height, "original-width": width, "crop-top": top, "crop-left": left}
+        height, width, *_ = request.sizes_negative
+        told |= {"original-height-negative": height, "original-width-negative": width}
+        for name, value in told.items():
+            text.add_text(name, str(value))
     with whole_file(path) as temporary:
         picture.save(temporary, format="PNG", pnginfo=text)

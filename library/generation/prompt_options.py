@@ -51,6 +51,14 @@ def _exact_size(text: str) -> int:
     return size
 
 
+def _told_size(text: str) -> int:
+    return _whole_number(text, 1, 2**16, "a size in pixels")
+
+
+def _told_crop(text: str) -> int:
+    return _whole_number(text, 0, 2**16, "a number of pixels")
+
+
 def _steps(text: str) -> int:
     return _whole_number(text, 1, MAX_STEPS, f"a whole number from 1 to {MAX_STEPS}")
 
@@ -99,9 +107,20 @@ TRAINING = PromptSyntax(
 )
 
 GENERATOR = PromptSyntax(
-    options=_SHARED | {"w": _field("width", _exact_size), "h": _field("height", _exact_size), "d": _seeds},
+    options=_SHARED
+    | {
+        "w": _field("width", _exact_size),
+        "h": _field("height", _exact_size),
+        "d": _seeds,
+        "ow": _field("original_width", _told_size),
+        "oh": _field("original_height", _told_size),
+        "nw": _field("original_width_negative", _told_size),
+        "nh": _field("original_height_negative", _told_size),
+        "ct": _field("crop_top", _told_crop),
+        "cl": _field("crop_left", _told_crop),
+    },
     not_yet=frozenset(
-        {"ow", "oh", "nw", "nh", "ct", "cl", "t", "nl", "c", "am", "f"}
+        {"t", "nl", "c", "am", "f"}
         | {"dsd1", "dst1", "dsd2", "dst2", "dsr", "glt", "glr", "gle", "gls", "glsn", "glus"}
     ),
 )

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from library.generation.prompt_options import TRAINING, PromptSyntax
 from library.options.generation import SamplerName
-from library.problems import Problems, UserError, warn
+from library.problems import Problems, UserError
 from library.text_files import read_text
 
 
@@ -24,6 +24,8 @@ class PromptRequest:
 
     width, height: pixels, multiples of 8. steps: 1 to 1000. scale: of classifier-free guidance, 1 is none.
     seed: None lets the caller choose. more_seeds: of the prompt's second, third, ... picture.
+    original_*, crop_*: what models are told that are told sizes; None is as the picture's own. *_negative:
+    the same for the negative prompt, None is as for the prompt.
     """
 
     prompt: str
@@ -35,6 +37,24 @@ class PromptRequest:
     seed: int | None = None
     more_seeds: tuple[int, ...] = ()
     sampler: SamplerName = "ddim"
+    original_width: int | None = None
+    original_height: int | None = None
+    original_width_negative: int | None = None
+    original_height_negative: int | None = None
+    crop_top: int = 0
+    crop_left: int = 0
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Original height and width, crop top and left, target height and width."""
+        height, width = self.original_height or self.height, self.original_width or self.width
+        return height, width, self.crop_top, self.crop_left, self.height, self.width
+
+    @property
+    def sizes_negative(self) -> tuple[int, ...]:
+        """The same for the negative prompt."""
+        height, width, *others = self.sizes
+        return self.original_height_negative or height, self.original_width_negative or width, *others
 
     @property
     def is_guided(self) -> bool:
@@ -91,12 +111,9 @@ def parse_prompt(
             problems.add(where, f"there is no prompt option --{name}", f"there are {known}")
         seen.add(option)
     problems.raise_if_any()
-    if _WEIGHT.search(line):
-        warn(f"{where}: weights such as (word:1.2) are not available yet and count as text")
     return dataclasses.replace(defaults, prompt=text.strip(), **values)
 
 
-_WEIGHT = re.compile(r"\([^()]+:\s*[0-9.]+\)")
 _OPTION_START = re.compile(r"(?:^| )--(?=[A-Za-z])")
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from library.models.prediction import check_claim
 from library.models.sources import WEIGHT_STEMS, Source, find_source, find_weights, read_json, vae_folder
 from library.models.weights import read_header
 from library.problems import UserError
@@ -22,16 +23,52 @@ if TYPE_CHECKING:
 class Family:
     """A kind of model that can be trained.
 
-    module: the one with `load(source, ...) -> Model`. architecture, base_version: what metadata calls it.
+    module: the one with `load(source, family, ...) -> Model`. side: the pictures it was made for, in pixels.
+    architectures, base_versions: what metadata calls it when it predicts the noise and when it predicts v.
+    implementation: what metadata says about a network's names. flag: the option that claims it.
     """
 
     title: str
     module: str
-    architecture: str
-    base_version: str
+    architectures: tuple[str, str]
+    base_versions: tuple[str, str]
+    implementation: str = "diffusers"
+    side: int = 512
+    flag: str | None = None
+
+    def architecture(self, prediction_type: str) -> str:
+        """`modelspec.architecture` of a checkpoint."""
+        return self.architectures[prediction_type == "v"]
+
+    def base_version(self, prediction_type: str) -> str:
+        """`ss_base_model_version`."""
+        return self.base_versions[prediction_type == "v"]
 
 
-FAMILIES = {"sd1": Family("SD 1.x", "library.models.sd.model", "stable-diffusion-v1", "sd_v1")}
+FAMILIES = {
+    "sd1": Family(
+        "SD 1.x",
+        "library.models.sd.model",
+        ("stable-diffusion-v1", "stable-diffusion-v1"),
+        ("sd_v1", "sd_v1_v"),
+        flag="--v1",
+    ),
+    "sd2": Family(
+        "SD 2.x",
+        "library.models.sd.model",
+        ("stable-diffusion-v2-512", "stable-diffusion-v2-768-v"),
+        ("sd_v2", "sd_v2_v"),
+        flag="--v2",
+    ),
+    "sdxl": Family(
+        "SDXL",
+        "library.models.sdxl.model",
+        ("stable-diffusion-xl-v1-base", "stable-diffusion-xl-v1-base"),
+        ("sdxl_base_v1-0", "sdxl_base_v1-0"),
+        implementation="https://github.com/Stability-AI/generative-models",
+        side=1024,
+    ),
+}
 
 
 class _Sign(NamedTuple):
@@ -42,7 +79,7 @@ class _Sign(NamedTuple):
     fix: str = ""
 
 
-_TRAINS = f"Atelier trains {', '.join(family.title for family in FAMILIES.values())} so far"
+_TRAINS = f"Atelier trains {', '.join(family.title for family in FAMILIES.values())}"
 # The first that fits says what a file is. Names of files that are no trainable model come first.
 _OTHERS = (
     _Sign("*.lora_down.", "is a LoRA, not a model", "give it to --network_weights"),
@@ -50,16 +87,23 @@ _OTHERS = (
     _Sign("*.lora_A.", "is a LoRA, not a model", "give it to --network_weights"),
     _Sign("emb_params", "is a textual inversion embedding, not a model"),
     _Sign("string_to_param", "is a textual inversion embedding, not a model"),
+    _Sign("clip_g", "is a textual inversion embedding, not a model"),
     _Sign("*input_hint_block.", "is a ControlNet, not a model"),
-    _Sign("conditioner.embedders.", "is an SDXL model", _TRAINS),
-    _Sign("cond_stage_model.model.", "is an SD 2.x model", _TRAINS),
+    _Sign("controlnet_cond_embedding.", "is a ControlNet, not a model"),
+    _Sign("conditioner.embedders.0.model.", "is an SDXL refiner", _TRAINS),
     _Sign("model.diffusion_model.joint_blocks.", "is an SD 3 model", _TRAINS),
     _Sign("joint_blocks.", "is an SD 3 model", _TRAINS),
     _Sign("model.diffusion_model.double_blocks.", "is a Flux model", _TRAINS),
     _Sign("double_blocks.", "is a Flux model", _TRAINS),
 )
-_UNET, _TEXT = "model.diffusion_model.", "cond_stage_model.transformer."
+_UNET = "model.diffusion_model."
 _VAE = ("first_stage_model.", "encoder.down.", "encoder.down_blocks.")
+# The beginnings of each family's text encoders' names in a single file; the first one tells the family.
+_TEXTS = {
+    "sdxl": ("conditioner.embedders.1.model.", "conditioner.embedders.0.transformer."),
+    "sd2": ("cond_stage_model.model.",),
+    "sd1": ("cond_stage_model.transformer.",),
+}
 
 
 def detect_family(source: str | Path | Source) -> str:
@@ -71,16 +115,33 @@ def detect_family(source: str | Path | Source) -> str:
     return _family_of_folder(source) if source.kind == "diffusers" else _family_of_file(source)
 
 
-def check_source(name: str | Path, *, v2: bool = False, variant: str | None = None) -> Source:
+def check_source(
+    name: str | Path,
+    *,
+    v1: bool = False,
+    v2: bool = False,
+    v_parameterization: bool = False,
+    family: str | None = None,
+    variant: str | None = None,
+) -> Source:
     """Checks a model before anything heavy is imported and gives its files.
 
-    v2: what the user claims; the file decides. variant: which of a folder's weights to read.
+    v1, v2, v_parameterization, family: what the user claims, by an option or by the command chosen. It is
+    checked: the files decide where they say something.
+    variant: which of a folder's weights to read.
     Raises UserError when the model cannot be used or is not what is claimed.
     """
     source = find_source(name, variant)
-    family = detect_family(source)
-    if v2:
-        raise UserError.of("--v2", f"{name} is an {FAMILIES[family].title} model", "leave --v2 out")
+    found = FAMILIES[detect_family(source)]
+    for flag in (flag for flag, given in (("--v1", v1), ("--v2", v2)) if given):
+        if found.flag != flag:
+            cause = f"{name} is an {found.title} model"
+            raise UserError.of(flag, cause, f"leave {flag} out")
+    if family is not None and found is not FAMILIES[family]:
+        cause = f"is an {found.title} model, this command is for {FAMILIES[family].title}"
+        raise UserError.of(name, cause, "use the command without sdxl_ in its name")
+    if v_parameterization:
+        check_claim(source, "v")
     return source
 
 
@@ -97,6 +158,16 @@ def check_vae(name: str | Path) -> Source:
     elif not _begins(read_header(source.path).names, *_VAE):
         raise UserError.of(name, "holds no VAE")
     return source
+
+
+def check_channels(name: str, conv_in: tuple[int, ...] | None) -> None:
+    """Raises UserError for the shape of a U-Net's first convolution that takes more than latents.
+
+    Inpainting (9 channels) and instruction (8) models need inputs that training does not make.
+    """
+    if conv_in is not None and conv_in[1] != 4:
+        cause = f"has {conv_in[1]} input channels (an inpainting or editing model)"
+        raise UserError.of(name, cause, "use a text-to-image model, which has 4")
 
 
 def check_target(path: Path, format: CheckpointFormat) -> None:
@@ -116,25 +187,32 @@ def load_model(
     *,
     vae: str | Path | None = None,
     dtype: torch.dtype | str = "float32",
+    device: torch.device | str = "cpu",
     v_parameterization: bool = False,
     variant: str | None = None,
+    linear_projection: bool = False,
 ) -> Model:
-    """A model on the CPU, in eval mode.
+    """A model in eval mode.
 
     name, vae: a .safetensors or .ckpt file, a Diffusers folder or a hub id.
     dtype: of every weight, a torch dtype or its name; "stored" keeps each as the file has it.
-    v_parameterization: v-prediction, whatever the files say.
+    device: where each weight goes as soon as it is read.
+    v_parameterization: the user says that it predicts v, which decides where the files say nothing.
     variant: which of a folder's weights to read, e.g. "fp16".
-    Raises UserError when the files cannot be used.
+    linear_projection: SD 2.x's projections become matrices, whatever they are in the file.
+    Raises UserError when the files cannot be used or say something else than the user.
     """
-    source = check_source(name, variant=variant)
-    family = FAMILIES[detect_family(source)]
-    module = importlib.import_module(family.module)
+    source = check_source(name, v_parameterization=v_parameterization, variant=variant)
+    family = detect_family(source)
+    module = importlib.import_module(FAMILIES[family].module)
     return module.load(
         source,
+        family,
         vae=check_vae(vae) if vae else None,
         dtype=dtype,
+        device=device,
         prediction_type="v" if v_parameterization else None,
+        linear_projection=linear_projection,
     )
 
 
@@ -152,16 +230,18 @@ def _family_of_file(source: Source) -> str:
         )
         if found:
             raise UserError.of(source.name, sign.what, sign.fix)
-    has_unet, has_text, has_vae = (_begins(header.names, *marks) for marks in ((_UNET,), (_TEXT,), _VAE))
-    if has_vae and not (has_unet or has_text):
+    family = next((family for family, texts in _TEXTS.items() if _begins(header.names, texts[0])), None)
+    has_unet, has_vae = _begins(header.names, _UNET), _begins(header.names, *_VAE)
+    if has_vae and not (has_unet or family):
         raise UserError.of(source.name, "is a VAE, not a model", "give it to --vae")
     if not has_unet:
         raise UserError.of(source.name, "is not a Stable Diffusion checkpoint")
-    missing = [part for part, there in (("text encoder", has_text), ("VAE", has_vae)) if not there]
+    has_texts = family is not None and all(_begins(header.names, text) for text in _TEXTS[family])
+    missing = [part for part, there in (("text encoder", has_texts), ("VAE", has_vae)) if not there]
     if missing:
         raise UserError.of(source.name, f"has no {' and no '.join(missing)}", "use a full checkpoint")
-    _check_channels(source, header.shapes.get(f"{_UNET}input_blocks.0.0.weight"))
-    return "sd1"
+    check_channels(source.name, header.shapes.get(f"{_UNET}input_blocks.0.0.weight"))
+    return family
 
 
 def _family_of_folder(source: Source) -> str:
@@ -172,20 +252,15 @@ def _family_of_folder(source: Source) -> str:
         files = sorted(f.name for f in folder.iterdir() if f.suffix in (".safetensors", ".ckpt"))
         fix = f"did you mean {folder / files[0]}?" if files else "give a model file or a Diffusers folder"
         raise UserError.of(source.name, "this folder holds no Diffusers model (no unet folder in it)", fix)
-    if (folder / "text_encoder_2").is_dir():
-        raise UserError.of(source.name, "is an SDXL model", _TRAINS)
-    for part in WEIGHT_STEMS:
+    has_second = (folder / "text_encoder_2").is_dir()
+    if has_second and not (folder / "text_encoder").is_dir():
+        raise UserError.of(source.name, "is an SDXL refiner", _TRAINS)
+    for part in ("unet", "text_encoder", "vae", *(["text_encoder_2"] if has_second else [])):
         source.weights(part)  # raises when there are none
     unet, text = (read_json(folder / part / "config.json") for part in ("unet", "text_encoder"))
+    check_channels(source.name, (0, unet.get("in_channels", 4)))
+    if has_second:
+        return "sdxl"
     # What tells SD 2.x apart: OpenCLIP's text encoder computes with gelu, OpenAI's with quick_gelu.
-    if unet.get("use_linear_projection") or text.get("hidden_act", "quick_gelu") == "gelu":
-        raise UserError.of(source.name, "is an SD 2.x model", _TRAINS)
-    _check_channels(source, (0, unet.get("in_channels", 4)))
-    return "sd1"
-
-
-def _check_channels(source: Source, conv_in: tuple[int, ...] | None) -> None:
-    """Inpainting (9 channels) and instruction (8) models need inputs that training does not make."""
-    if conv_in is not None and conv_in[1] != 4:
-        cause = f"has {conv_in[1]} input channels (an inpainting or editing model)"
-        raise UserError.of(source.name, cause, "use a text-to-image model, which has 4")
+    is_open_clip = text.get("hidden_act", "quick_gelu") == "gelu"
+    return "sd2" if is_open_clip or unet.get("use_linear_projection") else "sd1"

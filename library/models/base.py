@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from library.models.attention import Attention, checkpoint_denoiser, checkpoint_text_encoder, use_attention
+from library.models.prediction import PredictionType
 from library.models.sources import Source
-from library.models.text import Tokenizer
+from library.models.text import Tokenizer, check_clip_skip
 
-Part = Literal["unet", "text_encoder", "vae"]
-PredictionType = Literal["epsilon", "v", "flow"]
+Part = Literal["unet", "text_encoder", "text_encoder_2", "vae"]
 CheckpointFormat = Literal["ckpt", "safetensors", "diffusers", "diffusers_safetensors"]
 
 
@@ -44,12 +44,16 @@ class AttachPoint:
     module: the Linear or Conv2d itself.
     parent: the kind of block it is in: Transformer2DModel, ResnetBlock2D, Downsample2D, Upsample2D,
     CLIPAttention or CLIPMLP.
+    prefix: how names in network files begin after `lora_`: "unet", or which text encoder it is.
+    other_path: another path that some programs' files have; None when there is none.
     """
 
     part: str
     path: str
     module: nn.Module
     parent: str
+    prefix: str
+    other_path: str | None = None
 
 
 class Model(nn.Module):
@@ -63,6 +67,9 @@ class Model(nn.Module):
     family: str
     latent_channels = 4
     latent_scale = 8  # pixels per latent, each way
+    latent_file_suffix = "_sd"  # of latent cache files, as sd-scripts names them
+    half_vae = True  # whether the VAE stays finite in float16
+    is_told_sizes = False  # whether `predict` needs sizes
 
     def __init__(
         self,
@@ -82,6 +89,13 @@ class Model(nn.Module):
         self.epoch = self.global_step = 0
         self.kept: dict[Part, dict[str, Tensor]] = {}
 
+    @property
+    def parts(self) -> dict[Part, nn.Module]:
+        """The modules by the names of their folders in a Diffusers folder."""
+        texts: tuple[Part, Part] = ("text_encoder", "text_encoder_2")
+        named = dict(zip(texts, self.text_encoders, strict=False))
+        return {"unet": self.denoiser, **named, "vae": self.vae}
+
     def tokenizer(self, max_token_length: int | None = None) -> Tokenizer:
         """Captions -> ids for `encode_text`; can be pickled. max_token_length: 75 (None), 150 or 225."""
         raise NotImplementedError
@@ -89,8 +103,26 @@ class Model(nn.Module):
     def encode_text(self, tokens: tuple[Tensor, ...], clip_skip: int | None = None) -> Condition:
         """Text states for ids, for each text encoder (batch, chunks, 77).
 
-        clip_skip k: the output of the k-th layer from the end; None is 1, the last.
+        clip_skip k: the output of the k-th layer from the end; None is 1, the last. Families that always
+        take one layer ignore it.
         """
+        raise NotImplementedError
+
+    def text_outputs(self, condition: Condition) -> dict[str, Tensor]:
+        """What `encode_text` gave, under the names that cache files use, each (batch, ...)."""
+        return {"hidden_state1": condition.hidden}
+
+    def condition_from(self, outputs: dict[str, Tensor]) -> Condition:
+        """The other way round."""
+        return Condition(outputs["hidden_state1"])
+
+    def check_clip_skip(self, clip_skip: int | None) -> None:
+        """Raises UserError when a text encoder has fewer layers than are skipped."""
+        for text_encoder in self.text_encoders:
+            check_clip_skip(text_encoder, clip_skip)
+
+    def idle_text_modules(self, clip_skip: int | None = None) -> list[nn.Module]:
+        """The modules of text encoders that `encode_text` takes nothing from: they cannot be trained."""
         raise NotImplementedError
 
     def encode_images(self, pixels: Tensor, noise: Tensor) -> Tensor:
@@ -115,8 +147,14 @@ class Model(nn.Module):
         """Every layer networks know, base and convolution targets."""
         raise NotImplementedError
 
+    def denoiser_blocks(self) -> list[list[nn.Parameter]]:
+        """The denoiser's parameters by block, from its input to its output, as --block_lr counts them."""
+        raise NotImplementedError
+
     def part_weights(self, part: Part) -> dict[str, Tensor]:
-        """A part's weights under the names of the family's original single files. Not copies."""
+        """A part's weights under the names of the family's original single files. Copies only where a file
+        has in one tensor what the module has in several.
+        """
         raise NotImplementedError
 
     def load_part_weights(self, part: Part, tensors: dict[str, Tensor]) -> None:
@@ -128,7 +166,7 @@ class Model(nn.Module):
 
     def keep_weights(self, part: Part) -> None:
         """Remember a part's weights as they are: `save` writes these, whatever it is cast to later."""
-        self.kept[part] = self.part_weights(part)
+        raise NotImplementedError
 
     def save(
         self,

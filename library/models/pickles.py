@@ -1,92 +1,243 @@
-"""What a torch file (.ckpt, .pt, .bin) holds, found by reading its pickle without running it.
+"""What a pickle describes, found without running it.
 
-A pickle can call any function while it is read. Weights need a handful of torch's own rebuilding functions; a
-file that names anything else is refused before torch opens it (torch then reads with weights_only=True). No
-torch is imported here.
+A pickle is a small program: reading one with Python's own reader may call any function. Here it is read as a
+description. Containers, texts and numbers become themselves; a function or class is its name, and calling
+one is a record of the call. Nothing is imported or called. No torch is needed.
+
+Weights need a handful of torch's own rebuilding functions, and old checkpoints have objects of their training
+program beside the weights. A file that names anything else is refused: what it would do is not looked into.
 """
 
 from __future__ import annotations
 
 import pickletools
 import re
-import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from library.problems import UserError
 
 # What torch's weights-only reader allows (torch/_weights_only_unpickler.py), as far as checkpoints need it.
-_ALLOWED = re.compile(
-    r"collections (OrderedDict|Counter)"
-    r"|torch (\w+Storage|Size|Tensor|device|bool|u?int\d+|float\w*|bfloat16|half|double|complex\d+)"
-    r"|torch\._utils _rebuild_(tensor|tensor_v2|tensor_v3|parameter|parameter_with_state)"
-    r"|torch\._tensor _rebuild_from_type_v2"
-    r"|torch\.nn\.parameter Parameter"
-    r"|torch\.serialization _get_layout"
-    r"|torch\.storage (UntypedStorage|TypedStorage)"
-    r"|_codecs encode"
-    r"|(builtins|__builtin__) (bytearray|set|complex)"
+_FOR_WEIGHTS = (
+    r"collections\.(OrderedDict|Counter|defaultdict)"
+    r"|torch\.(cuda\.)?\w+Storage"
+    r"|torch\.(Size|Tensor|device|bool|u?int\d+|float\w*|bfloat16|half|double|complex\d+)"
+    r"|torch\._utils\._rebuild_(tensor|tensor_v2|tensor_v3|parameter|parameter_with_state)"
+    r"|torch\._tensor\._rebuild_from_type_v2"
+    r"|torch\.nn\.parameter\.Parameter"
+    r"|torch\.serialization\._get_layout"
+    r"|torch\.storage\.(UntypedStorage|TypedStorage)"
+    r"|_codecs\.encode"
+    r"|(builtins|__builtin__)\.(bytearray|set|complex|int|float|bool|str|dict|list|tuple)"
 )
-# Other ways of naming or building objects. Torch's files, pickle protocol 2, have none of them.
-_REFUSED = {"STACK_GLOBAL", "INST", "OBJ", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4"}
-# Files from before torch 1.6 are pickles in a row: a magic number, protocol, system, then the object itself.
-_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
-_LEGACY_PICKLES = 4
+# What stands beside the weights in checkpoints of Lightning, as CompVis and others trained them.
+_BESIDE_WEIGHTS = (
+    r"(pytorch_lightning|lightning(\.pytorch|_fabric|\.fabric)?)(\.\w+)*\.[A-Z]\w*"
+    r"|numpy\.(dtype|ndarray)|numpy\.(_?core)\.multiarray\.(scalar|_reconstruct)"
+    r"|omegaconf(\.\w+)*\.[A-Z]\w*|typing\.Any"
+    r"|argparse\.Namespace|pathlib\.(Posix|Windows|PurePosix|PureWindows)?Path"
+)
+_KNOWN = re.compile(f"{_FOR_WEIGHTS}|{_BESIDE_WEIGHTS}")
+_DICTS = ("collections.OrderedDict", "collections.defaultdict", "collections.Counter")
+_PLAIN = (str, bytes, int, float, bool, type(None))
 
 
-def read_texts(path: Path) -> set[str]:
-    """Every text in a torch file's pickle; the tensors' names are among them.
+@dataclass(frozen=True)
+class Named:
+    """A function or class, by its full name."""
 
-    Raises UserError when the file is damaged, is no torch file, or holds code to run.
+    name: str
+
+
+@dataclass(frozen=True, eq=False)
+class Made:
+    """What calling `what` with `arguments` would give."""
+
+    what: Named
+    arguments: tuple[Any, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Persistent:
+    """Something the pickle names and that is kept outside of it; torch's storages."""
+
+    id: Any
+
+
+@dataclass
+class Description:
+    """What a pickle holds. persistent: everything it says is kept outside, in order."""
+
+    content: Any = None
+    persistent: list[Persistent] = field(default_factory=list)
+
+
+def describe(file: IO[bytes], path: Path) -> Description:
+    """Read one pickle, up to its end. path: what problems are about.
+
+    Raises UserError when it names a function or class that weights do not need, and ValueError, EOFError,
+    IndexError, KeyError or TypeError when it is damaged.
     """
-    try:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive, archive.open(_pickle_in(archive)) as file:
-                return _scan(file, path)[0]
-        with path.open("rb") as file:
-            return _scan_legacy(file, path)
-    except (ValueError, EOFError, IndexError, zipfile.BadZipFile) as error:
-        raise UserError.of(
-            path, "is damaged or cut off, or is no torch file", "get the file again"
-        ) from error
-
-
-def _pickle_in(archive: zipfile.ZipFile) -> str:
-    """The name of the archive's only pickle. Raises ValueError when it has none or several."""
-    (name,) = (name for name in archive.namelist() if name.endswith(".pkl"))
-    return name
-
-
-def _scan_legacy(file: IO[bytes], path: Path) -> set[str]:
-    texts, numbers = _scan(file, path)
-    if _LEGACY_MAGIC not in numbers:
-        raise UserError.of(path, "is a pickle but no torch checkpoint")
-    for _ in range(_LEGACY_PICKLES - 1):
-        texts |= _scan(file, path)[0]
-    return texts
-
-
-def _scan(file: IO[bytes], path: Path) -> tuple[set[str], set[int]]:
-    """The texts and numbers of one pickle. Raises UserError when it names a function that weights do not
-    need.
-    """
-    texts: dict[str, None] = {}  # in the order they were last seen
-    numbers: set[int] = set()
+    reader = _Reader(path)
     for instruction, argument, _ in pickletools.genops(file):
-        if instruction.name in _REFUSED:
-            raise _code_found(path, argument or ".".join(list(texts)[-2:]))
-        if instruction.name == "GLOBAL" and not _ALLOWED.fullmatch(argument):
-            raise _code_found(path, argument)
-        if isinstance(argument, str):
-            texts.pop(argument, None)
-            texts[argument] = None
-        elif isinstance(argument, int):
-            numbers.add(argument)
-    return set(texts), numbers
+        reader.do(instruction.name, argument)
+    (reader.description.content,) = reader.stack
+    return reader.description
 
 
-def _code_found(path: Path, what: object) -> UserError:
-    name = str(what).replace(" ", ".")[:80]
+class _Mark:
+    pass
+
+
+@dataclass
+class _Reader:
+    """The pickle machine: a stack and a memo."""
+
+    path: Path
+    stack: list[Any] = field(default_factory=list)
+    memo: dict[int, Any] = field(default_factory=dict)
+    description: Description = field(default_factory=Description)
+
+    def do(self, name: str, argument: Any) -> None:
+        """One instruction with the argument that stands behind it."""
+        if name in _CONSTANTS:
+            self.stack.append(_FIXED.get(name, argument))
+        elif name in _INSTRUCTIONS:
+            _INSTRUCTIONS[name](self, argument)
+        else:
+            raise code_found(self.path, argument or name)
+
+    def since_mark(self) -> list[Any]:
+        """Takes off the stack what was put there since the last mark."""
+        place = len(self.stack) - 1
+        while not isinstance(self.stack[place], _Mark):
+            place -= 1
+            if place < 0:
+                raise ValueError("a mark is missing")
+        items = self.stack[place + 1 :]
+        del self.stack[place:]
+        return items
+
+    def name(self, name: str) -> None:
+        if not _KNOWN.fullmatch(name):
+            raise code_found(self.path, name)
+        self.stack.append(Named(name))
+
+    def name_from_stack(self) -> None:
+        attribute, module = self.stack.pop(), self.stack.pop()
+        if not isinstance(module, str) or not isinstance(attribute, str):
+            raise code_found(self.path, "a name that is no text")
+        self.name(f"{module}.{attribute}")
+
+    def call(self) -> None:
+        arguments, what = self.stack.pop(), self.stack.pop()
+        if not isinstance(what, Named):
+            raise code_found(self.path, "a call of something that is no function")
+        if not isinstance(arguments, tuple):
+            raise ValueError("arguments are no tuple")
+        self.stack.append(_made(what, arguments))
+
+    def keep_outside(self, id: Any) -> None:
+        found = Persistent(id)
+        self.description.persistent.append(found)
+        self.stack.append(found)
+
+    def extend(self, items: list[Any]) -> None:
+        if isinstance(self.stack[-1], list):  # else a set or an object of which nothing is needed
+            self.stack[-1].extend(items)
+
+    def update(self, items: list[Any]) -> None:
+        if isinstance(self.stack[-1], dict):
+            self.stack[-1].update(_pairs(items))
+
+
+def code_found(path: Path, what: object) -> UserError:
+    """The refusal of a file, with the name of what it would run."""
+    name = " ".join(str(what).replace(" ", ".").split())[:80]
     return UserError.of(
         path, f"holds pickled code ({name}), which is never run", "use a .safetensors version"
     )
+
+
+def _made(what: Named, arguments: tuple[Any, ...]) -> Any:
+    """The dictionaries of torch's files as such; of anything else a record."""
+    if what.name not in _DICTS:
+        return Made(what, arguments)
+    given = arguments[-1] if arguments else []
+    if isinstance(given, dict):
+        return dict(given)
+    pairs = given if isinstance(given, (list, tuple)) else []
+    return _pairs([word for pair in pairs for word in pair])
+
+
+def _pairs(items: list[Any]) -> dict[Any, Any]:
+    """Keys and values in turn. Keys that are no plain values, such as classes, are left out."""
+    if len(items) % 2:
+        raise ValueError("a key without a value")
+    pairs = zip(items[::2], items[1::2], strict=True)
+    return {key: value for key, value in pairs if isinstance(key, _PLAIN)}
+
+
+def _tuple(count: int) -> Callable[[_Reader, Any], None]:
+    def make(reader: _Reader, _: Any) -> None:
+        if len(reader.stack) < count:
+            raise IndexError("the stack is empty")
+        reader.stack[-count:] = [tuple(reader.stack[-count:])]
+
+    return make
+
+
+def _put(reader: _Reader, place: Any) -> None:
+    reader.memo[len(reader.memo) if place is None else place] = reader.stack[-1]
+
+
+_FIXED = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
+_CONSTANTS = {
+    *_FIXED,
+    *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
+    *("STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"),
+    *("BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"),
+}
+# Instructions that are in neither table are refused: other ways to name and build things (INST, OBJ,
+# NEWOBJ_EX, EXT1, EXT2, EXT4) and buffers from elsewhere. Torch's files have none of them.
+_INSTRUCTIONS: dict[str, Callable[[_Reader, Any], Any]] = {
+    "PROTO": lambda reader, _: None,
+    "FRAME": lambda reader, _: None,
+    "STOP": lambda reader, _: None,
+    "MARK": lambda reader, _: reader.stack.append(_Mark()),
+    "POP": lambda reader, _: reader.stack.pop(),
+    "POP_MARK": lambda reader, _: reader.since_mark(),
+    "DUP": lambda reader, _: reader.stack.append(reader.stack[-1]),
+    "EMPTY_LIST": lambda reader, _: reader.stack.append([]),
+    "EMPTY_TUPLE": lambda reader, _: reader.stack.append(()),
+    "EMPTY_DICT": lambda reader, _: reader.stack.append({}),
+    "EMPTY_SET": lambda reader, _: reader.stack.append([]),
+    "LIST": lambda reader, _: reader.stack.append(reader.since_mark()),
+    "TUPLE": lambda reader, _: reader.stack.append(tuple(reader.since_mark())),
+    "TUPLE1": _tuple(1),
+    "TUPLE2": _tuple(2),
+    "TUPLE3": _tuple(3),
+    "FROZENSET": lambda reader, _: reader.stack.append(reader.since_mark()),
+    "DICT": lambda reader, _: reader.stack.append(_pairs(reader.since_mark())),
+    "APPEND": lambda reader, _: reader.extend([reader.stack.pop()]),
+    "APPENDS": lambda reader, _: reader.extend(reader.since_mark()),
+    "ADDITEMS": lambda reader, _: reader.extend(reader.since_mark()),
+    "SETITEM": lambda reader, _: reader.update([reader.stack.pop(), reader.stack.pop()][::-1]),
+    "SETITEMS": lambda reader, _: reader.update(reader.since_mark()),
+    "GLOBAL": lambda reader, name: reader.name(name.replace(" ", ".")),
+    "STACK_GLOBAL": lambda reader, _: reader.name_from_stack(),
+    "REDUCE": lambda reader, _: reader.call(),
+    "NEWOBJ": lambda reader, _: reader.call(),
+    "BUILD": lambda reader, _: reader.stack.pop(),  # an object's attributes, of which none is needed
+    "PERSID": lambda reader, id: reader.keep_outside(id),
+    "BINPERSID": lambda reader, _: reader.keep_outside(reader.stack.pop()),
+    "PUT": _put,
+    "BINPUT": _put,
+    "LONG_BINPUT": _put,
+    "MEMOIZE": lambda reader, _: _put(reader, None),
+    "GET": lambda reader, place: reader.stack.append(reader.memo[place]),
+    "BINGET": lambda reader, place: reader.stack.append(reader.memo[place]),
+    "LONG_BINGET": lambda reader, place: reader.stack.append(reader.memo[place]),
+}

@@ -17,11 +17,14 @@ SourceKind = Literal["safetensors", "ckpt", "diffusers"]
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 # The weights of a folder's part: these names, the first that is there. A variant stands before the suffix.
+# Not every model has every part.
 WEIGHT_STEMS = {
     "unet": "diffusion_pytorch_model",
     "vae": "diffusion_pytorch_model",
     "text_encoder": "model",
+    "text_encoder_2": "model",
 }
+_ALWAYS = ("unet", "vae", "text_encoder")
 _VARIANTS = (None, "fp16")
 
 
@@ -122,12 +125,14 @@ def _download(hub_id: str, variant: str | None, vae_only: bool) -> Path:
                 weights = [f"{part}/{name}" for part, name in names.items()]
                 patterns = [*configs, *weights, *([names["vae"]] if vae_only else [])]
                 folder = Path(huggingface_hub.snapshot_download(hub_id, allow_patterns=patterns))
-                places = [vae_folder(folder)] if vae_only else [folder / part for part in parts]
-                if all((place / name).is_file() for place, name in zip(places, names.values(), strict=True)):
+                places = {"vae": vae_folder(folder)} if vae_only else {part: folder / part for part in parts}
+                there = {part: place for part, place in places.items() if part in _ALWAYS or place.is_dir()}
+                if all((place / names[part]).is_file() for part, place in there.items()):
                     return folder
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise _hub_error(hub_id, error) from error
-    raise UserError.of(hub_id, f"this hub repository holds no Diffusers model ({', '.join(parts)})")
+    needed = ", ".join(part for part in parts if part in _ALWAYS)
+    raise UserError.of(hub_id, f"this hub repository holds no Diffusers model ({needed})")
 
 
 def _hub_error(hub_id: str, error: Exception) -> UserError:

@@ -7,6 +7,7 @@ This is how sd-scripts does it, id for id.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from functools import lru_cache
 from pathlib import Path
@@ -28,6 +29,12 @@ CHUNK = 75
 _MEMO_SIZE = 100_000  # captions; about 1 kB each
 
 
+def tokenizer_identity() -> str:
+    """A name for the byte pairs in use: with others, captions become other ids."""
+    content = (TOKENIZER_FOLDER / "merges.txt").read_bytes() + (TOKENIZER_FOLDER / "vocab.json").read_bytes()
+    return hashlib.blake2b(content, digest_size=8).hexdigest()
+
+
 class Tokenizer:
     """Captions -> ids, for one or more text encoders. Can be pickled into loader workers.
 
@@ -46,14 +53,27 @@ class Tokenizer:
         if len(self._memo) + len(new) > _MEMO_SIZE:
             self._memo.clear()
             new = list(dict.fromkeys(captions))
-        for caption, ids in zip(new, _content_ids(new), strict=True):
-            self._memo[caption] = tuple(torch.tensor(chunk_ids(ids, self.chunks, pad)) for pad in self.pads)
+        self._memo |= zip(new, self._rows(new), strict=True)
         rows = [self._memo[caption] for caption in captions]
         return tuple(torch.stack(column) for column in zip(*rows, strict=True))
 
     def lengths(self, captions: list[str]) -> list[int]:
         """Tokens in each caption, without start and end. More than `chunks * 75` are cut."""
-        return [len(ids) for ids in _content_ids(captions)]
+        return [len(ids) for ids in content_ids(captions)]
+
+    def _rows(self, captions: list[str]) -> list[tuple[Tensor, ...]]:
+        """What `__call__` gives, caption by caption."""
+        return [self._chunked(ids) for ids in content_ids(captions)]
+
+    def _chunked(self, ids: list[int]) -> tuple[Tensor, ...]:
+        return tuple(torch.tensor(chunk_ids(ids, self.chunks, pad)) for pad in self.pads)
+
+    def ends(self, captions: list[str]) -> list[list[int]]:
+        """For each caption the places in its text where its tokens end, without start and end."""
+        if not captions:
+            return []
+        found = _load_tokenizer()(captions, add_special_tokens=False, return_offsets_mapping=True)
+        return [[end for _, end in offsets] for offsets in found["offset_mapping"]]
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_memo": {}}
@@ -79,6 +99,24 @@ def encode_chunks(text_encoder: nn.Module, tokens: Tensor, clip_skip: int | None
     out = text_encoder(input_ids=tokens.flatten(0, 1), output_hidden_states=True)
     hidden = body(text_encoder).final_layer_norm(out.hidden_states[-(clip_skip or 1)])
     return join_chunks(hidden.unflatten(0, (count, chunks)))
+
+
+def penultimate_chunks(text_encoder: nn.Module, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
+    """What SDXL takes of a text encoder, for ids (captions, chunks, 77).
+
+    Hidden states (captions, chunks * 75 + 2, width) of the last layer but one, without the final norm; and of
+    a text encoder with a projection its output at the first chunk's first end token, (captions, projected
+    width), else None.
+    """
+    count, chunks, _ = tokens.shape
+    out = text_encoder(input_ids=tokens.flatten(0, 1), output_hidden_states=True)
+    hidden = join_chunks(out.hidden_states[-2].unflatten(0, (count, chunks)))
+    if not hasattr(text_encoder, "text_projection"):
+        return hidden, None
+    first_end = (tokens[:, 0] == EOS).int().argmax(dim=-1)
+    rows = torch.arange(count, device=tokens.device)
+    ends = out.last_hidden_state.unflatten(0, (count, chunks))[rows, 0, first_end]
+    return hidden, text_encoder.text_projection(ends)
 
 
 def check_clip_skip(text_encoder: nn.Module, clip_skip: int | None) -> None:
@@ -109,7 +147,8 @@ def _end_row(row: list[int], pad: int) -> list[int]:
     return row
 
 
-def _content_ids(captions: list[str]) -> list[list[int]]:
+def content_ids(captions: list[str]) -> list[list[int]]:
+    """Every caption's ids, without start and end, of any length."""
     if not captions:
         return []
     return _load_tokenizer()(captions, add_special_tokens=False)["input_ids"]

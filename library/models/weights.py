@@ -1,7 +1,8 @@
 """Files of tensors, read and written safely: .safetensors, and torch's own (.ckpt, .pt, .bin).
 
-Reading goes straight into memory of its own: nothing stays mapped, so a file can be replaced while its
-weights are in use, and loading needs the tensors' size and no more. Headers are read without torch.
+Reading goes tensor by tensor, straight from its place in the file into memory of its own: nothing stays
+mapped, so a file can be replaced while its weights are in use, and loading needs the tensors' size and no
+more. Headers are read without torch.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ import math
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
+from io import RawIOBase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from library.files import whole_file
-from library.models.pickles import read_texts
+from library.models.torch_files import StoredTensor, read_torch_file
 from library.problems import UserError
 
 if TYPE_CHECKING:
@@ -50,9 +53,9 @@ _MAX_HEADER = 100_000_000  # bytes; safetensors' own limit
 class Header:
     """What a file says before its tensors are read. No torch needed.
 
-    names: of all tensors; for a torch file every text in its pickle, the names among them.
-    shapes: by name; empty for a torch file, whose pickle is not run for this.
-    metadata: the texts a .safetensors carries.
+    names: of all tensors; for a torch file of everything beside them too.
+    shapes: of the tensors, by name.
+    metadata: the texts a .safetensors carries; for a torch file the plain values beside its tensors.
     """
 
     names: set[str]
@@ -62,21 +65,30 @@ class Header:
 
 @dataclass(frozen=True)
 class TensorFile:
-    """An open set of named tensors. `read(name)` gives one, in memory of its own.
+    """A file of named tensors, before they are read.
 
     metadata: for a torch file the plain values beside its tensors, as text.
+    readers: by name, what gives the tensor, or one third of its rows.
     """
 
     path: Path
     shapes: dict[str, tuple[int, ...]]
     metadata: dict[str, str]
-    read: Callable[[str], Tensor]
+    readers: dict[str, Callable[[int | None], Tensor]]
+
+    def read(self, name: str, *, third: int | None = None) -> Tensor:
+        """A tensor in memory of its own; third: only the first (0), second or last third of its rows.
+
+        Raises UserError when the file became shorter since it was opened.
+        """
+        return self.readers[name](third)
 
 
 def read_header(path: Path) -> Header:
     """Names, shapes and metadata of a file of tensors. Raises UserError when it cannot be used."""
     if path.suffix != ".safetensors":
-        return Header(read_texts(path))
+        file = read_torch_file(path)
+        return Header(file.names, {name: tensor.shape for name, tensor in file.tensors.items()}, file.beside)
     entries, metadata, _ = _read_safetensors_header(path)
     return Header(set(entries), {name: tuple(entry["shape"]) for name, entry in entries.items()}, metadata)
 
@@ -138,9 +150,11 @@ def _read_safetensors_header(path: Path) -> tuple[dict[str, dict], dict[str, str
                 raise ValueError("the header is too large")
             entries = json.loads(file.read(size))
         metadata = entries.pop("__metadata__", None) or {}
-        needed = 8 + size + max((_check_entry(entry) for entry in entries.values()), default=0)
-    except (ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
-        raise UserError.of(path, "is damaged or no .safetensors file", "get the file again") from error
+        if not all(isinstance(text, str) for text in metadata.values()):
+            raise ValueError("metadata that is no text")
+        needed = 8 + size + _check_entries(entries)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, struct.error) as error:
+        raise _no_safetensors(path) from error
     there = path.stat().st_size
     if there < needed:
         cause = f"is cut off: {there:,} of {needed:,} bytes are there"
@@ -148,14 +162,31 @@ def _read_safetensors_header(path: Path) -> tuple[dict[str, dict], dict[str, str
     return entries, metadata, 8 + size
 
 
-def _check_entry(entry: dict) -> int:
-    """Where a tensor's bytes end. Raises ValueError when its size does not match its shape."""
-    begin, end = entry["data_offsets"]
-    count = math.prod(entry["shape"])
-    width = _width(entry["dtype"])
-    if not 0 <= begin <= end or end - begin != count * width:
+def _no_safetensors(path: Path) -> UserError:
+    with path.open("rb") as file:
+        if file.read(4) == b"PK\x03\x04":
+            return UserError.of(path, "is a torch file by its content", "rename it to end in .ckpt")
+    return UserError.of(path, "is damaged or no .safetensors file", "get the file again")
+
+
+def _check_entries(entries: dict[str, dict]) -> int:
+    """Where the last tensor's bytes end. Raises ValueError unless they stand one behind the other."""
+    place = 0
+    for begin, end in sorted(map(_span, entries.values())):
+        if begin != place:
+            raise ValueError("tensors overlap or leave a gap")
+        place = end
+    return place
+
+
+def _span(entry: dict) -> tuple[int, int]:
+    """Where a tensor's bytes begin and end. Raises ValueError when that does not match its shape."""
+    (begin, end), shape = entry["data_offsets"], entry["shape"]
+    if not all(type(number) is int and number >= 0 for number in (begin, end, *shape)):
+        raise ValueError("sizes that are no numbers")
+    if end - begin != math.prod(shape) * _width(entry["dtype"]):
         raise ValueError("a tensor's size does not match its shape")
-    return end
+    return begin, end
 
 
 def _width(dtype: str) -> int:
@@ -165,51 +196,63 @@ def _width(dtype: str) -> int:
 
 
 def _open_safetensors(path: Path) -> TensorFile:
+    import torch
+
     entries, metadata, start = _read_safetensors_header(path)
+    shapes = {name: tuple(entry["shape"]) for name, entry in entries.items()}
+    readers = {
+        name: partial(
+            _read_at,
+            path,
+            start + entry["data_offsets"][0],
+            shapes[name],
+            getattr(torch, _DTYPES[entry["dtype"]]),
+        )
+        for name, entry in entries.items()
+    }
+    return TensorFile(path, shapes, metadata, readers)
 
-    def read(name: str) -> Tensor:
-        import torch
 
-        entry = entries[name]
-        begin, end = entry["data_offsets"]
-        data = torch.empty(end - begin, dtype=torch.uint8)
-        with path.open("rb") as file:
-            file.seek(start + begin)
-            file.readinto(data.numpy())
-        return data.view(getattr(torch, _DTYPES[entry["dtype"]])).reshape(entry["shape"])
+def _read_at(
+    path: Path, position: int, shape: tuple[int, ...], dtype: torch.dtype, third: int | None
+) -> Tensor:
+    """The tensor whose values begin at a place in the file, or a third of its rows."""
+    import torch
 
-    return TensorFile(path, {name: tuple(entry["shape"]) for name, entry in entries.items()}, metadata, read)
+    if third is not None:
+        shape = (shape[0] // 3, *shape[1:])
+        position += third * math.prod(shape) * dtype.itemsize
+    tensor = torch.empty(shape, dtype=dtype)
+    with path.open("rb", buffering=0) as file:
+        file.seek(position)
+        _fill(file, tensor_bytes(tensor), path)
+    return tensor
+
+
+def _fill(file: RawIOBase, buffer: memoryview, path: Path) -> None:
+    """Systems read at most 2 GB at once."""
+    while buffer:
+        count = file.readinto(buffer)
+        if not count:
+            raise UserError.of(path, "became shorter while it was read", "get the file again")
+        buffer = buffer[count:]
 
 
 def _open_torch(path: Path) -> TensorFile:
-    import torch
-
-    read_texts(path)  # refuses code with a clear line before torch looks at the file
-    try:
-        content = _torch_load(path)
-    except (RuntimeError, ValueError, EOFError, OSError, KeyError) as error:
-        raise UserError.of(path, "is damaged or no torch file", "get the file again") from error
-    state = content.get("state_dict", content) if isinstance(content, dict) else None
-    if not isinstance(state, dict):
-        raise UserError.of(path, "holds no named tensors")
-    tensors = {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
-    beside = {name: str(value) for name, value in content.items() if isinstance(value, (str, int, float))}
-    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    return TensorFile(path, shapes, beside, lambda name: tensors[name].clone())  # a copy: these are mapped
+    file = read_torch_file(path)
+    shapes = {name: stored.shape for name, stored in file.tensors.items()}
+    readers = {name: partial(_read_stored, path, stored) for name, stored in file.tensors.items()}
+    return TensorFile(path, shapes, file.beside, readers)
 
 
-def _torch_load(path: Path) -> Any:
-    """Memory-mapped when the file's format allows it; files from before torch 1.6 do not."""
-    import pickle
-    import zipfile
-
-    import torch
-
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except pickle.UnpicklingError as error:
-        cause = "holds more than weights, which is never run"
-        raise UserError.of(path, cause, "use a .safetensors version") from error
+def _read_stored(path: Path, stored: StoredTensor, third: int | None) -> Tensor:
+    """A torch file's tensor; one whose values do not stand in order is put in order."""
+    dtype = dtype_of(stored.dtype)
+    if stored.is_contiguous:
+        return _read_at(path, stored.position, stored.shape, dtype, third)
+    values = _read_at(path, stored.position, (stored.extent,), dtype, None)
+    tensor = values.as_strided(stored.shape, stored.strides)
+    return (tensor if third is None else tensor.chunk(3)[third]).contiguous()
 
 
 def _write_safetensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:

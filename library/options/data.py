@@ -6,21 +6,40 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from library.options.fields import option, require, warn_unless
+from library.options.fields import option, require
 
 Interpolation = Literal["lanczos", "nearest", "bilinear", "linear", "bicubic", "cubic", "area"]
 
 
-def read_resolution(value: Any) -> tuple[int, int]:
-    """`512`, `"512,768"` (width, height) or `[512, 768]` as (width, height). Raises ValueError."""
+def read_resolutions(value: Any) -> tuple[tuple[int, int], ...]:
+    """`512`, `"512,768"` (width, height) or `[512, 768]` is one size; words or a list of such sizes are
+    several: each picture trains at every one. Raises ValueError.
+    """
+    is_list = isinstance(value, (list, tuple)) and any(isinstance(item, (str, list, tuple)) for item in value)
+    return tuple(map(_read_resolution, value if is_list else [value]))
+
+
+def _read_resolution(value: Any) -> tuple[int, int]:
     parts = value if isinstance(value, (list, tuple)) else str(value).split(",")
     try:
-        sides = [int(part) for part in parts]
-    except (TypeError, ValueError):
+        sides = [int(str(part)) for part in parts]
+    except ValueError:
         sides = []
-    if isinstance(value, bool) or len(sides) not in (1, 2) or min(sides) < 1:
+    if len(sides) not in (1, 2) or min(sides) < 1:
         raise ValueError(f"expects a size such as 512 or 512,768 (width,height), got {value!r}")
     return sides[0], sides[-1]
+
+
+def read_range(value: Any) -> tuple[float, float]:
+    """`"2.0,4.0"` or `[2.0, 4.0]`: two numbers, the smaller first. Raises ValueError."""
+    parts = value if isinstance(value, (list, tuple)) else str(value).split(",")
+    try:
+        low, high = map(float, parts)
+    except (TypeError, ValueError):
+        raise ValueError(f"expects two numbers such as 2.0,4.0, got {value!r}") from None
+    if not 0 < low <= high:
+        raise ValueError(f"expects two numbers above 0, the smaller one first, got {value!r}")
+    return low, high
 
 
 @dataclass(frozen=True)
@@ -41,9 +60,16 @@ class DataOptions:
     dataset_config: Path | None = option(
         None, "dataset TOML or JSON; replaces the folder options", metavar="FILE"
     )
+    conditioning_data_dir: Path | None = option(
+        None, "folder with an image of the same name for each image: masks for --masked_loss", metavar="DIR"
+    )
     dataset_repeats: int = option(1, "repeat every image this often per epoch", metavar="N")
-    resolution: tuple[int, int] | None = option(
-        None, "training size: 512 or width,height", convert=read_resolution, metavar="W[,H]"
+    resolution: tuple[tuple[int, int], ...] | None = option(
+        None,
+        "training size: 512 or width,height; several sizes train each picture at every one",
+        convert=read_resolutions,
+        metavar="W[,H] ...",
+        several=True,
     )
     train_batch_size: int = option(1, "images per step and process", metavar="N")
     enable_bucket: bool = option(False, "keep aspect ratios: images train in buckets of about the same area")
@@ -55,7 +81,42 @@ class DataOptions:
         None, "how images are resized (default: area when shrinking, lanczos when enlarging)"
     )
     random_crop: bool = option(False, "crop at a random place instead of the centre")
+    face_crop_aug_range: tuple[float, float] | None = option(
+        None,
+        "crop around faces: the side of the crop in face sizes, lowest,highest; faces are where the file"
+        " name's last four numbers say (..._cx_cy_w_h)",
+        convert=read_range,
+        metavar="LOW,HIGH",
+    )
     flip_aug: bool = option(False, "mirror each image with probability one half")
+    color_aug: bool = option(False, "shift the hue or the brightness of every third image a little")
+    alpha_mask: bool = option(
+        False, "learn only where the image is opaque: its alpha channel weighs the loss"
+    )
+    masked_loss: bool = option(
+        False,
+        "learn only where the image's mask is white: the red channel of its --conditioning_data_dir image",
+    )
+    min_image_side: int = option(
+        1, "images with a shorter side are a problem, not only a warning; pixels", metavar="N"
+    )
+    on_bad_image: Literal["stop", "skip"] = option(
+        "stop",
+        "stop: a run does not start with unreadable images; skip: it goes on without them and lists them",
+    )
+    debug_dataset: bool = option(
+        False,
+        "show the dataset as it is trained, in a page <output_dir>/<output_name>-dataset.html, and stop",
+    )
+    cache_info: bool = option(
+        False, "keep sizes and captions in <folder>/metadata_cache.json, so that the next start is faster"
+    )
+    validation_split: float = option(
+        0.0, "share of the images, 0 to 1, that is not trained on but measured", metavar="P"
+    )
+    validation_seed: int | None = option(
+        None, "seed that chooses the images of --validation_split", metavar="N"
+    )
     caption_extension: str = option(
         ".caption", "suffix of caption files", aliases=("--caption_extention",), metavar=".EXT"
     )
@@ -70,11 +131,22 @@ class DataOptions:
     caption_dropout_rate: float = option(0.0, "probability of training without the caption", metavar="P")
     caption_dropout_every_n_epochs: int = option(0, "train without captions in every n-th epoch", metavar="N")
     caption_tag_dropout_rate: float = option(0.0, "probability of leaving out a tag", metavar="P")
-    prior_loss_weight: float = option(1.0, "loss weight of regularization images", metavar="X")
-    cache_latents: bool = option(
-        False, "encode every image once, before training, and keep the latents in memory"
+    weighted_captions: bool = option(
+        False,
+        "(word:1.3), (word) and [word] in captions weigh words; --shuffle_caption and tag dropout would tear "
+        "apart brackets with a separator inside",
     )
-    vae_batch_size: int = option(1, "images the VAE encodes together when caching", metavar="N")
+    ucg: float | None = option(
+        None,
+        "drop the caption with probability P (0.06 without a number), for classifier-free guidance",
+        bare=0.06,
+        metavar="[P]",
+    )
+    token_warmup_min: int = option(1, "tags that a caption begins with in --token_warmup_step", metavar="N")
+    token_warmup_step: float = option(
+        0, "captions grow to all their tags until this step; below 1 a share of the run", metavar="N"
+    )
+    prior_loss_weight: float = option(1.0, "loss weight of regularization images", metavar="X")
     max_data_loader_n_workers: int = option(
         8, "loader processes at most; 0 loads in the training process", metavar="N"
     )
@@ -82,7 +154,17 @@ class DataOptions:
         False, "accepted for compatibility: loader processes always live for the whole run"
     )
 
+    @property
+    def name(self) -> str:
+        """What the pictures come from: the base name of the dataset file, metadata file or folder."""
+        source = self.dataset_config or self.in_json or self.train_data_dir
+        assert source is not None
+        return source.resolve().name
+
     def __post_init__(self) -> None:
+        """What contradicts itself here. The bounds of what a dataset file can say too are checked for both in
+        `library/data/config/datasets.py`.
+        """
         sources = self.train_data_dir or self.dataset_config
         require(
             (
@@ -105,31 +187,27 @@ class DataOptions:
                 "dataset_config",
                 "replaces --train_data_dir, --reg_data_dir and --in_json; give one or the other",
             ),
-            (self.train_batch_size >= 1, "train_batch_size", "must be 1 or more"),
-            (self.vae_batch_size >= 1, "vae_batch_size", "must be 1 or more"),
             (self.dataset_repeats >= 1, "dataset_repeats", "must be 1 or more"),
-            (self.max_data_loader_n_workers >= 0, "max_data_loader_n_workers", "must be 0 or more"),
-            (0 <= self.caption_dropout_rate <= 1, "caption_dropout_rate", "is a probability: 0 to 1"),
-            (0 <= self.caption_tag_dropout_rate <= 1, "caption_tag_dropout_rate", "is a probability: 0 to 1"),
-        )
-        if self.dataset_config is None:  # in a dataset file they have places of their own
-            moves_tags = self.shuffle_caption or self.caption_tag_dropout_rate > 0
-            warn_unless(
-                (
-                    self.enable_bucket or not self.bucket_no_upscale,
-                    "bucket_no_upscale",
-                    "has no effect without --enable_bucket",
-                ),
-                (
-                    moves_tags or not self.keep_tokens,
-                    "keep_tokens",
-                    "has no effect without --shuffle_caption or --caption_tag_dropout_rate",
-                ),
-            )
-        warn_unless(
             (
-                self.cache_latents or self.vae_batch_size == 1,
-                "vae_batch_size",
-                "has no effect without --cache_latents",
-            )
+                self.ucg is None or self.caption_dropout_rate == 0,
+                "ucg",
+                "is another name of --caption_dropout_rate; give one of them",
+            ),
+            (self.min_image_side >= 1, "min_image_side", "must be 1 or more"),
+            (
+                self.conditioning_data_dir is None or self.dataset_config is None,
+                "conditioning_data_dir",
+                "belongs in the subsets of the dataset file",
+            ),
+            (
+                self.conditioning_data_dir is None or self.in_json is None,
+                "conditioning_data_dir",
+                "cannot be combined with --in_json: only image folders have conditioning images",
+            ),
+            (
+                self.conditioning_data_dir is None or self.masked_loss,
+                "conditioning_data_dir",
+                "needs --masked_loss, which its images are the masks for",
+            ),
+            (self.max_data_loader_n_workers >= 0, "max_data_loader_n_workers", "must be 0 or more"),
         )

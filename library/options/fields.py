@@ -24,12 +24,16 @@ def option(
     metavar: str | None = None,
     aliases: tuple[str, ...] = (),
     positional: bool = False,
+    several: bool = False,
+    bare: Any = None,
 ) -> Any:
     """Declare an option as a dataclass field; the annotation gives its type and, as a Literal, its choices.
 
     convert: turns the command line's text or a TOML value into the field's value; raises ValueError saying
     what it expects.
     aliases: further flags with the same meaning.
+    several: takes several words; `convert` gets them as a list.
+    bare: the value when the option stands without one; None when it needs one.
     """
     metadata = {
         "help": help,
@@ -37,6 +41,8 @@ def option(
         "metavar": metavar,
         "aliases": aliases,
         "positional": positional,
+        "several": several,
+        "bare": bare,
     }
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -53,6 +59,8 @@ class OptionSpec:
     metavar: str | None
     aliases: tuple[str, ...]
     positional: bool
+    several: bool = False
+    bare: Any = None
 
     @property
     def flag(self) -> str:
@@ -72,8 +80,8 @@ class OptionSpec:
 
     @property
     def is_list(self) -> bool:
-        """A tuple of any length, given as several words on the command line."""
-        return typing.get_origin(self.plain_type) is tuple and self.convert is None
+        """Given as several words on the command line; without `convert`, a tuple of any length."""
+        return self.several or (typing.get_origin(self.plain_type) is tuple and self.convert is None)
 
     @property
     def item_type(self) -> Any:

@@ -9,6 +9,7 @@ from typing import Literal
 from library.options.fields import option, require, warn_unless
 
 SamplerName = Literal["ddim", "euler", "k_euler", "euler_a", "k_euler_a", "dpmsolver++"]
+Normalization = Literal["original", "abs", "none"]
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class GeneratorModelOptions:
     )
     vae: str | None = option(None, "take the VAE from here instead", metavar="MODEL")
     v2: bool = option(False, "the checkpoint is SD 2.x; checked against the file, which decides")
-    v_parameterization: bool = option(False, "the checkpoint predicts v")
+    v_parameterization: bool = option(False, "the checkpoint predicts v; checked against the file")
     clip_skip: int | None = option(
         None, "use the text encoder's output of the n-th layer from the end", metavar="N"
     )
@@ -82,6 +83,7 @@ class GeneratorComputeOptions:
 
     fp16: bool = option(False, "compute in float16")
     bf16: bool = option(False, "compute in bfloat16")
+    no_half_vae: bool = option(False, "accepted for compatibility: the VAE always computes in float32")
     sdpa: bool = option(False, "attention by torch's scaled_dot_product_attention; this is the default")
     xformers: bool = option(
         False, "attention by xformers (pip install xformers)", aliases=("--diffusers_xformers",)
@@ -159,11 +161,20 @@ class GenerationOptions:
     n_iter: int = option(1, "go through all prompts this often", metavar="N")
     images_per_prompt: int = option(1, "pictures of each prompt", metavar="N")
     batch_size: int = option(1, "pictures drawn together", metavar="N")
-    W: int | None = option(None, "width in pixels, a multiple of 8 (default 512)", metavar="N")
-    H: int | None = option(None, "height in pixels, a multiple of 8 (default 512)", metavar="N")
+    W: int | None = option(
+        None, "width in pixels, a multiple of 8 (default: the model's, 512 or 1024)", metavar="N"
+    )
+    H: int | None = option(
+        None, "height in pixels, a multiple of 8 (default: the model's, 512 or 1024)", metavar="N"
+    )
     steps: int = option(50, "sampling steps", metavar="N")
     scale: float = option(7.5, "classifier-free guidance scale; 1 is none", metavar="X")
     sampler: SamplerName = option("ddim", "sampler")
+    emb_normalize_mode: Normalization = option(
+        "original",
+        "after the weights of (words:1.3): keep the mean of the text states (original), the mean of their "
+        "absolute values (abs), or rescale nothing (none)",
+    )
     seed: int | None = option(
         None,
         "seed of a single picture; of several, each gets its own, made from this one (default: random)",
@@ -180,6 +191,31 @@ class GenerationOptions:
             (_is_size(self.H), "H", "must be a multiple of 8"),
             (self.seed is None or 0 <= self.seed < 2**64, "seed", "must be 0 or more"),
         )
+
+
+@dataclass(frozen=True)
+class SizeOptions:
+    """Sizes the model is told."""
+
+    original_width: int | None = option(None, "width of the original picture (default: --W)", metavar="N")
+    original_height: int | None = option(None, "height of the original picture (default: --H)", metavar="N")
+    original_width_negative: int | None = option(
+        None, "the same for the negative prompt (default: as for the prompt)", metavar="N"
+    )
+    original_height_negative: int | None = option(
+        None, "the same for the negative prompt (default: as for the prompt)", metavar="N"
+    )
+    crop_top: int | None = option(None, "pixels cut off above (default 0)", metavar="N")
+    crop_left: int | None = option(None, "pixels cut off on the left (default 0)", metavar="N")
+
+    def __post_init__(self) -> None:
+        lowest = {name: 0 if name.startswith("crop") else 1 for name in self.given}
+        require(*((self.given[name] >= low, name, f"must be {low} or more") for name, low in lowest.items()))
+
+    @property
+    def given(self) -> dict[str, int]:
+        """Those that were given, by name."""
+        return {name: value for name, value in vars(self).items() if value is not None}
 
 
 def _is_size(pixels: int | None) -> bool:

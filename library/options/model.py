@@ -23,7 +23,9 @@ class ModelOptions:
         None, "take the VAE from this checkpoint, VAE file or Diffusers folder instead", metavar="MODEL"
     )
     v2: bool = option(False, "the checkpoint is SD 2.x; checked against the file, which decides")
-    v_parameterization: bool = option(False, "train with v-prediction instead of what the checkpoint says")
+    v_parameterization: bool = option(
+        False, "the checkpoint predicts v; checked against the file, which decides if it says how it predicts"
+    )
     clip_skip: int | None = option(
         None, "use the text encoder's output of the n-th layer from the end (1 is the last)", metavar="N"
     )
@@ -31,6 +33,16 @@ class ModelOptions:
         None, "longest caption in tokens; longer ones are cut (default 75)"
     )
     no_half_vae: bool = option(False, "keep the VAE in float32 whatever the mixed precision")
+    fp8_base: bool = option(
+        False, "keep weights of U-Net and text encoders that are not trained in float8: a quarter of float32"
+    )
+    lowram: bool = option(False, "read the checkpoint straight into the GPU's memory, for little main memory")
+    disable_mmap_load_safetensors: bool = option(
+        False, "accepted for compatibility: files are read, never mapped into memory"
+    )
+    highvram: bool = option(
+        False, "accepted for compatibility: GPU memory is never given back between steps as it is"
+    )
     sdpa: bool = option(False, "attention by torch's scaled_dot_product_attention; this is the default")
     xformers: bool = option(
         False, "attention by xformers (pip install xformers)", aliases=("--diffusers_xformers",)

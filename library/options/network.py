@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from library.options.fields import option, require, warn_unless
 
@@ -115,6 +116,70 @@ class DreamBoothOptions:
                 f"has no effect with --stop_text_encoder_training {self.stop_text_encoder_training}",
             )
         )
+
+
+def read_rates(value: Any) -> tuple[float, ...]:
+    """`1e-5,1e-6,0` or a TOML list. Raises ValueError for anything but numbers of 0 or more."""
+    words = value.split(",") if isinstance(value, str) else value
+    try:
+        rates = tuple(float(word) for word in words)
+    except (TypeError, ValueError):
+        rates = (math.nan,)
+    if not all(rate >= 0 and math.isfinite(rate) for rate in rates):
+        raise ValueError(f"expects learning rates separated by commas, got {value!r}")
+    return rates
+
+
+@dataclass(frozen=True)
+class BlockOptions:
+    """Blocks of the U-Net."""
+
+    block_lr: tuple[float, ...] = option(
+        (),
+        "learning rates of the U-Net's blocks instead of --learning_rate, separated by commas; 0 is not "
+        "trained. SDXL has 23: the embeddings, 9 input, 3 middle and 9 output blocks, the last layer",
+        convert=read_rates,
+        metavar="X,X,...",
+    )
+
+
+@dataclass(frozen=True)
+class FineTuneTwoOptions:
+    """Fine-tuning."""
+
+    train_text_encoder: bool = option(False, "train the text encoders too")
+    learning_rate_te1: float | None = option(
+        None,
+        "learning rate of the first text encoder; 0 is not trained (default: --learning_rate)",
+        metavar="X",
+    )
+    learning_rate_te2: float | None = option(
+        None,
+        "learning rate of the second text encoder; 0 is not trained (default: --learning_rate)",
+        metavar="X",
+    )
+
+    def __post_init__(self) -> None:
+        given = {name: getattr(self, name) for name in ("learning_rate_te1", "learning_rate_te2")}
+        require(*((rate is None or rate >= 0, name, "must be 0 or more") for name, rate in given.items()))
+        warn_unless(
+            *(
+                (rate is None or self.train_text_encoder, name, "has no effect without --train_text_encoder")
+                for name, rate in given.items()
+            ),
+            (
+                not self.train_text_encoder or any(rate != 0 for rate in given.values()),
+                "train_text_encoder",
+                "has no effect with --learning_rate_te1 0 and --learning_rate_te2 0",
+            ),
+        )
+
+    def rates(self, learning_rate: float) -> tuple[float, float]:
+        """Of both text encoders; 0 for one that is not trained. learning_rate: where none is given."""
+        if not self.train_text_encoder:
+            return 0.0, 0.0
+        first, second = self.learning_rate_te1, self.learning_rate_te2
+        return (learning_rate if first is None else first, learning_rate if second is None else second)
 
 
 @dataclass(frozen=True)

@@ -129,6 +129,8 @@ def _split_words(
         elif equals or index < end:
             given[spec.name] = (flag, value if equals else words[index])
             index = index if equals else index + 1
+        elif spec.bare is not None:
+            given[spec.name] = (flag, spec.bare)
         else:
             problems.append(Problem(flag, "needs a value"))
     return given

@@ -25,6 +25,7 @@ class TinyModelOptions:
         None, "file (.safetensors, .ckpt) or folder to write", positional=True, metavar="model_to_save"
     )
     seed: int = option(0, "seed of the random weights", metavar="N")
+    family: str = option("sd1", "which layout: sd1, sd2 or sdxl", metavar="NAME")
     v_parameterization: bool = option(False, "a model that predicts v")
 
     def __post_init__(self) -> None:
@@ -81,6 +82,9 @@ class ConvertOptions:
     variant: str | None = option(
         None, "which weights of a Diffusers folder to read, e.g. fp16", metavar="NAME"
     )
+    unet_use_linear_projection: bool = option(
+        False, "SD 2.x: write the projections around the U-Net's transformers as matrices"
+    )
     use_safetensors: bool = option(False, "write a folder's weights as .safetensors, not as .bin")
     reference_model: str | None = option(
         None,
@@ -127,6 +131,24 @@ class ConvertOptions:
         switches = {"fp16": self.fp16, "bf16": self.bf16, "float": self.float}
         named = None if self.save_precision_as == "no" else self.save_precision_as
         return next((name for name, on in switches.items() if on), named)
+
+
+@dataclass(frozen=True)
+class CheckDatasetOptions:
+    """Report."""
+
+    report: Path = option(Path("dataset.html"), "page to write", metavar="FILE")
+    max_token_length: Literal[75, 150, 225] = option(75, "longest caption in tokens; longer ones are cut")
+    sample_seed: int = option(0, "seed of the crops and captions that are shown", metavar="N")
+    max_train_steps: int = option(
+        1600, "steps of the run, of which --token_warmup_step may be a share", metavar="N"
+    )
+
+    def __post_init__(self) -> None:
+        require(
+            (self.report.suffix in (".html", ".htm"), "report", "must end in .html"),
+            (self.max_train_steps >= 1, "max_train_steps", "must be 1 or more"),
+        )
 
 
 def _is_target(path: Path | None) -> bool:

@@ -42,9 +42,10 @@ class TrainingOptions:
 class ObjectiveOptions:
     """Noise and loss."""
 
-    objective: Literal["ddpm", "flow"] = option(
+    objective: Literal["ddpm", "v", "flow"] = option(
         "ddpm",
-        "ddpm: the noising of Stable Diffusion; flow: rectified flow, for models sampled that way",
+        "ddpm: the noising of Stable Diffusion, predicting what the checkpoint predicts; v: the same, but "
+        "predicting v from now on; flow: rectified flow, for models sampled that way",
     )
     flow_shift: float = option(
         1.0, "shift of the flow objective's times towards noise; 1 is none", metavar="X"

@@ -1,4 +1,4 @@
-"""Training a model itself: what train_db.py and fine_tune.py share."""
+"""Training a model itself: what train_db.py, fine_tune.py and sdxl_train.py share."""
 
 from __future__ import annotations
 
@@ -19,17 +19,21 @@ def train_model(
     data: TrainingData,
     *,
     tracker_name: str,
+    block_rates: tuple[float, ...] = (),
 ) -> None:
-    """Train the U-Net, and the text encoder as `text` says (None: frozen), and save a checkpoint."""
-    skips = may_skip_parameters(text, run.model.clip_skip)
-    session = Session.start(run.training, run.saving.resume, may_skip_parameters=skips)
-    model = open_model(run.model)
+    """Train the U-Net, and the text encoders as `text` says (None: frozen), and save a checkpoint.
+
+    block_rates: the learning rate of each block of the U-Net; empty: --learning_rate for all.
+    """
+    session = Session.start(run.training, run.saving.resume, may_skip_parameters=may_skip_parameters(text))
+    model = open_model(run.model, session)
     task = Task(
         model,
         run.objective,
         learning_rate=run.optimizer.learning_rate,
         text=text,
         clip_skip=run.model.clip_skip,
+        block_rates=block_rates,
     )
     output = Output(
         form=checkpoint_form(checkpoint, model.source.kind),

@@ -7,27 +7,31 @@ number alone says where the run is: going on from a state is the same as never h
 from __future__ import annotations
 
 import sys
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 from tqdm import tqdm
 
-from library.data.dataset import Batch
+from library.data.batch import Batch
 from library.data.plan import Position
 from library.data.training_data import TrainingData
 from library.files import remove_leftovers
+from library.problems import UserError
 from library.randomness import derive_seed
+from library.training.caching import Identities, fill_caches
 from library.training.checkpoints import Checkpoints
 from library.training.interruption import Interruption
+from library.training.milestones import Milestones
 from library.training.optimizers import class_path, make_optimizer, parse_optimizer_args
 from library.training.output import Output
 from library.training.preparation import (
     announce,
-    cached_latents,
     make_checkpoints,
     make_log,
+    make_validation,
     place_model,
     training_batches,
 )
@@ -50,42 +54,50 @@ def train(run: TrainingRun, session: Session, task: Task, data: TrainingData, ou
     if session.is_main:
         remove_leftovers(run.saving.output_dir)
     plan = plan_run(run.training, session, data)
+    identities = Identities.of(task.model, run)
     place_model(task, run, session)
-    latents = cached_latents(task, run, session, data)
     optimizer = make_optimizer(task.param_groups(), run.optimizer)
+    announce(run, session, data, plan, optimizer)
+    caches = fill_caches(task.model, run, session, data, identities)
     schedule = Schedule(optimizer, run.optimizer, plan.last_step)
-    prepared, optimizer = session.accelerator.prepare(task, optimizer)
+    prepared, optimizer = session.accelerator.prepare(
+        task,
+        optimizer,
+        device_placement=[False, False],  # parts with nothing left to do stay off the device
+    )
     if session.resumed is not None:
         kind, arguments = class_path(run.optimizer), parse_optimizer_args(run.optimizer.optimizer_args)
         load_state(session.resumed, task, optimizer, kind, arguments, session.accelerator)
     saver = make_checkpoints(run, session, task, plan, output, optimizer)
     log = make_log(run, session, output)
-    announce(run, session, data, plan, optimizer)
 
     with Interruption() as interruption:
         previews = Previews(run.preview, run.saving, task, session, run.model.clip_skip, interruption)
         previews.at_start(plan.first_step)
-        batches = training_batches(run, session, task, data, plan, latents)
+        validation = make_validation(run, session, task, data, plan, caches, interruption)
+        milestones = Milestones(plan, session, validation, saver, previews, log)
         bar = _progress_bar(session, plan)
         prepared.train()
         loss = torch.zeros((), device=session.device)
-        for batch in batches:
-            position = batch.position
-            loss += _backward(session, prepared, batch.to(session.device))
-            if session.agrees_to_stop(interruption.requested, position.closes):
-                _stop(session, saver, log, plan, position.step, interruption)
-            if not position.closes:
-                continue
+        # Closed also when something breaks: its processes would keep the program alive.
+        with closing(training_batches(run, session, task, data, plan, caches)) as batches:
+            for batch in _or_rescue(batches, milestones):
+                position = batch.position
+                loss += _backward(session, prepared, batch.to(session.device))
+                if session.agrees_to_stop(interruption.requested, position.closes):
+                    _stop(session, saver, log, plan, position.step, interruption)
+                if not position.closes:
+                    continue
 
-            rates = schedule.set_rates(position.step)
-            _update(session.accelerator, optimizer, run.training.max_grad_norm)
-            done = position.step + 1
-            log.add(done, position.epoch, loss, rates)
-            loss = torch.zeros_like(loss)
-            bar.update()
-            if log.average is not None:
-                bar.set_postfix(avr_loss=f"{log.average:.4f}", refresh=False)
-            _after_step(done, plan, previews, saver, log, session)
+                rates = schedule.set_rates(position.step)
+                _update(session.accelerator, optimizer, run.training.max_grad_norm)
+                done = position.step + 1
+                log.add(done, position.epoch, loss, rates)
+                loss = torch.zeros_like(loss)
+                bar.update()
+                if log.average is not None:
+                    bar.set_postfix(avr_loss=f"{log.average:.4f}", refresh=False)
+                milestones.after(done)
 
         log.close()
         bar.close()
@@ -129,19 +141,21 @@ def _seed_modules(session: Session, position: Position) -> None:
     torch.manual_seed(derive_seed(session.seed, "modules", position.epoch, position.batch, rank))
 
 
-def _after_step(
-    done: int, plan: RunPlan, previews: Previews, saver: Checkpoints, log: LossLog, session: Session
-) -> None:
-    """Saves and previews that are due after `done` steps."""
-    epoch, epoch_ended = plan.epoch_after(done), plan.ends_epoch(done)
-    saves_step, saves_epoch = saver.saves_at_step(done), epoch_ended and saver.saves_at_epoch(epoch)
-    if saves_step or saves_epoch:
-        log.read()  # so that a broken run is never saved
-    if session.is_main and saves_step:
-        saver.after_step(epoch, done)
-    if session.is_main and saves_epoch:
-        saver.after_epoch(epoch, done)
-    previews.after_step(done, epoch, epoch_ended)  # last: drawing may run out of memory
+def _or_rescue(batches: Iterator[Batch], milestones: Milestones) -> Iterator[Batch]:
+    """The batches. When one cannot be made, a picture being unreadable, the state so far is saved before the
+    UserError is raised.
+    """
+    done = milestones.plan.first_step
+    while True:
+        try:
+            batch = next(batches)
+        except StopIteration:
+            return
+        except UserError as error:
+            milestones.rescue(error, done)
+            raise
+        done = batch.position.step
+        yield batch
 
 
 def _stop(

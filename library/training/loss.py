@@ -8,8 +8,16 @@ from torch import Tensor
 
 
 def squared_error(prediction: Tensor, target: Tensor) -> Tensor:
-    """Mean squared error of each sample: (batch, ...) and (batch, ...) -> (batch,), in float32."""
-    return (prediction.float() - target.float()).square().flatten(1).mean(1)
+    """Squared error of every element, in float32; the arguments' shape."""
+    return (prediction.float() - target.float()).square()
+
+
+def mean_per_sample(loss: Tensor, masks: Tensor | None = None) -> Tensor:
+    """(batch, channels, h, w) -> (batch,): the mean over all elements, each times its mask (batch, 1, h, w).
+
+    Not renormalized: a picture with a small mask counts little, as in sd-scripts.
+    """
+    return (loss if masks is None else loss * masks).flatten(1).mean(1)
 
 
 def min_snr_weight(snr: Tensor, gamma: float, prediction: Literal["epsilon", "v"]) -> Tensor:

@@ -41,6 +41,9 @@ ESSENTIAL = (
 )
 
 
+CHECKPOINT_IMPLEMENTATION = "https://github.com/Stability-AI/generative-models"
+
+
 def describe_network(
     run: TrainingRun,
     network: NetworkOptions,
@@ -70,15 +73,15 @@ def describe_checkpoint(
     run: TrainingRun, task: Task, data: TrainingData, moment: Moment, *, kind: str = ""
 ) -> dict[str, str]:
     """The modelspec keys of a file. kind: empty for a checkpoint, else its architecture's suffix ("lora")."""
-    options = run.metadata
+    options, family = run.metadata, FAMILIES[task.model.family]
     low, high = run.objective.timestep_range
     has_range = run.objective.min_timestep is not None or run.objective.max_timestep is not None
     resolution = data.datasets[0].spec.resolution
     default_title = f"{'LoRA' if kind else 'Checkpoint'}@{int(moment.started_at)}"
     facts = {
         "sai_model_spec": "1.0.1",
-        "architecture": FAMILIES[task.model.family].architecture + (f"/{kind}" if kind else ""),
-        "implementation": "diffusers" if kind else "https://github.com/Stability-AI/generative-models",
+        "architecture": family.architecture(task.objective.prediction) + (f"/{kind}" if kind else ""),
+        "implementation": family.implementation if kind else CHECKPOINT_IMPLEMENTATION,
         "title": options.metadata_title or run.saving.output_name or default_title,
         "resolution": f"{resolution[0]}x{resolution[1]}",
         "date": time.strftime("%Y-%m-%dT%H:%M:%S"),
@@ -157,8 +160,8 @@ def _about_run(run: TrainingRun, task: NetworkTask, seed: int, moment: Moment) -
         "ss_max_grad_norm": training.max_grad_norm,
         "ss_mixed_precision": training.mixed_precision,
         "ss_full_fp16": False,
-        "ss_lowram": False,
-        "ss_fp8_base": False,
+        "ss_lowram": run.model.lowram,
+        "ss_fp8_base": run.model.fp8_base,
         "ss_fp8_base_unet": False,
         "ss_gradient_checkpointing": training.gradient_checkpointing,
         "ss_gradient_accumulation_steps": training.gradient_accumulation_steps,
@@ -174,12 +177,12 @@ def _about_run(run: TrainingRun, task: NetworkTask, seed: int, moment: Moment) -
         "ss_prior_loss_weight": data.prior_loss_weight,
         "ss_clip_skip": run.model.clip_skip,
         "ss_max_token_length": run.model.max_token_length,
-        "ss_cache_latents": data.cache_latents,
+        "ss_cache_latents": run.caching.caches_latents,
         "ss_caption_dropout_rate": data.caption_dropout_rate,
         "ss_caption_dropout_every_n_epochs": data.caption_dropout_every_n_epochs,
         "ss_caption_tag_dropout_rate": data.caption_tag_dropout_rate,
         "ss_resize_interpolation": data.resize_interpolation,
-        "ss_face_crop_aug_range": None,
+        "ss_face_crop_aug_range": data.face_crop_aug_range,
     }
 
 
@@ -199,9 +202,9 @@ def _about_network(network: NetworkOptions, task: NetworkTask) -> dict[str, Any]
 
 
 def _about_model(run: TrainingRun, task: NetworkTask) -> dict[str, Any]:
-    model = task.model
-    version = FAMILIES[model.family].base_version + ("_v" if task.objective.prediction == "v" else "")
-    facts: dict[str, Any] = {"ss_v2": False, "ss_base_model_version": version}
+    model, family = task.model, FAMILIES[task.model.family]
+    version = family.base_version(task.objective.prediction)
+    facts: dict[str, Any] = {"ss_v2": family.flag == "--v2", "ss_base_model_version": version}
     for source, prefix in ((model.source, "sd_model"), (model.vae_source, "vae")):
         if source is None:
             continue

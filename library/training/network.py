@@ -8,12 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from library.data.batch import Batch
 from library.models.base import Model
 from library.network_module import load_network_module
 from library.options.network import NetworkOptions
 from library.options.training import ObjectiveOptions
 from library.problems import UserError, warn
 from library.training.task import Task, TextTraining
+
+PRESERVATION = "diff_output_preservation"
 
 
 class NetworkTask(Task):
@@ -33,7 +36,7 @@ class NetworkTask(Task):
     ) -> None:
         self.network_options = network
         rates = learning_rates(network, learning_rate)
-        text = TextTraining(rates["te"]) if rates.get("te") else None
+        text = TextTraining((rates["te"],)) if rates.get("te") else None
         super().__init__(model, options, learning_rate=rates.get("unet", 0.0), text=text, clip_skip=clip_skip)
         self.network = load_network_module(network.network_module).create(
             model,
@@ -47,6 +50,7 @@ class NetworkTask(Task):
         if network.network_weights is not None:
             self._start_from(network.network_weights)
         self.network.attach()
+        self.network.freeze_idle(model, clip_skip)
         for part, rate in rates.items():
             if not rate:
                 for parameter in self.network.parameters_of(part):
@@ -55,7 +59,7 @@ class NetworkTask(Task):
     def _start_from(self, path: Path) -> None:
         """Take a file's values, its alphas among them: what was trained goes on as it was."""
         before = self.network.alphas()
-        self.network.load_file(path)
+        self.network.load_file(path, self.model)
         if (found := self.network.alphas()) != before:
             self.network.alpha = found.pop() if len(found) == 1 else None
             warn(f"{path.name} was made with other alphas, which it keeps; --network_alpha does not count")
@@ -63,9 +67,39 @@ class NetworkTask(Task):
     def choose_trained(self) -> None:
         """Nothing of the model itself."""
 
+    def losses(self, batch: Batch, t: Tensor) -> Tensor:
+        # It stays until the next batch: checkpointed layers run again in the backward pass.
+        self.network.set_multiplier(batch.network_multiplier)
+        return super().losses(batch, t)
+
+    def target(self, batch: Batch, x0: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        """Where a sample's custom_attributes say `diff_output_preservation`, what the model gives without the
+        network.
+        """
+        target = super().target(batch, x0, x, t)
+        preserved = [bool(attributes.get(PRESERVATION)) for attributes in batch.attributes]
+        if not any(preserved):
+            return target
+        preserved = torch.tensor(preserved, device=x.device).view(-1, 1, 1, 1)
+        return torch.where(preserved, self._without_network(batch, x, t).to(target.dtype), target)
+
+    @torch.no_grad()
+    def _without_network(self, batch: Batch, x: Tensor, t: Tensor) -> Tensor:
+        self.network.set_multiplier(0)
+        prediction = self.model.predict(x, t, self.condition(batch), batch.sizes)
+        self.network.set_multiplier(batch.network_multiplier)
+        return prediction
+
+    def train(self, mode: bool = True) -> NetworkTask:
+        """Outside training, in previews, the network counts fully."""
+        super().train(mode)
+        if not mode:
+            self.network.set_multiplier(1)
+        return self
+
     def param_groups(self) -> list[dict[str, Any]]:
         groups = [
-            {"params": self.network.parameters_of("te"), "lr": self.text.learning_rate if self.text else 0.0},
+            {"params": self.network.parameters_of("te"), "lr": self.text.rates[0] if self.text else 0.0},
             {"params": self.network.parameters_of("unet"), "lr": self.learning_rate},
         ]
         names = ("textencoder", "unet")
@@ -92,13 +126,6 @@ class NetworkTask(Task):
         step: int,
     ) -> None:
         self.network.save(path, dtype=dtype, metadata=metadata)
-
-
-def may_skip_parameters(network: NetworkOptions, clip_skip: int | None) -> bool:
-    """Whether a step may leave trained parameters without a gradient: the text encoder's last layers with
-    clip_skip.
-    """
-    return not network.network_train_unet_only and (clip_skip or 1) > 1
 
 
 def learning_rates(network: NetworkOptions, learning_rate: float) -> dict[str, float]:

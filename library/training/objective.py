@@ -34,6 +34,10 @@ class Objective(nn.Module):
         """Timesteps in [low, high) from numbers in [0, 1)."""
         raise NotImplementedError
 
+    def times(self, t: float, count: int, device: torch.device) -> Tensor:
+        """One timestep for `count` samples, of the type that `sample_t` gives."""
+        return torch.full((count,), t, device=device)
+
     def noisy(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """The picture after noising up to t."""
         raise NotImplementedError
@@ -62,6 +66,9 @@ class DDPM(Objective):
     def sample_t(self, u: Tensor, low: int, high: int) -> Tensor:
         t = low + (u * (high - low)).long()
         return t.clamp_(max=high - 1)  # u just below 1 may round up
+
+    def times(self, t: float, count: int, device: torch.device) -> Tensor:
+        return super().times(t, count, device).long()
 
     def _signal_and_noise(self, t: Tensor) -> tuple[Tensor, Tensor]:
         a = self.alphas_cumprod[t].view(-1, 1, 1, 1)
@@ -118,4 +125,4 @@ def make_objective(options: ObjectiveOptions, prediction: Literal["epsilon", "v"
         return Flow(options.flow_shift)
     if options.flow_shift != 1:
         warn("--flow_shift has no effect on a model that is no flow model")
-    return DDPM(prediction)
+    return DDPM("v" if options.objective == "v" else prediction)

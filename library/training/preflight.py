@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from library.data.training_data import TrainingData
+from library.files import check_writable
 from library.generation.prompts import read_prompts
 from library.models import check_source, check_vae
 from library.models.attention import check_attention
 from library.network_module import load_network_module
 from library.options.data import DataOptions
+from library.options.fields import sections_of
 from library.options.generation import PreviewOptions
 from library.options.model import ModelOptions
 from library.options.network import NetworkOptions
 from library.options.optimizer import OptimizerOptions
-from library.options.parser import read_command_line
+from library.options.parser import Reading
 from library.options.saving import MetadataOptions, SavingOptions
 from library.problems import Problems, UserError
 from library.training.metadata import thumbnail_url
@@ -28,20 +29,29 @@ from library.training.state import read_state_info
 
 R = TypeVar("R", bound=TrainingRun)
 
+OTHER_FOLDER = "choose another --output_dir"
 SMALLEST_FREE_SPACE = 64 * 2**20  # bytes; a LoRA and its state need about this much
 
 
-def begin(run_type: type[R], doc: str | None) -> tuple[R, TrainingData]:
-    """The run that the command line asks for and its scanned data.
+def check(reading: Reading[R], family: str | None = None) -> tuple[R, TrainingData]:
+    """The run of a command line, and its scanned data.
 
+    family: the only one that the command trains, by its name in FAMILIES; None: any.
     Raises UserError with all problems of the options and of the files they name.
     """
-    reading = read_command_line(run_type, doc)
     problems = Problems(reading.problems)
     data = None
     for section in reading.sections.values():
         if isinstance(section, DataOptions):
-            data = problems.attempt(TrainingData.scan, section)
+            data = problems.attempt(
+                TrainingData.scan,
+                section,
+                reading.sections.get("caching"),
+                validation=reading.sections.get("validation"),
+                has_network=NetworkOptions in sections_of(reading.run_type).values(),
+            )
+        elif isinstance(section, ModelOptions):
+            problems.attempt(_check_model, section, family)
         elif type(section) in CHECKS:
             problems.attempt(CHECKS[type(section)], section)
     problems.raise_if_any()
@@ -49,10 +59,16 @@ def begin(run_type: type[R], doc: str | None) -> tuple[R, TrainingData]:
     return reading.run, data
 
 
-def _check_model(options: ModelOptions) -> None:
+def _check_model(options: ModelOptions, family: str | None) -> None:
     problems = Problems()
     assert options.pretrained_model_name_or_path is not None
-    problems.attempt(check_source, options.pretrained_model_name_or_path, v2=options.v2)
+    problems.attempt(
+        check_source,
+        options.pretrained_model_name_or_path,
+        v2=options.v2,
+        v_parameterization=options.v_parameterization,
+        family=family,
+    )
     if options.vae is not None:
         problems.attempt(check_vae, options.vae)
     problems.attempt(check_attention, options.attention)
@@ -78,16 +94,12 @@ def _check_saving(options: SavingOptions) -> None:
 def _check_output_dir(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        raise UserError.of(
-            folder, f"cannot be written to ({error.strerror})", "choose another --output_dir"
-        ) from None
+        raise UserError.of(folder, f"cannot be made ({error.strerror})", OTHER_FOLDER) from None
+    check_writable(folder, OTHER_FOLDER)
     free = shutil.disk_usage(folder).free
     if free < SMALLEST_FREE_SPACE:
-        raise UserError.of(
-            folder, f"has only {free / 2**20:.0f} MB free", "make room or choose another --output_dir"
-        )
+        raise UserError.of(folder, f"has only {free / 2**20:.0f} MB free", f"make room or {OTHER_FOLDER}")
 
 
 def _check_preview(options: PreviewOptions) -> None:
@@ -111,7 +123,6 @@ def _check_metadata(options: MetadataOptions) -> None:
 
 
 CHECKS: Mapping[type, Any] = {
-    ModelOptions: _check_model,
     OptimizerOptions: _check_optimizer,
     SavingOptions: _check_saving,
     PreviewOptions: _check_preview,

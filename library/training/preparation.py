@@ -1,19 +1,24 @@
-"""What the loop needs before its first step: the model in place, latents, loader, saver and logs."""
+"""What the loop needs before its first step: the model in place, loaders, saver and logs."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Generator, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from library.data.cache import LatentCache, cache_latents
-from library.data.dataset import Batch, make_loader
+from library.data.batch import Batch
+from library.data.dataset import BatchBuilder, make_loader
+from library.data.plan import Course
 from library.data.training_data import TrainingData
+from library.models.prompt_weights import training_tokenizer
 from library.problems import UserError, warn
+from library.training.caching import Cached, Caches
 from library.training.checkpoints import Checkpoints
+from library.training.interruption import Interruption
 from library.training.noise import NoiseDraw
 from library.training.optimizers import class_path
 from library.training.output import Moment, Output
@@ -24,12 +29,14 @@ from library.training.session import Session, dtype_of
 from library.training.state import StateInfo, write_state
 from library.training.task import Task
 from library.training.trackers import LossLog, TensorBoardWriter
+from library.training.validation import Validation
 
 
 def place_model(task: Task, run: TrainingRun, session: Session) -> None:
     """Precision, device, memory layout, attention and checkpointing of the model."""
     model = task.model
-    set_precision(task, session.frozen_dtype, no_half_vae=run.model.no_half_vae)
+    keeps = {"no_half_vae": run.model.no_half_vae, "float8": run.model.fp8_base}
+    set_precision(task, session.frozen_dtype, **keeps)
     model.use_attention(run.model.attention)
     if run.training.gradient_checkpointing:
         model.use_gradient_checkpointing(denoiser=True, text_encoders=task.text is not None)
@@ -39,43 +46,59 @@ def place_model(task: Task, run: TrainingRun, session: Session) -> None:
             part.to(memory_format=torch.channels_last)
 
 
-def cached_latents(task: Task, run: TrainingRun, session: Session, data: TrainingData) -> LatentCache | None:
-    if not run.data.cache_latents:
-        return None
-    model = task.model
-    parameter = next(model.vae.parameters())
-
-    @torch.no_grad()
-    def encode(pixels: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-        pixels, noise = pixels.to(parameter.device), noise.to(parameter.device)
-        return model.encode_images(pixels, noise).float().cpu()
-
-    return cache_latents(
-        data, encode, batch_size=run.data.vae_batch_size, seed=session.seed, progress=session.is_main
+def training_batches(
+    run: TrainingRun, session: Session, task: Task, data: TrainingData, plan: RunPlan, caches: Caches
+) -> Generator[Batch, None, None]:
+    """The batches of all steps to come. To be closed."""
+    workers = min(run.data.max_data_loader_n_workers, os.cpu_count() or 1)
+    return make_loader(
+        _builder(run, session, task, data, plan, caches),
+        plan.course.positions(plan.first_step, plan.last_step),
+        workers=workers,
+        pin_memory=session.device.type == "cuda",
     )
 
 
-def training_batches(
+def make_validation(
     run: TrainingRun,
     session: Session,
     task: Task,
     data: TrainingData,
     plan: RunPlan,
-    latents: LatentCache | None,
-) -> Iterable[Batch]:
-    return make_loader(
+    caches: Caches,
+    interruption: Interruption,
+) -> Validation:
+    held_out = data.validation
+    if held_out is None:
+        return Validation(run.validation, task, session, None, interruption)
+    builder = replace(
+        _builder(run, session, task, held_out, plan, caches.validation),
+        seed=run.data.validation_seed or 0,
+        draw=NoiseDraw(run.data.validation_seed or 0, encodes=not run.caching.caches_latents),
+        is_fixed=True,
+    )
+    count = held_out.batches_per_epoch(session.accelerator.num_processes)
+    positions = list(Course(count).positions(0, min(count, run.validation.max_validation_steps or count)))
+
+    def batches() -> Iterator[Batch]:
+        return make_loader(builder, positions)
+
+    return Validation(run.validation, task, session, batches, interruption)
+
+
+def _builder(
+    run: TrainingRun, session: Session, task: Task, data: TrainingData, plan: RunPlan, cached: Cached
+) -> BatchBuilder:
+    return BatchBuilder(
         data,
-        plan.course,
-        first_step=plan.first_step,
-        last_step=plan.last_step,
-        tokenize=task.model.tokenizer(run.model.max_token_length or 75),
-        draw=NoiseDraw(session.seed, run.objective.noise_offset or 0.0),
-        latents=latents,
-        seed=session.seed,
+        training_tokenizer(task.model, run.model.max_token_length, weighted=run.data.weighted_captions),
+        NoiseDraw(session.seed, run.objective.noise_offset or 0.0, encodes=not run.caching.caches_latents),
+        session.seed,
+        total_steps=plan.last_step,
+        latents=cached.latents,
+        text=cached.text,
         rank=session.accelerator.process_index,
         processes=session.accelerator.num_processes,
-        workers=min(run.data.max_data_loader_n_workers, os.cpu_count() or 1),
-        pin_memory=session.device.type == "cuda",
     )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from library.generation.generate import generate
 from library.generation.pictures import save_picture
 from library.generation.prompts import PromptRequest, read_prompts
+from library.models import FAMILIES
 from library.options.generation import PreviewOptions
 from library.options.saving import SavingOptions
 from library.training.interruption import Interruption
@@ -38,7 +39,8 @@ class Previews:
         self.prefix = f"{saving.output_name}_" if saving.output_name else ""
         self.requests: list[PromptRequest] = []
         if options.sample_prompts is not None:
-            defaults = PromptRequest("", sampler=options.sample_sampler)
+            side = FAMILIES[task.model.family].side
+            defaults = PromptRequest("", width=side, height=side, sampler=options.sample_sampler)
             self.requests = read_prompts(options.sample_prompts, defaults=defaults)
 
     def at_start(self, step: int) -> None:

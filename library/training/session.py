@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.utils import broadcast_object_list
 
+from library.data.caches.sharing import ALONE, Sharing
 from library.models import load_model
 from library.models.base import Model
-from library.models.text import check_clip_skip
 from library.options.model import ModelOptions
 from library.options.training import TrainingOptions
 from library.problems import UserError
@@ -82,11 +84,28 @@ class Session:
             return requested
         if not step_closes:
             return False
-        if self._cpu_group is None:
-            self._cpu_group = torch.distributed.new_group(backend="gloo")
         flag = torch.tensor([int(requested)])
-        torch.distributed.all_reduce(flag, group=self._cpu_group)
+        torch.distributed.all_reduce(flag, group=self._on_cpu())
         return bool(flag)
+
+    def sharing(self) -> Sharing:
+        """How work before training is shared among the processes."""
+        accelerator = self.accelerator
+        if accelerator.num_processes == 1:
+            return ALONE
+        return Sharing(accelerator.process_index, accelerator.num_processes, self._gather)
+
+    def _gather(self, value: Any) -> list[Any]:
+        """The value of every process, in their order. Waits for all of them."""
+        found = [None] * self.accelerator.num_processes
+        torch.distributed.all_gather_object(found, value, group=self._on_cpu())
+        return found
+
+    def _on_cpu(self) -> torch.distributed.ProcessGroup:
+        if self._cpu_group is None:
+            # One process may cache for hours more than another.
+            self._cpu_group = torch.distributed.new_group(backend="gloo", timeout=timedelta(days=7))
+        return self._cpu_group
 
     def say(self, message: str) -> None:
         """A line on stdout, from the first process only."""
@@ -108,14 +127,17 @@ def _agree_on_seed(asked: int | None, resumed: StateInfo | None) -> int:
     return broadcast_object_list(seeds)[0]
 
 
-def open_model(options: ModelOptions) -> Model:
-    """The run's model in its file's precision, on the CPU. Raises UserError when it cannot be used."""
+def open_model(options: ModelOptions, session: Session) -> Model:
+    """The run's model in its file's precision; on the CPU, with --lowram on the run's device at once.
+
+    Raises UserError when it cannot be used.
+    """
     model = load_model(
         options.pretrained_model_name_or_path,
         vae=options.vae,
         dtype="stored",
+        device=session.device if options.lowram else "cpu",
         v_parameterization=options.v_parameterization,
     )
-    for text_encoder in model.text_encoders:
-        check_clip_skip(text_encoder, options.clip_skip)
+    model.check_clip_skip(options.clip_skip)
     return model

@@ -11,27 +11,34 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from library.data.dataset import Batch
-from library.models.base import Condition, Model
+from library.data.batch import Batch
+from library.models.base import Condition, Model, Part
+from library.models.prompt_weights import encode_text
 from library.options.training import ObjectiveOptions
-from library.training.loss import min_snr_weight, squared_error
+from library.problems import UserError
+from library.training.loss import mean_per_sample, min_snr_weight, squared_error
 from library.training.objective import make_objective
 
 
 @dataclass(frozen=True)
 class TextTraining:
-    """How the text encoders are trained: with which rate, and until which step (None: to the end)."""
+    """How text encoders are trained.
 
-    learning_rate: float
+    rates: of each, 0 leaves it as it is; the last one counts for all further ones. stop_at: the step from
+    which on none is trained any more (None: never).
+    """
+
+    rates: tuple[float, ...]
     stop_at: int | None = None
 
+    def rate_of(self, number: int) -> float:
+        """Of a model's (0-based) n-th text encoder."""
+        return self.rates[min(number, len(self.rates) - 1)]
 
-def may_skip_parameters(text: TextTraining | None, clip_skip: int | None) -> bool:
-    """Whether a step may leave trained parameters without a gradient, which DDP has to be told.
 
-    clip_skip leaves out the text encoder's last layers, stop_at all of it from then on.
-    """
-    return text is not None and (text.stop_at is not None or (clip_skip or 1) > 1)
+def may_skip_parameters(text: TextTraining | None) -> bool:
+    """Whether a step may leave trained parameters without a gradient, which DDP has to be told."""
+    return text is not None and text.stop_at is not None
 
 
 class Task(nn.Module):
@@ -51,41 +58,74 @@ class Task(nn.Module):
         learning_rate: float,
         text: TextTraining | None = None,
         clip_skip: int | None = None,
+        block_rates: tuple[float, ...] = (),
     ) -> None:
+        """block_rates: of each block of the denoiser, 0 leaves it as it is; empty: learning_rate for all."""
         super().__init__()
         self.model = model
         self.objective = make_objective(options, model.prediction_type)
         model.prediction_type = self.objective.prediction  # what it will give, in previews and in its file
         self.options, self.clip_skip = options, clip_skip
-        self.learning_rate, self.text = learning_rate, text
+        self.learning_rate, self.text, self.block_rates = learning_rate, text, block_rates
         model.requires_grad_(False)
         self.choose_trained()
 
     def choose_trained(self) -> None:
         """Turn gradients on for what this task trains; everything is frozen before."""
-        self.model.denoiser.requires_grad_(True)
-        if self.text is not None:
-            self.model.text_encoders.requires_grad_(True)
+        for rate, parameters in self._denoiser_parts():
+            for parameter in parameters:
+                parameter.requires_grad_(rate != 0)
+        if self.text is None:
+            return
+        for number, text_encoder in enumerate(self.model.text_encoders):
+            text_encoder.requires_grad_(self.text.rate_of(number) != 0)
+        for module in self.model.idle_text_modules(self.clip_skip):
+            module.requires_grad_(False)
 
     def param_groups(self) -> list[dict[str, Any]]:
         """Optimizer groups with their learning rate and the name it has in logs."""
+        is_split = bool(self.block_rates)
         groups = [
-            {"params": list(self.model.denoiser.parameters()), "lr": self.learning_rate, "name": "unet"}
+            {"params": parameters, "lr": rate, "name": f"unet_block{number}" if is_split else "unet"}
+            for number, (rate, parameters) in enumerate(self._denoiser_parts())
         ]
-        if self.text is not None:
-            parameters = list(self.model.text_encoders.parameters())
-            groups.append({"params": parameters, "lr": self.text.learning_rate, "name": "textencoder"})
-        return groups
+        encoders = self.model.text_encoders if self.text is not None else ()
+        for number, text_encoder in enumerate(encoders):
+            parameters = [parameter for parameter in text_encoder.parameters() if parameter.requires_grad]
+            name = f"textencoder{number + 1}" if len(encoders) > 1 else "textencoder"
+            groups.append({"params": parameters, "lr": self.text.rate_of(number), "name": name})
+        trained = [group for group in groups if group["lr"] and group["params"]]
+        if not trained:
+            raise UserError.of("--learning_rate", "every learning rate is 0: nothing would be trained")
+        return trained
+
+    def _denoiser_parts(self) -> list[tuple[float, list[nn.Parameter]]]:
+        """What of the denoiser is trained together, and how fast."""
+        if not self.block_rates:
+            return [(self.learning_rate, list(self.model.denoiser.parameters()))]
+        blocks = self.model.denoiser_blocks()
+        if len(blocks) != len(self.block_rates):
+            cause = f"has {len(self.block_rates)} values, this model has {len(blocks)} blocks"
+            raise UserError.of("--block_lr", cause)
+        return list(zip(self.block_rates, blocks, strict=True))
 
     def forward(self, batch: Batch) -> Tensor:
         """The loss of a batch: a weighted mean over its samples, as a float32 scalar."""
+        t = self.objective.sample_t(batch.u, *self.options.timestep_range)
+        return (self.losses(batch, t) * batch.weights).sum() / batch.divisor
+
+    def losses(self, batch: Batch, t: Tensor) -> Tensor:
+        """The loss of each sample (batch,) at timesteps t (batch,), float32."""
         x0 = self.latents(batch)
         condition = self.condition(batch)
-        t = self.objective.sample_t(batch.u, *self.options.timestep_range)
         x = self.objective.noisy(x0, batch.noise, t)
         prediction = self.model.predict(x, t, condition, batch.sizes)
-        loss = squared_error(prediction, self.objective.target(x0, batch.noise, t))
-        return (loss * self.weighting(t) * batch.weights).sum() / batch.divisor
+        loss = mean_per_sample(squared_error(prediction, self.target(batch, x0, x, t)), batch.masks)
+        return loss * self.weighting(t)
+
+    def target(self, batch: Batch, x0: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        """What the model should give for the noisy latents x, in their shape."""
+        return self.objective.target(x0, batch.noise, t)
 
     def latents(self, batch: Batch) -> Tensor:
         """The batch's latents (batch, 4, height / 8, width / 8), encoded now unless they were cached."""
@@ -95,8 +135,10 @@ class Task(nn.Module):
             return self.model.encode_images(batch.pixels, batch.posterior).float()
 
     def condition(self, batch: Batch) -> Condition:
+        if batch.text is not None:
+            return self.model.condition_from(batch.text)
         with torch.set_grad_enabled(self.trains_text(batch.position.step) and torch.is_grad_enabled()):
-            return self.model.encode_text(batch.tokens, self.clip_skip)
+            return encode_text(self.model, batch.tokens, self.clip_skip)
 
     def trains_text(self, step: int) -> bool:
         """Whether text encoders are trained at this (0-based) step."""
@@ -112,16 +154,20 @@ class Task(nn.Module):
         self.model.vae.eval()
         return self
 
+    def trained_parts(self) -> list[Part]:
+        """The parts of the model of which something is trained."""
+        parts = self.model.parts.items()
+        return [name for name, module in parts if any(p.requires_grad for p in module.parameters())]
+
     def trained_tensors(self) -> dict[str, Tensor]:
         """What is trained, by the names of a checkpoint file: what a state must hold to go on exactly."""
-        parts = ["unet", "text_encoder"] if self.text is not None else ["unet"]
-        return {key: value for part in parts for key, value in self.model.part_weights(part).items()}
+        tensors = (self.model.part_weights(part) for part in self.trained_parts())
+        return {key: value for part in tensors for key, value in part.items()}
 
     def load_trained_tensors(self, tensors: dict[str, Tensor]) -> None:
         """Take back what `trained_tensors` gave, bit for bit."""
-        self.model.load_part_weights("unet", tensors)
-        if self.text is not None:
-            self.model.load_part_weights("text_encoder", tensors)
+        for part in self.trained_parts():
+            self.model.load_part_weights(part, tensors)
 
     def save(
         self,

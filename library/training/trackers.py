@@ -61,6 +61,11 @@ class LossLog:
             if self.writer is not None:
                 self.writer.write(step, {"loss/current": loss, "loss/average": self.average} | rates)
 
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """Write other figures of a step down."""
+        if self.writer is not None:
+            self.writer.write(step, values)
+
     def close(self) -> None:
         """Read the rest and close the log files."""
         self.read()

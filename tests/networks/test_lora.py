@@ -1,17 +1,21 @@
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from kinds import make_kind
 from torch.testing import assert_close
 
+from library.models import load_model
 from library.models.base import Model
-from library.models.weights import load_tensors, save_tensors
+from library.models.weights import load_tensors, open_tensors, save_tensors
 from library.problems import UserError
 from networks import lora
+from networks.base import module_name
 
 BATCH = 2
-SD1_KEYS = Path(__file__).parents[1] / "data" / "sd1_lora_keys.json"
+DATA = Path(__file__).parents[1] / "data"
 
 
 def new_lora(model: Model, **changes) -> lora.Network:
@@ -39,23 +43,24 @@ def outputs(model: Model) -> torch.Tensor:
     model.eval()
     tokens = model.tokenizer(75)(["one, two", "three"])
     x = torch.randn((BATCH, 4, 8, 8), generator=torch.Generator().manual_seed(2))
-    return model.predict(x, torch.tensor([10, 900]), model.encode_text(tokens))
+    sizes = torch.tensor([[64, 64, 0, 0, 64, 64]] * BATCH)
+    return model.predict(x, torch.tensor([10, 900]), model.encode_text(tokens), sizes)
 
 
-def test_a_new_lora_changes_nothing(tiny_model: Model) -> None:
-    before = outputs(tiny_model)
-    new_lora(tiny_model).attach()
-    assert torch.equal(outputs(tiny_model), before)
+def test_a_new_lora_changes_nothing(any_model: Model) -> None:
+    before = outputs(any_model)
+    new_lora(any_model).attach()
+    assert torch.equal(outputs(any_model), before)
 
 
-def test_an_attached_lora_equals_a_merged_one(tiny_model: Model) -> None:
-    before = outputs(tiny_model)
-    network = filled(new_lora(tiny_model)).eval()
+def test_an_attached_lora_equals_a_merged_one(any_model: Model) -> None:
+    before = outputs(any_model)
+    network = filled(new_lora(any_model)).eval()
     network.attach()
     network.set_multiplier(0.7)
-    attached = outputs(tiny_model)
+    attached = outputs(any_model)
     network.merge()
-    merged = outputs(tiny_model)
+    merged = outputs(any_model)
     assert (attached - before).abs().max() > 0.01
     assert_close(merged, attached, rtol=1e-4, atol=1e-5)
 
@@ -72,17 +77,73 @@ def test_a_multiplier_of_zero_and_detaching_turn_it_off(tiny_model: Model) -> No
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt", ".ckpt"])
-def test_saving_and_loading_gives_the_same_network(tiny_model: Model, tmp_path: Path, suffix: str) -> None:
-    network = filled(new_lora(tiny_model)).eval()
+def test_saving_and_loading_gives_the_same_network(any_model: Model, tmp_path: Path, suffix: str) -> None:
+    network = filled(new_lora(any_model)).eval().requires_grad_(False)  # as one that was loaded
     path = tmp_path / f"x{suffix}"
     network.save(path, dtype=None, metadata={"ss_network_dim": "4"})
-    loaded = lora.from_file(tiny_model, path)
+    loaded = lora.from_file(any_model, path)
     assert network.tensors().keys() == loaded.tensors().keys()
     network.attach()
-    expected = outputs(tiny_model)
+    expected = outputs(any_model)
     network.detach()
     loaded.attach()
-    assert torch.equal(outputs(tiny_model), expected)
+    assert torch.equal(outputs(any_model), expected)
+
+
+def test_an_sdxl_lora_with_the_names_of_diffusers_is_the_same(tmp_path: Path) -> None:
+    model = make_kind("sdxl")
+    network = filled(new_lora(model))
+    others = {module_name(point): point.other_path for point in model.attach_points() if point.other_path}
+    assert others["lora_unet_input_blocks_4_1_proj_in"] == "down_blocks.1.attentions.0.proj_in"
+    assert others["lora_unet_output_blocks_2_2_conv"] == "up_blocks.0.upsamplers.0.conv"
+    tensors = {}
+    for key, tensor in network.tensors().items():
+        name, _, rest = key.partition(".")
+        other = others.get(name)
+        tensors[f"lora_unet_{other.replace('.', '_')}.{rest}" if other else key] = tensor
+    assert sum(key.startswith("lora_unet_down_blocks") for key in tensors) > 50
+    save_tensors(tmp_path / "x.safetensors", tensors)
+    loaded = lora.from_file(model, tmp_path / "x.safetensors").tensors()
+    assert loaded.keys() == network.tensors().keys()
+    assert all(torch.equal(loaded[key], value) for key, value in network.tensors().items())
+
+
+@pytest.mark.parametrize("is_linear", [True, False])
+def test_an_sd_2_lora_fits_matrices_and_convolutions(tmp_path: Path, saved_kind, is_linear: bool) -> None:
+    """Trained beside one kind of projection layers, used beside the other."""
+    source = saved_kind("sd2", "safetensors")
+    tensors, metadata = load_tensors(source), open_tensors(source).metadata
+    ends = (".proj_in.weight", ".proj_out.weight")
+    convolved = {
+        name: t[:, :, None, None] if name.endswith(ends) and t.ndim == 2 else t for name, t in tensors.items()
+    }
+    save_tensors(tmp_path / "conv.safetensors", convolved, metadata)
+    paths = [source, tmp_path / "conv.safetensors"]
+    one, other = (load_model(path) for path in (paths if is_linear else paths[::-1]))
+    network = filled(new_lora(one)).eval()
+    network.save(tmp_path / "x.safetensors", dtype=None, metadata=None)
+    network.attach()
+    lora.from_file(other, tmp_path / "x.safetensors").attach()
+    assert_close(outputs(other), outputs(one), rtol=1e-4, atol=1e-5)
+
+
+def test_layers_that_count_for_nothing_are_not_trained(any_model: Model) -> None:
+    network = new_lora(any_model)
+    network.freeze_idle(any_model, clip_skip=2)
+    frozen = {
+        n for n, module in network.by_name.items() if not any(p.requires_grad for p in module.parameters())
+    }
+    prefix = "te1" if any_model.family == "sdxl" else "te"
+    beginning = f"lora_{prefix}_text_model_encoder_layers_1_"
+    assert frozen == {name for name in network.by_name if name.startswith(beginning)}
+    network.attach()
+    any_model.train()
+    tokens = any_model.tokenizer(75)(["one, two", "three"])
+    condition = any_model.encode_text(tokens, 2)
+    sizes = torch.tensor([[64, 64, 0, 0, 64, 64]] * BATCH)
+    any_model.predict(torch.ones(BATCH, 4, 8, 8), torch.tensor([10, 900]), condition, sizes).sum().backward()
+    without = {n for n, m in network.by_name.items() if m.lora_up.weight.grad is None}
+    assert without == frozen
 
 
 def test_the_saved_precision_is_that_of_every_tensor(tiny_model: Model, tmp_path: Path) -> None:
@@ -114,16 +175,17 @@ def test_initial_values_depend_on_the_seed_and_the_name_alone(tiny_model: Model)
     assert not torch.equal(new_lora(tiny_model, seed=2).tensors()[key], both.tensors()[key])
 
 
-@pytest.mark.parametrize(("arguments", "name"), [({}, "base"), ({"conv_dim": "8"}, "conv")])
+@pytest.mark.parametrize("arguments", [{}, {"conv_dim": "8"}], ids=["base", "conv"])
+@pytest.mark.parametrize("family", ["sd1", "sd2", "sdxl"])
 def test_names_and_shapes_of_a_full_size_model_equal_the_reference(
-    full_size_sd1: Model, arguments: dict, name: str
+    full_size: Callable[[str], Model], family: str, arguments: dict
 ) -> None:
-    reference = json.loads(SD1_KEYS.read_text())
-    entries = reference["base"] | (reference["conv"] if name == "conv" else {})
+    reference = json.loads((DATA / f"{family}_lora_keys.json").read_text())
+    entries = reference["base"] | (reference["conv"] if arguments else {})
     with torch.device("meta"):
         found = {
             key: tuple(value.shape)
-            for key, value in new_lora(full_size_sd1, dim=16, arguments=arguments).tensors().items()
+            for key, value in new_lora(full_size(family), dim=16, arguments=arguments).tensors().items()
         }
     expected = {}
     for module, (kind, wide_in, wide_out, side, *_) in entries.items():

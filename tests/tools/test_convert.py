@@ -6,7 +6,7 @@ import torch
 
 from library.models import load_model
 from library.models.base import Model
-from library.models.weights import load_tensors, open_tensors
+from library.models.weights import load_tensors, open_tensors, save_tensors
 from library.problems import UserError
 from tools import convert_diffusers20_original_sd, make_tiny_model
 
@@ -34,29 +34,48 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     )
 
 
-def test_a_file_through_a_folder_and_back_is_the_same(convert, tiny_model_file: Path, tmp_path: Path) -> None:
-    convert(tiny_model_file, tmp_path / "folder", "--use_safetensors", "--v1")
+def test_a_file_through_a_folder_and_back_is_the_same(
+    convert, kind: str, any_model_file: Path, tmp_path: Path
+) -> None:
+    claim = {"sd1": ["--v1"], "sd2": ["--v2"]}.get(kind, [])
+    convert(any_model_file, tmp_path / "folder", "--use_safetensors", *claim)
     convert(tmp_path / "folder", tmp_path / "back.safetensors")
     convert(tmp_path / "back.safetensors", tmp_path / "back.ckpt", "--epoch", 3, "--global_step", 70)
     convert(tmp_path / "back.ckpt", tmp_path / "bins")
     convert(tmp_path / "bins", tmp_path / "again.safetensors")
-    assert (tmp_path / "back.safetensors").read_bytes() == tiny_model_file.read_bytes()
-    assert (tmp_path / "again.safetensors").read_bytes() == tiny_model_file.read_bytes()
+    assert (tmp_path / "back.safetensors").read_bytes() == any_model_file.read_bytes()
+    assert (tmp_path / "again.safetensors").read_bytes() == any_model_file.read_bytes()
+    assert (tmp_path / "back.yaml").exists() == kind.startswith("sd2")
     content = torch.load(tmp_path / "back.ckpt", weights_only=True)
     assert (content["epoch"], content["global_step"]) == (3, 70)
-    names = ["text_encoder/pytorch_model.bin", *(f"{p}/diffusion_pytorch_model.bin" for p in ("unet", "vae"))]
+    texts = ["text_encoder", "text_encoder_2"] if kind == "sdxl" else ["text_encoder"]
+    names = [f"{text}/pytorch_model.bin" for text in texts]
+    names += [f"{part}/diffusion_pytorch_model.bin" for part in ("unet", "vae")]
     assert sorted(files_of(tmp_path / "bins")) == sorted(names)
 
 
 def test_a_folder_through_a_file_and_back_is_the_same(
-    convert, tiny_model_folder: Path, tmp_path: Path
+    convert, any_model_folder: Path, tmp_path: Path
 ) -> None:
-    convert(tiny_model_folder, tmp_path / "x.ckpt")
+    convert(any_model_folder, tmp_path / "x.ckpt")
     convert(tmp_path / "x.ckpt", tmp_path / "back", "--use_safetensors")
-    one, other = files_of(tiny_model_folder), files_of(tmp_path / "back")
+    one, other = files_of(any_model_folder), files_of(tmp_path / "back")
     assert one.keys() == other.keys() and all(same(one[name], other[name]) for name in one)
-    for path in tiny_model_folder.rglob("*.*"):
-        assert (tmp_path / "back" / path.relative_to(tiny_model_folder)).read_bytes() == path.read_bytes()
+    for path in any_model_folder.rglob("*.*"):
+        assert (tmp_path / "back" / path.relative_to(any_model_folder)).read_bytes() == path.read_bytes()
+
+
+def test_sd_2_projections_are_written_as_matrices_if_asked(convert, saved_kind, tmp_path: Path) -> None:
+    source = saved_kind("sd2", "safetensors")
+    tensors, metadata = load_tensors(source), open_tensors(source).metadata
+    ends = (".proj_in.weight", ".proj_out.weight")
+    convolved = {
+        name: t[:, :, None, None] if name.endswith(ends) and t.ndim == 2 else t for name, t in tensors.items()
+    }
+    save_tensors(tmp_path / "x.safetensors", convolved, metadata)
+    for words, is_matrix in (((), False), (("--unet_use_linear_projection",), True)):
+        convert(tmp_path / "x.safetensors", tmp_path / "folder", *words)
+        assert load_model(tmp_path / "folder").denoiser.config.use_linear_projection is is_matrix
 
 
 @pytest.mark.parametrize(
@@ -109,6 +128,10 @@ def test_a_variant_is_read(convert, tiny_model_folder: Path, tmp_path: Path) -> 
         ),
         (("FILE", "x.bin"), ["<model_to_save>: a file must end in .safetensors or .ckpt"]),
         (("FILE", "OUT", "--v2"), ["--v2: FILE is an SD 1.x model; leave --v2 out"]),
+        (
+            ("FILE", "OUT", "--unet_use_linear_projection"),
+            ["--unet_use_linear_projection: only SD 2.x has such projections"],
+        ),
         (("FILE", "OUT", "--v1", "--v2"), ["--v1: choose --v1 or --v2"]),
         (
             ("FILE", "OUT", "--fp16", "--bf16"),

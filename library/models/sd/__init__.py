@@ -1,1 +1,1 @@
-"""Stable Diffusion 1.x: one U-Net, one CLIP text encoder, one VAE."""
+"""Stable Diffusion 1.x and 2.x: two layouts of one class."""

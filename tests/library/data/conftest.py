@@ -1,14 +1,16 @@
 """Small image folders and settings for the tests of library/data."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from library.data.config import SubsetSpec, read_datasets
+from library.data.config.datasets import read_datasets
+from library.data.config.specs import DatasetSpec, SubsetSpec
 from library.data.training_data import TrainingData
-from library.options.data import DataOptions
+from library.options.data import DataOptions, read_resolutions
 
 SaveImage = Callable[..., Path]
 
@@ -39,7 +41,9 @@ def scan(tmp_path: Path) -> Callable[..., TrainingData]:
     def scan_with(**options) -> TrainingData:
         if "dataset_config" not in options:
             options.setdefault("train_data_dir", tmp_path / "train")
-            options.setdefault("resolution", (64, 64))
+            options.setdefault("resolution", 64)
+        if "resolution" in options:
+            options["resolution"] = read_resolutions(options["resolution"])
         return TrainingData.scan(DataOptions(**options))
 
     return scan_with
@@ -51,7 +55,20 @@ def subset(tmp_path: Path) -> Callable[..., SubsetSpec]:
     (tmp_path / "settings" / "1_x").mkdir(parents=True)
 
     def make(**options) -> SubsetSpec:
-        options = DataOptions(train_data_dir=tmp_path / "settings", resolution=(64, 64), **options)
+        options = DataOptions(train_data_dir=tmp_path / "settings", resolution=((64, 64),), **options)
         return read_datasets(options)[0].subsets[0]
 
     return make
+
+
+@pytest.fixture
+def read(tmp_path: Path) -> Callable[..., list[DatasetSpec]]:
+    """read(text or tables, option=value, ...) -> the datasets of a dataset file."""
+
+    def read_content(content, name="data.toml", **options):
+        is_text = isinstance(content, str)
+        path = tmp_path / (name if is_text else "data.json")
+        path.write_text(content if is_text else json.dumps(content), encoding="utf-8")
+        return read_datasets(DataOptions(dataset_config=path, **options))
+
+    return read_content

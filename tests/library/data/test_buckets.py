@@ -1,5 +1,6 @@
 import json
 import random
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -67,3 +68,40 @@ def test_crops_are_centred_or_anywhere_inside():
     assert centre_crop(fit) == (10, 0)
     crops = {random_crop(fit, random.Random(seed)) for seed in range(500)}
     assert crops == {(left, 0) for left in range(22)}
+
+
+def settings():
+    """Random settings that pass the checks of dataset settings, each with an image size."""
+    rng = random.Random(0)
+    while True:
+        step = rng.choice([8, 32, 64, 128])
+        resolution = rng.randint(step, 2048), rng.randint(step, 2048)
+        shortest, longest = rng.randint(1, 2048), rng.randint(1, 4096)
+        lowest, highest = shortest // step * step, -(-longest // step) * step
+        size = rng.choice([1, 7, rng.randint(1, 8000)]), rng.choice([1, rng.randint(1, 8000)])
+        if min(resolution) >= lowest and max(resolution) <= highest:
+            yield step, resolution, (shortest, longest), (max(lowest, step), highest), size
+
+
+@pytest.mark.parametrize("number", range(20))
+def test_every_image_has_a_bucket_of_whole_steps_within_the_limits_and_covers_it(number):
+    for step, resolution, limits, (lowest, highest), size in islice(settings(), number, 4000, 20):
+        buckets = bucket_resolutions(resolution, shortest=limits[0], longest=limits[1], step=step)
+        fit = fit_to_list(size, buckets)
+        (width, height), resized = fit.bucket, fit.resized
+        assert (width % step, height % step) == (0, 0)
+        assert lowest <= min(fit.bucket) and max(fit.bucket) <= highest
+        assert width * height <= resolution[0] * resolution[1]
+        assert resized[0] >= width and resized[1] >= height
+        assert resized[0] == width or resized[1] == height
+
+
+@pytest.mark.parametrize("number", range(20))
+def test_without_enlarging_every_image_has_a_bucket_of_whole_steps_and_covers_it(number):
+    for step, resolution, _, _, size in islice(settings(), number, 4000, 20):
+        fit = fit_without_enlarging(size, area=resolution[0] * resolution[1], step=step)
+        (width, height), resized = fit.bucket, fit.resized
+        assert (width % step, height % step) == (0, 0)
+        assert resized[0] >= width >= step and resized[1] >= height >= step
+        if min(size) >= step:
+            assert resized[0] <= size[0] and resized[1] <= size[1]

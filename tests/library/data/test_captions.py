@@ -1,9 +1,29 @@
 import random
+import re
+import sys
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
-from library.data.captions import expand_wildcards, final_caption, is_random, with_tags
+from library.data.captions import (
+    Replacements,
+    caption_lines,
+    changing_setting,
+    final_caption,
+    is_random,
+    kept_caption,
+    sample_caption,
+    used_lines,
+    with_tags,
+)
+from library.data.templates import OBJECT_TEMPLATES, STYLE_TEMPLATES, templates_with
+from library.randomness import keyed_random
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 
 def draws(caption, subset, count=400, epoch=0):
@@ -34,11 +54,6 @@ def test_with_wildcards_each_line_and_each_choice_comes_up(subset):
 def test_wildcards_work_in_the_prefix_too_and_doubled_braces_are_literal(subset):
     settings = subset(enable_wildcard=True, caption_prefix="{x|y}")
     assert set(draws("a {{cat}}", settings)) == {"x a {cat}", "y a {cat}"}
-
-
-def test_wildcards_do_not_nest():
-    assert expand_wildcards("{a}}", random.Random(0)) == "{a}"
-    assert expand_wildcards("{x}{{|}}{}", random.Random(0)) == "x{|}{}"
 
 
 def test_shuffling_reaches_every_order_and_leaves_kept_tags_prefix_and_suffix_in_place(subset):
@@ -95,3 +110,209 @@ def test_metadata_tags_follow_the_caption_and_survive_without_one():
     assert with_tags("a cat", " ", ",", every_line=False) == "a cat"
     assert with_tags("a cat\na dog", "red", ",", every_line=True) == "a cat, red\na dog, red"
     assert with_tags("a cat\na dog", "red", ",", every_line=False) == "a cat, red"
+
+
+def at_step(step, subset, *, total_steps=100, caption="k, a, b, c, d"):
+    return final_caption(caption, subset, None, epoch=0, step=step, total_steps=total_steps)
+
+
+def test_token_warm_up_begins_with_its_least_number_of_free_tags_and_ends_with_all(subset):
+    settings = subset(token_warmup_step=8, token_warmup_min=1, keep_tokens=1)
+    # floor(step * (4 - 1) / 8) + 1 of the four free tags
+    counts = [len(at_step(step, settings).split(", ")) - 1 for step in range(10)]
+    assert counts == [1, 1, 1, 2, 2, 2, 3, 3, 4, 4]
+    assert at_step(3, settings) == "k, a, b"
+
+
+def test_a_token_warm_up_below_one_is_a_share_of_the_run(subset):
+    settings = subset(token_warmup_step=0.25, token_warmup_min=0)
+    steps = (0, 14, 15, 28, 29)  # 29 is floor(0.25 * 117)
+    captions = [at_step(step, settings, total_steps=117, caption="a, b") for step in steps]
+    assert captions == ["", "", "a", "a", "a, b"]
+    assert at_step(0, settings, total_steps=3) == "k, a, b, c, d"  # no steps
+
+
+def test_a_token_warm_up_with_more_tags_than_there_are_takes_them_all(subset):
+    assert at_step(0, subset(token_warmup_step=8, token_warmup_min=9), caption="a, b") == "a, b"
+
+
+def test_token_warm_up_takes_the_first_tags_and_then_they_are_shuffled(subset):
+    settings = subset(token_warmup_step=10, token_warmup_min=2, shuffle_caption=True)
+    found = {final_caption("a, b, c", settings, random.Random(i), epoch=0, step=1) for i in range(50)}
+    assert found == {"a, b", "b, a"}
+
+
+def test_the_whole_pipeline_in_its_order(subset):
+    """Each part of the result shows that its step came where it belongs."""
+    settings = subset(
+        enable_wildcard=True,
+        shuffle_caption=True,
+        keep_tokens_separator="|||",
+        caption_tag_dropout_rate=0.5,
+        token_warmup_step=4,
+        token_warmup_min=2,
+        caption_prefix="{P, p}",
+        caption_suffix="S;;;s",
+        secondary_separator=";;;",
+        caption_separator=",",
+    )
+    caption = "{h} ||| {a;;;b}, c, never ||| {t}"
+    found = {
+        final_caption(
+            caption,
+            settings,
+            random.Random(i),
+            epoch=0,
+            step=1,
+            total_steps=9,
+            replacements=Replacements({"p": "p p1"}),
+        )
+        for i in range(200)
+    }
+    middles = ("", "a,b, ", "c, ", "a,b, c, ", "c, a,b, ")
+    assert found == {f"P, p p1 h, {middle}t S,s" for middle in middles}
+
+
+def test_a_dropped_caption_stays_empty_whatever_else_is_asked_for(subset):
+    settings = subset(caption_dropout_rate=1.0, caption_prefix="P", enable_wildcard=True)
+    replacements = Replacements({"": "x"}, templates=("a photo of x",))
+    rng = random.Random(0)
+    assert final_caption("a", settings, rng, epoch=0, replacements=replacements) == ""
+
+
+def test_a_caption_is_a_function_of_seed_epoch_and_sample(subset):
+    settings = subset(shuffle_caption=True)
+    key = {"seed": 3, "epoch": 2, "sample": 5, "step": 0, "total_steps": 1}
+    caption = "a, b, c, d, e, f"
+    rng = keyed_random(3, "caption", 2, 5)
+    assert sample_caption(caption, settings, **key) == final_caption(caption, settings, rng, epoch=2)
+    others = [sample_caption(caption, settings, **key | {name: 9}) for name in ("seed", "epoch", "sample")]
+    assert len({*others, sample_caption(caption, settings, **key)}) == 4
+    assert sample_caption(caption, settings, **key | {"step": 7, "total_steps": 9}) == sample_caption(
+        caption, settings, **key
+    )
+
+
+def tags_of(caption, subset, sample, **more):
+    key = {"seed": 1, "epoch": 0, "sample": sample, "step": 0, "total_steps": 1}
+    return sample_caption(caption, subset, **key | more).split(", ")
+
+
+def test_a_feature_that_is_switched_on_leaves_the_draws_of_the_others(subset):
+    caption = ", ".join("abcdefgh")
+    for sample in range(30):
+        order = tags_of(caption, subset(shuffle_caption=True), sample)
+        thin = tags_of(caption, subset(caption_tag_dropout_rate=0.3), sample)
+        both = subset(shuffle_caption=True, caption_tag_dropout_rate=0.3, caption_dropout_rate=1e-9)
+        assert tags_of(caption, both, sample) == [tag for tag in order if tag in thin]
+        wild = subset(shuffle_caption=True, enable_wildcard=True)
+        assert tags_of(caption, wild, sample) == order
+        assert tags_of(caption.replace("a", "{a|A}"), wild, sample) in (order, [*map(upper_a, order)])
+        warm = subset(shuffle_caption=True, token_warmup_step=10, token_warmup_min=3)
+        assert tags_of(caption, warm, sample) == [tag for tag in order if tag in "abc"]
+
+
+def upper_a(tag):
+    return "A" if tag == "a" else tag
+
+
+def test_the_kept_caption_is_the_one_of_every_epoch_without_dropout(subset):
+    settings = subset(
+        caption_dropout_rate=0.5,
+        caption_dropout_every_n_epochs=1,
+        caption_prefix="P,",
+        enable_wildcard=True,
+        keep_tokens_separator="|||",
+        secondary_separator=";;;",
+    )
+    assert kept_caption("a ||| {b};;;{{c}}", settings) == "P, a, b,{c}"
+
+
+def test_the_kept_caption_of_a_subset_that_changes_is_the_one_without_draws(subset):
+    settings = subset(
+        shuffle_caption=True,
+        caption_tag_dropout_rate=1.0,
+        token_warmup_step=0.5,
+        enable_wildcard=True,
+        caption_suffix="{S|s}",
+    )
+    assert kept_caption("a, {b|{c|d}},, e\nf", settings) == "a, b, e S"
+
+
+@pytest.mark.parametrize(
+    ("settings", "setting"),
+    [
+        ({}, None),
+        ({"caption_dropout_rate": 0.5, "caption_dropout_every_n_epochs": 2, "caption_prefix": "p"}, None),
+        ({"keep_tokens_separator": "|||", "secondary_separator": ";;;"}, None),
+        ({"shuffle_caption": True, "token_warmup_step": 5}, "shuffle_caption"),
+        ({"caption_tag_dropout_rate": 0.1, "enable_wildcard": True}, "caption_tag_dropout_rate"),
+        ({"enable_wildcard": True}, "enable_wildcard"),
+        ({"token_warmup_step": 0.5}, "token_warmup_step"),
+    ],
+)
+def test_the_setting_that_makes_captions_change_is_named(subset, settings, setting):
+    assert changing_setting(subset(**settings)) == setting
+
+
+def test_words_are_replaced_as_a_whole_and_all_at_once(subset):
+    words = {"cat": "cat cat1", "cat1": "never twice", "<dog>": "<dog> <dog1>"}
+    found = final_caption(
+        "cat, a category, Cat, bobcat, my<dog>s, cat",
+        subset(),
+        None,
+        epoch=0,
+        replacements=Replacements(words),
+    )
+    assert found == "cat cat1, a category, Cat, bobcat, my<dog> <dog1>s, cat cat1"
+
+
+def test_templates_take_the_place_of_the_caption_and_each_comes_up(subset):
+    replacements = templates_with("cat cat1", OBJECT_TEMPLATES)
+    found = {
+        sample_caption(
+            "anything", subset(), seed=0, epoch=0, sample=i, step=0, total_steps=1, replacements=replacements
+        )
+        for i in range(400)
+    }
+    assert found == {template.format("cat cat1") for template in OBJECT_TEMPLATES}
+
+
+def test_the_templates_are_different_sentences_with_one_place_each():
+    for templates in (OBJECT_TEMPLATES, STYLE_TEMPLATES):
+        assert len(set(templates)) == len(templates) == 20
+        assert all(template.count("{}") == 1 and template == template.strip() for template in templates)
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("a\r\nb\rc\nd", ["a", "b", "c", "d"]),
+        ("\n \t\n", []),
+        ("one\x0bline\x0cwith\x1call\x85of\u2028these\u2029in it\t", ["one line with all of these in it"]),
+        ("\ufeffze\u200bro \u2060wi\xaddth\u200e", ["zero width"]),
+        ("\u200b\ufeff", []),
+        ("\xa0 a\xa0b \u3000", ["a\xa0b"]),
+        ("می\u200cخواهم 👩\u200d🎨", ["می\u200cخواهم 👩\u200d🎨"]),
+    ],
+)
+def test_lines_end_at_line_ends_only_and_what_no_eye_can_see_goes(text, lines):
+    assert caption_lines(text) == lines
+    assert used_lines(text, is_wildcard=False) == (lines[0] if lines else "")
+    assert used_lines(text, is_wildcard=True) == "\n".join(lines)
+
+
+def test_the_example_of_the_documentation_comes_out_as_it_says(subset):
+    page = (Path(__file__).parents[3] / "docs" / "datasets.md").read_text(encoding="utf-8")
+    example = page.partition("### An example")[2]
+    (caption,) = re.findall(r"^sks dog .*$", example, re.MULTILINE)
+    settings = tomllib.loads(re.search(r"```toml\n(.*?)```", example, re.DOTALL)[1])
+    (options,) = settings["datasets"][0]["subsets"]
+    del options["image_dir"]
+    result = re.findall(r"\| secondary separator \| `(.*)` \|", example)
+    found = {
+        sample_caption(caption, subset(**options), seed=0, epoch=0, sample=i, step=50, total_steps=999)
+        for i in range(200)
+    }
+    assert result == ["photo, sks dog, grass, red,blue collar"] and found.issuperset(result)
+    assert not any("sitting" in text for text in found)

@@ -8,8 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
-from library.data.dataset import Batch, BatchBuilder, make_loader
+from library.data.batch import Batch
+from library.data.dataset import BatchBuilder, make_loader
 from library.data.plan import Course, Position
+from library.data.views import make_view
 from library.problems import UserError
 from library.randomness import keyed_generator, keyed_random
 
@@ -36,8 +38,9 @@ def tokenize(captions):
 def load(data, first=0, last=None, *, rank=0, processes=1, accumulation=1, **options):
     course = Course(data.batches_per_epoch(processes), accumulation)
     last = course.steps_per_epoch if last is None else last
+    loading = {name: options.pop(name) for name in ("workers", "pin_memory") if name in options}
     settings = {"tokenize": tokenize, "draw": draw, "seed": 5, "rank": rank, "processes": processes}
-    return make_loader(data, course, first_step=first, last_step=last, **(settings | options))
+    return make_loader(BatchBuilder(data, **(settings | options)), course.positions(first, last), **loading)
 
 
 def assert_same(one: Batch, other: Batch):
@@ -51,13 +54,38 @@ def assert_same(one: Batch, other: Batch):
             assert a == b, field.name
 
 
+EVERYTHING = {
+    "flip_aug": True,
+    "random_crop": True,
+    "color_aug": True,
+    "face_crop_aug_range": (1.5, 3.0),
+    "alpha_mask": True,
+    "shuffle_caption": True,
+    "keep_tokens": 1,
+    "caption_tag_dropout_rate": 0.2,
+    "caption_dropout_rate": 0.1,
+    "caption_dropout_every_n_epochs": 3,
+    "enable_wildcard": True,
+    "token_warmup_min": 1,
+    "token_warmup_step": 6.0,
+}
+
+
 @pytest.fixture
 def photos(save_image, scan, tmp_path):
-    """Five noisy pictures in two buckets, one of them twice, everything random switched on."""
+    """Five noisy pictures with alpha channels in two buckets, two with a face, every augmentation on."""
     rng = np.random.default_rng(0)
-    for index, size in enumerate([(96, 64), (90, 64), (64, 64), (70, 64), (64, 72)]):
-        path = save_image(f"train/1_x/{index}.png", size, caption=f"one{index}, two, three, four")
-        Image.fromarray(rng.integers(0, 255, (size[1], size[0], 3), np.uint8)).save(path)
+    sizes = {
+        "0": (96, 64),
+        "1_50_30_20_20": (90, 64),
+        "2_10_40_12_16": (64, 64),
+        "3": (70, 64),
+        "4": (64, 72),
+    }
+    for name, (width, height) in sizes.items():
+        caption = f"one{name}, two, {{three|drei}}, four\nzero{name}, five"
+        path = save_image(f"train/1_x/{name}.png", (width, height), caption=caption)
+        Image.fromarray(rng.integers(0, 255, (height, width, 4), np.uint8)).save(path)
 
     def make(**options):
         settings = {
@@ -65,10 +93,7 @@ def photos(save_image, scan, tmp_path):
             "enable_bucket": True,
             "min_bucket_reso": 64,
             "bucket_reso_steps": 32,
-            "flip_aug": True,
-            "random_crop": True,
-            "shuffle_caption": True,
-            "caption_tag_dropout_rate": 0.2,
+            **EVERYTHING,
         }
         return scan(**(settings | options))
 
@@ -91,10 +116,11 @@ def test_a_batch_has_the_shapes_and_types_it_promises(photos):
     assert torch.equal(batch.tokens[0], tokenize(batch.captions)[0])
 
 
-def test_batches_do_not_depend_on_the_number_of_workers(photos):
+@pytest.mark.parametrize("workers", [1, 4])
+def test_batches_do_not_depend_on_the_number_of_workers(photos, workers):
     data = photos()
     alone = list(load(data, last=8, accumulation=2))
-    together = list(load(data, last=8, accumulation=2, workers=2))
+    together = list(load(data, last=8, accumulation=2, workers=workers))
     course = Course(data.batches_per_epoch(1), accumulation=2)
     assert [batch.position for batch in alone] == list(course.positions(0, 8))
     for one, other in zip(alone, together, strict=True):
@@ -124,14 +150,15 @@ def test_starting_late_gives_the_batches_of_the_whole_run(photos):
 
 
 @pytest.mark.parametrize("enable_bucket", [False, True])
-def test_the_slices_of_two_ranks_joined_are_the_batch_of_one_process(photos, enable_bucket):
+@pytest.mark.parametrize("processes", [2, 3])
+def test_the_slices_of_all_ranks_joined_are_the_batch_of_one_process(photos, processes, enable_bucket):
     data = photos(train_batch_size=1, enable_bucket=enable_bucket)
-    whole = list(load(photos(train_batch_size=2, enable_bucket=enable_bucket), last=6))
-    ranks = [list(load(data, last=6, rank=rank, processes=2)) for rank in (0, 1)]
+    whole = list(load(photos(train_batch_size=processes, enable_bucket=enable_bucket), last=6))
+    ranks = [list(load(data, last=6, rank=rank, processes=processes)) for rank in range(processes)]
     seen_padding = False
     for one, *parts in zip(whole, *ranks, strict=True):
         real = len(one.names)
-        for name in ("pixels", "sizes", "noise", "u", "weights", "posterior"):
+        for name in ("pixels", "masks", "sizes", "noise", "u", "weights", "posterior"):
             joined = torch.cat([getattr(part, name) for part in parts])
             assert torch.equal(joined[:real], getattr(one, name)), name
         assert [caption for part in parts for caption in part.captions][:real] == one.captions
@@ -140,8 +167,8 @@ def test_the_slices_of_two_ranks_joined_are_the_batch_of_one_process(photos, ena
         seen_padding |= len(weights) > real
         # What the processes' mean gradient sees: sum(loss x weight) / divisor on each, averaged.
         losses = torch.arange(len(weights)) + 1.0
-        shares = zip(losses.chunk(2), parts, strict=True)
-        mean = sum((loss * part.weights).sum() / part.divisor for loss, part in shares) / 2
+        shares = zip(losses.chunk(processes), parts, strict=True)
+        mean = sum((loss * part.weights).sum() / part.divisor for loss, part in shares) / processes
         assert mean == pytest.approx(float((losses[:real] * one.weights).sum() / one.divisor))
     assert seen_padding
 
@@ -189,11 +216,66 @@ def test_an_image_that_became_unreadable_is_a_user_error_in_the_caller(photos, t
     with pytest.raises(UserError) as caught:
         list(load(data, workers=workers))
     (problem,) = caught.value.problems
-    assert problem.where == str(path) and "cannot be read as an image" in problem.cause
+    assert problem.where == str(path) and "cannot be decoded" in problem.cause
+
+
+def test_switching_an_augmentation_on_leaves_the_other_draws_alone(photos):
+    nothing = {"face_crop_aug_range": None} | {
+        name: type(value)() for name, value in EVERYTHING.items() if name != "face_crop_aug_range"
+    }
+
+    def drawn(**options):
+        views = [
+            make_view(record, index=i, seed=1, epoch=epoch, sample=i)
+            for epoch in range(20)
+            for i, record in enumerate(photos(**(nothing | options)).records)
+        ]
+        return [view.flip for view in views], [view.colour for view in views]
+
+    flips, colours = drawn(flip_aug=True, color_aug=True, random_crop=True)
+    assert set(flips) == {True, False} and len(set(colours)) > 5
+    assert drawn(flip_aug=True, color_aug=True) == (flips, colours)
+    assert drawn(flip_aug=True)[0] == flips and drawn(color_aug=True)[1] == colours
+
+
+def test_masks_have_the_shape_of_their_latents_in_every_bucket(photos):
+    shapes = set()
+    for batch in load(photos(resolution=((96, 64),)), last=6):
+        assert batch.masks.shape == (len(batch.names), 1, *batch.noise.shape[2:])
+        shapes.add(tuple(batch.noise.shape[2:]))
+    assert any(height != width for height, width in shapes)
+
+
+def test_cached_texts_are_put_in_after_the_workers(photos):
+    class Texts:
+        def outputs(self, indices, captions):
+            return {"hidden_state1": torch.tensor([[index + 0.5] for index in indices])}
+
+        def __getstate__(self):
+            raise AssertionError("a whole cache does not go to a worker")
+
+    alone, together = (list(load(photos(), last=4, text=Texts(), workers=workers)) for workers in (0, 1))
+    for one, other in zip(alone, together, strict=True):
+        assert one.tokens == other.tokens == ()
+        assert torch.equal(one.text["hidden_state1"], other.text["hidden_state1"])
+        assert one.captions == other.captions and torch.equal(one.pixels, other.pixels)
+
+
+def test_with_skip_an_image_that_became_unreadable_counts_nothing_and_is_named_once(photos, tmp_path, capsys):
+    data = photos(on_bad_image="skip")
+    path = tmp_path / "train" / "1_x" / "3.png"
+    path.write_bytes(path.read_bytes()[:200])
+    batches = list(load(data, last=6))
+    weights = {name: w for b in batches for name, w in zip(b.names, b.weights.tolist(), strict=True)}
+    assert {name for name, weight in weights.items() if weight == 0} == {"3.png"}
+    assert all(batch.pixels.isfinite().all() for batch in batches)
+    assert capsys.readouterr().err.count("3.png: cannot be decoded") == 1
 
 
 class Latents:
     """A cache that answers every key with a number made from it."""
+
+    bad = frozenset()
 
     def __getitem__(self, key):
         index, is_flipped = key

@@ -44,7 +44,7 @@ def test_two_processes_see_the_batches_that_one_with_twice_the_batch_size_sees()
 
 
 def test_ranks_share_a_batch_in_contiguous_parts():
-    batch = GlobalBatch((64, 64), (5, 3, 8, 1))
+    batch = GlobalBatch(0, (64, 64), (5, 3, 8, 1))
     assert batch.share(0, 1) == ((5, 3, 8, 1), 4)
     assert [batch.share(rank, 2) for rank in (0, 1)] == [((5, 3), 2), ((8, 1), 2)]
 
@@ -58,7 +58,7 @@ def test_ranks_share_a_batch_in_contiguous_parts():
     ],
 )
 def test_a_short_batch_is_filled_up_with_copies_of_its_last_sample(samples, processes, shares):
-    batch = GlobalBatch((64, 64), samples)
+    batch = GlobalBatch(0, (64, 64), samples)
     assert [batch.share(rank, processes) for rank in range(processes)] == shares
 
 

@@ -4,6 +4,9 @@ import sys
 
 import pytest
 
+from library.data.pictures.integrity import inspect
+from library.data.scan import records
+
 
 def test_metadata_facts_are_those_of_the_dataset(save_image, scan, tmp_path):
     save_image("train/2_x/a.png", (640, 480), caption="Cat, red")
@@ -59,7 +62,7 @@ def test_the_summary_names_folders_buckets_and_samples(save_image, scan, tmp_pat
     save_image("train/2_sks dog/a.png", (512, 512))
     assert scan(enable_bucket=True, resolution=(512, 512)).summary() == [
         "dataset 1: resolution 512x512, batch size 1, buckets from 256 to 1024 in steps of 64",
-        f'  {tmp_path}/train/2_sks dog: 1 images x 2, "sks dog"',
+        f'  {tmp_path}/train/2_sks dog: 1 image x 2, "sks dog"',
         "  buckets: 512x512 (2)",
         "  2 training samples per epoch",
     ]
@@ -69,9 +72,27 @@ def test_odd_images_and_small_buckets_are_pointed_out(save_image, scan):
     save_image("train/1_x/dot.png", (1, 1))
     save_image("train/1_x/strip.png", (500, 40))
     warnings = scan(train_batch_size=3).warnings()
-    assert "1 images are enlarged more than three times: dot.png" in warnings
-    assert "1 images lose more than half of their area to the crop: strip.png" in warnings
+    assert "1 image is enlarged more than three times: dot.png" in warnings
+    assert "1 image is cropped by more than half: strip.png" in warnings
+    assert "1 image is more than four times as long as wide: strip.png" in warnings
     assert "buckets with fewer samples than a batch of 3: 64x64" in warnings
+
+
+def test_every_image_trains_at_every_resolution_and_is_looked_at_once(save_image, scan, monkeypatch):
+    save_image("train/2_x/a.png", (640, 480), caption="a cat")
+    save_image("train/2_x/b.png", (100, 100))
+    looked = []
+    monkeypatch.setattr(records, "inspect", lambda path: looked.append(path) or inspect(path))
+    data = scan(resolution=["512", "320"], enable_bucket=True)
+    assert len(looked) == 2
+    assert [(record.image.name, record.fit.bucket, record.repeats) for record in data.records] == [
+        ("a.png", (576, 448), 2),
+        ("b.png", (512, 512), 2),
+        ("a.png", (384, 256), 2),
+        ("b.png", (320, 320), 2),
+    ]
+    assert data.train_count == 8
+    assert len([line for line in data.warnings() if "1 image without a caption" in line]) == 1
 
 
 def test_training_data_can_be_pickled(save_image, scan):
@@ -89,7 +110,8 @@ from library.data.dataset import make_loader
 from library.data.plan import plan_epoch
 from library.data.training_data import TrainingData
 from library.options.data import DataOptions
-data = TrainingData.scan(DataOptions(train_data_dir=Path({str(tmp_path / "train")!r}), resolution=(64, 64)))
+folder = Path({str(tmp_path / "train")!r})
+data = TrainingData.scan(DataOptions(train_data_dir=folder, resolution=((64, 64),)))
 assert len(plan_epoch(data, 0, 0, 1)) == 2
 print(sorted({{"torch", "cv2", "transformers", "diffusers"}} & sys.modules.keys()))
 """

@@ -139,3 +139,15 @@ def test_values_that_are_no_numbers_are_told_of(model: Model, capsys: pytest.Cap
     assert capsys.readouterr().err == (
         "warning: the picture of 'a cat on a mat', seed 3, has values that are no numbers\n"
     )
+
+
+def test_weights_in_a_prompt_change_the_picture_and_a_weight_of_1_does_not(model: Model) -> None:
+    def draw(prompt: str, negative: str = "", mode: str = "original") -> bytes:
+        request = dataclasses.replace(REQUEST, prompt=prompt, negative=negative, scale=15.0)
+        return generate(model, [request], device=CPU, emb_normalize=mode)[0].tobytes()
+
+    plain = draw("a cat on a mat")
+    assert draw("a (cat:1.0) on a mat") == plain
+    changed = [draw("a (cat:3) on a mat", mode=mode) for mode in ("original", "abs", "none")]
+    assert len({plain, *changed, draw("a cat on a mat", "(blurry:3)")}) == 5
+    assert module._text_length(model, PromptRequest("(cat:1.5) " * 75, scale=1.0)) == 75

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from library.models.base import Model
+from library.models.text import body
 from library.problems import UserError
 
 LAYER = "encoder.layers.0.mlp"
@@ -12,19 +13,20 @@ LAYER = "encoder.layers.0.mlp"
 def prediction(model: Model) -> torch.Tensor:
     x = torch.linspace(-1, 1, 2 * 4 * 64).view(2, 4, 8, 8)
     condition = model.encode_text(model.tokenizer()(["a cat", "a dog"]))
-    return model.predict(x, torch.tensor([10, 900]), condition)
+    sizes = torch.tensor([[64, 64, 0, 0, 64, 64]] * 2)
+    return model.predict(x, torch.tensor([10, 900]), condition, sizes)
 
 
 @torch.no_grad()
-def test_sliced_attention_computes_the_same(tiny_model: Model) -> None:
-    expected = prediction(tiny_model)
+def test_sliced_attention_computes_the_same(any_model: Model) -> None:
+    expected = prediction(any_model)
     latents = torch.linspace(-1, 1, 4 * 64).view(1, 4, 8, 8)
-    decoded = tiny_model.decode_latents(latents)
-    tiny_model.use_attention("sliced")
-    torch.testing.assert_close(prediction(tiny_model), expected)
-    torch.testing.assert_close(tiny_model.decode_latents(latents), decoded)
-    tiny_model.use_attention("sdpa")
-    assert torch.equal(prediction(tiny_model), expected)
+    decoded = any_model.decode_latents(latents)
+    any_model.use_attention("sliced")
+    torch.testing.assert_close(prediction(any_model), expected)
+    torch.testing.assert_close(any_model.decode_latents(latents), decoded)
+    any_model.use_attention("sdpa")
+    assert torch.equal(prediction(any_model), expected)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("xformers") is not None, reason="xformers is installed")
@@ -33,25 +35,25 @@ def test_xformers_that_is_not_there_is_one_line(tiny_model: Model) -> None:
         tiny_model.use_attention("xformers")
 
 
-def test_gradient_checkpointing_gives_the_same_gradients_and_recomputes(tiny_model: Model) -> None:
-    tiny_model.train().requires_grad_(True)
+def test_gradient_checkpointing_gives_the_same_gradients_and_recomputes(any_model: Model) -> None:
+    any_model.train().requires_grad_(True)
     calls = 0
 
     def count(*_: object) -> None:
         nonlocal calls
         calls += 1
 
-    layers = (tiny_model.denoiser.mid_block.resnets[1], tiny_model.text_encoders[0].get_submodule(LAYER))
+    layers = (any_model.denoiser.mid_block.resnets[1], body(any_model.text_encoders[0]).get_submodule(LAYER))
     for layer in layers:
         layer.register_forward_pre_hook(count)
     gradients, counts = [], []
     for on in (False, True, False):
-        tiny_model.use_gradient_checkpointing(denoiser=on, text_encoders=on)
-        tiny_model.zero_grad()
+        any_model.use_gradient_checkpointing(denoiser=on, text_encoders=on)
+        any_model.zero_grad()
         calls = 0
-        prediction(tiny_model).square().mean().backward()
+        prediction(any_model).square().mean().backward()
         counts.append(calls)
-        gradients.append([p.grad.clone() for p in tiny_model.parameters() if p.grad is not None])
+        gradients.append([p.grad.clone() for p in any_model.parameters() if p.grad is not None])
     assert counts == [2, 4, 2]
     assert len(gradients[0]) > 100
     for one, other in zip(gradients[0], gradients[1], strict=True):

@@ -1,6 +1,7 @@
 import io
 import json
 import pickle
+import random
 import struct
 from pathlib import Path
 
@@ -171,14 +172,56 @@ def test_a_cut_off_safetensors_says_how_much_is_there(tmp_path: Path) -> None:
         {"a": {"dtype": "X9", "shape": [1], "data_offsets": [0, 4]}},
         {"a": {"dtype": "F32", "shape": [-1], "data_offsets": [4, 0]}},
         {"a": 3},
+        {"a": {"dtype": "I64", "shape": [1], "data_offsets": [0, 4]}},
+        {"a": {"dtype": "F32", "shape": [1.0], "data_offsets": [0, 4]}},
+        {"a": {"dtype": "F32", "shape": [True], "data_offsets": [0, 4]}},
+        {"a": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}},
+        {"a": {"dtype": "F32", "shape": "1", "data_offsets": [0, 4]}},
+        {"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4, 8]}},
+        {name: {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]} for name in "ab"},
+        {n: {"dtype": "F32", "shape": [1], "data_offsets": [s, s + 4]} for n, s in (("a", 0), ("b", 8))},
+        {"__metadata__": {"n": 3}},
+        {"__metadata__": ["n"]},
+        "[" * 100_000,
+        b"\xff\xfe",
     ],
+    ids=lambda header: str(header)[:70],
 )
 def test_a_damaged_header_is_one_line(tmp_path: Path, header: object) -> None:
-    text = header.encode() if isinstance(header, str) else json.dumps(header).encode()
+    text = header if isinstance(header, (str, bytes)) else json.dumps(header)
+    text = text if isinstance(text, bytes) else text.encode()
     path = tmp_path / "x.safetensors"
     path.write_bytes(struct.pack("<Q", len(text)) + text + b"\0" * 64)
     with pytest.raises(UserError, match="is damaged or no .safetensors file"):
         read_header(path)
+
+
+@pytest.mark.parametrize("size", [0, 1, 63, 10**8, 10**8 + 1, 2**63, 2**64 - 1])
+def test_a_header_of_a_wrong_length_is_one_line(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "x.safetensors"
+    save_tensors(path, {"a": torch.ones(2)})
+    data = path.read_bytes()
+    path.write_bytes(struct.pack("<Q", size) + data[8:])
+    with pytest.raises(UserError) as error:
+        read_header(path)
+    assert str(error.value) == f"{path}: is damaged or no .safetensors file; get the file again"
+
+
+def test_damage_anywhere_in_a_safetensors_is_one_line_or_harmless(tmp_path: Path) -> None:
+    path, rng, lines = tmp_path / "x.safetensors", random.Random(0), []
+    save_tensors(path, {"a": torch.ones(4), "b": torch.ones(2, 2)}, {"k": "v"})
+    whole = path.read_bytes()
+    for _ in range(400):
+        data = bytearray(whole[: rng.randrange(len(whole))] if rng.random() < 0.2 else whole)
+        if data:
+            data[rng.randrange(len(data))] = rng.randrange(256)
+        path.write_bytes(data)
+        try:
+            load_tensors(path)
+        except UserError as error:
+            lines.append(str(error))
+    assert len(lines) > 100
+    assert {line.count("\n") for line in lines} == {0}
 
 
 def test_a_torch_file_without_named_tensors_is_refused(tmp_path: Path) -> None:

@@ -29,15 +29,17 @@ def file_of(path: Path, *names: str, shape: tuple[int, ...] = (1,)) -> Path:
         (("unet.mid_block.to_q.lora_A.weight",), "is a LoRA, not a model; give it to --network_weights"),
         (("emb_params",), "is a textual inversion embedding, not a model"),
         (("control_model.input_hint_block.0.weight",), "is a ControlNet, not a model"),
+        (("clip_l", "clip_g"), "is a textual inversion embedding, not a model"),
+        (("controlnet_cond_embedding.conv_in.bias",), "is a ControlNet, not a model"),
         (
-            (f"{UNET}out.2.bias", "conditioner.embedders.0.transformer.text_model.x", f"{VAE}decoder.x"),
-            "is an SDXL model; Atelier trains SD 1.x so far",
+            (f"{UNET}out.2.bias", "conditioner.embedders.0.model.ln_final.bias", f"{VAE}decoder.x"),
+            "is an SDXL refiner; Atelier trains SD 1.x, SD 2.x, SDXL",
         ),
+        ((f"{UNET}joint_blocks.0.x",), "is an SD 3 model; Atelier trains SD 1.x, SD 2.x, SDXL"),
         (
-            (f"{UNET}out.2.bias", "cond_stage_model.model.ln_final.bias", f"{VAE}decoder.x"),
-            "is an SD 2.x model; Atelier trains SD 1.x so far",
+            (f"{UNET}out.2.bias", "conditioner.embedders.1.model.ln_final.bias", f"{VAE}decoder.x"),
+            "has no text encoder; use a full checkpoint",
         ),
-        ((f"{UNET}joint_blocks.0.x",), "is an SD 3 model; Atelier trains SD 1.x so far"),
         ((f"{VAE}decoder.conv_in.bias",), "is a VAE, not a model; give it to --vae"),
         (("encoder.down.0.block.0.conv1.bias",), "is a VAE, not a model; give it to --vae"),
         (("weight",), "is not a Stable Diffusion checkpoint"),
@@ -55,21 +57,71 @@ def test_a_file_of_another_kind_is_named_in_one_line(
     assert str(error.value) == f"{path}: {message}"
 
 
-def test_an_sd_1_file_is_known_by_its_names(tmp_path: Path) -> None:
-    for suffix in (".safetensors", ".ckpt"):
-        assert detect_family(file_of(tmp_path / f"x{suffix}", *SD1)) == "sd1"
+TEXTS = {
+    "sd1": (f"{TEXT}text_model.final_layer_norm.bias",),
+    "sd2": ("cond_stage_model.model.ln_final.bias",),
+    "sdxl": (
+        "conditioner.embedders.0.transformer.text_model.final_layer_norm.bias",
+        "conditioner.embedders.1.model.ln_final.bias",
+    ),
+}
 
 
-def test_a_model_with_more_input_channels_is_refused(tmp_path: Path) -> None:
-    path = file_of(tmp_path / "x.safetensors", *SD1, f"{UNET}input_blocks.0.0.weight", shape=(320, 9, 3, 3))
+@pytest.mark.parametrize("family", TEXTS)
+@pytest.mark.parametrize("suffix", [".safetensors", ".ckpt"])
+def test_a_file_is_known_by_its_names(tmp_path: Path, family: str, suffix: str) -> None:
+    path = file_of(tmp_path / f"x{suffix}", f"{UNET}out.2.bias", *TEXTS[family], f"{VAE}decoder.conv_in.bias")
+    assert detect_family(path) == family
+
+
+def test_tiny_models_are_known_as_files_and_folders(
+    kind: str, any_model_file: Path, any_model_folder: Path
+) -> None:
+    assert detect_family(any_model_file) == detect_family(any_model_folder) == kind.removesuffix("-v")
+
+
+@pytest.mark.parametrize("family", TEXTS)
+@pytest.mark.parametrize("suffix", [".safetensors", ".ckpt"])
+def test_a_model_with_more_input_channels_is_refused(tmp_path: Path, family: str, suffix: str) -> None:
+    names = (*TEXTS[family], f"{VAE}decoder.conv_in.bias", f"{UNET}input_blocks.0.0.weight")
+    path = file_of(tmp_path / f"x{suffix}", *names, shape=(320, 9, 3, 3))
     with pytest.raises(UserError, match=r"has 9 input channels \(an inpainting or editing model\)"):
         check_source(path)
 
 
-def test_v2_on_an_sd_1_model_is_one_line(tiny_model_file: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind_name", "claim", "message"),
+    [
+        ("sd1", {"v2": True}, "--v2: FILE is an SD 1.x model; leave --v2 out"),
+        ("sdxl", {"v2": True}, "--v2: FILE is an SDXL model; leave --v2 out"),
+        ("sd2", {"v1": True}, "--v1: FILE is an SD 2.x model; leave --v1 out"),
+        (
+            "sd1",
+            {"family": "sdxl"},
+            "FILE: is an SD 1.x model, this command is for SDXL; use the command without sdxl_ in its name",
+        ),
+        (
+            "sd2",
+            {"v_parameterization": True},
+            "--v_parameterization: FILE says that it predicts the noise; leave it out; --objective v trains "
+            "any model to predict v",
+        ),
+    ],
+)
+@pytest.mark.parametrize("format", ["safetensors", "diffusers_safetensors"])
+def test_what_contradicts_the_files_is_one_line(
+    saved_kind, kind_name: str, claim: dict, message: str, format: str
+) -> None:
+    path = saved_kind(kind_name, format)
     with pytest.raises(UserError) as error:
-        check_source(tiny_model_file, v2=True)
-    assert str(error.value) == f"--v2: {tiny_model_file} is an SD 1.x model; leave --v2 out"
+        check_source(path, **claim)
+    assert str(error.value) == message.replace("FILE", str(path))
+
+
+def test_what_agrees_with_the_files_is_fine(saved_kind) -> None:
+    for format in ("safetensors", "diffusers_safetensors"):
+        check_source(saved_kind("sd2-v", format), v2=True, v_parameterization=True, family="sd2")
+        check_source(saved_kind("sdxl", format), family="sdxl")
 
 
 def test_a_missing_file_is_asked_after_by_a_similar_name(tmp_path: Path) -> None:
@@ -90,23 +142,32 @@ def test_a_file_of_no_known_suffix_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"unet": {"use_linear_projection": True}}, "is an SD 2.x model; Atelier trains SD 1.x so far"),
-        ({"text_encoder": {"hidden_act": "gelu"}}, "is an SD 2.x model; Atelier trains SD 1.x so far"),
-        ({"unet": {"in_channels": 9}}, "has 9 input channels"),
-    ],
+    ("change", "family"),
+    [({"unet": {"use_linear_projection": True}}, "sd2"), ({"text_encoder": {"hidden_act": "gelu"}}, "sd2")],
 )
-def test_a_folder_of_another_kind_is_named_in_one_line(
-    tiny_model: Model, tmp_path: Path, change: dict, message: str
+def test_a_folder_is_known_by_its_configs(
+    tiny_model: Model, tmp_path: Path, change: dict, family: str
 ) -> None:
     tiny_model.save(tmp_path / "model", "diffusers_safetensors")
+    change_configs(tmp_path / "model", change)
+    assert detect_family(tmp_path / "model") == family
+
+
+def change_configs(folder: Path, change: dict[str, dict]) -> None:
     for part, values in change.items():
-        path = tmp_path / "model" / part / "config.json"
+        path = folder / part / "config.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | values))
-    with pytest.raises(UserError, match=message) as error:
+
+
+def test_a_folder_of_another_kind_is_named_in_one_line(tiny_model: Model, tmp_path: Path) -> None:
+    tiny_model.save(tmp_path / "model", "diffusers_safetensors")
+    change_configs(tmp_path / "model", {"unet": {"in_channels": 9}})
+    with pytest.raises(UserError, match="has 9 input channels") as error:
         check_source(tmp_path / "model")
     assert str(error.value).startswith(f"{tmp_path / 'model'}: ")
+    (tmp_path / "model" / "text_encoder").rename(tmp_path / "model" / "text_encoder_2")
+    with pytest.raises(UserError, match="is an SDXL refiner"):
+        check_source(tmp_path / "model")
 
 
 def test_folders_that_are_no_model_say_what_is_missing(tiny_model: Model, tmp_path: Path) -> None:
@@ -120,9 +181,6 @@ def test_folders_that_are_no_model_say_what_is_missing(tiny_model: Model, tmp_pa
     tiny_model.save(tmp_path / "model", "diffusers")
     (tmp_path / "model" / "text_encoder" / "pytorch_model.bin").unlink()
     with pytest.raises(UserError, match=r"text_encoder: holds no weights \(model.safetensors or .bin\)"):
-        check_source(tmp_path / "model")
-    (tmp_path / "model" / "text_encoder_2").mkdir()
-    with pytest.raises(UserError, match="is an SDXL model"):
         check_source(tmp_path / "model")
 
 
@@ -154,21 +212,24 @@ def hub_cache(monkeypatch: pytest.MonkeyPatch, folder: Path, files: list[str]) -
     return asked
 
 
-def weights_of(suffix: str) -> list[str]:
-    text = "text_encoder/pytorch_model.bin" if suffix == ".bin" else f"text_encoder/model{suffix}"
-    return [f"unet/diffusion_pytorch_model{suffix}", f"vae/diffusion_pytorch_model{suffix}", text]
+def weights_of(suffix: str, *texts: str) -> list[str]:
+    name = "pytorch_model.bin" if suffix == ".bin" else f"model{suffix}"
+    unet_and_vae = [f"{part}/diffusion_pytorch_model{suffix}" for part in ("unet", "vae")]
+    return [*unet_and_vae, *(f"{text}/{name}" for text in texts)]
 
 
+@pytest.mark.parametrize("texts", [("text_encoder",), ("text_encoder", "text_encoder_2")])
 @pytest.mark.parametrize("suffix", [".safetensors", ".bin", ".fp16.safetensors"])
 def test_of_a_hub_repository_one_kind_of_weights_is_fetched(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, suffix: str
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, suffix: str, texts: tuple[str, ...]
 ) -> None:
-    others = ["model.ckpt", "unet/diffusion_pytorch_model.non_ema.safetensors", "unet/config.json"]
-    hub_cache(monkeypatch, tmp_path, weights_of(suffix) + others)
-    source = find_source(f"owner/model{suffix.replace('.', '-')}")
+    others = ["model.ckpt", "unet/diffusion_pytorch_model.non_ema.safetensors"]
+    configs = ["unet/config.json", *(f"{text}/config.json" for text in texts)]
+    hub_cache(monkeypatch, tmp_path, weights_of(suffix, *texts) + configs + others)
+    source = find_source(f"owner/model{suffix.replace('.', '-')}{len(texts)}")
     assert (source.path, source.kind) == (tmp_path, "diffusers")
     found = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
-    assert found == {*weights_of(suffix), "unet/config.json"}
+    assert found == {*weights_of(suffix, *texts), *configs}
 
 
 def test_of_a_hub_repository_given_as_vae_only_that_is_fetched(

@@ -52,7 +52,7 @@ def test_every_text_encoder_gets_its_own_padding() -> None:
 def test_repeated_captions_are_tokenized_once(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[list[str]] = []
     monkeypatch.setattr(
-        "library.models.text._content_ids", lambda captions: seen.append(captions) or [[7]] * len(captions)
+        "library.models.text.content_ids", lambda captions: seen.append(captions) or [[7]] * len(captions)
     )
     tokenizer = Tokenizer()
     tokenizer(["a", "b", "a"])
@@ -71,6 +71,16 @@ def test_a_pickled_tokenizer_is_small_and_gives_the_same_ids() -> None:
 
 def test_lengths_count_the_tokens_without_start_and_end() -> None:
     assert Tokenizer().lengths(["a photo of a cat", "", "cat " * 80]) == [5, 0, 80]
+
+
+def test_tokens_end_where_the_text_they_stand_for_ends() -> None:
+    caption = "A photo of  an émigré, long-haired \N{GRINNING FACE}"
+    ends = Tokenizer().ends([caption, ""])
+    assert [len(row) for row in ends] == Tokenizer().lengths([caption, ""])
+    words = [caption[start:end].strip() for start, end in zip([0, *ends[0]], ends[0], strict=False)]
+    assert words == [
+        *("A", "photo", "of", "an", "é", "migr", "é", ",", "long", "-", "haired", "\N{GRINNING FACE}")
+    ]
 
 
 def test_chunks_are_joined_with_the_first_start_and_the_last_end() -> None:

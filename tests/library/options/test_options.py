@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from library.options.data import read_resolution
+from library.options.caching import CachingOptions
+from library.options.data import read_range, read_resolutions
 from library.options.fields import sections_of, specs_of
 from library.options.optimizer import OptimizerOptions, read_steps
 from library.options.parser import ConfigFileOptions
@@ -92,13 +93,32 @@ def test_asking_for_the_default_asks_for_nothing(name: str, value: object, asks:
     [("512", (512, 512)), ("512,768", (512, 768)), (640, (640, 640)), ([512, 768], (512, 768))],
 )
 def test_a_resolution_is_width_and_height(value: object, size: tuple[int, int]) -> None:
-    assert read_resolution(value) == size
+    assert read_resolutions(value) == (size,)
+
+
+@pytest.mark.parametrize(
+    ("value", "sizes"),
+    [
+        (["512", "768,1024"], ((512, 512), (768, 1024))),
+        ([[512, 512], [768, 1024]], ((512, 512), (768, 1024))),
+        (["512,768"], ((512, 768),)),
+    ],
+)
+def test_several_resolutions_are_words_or_a_list(value: object, sizes: tuple) -> None:
+    assert read_resolutions(value) == sizes
+
+
+def test_a_range_is_two_numbers_the_smaller_first() -> None:
+    assert read_range("2.0,4.0") == read_range([2, 4]) == (2.0, 4.0)
+    for wrong in ("2", "4,2", "0,1", "a,b", None):
+        with pytest.raises(ValueError, match="expects two numbers"):
+            read_range(wrong)
 
 
 @pytest.mark.parametrize("value", ["", "512x512", "1,2,3", "-512", True, "0"])
 def test_what_is_no_resolution_is_refused(value: object) -> None:
     with pytest.raises(ValueError, match="expects a size such as"):
-        read_resolution(value)
+        read_resolutions(value)
 
 
 @pytest.mark.parametrize(
@@ -132,6 +152,16 @@ def test_options_that_come_to_nothing_give_a_warning(capsys: pytest.CaptureFixtu
     SavingOptions(output_dir=Path("x"), save_last_n_steps=3)
     assert (
         capsys.readouterr().err == "warning: --save_last_n_steps has no effect without --save_every_n_steps\n"
+    )
+
+
+def test_a_batch_size_of_text_encoders_needs_text_caching(capsys: pytest.CaptureFixture) -> None:
+    CachingOptions(text_encoder_batch_size=16)
+    CachingOptions(text_encoder_batch_size=4, cache_text_encoder_outputs=True)
+    assert capsys.readouterr().err == ""
+    CachingOptions(text_encoder_batch_size=4)
+    assert capsys.readouterr().err == (
+        "warning: --text_encoder_batch_size has no effect without --cache_text_encoder_outputs\n"
     )
 
 

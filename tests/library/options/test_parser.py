@@ -115,7 +115,7 @@ def test_an_empty_text_leaves_an_option_unset(tmp_path: Path) -> None:
 
 def test_mistakes_in_a_config_file_name_the_file_and_the_key(tmp_path: Path) -> None:
     (tmp_path / "c.toml").write_text(
-        'hue = 3\nstrengh = 1\nbright = "on"\nuse_ema = true\nhuber_c = 0.1\nfp8_base = false\n'
+        'hue = 3\nstrengh = 1\nbright = "on"\nuse_ema = true\nhuber_c = 0.1\ndeepspeed = false\n'
     )
     assert problems("--config_file", str(tmp_path / "c.toml")) == [
         "c.toml: strengh: there is no such option; did you mean strength?",

@@ -7,7 +7,7 @@ from torch.testing import assert_close
 
 from library.options.training import ObjectiveOptions
 from library.problems import UserError
-from library.training.loss import min_snr_weight, squared_error
+from library.training.loss import mean_per_sample, min_snr_weight, squared_error
 from library.training.objective import DDPM, Flow, make_objective
 
 GOLDEN = json.loads((Path(__file__).parents[2] / "data" / "training.json").read_text())
@@ -31,11 +31,11 @@ def test_min_snr_weights_equal_the_reference(prediction: str, name: str) -> None
     assert_close(min_snr_weight(DDPM(prediction).snr(T), 5, prediction), golden(name), rtol=1e-4, atol=1e-7)
 
 
-def test_squared_error_is_a_mean_per_sample_in_float32() -> None:
+def test_squared_error_is_taken_in_float32_and_averaged_per_sample() -> None:
     prediction = torch.tensor([[[[1.0, 3.0]]], [[[0.0, 0.0]]]], dtype=torch.bfloat16)
     loss = squared_error(prediction, torch.zeros(2, 1, 1, 2))
     assert loss.dtype == torch.float32
-    assert loss.tolist() == [5.0, 0.0]
+    assert mean_per_sample(loss).tolist() == [5.0, 0.0]
 
 
 def test_ddpm_mixes_picture_and_noise_by_their_roots() -> None:

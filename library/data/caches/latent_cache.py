@@ -1,0 +1,206 @@
+"""Latents of every image, encoded once before training and kept in memory or in files beside the images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from library.data.buckets import Size
+from library.data.caches.cache_files import (
+    Entry,
+    Finding,
+    Sums,
+    Wanted,
+    find_entries,
+    keeps_arrays,
+    known_sums,
+    prepare_folders,
+    read_entry,
+    tell,
+    write_entries,
+)
+from library.data.caches.encoding import Encode, Encoder, Made
+from library.data.caches.latent_files import LatentFiles, Picture, array_shape, file_arrays, pictures_of
+from library.data.caches.sharing import ALONE, Sharing
+from library.data.pictures.masks import mask_from_alpha
+from library.data.scan.folders import name_some
+from library.data.scan.records import HasRecords
+from library.problems import Problem, UserError, warn
+
+if TYPE_CHECKING:
+    import torch
+
+Arrays = Mapping[str, np.ndarray]
+
+
+@dataclass
+class LatentCache:
+    """The latents of a run's records, unscaled in memory or in files.
+
+    entries: for each record what there is of it, or the file that has it; None for one that is in `bad`.
+    masked: records with a mask in their alpha channel, maybe. bad: records whose image cannot be used, if
+    such are skipped. buckets: the records' sizes, where files are used that nobody has looked into. All by
+    their index. sums: the checksums of files that somebody has.
+    """
+
+    entries: Sequence[Arrays | Path | None]
+    scale: float
+    masked: frozenset[int] = frozenset()
+    bad: frozenset[int] = frozenset()
+    buckets: Sequence[Size] | None = None
+    sums: Mapping[Path, Sums] = field(default_factory=dict)
+
+    def __getitem__(self, key: tuple[int, bool]) -> torch.Tensor:
+        """The latent of (index of a record, mirrored): (4, h/8, w/8) float32, scaled, on the CPU."""
+        import torch
+
+        index, flip = key
+        latent = self._array(index, "latents_flipped" if flip else "latents")
+        return torch.from_numpy(np.multiply(latent, self.scale, dtype=np.float32))
+
+    def mask(self, index: int, flip: bool) -> np.ndarray | None:
+        """How much each pixel counts, float32 (h, w) in 0..1, or None when all of them do."""
+        if index not in self.masked:
+            return None
+        mask = self._array(index, "alpha_mask")
+        if mask is not None and mask.dtype == np.uint8:
+            mask = mask_from_alpha(mask)
+        if mask is None or (mask == 1).all():
+            return None
+        return np.ascontiguousarray(mask[:, ::-1] if flip else mask)
+
+    def part(self, start: int, stop: int | None) -> LatentCache:
+        """Of the records start..stop (None: the last) alone, counted from 0 then."""
+
+        def inside(numbers: frozenset[int]) -> frozenset[int]:
+            own = range(len(self.entries))[start:stop]
+            return frozenset(number - start for number in numbers if number in own)
+
+        return replace(
+            self,
+            entries=self.entries[start:stop],
+            masked=inside(self.masked),
+            bad=inside(self.bad),
+            buckets=self.buckets and self.buckets[start:stop],
+        )
+
+    def _array(self, index: int, name: str) -> np.ndarray | None:
+        entry = self.entries[index]
+        assert entry is not None, "a bad image is in no batch"
+        if not isinstance(entry, Path):
+            return entry.get(name)
+        shape = None if self.buckets is None else array_shape(name, self.buckets[index])
+        return read_entry(entry, {name: shape}, sums=self.sums.get(entry))[0]
+
+
+def cache_latents(
+    data: HasRecords,
+    encode: Encode,
+    *,
+    scale: float,
+    batch_size: int,
+    encode_exactly: Encode | None = None,
+    disk: LatentFiles | None = None,
+    sharing: Sharing = ALONE,
+    skip_bad: bool = False,
+    progress: bool = True,
+) -> LatentCache:
+    """Encode every image, and its mirror image where flip_aug asks for it, or take what is in its cache file.
+
+    encode: (pixels (b, 3, h, w) in -1..1, noise (b, 4, h/8, w/8)) -> latents (b, 4, h/8, w/8), not scaled.
+    The noise depends on the pixels alone, so a latent is the same in any batch, order, process and run, in
+    memory and from a file. encode_exactly: the same in float32, for images that `encode` makes NaN of.
+    scale: of the latents that the cache gives. disk: the files; None keeps latents in memory. sharing: the
+    processes that share the work; all of them get the whole cache. skip_bad: images that cannot be decoded
+    are left out.
+
+    Raises UserError with every image that cannot be decoded, every one whose latents are not finite, and
+    every folder that cannot be written to.
+    """
+    pictures, indices = pictures_of(data.records)
+    encoder = Encoder(encode, encode_exactly, batch_size, skip_bad)
+    entries: Mapping[int, Arrays | Path]
+    if disk is None:
+        entries, sums = _cache_in_memory(pictures, encoder, sharing, progress), {}
+    else:
+        entries, sums = _cache_on_disk(pictures, encoder, disk, sharing, progress)
+    if pictures and not entries:
+        raise UserError.of("dataset", "there is no image that can be used")
+    of_records = [entries.get(index) for index in indices]
+    bad = frozenset(number for number, entry in enumerate(of_records) if entry is None)
+    masked = frozenset(n for n, record in enumerate(data.records) if record.subset.alpha_mask)
+    is_unchecked = disk is not None and disk.skip_check
+    buckets = [record.fit.bucket for record in data.records] if is_unchecked else None
+    return LatentCache(of_records, scale, masked, bad, buckets, sums)
+
+
+def _cache_in_memory(
+    pictures: list[Picture], encoder: Encoder, sharing: Sharing, progress: bool
+) -> dict[int, Arrays]:
+    work = _by_size(pictures, range(len(pictures)))
+    with sharing.bar(len(work), "caching latents", "img", progress=progress) as advance:
+        made = encoder.make(sharing.share(work), advance, reads_content=False)
+        mine = {number: _small_mask(arrays) for number, arrays, _ in made}
+    _settle(encoder, sharing)
+    return sharing.merged(mine)
+
+
+def _cache_on_disk(
+    pictures: list[Picture], encoder: Encoder, disk: LatentFiles, sharing: Sharing, progress: bool
+) -> tuple[dict[int, Path], dict[Path, Sums]]:
+    """The file of each picture, and what is in the files."""
+    wanted = disk.wanted(pictures)
+    findings = find_entries(wanted, sharing, skip_check=disk.skip_check, progress=progress)
+    prepare_folders(wanted, findings, encoder.problems)
+    sharing.raise_together(encoder.problems.found)
+    work = _by_size(pictures, [number for number, found in enumerate(findings) if not found.is_good])
+    with sharing.bar(len(work), "caching latents", "img", progress=progress) as advance:
+        made = encoder.make(sharing.share(work), advance, reads_content=True)
+        entries = (_entry(one, pictures, wanted, findings) for one in made)
+        written = encoder.problems.attempt(write_entries, entries)
+    skipped = _settle(encoder, sharing)
+    used = {number: finding for number, finding in enumerate(findings) if number not in skipped}
+    if sharing.is_first:
+        tell("latents", list(used.values()))
+    paths = {number: finding.path for number, finding in used.items()}
+    return paths, known_sums(findings, written or {}, sharing)
+
+
+def _entry(made: Made, pictures: list[Picture], wanted: list[Wanted], findings: list[Finding]) -> Entry:
+    number, finding = made.number, findings[made.number]
+    arrays = file_arrays(pictures[number], made.arrays)
+    return Entry(finding.path, arrays, {**wanted[number].recipe, **made.content}, keeps_arrays(finding))
+
+
+def _settle(encoder: Encoder, sharing: Sharing) -> dict[int, list[Problem]]:
+    """Raises what went wrong in any process; says what is left out, and gives it by number of the picture."""
+    sharing.raise_together(encoder.problems.found)
+    skipped = sharing.merged(encoder.skipped)
+    inexact = [name for share in sharing.gather(encoder.inexact) for name in share]
+    if sharing.is_first:
+        for problem in dict.fromkeys(problem for found in skipped.values() for problem in found):
+            warn(f"left out: {problem}")
+        if inexact:
+            warn(
+                f"the VAE gave NaN for {len(inexact)} pictures, which were encoded in float32 then:"
+                f" {name_some(inexact)}"
+            )
+    return skipped
+
+
+def _by_size(pictures: list[Picture], numbers: Iterable[int]) -> list[tuple[int, Picture]]:
+    return sorted(((number, pictures[number]) for number in numbers), key=lambda item: item[1].bucket)
+
+
+def _small_mask(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Masks are made from 8 bits, which are enough to keep them."""
+    mask = arrays.get("alpha_mask")
+    if mask is not None:
+        small = np.rint(mask * 255).astype(np.uint8)
+        assert np.array_equal(mask_from_alpha(small), mask)
+        arrays["alpha_mask"] = small
+    return arrays

@@ -1,0 +1,250 @@
+"""What the text encoders make of every caption, once before training, kept in memory or beside the images."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from library.data.caches.cache_files import (
+    REASONS,
+    Entry,
+    Sums,
+    Wanted,
+    find_entries,
+    known_sums,
+    prepare_folders,
+    read_entry,
+    real_places,
+    tell,
+    write_entries,
+)
+from library.data.caches.sharing import ALONE, Sharing
+from library.data.captions import kept_caption
+from library.data.scan.records import HasRecords, Record
+from library.problems import Problems
+
+if TYPE_CHECKING:
+    import torch
+
+    # By name, of one caption.
+    Outputs = Mapping[str, torch.Tensor]
+
+# To be raised when a caption gives other outputs than before.
+CODE_VERSION = 1
+
+EncodeText = Callable[[list[str]], "dict[str, torch.Tensor]"]
+
+
+@dataclass(frozen=True)
+class TextFiles:
+    """Cache files for text-encoder outputs, and what has to be known of the encoders.
+
+    encoder, tokenizer: names for the encoders' weights and the tokenizers. precision: what the encoders
+    compute in, such as "bfloat16". skip_check: use what is there as it is.
+    """
+
+    encoder: str
+    tokenizer: str
+    max_token_length: int
+    clip_skip: int | None
+    precision: str
+    skip_check: bool = False
+
+    def wanted(self, records: Sequence[Record], captions: Sequence[str], like: Outputs) -> list[Wanted]:
+        """For each record its file; records with the same image and caption share one. like: the outputs of
+        any caption.
+        """
+        paths: dict[tuple[Path, str], Path] = {}
+        taken: set[Path] = set()
+        shapes = {name: tuple(output.shape) for name, output in like.items()}
+        images = real_places(record.image for record in records)
+        return [
+            Wanted(
+                _path(image, caption, paths, taken),
+                self._recipe(caption),
+                shapes,
+                misshapen=f"{REASONS['encoder']} or token length",
+                beside=image,
+                takes_foreign=caption == record.caption,  # sd-scripts encodes captions as written
+            )
+            for record, image, caption in zip(records, images, captions, strict=True)
+        ]
+
+    def _recipe(self, caption: str) -> dict[str, str | int | None]:
+        return {
+            "version": CODE_VERSION,
+            "caption": caption,
+            "encoder": self.encoder,
+            "tokenizer": self.tokenizer,
+            "max_token_length": self.max_token_length,
+            "clip_skip": self.clip_skip,
+            "precision": self.precision,
+        }
+
+
+@dataclass
+class TextCache:
+    """The text encoders' outputs for a run's captions.
+
+    entries: for each record its caption's outputs, or the file that has them. captions: what they are of.
+    empty: the outputs of the empty caption, which stands in for a dropped one. sums: the checksums of files
+    that somebody has looked into.
+    """
+
+    entries: Sequence[Outputs | Path]
+    captions: Sequence[str]
+    empty: Outputs
+    sums: Mapping[Path, Sums] = field(default_factory=dict)
+
+    def part(self, start: int, stop: int | None) -> TextCache:
+        """Of the records start..stop (None: the last) alone, counted from 0 then."""
+        return replace(self, entries=self.entries[start:stop], captions=self.captions[start:stop])
+
+    def outputs(self, indices: Sequence[int], captions: Sequence[str]) -> dict[str, torch.Tensor]:
+        """The outputs by name, each (b, ...), for records by their index and with the captions they have:
+        their own or the empty one.
+        """
+        import torch
+
+        rows = [self._row(index, caption) for index, caption in zip(indices, captions, strict=True)]
+        return {name: torch.stack([row[name] for row in rows]) for name in self.empty}
+
+    def _row(self, index: int, caption: str) -> Outputs:
+        import torch
+
+        if caption == "":
+            return self.empty
+        assert caption == self.captions[index], "cached captions never change"
+        entry = self.entries[index]
+        if not isinstance(entry, Path):
+            return entry
+        shapes = {name: tuple(like.shape) for name, like in self.empty.items()}
+        arrays = read_entry(entry, shapes, sums=self.sums.get(entry))
+        return {
+            name: torch.tensor(array, dtype=like.dtype)
+            for (name, like), array in zip(self.empty.items(), arrays, strict=True)
+        }
+
+
+def cache_text_outputs(
+    data: HasRecords,
+    encode: EncodeText,
+    *,
+    batch_size: int,
+    disk: TextFiles | None = None,
+    sharing: Sharing = ALONE,
+    progress: bool = True,
+) -> TextCache:
+    """Encode every caption once, as it is when it is not dropped, and the empty one.
+
+    encode: captions -> outputs by name, each (b, ...). disk: files beside the images; None keeps outputs in
+    memory. sharing: the processes that share the work; all of them get the whole cache.
+
+    Raises UserError with captions whose outputs are not finite and folders that cannot be written to.
+    """
+    captions = [kept_caption(record.caption, record.subset) for record in data.records]
+    encoder = TextEncoder(encode, batch_size, Problems())
+    if disk is None:
+        rows = _cache_in_memory(dict.fromkeys(["", *captions]), encoder, sharing, progress)
+        return TextCache([rows[caption] for caption in captions], captions, rows[""])
+    # The empty caption has no image to lie beside. One process encodes it, so that all have the same.
+    empty = sharing.gather(next(encoder.make([""], lambda: None), None) if sharing.is_first else None)[0]
+    sharing.raise_together(encoder.problems.found)
+    paths, sums = _cache_on_disk(data.records, captions, empty[1], encoder, disk, sharing, progress)
+    return TextCache(paths, captions, empty[1], sums)
+
+
+@dataclass
+class TextEncoder:
+    """How captions are encoded (see `cache_text_outputs`), and which gave outputs that are not finite."""
+
+    encode: EncodeText
+    batch_size: int
+    problems: Problems
+
+    def make(
+        self, captions: Sequence[str], advance: Callable[[], object]
+    ) -> Iterator[tuple[str, dict[str, torch.Tensor]]]:
+        """Captions with their outputs, in memory of their own; none after a problem."""
+        for start in range(0, len(captions), self.batch_size):
+            batch = list(captions[start : start + self.batch_size])
+            outputs = {name: output.detach().cpu() for name, output in self.encode(batch).items()}
+            for row, caption in enumerate(batch):
+                one = {name: output[row].clone() for name, output in outputs.items()}
+                if not all(output.isfinite().all() for output in one.values()):
+                    fix = "use another --mixed_precision"
+                    self.problems.add(f"caption {caption!r}", "the text encoder gives NaN for it", fix)
+                advance()
+                if not self.problems.found:
+                    yield caption, one
+
+
+def _path(image: Path, caption: str, paths: dict[tuple[Path, str], Path], taken: set[Path]) -> Path:
+    """An image's file for a caption: the plain name is for the first caption."""
+    path = paths.get((image, caption))
+    if path is None:
+        digest = hashlib.blake2b(caption.encode(errors="replace"), digest_size=4).hexdigest()
+        plain = image.with_name(f"{image.stem}_te_outputs.npz")
+        path = image.with_name(f"{image.stem}_te_outputs.{digest}.npz") if plain in taken else plain
+        paths[image, caption] = path
+        taken.add(path)
+    return path
+
+
+def _cache_in_memory(
+    captions: Iterable[str], encoder: TextEncoder, sharing: Sharing, progress: bool
+) -> dict[str, Outputs]:
+    work = list(captions)
+    with sharing.bar(len(work), "caching text outputs", "caption", progress=progress) as advance:
+        mine = dict(encoder.make(sharing.share(work), advance))
+    sharing.raise_together(encoder.problems.found)
+    return sharing.merged(mine)
+
+
+def _cache_on_disk(
+    records: Sequence[Record],
+    captions: Sequence[str],
+    empty: Outputs,
+    encoder: TextEncoder,
+    disk: TextFiles,
+    sharing: Sharing,
+    progress: bool,
+) -> tuple[list[Path], dict[Path, Sums]]:
+    """The file of each record, and what is in the files."""
+    of_records = disk.wanted(records, captions, empty)
+    wanted = list({entry.path: entry for entry in of_records}.values())
+    findings = find_entries(wanted, sharing, skip_check=disk.skip_check, progress=progress)
+    prepare_folders(wanted, findings, encoder.problems)
+    sharing.raise_together(encoder.problems.found)
+    work: dict[str, list[Wanted]] = {}
+    for entry, finding in zip(wanted, findings, strict=True):
+        if not finding.is_good:
+            work.setdefault(entry.recipe["caption"], []).append(entry)
+    with sharing.bar(len(work), "caching text outputs", "caption", progress=progress) as advance:
+        made = encoder.make(sharing.share(list(work)), advance)
+        written = encoder.problems.attempt(write_entries, _entries(made, work))
+    sharing.raise_together(encoder.problems.found)
+    if sharing.is_first:
+        tell("text outputs", findings)
+    return [entry.path for entry in of_records], known_sums(findings, written or {}, sharing)
+
+
+def _entries(
+    made: Iterable[tuple[str, dict[str, torch.Tensor]]], work: Mapping[str, list[Wanted]]
+) -> Iterator[Entry]:
+    """Each caption's outputs once for each of its files."""
+    for caption, outputs in made:
+        arrays = {name: _to_numpy(output) for name, output in outputs.items()}
+        yield from (Entry(entry.path, arrays, entry.recipe) for entry in work[caption])
+
+
+def _to_numpy(output: torch.Tensor) -> np.ndarray:
+    """numpy has no bfloat16; such outputs are kept as float32."""
+    import torch
+
+    return (output.float() if output.dtype == torch.bfloat16 else output).numpy()

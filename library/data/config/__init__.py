@@ -1,0 +1,1 @@
+"""What to train on, as the user asks for it: options or a dataset file -> specs."""

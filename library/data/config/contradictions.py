@@ -1,0 +1,73 @@
+"""Settings of a dataset that contradict the run's or come to nothing in it, whatever the images are."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+from library.data import captions, views
+from library.data.config.specs import DEFAULTS, DatasetSpec, SubsetSpec
+from library.data.scan.folders import name_some
+from library.options.caching import CachingOptions
+from library.options.data import DataOptions
+from library.options.validation import ValidationOptions
+from library.problems import Problems, warn
+
+# What custom_attributes can ask for, all of it of a network. See `NetworkTask.target`.
+ATTRIBUTES = ("diff_output_preservation",)
+
+
+def find_contradictions(
+    specs: list[DatasetSpec], options: DataOptions, caching: CachingOptions, problems: Problems
+) -> None:
+    """Adds what cannot be done to `problems`, and warns about what comes to nothing."""
+    subsets = _subsets(specs)
+    for subset in subsets:
+        _check_caching(subset, caching, problems)
+        if subset.conditioning_data_dir is not None and not options.masked_loss:
+            cause = "has conditioning images, which are masks only with --masked_loss"
+            problems.add(subset.source, cause, "give it, or remove conditioning_data_dir")
+        for name in sorted(subset.custom_attributes.keys() - set(ATTRIBUTES)):
+            warn(f"{subset.source}: custom attribute {name} has no effect; there is {', '.join(ATTRIBUTES)}")
+    has_masks = any(subset.conditioning_data_dir or subset.alpha_mask for subset in subsets)
+    if options.masked_loss and not has_masks:
+        warn("--masked_loss has no effect without conditioning_data_dir or alpha_mask")
+    has_default = options.prior_loss_weight == DEFAULTS["prior_loss_weight"]
+    if not has_default and not any(subset.is_reg for subset in subsets):
+        warn("--prior_loss_weight has no effect without regularization images")
+
+
+def warn_idle(specs: list[DatasetSpec], validation: ValidationOptions, *, has_network: bool) -> None:
+    """Warns about what asks for held-out images or a network where there are none."""
+    if not any(spec.validation_split for spec in specs):
+        for option in fields(validation):
+            if getattr(validation, option.name) != option.default:
+                warn(f"--{option.name} has no effect without --validation_split")
+    if has_network:
+        return
+    why = "has no effect: this command trains no network"
+    scaled = [spec for spec in specs if spec.network_multiplier != DEFAULTS["network_multiplier"]]
+    if scaled:
+        warn(f"{_sources(_subsets(scaled))}: network_multiplier {why}")
+    for name in ATTRIBUTES:
+        if asking := [subset for subset in _subsets(specs) if subset.custom_attributes.get(name)]:
+            warn(f"{_sources(asking)}: custom attribute {name} {why}")
+
+
+def _subsets(specs: list[DatasetSpec]) -> list[SubsetSpec]:
+    """Each once: a dataset of several resolutions has the same subsets for each."""
+    return list({id(subset): subset for spec in specs for subset in spec.subsets}.values())
+
+
+def _sources(subsets: list[SubsetSpec]) -> str:
+    return name_some(list(dict.fromkeys(str(subset.source) for subset in subsets)))
+
+
+def _check_caching(subset: SubsetSpec, caching: CachingOptions, problems: Problems) -> None:
+    key = views.changing_setting(subset)
+    if caching.caches_latents and key:
+        cause = f"{key} cannot be combined with --cache_latents: a cached latent never changes"
+        problems.add(subset.source, cause, "leave one of them out")
+    key = captions.changing_setting(subset)
+    if caching.caches_text and key:
+        cause = f"{key} cannot be combined with --cache_text_encoder_outputs: a cached caption never changes"
+        problems.add(subset.source, cause, "leave one of them out")

@@ -1,0 +1,198 @@
+"""The dataset file: TOML or JSON with [general], [[datasets]] and [[datasets.subsets]].
+
+Keys, types and fallbacks are sd-scripts' (its docs/config_README). Every key is checked by the reader of the
+command-line option it stands for, so a value means the same in both places.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from library.data.config.keys import (
+    DATASET,
+    FOREIGN,
+    GENERAL,
+    SUBSET,
+    TOP,
+    Kind,
+    explain_unknown,
+    kind_of_subset,
+)
+from library.data.config.specs import DATASET_KEYS, OPTION_NAMES, SUBSET_KEYS, Given
+from library.data.config.text import PATH_FIX, ConfigText, read_config_text
+from library.options.data import DataOptions
+from library.options.fields import OptionSpec, specs_of
+from library.problems import Problems
+
+Tables = tuple[Given, Given, list[Given]]  # [general], a dataset, its subsets
+
+
+def read_dataset_file(path: Path, problems: Problems) -> list[Tables]:
+    """The datasets of a file, each with the general table and its subsets; None values count as not given."""
+    text = problems.attempt(read_config_text, path)
+    return [] if text is None else _Reader(text, problems).read()
+
+
+@dataclasses.dataclass
+class _Reader:
+    """Goes through a file's tables. Whatever cannot be used is added to `problems` and left out."""
+
+    text: ConfigText
+    problems: Problems
+
+    def read(self) -> list[Tables]:
+        top = self._named_right(self.text.content, "", TOP)
+        if "subsets" in top:
+            top.setdefault("datasets", [{"subsets": top["subsets"]}])
+        general = self._values({} if top.get("general") is None else top["general"], "general", GENERAL)
+        datasets = self._array(top.get("datasets"), ("datasets", ""), "[[datasets]]")
+        return [
+            (general, *self._dataset(dataset, f"dataset {number}"))
+            for number, dataset in enumerate(datasets, 1)
+        ]
+
+    def _dataset(self, dataset: Any, table: str) -> tuple[Given, list[Given]]:
+        if not isinstance(dataset, dict):
+            self._add(table, "", f"is {_shown(dataset)}, not a table", "write [[datasets]] above its keys")
+            return {}, []
+        dataset = self._named_right(dataset, table, DATASET)
+        tables = self._array(dataset.pop("subsets", None), (table, "subsets"), "[[datasets.subsets]]")
+        kind = self._kind(tables, table)
+        subsets = [
+            self._subset(subset, f"{table}, subset {number}", kind) for number, subset in enumerate(tables, 1)
+        ]
+        given = self._values(dataset, table, DATASET, kind=kind)
+        return given, [subset for subset in subsets if subset is not None]
+
+    def _kind(self, tables: list[Any], table: str) -> Kind:
+        kinds = {kind_of_subset(subset) for subset in tables if isinstance(subset, dict)}
+        if len(kinds) > 1:
+            self._add(table, "", f"mixes subsets of {' and '.join(sorted(kinds))}", "make a dataset for each")
+        return kinds.pop() if len(kinds) == 1 else Kind.FOLDERS
+
+    def _subset(self, subset: Any, table: str, kind: Kind) -> Given | None:
+        """The subset's keys, or None when it does not say where its images are."""
+        before = len(self.problems.found)
+        given = self._values(subset, table, SUBSET, kind=kind)
+        if "image_dir" in given or "metadata_file" in given:
+            return given
+        if len(self.problems.found) == before:
+            self._add(table, "", "needs image_dir", "the folder with its images")
+        return None
+
+    def _values(
+        self, content: Any, table: str, allowed: tuple[str, ...], *, kind: Kind = Kind.FOLDERS
+    ) -> Given:
+        """The values of a table, each read and checked by its type."""
+        if not isinstance(content, dict):
+            self._add(table, "", f"is {_shown(content)}, not a table", "write its keys below it")
+            return {}
+        given: dict[str, tuple[str, Any]] = {}
+        for key, value in self._named_right(content, table, allowed).items():
+            place = self.text.place(table, key)
+            if value is None:
+                continue
+            if key in FOREIGN[kind]:
+                self.problems.add(place, f"means nothing in a dataset of {kind.value}", "remove it")
+                continue
+            try:
+                given[key] = place, self._read(key, value)
+            except ValueError as error:
+                self.problems.add(place, *_cause_and_fix(error, value))
+                if key == "resolution":
+                    given[key] = place, ()  # so that nobody says it is missing
+        return given
+
+    def _read(self, key: str, value: Any) -> Any:
+        """Raises ValueError with a cause, and a fix where the key's type does not say it."""
+        if key in _PATHS and isinstance(value, str):
+            if any(ord(letter) < 32 for letter in value):
+                cause = f"is {value!r}: a \\ in double quotes begins a special character"
+                raise ValueError(cause, PATH_FIX[self.text.suffix])
+            value = _as_this_system_writes(value)
+        if isinstance(value, str) and not _is_text(value):
+            raise ValueError(f"is {_shown(value)}, which holds what is not text", "write it anew")
+        return _READERS[key](value)
+
+    def _named_right(self, content: dict[str, Any], table: str, allowed: tuple[str, ...]) -> dict[str, Any]:
+        """The table without keys it cannot have. A wrong name is explained, and then taken for what is most
+        likely meant, so that the rest is checked too.
+        """
+        known = {key: value for key, value in content.items() if key in allowed}
+        for key in (key for key in content if key not in allowed):
+            cause, fix, meant = explain_unknown(key, allowed)
+            self._add(table, key, cause, fix)
+            if meant is not None:
+                known.setdefault(meant, content[key])
+        return known
+
+    def _array(self, value: Any, place: tuple[str, str], header: str) -> list[Any]:
+        if isinstance(value, list) and value:
+            return value
+        if value in (None, [], {}):
+            self._add(*place, "is missing or empty", f"add {header}")
+        elif isinstance(value, dict):
+            self._add(*place, "is one table, not an array of tables", f"write {header}, with two brackets")
+        else:
+            self._add(*place, f"is {_shown(value)}, not an array of tables", f"write {header}")
+        return []
+
+    def _add(self, table: str, key: str, cause: str, fix: str) -> None:
+        self.problems.add(self.text.place(table, key), cause, fix)
+
+
+def _cause_and_fix(error: ValueError, value: Any) -> tuple[str, ...]:
+    """The error's own, or made of an option's "expects a number, got 'x'"."""
+    if len(error.args) == 2:
+        return error.args
+    expects, _, _ = str(error).partition(", got ")
+    return f"is {_shown(value)}", f"it {expects}"
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _is_text(value: str) -> bool:
+    """Not so for zero bytes and halves of surrogate pairs, which JSON can write."""
+    return "\0" not in value and not any("\ud800" <= letter <= "\udfff" for letter in value)
+
+
+def _as_this_system_writes(path: str) -> str:
+    """A path written on Windows, with slashes where that leads to something here."""
+    slashed = path.replace("\\", "/")
+    return slashed if os.sep == "/" and not Path(path).exists() and Path(slashed).exists() else path
+
+
+def _readers() -> dict[str, Callable[[Any], Any]]:
+    by_option = {spec.name: spec for spec in specs_of(DataOptions)}
+    options = {key: by_option.get(OPTION_NAMES.get(key, key)) for key in (*DATASET_KEYS, *SUBSET_KEYS)}
+    # An empty text is a text: it takes back, in one place, what a wider one sets.
+    return {key: dataclasses.replace(spec, default="").read for key, spec in options.items() if spec} | {
+        "image_dir": _own("image_dir", Path),
+        "metadata_file": _own("metadata_file", Path),
+        "is_reg": _own("is_reg", bool),
+        "class_tokens": _own("class_tokens", str),
+        "network_multiplier": _own("network_multiplier", float),
+        "custom_attributes": _own("custom_attributes", dict, _read_attributes),
+    }
+
+
+def _own(name: str, kind: Any, convert: Callable[[Any], Any] | None = None) -> Callable[[Any], Any]:
+    """The reader of a key without an option of the same meaning."""
+    return OptionSpec(name, kind, "", "", convert=convert, metavar=None, aliases=(), positional=False).read
+
+
+def _read_attributes(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"expects a table, got {value!r}")
+    return value
+
+
+_READERS = _readers()
+_PATHS = ("image_dir", "metadata_file", "conditioning_data_dir")

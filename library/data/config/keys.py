@@ -1,0 +1,126 @@
+"""Which keys a dataset file has, where each may stand, and what a wrong one was most likely meant to be."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import importlib
+import pkgutil
+from enum import Enum
+from typing import Any
+
+from library.data.config.specs import DATASET_KEYS, SUBSET_KEYS
+
+ONLY_IN_SUBSETS = ("image_dir", "metadata_file", "conditioning_data_dir", "is_reg")
+
+# The tables, and the keys they may have.
+TOP = ("general", "datasets")
+GENERAL = (*DATASET_KEYS, *(key for key in SUBSET_KEYS if key not in ONLY_IN_SUBSETS))
+DATASET = (*GENERAL, "subsets")
+SUBSET = SUBSET_KEYS
+
+
+class Kind(str, Enum):
+    """What the subsets of a dataset are made of. sd-scripts: DreamBooth, fine-tuning, ControlNet."""
+
+    FOLDERS = "image folders"
+    METADATA = "metadata files"
+    PAIRS = "conditioning images"
+
+
+# Keys that mean nothing in a kind's own tables.
+FOREIGN = {
+    Kind.FOLDERS: (),
+    Kind.METADATA: ("caption_extension", "class_tokens", "is_reg", "cache_info"),
+    Kind.PAIRS: ("class_tokens", "is_reg", "alpha_mask", "metadata_file"),
+}
+
+# Options, and words, that have another name in a dataset file.
+_OTHER_NAMES = {
+    "train_batch_size": "batch_size",
+    "dataset_repeats": "num_repeats",
+    "repeats": "num_repeats",
+    "train_data_dir": "image_dir",
+    "folder": "image_dir",
+    "path": "image_dir",
+    "in_json": "metadata_file",
+    "caption_extention": "caption_extension",
+    "size": "resolution",
+    "subset": "subsets",
+    "dataset": "datasets",
+}
+
+
+def kind_of_subset(table: dict[str, Any]) -> Kind:
+    """By the key that says where its images come from."""
+    if table.get("conditioning_data_dir") is not None:
+        return Kind.PAIRS
+    return Kind.METADATA if table.get("metadata_file") is not None else Kind.FOLDERS
+
+
+def explain_unknown(key: str, allowed: tuple[str, ...]) -> tuple[str, str, str | None]:
+    """Of a key that a table with these keys cannot have: cause, fix, and which of them it is most likely
+    meant for.
+    """
+    if _home(key):
+        meant = key if key == "subsets" and allowed == TOP else None
+        return f"belongs in {_home(key)}", "move it there", meant
+    if key == "reg_data_dir":
+        return "there is no such key", "make a subset of the folder, with is_reg = true", None
+    meant = _meant(key, allowed)
+    if meant in allowed:
+        return "there is no such key", f"did you mean {meant}?", meant
+    if meant is not None:
+        return "there is no such key", f"did you mean {meant}? it belongs in {_home(meant)}", None
+    option = next(iter(difflib.get_close_matches(key, _options(), n=1, cutoff=0.85)), None)
+    if option is not None:
+        where = "give it on the command line or in the --config_file"
+        if key == option:
+            return "is an option of the command, not of a dataset", where, None
+        return "there is no such key", f"did you mean the option --{option}? {where}", None
+    keys = "the keys are in docs/datasets.md" if len(allowed) > 5 else f"there are: {', '.join(allowed)}"
+    return "there is no such key", keys, None
+
+
+def _home(key: str) -> str:
+    """Where a key may stand; empty when there is none of this name."""
+    if key in ONLY_IN_SUBSETS:
+        return "[[datasets.subsets]]"
+    if key in DATASET_KEYS:
+        return "[[datasets]] or [general]"
+    if key in SUBSET_KEYS:
+        return "[[datasets.subsets]], [[datasets]] or [general]"
+    return {"subsets": "a dataset, as [[datasets.subsets]]"}.get(key, "the file's top" if key in TOP else "")
+
+
+def _meant(key: str, allowed: tuple[str, ...]) -> str | None:
+    """The key it resembles, one that is allowed here before all others; none for the name of an option."""
+    plain = key.lower().replace("-", "_")
+    if plain in _OTHER_NAMES:
+        return _OTHER_NAMES[plain]
+    if plain in _options():
+        return None
+    return next(iter(_close(plain, allowed) or _close(plain, (*TOP, *DATASET, *SUBSET))), None)
+
+
+def _close(key: str, names: tuple[str, ...]) -> list[str]:
+    return difflib.get_close_matches(key, names, n=1, cutoff=0.7)
+
+
+@functools.cache
+def _options() -> tuple[str, ...]:
+    """Every option of every command that a dataset file has no key of the same name for."""
+    from library import options
+    from library.options.fields import specs_of
+    from library.options.unavailable import NOT_YET
+
+    modules = [
+        importlib.import_module(f"{options.__name__}.{m.name}")
+        for m in pkgutil.iter_modules(options.__path__)
+    ]
+    sections = [value for module in modules for value in vars(module).values() if isinstance(value, type)]
+    names = {
+        spec.name for section in sections if dataclasses.is_dataclass(section) for spec in specs_of(section)
+    }
+    return tuple(sorted({*names, *NOT_YET} - {*DATASET, *SUBSET}))

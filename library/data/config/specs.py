@@ -1,0 +1,103 @@
+"""Datasets and subsets as typed settings: what a dataset file or the folder options come down to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from library.data.buckets import Size
+from library.options.data import DataOptions
+from library.options.fields import specs_of
+
+# key -> (where the user said it, its value), so that a complaint can name the place.
+Given = Mapping[str, tuple[str, Any]]
+
+# Keys of a dataset file whose option on the command line has another name.
+OPTION_NAMES = {"batch_size": "train_batch_size", "num_repeats": "dataset_repeats"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubsetSpec:
+    """Images that share their settings: one folder, or one metadata file."""
+
+    image_dir: Path | None
+    metadata_file: Path | None
+    conditioning_data_dir: Path | None
+    is_reg: bool
+    class_tokens: str | None
+    num_repeats: int
+    resize_interpolation: str | None
+    random_crop: bool
+    face_crop_aug_range: tuple[float, float] | None
+    flip_aug: bool
+    color_aug: bool
+    alpha_mask: bool
+    cache_info: bool
+    custom_attributes: Mapping[str, Any]
+    caption_extension: str
+    caption_prefix: str | None
+    caption_suffix: str | None
+    caption_separator: str
+    secondary_separator: str | None
+    keep_tokens: int
+    keep_tokens_separator: str
+    shuffle_caption: bool
+    enable_wildcard: bool
+    caption_dropout_rate: float
+    caption_dropout_every_n_epochs: int
+    caption_tag_dropout_rate: float
+    token_warmup_min: int
+    token_warmup_step: float
+
+    @property
+    def source(self) -> Path:
+        """The metadata file, or the folder: what messages are about."""
+        source = self.metadata_file or self.image_dir
+        assert source is not None
+        return source
+
+    @property
+    def name(self) -> str:
+        """Base name of the folder or metadata file, as it stands in model metadata."""
+        return self.source.resolve().name
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetSpec:
+    """Subsets that train at one resolution in batches of one size."""
+
+    resolution: Size
+    batch_size: int
+    enable_bucket: bool
+    bucket_no_upscale: bool
+    min_bucket_reso: int
+    max_bucket_reso: int
+    bucket_reso_steps: int
+    network_multiplier: float
+    validation_split: float
+    validation_seed: int | None
+    subsets: tuple[SubsetSpec, ...]
+
+    @property
+    def is_dreambooth(self) -> bool:
+        """Class folders with caption files, rather than metadata files."""
+        return all(subset.metadata_file is None for subset in self.subsets)
+
+
+DATASET_KEYS = tuple(field.name for field in fields(DatasetSpec) if field.name != "subsets")
+SUBSET_KEYS = tuple(field.name for field in fields(SubsetSpec))
+
+# Keys without an option of the same meaning, and what they are where nobody says it.
+OWN_DEFAULTS: dict[str, Any] = {
+    "image_dir": None,
+    "metadata_file": None,
+    "is_reg": False,
+    "class_tokens": None,
+    "network_multiplier": 1.0,
+    "custom_attributes": {},
+}
+# Of every key, and of every option of DataOptions.
+DEFAULTS: dict[str, Any] = {spec.name: spec.default for spec in specs_of(DataOptions)}
+DEFAULTS |= {key: DEFAULTS[option] for key, option in OPTION_NAMES.items()} | OWN_DEFAULTS

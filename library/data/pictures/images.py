@@ -1,0 +1,243 @@
+"""Image files -> pixels: opened, turned upright, in sRGB, on white; then resized, cropped and mirrored.
+
+A file is looked at before by `library.data.pictures.integrity`, which says whether it can be used at all.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from library.data.buckets import Size, size_text
+from library.data.pictures.augmentation import ColourShift, apply_colour_shift
+from library.data.pictures.bad_images import unreadable
+from library.data.pictures.colours import decode_colours, on_white
+from library.data.pictures.headers import SIDEWAYS
+from library.problems import UserError
+
+# Image formats, in Pillow's words, that a file may have whatever its suffix says. Not all that Pillow knows:
+# for some of them noise passes, some are programs.
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "AVIF", "GIF", "TIFF")
+JXL_SIGNATURES = (b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")  # ISO/IEC 18181-2: bare, and in a container
+
+ORIENTATION_TAG = 0x0112
+# EXIF 2.3, orientation: how the stored picture is turned to stand upright.
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+PIL_FILTERS = {"lanczos": Image.Resampling.LANCZOS, "box": Image.Resampling.BOX}
+CV2_FILTERS = {
+    "nearest": "INTER_NEAREST_EXACT",
+    "bilinear": "INTER_LINEAR",
+    "linear": "INTER_LINEAR",
+    "bicubic": "INTER_CUBIC",
+    "cubic": "INTER_CUBIC",
+    "area": "INTER_AREA",
+}
+HINT_ASPECT_TOLERANCE = 0.01
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How a picture becomes a training picture: resized to `resized`, cut to `bucket` at `crop` (left, top),
+    then mirrored if `flip`.
+    """
+
+    resized: Size
+    crop: tuple[int, int]
+    bucket: Size
+    flip: bool = False
+
+
+def read_size(path: Path | str) -> Size:
+    """(width, height) of the upright image, for which Pillow need not decode it (but for JPEG XL).
+
+    Raises UserError for a file that is not an image.
+    """
+    try:
+        with _open(path) as image:
+            (width, height), orientation = image.size, _orientation(image)
+    except UserError:
+        raise
+    except Exception as error:
+        raise unreadable(path, error) from error
+    return (height, width) if orientation in SIDEWAYS else (width, height)
+
+
+def has_more_frames(path: Path | str) -> bool:
+    """Whether a file is an animation or has several pages, of which `load_image` gives the first."""
+    try:
+        with _open(path) as image:
+            # The further pictures of a JPEG file are a camera's own: depths, previews.
+            return image.format != "MPO" and getattr(image, "is_animated", False)
+    except Exception:  # Pillow raises many kinds; damage behind the first frame harms nobody
+        return False
+
+
+def load_image(path: Path | str) -> Image.Image:
+    """The upright 8-bit RGB image: transparency on white, 16-bit values scaled by 1/257, colours in sRGB, the
+    first frame of an animation. Raises UserError when any of it cannot be decoded.
+    """
+    return load_rgba(path)[0]
+
+
+def load_rgba(path: Path | str) -> tuple[Image.Image, Image.Image | None]:
+    """`load_image`'s image, and the upright alpha channel (mode L, 0 is transparent), None without one."""
+    try:
+        with _open(path) as image:
+            orientation = _orientation(image)
+            rgb, alpha = decode_colours(image, path)
+    except UserError:
+        raise
+    except Exception as error:
+        raise unreadable(path, error) from error
+    if alpha is not None:
+        rgb = on_white(rgb, alpha)
+    if orientation in UPRIGHT:
+        rgb = rgb.transpose(UPRIGHT[orientation])
+        alpha = alpha and alpha.transpose(UPRIGHT[orientation])
+    return rgb, alpha
+
+
+def load_pixels(
+    path: Path | str,
+    geometry: Geometry,
+    *,
+    size: Size | None = None,
+    interpolation: str | None = None,
+    colour: ColourShift | None = None,
+) -> np.ndarray:
+    """The training picture as uint8, (height, width, 3), of the bucket's size.
+
+    size: what the image had when it was scanned. interpolation: see `resize`. Raises UserError when it cannot
+    be decoded or has another size now.
+    """
+    return load_pixels_and_alpha(path, geometry, size=size, interpolation=interpolation, colour=colour)[0]
+
+
+def load_pixels_and_alpha(
+    path: Path | str,
+    geometry: Geometry,
+    *,
+    size: Size | None = None,
+    interpolation: str | None = None,
+    colour: ColourShift | None = None,
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """`load_pixels`, and the alpha channel made in the same way, uint8 (height, width), or None."""
+    image, alpha = load_rgba(path)
+    if size is not None and image.size != size:
+        cause = f"was {size_text(size)} at the start of the run and is {size_text(image.size)} now"
+        raise UserError.of(path, cause, "start again")
+    pixels = apply_colour_shift(place(image, geometry, interpolation), colour)
+    return pixels, None if alpha is None else place(alpha, geometry, interpolation)
+
+
+def load_hint(
+    path: Path | str,
+    geometry: Geometry,
+    *,
+    image: Path | str,
+    image_size: Size,
+    interpolation: str | None = None,
+) -> np.ndarray:
+    """A conditioning image as uint8, (height, width, 3), resized and cut exactly as its picture.
+
+    image, image_size: the picture and its (width, height). Raises UserError when the hint cannot be decoded
+    or has another shape than the picture.
+    """
+    hint = load_image(path)
+    check_hint(image_size, hint.size, path, image)
+    return place(hint, geometry, interpolation)
+
+
+def check_hint(image_size: Size, hint_size: Size, hint: Path | str, image: Path | str) -> None:
+    """Raises UserError unless a conditioning image has its picture's aspect ratio, within 1 %: only then can
+    it be resized and cut with it.
+    """
+    (width, height), (hint_width, hint_height) = image_size, hint_size
+    if abs(hint_width * height / (hint_height * width) - 1) > HINT_ASPECT_TOLERANCE:
+        cause = f"is {size_text(hint_size)}, but the image it belongs to, {image}, is {size_text(image_size)}"
+        raise UserError.of(hint, cause, "give both the same aspect ratio")
+
+
+def place(image: Image.Image, geometry: Geometry, interpolation: str | None = None) -> np.ndarray:
+    """uint8, (height, width, 3) or for mode L (height, width): resized, cut and mirrored."""
+    pixels = resize(image, geometry.resized, interpolation)
+    (left, top), (width, height) = geometry.crop, geometry.bucket
+    pixels = pixels[top : top + height, left : left + width]
+    return np.ascontiguousarray(pixels[:, ::-1] if geometry.flip else pixels)
+
+
+def resize(image: Image.Image, size: Size, interpolation: str | None = None) -> np.ndarray:
+    """uint8, (height, width, 3) or (height, width). Without a choice: area averaging when neither side grows,
+    else Lanczos.
+    """
+    if image.size == size:
+        return np.asarray(image)
+    if interpolation is None:
+        is_shrinking = size[0] <= image.width and size[1] <= image.height
+        interpolation = "area" if is_shrinking else "lanczos"
+    if interpolation in PIL_FILTERS:
+        return np.asarray(image.resize(size, PIL_FILTERS[interpolation]))
+    import cv2
+
+    return cv2.resize(np.asarray(image), size, interpolation=getattr(cv2, CV2_FILTERS[interpolation]))
+
+
+def _open(path: Path | str) -> Image.Image:
+    try:
+        return Image.open(path, formats=_formats())
+    except UnidentifiedImageError:
+        if not _is_jxl(path):
+            raise
+        _import_jxl(path)
+        return Image.open(path, formats=["JXL"])
+
+
+@functools.cache
+def _formats() -> list[str]:
+    """`FORMATS`, less what this Pillow was built without."""
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
+
+
+def _is_jxl(path: Path | str) -> bool:
+    with io.FileIO(path) as file:
+        return file.read(12).startswith(JXL_SIGNATURES)
+
+
+def _import_jxl(path: Path | str) -> None:
+    """Registers the plug-in with Pillow. Raises UserError when there is none."""
+    try:
+        import pillow_jxl  # noqa: F401
+    except Exception as error:  # a plug-in for another Python or Pillow fails in other ways than ImportError
+        fix = "run: pip install pillow-jxl-plugin"
+        raise UserError.of(path, f"is a JPEG XL image, which needs a plug-in ({error})", fix) from error
+
+
+def _orientation(image: Image.Image) -> int:
+    """1 to 8. Broken or absent EXIF data means upright, 1."""
+    # Not image.getexif(): for a PNG without EXIF in its header that decodes the picture to look behind it.
+    exif_bytes = image.info.get("exif")
+    if not exif_bytes:
+        return 1
+    exif = Image.Exif()
+    try:
+        exif.load(exif_bytes)
+        orientation = exif.get(ORIENTATION_TAG)
+    except (SyntaxError, ValueError, KeyError, IndexError, struct.error):
+        return 1
+    return orientation if orientation in UPRIGHT else 1

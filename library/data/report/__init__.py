@@ -1,0 +1,112 @@
+"""The dataset page: one HTML file, whole in itself, that shows what a model will see."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from library.data.report.findings import all_findings
+from library.data.report.inspection import Inspection
+from library.data.report.page import Contents, render
+from library.data.report.pictures import Wall, hang, show_resemblances
+from library.data.report.texts import (
+    Look,
+    TokenEnds,
+    cut_texts,
+    held_out_texts,
+    once_each,
+    training_texts,
+)
+from library.data.training_data import TrainingData
+from library.data.wording import counted
+from library.files import whole_file
+from library.problems import Problem
+
+__all__ = ["Look", "TokenEnds", "show_page", "write_page"]
+
+
+def show_page(
+    path: Path,
+    data: TrainingData,
+    look: Look,
+    *,
+    title: str,
+    problems: Sequence[Problem] = (),
+    inspection: Inspection | None = None,
+) -> None:
+    """Write the page and print what it says in short: what the data is, its warnings, and where the page is.
+    See `write_page`.
+    """
+    warnings = write_page(path, data, look, title=title, problems=problems, inspection=inspection)
+    print("\n".join([*data.summary(), *(f"warning: {line}" for line in warnings), f"wrote {path}"]))
+
+
+def write_page(
+    path: Path,
+    data: TrainingData,
+    look: Look,
+    *,
+    title: str,
+    problems: Sequence[Problem] = (),
+    inspection: Inspection | None = None,
+) -> list[str]:
+    """Write the page about some data to `path`; the same inputs give the same page, byte for byte.
+
+    inspection: what decoding every picture gave, None when nobody did. Returns the page's warnings, a line
+    each. Raises UserError when the page cannot be written.
+    """
+    contents = _contents(data, look, title, list(problems), inspection)
+    page = render(contents)
+    with whole_file(path) as temporary:
+        temporary.write_bytes(page.encode(errors="replace"))  # file names may hold any bytes
+    return list(contents.warnings)
+
+
+def _contents(
+    data: TrainingData,
+    look: Look,
+    title: str,
+    problems: list[Problem],
+    inspection: Inspection | None,
+) -> Contents:
+    if not data.records:
+        return Contents(title=title, look=look, problems=problems)
+    texts = training_texts(data, look)
+    contents = Contents(
+        title=title,
+        look=look,
+        data=data,
+        texts=texts,
+        walls=hang(data, texts, look),
+        held_out=_held_out(data, look),
+        problems=problems,
+        findings=all_findings(data, inspection),
+        resemblances=show_resemblances(data, inspection) if inspection else None,
+    )
+    return replace(contents, warnings=data.warnings() + _further_warnings(contents, inspection))
+
+
+def _held_out(data: TrainingData, look: Look) -> list[Wall]:
+    """The buckets of the held-out images, with the numbers of the datasets they are taken from."""
+    held_out = data.validation
+    if held_out is None:
+        return []
+    numbers = [number for number, dataset in enumerate(data.datasets) if dataset.held_out]
+    walls = hang(held_out, held_out_texts(held_out, look), look, is_held_out=True)
+    return [replace(wall, dataset=numbers[wall.dataset]) for wall in walls]
+
+
+def _further_warnings(contents: Contents, inspection: Inspection | None) -> list[str]:
+    """What only the page looks at."""
+    cut = len(cut_texts(once_each(contents.texts)))
+    longer = counted(cut, "caption is", "captions are")
+    lines = [f"{longer} longer than {contents.look.max_tokens} tokens, and cut off there"] if cut else []
+    listed = (finding for finding in contents.findings if finding.is_warning)
+    lines += [f"{counted(len(finding.files), finding.kind)} {finding.text}" for finding in listed]
+    if inspection is not None and inspection.alike:
+        extra = sum(len(group.members) - 1 for group in inspection.alike)
+        lines.append(f"{counted(extra, 'picture looks', 'pictures look')} like another one")
+    if inspection is not None and inspection.problems and contents.data.skips_bad_images:
+        lines.append(f"{counted(len(inspection.problems), 'picture')} left out: cannot be decoded")
+    return lines

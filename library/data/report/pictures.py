@@ -1,0 +1,173 @@
+"""Pictures of the page: a few of every bucket, as the model will see them, small and as data: addresses."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from library.data.buckets import Size
+from library.data.pictures.images import load_image
+from library.data.report.findings import every_record, file_name
+from library.data.report.inspection import Inspection
+from library.data.report.lookalikes import Group
+from library.data.report.texts import Look, Texts, first_samples
+from library.data.training_data import TrainingData
+from library.data.views import View, centre_view, make_view, varies
+from library.problems import Problem, UserError
+
+LARGE, SMALL = 256, 144  # longest side in pixels: of a picture that is always the same, of one that changes
+QUALITY = 78  # of WebP, 0 to 100
+MOST_SHOTS, MOST_HELD_OUT = 300, 60  # of training and of validation; about 10 kB each
+MOST_OF_A_BUCKET = 24
+MOST_GROUPS, MOST_OF_A_GROUP = 50, 4  # of pictures that look alike
+
+
+@dataclass(frozen=True)
+class Shot:
+    """A picture as trained. address, mask: data: addresses; size: (width, height) of both in pixels.
+
+    view: how it was made. share: how much of it the mask lets count, 0 to 1.
+    """
+
+    view: View
+    address: str
+    size: tuple[int, int]
+    mask: str | None = None
+    share: float = 1.0
+
+
+@dataclass(frozen=True)
+class Exhibit:
+    """A picture on the page: a shot for each epoch, or one when it never changes; `problems` when it cannot
+    be decoded.
+    """
+
+    texts: Texts
+    repeats: int
+    shots: tuple[Shot, ...]
+    problems: tuple[Problem, ...] = ()
+
+
+@dataclass(frozen=True)
+class Wall:
+    """A bucket with some of its pictures. samples: per epoch; images: how many there are in all."""
+
+    dataset: int
+    size: tuple[int, int]
+    batch_size: int
+    samples: int
+    images: int
+    exhibits: tuple[Exhibit, ...]
+
+
+def hang(data: TrainingData, texts: Sequence[Texts], look: Look, *, is_held_out: bool = False) -> list[Wall]:
+    """Every bucket with a few pictures. texts: of every record. is_held_out: pictures without any draw.
+
+    A picture is shown as its first sample, the one that `texts` are of.
+    """
+    rooms = [list(dict.fromkeys(data.samples[s] for s in bucket.samples)) for bucket in data.buckets]
+    first = first_samples(data)
+    changes = not is_held_out and any(varies(record.subset) for record in data.records)
+    total = MOST_HELD_OUT if is_held_out else MOST_SHOTS // (look.epochs if changes else 1)
+    chosen = choose(rooms, most=MOST_OF_A_BUCKET, total=total)
+
+    def show(index: int) -> Exhibit:
+        return _exhibit(texts[index], _views(data, index, first[index], look, is_held_out))
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        indices = [index for room in chosen for index in room]
+        bar = tqdm(pool.map(show, indices), "pictures", len(indices), leave=False, unit="img", delay=1)
+        shown = dict(zip(indices, bar, strict=True))
+    return [
+        Wall(
+            bucket.dataset,
+            bucket.size,
+            bucket.batch_size,
+            samples=len(bucket.samples),
+            images=len(room),
+            exhibits=tuple(shown[index] for index in picks),
+        )
+        for bucket, room, picks in zip(data.buckets, rooms, chosen, strict=True)
+    ]
+
+
+@dataclass(frozen=True)
+class Resemblance:
+    """Pictures that look the same. shots: of the first few, (data: address, (width, height) in pixels)."""
+
+    names: tuple[str, ...]
+    is_same_file: bool
+    shots: tuple[tuple[str, Size], ...]
+
+
+def show_resemblances(data: TrainingData, inspection: Inspection) -> list[Resemblance]:
+    """The groups of an inspection; the first of them with pictures."""
+    names = {record.image: file_name(record) for record in every_record(data)}
+
+    def show(number: int, group: Group) -> Resemblance:
+        paths = [inspection.pictures[member] for member in group.members]
+        shown = paths[:MOST_OF_A_GROUP] if number < MOST_GROUPS else []
+        shots = tuple(thumbnail(np.asarray(load_image(path)), SMALL) for path in shown)
+        return Resemblance(tuple(names[path] for path in paths), group.is_same_file, shots)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(show, range(len(inspection.alike)), inspection.alike))
+
+
+def choose(rooms: Sequence[Sequence[int]], *, most: int, total: int) -> list[list[int]]:
+    """At most `most` of each room and `total` of all, as evenly as the rooms allow, spread over each room."""
+    counts = [0] * len(rooms)
+    while sum(counts) < total:
+        open_rooms = [i for i, room in enumerate(rooms) if counts[i] < min(most, len(room))]
+        if not open_rooms:
+            break
+        for i in open_rooms[: total - sum(counts)]:
+            counts[i] += 1
+    return [
+        [room[step * len(room) // count] for step in range(count)]
+        for room, count in zip(rooms, counts, strict=True)
+    ]
+
+
+def thumbnail(pixels: np.ndarray, longest: int) -> tuple[str, tuple[int, int]]:
+    """uint8 (height, width[, 3]) as a small WebP in a data: address, and its (width, height)."""
+    image = Image.fromarray(pixels)
+    image.thumbnail((longest, longest), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    image.save(buffer, "WEBP", quality=QUALITY)
+    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii"), image.size
+
+
+def _views(data: TrainingData, index: int, sample: int, look: Look, is_held_out: bool) -> list[View]:
+    record = data.records[index]
+    if is_held_out or not varies(record.subset):
+        return [centre_view(record, index=index)]
+    epochs = range(look.epochs)
+    return [make_view(record, index=index, seed=look.seed, epoch=epoch, sample=sample) for epoch in epochs]
+
+
+def _exhibit(texts: Texts, views: Iterable[View]) -> Exhibit:
+    views = list(views)
+    longest = LARGE if len(views) == 1 else SMALL
+    try:
+        shots = tuple(_shot(view, longest) for view in views)
+    except UserError as error:
+        return Exhibit(texts, texts.record.repeats, (), tuple(error.problems))
+    return Exhibit(texts, texts.record.repeats, shots)
+
+
+def _shot(view: View, longest: int) -> Shot:
+    pixels, mask = view.load()
+    address, size = thumbnail(pixels, longest)
+    if mask is None:
+        return Shot(view, address, size)
+    grey, _ = thumbnail((mask * 255).astype(np.uint8), longest)
+    return Shot(view, address, size, grey, float(mask.mean()))

@@ -1,0 +1,146 @@
+"""Captions as they will be read: final texts of the first epochs, their tokens, and what is cut off."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from library.data.captions import kept_caption, sample_caption
+from library.data.scan.records import Record
+from library.data.training_data import TrainingData
+
+# Captions -> for each the places in its text where its tokens end, in order. Handed in: `data` has no
+# tokenizer.
+TokenEnds = Callable[[list[str]], list[list[int]]]
+BLOCK = 1000  # captions tokenized at once: a tokenizer's answer is a hundred times as large as what is kept
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """How a page looks at the data.
+
+    seed: of the draws. token_ends, max_tokens: what the text encoder reads. total_steps, steps_per_epoch: of
+    the run, for captions that grow with it. epochs: how many are shown.
+    """
+
+    seed: int
+    token_ends: TokenEnds
+    max_tokens: int
+    total_steps: int
+    steps_per_epoch: int
+    epochs: int = 3
+
+
+@dataclass(frozen=True)
+class Text:
+    """A caption with the number of its tokens. read: how many of its characters lie within the limit."""
+
+    caption: str
+    tokens: int
+    read: int
+
+    @property
+    def is_cut(self) -> bool:
+        return self.read < len(self.caption)
+
+
+@dataclass(frozen=True)
+class Texts:
+    """An image's captions. whole: without any draw; epochs: those of its first sample in the first
+    epochs; none for a held-out image, whose caption does not change.
+    """
+
+    record: Record
+    whole: Text
+    epochs: tuple[Text, ...]
+
+    @property
+    def longest(self) -> Text:
+        return max((self.whole, *self.epochs), key=lambda text: text.tokens)
+
+
+def training_texts(data: TrainingData, look: Look) -> list[Texts]:
+    """The captions of every record, in order."""
+    first = first_samples(data)
+
+    def in_epoch(index: int, epoch: int) -> str:
+        record = data.records[index]
+        return sample_caption(
+            record.caption,
+            record.subset,
+            seed=look.seed,
+            epoch=epoch,
+            sample=first[index],
+            step=epoch * look.steps_per_epoch,
+            total_steps=look.total_steps,
+        )
+
+    epochs = [[in_epoch(index, epoch) for epoch in range(look.epochs)] for index in range(len(data.records))]
+    return _read(data.records, epochs, look)
+
+
+def first_samples(data: TrainingData) -> dict[int, int]:
+    """For each record in use the number of its first sample: what a page shows of it."""
+    return {index: sample for sample, index in reversed(list(enumerate(data.samples)))}
+
+
+def held_out_texts(data: TrainingData, look: Look) -> list[Texts]:
+    """The captions of every record as validation sees them: always the same."""
+    return _read(data.records, [[] for _ in data.records], look)
+
+
+def once_each(texts: Iterable[Texts]) -> list[Texts]:
+    """Every image once, also when several datasets have it."""
+    found: dict[Path, Texts] = {}
+    for entry in texts:
+        found.setdefault(entry.record.image, entry)
+    return list(found.values())
+
+
+def cut_texts(texts: Iterable[Texts]) -> list[Texts]:
+    """Those of which something is cut off, the longest first."""
+    return sorted((entry for entry in texts if entry.longest.is_cut), key=lambda e: -e.longest.tokens)
+
+
+def same_captions(texts: Iterable[Texts]) -> list[tuple[str, list[Record]]]:
+    """Captions that several training images share, and their images; most images first. Class tokens that
+    stand in for a caption do not count.
+    """
+    groups: defaultdict[str, list[Record]] = defaultdict(list)
+    for record in (entry.record for entry in texts):
+        if not record.subset.is_reg and record.caption not in ("", record.subset.class_tokens):
+            groups[record.caption].append(record)
+    shared = [(caption, records) for caption, records in groups.items() if len(records) > 1]
+    return sorted(shared, key=lambda group: (-len(group[1]), group[0]))
+
+
+def count_tags(texts: Iterable[Texts]) -> list[tuple[str, int]]:
+    """What stands between the separators of captions, and in how many images' captions; most first."""
+    counts: Counter[str] = Counter()
+    for record in (entry.record for entry in texts):
+        parts = record.caption.replace("\n", record.subset.caption_separator)
+        counts.update({tag.strip() for tag in parts.split(record.subset.caption_separator)} - {""})
+    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+
+
+def _read(records: list[Record], epochs: list[list[str]], look: Look) -> list[Texts]:
+    whole = [kept_caption(record.caption, record.subset) for record in records]
+    captions = dict.fromkeys([*whole, *(caption for row in epochs for caption in row)])
+    texts = {text.caption: text for text in _measure(list(captions), look)}
+    return [
+        Texts(record, texts[caption], tuple(texts[c] for c in row))
+        for record, caption, row in zip(records, whole, epochs, strict=True)
+    ]
+
+
+def _measure(captions: list[str], look: Look) -> Iterator[Text]:
+    for start in range(0, len(captions), BLOCK):
+        block = captions[start : start + BLOCK]
+        for caption, ends in zip(block, look.token_ends(block), strict=True):
+            yield _text(caption, ends, look.max_tokens)
+
+
+def _text(caption: str, ends: list[int], limit: int) -> Text:
+    return Text(caption, len(ends), len(caption) if len(ends) <= limit else ends[limit - 1])

@@ -1,0 +1,1 @@
+"""Files on disk -> records: images, their captions, sizes and buckets."""

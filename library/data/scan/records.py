@@ -1,0 +1,216 @@
+"""Files -> records: every image of a subset with its size, its caption and how it is fitted to a bucket.
+
+Images are not decoded unless something is odd about them. All bad files of a subset are found in one pass.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from library.data.buckets import Fit, Size, bucket_resolutions, cover, fit_to_list, fit_without_enlarging
+from library.data.captions import caption_lines, read_caption, used_lines
+from library.data.config.specs import DatasetSpec, SubsetSpec
+from library.data.pictures.bad_images import MAX_PIXELS
+from library.data.pictures.images import check_hint
+from library.data.pictures.integrity import inspect
+from library.data.scan.hints import pair_with_hints
+from library.data.scan.index import Index
+from library.data.scan.metadata import read_metadata
+from library.data.scan.sources import Source, sources_in_folder
+from library.problems import Problem, Problems
+
+# Threads hide the latency of a disk; once files are in memory they neither help nor hurt.
+THREADS = 8
+FILES_PER_JOB = 64
+
+
+@dataclass(frozen=True)
+class Record:
+    """One image: its caption as written, its (width, height) upright, its bucket, how often an epoch uses it,
+    and its conditioning image, if it has one.
+    """
+
+    image: Path
+    caption: str
+    size: Size
+    fit: Fit
+    subset: SubsetSpec
+    repeats: int
+    hint: Path | None = None
+
+
+class HasRecords(Protocol):
+    """What has images: `TrainingData`, or several of them together."""
+
+    records: Sequence[Record]
+
+
+@dataclass
+class SubsetScan:
+    """What a subset holds.
+
+    without_caption: images that have none, so that class tokens stand in; empty_captions: images whose
+    caption is an empty text; bad_images: what was left out because it cannot be used; spare_hints:
+    conditioning images that belong to none of its images; notes: what the user may not expect.
+    """
+
+    subset: SubsetSpec
+    records: list[Record] = field(default_factory=list)
+    without_caption: int = 0
+    empty_captions: int = 0
+    bad_images: list[Problem] = field(default_factory=list)
+    spare_hints: frozenset[str] = frozenset()
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScanRules:
+    """What holds for all subsets of a run.
+
+    min_side: pixels; an image with a shorter side is bad. skips_bad: bad images are left out, instead of
+    being problems. folders: all that the run's subsets name.
+    """
+
+    min_side: int = 1
+    skips_bad: bool = False
+    folders: frozenset[Path] = frozenset()
+
+
+class Seen(NamedTuple):
+    """What was found out about a source: its size, its caption's text, why its images cannot be used, and
+    what else is wrong.
+    """
+
+    size: Size | None
+    text: str | None
+    bad: list[Problem] = []
+    problems: list[Problem] = []
+
+
+def scan_subset(
+    datasets: Sequence[DatasetSpec], subset: SubsetSpec, problems: Problems, rules: ScanRules
+) -> SubsetScan:
+    """Every image of the subset in order, fitted to the first of the datasets that it is in: one for each
+    resolution. What is wrong is added to `problems` and left out; an image too thin for one resolution is
+    left out of all, so that the same images are held out at each.
+    """
+    scan = SubsetScan(subset)
+    sources = _find_sources(scan, problems, rules)
+    index = Index.open(subset, scan.notes)
+    fits = [make_fit(dataset) for dataset in datasets]
+    for source, seen in _look_at_all(sources, index):
+        seen = _check_shape(source, seen, rules.min_side, fits)
+        if seen.bad:
+            (scan.bad_images if rules.skips_bad else problems.found).extend(seen.bad)
+        if not (seen.bad and rules.skips_bad):
+            problems.found.extend(seen.problems)
+        if seen.bad or seen.problems:
+            continue
+        caption = _caption(scan, seen.text)
+        index.keep(source, seen.size, caption, seen.text)
+        scan.records.append(_record(source, seen.size, caption, fits[0](seen.size), subset))
+    index.save(scan.notes)
+    return scan
+
+
+def _record(source: Source, size: Size, caption: str, fit: Fit, subset: SubsetSpec) -> Record:
+    hint = None if source.hint is None else Path(source.hint.path)
+    return Record(source.image, caption, size, fit, subset, subset.num_repeats, hint)
+
+
+def refit(scan: SubsetScan, dataset: DatasetSpec) -> SubsetScan:
+    """The same images for a dataset of another resolution."""
+    fit = make_fit(dataset)
+    return replace(scan, records=[replace(record, fit=fit(record.size)) for record in scan.records])
+
+
+def make_fit(dataset: DatasetSpec) -> Callable[[Size], Fit]:
+    """The function from an image's size to its bucket and resize. Without buckets every image is made to
+    cover the resolution and cropped to it.
+    """
+    if not dataset.enable_bucket:
+        return functools.lru_cache(4096)(
+            lambda size: Fit(dataset.resolution, cover(size, dataset.resolution))
+        )
+    step = dataset.bucket_reso_steps
+    if dataset.bucket_no_upscale:
+        area = dataset.resolution[0] * dataset.resolution[1]
+        return functools.lru_cache(4096)(lambda size: fit_without_enlarging(size, area=area, step=step))
+    buckets = bucket_resolutions(
+        dataset.resolution, shortest=dataset.min_bucket_reso, longest=dataset.max_bucket_reso, step=step
+    )
+    return functools.lru_cache(4096)(lambda size: fit_to_list(size, buckets))
+
+
+def _find_sources(scan: SubsetScan, problems: Problems, rules: ScanRules) -> list[Source]:
+    subset = scan.subset
+    if subset.metadata_file is None:
+        sources = sources_in_folder(subset, problems, scan.notes, folders=rules.folders)
+    else:
+        found = read_metadata(subset, problems)
+        scan.notes.extend(found.notes)
+        sources = [Source(image, caption) for image, caption in found.captions.items()]
+    sources, scan.spare_hints = pair_with_hints(sources, subset, problems)
+    return sources
+
+
+def _look_at_all(sources: list[Source], index: Index) -> Iterator[tuple[Source, Seen]]:
+    """Each source with what the index knows about it or, where that does not hold any more, its files say."""
+    known = [index.find(source) for source in sources]
+    new = [source for source, found in zip(sources, known, strict=True) if found is None]
+    with ThreadPoolExecutor(THREADS) as pool:
+        jobs = [new[start : start + FILES_PER_JOB] for start in range(0, len(new), FILES_PER_JOB)]
+        looked = (seen for job in pool.map(_look_at_job, jobs) for seen in job)
+        for source, found in zip(sources, known, strict=True):
+            yield source, next(looked) if found is None else Seen(*found)
+
+
+def _look_at_job(job: list[Source]) -> list[Seen]:
+    return [_look_at(source) for source in job]
+
+
+def _look_at(source: Source) -> Seen:
+    bad, problems = Problems(), Problems()
+    size = bad.attempt(inspect, source.image)
+    text = source.caption
+    if source.caption_file is not None:
+        text = problems.attempt(_read_lines, Path(source.caption_file.path))
+    if source.hint is not None:
+        hint_size = bad.attempt(inspect, source.hint.path)
+        if size is not None and hint_size is not None:
+            problems.attempt(check_hint, size, hint_size, source.hint.path, source.image)
+    return Seen(size, text, bad.found, problems.found)
+
+
+def _read_lines(path: Path) -> str:
+    return "\n".join(caption_lines(read_caption(path)))
+
+
+def _check_shape(source: Source, seen: Seen, min_side: int, fits: list[Callable[[Size], Fit]]) -> Seen:
+    """Adds what is wrong with the image's size."""
+    if seen.size is None:
+        return seen
+    cause = f"is {seen.size[0]}x{seen.size[1]}: "
+    width, height = max((fit(seen.size).resized for fit in fits), key=math.prod)
+    if min(seen.size) < min_side:
+        cause += f"a side is shorter than --min_image_side {min_side}"
+    elif width * height > MAX_PIXELS:
+        cause += f"too thin to train on; to fill its bucket it would be enlarged to {width}x{height}"
+    else:
+        return seen
+    return seen._replace(bad=[*seen.bad, Problem(str(source.image), cause, "replace or remove it")])
+
+
+def _caption(scan: SubsetScan, text: str | None) -> str:
+    """The caption to train with, counted by kind."""
+    if text is None:
+        scan.without_caption += 1
+        return scan.subset.class_tokens or ""
+    scan.empty_captions += not text
+    return used_lines(text, scan.subset.enable_wildcard) if "\n" in text else text

@@ -1,0 +1,60 @@
+"""Weights that are not trained, kept in float8: each layer turns its own into the type it computes in.
+
+The turned weights are not kept for the backward pass, which turns them again, so that nothing of what is
+saved is lost.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+STORED = torch.float8_e4m3fn
+
+
+@torch.no_grad()
+def store_in_float8(layer: nn.Linear | nn.Conv2d) -> None:
+    """From now on the layer's frozen weight is in float8 (e4m3: 4 significant bits, up to 448)."""
+    limit = torch.finfo(STORED).max
+    layer.weight.data = layer.weight.data.clamp(-limit, limit).to(STORED)
+    layer.forward = partial(_convolve if isinstance(layer, nn.Conv2d) else _multiply, layer)
+
+
+def _multiply(layer: nn.Linear, x: Tensor) -> Tensor:
+    return _Linear.apply(x, layer.weight, layer.bias)
+
+
+def _convolve(layer: nn.Conv2d, x: Tensor) -> Tensor:
+    return _Conv2d.apply(
+        x, layer.weight, layer.bias, (layer.stride, layer.padding, layer.dilation, layer.groups)
+    )
+
+
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(weight)
+        return F.linear(x, weight.to(x.dtype), bias)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        (weight,) = ctx.saved_tensors
+        return grad @ weight.to(grad.dtype), None, None
+
+
+class _Conv2d(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, settings: tuple) -> Tensor:
+        ctx.save_for_backward(weight)
+        ctx.shape, ctx.settings = x.shape, settings
+        return F.conv2d(x, weight.to(x.dtype), bias, *settings)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        (weight,) = ctx.saved_tensors
+        x_grad = nn.grad.conv2d_input(ctx.shape, weight.to(grad.dtype), grad, *ctx.settings)
+        return x_grad, None, None, None

@@ -1,0 +1,90 @@
+"""A part's file -> its module: made without memory, then given the file's tensors one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import torch
+from accelerate import init_empty_weights
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+from library.models.ldm.configs import Shapes, text_config, unet_config, vae_config
+from library.models.ldm.keys import text_name
+from library.models.ldm.layout import PartLayout
+from library.models.ldm.reading import PartFile
+from library.problems import UserError
+
+READERS = 2  # threads: the system copies, and gives new memory its pages, while Python waits
+_TITLES = {"unet": "U-Net", "vae": "VAE", "clip": "text encoder", "open_clip": "text encoder"}
+
+
+def make_part(part: PartLayout, shapes: Shapes, given: Mapping[str, Any]) -> nn.Module:
+    """A part's module in the sizes that its tensors' shapes, by canonical name, tell.
+
+    given: what a config says that weights cannot tell.
+    Raises KeyError for a missing tensor and ValueError for sizes that do not go together.
+    """
+    if part.kind == "unet":
+        return UNet2DConditionModel(**unet_config(part, shapes, given))
+    if part.kind == "vae":
+        return AutoencoderKL(**vae_config(part, shapes, given))
+    kind = CLIPTextModelWithProjection if part.projects else CLIPTextModel
+    return kind(CLIPTextConfig(**text_config(part, shapes, given)))
+
+
+def build_part(opened: PartFile, *, dtype: torch.dtype | None, device: torch.device | str) -> nn.Module:
+    """The module with the file's weights on a device, nothing requiring gradients.
+
+    dtype: of every weight, None keeps each as the file has it.
+    Raises UserError when the file lacks tensors or they do not go together.
+    """
+    path, part = opened.file.path, opened.part
+    module = _make_empty(opened)
+    wanted = module.state_dict()
+    names = {own: canonical(part, own) for own in wanted}
+    missing = [name for name in names.values() if name not in opened.pieces]
+    if missing:
+        cause = f"lacks {len(missing)} tensors of its {_TITLES[part.kind]}, e.g. {missing[0]}"
+        raise UserError.of(path, cause, "use a full checkpoint")
+
+    def read(own: str) -> Tensor:
+        name = names[own]
+        tensor = fit(opened.read(name), wanted[own].shape, path, opened.pieces[name].name)
+        return tensor.to(device, dtype or tensor.dtype)
+
+    with ThreadPoolExecutor(READERS) as pool:
+        module.load_state_dict(dict(zip(names, pool.map(read, names), strict=True)), assign=True)
+    return module.to(device).requires_grad_(False)  # buffers, which are no weights, go to the device too
+
+
+def _make_empty(opened: PartFile) -> nn.Module:
+    path, title = opened.file.path, _TITLES[opened.part.kind]
+    try:
+        with init_empty_weights(include_buffers=False):
+            return make_part(opened.part, opened.shapes, opened.given)
+    except KeyError as error:
+        raise UserError.of(path, f"lacks {error.args[0]} of its {title}", "use a full checkpoint") from None
+    except (ValueError, TypeError) as error:
+        cause = f"the sizes of its {title} do not go together ({str(error).splitlines()[0]})"
+        raise UserError.of(path, cause) from error
+
+
+def canonical(part: PartLayout, own: str) -> str:
+    """A module's name for a tensor as files have it. They differ where a library dropped a wrapper."""
+    name = text_name(own, projects=part.projects) if part.is_text_encoder else own
+    assert name is not None, own
+    return name
+
+
+def fit(tensor: Tensor, shape: torch.Size, where: object, name: str) -> Tensor:
+    """The tensor in this shape; a 1x1 convolution and a matrix are the same. Raises UserError for others."""
+    if tensor.shape == shape:
+        return tensor
+    is_same_matrix = {tensor.ndim, len(shape)} == {2, 4} and tensor.numel() == shape.numel()
+    if not is_same_matrix or tensor.shape[:2] != shape[:2]:
+        raise UserError.of(where, f"{name} is {tuple(tensor.shape)}, expected {tuple(shape)}")
+    return tensor.reshape(shape)

@@ -1,0 +1,211 @@
+"""Names in original Stable Diffusion files <-> Diffusers names, as two-column tables read in both directions.
+
+A table has one row per module, made from the structure of the network: levels, layers per level, where
+attention is. A name is translated by its longest beginning that has a row.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+Rows = list[tuple[str, str]]
+
+_UNET_RESNET = (
+    ("in_layers.0", "norm1"),
+    ("in_layers.2", "conv1"),
+    ("emb_layers.1", "time_emb_proj"),
+    ("out_layers.0", "norm2"),
+    ("out_layers.3", "conv2"),
+    ("skip_connection", "conv_shortcut"),
+)
+# Of U-Nets that are told more than the time, e.g. the picture's size.
+_ADDED_EMBEDDING = (
+    ("label_emb.0.0", "add_embedding.linear_1"),
+    ("label_emb.0.2", "add_embedding.linear_2"),
+)
+_VAE_RESNET = (
+    ("norm1", "norm1"),
+    ("conv1", "conv1"),
+    ("norm2", "norm2"),
+    ("conv2", "conv2"),
+    ("nin_shortcut", "conv_shortcut"),
+)
+_VAE_ATTENTION = (
+    ("norm", "group_norm"),
+    ("q", "to_q"),
+    ("k", "to_k"),
+    ("v", "to_v"),
+    ("proj_out", "to_out.0"),
+)
+# Diffusers' names of these before version 0.18; folders from then are still about.
+_OLD_VAE_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+
+
+@dataclass(frozen=True)
+class Structure:
+    """What the names of a U-Net or VAE say. attention: which levels of a U-Net have it."""
+
+    levels: int
+    layers: int
+    attention: tuple[bool, ...] = ()
+
+
+def unet_structure(names: Collection[str]) -> Structure:
+    """From a U-Net's names, original (without prefix) or Diffusers."""
+    if any(name.startswith("down_blocks.") for name in names):
+        levels, layers = (
+            _count(names, r"down_blocks\.(\d+)\."),
+            _count(names, r"down_blocks\.0\.resnets\.(\d+)\."),
+        )
+        firsts = [f"down_blocks.{level}.attentions.0" for level in range(levels)]
+    else:
+        # Level i has its layers and a downsampler, but for the last; input_blocks.0 is the first convolution.
+        levels = 1 + sum(
+            re.fullmatch(r"input_blocks\.\d+\.0\.op\.weight", name) is not None for name in names
+        )
+        layers = _count(names, r"input_blocks\.(\d+)\.") // levels - 1
+        firsts = [f"input_blocks.{(layers + 1) * level + 1}.1" for level in range(levels)]
+    return Structure(levels, layers, tuple(f"{first}.proj_in.weight" in names for first in firsts))
+
+
+def vae_structure(names: Collection[str]) -> Structure:
+    """From a VAE's names, original (without prefix) or Diffusers."""
+    if any(name.startswith("encoder.down_blocks.") for name in names):
+        levels = _count(names, r"encoder\.down_blocks\.(\d+)\.")
+        return Structure(levels, _count(names, r"encoder\.down_blocks\.0\.resnets\.(\d+)\."))
+    levels = _count(names, r"encoder\.down\.(\d+)\.")
+    return Structure(levels, _count(names, r"encoder\.down\.0\.block\.(\d+)\."))
+
+
+def unet_rows(structure: Structure, *, is_told_more: bool = False) -> Rows:
+    """(original, Diffusers) for every module of a U-Net. is_told_more: whether it has an added embedding."""
+    levels, layers = structure.levels, structure.layers
+    rows = [
+        *(_ADDED_EMBEDDING if is_told_more else ()),
+        ("time_embed.0", "time_embedding.linear_1"),
+        ("time_embed.2", "time_embedding.linear_2"),
+        ("input_blocks.0.0", "conv_in"),
+        ("out.0", "conv_norm_out"),
+        ("out.2", "conv_out"),
+        ("middle_block.1", "mid_block.attentions.0"),
+        *_inner("middle_block.0", "mid_block.resnets.0", _UNET_RESNET),
+        *_inner("middle_block.2", "mid_block.resnets.1", _UNET_RESNET),
+    ]
+    for level in range(levels):
+        for layer in range(layers):
+            block = f"input_blocks.{(layers + 1) * level + layer + 1}"
+            rows += _unet_layer(block, f"down_blocks.{level}", layer, structure.attention[level])
+        if level < levels - 1:
+            number = (layers + 1) * (level + 1)
+            rows.append((f"input_blocks.{number}.0.op", f"down_blocks.{level}.downsamplers.0.conv"))
+    for up in range(levels):
+        attention = structure.attention[levels - 1 - up]
+        for layer in range(layers + 1):
+            rows += _unet_layer(
+                f"output_blocks.{(layers + 1) * up + layer}", f"up_blocks.{up}", layer, attention
+            )
+        if up < levels - 1:
+            last = f"output_blocks.{(layers + 1) * up + layers}.{2 if attention else 1}.conv"
+            rows.append((last, f"up_blocks.{up}.upsamplers.0.conv"))
+    return rows
+
+
+def vae_rows(structure: Structure) -> Rows:
+    """(original, Diffusers) for every module of a VAE."""
+    levels, layers = structure.levels, structure.layers
+    rows = [("quant_conv", "quant_conv"), ("post_quant_conv", "post_quant_conv")]
+    for side in ("encoder", "decoder"):
+        rows += [(f"{side}.{name}", f"{side}.{name}") for name in ("conv_in", "conv_out")]
+        rows.append((f"{side}.norm_out", f"{side}.conv_norm_out"))
+        rows += _inner(f"{side}.mid.block_1", f"{side}.mid_block.resnets.0", _VAE_RESNET)
+        rows += _inner(f"{side}.mid.attn_1", f"{side}.mid_block.attentions.0", _VAE_ATTENTION)
+        rows += _inner(f"{side}.mid.block_2", f"{side}.mid_block.resnets.1", _VAE_RESNET)
+    for level in range(levels):
+        down, up = f"encoder.down_blocks.{level}", f"decoder.up_blocks.{level}"
+        old_down, old_up = f"encoder.down.{level}", f"decoder.up.{levels - 1 - level}"
+        for layer in range(layers):
+            rows += _inner(f"{old_down}.block.{layer}", f"{down}.resnets.{layer}", _VAE_RESNET)
+        for layer in range(layers + 1):
+            rows += _inner(f"{old_up}.block.{layer}", f"{up}.resnets.{layer}", _VAE_RESNET)
+        if level < levels - 1:
+            rows.append((f"{old_down}.downsample.conv", f"{down}.downsamplers.0.conv"))
+            rows.append((f"{old_up}.upsample.conv", f"{up}.upsamplers.0.conv"))
+    return rows
+
+
+def block_numbers(names: Iterable[str]) -> dict[str, int]:
+    """original U-Net name (without prefix) -> its block, as sd-scripts counts for SDXL.
+
+    0 is what the time and other conditions go through, then the input, middle and output blocks in order,
+    then the output layer: 23 blocks in a U-Net of three levels with two layers each.
+    """
+    kinds = ("input_blocks", "middle_block", "output_blocks")
+    names = list(names)
+    lengths = [_count(names, rf"{kind}\.(\d+)\.") for kind in kinds]
+    starts = dict(zip(kinds, (1, 1 + lengths[0], 1 + lengths[0] + lengths[1]), strict=True))
+    numbers = {}
+    for name in names:
+        kind, number, *_ = name.split(".")
+        others = 1 + sum(lengths) if kind == "out" else 0
+        numbers[name] = starts[kind] + int(number) if kind in starts else others
+    return numbers
+
+
+def to_diffusers(names: Iterable[str], rows: Rows) -> dict[str, str]:
+    """original name -> Diffusers name, for the names that have a row."""
+    return _translate(names, dict(rows))
+
+
+def to_original(names: Iterable[str], rows: Rows) -> dict[str, str]:
+    """Diffusers name -> original name, for the names that have a row."""
+    return _translate(names, {new: old for old, new in rows})
+
+
+def text_name(name: str, *, projects: bool = False) -> str | None:
+    """A text encoder's canonical name (always with `text_model.`) for transformers' name in a file, or None
+    for what is not kept.
+
+    Some files lack `text_model.`; `position_ids` is a row of numbers that modules make themselves. projects:
+    whether the text encoder ends in a projection, whose name has no `text_model.`.
+    """
+    if name.endswith("position_ids"):
+        return None
+    if projects and name == "text_projection.weight":
+        return name
+    name = name.removeprefix("text_model.")
+    known = ("embeddings.", "encoder.layers.", "final_layer_norm.")
+    return f"text_model.{name}" if name.startswith(known) else None
+
+
+def current_vae_name(name: str) -> str:
+    """A Diffusers VAE name as it is today, for one from any time."""
+    head, dot, rest = name.partition(".attentions.0.")
+    module, _, kind = rest.rpartition(".")
+    return f"{head}{dot}{_OLD_VAE_ATTENTION[module]}.{kind}" if module in _OLD_VAE_ATTENTION else name
+
+
+def _unet_layer(original: str, block: str, layer: int, attention: bool) -> Rows:
+    rows = _inner(f"{original}.0", f"{block}.resnets.{layer}", _UNET_RESNET)
+    return [*rows, (f"{original}.1", f"{block}.attentions.{layer}")] if attention else rows
+
+
+def _inner(original: str, diffusers: str, rows: Iterable[tuple[str, str]]) -> Rows:
+    return [(f"{original}.{old}", f"{diffusers}.{new}") for old, new in rows]
+
+
+def _translate(names: Iterable[str], table: dict[str, str]) -> dict[str, str]:
+    translated = {}
+    for name in names:
+        head = name
+        while head and head not in table:
+            head = head.rpartition(".")[0]
+        if head:
+            translated[name] = table[head] + name[len(head) :]
+    return translated
+
+
+def _count(names: Iterable[str], pattern: str) -> int:
+    """How many different numbers the pattern's group finds at the beginnings of the names."""
+    return len({match[1] for name in names if (match := re.match(pattern, name))})

@@ -1,0 +1,136 @@
+"""Files and folders of a family -> each part's tensors under canonical names, and what their configs say."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from library.models.base import Part
+from library.models.ldm import open_clip
+from library.models.ldm.layout import Layout, PartLayout, Piece
+from library.models.ldm.pieces import pieces_of
+from library.models.prediction import CONFIG_KEY
+from library.models.sources import WEIGHT_STEMS, Source, find_weights, read_json, vae_folder
+from library.models.weights import TensorFile, open_tensors
+from library.problems import UserError
+
+
+@dataclass(frozen=True)
+class PartFile:
+    """One part's tensors, before they are read.
+
+    pieces: canonical name -> where it is in the file. given: what a config says that weights cannot tell.
+    spare: names of tensors in the file that nothing computes with but other programs look for.
+    """
+
+    part: PartLayout
+    file: TensorFile
+    pieces: dict[str, Piece]
+    given: Mapping[str, Any]
+    spare: list[str] = field(default_factory=list)
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """By canonical name."""
+        return {name: piece.shape(self.file.shapes[piece.name]) for name, piece in self.pieces.items()}
+
+    def read(self, name: str) -> Tensor:
+        """A tensor by its canonical name."""
+        piece = self.pieces[name]
+        tensor = self.file.read(piece.name, third=piece.third)
+        return tensor.T.contiguous() if piece.is_turned else tensor
+
+    def read_spare(self) -> Iterator[tuple[str, Tensor]]:
+        """The spare tensors under the file's names."""
+        for name in self.spare:
+            yield name, self.file.read(name)
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """A whole model's parts, before any tensor is read."""
+
+    parts: dict[Part, PartFile]
+    epoch: int = 0
+    global_step: int = 0
+
+
+def read_model(source: Source, layout: Layout) -> ModelFiles:
+    """The parts of a single file or a Diffusers folder. Raises UserError for damaged files."""
+    is_folder = source.kind == "diffusers"
+    return _read_folder(source, layout) if is_folder else _read_file(source.path, layout)
+
+
+def read_vae(source: Source, layout: Layout) -> PartFile:
+    """A VAE from a VAE file of original or Diffusers names, a checkpoint, or a folder."""
+    part = layout.parts["vae"]
+    if source.kind == "diffusers":
+        path = find_weights(vae_folder(source.path), WEIGHT_STEMS["vae"], source.variant)
+        assert path is not None  # check_vae found it
+        return _folder_part(path, part)
+    file = open_tensors(source.path)
+    has_prefix = any(name.startswith(part.prefix) for name in file.shapes)
+    given = _own_config(file, layout).get("vae", {})
+    return _named_part(file, part, part.prefix if has_prefix else "", given)
+
+
+def _read_file(path: Path, layout: Layout) -> ModelFiles:
+    file = open_tensors(path)
+    config = _own_config(file, layout)
+    parts = {
+        name: _named_part(file, part, part.prefix, config.get(name, {}))
+        for name, part in layout.parts.items()
+    }
+    _refuse_foreign(parts["unet"], layout)
+    return ModelFiles(
+        parts,
+        epoch=_number(file.metadata.get("epoch")),
+        global_step=_number(file.metadata.get("global_step")),
+    )
+
+
+def _read_folder(source: Source, layout: Layout) -> ModelFiles:
+    return ModelFiles({name: _folder_part(source.weights(name), part) for name, part in layout.parts.items()})
+
+
+def _folder_part(weights: Path, part: PartLayout) -> PartFile:
+    return _named_part(open_tensors(weights), part, "", read_json(weights.parent / "config.json"))
+
+
+def _named_part(file: TensorFile, part: PartLayout, prefix: str, given: Mapping[str, Any]) -> PartFile:
+    """A part's tensors under canonical names, whatever they are called in the file."""
+    inner = [name.removeprefix(prefix) for name in file.shapes if name.startswith(prefix)]
+    found = pieces_of(part, inner, given)
+    pieces = {name: piece._replace(name=prefix + piece.name) for name, piece in found.items()}
+    spare = open_clip.spare_names(part, inner, given) if part.kind == "open_clip" else []
+    return PartFile(part, file, pieces, given, [prefix + name for name in spare])
+
+
+def _refuse_foreign(unet: PartFile, layout: Layout) -> None:
+    """A U-Net with more in it than the layout has is another kind of model: it computes something else."""
+    known = {piece.name for piece in unet.pieces.values()}
+    foreign = {name for name in unet.file.shapes if name.startswith(unet.part.prefix)} - known
+    if foreign:
+        cause = f"its U-Net is not one of {layout.title} ({min(foreign)} has no place there)"
+        raise UserError.of(unet.file.path, cause)
+
+
+def _own_config(file: TensorFile, layout: Layout) -> dict[str, Any]:
+    """What we wrote beside the weights, or {}. Raises UserError when it is damaged."""
+    try:
+        config = json.loads(file.metadata.get(CONFIG_KEY, "{}"))
+    except ValueError:
+        config = None
+    is_sound = isinstance(config, dict) and all(isinstance(config.get(p, {}), dict) for p in layout.parts)
+    if not is_sound:
+        raise UserError.of(file.path, f"its metadata {CONFIG_KEY} is damaged", "get the file again")
+    return config
+
+
+def _number(text: str | None) -> int:
+    return int(text) if text is not None and text.isdigit() else 0

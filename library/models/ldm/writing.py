@@ -1,0 +1,105 @@
+"""A model as a Diffusers folder."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from library.files import whole_folder
+from library.models.base import Part, PredictionType
+from library.models.ldm.layout import Layout
+from library.models.noise_schedule import TRAIN_STEPS
+from library.models.sources import WEIGHT_STEMS
+from library.models.text import EOS, TOKENIZER_FILES, TOKENIZER_FOLDER
+from library.models.weights import save_tensors
+
+if TYPE_CHECKING:
+    from library.models.ldm.model import LatentDiffusion
+
+_PAD_TOKENS = {EOS: "<|endoftext|>", 0: "!"}
+
+
+def save_folder(
+    model: LatentDiffusion, path: Path, parts: Mapping[Part, dict[str, Tensor]], *, safetensors: bool
+) -> None:
+    """Write a folder that the `from_pretrained` of diffusers' pipeline loads, whole.
+
+    parts: by folder, tensors under canonical names. safetensors: the weights' container; else .bin.
+    """
+    layout = model.layout
+    with whole_folder(path) as folder:
+        for part, tensors in parts.items():
+            (folder / part).mkdir()
+            save_tensors(folder / part / _weight_name(part, safetensors), tensors, {"format": "pt"})
+            _save_config(model.parts[part], folder / part)
+        for name, pad in zip(_tokenizers(layout), layout.pads, strict=True):
+            _save_tokenizer(folder / name, pad)
+        scheduler = _save_scheduler(folder / "scheduler", layout, model.prediction_type)
+        index = json.dumps(_index(layout, scheduler), indent=2, sort_keys=True)
+        (folder / "model_index.json").write_text(index, encoding="utf-8")
+
+
+def _weight_name(part: Part, safetensors: bool) -> str:
+    if safetensors:
+        return f"{WEIGHT_STEMS[part]}.safetensors"
+    return "pytorch_model.bin" if WEIGHT_STEMS[part] == "model" else f"{WEIGHT_STEMS[part]}.bin"
+
+
+def _save_config(module: nn.Module, folder: Path) -> None:
+    if isinstance(module.config, dict):  # diffusers
+        module.save_config(folder)
+        return
+    config = copy.deepcopy(module.config)
+    config.architectures = [type(module).__name__]
+    config.save_pretrained(folder)
+
+
+def _tokenizers(layout: Layout) -> list[str]:
+    """The tokenizers' folders, one for each text encoder."""
+    texts = [name for name, part in layout.parts.items() if part.is_text_encoder]
+    return [name.replace("text_encoder", "tokenizer") for name in texts]
+
+
+def _save_tokenizer(folder: Path, pad: int) -> None:
+    folder.mkdir()
+    for name in TOKENIZER_FILES:
+        shutil.copyfile(TOKENIZER_FOLDER / name, folder / name)
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        settings = json.loads((folder / name).read_text(encoding="utf-8"))
+        text = json.dumps(settings | {"pad_token": _PAD_TOKENS[pad]}, indent=2)
+        (folder / name).write_text(text + "\n", encoding="utf-8")
+
+
+def _save_scheduler(folder: Path, layout: Layout, prediction_type: PredictionType) -> str:
+    """Its published settings and no more, so that other samplers keep their own. Returns the class name."""
+    import diffusers
+
+    name, settings = layout.scheduler
+    settings = {**settings, "prediction_type": "v_prediction" if prediction_type == "v" else "epsilon"}
+    if prediction_type == "flow":
+        name, settings = "FlowMatchEulerDiscreteScheduler", {"num_train_timesteps": TRAIN_STEPS}
+    config = {"_class_name": name, "_diffusers_version": diffusers.__version__, **settings}
+    folder.mkdir()
+    (folder / "scheduler_config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
+    return name
+
+
+def _index(layout: Layout, scheduler: str) -> dict[str, Any]:
+    import diffusers
+
+    kinds: dict[str, list[str]] = {"scheduler": ["diffusers", scheduler]}
+    for name, part in layout.parts.items():
+        if part.is_text_encoder:
+            kind = "CLIPTextModelWithProjection" if part.projects else "CLIPTextModel"
+            kinds[name] = ["transformers", kind]
+        else:
+            kinds[name] = ["diffusers", {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL"}[part.kind]]
+    kinds |= {name: ["transformers", "CLIPTokenizer"] for name in _tokenizers(layout)}
+    about = {"_class_name": layout.pipeline, "_diffusers_version": diffusers.__version__}
+    return {**about, **layout.pipeline_options, **kinds}

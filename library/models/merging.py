@@ -1,0 +1,158 @@
+"""Weighted sums of checkpoint files, tensor by tensor: in memory are the result and one tensor of each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from library.models import FAMILIES, detect_family
+from library.models.parts import part_of
+from library.models.prediction import said_prediction
+from library.models.single_files import all_finite, find_file
+from library.models.sources import Source
+from library.models.weights import Header, open_tensors, read_header
+from library.problems import Problems, UserError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+# Names in text encoders that some programs write and others leave out: no picture depends on them.
+_OPTIONAL = ("position_ids", "logit_scale", "text_projection", ".resblocks.23.")
+
+
+@dataclass(frozen=True)
+class MergePlan:
+    """Which tensors are summed.
+
+    sources: the files, the first of which has the result's names. merged: names that are summed; a file that
+    lacks one counts with the first file's tensor. kept: names whose tensors are those of the first file.
+    incomplete: names of `merged` that some file lacks. skipped: names that only other files have.
+    """
+
+    sources: list[Source]
+    header: Header
+    merged: list[str]
+    kept: list[str]
+    incomplete: list[str]
+    skipped: list[str]
+
+
+def plan_merge(models: Sequence[str], *, unet_only: bool = False) -> MergePlan:
+    """Checks that the files can be merged; reads their headers only.
+
+    unet_only: text encoders and VAE are those of the first file.
+    Raises UserError with everything that speaks against it, a line for each kind and file.
+    """
+    problems = Problems()
+    found = [problems.attempt(_check_file, name) for name in models]
+    problems.raise_if_any()
+    sources = [source for source, _ in found]
+    headers = [read_header(source.path) for source in sources]
+    for (source, family), header in zip(found[1:], headers[1:], strict=True):
+        if family != found[0][1]:
+            titles = [FAMILIES[name].title for name in (family, found[0][1])]
+            cause = f"is an {titles[0]} model, {sources[0].name} an {titles[1]} one"
+            problems.add(source.name, cause, "merge models of one family")
+        else:
+            _compare((sources[0].name, headers[0]), (source.name, header), problems)
+            _compare_predictions(sources[0], source, problems)
+    problems.raise_if_any()
+    return _plan(sources, headers, unet_only)
+
+
+def merge(
+    plan: MergePlan,
+    ratios: Sequence[float],
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    saving_dtype: torch.dtype,
+    progress: Callable[[Iterable[str]], Iterable[str]] = iter,
+) -> dict[str, Tensor]:
+    """The result, on the CPU.
+
+    ratios: one for each file. dtype: what sums are computed in. saving_dtype: of the result's floating-point
+    tensors; others are the first file's. progress: wraps the names, for a progress bar.
+    Raises UserError when a sum is too large for saving_dtype or is no number.
+    """
+    files = [open_tensors(source.path) for source in plan.sources]
+    summed, result = set(plan.merged), {}
+    for name in progress([*plan.merged, *plan.kept]):
+        tensor = files[0].read(name)
+        if name in summed and tensor.is_floating_point():
+            shape = tensor.shape
+            tensors = (file.read(name) if name in file.shapes else files[0].read(name) for file in files[1:])
+            tensor = tensor.to(device, dtype).mul_(ratios[0])
+            for ratio, other in zip(ratios[1:], tensors, strict=True):
+                tensor.add_(other.view(shape).to(device, dtype).mul_(ratio))
+        result[name] = _cast(tensor, saving_dtype, name)
+    return result
+
+
+def find_device(name: str) -> torch.device:
+    """torch's device of this name. Raises UserError when there is none on this machine."""
+    import torch
+
+    try:
+        return torch.empty(1, device=name).device
+    except (RuntimeError, AssertionError, NotImplementedError):
+        cause = f"there is no device {name!r} here"
+        raise UserError.of("--device", cause, "leave it out to compute on the CPU") from None
+
+
+def _check_file(name: str) -> tuple[Source, str]:
+    source = find_file(name)
+    return source, detect_family(source)
+
+
+def _compare(first: tuple[str, Header], other: tuple[str, Header], problems: Problems) -> None:
+    """Adds what keeps the other file, (name, header), from being merged with the first one."""
+    for (name, header), (whose, wanted) in ((other, first), (first, other)):
+        lacking = _needed(wanted.shapes.keys() - header.shapes.keys())
+        if lacking:
+            cause = f"lacks {len(lacking)} of the tensors of {whose}, e.g. {lacking[0]}"
+            problems.add(name, cause, "merge models of one architecture, saved by one program")
+    shapes, wanted = other[1].shapes, first[1].shapes
+    differ = sorted(name for name in shapes.keys() & wanted.keys() if not _fits(shapes[name], wanted[name]))
+    if differ:
+        example = f"{differ[0]} is {shapes[differ[0]]} and {wanted[differ[0]]}"
+        cause = f"has other shapes than {first[0]} in {len(differ)} of its tensors, e.g. {example}"
+        problems.add(other[0], cause, "merge models of one architecture")
+
+
+def _compare_predictions(first: Source, other: Source, problems: Problems) -> None:
+    said, wanted = said_prediction(other), said_prediction(first)
+    if said and wanted and said != wanted:
+        cause = f"says that it predicts {said}, {first.name} that it predicts {wanted}"
+        problems.add(other.name, cause, "merge models that predict the same")
+
+
+def _needed(names: Iterable[str]) -> list[str]:
+    return sorted(n for n in names if part_of(n) and not any(mark in n for mark in _OPTIONAL))
+
+
+def _fits(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
+    """A 1x1 convolution and a matrix are the same."""
+    return one == other or (one[:2] == other[:2] and set(one[2:] + other[2:]) <= {1})
+
+
+def _plan(sources: list[Source], headers: list[Header], unet_only: bool) -> MergePlan:
+    names = sorted(headers[0].shapes)
+    kept = [name for name in names if unet_only and part_of(name) in ("text_encoder", "vae")]
+    merged = [name for name in names if name not in set(kept)]
+    lacking = {name for header in headers[1:] for name in merged if name not in header.shapes}
+    others = {name for header in headers[1:] for name in header.shapes} - headers[0].shapes.keys()
+    return MergePlan(sources, headers[0], merged, kept, sorted(lacking), sorted(others))
+
+
+def _cast(tensor: Tensor, dtype: torch.dtype, name: str) -> Tensor:
+    if not tensor.is_floating_point():
+        return tensor.cpu()
+    tensor = tensor.to("cpu", dtype)
+    if not all_finite(tensor):
+        cause = f"has values that are no numbers in {str(dtype).removeprefix('torch.')}"
+        fix = "check the models and --ratios, or choose another --saving_precision"
+        raise UserError.of(name, cause, fix)
+    return tensor

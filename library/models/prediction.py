@@ -1,0 +1,56 @@
+"""What a model's files say about how it predicts: the noise (epsilon), v or flow. Imports no torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from typing import Literal
+
+from library.models.sources import Source, read_json
+from library.models.weights import read_header
+from library.problems import UserError
+
+PredictionType = Literal["epsilon", "v", "flow"]
+
+# Metadata key of a .safetensors, or entry of a .ckpt: a JSON object of what weights cannot tell.
+CONFIG_KEY = "atelier.config"
+
+_NAMES: dict[str, PredictionType] = {"epsilon": "epsilon", "v": "v", "v_prediction": "v", "flow": "flow"}
+_WORDS = {"epsilon": "the noise", "v": "v", "flow": "flow"}
+# A tensor of this name, whatever is in it, says v in single files that have no metadata.
+_V_MARK = "v_pred"
+
+
+def said_prediction(source: Source) -> PredictionType | None:
+    """What a file's metadata or a folder's scheduler says; None when they say nothing."""
+    if source.kind != "diffusers":
+        header = read_header(source.path)
+        return _of_file(header.names, header.metadata)
+    scheduler = read_json(source.path / "scheduler" / "scheduler_config.json")
+    named = "flow" if "Flow" in scheduler.get("_class_name", "") else scheduler.get("prediction_type")
+    return _NAMES.get(str(named))
+
+
+def check_claim(source: Source, claimed: PredictionType) -> None:
+    """Raises UserError when a model's files say that it predicts something else than the user claims."""
+    said = said_prediction(source)
+    if said not in (None, claimed):
+        cause = f"{source.name} says that it predicts {_WORDS[said]}"
+        fix = "leave it out; --objective v trains any model to predict v"
+        raise UserError.of(f"--{claimed}_parameterization", cause, fix)
+
+
+def _of_file(names: Collection[str], metadata: Mapping[str, str]) -> PredictionType | None:
+    """Its prediction type, else an architecture that ends in -v (stable-diffusion-v2-768-v)."""
+    named = metadata.get("modelspec.prediction_type") or _own(metadata.get(CONFIG_KEY, "{}"))
+    if named in _NAMES:
+        return _NAMES[named]
+    is_v = metadata.get("modelspec.architecture", "").endswith("-v")
+    return "v" if is_v or _V_MARK in names else None
+
+
+def _own(config: str) -> str | None:
+    try:
+        return json.loads(config).get("prediction_type")
+    except (ValueError, AttributeError):
+        return None  # what is damaged is said when the model is read

@@ -1,0 +1,154 @@
+"""Weights in prompts and captions: `(word:1.3)` counts more, `[word]` less.
+
+The weights travel beside the token ids: a `WeightedTokenizer` gives, after the ids of each text encoder, one
+tensor of weights, and `encode_text` multiplies the text states by them. Grammar: AUTOMATIC1111's,
+https://github.com/AUTOMATIC1111/stable-diffusion-webui/wiki/Features#attentionemphasis
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from library.models.base import Condition, Model
+from library.models.text import CHUNK, Tokenizer, content_ids
+from library.options.generation import Normalization
+
+_ROUND, _SQUARE = 1.1, 1 / 1.1
+_PIECE = re.compile(
+    r"\\(?P<literal>[\\()\[\]])"
+    r"|(?P<open>[(\[])"
+    r"|:\s*(?P<weight>[+-]?(?:\d+\.?\d*|\.\d+))\s*\)"
+    r"|(?P<close>[)\]])"
+    r"|(?P<text>[^\\()\[\]:]+|.)",
+    re.DOTALL,
+)
+
+
+def parse_weights(text: str) -> list[tuple[str, float]]:
+    """The pieces of a text and their weights; neighbours of equal weight are one piece. Never empty.
+
+    `(x)` is 1.1 times x, `(x:1.3)` 1.3 times, `[x]` 1 / 1.1 times; brackets nest, and those that are never
+    closed reach to the end. `\\(`, `\\)`, `\\[`, `\\]` and `\\\\` are the characters themselves.
+    """
+    pieces: list[tuple[str, float]] = []
+    opened: dict[str, list[int]] = {"(": [], "[": []}  # where each bracket that is open began
+
+    def weigh_from(start: int, factor: float) -> None:
+        pieces[start:] = [(piece, weight * factor) for piece, weight in pieces[start:]]
+
+    for match in _PIECE.finditer(text):
+        if match["open"]:
+            opened[match["open"]].append(len(pieces))
+        elif match["weight"] and opened["("]:
+            weigh_from(opened["("].pop(), float(match["weight"]))
+        elif match["close"] == ")" and opened["("]:
+            weigh_from(opened["("].pop(), _ROUND)
+        elif match["close"] == "]" and opened["["]:
+            weigh_from(opened["["].pop(), _SQUARE)
+        else:
+            pieces.append((match["literal"] or match[0], 1.0))
+    for start in opened["("]:
+        weigh_from(start, _ROUND)
+    for start in opened["["]:
+        weigh_from(start, _SQUARE)
+    return _merged(pieces) or [("", 1.0)]
+
+
+class WeightedTokenizer(Tokenizer):
+    """A Tokenizer that reads weights. Each piece of a text is tokenized on its own.
+
+    After the ids of each text encoder it gives the weights (captions, chunks * 75 + 2), float32, one for
+    each position of the joined chunks, for all text encoders alike: they have the same vocabulary. Start,
+    end and padding weigh 1.
+    """
+
+    @classmethod
+    def like(cls, tokenizer: Tokenizer) -> WeightedTokenizer:
+        """One for the same text encoders and the same longest caption."""
+        return cls(tokenizer.chunks * CHUNK, pads=tokenizer.pads)
+
+    def lengths(self, captions: list[str]) -> list[int]:
+        return [len(ids) for ids, _ in _weighted_ids(captions)]
+
+    def _rows(self, captions: list[str]) -> list[tuple[Tensor, ...]]:
+        return [
+            (*self._chunked(ids), torch.tensor(_of_positions(weights, self.chunks)))
+            for ids, weights in _weighted_ids(captions)
+        ]
+
+
+def training_tokenizer(model: Model, max_token_length: int | None, *, weighted: bool) -> Tokenizer:
+    """Captions -> what `encode_text` takes. weighted: brackets in captions are weights, not text."""
+    tokenizer = model.tokenizer(max_token_length)
+    return WeightedTokenizer.like(tokenizer) if weighted else tokenizer
+
+
+def encode_text(
+    model: Model,
+    tokens: tuple[Tensor, ...],
+    clip_skip: int | None = None,
+    *,
+    normalize: Normalization = "none",
+) -> Condition:
+    """`Model.encode_text` for tokens with or without weights.
+
+    normalize: how each text encoder's states are rescaled after they were weighed, sample by sample: so that
+    their mean stays what it was (original), that of their absolute values (abs), or not at all (none).
+    """
+    if not tokens[-1].is_floating_point():
+        return model.encode_text(tokens, clip_skip)
+    *ids, weights = tokens
+    condition = model.encode_text(tuple(ids), clip_skip)
+    widths = [encoder.config.hidden_size for encoder in model.text_encoders]
+    states = condition.hidden.split(widths, dim=-1)  # side by side, one for each text encoder
+    weighed = [_weigh(hidden, weights, _MEANS[normalize]) for hidden in states]
+    return replace(condition, hidden=torch.cat(weighed, dim=-1))
+
+
+_MEANS: dict[Normalization, Callable[[Tensor], Tensor] | None] = {
+    "original": lambda hidden: hidden.mean(dim=(-2, -1), keepdim=True),
+    "abs": lambda hidden: hidden.abs().mean(dim=(-2, -1), keepdim=True),
+    "none": None,
+}
+
+
+def _weigh(hidden: Tensor, weights: Tensor, mean: Callable[[Tensor], Tensor] | None) -> Tensor:
+    """(batch, positions, width) times (batch, positions), in float32, given back in hidden's type."""
+    exact = hidden.float()
+    weighed = exact * weights[..., None]
+    if mean is not None:
+        ratio = mean(exact) / mean(weighed)
+        weighed = weighed * ratio.where(ratio.isfinite(), 1.0)  # a mean of 0 cannot be kept
+    return weighed.to(hidden.dtype)
+
+
+def _merged(pieces: list[tuple[str, float]]) -> list[tuple[str, float]]:
+    merged: list[tuple[str, float]] = []
+    for piece, weight in pieces:
+        if merged and merged[-1][1] == weight:
+            merged[-1] = (merged[-1][0] + piece, weight)
+        else:
+            merged.append((piece, weight))
+    return merged
+
+
+def _weighted_ids(captions: list[str]) -> list[tuple[list[int], list[float]]]:
+    """Every caption's ids and their weights, without start and end."""
+    parsed = [parse_weights(caption) for caption in captions]
+    ids = iter(content_ids([piece for pieces in parsed for piece, _ in pieces]))
+    rows = []
+    for pieces in parsed:
+        found = [(number, weight) for _, weight in pieces for number in next(ids)]
+        rows.append(([number for number, _ in found], [weight for _, weight in found]))
+    return rows
+
+
+def _of_positions(weights: list[float], chunks: int) -> list[float]:
+    """A weight for the start, the ids that fit, and what comes after them."""
+    inner = weights[: chunks * CHUNK]
+    return [1.0, *inner, *[1.0] * (chunks * CHUNK + 1 - len(inner))]

@@ -1,0 +1,77 @@
+"""A checkpoint without what is not needed to use it: optimizers, averaged weights, noise tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from library.models import detect_family
+from library.models.parts import MARKS, PART_NAMES, part_of
+from library.models.single_files import all_finite, find_file
+from library.models.sources import Source
+from library.models.weights import open_tensors, read_header
+from library.options.model_tools import PartName
+from library.problems import UserError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+EMA = "model_ema."
+
+
+def plan_pruning(name: str, keep: Collection[PartName] = PART_NAMES, *, ema: bool = False) -> dict[str, str]:
+    """Name in the result -> name in the file. Reads the header only.
+
+    keep: the parts to keep. ema: the U-Net is made of the averaged weights.
+    Raises UserError when the file is no checkpoint, has none of these parts, or has not all averages.
+    """
+    source = find_file(name)
+    header = read_header(source.path)
+    if not any(part_of(own) == "unet" for own in header.shapes):
+        detect_family(source)  # says what it is instead
+    plan = {own: own for own in sorted(header.shapes) if part_of(own) in keep}
+    if not plan:
+        raise UserError.of(name, f"holds no {' and no '.join(keep)}", "choose other parts")
+    plan = _averaged(source, plan, header.shapes) if ema else plan
+    marks = MARKS if "unet" in keep else ()
+    return plan | {mark: mark for mark in marks if mark in header.shapes}
+
+
+def prune(
+    source: Source,
+    plan: Mapping[str, str],
+    *,
+    dtype: torch.dtype | None,
+    progress: Callable[[Iterable[str]], Iterable[str]] = iter,
+) -> dict[str, Tensor]:
+    """The tensors of a plan. dtype: of floating-point tensors, None keeps each one's.
+
+    Raises UserError when a value is too large for dtype.
+    """
+    file, result = open_tensors(source.path), {}
+    for name in progress(plan):
+        tensor = file.read(plan[name])
+        if dtype is not None and tensor.is_floating_point():
+            cast = tensor.to(dtype)
+            if not all_finite(cast) and all_finite(tensor):
+                cause = f"{name} has values that are too large for {str(dtype).removeprefix('torch.')}"
+                raise UserError.of(source.name, cause, "choose another --saving_precision")
+            tensor = cast
+        result[name] = tensor
+    return result
+
+
+def ema_name(name: str) -> str:
+    """What an average is called: as the U-Net's tensor, without dots (CompVis' LitEma)."""
+    return EMA + name.removeprefix("model.").replace(".", "")
+
+
+def _averaged(source: Source, plan: dict[str, str], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, str]:
+    averages = {name: ema_name(name) for name in plan if part_of(name) == "unet"}
+    missing = [name for name, average in averages.items() if shapes.get(average) != shapes[name]]
+    if missing or not averages:
+        count = f"{len(averages) - len(missing)} of {len(averages)}"
+        cause = f"has averaged weights (model_ema.) for {count} tensors of its U-Net"
+        raise UserError.of(source.name, cause, "leave --ema out")
+    return plan | averages

@@ -1,0 +1,126 @@
+"""Stable Diffusion XL as a Model (Podell et al. 2023, arXiv:2307.01952)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from library.models.base import Condition, PredictionType
+from library.models.ldm.layout import Layout, PartLayout
+from library.models.ldm.model import LatentDiffusion, load_layout
+from library.models.noise_schedule import SCHEDULER_CONFIG
+from library.models.sources import Source
+from library.models.text import EOS, body, penultimate_chunks
+from library.problems import warn
+
+SDXL = Layout(
+    family="sdxl",
+    title="SDXL",
+    parts={
+        "unet": PartLayout(
+            "unet",
+            "model.diffusion_model.",
+            {
+                "attention_head_dim": None,
+                "norm_num_groups": 32,
+                "sample_size": 128,
+                "addition_time_embed_dim": 256,
+            },
+            network="unet",
+        ),
+        "text_encoder": PartLayout(
+            "clip",
+            "conditioner.embedders.0.transformer.",
+            {"num_attention_heads": None, "hidden_act": "quick_gelu"},
+            network="te1",
+        ),
+        "text_encoder_2": PartLayout(
+            "open_clip",
+            "conditioner.embedders.1.model.",
+            {"num_attention_heads": None, "hidden_act": "gelu"},
+            network="te2",
+            projects=True,
+        ),
+        "vae": PartLayout(
+            "vae",
+            "first_stage_model.",
+            {"norm_num_groups": 32, "sample_size": 1024, "scaling_factor": 0.13025, "force_upcast": True},
+        ),
+    },
+    pads=(EOS, 0),
+    pipeline="StableDiffusionXLPipeline",
+    pipeline_options={
+        "feature_extractor": [None, None],
+        "force_zeros_for_empty_prompt": True,
+        "image_encoder": [None, None],
+    },
+    scheduler=("EulerDiscreteScheduler", SCHEDULER_CONFIG | {"timestep_spacing": "leading"}),
+    has_original_paths=True,
+    half_vae=False,
+)
+
+
+class StableDiffusionXL(LatentDiffusion):
+    """Two text encoders; the U-Net is also told a pooled text and the picture's sizes."""
+
+    is_told_sizes = True
+    latent_file_suffix = "_sdxl"
+
+    def encode_text(self, tokens: tuple[Tensor, ...], clip_skip: int | None = None) -> Condition:
+        """The last layer but one of both text encoders side by side, and the second one's pooled output."""
+        states, pooled = zip(
+            *(penultimate_chunks(*pair) for pair in zip(self.text_encoders, tokens, strict=True)), strict=True
+        )
+        return Condition(torch.cat(states, dim=-1), pooled[1])
+
+    def check_clip_skip(self, clip_skip: int | None) -> None:
+        if clip_skip is not None:
+            warn("--clip_skip has no effect on SDXL, which always takes the last layer but one")
+
+    def idle_text_modules(self, clip_skip: int | None = None) -> list[nn.Module]:
+        """The first text encoder's last layer and norm; the second one's lead to its pooled output."""
+        first = body(self.text_encoders[0])
+        return [first.encoder.layers[-1], first.final_layer_norm]
+
+    def text_outputs(self, condition: Condition) -> dict[str, Tensor]:
+        assert condition.pooled is not None
+        width = self.text_encoders[0].config.hidden_size
+        first, second = condition.hidden[..., :width], condition.hidden[..., width:]
+        return {"hidden_state1": first, "hidden_state2": second, "pool2": condition.pooled}
+
+    def condition_from(self, outputs: dict[str, Tensor]) -> Condition:
+        hidden = torch.cat([outputs["hidden_state1"], outputs["hidden_state2"]], dim=-1)
+        return Condition(hidden, outputs["pool2"])
+
+    def predict(self, x: Tensor, t: Tensor, condition: Condition, sizes: Tensor | None = None) -> Tensor:
+        """diffusers embeds the six sizes as the published model does: cosines, then sines, 256 of each."""
+        assert sizes is not None and condition.pooled is not None, "SDXL is told sizes and a pooled text"
+        dtype = self.denoiser.conv_in.weight.dtype
+        told = {"text_embeds": condition.pooled.to(dtype), "time_ids": sizes}
+        hidden = condition.hidden.to(dtype)
+        return self.denoiser(x.to(dtype), t, hidden, added_cond_kwargs=told, return_dict=False)[0]
+
+
+MODELS = {SDXL.family: (StableDiffusionXL, SDXL)}
+
+
+def load(
+    source: Source,
+    family: str,
+    *,
+    vae: Source | None,
+    dtype: torch.dtype | str,
+    device: torch.device | str = "cpu",
+    prediction_type: PredictionType | None = None,
+    linear_projection: bool = False,
+) -> StableDiffusionXL:
+    """An SDXL model from its files; see `load_layout`."""
+    return load_layout(
+        *MODELS[family],
+        source,
+        vae=vae,
+        dtype=dtype,
+        device=device,
+        prediction_type=prediction_type,
+        linear_projection=linear_projection,
+    )

@@ -1,0 +1,243 @@
+"""Where the tensors of torch's own files (.ckpt, .pt, .bin) are. Runs no pickle and imports no torch.
+
+A file is a zip of a pickle and one entry for each storage, or, from before torch 1.6, pickles in a row and
+the storages behind them (torch/serialization.py). The pickle says how tensors lie in storages; only that is
+taken from it, see pickles.py.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+import struct
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from library.models.pickles import Made, Named, Persistent, describe
+from library.problems import UserError
+
+_MAX_PICKLE = 2**28  # bytes; that of SDXL has 500 kB
+_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+_ZIP_HEADER = struct.Struct("<26xHH")  # an entry's own header ends in the lengths of its name and of extras
+_DAMAGED = (
+    *(ValueError, EOFError, IndexError, KeyError, TypeError, AttributeError, OverflowError, MemoryError),
+    *(struct.error, zlib.error, zipfile.BadZipFile, RuntimeError),  # the last: encrypted, or nested too deep
+)
+
+_STORAGES = {
+    "DoubleStorage": "float64",
+    "FloatStorage": "float32",
+    "HalfStorage": "float16",
+    "BFloat16Storage": "bfloat16",
+    "LongStorage": "int64",
+    "IntStorage": "int32",
+    "ShortStorage": "int16",
+    "CharStorage": "int8",
+    "ByteStorage": "uint8",
+    "BoolStorage": "bool",
+    "ComplexFloatStorage": "complex64",
+    "ComplexDoubleStorage": "complex128",
+    "UntypedStorage": "uint8",
+}
+_DTYPES = {*_STORAGES.values(), "uint16", "uint32", "uint64", "float8_e4m3fn", "float8_e5m2"}
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """Where a tensor's values are. dtype: torch's name. strides: in values. position: in the file, bytes."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    position: int
+
+    @property
+    def extent(self) -> int:
+        """Values from the first to the last one, those of other tensors between them included."""
+        return _extent(self.shape, self.strides)
+
+    @property
+    def is_contiguous(self) -> bool:
+        """Whether its values stand one behind the other, in order."""
+        step, steps = 1, []
+        for side in reversed(self.shape):
+            steps.insert(0, step)
+            step *= side
+        pairs = zip(self.shape, self.strides, steps, strict=True)
+        return 0 in self.shape or all(stride == step for side, stride, step in pairs if side > 1)
+
+
+@dataclass(frozen=True)
+class TorchFile:
+    """What a torch file holds.
+
+    tensors: by name. names: of tensors and of everything beside them. beside: the plain values among that,
+    as text.
+    """
+
+    tensors: dict[str, StoredTensor]
+    names: set[str]
+    beside: dict[str, str]
+
+
+def read_torch_file(path: Path) -> TorchFile:
+    """What a torch file holds; no tensor is read.
+
+    Raises UserError, one line, when it is damaged, no torch file, or names code to run.
+    """
+    try:
+        return _read_zip(path) if zipfile.is_zipfile(path) else _read_legacy(path)
+    except (*_DAMAGED, OSError) as error:
+        raise _not_read(path) from error
+
+
+def _not_read(path: Path) -> UserError:
+    with path.open("rb") as file:
+        if file.read(9)[8:] == b"{":
+            fix = "rename it to end in .safetensors"
+            return UserError.of(path, "is a .safetensors file by its content", fix)
+    return UserError.of(path, "is damaged or cut off, or is no torch file", "get the file again")
+
+
+def _read_zip(path: Path) -> TorchFile:
+    with zipfile.ZipFile(path) as archive:
+        entries = {entry.filename: entry for entry in archive.infolist()}
+        pickles = [name for name in entries if name.endswith(".pkl")]
+        if len(pickles) != 1:
+            cause = f"holds {len(pickles)} pickles, where weights have one"
+            raise UserError.of(path, cause, "use a .safetensors version")
+        if entries[pickles[0]].file_size > _MAX_PICKLE:
+            raise ValueError("the pickle is too large")
+        folder = pickles[0].removesuffix("data.pkl")
+        description = describe(io.BytesIO(archive.read(pickles[0])), path)
+        if f"{folder}byteorder" in entries:
+            _require_little_endian(path, archive.read(f"{folder}byteorder") == b"little")
+    places = {}
+    with path.open("rb") as file:
+        for key, dtype, count, _ in map(_storage, description.persistent):
+            places[key] = _entry_place(file, entries[f"{folder}data/{key}"], count * _width(dtype))
+    return _make(path, description.content, places)
+
+
+def _entry_place(file: IO[bytes], entry: zipfile.ZipInfo, needed: int) -> int:
+    """Where an entry's bytes begin in the file. Raises ValueError when there are not as many as needed."""
+    if entry.compress_type != zipfile.ZIP_STORED:
+        raise ValueError("a storage is compressed, which torch does not do")
+    file.seek(entry.header_offset)
+    name, extra = _ZIP_HEADER.unpack(file.read(_ZIP_HEADER.size))
+    place = entry.header_offset + _ZIP_HEADER.size + name + extra
+    if entry.file_size < needed or place + needed > file.seek(0, io.SEEK_END):
+        raise ValueError("a storage is cut off")
+    return place
+
+
+def _read_legacy(path: Path) -> TorchFile:
+    with path.open("rb") as file:
+        if describe(file, path).content != _LEGACY_MAGIC:
+            raise UserError.of(path, "is a pickle but no torch checkpoint")
+        describe(file, path)  # the protocol's number
+        _require_little_endian(path, describe(file, path).content["little_endian"])
+        description = describe(file, path)
+        keys = [str(key) for key in describe(file, path).content]
+        return _make(path, description.content, _legacy_places(file, keys, description.persistent))
+
+
+def _legacy_places(file: IO[bytes], keys: list[str], persistent: list[Persistent]) -> dict[str, int]:
+    """Where each storage's bytes begin: storages follow one another, each behind its number of values."""
+    known = {key: (dtype, count) for key, dtype, count, _ in map(_storage, persistent)}
+    place, places = file.tell(), {}
+    size = file.seek(0, io.SEEK_END)
+    for key in keys:
+        file.seek(place)
+        (count,) = struct.unpack("<q", file.read(8))
+        dtype, needed = known[key]
+        places[key] = place + 8
+        place += 8 + count * _width(dtype)
+        if count < needed or place > size:
+            raise ValueError("a storage is cut off")
+    return places
+
+
+def _require_little_endian(path: Path, holds: bool) -> None:
+    if not holds:
+        raise UserError.of(path, "was written on a big-endian machine", "use a .safetensors version")
+
+
+def _make(path: Path, content: Any, places: Mapping[str, int]) -> TorchFile:
+    """content: of the pickle. places: where each storage begins in the file."""
+    state = content.get("state_dict", content) if isinstance(content, dict) else None
+    if not isinstance(state, dict):
+        raise UserError.of(path, "holds no named tensors")
+    found = {name: _tensor(value, places) for name, value in state.items() if isinstance(name, str)}
+    tensors = {name: tensor for name, tensor in found.items() if tensor is not None}
+    size = path.stat().st_size
+    if any(math.prod(tensor.shape) * _width(tensor.dtype) > size for tensor in tensors.values()):
+        raise ValueError("a tensor repeats its values more often than there is memory")  # by strides of 0
+    names = {name for part in (content, state) for name in part if isinstance(name, str)}
+    beside = {str(key): str(value) for key, value in content.items() if isinstance(value, (str, int, float))}
+    return TorchFile(tensors, names, beside)
+
+
+def _tensor(value: Any, places: Mapping[str, int]) -> StoredTensor | None:
+    """The tensor that a record of torch's rebuilding functions describes; None for anything else.
+
+    Raises ValueError, TypeError, KeyError, AttributeError or IndexError when it cannot be one.
+    """
+    if not isinstance(value, Made):
+        return None
+    kind, given = value.what.name.removeprefix("torch._utils."), value.arguments
+    if kind.startswith("_rebuild_parameter"):
+        return _tensor(given[0], places)
+    if kind == "torch._tensor._rebuild_from_type_v2":
+        return _tensor(Made(given[0], given[2]), places)
+    if kind not in ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_tensor_v3"):
+        return None
+    key, dtype, count, start = _storage(given[0])
+    if kind == "_rebuild_tensor_v3":  # its storage has bytes, whatever the tensor's type
+        dtype = _dtype(given[6])
+        count //= _width(dtype)
+    offset, shape, strides = given[1], _sides(given[2]), _sides(given[3])
+    if offset < 0 or start + offset + _extent(shape, strides) > count:
+        raise ValueError("a tensor does not lie in its storage")
+    return StoredTensor(dtype, shape, strides, places[key] + (start + offset) * _width(dtype))
+
+
+def _storage(outside: Persistent) -> tuple[str, str, int, int]:
+    """(key, dtype, number of values, where a view of it begins) of a reference to a storage."""
+    kind, what, key, _, count, *view = outside.id
+    start = view[0][1] if view and view[0] else 0
+    if kind != "storage" or not all(isinstance(n, int) and n >= 0 for n in (count, start)):
+        raise ValueError("a reference to something that is no storage")
+    return str(key), _STORAGES[what.name.rpartition(".")[2]], count, start
+
+
+def _dtype(named: Named) -> str:
+    name = named.name.removeprefix("torch.")
+    if name not in _DTYPES:
+        raise ValueError("values of a type that is not known")
+    return name
+
+
+def _sides(sides: Any) -> tuple[int, ...]:
+    """A shape or strides. A torch.Size is a record of a call with a tuple."""
+    sides = tuple(sides.arguments[0] if isinstance(sides, Made) else sides)
+    if not all(isinstance(side, int) and side >= 0 for side in sides):
+        raise ValueError("a shape of what are no numbers")
+    return sides
+
+
+def _extent(shape: tuple[int, ...], strides: tuple[int, ...]) -> int:
+    if 0 in shape:
+        return 0
+    return 1 + sum((side - 1) * step for side, step in zip(shape, strides, strict=True))
+
+
+def _width(dtype: str) -> int:
+    """Bytes of a value, by torch's name of its type."""
+    found = re.search(r"\d+", dtype)
+    return int(found[0]) // 8 if found else 1

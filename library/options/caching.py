@@ -1,0 +1,66 @@
+"""What is computed once, before training, instead of at every step: latents and text-encoder outputs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from library.options.fields import option, require, warn_unless
+
+
+@dataclass(frozen=True)
+class CachingOptions:
+    """Caches."""
+
+    cache_latents: bool = option(
+        False, "encode every image once, before training, and keep the latents in memory"
+    )
+    cache_latents_to_disk: bool = option(
+        False, "keep the latents in files beside the images instead; later runs use them again"
+    )
+    vae_batch_size: int = option(1, "images the VAE encodes together when caching", metavar="N")
+    cache_text_encoder_outputs: bool = option(
+        False, "encode every caption once, before training; for text encoders that are not trained"
+    )
+    cache_text_encoder_outputs_to_disk: bool = option(
+        False, "keep the text encoders' outputs in files beside the images instead"
+    )
+    text_encoder_batch_size: int = option(
+        16, "captions the text encoders encode together when caching", metavar="N"
+    )
+    skip_cache_check: bool = option(
+        False, "use cache files as they are: only whether they are there is looked at"
+    )
+
+    @property
+    def caches_latents(self) -> bool:
+        """In memory or on disk."""
+        return self.cache_latents or self.cache_latents_to_disk
+
+    @property
+    def caches_text(self) -> bool:
+        """In memory or on disk."""
+        return self.cache_text_encoder_outputs or self.cache_text_encoder_outputs_to_disk
+
+    def __post_init__(self) -> None:
+        require(
+            (self.vae_batch_size >= 1, "vae_batch_size", "must be 1 or more"),
+            (self.text_encoder_batch_size >= 1, "text_encoder_batch_size", "must be 1 or more"),
+        )
+        to_disk = self.cache_latents_to_disk or self.cache_text_encoder_outputs_to_disk
+        warn_unless(
+            (
+                self.caches_latents or self.vae_batch_size == 1,
+                "vae_batch_size",
+                "has no effect without --cache_latents",
+            ),
+            (
+                self.caches_text or self.text_encoder_batch_size == 16,
+                "text_encoder_batch_size",
+                "has no effect without --cache_text_encoder_outputs",
+            ),
+            (
+                to_disk or not self.skip_cache_check,
+                "skip_cache_check",
+                "has no effect without caches on disk",
+            ),
+        )

@@ -1,0 +1,32 @@
+"""Measuring what was not trained on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from library.options.fields import option, require, warn_unless
+
+
+@dataclass(frozen=True)
+class ValidationOptions:
+    """Validation."""
+
+    validate_every_n_steps: int | None = option(
+        None, "measure the held-out images of --validation_split every n steps", metavar="N"
+    )
+    validate_every_n_epochs: int | None = option(
+        None, "measure them every n epochs (default: 1, unless steps are given)", metavar="N"
+    )
+    max_validation_steps: int | None = option(None, "batches to measure at most (default: all)", metavar="N")
+
+    def __post_init__(self) -> None:
+        for name in ("validate_every_n_steps", "validate_every_n_epochs", "max_validation_steps"):
+            value = getattr(self, name)
+            require((value is None or value >= 1, name, "must be 1 or more"))
+        warn_unless(
+            (
+                self.validate_every_n_steps is None or self.validate_every_n_epochs is None,
+                "validate_every_n_epochs",
+                "has no effect with --validate_every_n_steps",
+            )
+        )

@@ -1,0 +1,181 @@
+"""What a run computes once, before its first step: latents and text-encoder outputs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from library.data.caches.latent_cache import LatentCache, cache_latents
+from library.data.caches.latent_files import LatentFiles
+from library.data.caches.text_cache import TextCache, TextFiles, cache_text_outputs
+from library.data.training_data import TrainingData
+from library.models.base import Model
+from library.models.prompt_weights import encode_text, training_tokenizer
+from library.models.text import tokenizer_identity
+from library.training.run import TrainingRun
+from library.training.session import Session
+
+
+@dataclass
+class Cached:
+    """What is cached of some data; None is computed at every step."""
+
+    latents: LatentCache | None = None
+    text: TextCache | None = None
+
+
+@dataclass
+class Caches(Cached):
+    """The caches of the training images and, in `validation`, of the held-out ones."""
+
+    validation: Cached = field(default_factory=Cached)
+
+
+@dataclass(frozen=True)
+class Identities:
+    """Names for weights by their content, as cache files keep them; empty where there are no files."""
+
+    vae: str = ""
+    text: str = ""
+
+    @classmethod
+    def of(cls, model: Model, run: TrainingRun) -> Identities:
+        """To be taken before weights are cast, so that a file made in another precision is told as such."""
+        options = run.caching
+        return cls(
+            vae=_identity(model.part_weights("vae")) if options.cache_latents_to_disk else "",
+            text=_identity(model.part_weights("text_encoder"))
+            if options.cache_text_encoder_outputs_to_disk
+            else "",
+        )
+
+
+def fill_caches(
+    model: Model, run: TrainingRun, session: Session, data: TrainingData, identities: Identities
+) -> Caches:
+    """Compute, or read, everything that the run caches.
+
+    Raises UserError with every image that cannot be used.
+    Parts of the model that have nothing left to do leave the device.
+    """
+    caches = Caches()
+    count, everything = len(data.records), _Together(data)
+    if run.caching.caches_latents:
+        latents = _latents(model, run, session, everything, identities)
+        caches.latents, caches.validation.latents = latents.part(0, count), latents.part(count, None)
+    if run.caching.caches_text:
+        texts = _texts(model, run, session, everything, identities)
+        caches.text, caches.validation.text = texts.part(0, count), texts.part(count, None)
+    if session.accelerator.num_processes == 1:  # DDP wants a whole module on one device
+        _dismiss(model, run)
+    return caches
+
+
+class _Together:
+    """The training images and, after them, the held-out ones."""
+
+    def __init__(self, data: TrainingData) -> None:
+        self.records = data.records + (data.validation.records if data.validation else [])
+        self.skips_bad_images = data.skips_bad_images
+
+
+def _latents(
+    model: Model, run: TrainingRun, session: Session, data: _Together, identities: Identities
+) -> LatentCache:
+    precision = _name(next(model.vae.parameters()).dtype)
+    files = LatentFiles(model.latent_file_suffix, identities.vae, precision, run.caching.skip_cache_check)
+    return cache_latents(
+        data,
+        _encoder(model),
+        encode_exactly=_exactly(model) if precision != "float32" else None,
+        scale=model.vae.config.scaling_factor,
+        batch_size=run.caching.vae_batch_size,
+        disk=files if run.caching.cache_latents_to_disk else None,
+        sharing=session.sharing(),
+        skip_bad=data.skips_bad_images,
+        progress=session.is_main,
+    )
+
+
+def _encoder(model: Model) -> Callable[[Tensor, Tensor], Tensor]:
+    device, scale = next(model.vae.parameters()).device, model.vae.config.scaling_factor
+
+    @torch.no_grad()
+    def encode(pixels: Tensor, noise: Tensor) -> Tensor:
+        return model.encode_images(pixels.to(device), noise.to(device)).float().cpu() / scale
+
+    return encode
+
+
+def _exactly(model: Model) -> Callable[[Tensor, Tensor], Tensor]:
+    """Encodes in float32, whatever the VAE's weights are in."""
+    encode = _encoder(model)
+
+    def encode_exactly(pixels: Tensor, noise: Tensor) -> Tensor:
+        dtype = next(model.vae.parameters()).dtype
+        nn.Module.to(model.vae, torch.float32)
+        try:
+            return encode(pixels, noise)
+        finally:
+            nn.Module.to(model.vae, dtype)
+
+    return encode_exactly
+
+
+def _texts(
+    model: Model, run: TrainingRun, session: Session, data: _Together, identities: Identities
+) -> TextCache:
+    clip_skip = run.model.clip_skip
+    tokenize = training_tokenizer(model, run.model.max_token_length, weighted=run.data.weighted_captions)
+    parameter = next(model.text_encoders.parameters())
+
+    @torch.no_grad()
+    def encode(captions: list[str]) -> dict[str, Tensor]:
+        tokens = tuple(ids.to(parameter.device) for ids in tokenize(captions))
+        with session.accelerator.autocast():
+            return model.text_outputs(encode_text(model, tokens, clip_skip))
+
+    files = TextFiles(
+        encoder=identities.text,
+        tokenizer=f"{tokenizer_identity()} {tokenize.pads} {type(tokenize).__name__}",
+        max_token_length=run.model.max_token_length or 75,
+        clip_skip=clip_skip,
+        precision=f"{_name(parameter.dtype)} {session.accelerator.mixed_precision}",
+        skip_check=run.caching.skip_cache_check,
+    )
+    return cache_text_outputs(
+        data,
+        encode,
+        batch_size=run.caching.text_encoder_batch_size,
+        disk=files if run.caching.cache_text_encoder_outputs_to_disk else None,
+        sharing=session.sharing(),
+        progress=session.is_main,
+    )
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _dismiss(model: Model, run: TrainingRun) -> None:
+    """Previews need all of a model; without them, what was cached is not computed again."""
+    if run.preview.sample_prompts is None:
+        if run.caching.caches_latents:
+            model.vae.to("cpu")
+        if run.caching.caches_text:
+            model.text_encoders.to("cpu")
+
+
+def _identity(weights: dict[str, Tensor]) -> str:
+    """Equal weights give equal identities. Their names are those of checkpoint files, which no library
+    changes.
+    """
+    digest = hashlib.blake2b(digest_size=8)
+    for name, tensor in sorted(weights.items()):
+        digest.update(f"{name} {tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()

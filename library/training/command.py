@@ -1,0 +1,34 @@
+"""A trainer's first chapter: what it is asked for, and the data to do it with."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, TypeVar
+
+from library.options.parser import read_command_line
+from library.training.run import TrainingRun
+
+if TYPE_CHECKING:
+    from library.data.training_data import TrainingData
+
+R = TypeVar("R", bound=TrainingRun)
+
+
+def begin(run_type: type[R], doc: str | None, *, family: str | None = None) -> tuple[R, TrainingData]:
+    """The run that the command line asks for and its scanned data. With --debug_dataset the data's page is
+    written, and the program ends.
+
+    family: the only one that the command trains, by its name in FAMILIES; None: any.
+    Raises UserError with all problems of the options and of the files they name.
+    """
+    reading = read_command_line(run_type, doc)
+    # After --help: the checks import what reads images.
+    from library.training.preflight import check
+
+    run, data = check(reading, family)
+    if run.data.debug_dataset:
+        from library.training.dataset_page import show_dataset
+
+        show_dataset(run, data)
+        sys.exit(0)
+    return run, data

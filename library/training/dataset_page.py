@@ -1,0 +1,33 @@
+"""`--debug_dataset`: the dataset page of a run, with its seed, length and token limit."""
+
+from __future__ import annotations
+
+import os
+
+from library.data.plan import Course
+from library.data.report import Look, show_page
+from library.data.training_data import TrainingData
+from library.training.run import TrainingRun
+
+
+def show_dataset(run: TrainingRun, data: TrainingData) -> None:
+    """Write `<output_name>-dataset.html` to the output folder and print what it says in short. Of several
+    processes only the first does. Loads no model. Raises UserError when the page cannot be written.
+    """
+    if os.environ.get("RANK", "0") != "0":
+        return
+    from library.models.text import Tokenizer
+
+    options, epochs = run.training, run.training.max_train_epochs
+    batches = data.batches_per_epoch(int(os.environ.get("WORLD_SIZE", "1")))
+    steps = Course(batches, options.gradient_accumulation_steps).steps_per_epoch
+    look = Look(
+        seed=options.seed or 0,  # without one, any draw shows what may come
+        token_ends=Tokenizer().ends,
+        max_tokens=run.model.max_token_length or 75,
+        total_steps=options.max_train_steps if epochs is None else epochs * steps,
+        steps_per_epoch=steps,
+    )
+    assert run.saving.output_dir is not None
+    path = run.saving.output_dir / f"{run.saving.output_name or 'last'}-dataset.html"
+    show_page(path, data, look, title=run.data.name)

@@ -1,0 +1,47 @@
+"""Fine-tune an SDXL model on captioned pictures or DreamBooth folders: the U-Net, the text encoders if asked.
+
+accelerate launch sdxl_train.py --pretrained_model_name_or_path sdxl.safetensors --train_data_dir images
+    --in_json metadata.json --resolution 1024 --enable_bucket --learning_rate 4e-7 --optimizer_type AdamW8bit
+    --mixed_precision bf16 --gradient_checkpointing --max_train_steps 5000 --output_dir outputs
+    --output_name my_model --save_model_as safetensors
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from library.options.network import BlockOptions, FineTuneTwoOptions
+from library.options.saving import CheckpointOptions
+from library.problems import run_command
+from library.training.command import begin
+from library.training.run import TrainingRun
+
+
+@dataclass(frozen=True)
+class Run(TrainingRun):
+    fine_tune: FineTuneTwoOptions
+    blocks: BlockOptions
+    checkpoint: CheckpointOptions
+
+    @property
+    def text_rates(self) -> tuple[float, float]:
+        return self.fine_tune.rates(self.optimizer.learning_rate)
+
+    @property
+    def trains_text(self) -> bool:
+        return any(self.text_rates)
+
+
+def main() -> None:
+    run, data = begin(Run, __doc__, family="sdxl")
+
+    from library.training.full import train_model
+    from library.training.task import TextTraining
+
+    text = TextTraining(run.text_rates) if run.trains_text else None
+    blocks = run.blocks.block_lr
+    train_model(run, run.checkpoint, text, data, tracker_name="finetuning", block_rates=blocks)
+
+
+if __name__ == "__main__":
+    run_command(main)

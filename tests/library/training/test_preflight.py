@@ -1,0 +1,43 @@
+"""What the checks before a run tell the data about its trainer."""
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import train_db
+import train_network
+from library.options.parser import read_command_line
+from library.training.preflight import check
+
+
+@pytest.fixture
+def words(tmp_path: Path, tiny_model_file: Path) -> list[str]:
+    """The command line of a run at 64 pixels, with a `network_multiplier` and nothing held out."""
+    (tmp_path / "pictures").mkdir()
+    Image.new("RGB", (64, 64)).save(tmp_path / "pictures" / "a.png")
+    dataset = tmp_path / "data.toml"
+    dataset.write_text(
+        "[[datasets]]\nresolution = 64\nnetwork_multiplier = 0.5\n"
+        f"subsets = [{{image_dir = '{tmp_path / 'pictures'}'}}]\n"
+    )
+    words = ["--pretrained_model_name_or_path", str(tiny_model_file), "--dataset_config", str(dataset)]
+    return [*words, "--output_dir", str(tmp_path / "out"), "--max_train_steps", "1"]
+
+
+def test_a_trainer_without_a_network_warns_of_what_is_for_one(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    check(read_command_line(train_db.Run, argv=words))
+    why = "has no effect: this command trains no network"
+    assert capsys.readouterr().err == f"warning: {tmp_path / 'pictures'}: network_multiplier {why}\n"
+    check(read_command_line(train_network.Run, argv=[*words, "--network_module", "networks.lora"]))
+    assert capsys.readouterr().err == ""
+
+
+def test_validation_of_nothing_is_a_warning(words: list[str], capsys: pytest.CaptureFixture) -> None:
+    words += ["--network_module", "networks.lora", "--validate_every_n_steps", "1"]
+    check(read_command_line(train_network.Run, argv=words))
+    assert capsys.readouterr().err == (
+        "warning: --validate_every_n_steps has no effect without --validation_split\n"
+    )

@@ -1,0 +1,70 @@
+"""Merge checkpoints of one family into a weighted sum.
+
+python tools/merge_models.py --models a.safetensors b.safetensors --ratios 0.7 0.3 --output merged.safetensors
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from anywhere, installed or not
+
+from library.models.merging import MergePlan, find_device, merge, plan_merge
+from library.models.single_files import check_output, kept_metadata, size_of, take_config_along
+from library.options.model_tools import MergeModelsOptions
+from library.options.parser import parse
+from library.problems import Problems, run_command
+
+
+@dataclass(frozen=True)
+class Run:
+    merging: MergeModelsOptions
+
+
+def main() -> None:
+    options = parse(Run, __doc__).merging
+    plan = check(options)
+    tell_incomplete(plan, options.show_skipped)
+
+    from tqdm import tqdm
+
+    from library.models.weights import dtype_of, save_tensors
+
+    tensors = merge(
+        plan,
+        options.shares,
+        device=find_device(options.device),
+        dtype=dtype_of(options.precision),
+        saving_dtype=dtype_of(options.saving_precision),
+        progress=lambda names: tqdm(names, desc="merging", unit="tensor"),
+    )
+    paths = [source.path for source in plan.sources]
+    told = kept_metadata(plan.header.metadata, options.output, paths)
+    save_tensors(options.output, tensors, told, beside=told)
+    take_config_along(paths[0], options.output)
+    print(f"{' + '.join(path.name for path in paths)} -> {options.output} ({size_of(options.output)})")
+
+
+def check(options: MergeModelsOptions) -> MergePlan:
+    """Raises UserError with everything that is wrong with the models and the place of the result."""
+    problems = Problems()
+    problems.attempt(check_output, options.output, map(Path, options.models))
+    plan = problems.attempt(plan_merge, options.models, unet_only=options.unet_only)
+    problems.raise_if_any()
+    return plan
+
+
+def tell_incomplete(plan: MergePlan, each: bool) -> None:
+    """Says what was not to be had of every model. each: with the tensors' names."""
+    not_in_all = "tensors not in all models (where one is lacking, the first model's counts)"
+    for names, what in ((plan.incomplete, not_in_all), (plan.skipped, "tensors left out: not in the first")):
+        if names:
+            print(f"{what}: {len(names)}" + ("" if each else "; --show_skipped lists them"))
+        for name in names if each else ():
+            print(f"  {name}")
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,58 @@
+"""Put another VAE into a checkpoint.
+
+python tools/merge_vae.py model.safetensors vae.safetensors model_with_vae.safetensors
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from anywhere, installed or not
+
+from library.models import check_source, check_vae, load_model
+from library.models.single_files import check_output, kept_metadata, size_of
+from library.models.weights import read_header
+from library.options.model_tools import MergeVaeOptions
+from library.options.parser import parse
+from library.problems import Problems, run_command
+
+
+@dataclass(frozen=True)
+class Run:
+    merging: MergeVaeOptions
+
+
+def main() -> None:
+    options = parse(Run, __doc__).merging
+    check(options)
+
+    from library.models.weights import dtype_of
+
+    model = load_model(options.model_to_load, vae=options.vae, dtype="stored")
+    source = model.source.path
+    metadata = {} if source.is_dir() else read_header(source).metadata
+    model.save(
+        options.model_to_save,
+        options.model_to_save.suffix.removeprefix("."),
+        dtype=None if options.saving_precision == "no" else dtype_of(options.saving_precision),
+        metadata=kept_metadata(metadata, options.model_to_save),
+    )
+    before = "" if source.is_dir() else f" ({size_of(source)})"
+    print(f"{options.model_to_load}{before} with the VAE of {options.vae}")
+    print(f"-> {options.model_to_save} ({size_of(options.model_to_save)})")
+
+
+def check(options: MergeVaeOptions) -> None:
+    """Raises UserError with everything that is wrong with model, VAE and the place of the result."""
+    problems = Problems()
+    inputs = [Path(name) for name in (options.model_to_load, options.vae)]
+    problems.attempt(check_output, options.model_to_save, inputs)
+    problems.attempt(check_source, options.model_to_load)
+    problems.attempt(check_vae, options.vae)
+    problems.raise_if_any()
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -88,7 +88,7 @@ def _scene(subject: str, rng: random.Random) -> Scene:
     things = 2 if subject == "pair" else 1
     while True:
         scene = choose_scene(rng)
-        if len(scene.things) == things and scene.size == SQUARE:
+        if len(scene.things) == things and (things == 2 or scene.size == SQUARE):
             break
     if subject == "held out":
         pairs = [pair for pair in sorted(HELD_OUT) if pair[0] != scene.background]

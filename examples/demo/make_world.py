@@ -44,7 +44,7 @@ HELD_OUT = frozenset(
 PLACES = {"left": (-1, 0), "right": (1, 0), "top": (0, -1), "bottom": (0, 1)}
 # Radii in pixels; single things on pictures that are not square are a little smaller.
 SIZES = {"small": (12.0, 14.0), "": (18.0, 22.0), "big": (26.0, 28.0)}
-PLACED, ONE_OF_TWO = (14.0, 16.0), (13.5, 15.5)
+PLACED, ONE_OF_TWO = (14.0, 16.0), (16.0, 18.0)
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class WorldOptions:
     """World."""
 
     folder: Path | None = option(None, "folder for the pictures", positional=True, metavar="folder")
-    count: int = option(12000, "pictures to draw", metavar="N")
+    count: int = option(20000, "pictures to draw", metavar="N")
     seed: int = option(1, "another world of the same kind", metavar="N")
 
     def __post_init__(self) -> None:
@@ -102,7 +102,7 @@ def choose_scene(rng: random.Random) -> Scene:
     pattern = rng.choice(PATTERNS) if rng.random() < 0.2 else ""
     if rng.random() < 0.5:
         things = (choose_thing(rng, background), choose_thing(rng, background))
-        return Scene(things, background, pattern, size=SQUARE if rng.random() < 0.75 else WIDE)
+        return Scene(things, background, pattern, size=WIDE)
     kind = rng.random()
     place = rng.choice(list(PLACES)) if kind < 0.2 else ""
     scale = rng.choice(("small", "big")) if kind > 0.8 else ""
@@ -127,7 +127,7 @@ def place_things(scene: Scene, rng: random.Random) -> tuple[Thing, ...]:
     """The things of a scene with their exact places and sizes."""
     shrink = 1.0 if scene.size == SQUARE or len(scene.things) == 2 else 0.85
     if len(scene.things) == 2:
-        centres = [(-0.245, 0.0), (0.245, 0.0)]
+        centres = [(-0.25, 0.0), (0.25, 0.0)]
         sizes = ONE_OF_TWO
     else:
         across, down = PLACES.get(scene.place, (0, 0))

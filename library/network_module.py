@@ -2,11 +2,11 @@
 
 A network module has two functions:
 
-    create(model, *, dim, alpha, dropout, arguments, parts, seed) -> Network
+    create(model, *, dim, alpha, dropout, arguments, parts, seed, like) -> Network
     from_file(model, path) -> Network
 
 and `check_arguments(arguments)`, which raises UserError for --network_args it does not know.
-A Network is an nn.Module with attach(), detach(), set_multiplier(x), merge() and save(path, dtype, metadata).
+A Network is one as networks/base.py has it.
 """
 
 from __future__ import annotations

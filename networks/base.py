@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from library.models.base import AttachPoint, Model
 from library.models.weights import load_tensors, save_tensors
-from library.problems import UserError
+from library.problems import UserError, warn
+from networks.rates import Rates, part_of
+
+TITLES = {"unet": "U-Net", "te": "text encoder"}
 
 
 class NetworkModule(nn.Module):
@@ -23,6 +27,7 @@ class NetworkModule(nn.Module):
         )  # in a tuple, so that the frozen layer is not registered as part of the network
         self._hook: torch.utils.hooks.RemovableHandle | None = None
         self.multiplier = 1.0
+        self.block: int | None = None  # the layer's, in the U-Net
 
     @property
     def layer(self) -> nn.Module:
@@ -48,6 +53,18 @@ class NetworkModule(nn.Module):
         """
         raise NotImplementedError
 
+    def plus_parameters(self) -> list[nn.Parameter]:
+        """Those that learn faster with LoRA+."""
+        return []
+
+    def change_norm(self) -> Tensor:
+        """The Frobenius norm of `delta_weight`; a float32 scalar on the device."""
+        return self.delta_weight().norm()
+
+    def scale_change(self, factor: Tensor) -> None:
+        """Multiply `delta_weight` by a scalar, by changing what is trained."""
+        raise NotImplementedError
+
     def took_values(self) -> None:
         """Called after values were loaded: numbers kept beside tensors are read anew."""
 
@@ -56,16 +73,24 @@ class NetworkModule(nn.Module):
         """Add the change to the layer's weight and stop standing beside it."""
         self.detach()
         weight = self.layer.weight
-        weight += (self.delta_weight() * self.multiplier).to(weight)
+        weight.copy_(weight.float() + self.delta_weight().to(weight.device) * self.multiplier)
 
 
 class Network(nn.Module):
     """A set of network modules by name. Names are the file's: `lora_unet_down_blocks_0_..._to_q`."""
 
-    def __init__(self, modules: dict[str, NetworkModule], *, dim: int | None, alpha: float | None) -> None:
+    def __init__(
+        self,
+        modules: dict[str, NetworkModule],
+        *,
+        dim: int | None,
+        alpha: float | None,
+        rates: Rates | None = None,
+    ) -> None:
+        """dim, alpha: of all modules without settings of their own; None when there is no such number."""
         super().__init__()
         self.by_name = nn.ModuleDict(modules)
-        self.dim, self.alpha = dim, alpha
+        self.dim, self.alpha, self.rates = dim, alpha, rates or Rates()
 
     def attach(self) -> None:
         for module in self.by_name.values():
@@ -92,10 +117,26 @@ class Network(nn.Module):
             if module.layer in idle:
                 module.requires_grad_(False)
 
-    def parameters_of(self, part: str) -> list[nn.Parameter]:
-        """What is trained in one part of the model ("unet" or "te")."""
-        modules = (module for name, module in self.by_name.items() if part_of(name) == part)
-        return [p for module in modules for p in module.parameters() if p.requires_grad]
+    def param_groups(self, rates: Mapping[str, float]) -> list[dict[str, Any]]:
+        """Optimizer groups of what is trained. rates: of each part of the model ("unet", "te") it has."""
+        return self.rates.groups(dict(self.by_name.items()), rates)
+
+    @torch.no_grad()
+    def limit_norms(self, limit: float) -> dict[str, Tensor]:
+        """Max-norm regularization: shrink the changes of trained modules whose norm is larger. Returns
+        figures for logs, scalars on the device.
+        """
+        modules = [m for m in self.by_name.values() if any(p.requires_grad for p in m.parameters())]
+        norms = torch.stack([module.change_norm() for module in modules])
+        ratios = limit / norms.clamp_min(limit)
+        for module, ratio in zip(modules, ratios, strict=True):
+            module.scale_change(ratio)
+        limited = norms * ratios
+        return {
+            "max_norm/keys_scaled": (ratios != 1).sum(),
+            "max_norm/max_key_norm": limited.max(),
+            "norm/avg_key_norm": limited.mean(),
+        }
 
     def alphas(self) -> set[float]:
         """The different alphas of its modules."""
@@ -114,7 +155,7 @@ class Network(nn.Module):
             given = fit_shape(tensors[key], value.shape)
             if given is None:
                 fix = (
-                    f"its rank is {tensors[key].shape[0]}"
+                    f"its rank is {tensors[key].shape[0]}: give that, or --dim_from_weights"
                     if "down" in key
                     else "use the dimensions it was made with"
                 )
@@ -128,17 +169,19 @@ class Network(nn.Module):
             module.took_values()
 
     def load_file(self, path: Path, model: Model) -> None:
-        """Take in the values of a file of a network for this model. Raises UserError when it does not fit."""
-        self.load_tensors(renamed(read_network_file(path), model.attach_points()), str(path))
+        """Take in the values of a file of a network for this model. Raises UserError when it does not fit.
+
+        What it holds of a part of the model that this network has nothing for is left out with a warning.
+        """
+        tensors, parts = read_for(model, path), {part_of(name) for name in self.by_name}
+        own = {key: tensor for key, tensor in tensors.items() if part_of(key) in parts}
+        if left := {TITLES[part_of(key)] for key in tensors.keys() - own.keys()}:
+            warn(f"{path.name}: its weights of the {left.pop()} are left out: no network is trained there")
+        self.load_tensors(own, str(path))
 
     def save(self, path: Path, *, dtype: torch.dtype | None, metadata: dict[str, str] | None) -> None:
         """Write the file whole. dtype: of every tensor, None keeps them. metadata: for .safetensors only."""
         save_tensors(path, self.tensors(dtype), metadata)
-
-
-def part_of(name: str) -> str:
-    """The model part a module name belongs to: "unet" or "te"."""
-    return "te" if name.startswith(("lora_te", "te")) else "unet"
 
 
 def module_name(point: AttachPoint) -> str:
@@ -158,6 +201,17 @@ def renamed(tensors: dict[str, Tensor], points: Iterable[AttachPoint]) -> dict[s
         name, dot, rest = key.partition(".")
         found[others.get(name, name) + dot + rest] = tensor
     return found
+
+
+def read_for(model: Model, path: Path) -> dict[str, Tensor]:
+    """The tensors of a LoRA file for this model, under the names of `module_name`. Raises UserError when it
+    cannot be read or does not fit the model.
+    """
+    points = model.attach_points()
+    tensors = renamed(read_network_file(path), points)
+    known, names = {module_name(point) for point in points}, {key.split(".", 1)[0] for key in tensors}
+    check_names(known & names, names, str(path))
+    return tensors
 
 
 def read_network_file(path: Path) -> dict[str, Tensor]:

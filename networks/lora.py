@@ -15,38 +15,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from library.models.base import Model
-from library.problems import Problems, warn
+from library.models.base import AttachPoint, Model
 from library.randomness import keyed_generator
-from networks.base import (
-    Network,
-    NetworkModule,
-    check_names,
-    module_name,
-    read_network_file,
-    renamed,
-    targets,
-)
+from networks.base import Network, NetworkModule, module_name, read_for, targets
+from networks.lora_arguments import read_arguments, warn_of_fixed_sizes, warn_of_idle, warn_of_other_parts
+from networks.lora_blocks import Blocks, Size, settle_blocks
+from networks.rates import Rates
 
 LINEAR_PARENTS = ("CLIPAttention", "CLIPMLP", "Transformer2DModel")
 CONV_PARENTS = ("ResnetBlock2D", "Downsample2D", "Upsample2D")
 PARENTS = (*LINEAR_PARENTS, *CONV_PARENTS)
-
-# --network_args this network knows, and those of sd-scripts it does not have yet.
-ARGUMENTS = ("conv_dim", "conv_alpha", "rank_dropout", "module_dropout")
-NOT_YET = [
-    "block_dims",
-    "block_alphas",
-    "conv_block_dims",
-    "conv_block_alphas",
-    "down_lr_weight",
-    "mid_lr_weight",
-    "up_lr_weight",
-    "block_lr_zero_threshold",
-    "loraplus_lr_ratio",
-    "loraplus_unet_lr_ratio",
-    "loraplus_text_encoder_lr_ratio",
-]
 
 DEFAULT_DIM = 4
 
@@ -55,12 +33,12 @@ class LoRAModule(NetworkModule):
     """y = W x + (alpha / rank) * multiplier * B A x.
 
     A (`lora_down`) is (rank, in) or (rank, in, k, k), B (`lora_up`) is (out, rank) or (out, rank, 1, 1); B
-    starts at
-    zero, so a new LoRA changes nothing.
+    starts at zero, so a new LoRA changes nothing.
     """
 
-    def __init__(self, layer: nn.Module, rank: int, alpha: float) -> None:
+    def __init__(self, layer: nn.Module, size: Size) -> None:
         super().__init__(layer)
+        rank, alpha = size.rank, size.alpha or size.rank
         if isinstance(layer, nn.Conv2d):
             self.lora_down = nn.Conv2d(
                 layer.in_channels, rank, layer.kernel_size, layer.stride, layer.padding, bias=False
@@ -112,39 +90,22 @@ class LoRAModule(NetworkModule):
         delta = up.flatten(1) @ down.flatten(1)  # (out, in * k * k)
         return delta.view(self.layer.weight.shape) * self.scale
 
+    def plus_parameters(self) -> list[nn.Parameter]:
+        return [self.lora_up.weight]
+
+    def change_norm(self) -> Tensor:
+        """Of B A: its square is the sum over (B^T B) * (A A^T), which needs no matrix of the layer's size."""
+        down, up = self.lora_down.weight.flatten(1).float(), self.lora_up.weight.flatten(1).float()
+        return ((up.T @ up) * (down @ down.T)).sum().clamp_min(0).sqrt() * self.scale
+
+    def scale_change(self, factor: Tensor) -> None:
+        for weight in (self.lora_down.weight, self.lora_up.weight):
+            weight *= factor.sqrt()
+
 
 def check_arguments(arguments: dict[str, str]) -> None:
     """Raises UserError for --network_args that LoRA does not know or whose values are wrong."""
-    from difflib import get_close_matches
-
-    problems = Problems()
-    for name, text in arguments.items():
-        where = f"--network_args {name}"
-        if name in NOT_YET:
-            problems.add(where, "is not available yet", "remove it")
-        elif name not in ARGUMENTS:
-            close = get_close_matches(name, ARGUMENTS, n=1)
-            problems.add(
-                where, "networks.lora has no such argument", f"did you mean {close[0]}?" if close else ""
-            )
-        elif not _is_valid(name, text):
-            expected = "a whole number of 1 or more" if name == "conv_dim" else "a number"
-            problems.add(
-                where, f"expects {'a probability below 1' if 'dropout' in name else expected}, got {text!r}"
-            )
-    if "conv_alpha" in arguments and "conv_dim" not in arguments:
-        warn("--network_args conv_alpha has no effect without conv_dim")
-    problems.raise_if_any()
-
-
-def _is_valid(name: str, text: str) -> bool:
-    try:
-        number = int(text) if name == "conv_dim" else float(text)
-    except ValueError:
-        return False
-    if name == "conv_dim":
-        return number >= 1
-    return 0 <= number < 1 if "dropout" in name else number >= 0
+    warn_of_idle(read_arguments(arguments))
 
 
 def create(
@@ -156,29 +117,57 @@ def create(
     arguments: dict[str, str],
     parts: Iterable[str],
     seed: int,
+    like: Path | None = None,
 ) -> Network:
     """A new LoRA for the given parts ("unet", "te") of a model. It is not attached yet.
 
     dim: rank of linear and 1x1 layers, None is 4. alpha: 0 means dim, so that the scale is 1. dropout:
-    probability on
-    the hidden values. arguments: see ARGUMENTS. seed: initial values depend on it and a module's name alone.
+    probability on the hidden values. arguments: see LoRAArguments. seed: initial values depend on it and a
+    module's name alone. like: a file whose layers, ranks and alphas it has instead; not its values.
     """
-    dim = dim or DEFAULT_DIM
-    conv_dim = int(arguments["conv_dim"]) if "conv_dim" in arguments else None
-    conv_alpha = float(arguments.get("conv_alpha", 1.0))
-    parents = LINEAR_PARENTS if conv_dim is None else PARENTS
+    asked, plain = read_arguments(arguments), Size(dim or DEFAULT_DIM, alpha)
+    warn_of_other_parts(asked, parts)
+    blocks = settle_blocks(asked, model.block_spans(), plain)
+    points = targets(model, parts, PARENTS if asked.has_convolutions or like else LINEAR_PARENTS)
+    if like is None:
+        sizes = {name: _size_of(point, blocks, plain) for name, point in points.items()}
+    else:
+        warn_of_fixed_sizes(asked)
+        sizes = {name: size for name, size in _sizes_in(read_for(model, like)).items() if name in points}
     modules: dict[str, NetworkModule] = {}
-    for name, point in targets(model, parts, parents).items():
-        is_large = isinstance(point.module, nn.Conv2d) and point.module.kernel_size != (1, 1)
-        rank, scale = (conv_dim, conv_alpha) if is_large else (dim, alpha)
-        module = LoRAModule(point.module, rank, scale or rank)
-        if module.lora_down.weight.device.type != "meta":
-            module.initialize(keyed_generator(seed, "lora", name))
-        module.dropout = dropout or 0.0
-        module.rank_dropout = float(arguments.get("rank_dropout", 0.0))
-        module.module_dropout = float(arguments.get("module_dropout", 0.0))
-        modules[name] = module
-    return Network(modules, dim=dim, alpha=alpha)
+    for name, size in sizes.items():
+        if size.rank:
+            modules[name] = module = LoRAModule(points[name].module, size)
+            module.block = points[name].block
+            module.dropout = dropout or 0.0
+            module.rank_dropout, module.module_dropout = asked.rank_dropout, asked.module_dropout
+            if module.lora_down.weight.device.type != "meta":
+                module.initialize(keyed_generator(seed, "lora", name))
+    rates = Rates(blocks.weights, asked.rate_ratios)
+    if like is None:
+        return Network(modules, dim=plain.rank, alpha=alpha, rates=rates)
+    return Network(modules, dim=_common(sizes.values()), alpha=None, rates=rates)
+
+
+def _size_of(point: AttachPoint, blocks: Blocks, plain: Size) -> Size:
+    if point.block is None:
+        return plain
+    sizes = blocks.sizes[point.block]
+    is_large = isinstance(point.module, nn.Conv2d) and point.module.kernel_size != (1, 1)
+    return sizes.conv if is_large else sizes.linear
+
+
+def _sizes_in(tensors: dict[str, Tensor]) -> dict[str, Size]:
+    """By the names of modules, sorted."""
+    names = sorted({key.split(".", 1)[0] for key in tensors})
+    ranks = {name: tensors[f"{name}.lora_down.weight"].shape[0] for name in names}
+    return {name: Size(rank, float(tensors[f"{name}.alpha"])) for name, rank in ranks.items()}
+
+
+def _common(sizes: Iterable[Size]) -> int | None:
+    """The rank that all have; None when they differ."""
+    ranks = {size.rank for size in sizes}
+    return ranks.pop() if len(ranks) == 1 else None
 
 
 def from_file(model: Model, path: Path) -> Network:
@@ -186,14 +175,9 @@ def from_file(model: Model, path: Path) -> Network:
 
     Raises UserError when the file is no LoRA or does not fit the model.
     """
+    tensors = read_for(model, path)
     points = {module_name(point): point for point in model.attach_points()}
-    tensors = renamed(read_network_file(path), points.values())
-    names = {key.split(".", 1)[0] for key in tensors}
-    check_names(points.keys() & names, names, str(path))
-    modules: dict[str, NetworkModule] = {}
-    for name in sorted(names):
-        rank = tensors[f"{name}.lora_down.weight"].shape[0]
-        modules[name] = LoRAModule(points[name].module, rank, float(tensors[f"{name}.alpha"]))
+    modules = {name: LoRAModule(points[name].module, size) for name, size in _sizes_in(tensors).items()}
     network = Network(modules, dim=None, alpha=None)
     network.load_tensors(tensors, str(path))
     return network.requires_grad_(False).eval()

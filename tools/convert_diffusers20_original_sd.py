@@ -34,6 +34,7 @@ def main() -> None:
         dtype="stored",
         variant=options.variant,
         linear_projection=options.unet_use_linear_projection,
+        keeps_others=options.keep_other_tensors,
     )
     model.save(
         options.model_to_save,

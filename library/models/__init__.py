@@ -191,6 +191,7 @@ def load_model(
     v_parameterization: bool = False,
     variant: str | None = None,
     linear_projection: bool = False,
+    keeps_others: bool = False,
 ) -> Model:
     """A model in eval mode.
 
@@ -200,6 +201,7 @@ def load_model(
     v_parameterization: the user says that it predicts v, which decides where the files say nothing.
     variant: which of a folder's weights to read, e.g. "fp16".
     linear_projection: SD 2.x's projections become matrices, whatever they are in the file.
+    keeps_others: tensors of a single file that are no part of the model are kept, to be saved with it.
     Raises UserError when the files cannot be used or say something else than the user.
     """
     source = check_source(name, v_parameterization=v_parameterization, variant=variant)
@@ -213,6 +215,7 @@ def load_model(
         device=device,
         prediction_type="v" if v_parameterization else None,
         linear_projection=linear_projection,
+        keeps_others=keeps_others,
     )
 
 

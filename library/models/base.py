@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from library.models.attention import Attention, checkpoint_denoiser, checkpoint_text_encoder, use_attention
+from library.models.blocks import BlockSpans
 from library.models.prediction import PredictionType
 from library.models.sources import Source
 from library.models.text import Tokenizer, check_clip_skip
@@ -46,6 +47,7 @@ class AttachPoint:
     CLIPAttention or CLIPMLP.
     prefix: how names in network files begin after `lora_`: "unet", or which text encoder it is.
     other_path: another path that some programs' files have; None when there is none.
+    block: its number among `Model.block_spans`; None outside the U-Net.
     """
 
     part: str
@@ -54,6 +56,7 @@ class AttachPoint:
     parent: str
     prefix: str
     other_path: str | None = None
+    block: int | None = None
 
 
 class Model(nn.Module):
@@ -147,6 +150,10 @@ class Model(nn.Module):
         """Every layer networks know, base and convolution targets."""
         raise NotImplementedError
 
+    def block_spans(self) -> BlockSpans:
+        """How networks number the denoiser's blocks."""
+        raise NotImplementedError
+
     def denoiser_blocks(self) -> list[list[nn.Parameter]]:
         """The denoiser's parameters by block, from its input to its output, as --block_lr counts them."""
         raise NotImplementedError
@@ -156,6 +163,12 @@ class Model(nn.Module):
         has in one tensor what the module has in several.
         """
         raise NotImplementedError
+
+    def source_averages(self) -> tuple[dict[str, Tensor], int]:
+        """The moving averages of the denoiser's weights that the source has, under the names of
+        `part_weights("unet")`, and how many steps are in them; ({}, 0) when it has none.
+        """
+        return {}, 0
 
     def load_part_weights(self, part: Part, tensors: dict[str, Tensor]) -> None:
         """Copy values under the same names into the part.

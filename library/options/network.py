@@ -16,6 +16,13 @@ class NetworkOptions:
 
     network_module: str | None = option(None, "kind of network as a module: networks.lora", metavar="MODULE")
     network_weights: Path | None = option(None, "start from these weights", metavar="FILE")
+    dim_from_weights: bool = option(False, "take layers, ranks and alphas from --network_weights")
+    base_weights: tuple[Path, ...] = option(
+        (), "networks to merge into the model before training", metavar="FILE"
+    )
+    base_weights_multiplier: tuple[float, ...] = option(
+        (), "how strongly each of --base_weights counts (default 1)", metavar="X"
+    )
     network_dim: int | None = option(None, "rank of the network (default 4)", metavar="N")
     network_alpha: float = option(1.0, "scale: the network counts alpha / dim; 0 means as dim", metavar="X")
     network_dropout: float | None = option(
@@ -23,8 +30,11 @@ class NetworkOptions:
     )
     network_args: tuple[str, ...] = option(
         (),
-        "further arguments of the network: conv_dim=4 conv_alpha=1 rank_dropout=0.1 module_dropout=0.1",
+        "further arguments of the network: conv_dim=4 conv_alpha=1 rank_dropout=0.1 down_lr_weight=sine ...",
         metavar="K=V",
+    )
+    scale_weight_norms: float | None = option(
+        None, "after each step shrink the changes of layers whose norm is above this; 1 is usual", metavar="X"
     )
     network_train_unet_only: bool = option(False, "train the U-Net's network only")
     network_train_text_encoder_only: bool = option(False, "train the text encoder's network only")
@@ -53,6 +63,21 @@ class NetworkOptions:
                 "network_dropout",
                 "is a probability below 1",
             ),
+            (
+                self.scale_weight_norms is None or self.scale_weight_norms >= 0,
+                "scale_weight_norms",
+                "must be 0 (off) or more",
+            ),
+            (
+                self.network_weights is not None or not self.dim_from_weights,
+                "dim_from_weights",
+                "needs --network_weights",
+            ),
+            (
+                len(self.base_weights_multiplier) <= len(self.base_weights),
+                "base_weights_multiplier",
+                f"has {len(self.base_weights_multiplier)} values for {len(self.base_weights)} --base_weights",
+            ),
             (self.unet_lr is None or self.unet_lr >= 0, "unet_lr", "must be 0 or more"),
             (min(self.text_encoder_lr, default=0) >= 0, "text_encoder_lr", "must be 0 or more"),
             (
@@ -66,6 +91,11 @@ class NetworkOptions:
             ),
         )
         warn_unless(
+            (
+                self.network_dim is None or not self.dim_from_weights,
+                "network_dim",
+                "has no effect with --dim_from_weights",
+            ),
             (
                 len(self.text_encoder_lr) <= 1,
                 "text_encoder_lr",
@@ -87,6 +117,12 @@ class NetworkOptions:
     def arguments(self) -> dict[str, str]:
         """--network_args as a dict."""
         return dict(arg.split("=", 1) for arg in self.network_args)
+
+    @property
+    def merged_first(self) -> list[tuple[Path, float]]:
+        """--base_weights, each with its multiplier."""
+        multipliers = (*self.base_weights_multiplier, *(1.0 for _ in self.base_weights))
+        return list(zip(self.base_weights, multipliers, strict=False))
 
 
 @dataclass(frozen=True)

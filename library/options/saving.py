@@ -105,6 +105,9 @@ class CheckpointOptions:
         None, "format of the saved model (default: as the source)"
     )
     use_safetensors: bool = option(False, "save .safetensors weights, whatever the source was")
+    keep_other_tensors: bool = option(
+        False, "save the source file's other tensors too (model_ema.*, noise tables), as they are there"
+    )
 
     def __post_init__(self) -> None:
         require(
@@ -112,6 +115,11 @@ class CheckpointOptions:
                 not (self.use_safetensors and self.save_model_as in ("ckpt", "diffusers")),
                 "use_safetensors",
                 f"contradicts --save_model_as {self.save_model_as}",
+            ),
+            (
+                not (self.keep_other_tensors and (self.save_model_as or "").startswith("diffusers")),
+                "keep_other_tensors",
+                f"contradicts --save_model_as {self.save_model_as}: a folder has no place for them",
             ),
         )
 

@@ -86,6 +86,9 @@ class ConvertOptions:
         False, "SD 2.x: write the projections around the U-Net's transformers as matrices"
     )
     use_safetensors: bool = option(False, "write a folder's weights as .safetensors, not as .bin")
+    keep_other_tensors: bool = option(
+        False, "from file to file: write the other tensors too (model_ema.*, noise tables), as they are"
+    )
     reference_model: str | None = option(
         None,
         "accepted and not needed: scheduler and tokenizer of a folder come with Atelier",
@@ -111,6 +114,11 @@ class ConvertOptions:
                 "has no effect: only a .safetensors file has any",
             ),
             (not self.use_safetensors or is_folder, "use_safetensors", "has no effect: the suffix decides"),
+            (
+                not (self.keep_other_tensors and is_folder),
+                "keep_other_tensors",
+                "has no effect: a folder has no place for them",
+            ),
             (
                 self.reference_model is None,
                 "reference_model",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from library.options.fields import option, require
+from library.options.fields import option, require, warn_unless
 
 
 @dataclass(frozen=True)
@@ -14,6 +14,15 @@ class TrainingOptions:
 
     max_train_steps: int = option(1600, "optimizer steps to train", metavar="N")
     max_train_epochs: int | None = option(None, "epochs to train; wins over --max_train_steps", metavar="N")
+    initial_epoch: int | None = option(
+        None, "begin as if the epochs before this one were done; 1 is the first", metavar="N"
+    )
+    initial_step: int | None = option(
+        None, "begin as if so many steps were done; wins over --initial_epoch", metavar="N"
+    )
+    skip_until_initial_step: bool = option(
+        False, "leave out the batches of steps before --initial_step, as is always done"
+    )
     seed: int | None = option(
         None, "seed of everything random (default: a new one, printed and kept in the metadata)", metavar="N"
     )
@@ -32,10 +41,22 @@ class TrainingOptions:
                 "max_train_epochs",
                 "must be 1 or more",
             ),
+            *(
+                (getattr(self, name) is None or getattr(self, name) >= 0, name, "must be 0 or more")
+                for name in ("initial_epoch", "initial_step")
+            ),
             (self.gradient_accumulation_steps >= 1, "gradient_accumulation_steps", "must be 1 or more"),
             (self.max_grad_norm >= 0, "max_grad_norm", "must be 0 or more"),
             (self.seed is None or 0 <= self.seed < 2**63, "seed", "must be between 0 and 2^63 - 1"),
         )
+        warn_unless(
+            (not (self.initial_epoch and self.initial_step), "initial_epoch", "gives way to --initial_step")
+        )
+
+    def initial(self, steps_per_epoch: int) -> int | None:
+        """How many steps are to be taken as done; None when nothing was said about it, as with 0."""
+        epochs_done = max(0, (self.initial_epoch or 0) - 1)
+        return self.initial_step or epochs_done * steps_per_epoch or None
 
 
 @dataclass(frozen=True)

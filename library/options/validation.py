@@ -18,9 +18,14 @@ class ValidationOptions:
         None, "measure them every n epochs (default: 1, unless steps are given)", metavar="N"
     )
     max_validation_steps: int | None = option(None, "batches to measure at most (default: all)", metavar="N")
+    save_best: bool = option(False, "keep the result with the lowest validation loss so far as <name>-best")
+    early_stopping_patience: int | None = option(
+        None, "end the run after n validations in a row without a new lowest loss", metavar="N"
+    )
 
     def __post_init__(self) -> None:
-        for name in ("validate_every_n_steps", "validate_every_n_epochs", "max_validation_steps"):
+        counts = ("validate_every_n_steps", "validate_every_n_epochs", "max_validation_steps")
+        for name in (*counts, "early_stopping_patience"):
             value = getattr(self, name)
             require((value is None or value >= 1, name, "must be 1 or more"))
         warn_unless(

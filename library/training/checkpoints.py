@@ -28,6 +28,11 @@ def last_name(name: str | None) -> str:
     return name or _NO_NAME["last"]
 
 
+def best_name(name: str | None) -> str:
+    """`x-best`: the result with the lowest validation loss."""
+    return f"{last_name(name)}-best"
+
+
 def state_name(result: str) -> str:
     return f"{result}-state"
 
@@ -106,6 +111,10 @@ class Checkpoints:
         self.save_result(self.path_at_end, epoch, step)
         if self.options.save_state or self.options.save_state_on_train_end:
             self.save_state(self._folder / state_name(last_name(self.options.output_name)), epoch, step)
+
+    def best(self, epoch: int, step: int) -> None:
+        """Save the result that validates best so far, in the place of the one before."""
+        self.save_result(self._path(best_name(self.options.output_name)), epoch, step)
 
     def on_stop(self, epoch: int, step: int) -> Path:
         """Save the state of a run that was asked to stop. Returns the folder to resume from."""

@@ -26,7 +26,7 @@ def train_model(
     block_rates: the learning rate of each block of the U-Net; empty: --learning_rate for all.
     """
     session = Session.start(run.training, run.saving.resume, may_skip_parameters=may_skip_parameters(text))
-    model = open_model(run.model, session)
+    model = open_model(run.model, session, keeps_others=checkpoint.keep_other_tensors)
     task = Task(
         model,
         run.objective,

@@ -23,6 +23,7 @@ from library.problems import UserError
 from library.randomness import derive_seed
 from library.training.caching import Identities, fill_caches
 from library.training.checkpoints import Checkpoints
+from library.training.ema import make_average
 from library.training.interruption import Interruption
 from library.training.milestones import Milestones
 from library.training.optimizers import class_path, make_optimizer, parse_optimizer_args
@@ -40,7 +41,8 @@ from library.training.run import TrainingRun
 from library.training.run_plan import RunPlan, plan_run
 from library.training.schedules import Schedule
 from library.training.session import Session
-from library.training.state import load_state
+from library.training.standing import standing_at_start
+from library.training.state import Learner, load_state
 from library.training.task import Task
 from library.training.trackers import LossLog
 
@@ -54,6 +56,8 @@ def train(run: TrainingRun, session: Session, task: Task, data: TrainingData, ou
     if session.is_main:
         remove_leftovers(run.saving.output_dir)
     plan = plan_run(run.training, session, data)
+    saved = session.resumed.standing if session.resumed else {}
+    standing = standing_at_start(saved, data.validation, run.validation, run.data.validation_seed or 0)
     identities = Identities.of(task.model, run)
     place_model(task, run, session)
     optimizer = make_optimizer(task.param_groups(), run.optimizer)
@@ -65,17 +69,21 @@ def train(run: TrainingRun, session: Session, task: Task, data: TrainingData, ou
         optimizer,
         device_placement=[False, False],  # parts with nothing left to do stay off the device
     )
+    average = make_average(task, run.averaging, session)
+    learner = Learner(task, optimizer, session.accelerator.scaler, average)
     if session.resumed is not None:
         kind, arguments = class_path(run.optimizer), parse_optimizer_args(run.optimizer.optimizer_args)
-        load_state(session.resumed, task, optimizer, kind, arguments, session.accelerator)
-    saver = make_checkpoints(run, session, task, plan, output, optimizer)
+        load_state(session.resumed, learner, kind, arguments)
+    saver = make_checkpoints(run, session, learner, data, plan, output, standing)
     log = make_log(run, session, output)
 
     with Interruption() as interruption:
         previews = Previews(run.preview, run.saving, task, session, run.model.clip_skip, interruption)
-        previews.at_start(plan.first_step)
         validation = make_validation(run, session, task, data, plan, caches, interruption)
-        milestones = Milestones(plan, session, validation, saver, previews, log)
+        milestones = Milestones(
+            plan, session, validation, standing, saver, previews, log, shown=learner.shown
+        )
+        milestones.at_start()
         bar = _progress_bar(session, plan)
         prepared.train()
         loss = torch.zeros((), device=session.device)
@@ -91,8 +99,11 @@ def train(run: TrainingRun, session: Session, task: Task, data: TrainingData, ou
 
                 rates = schedule.set_rates(position.step)
                 _update(session.accelerator, optimizer, run.training.max_grad_norm)
+                figures = task.after_step()
+                if average is not None:
+                    average.update()
                 done = position.step + 1
-                log.add(done, position.epoch, loss, rates)
+                log.add(done, position.epoch, loss, rates | figures)
                 loss = torch.zeros_like(loss)
                 bar.update()
                 if log.average is not None:
@@ -102,7 +113,7 @@ def train(run: TrainingRun, session: Session, task: Task, data: TrainingData, ou
         log.close()
         bar.close()
         if session.is_main:
-            saver.at_end(plan.epochs, plan.last_step)
+            saver.at_end(plan.epoch_after(milestones.done), milestones.done)
         session.accelerator.wait_for_everyone()
     session.say(f"done: {saver.path_at_end}")
     return saver.path_at_end
@@ -142,11 +153,11 @@ def _seed_modules(session: Session, position: Position) -> None:
 
 
 def _or_rescue(batches: Iterator[Batch], milestones: Milestones) -> Iterator[Batch]:
-    """The batches. When one cannot be made, a picture being unreadable, the state so far is saved before the
-    UserError is raised.
+    """The batches, until the run is over. When one cannot be made, a picture being unreadable, the state so
+    far is saved before the UserError is raised.
     """
     done = milestones.plan.first_step
-    while True:
+    while not milestones.is_over:
         try:
             batch = next(batches)
         except StopIteration:

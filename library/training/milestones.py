@@ -3,35 +3,62 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 
+from library.data.wording import counted
 from library.problems import Problem, UserError
 from library.training.checkpoints import Checkpoints
 from library.training.preview import Previews
 from library.training.run_plan import RunPlan
 from library.training.session import Session
+from library.training.standing import Standing
 from library.training.trackers import LossLog
-from library.training.validation import Validation
+from library.training.validation import Measurement, Validation
 
 
 @dataclass
 class Milestones:
-    """Everything that looks at a run while it goes."""
+    """Everything that looks at a run while it goes.
+
+    shown: inside it, the task is as it is looked at. done: steps that are done. is_over: whether validation
+    has ended the run.
+    """
 
     plan: RunPlan
     session: Session
     validation: Validation
+    standing: Standing
     saver: Checkpoints
     previews: Previews
     log: LossLog
+    shown: Callable[[], AbstractContextManager[None]]
+    done: int = field(init=False)
+    is_over: bool = False
+
+    def __post_init__(self) -> None:
+        self.done = self.plan.first_step
+
+    def at_start(self) -> None:
+        """Make up for the validation that was due when the state was saved: it comes after saving."""
+        with self.shown():
+            self.previews.at_start(self.plan.first_step)
+        epoch, epoch_ended = self.plan.epoch_after(self.done), self.plan.ends_epoch(self.done)
+        is_new = self.done > 0 and self.standing.measured_step != self.done
+        if is_new and self.validation.is_due(self.done, epoch, epoch_ended):
+            self._measure(self.done)
 
     def after(self, done: int) -> None:
         """What is due after `done` steps."""
+        self.done = done
         epoch, epoch_ended = self.plan.epoch_after(done), self.plan.ends_epoch(done)
         self._save(done, epoch, epoch_ended)  # first: what follows may meet a bad image or run out of memory
         if self.validation.is_due(done, epoch, epoch_ended):
             self._measure(done)
-        self.previews.after_step(done, epoch, epoch_ended)
+        if self.previews.is_due(done, epoch, epoch_ended):
+            with self.shown():
+                self.previews.after_step(done, epoch, epoch_ended)
 
     def rescue(self, error: UserError, done: int) -> None:
         """Save the state after `done` steps, for a run that `error` ends; what else there is to say is added
@@ -47,15 +74,31 @@ class Milestones:
 
     def _measure(self, done: int) -> None:
         try:
-            measured = self.validation.measure()
+            with self.shown():
+                measured = self.validation.measure()
         except UserError as error:
             self.rescue(error, done)
             raise
         if measured is None:
             return
-        self.session.say(f"\nvalidation after step {done}: loss {measured}")
+        self._judge(measured, done)
         figures = {"loss/validation": measured.loss, "loss/validation_error": measured.standard_error}
         self.log.write(done, figures)
+
+    def _judge(self, measured: Measurement, done: int) -> None:
+        """Keep the best result so far, and end the run when nothing has been better for long enough."""
+        standing, options = self.standing, self.validation.options
+        is_best = standing.take(measured.loss, done)
+        kept = "the lowest so far" if is_best else f"the lowest is {standing.lowest}"
+        self.session.say(f"\nvalidation after step {done}: loss {measured}, {kept}")
+        if is_best and options.save_best:
+            self.log.read()  # so that a broken run is never saved
+            if self.session.is_main:
+                self.saver.best(self.plan.epoch_after(done), done)
+        self.is_over = standing.ends_run(options)
+        if self.is_over and done < self.plan.last_step:
+            count = counted(standing.since, "validation")
+            self.session.say(f"ends after step {done}: {count} without a loss below {standing.lowest}")
 
     def _save(self, done: int, epoch: int, epoch_ended: bool) -> None:
         saver = self.saver

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -35,10 +36,13 @@ class NetworkTask(Task):
         seed: int,
     ) -> None:
         self.network_options = network
-        rates = learning_rates(network, learning_rate)
+        self.rates = rates = learning_rates(network, learning_rate)
         text = TextTraining((rates["te"],)) if rates.get("te") else None
         super().__init__(model, options, learning_rate=rates.get("unet", 0.0), text=text, clip_skip=clip_skip)
-        self.network = load_network_module(network.network_module).create(
+        module = load_network_module(network.network_module)
+        for path, multiplier in network.merged_first:
+            _merge(module, model, path, multiplier)
+        self.network = module.create(
             model,
             dim=network.network_dim,
             alpha=network.network_alpha,
@@ -46,23 +50,25 @@ class NetworkTask(Task):
             arguments=network.arguments,
             parts=rates,
             seed=seed,
+            like=network.network_weights if network.dim_from_weights else None,
         )
         if network.network_weights is not None:
             self._start_from(network.network_weights)
         self.network.attach()
         self.network.freeze_idle(model, clip_skip)
-        for part, rate in rates.items():
-            if not rate:
-                for parameter in self.network.parameters_of(part):
-                    parameter.requires_grad_(False)
+        for group in self.network.param_groups(rates):
+            for parameter in group["params"]:
+                parameter.requires_grad_(group["lr"] != 0)
 
     def _start_from(self, path: Path) -> None:
         """Take a file's values, its alphas among them: what was trained goes on as it was."""
         before = self.network.alphas()
         self.network.load_file(path, self.model)
-        if (found := self.network.alphas()) != before:
-            self.network.alpha = found.pop() if len(found) == 1 else None
+        found = self.network.alphas()
+        if found != before and not self.network_options.dim_from_weights:
             warn(f"{path.name} was made with other alphas, which it keeps; --network_alpha does not count")
+        if found != before or self.network_options.dim_from_weights:
+            self.network.alpha = found.pop() if len(found) == 1 else None
 
     def choose_trained(self) -> None:
         """Nothing of the model itself."""
@@ -98,16 +104,14 @@ class NetworkTask(Task):
         return self
 
     def param_groups(self) -> list[dict[str, Any]]:
-        groups = [
-            {"params": self.network.parameters_of("te"), "lr": self.text.rates[0] if self.text else 0.0},
-            {"params": self.network.parameters_of("unet"), "lr": self.learning_rate},
-        ]
-        names = ("textencoder", "unet")
-        named = [group | {"name": name} for group, name in zip(groups, names, strict=True)]
-        trained = [group for group in named if group["lr"] and group["params"]]
+        trained = self.network.param_groups(self.rates)
         if not trained:
             raise UserError.of("--learning_rate", "every learning rate is 0: nothing would be trained")
         return trained
+
+    def after_step(self) -> dict[str, Tensor]:
+        limit = self.network_options.scale_weight_norms
+        return self.network.limit_norms(limit) if limit else {}
 
     def trained_tensors(self) -> dict[str, Tensor]:
         return self.network.tensors()
@@ -126,6 +130,13 @@ class NetworkTask(Task):
         step: int,
     ) -> None:
         self.network.save(path, dtype=dtype, metadata=metadata)
+
+
+def _merge(module: ModuleType, model: Model, path: Path, multiplier: float) -> None:
+    """Make a network file part of the model's own weights."""
+    network = module.from_file(model, path)
+    network.set_multiplier(multiplier)
+    network.merge()
 
 
 def learning_rates(network: NetworkOptions, learning_rate: float) -> dict[str, float]:

@@ -25,6 +25,7 @@ from library.problems import Problems, UserError
 from library.training.metadata import thumbnail_url
 from library.training.optimizers import find_optimizer, parse_optimizer_args
 from library.training.run import TrainingRun
+from library.training.settings import check_resumed
 from library.training.state import read_state_info
 
 R = TypeVar("R", bound=TrainingRun)
@@ -54,6 +55,8 @@ def check(reading: Reading[R], family: str | None = None) -> tuple[R, TrainingDa
             problems.attempt(_check_model, section, family)
         elif type(section) in CHECKS:
             problems.attempt(CHECKS[type(section)], section)
+    if data is not None and not reading.problems:
+        problems.attempt(check_resumed, reading.run, data)
     problems.raise_if_any()
     assert data is not None
     return reading.run, data
@@ -113,8 +116,9 @@ def _check_network(options: NetworkOptions) -> None:
     module = problems.attempt(load_network_module, options.network_module)
     if module is not None:
         problems.attempt(module.check_arguments, options.arguments)
-    if options.network_weights is not None and not options.network_weights.is_file():
-        problems.add(options.network_weights, "there is no such file of network weights")
+    for path in filter(None, (options.network_weights, *options.base_weights)):
+        if not path.is_file():
+            problems.add(path, "there is no such file of network weights")
     problems.raise_if_any()
 
 

@@ -26,7 +26,9 @@ from library.training.precision import set_precision
 from library.training.run import TrainingRun
 from library.training.run_plan import RunPlan
 from library.training.session import Session, dtype_of
-from library.training.state import StateInfo, write_state
+from library.training.settings import settings_of
+from library.training.standing import Standing
+from library.training.state import Learner, StateInfo, write_state
 from library.training.task import Task
 from library.training.trackers import LossLog, TensorBoardWriter
 from library.training.validation import Validation
@@ -112,20 +114,23 @@ def make_log(run: TrainingRun, session: Session, output: Output) -> LossLog:
 def make_checkpoints(
     run: TrainingRun,
     session: Session,
-    task: Task,
+    learner: Learner,
+    data: TrainingData,
     plan: RunPlan,
     output: Output,
-    optimizer: torch.optim.Optimizer,
+    standing: Standing,
 ) -> Checkpoints:
     """The saver of a run: it knows how results and states are written."""
-    started_at = time.time()
+    started_at, task = time.time(), learner.task
+    settings = settings_of(run, data)
 
     def save_result(path: Path, epoch: int, step: int) -> None:
         dtype = dtype_of(run.saving.save_precision)
-        _require_finite(task, step, dtype)
         moment = Moment(epoch, step, plan.epochs, plan.last_step, plan.course.batches_per_epoch, started_at)
-        metadata = output.describe(moment, dtype) if output.carries_metadata else None
-        task.save(path, form=output.form, dtype=dtype, metadata=metadata, epoch=epoch, step=step)
+        with learner.shown():
+            _require_finite(task, step, dtype)
+            metadata = output.describe(moment, dtype) if output.carries_metadata else None
+            task.save(path, form=output.form, dtype=dtype, metadata=metadata, epoch=epoch, step=step)
 
     def save_state(folder: Path, epoch: int, step: int) -> None:
         _require_finite(task, step)
@@ -136,8 +141,10 @@ def make_checkpoints(
             steps_per_epoch=plan.course.steps_per_epoch,
             optimizer=class_path(run.optimizer),
             data=plan.data,
+            standing=standing.as_dict(),
+            settings=settings,
         )
-        write_state(folder, info, task, optimizer, session.accelerator)
+        write_state(folder, info, learner)
 
     return Checkpoints(run.saving, output.suffix, plan.epochs, save_result, save_state)
 

@@ -50,12 +50,15 @@ class Previews:
 
     def after_step(self, step: int, epoch: int, epoch_ended: bool) -> None:
         """step: steps done; epoch: the (1-based) epoch they lie in. Epochs win over steps."""
+        if self.is_due(step, epoch, epoch_ended):
+            self._draw(f"e{epoch:06d}" if self.options.sample_every_n_epochs else f"{step:06d}")
+
+    def is_due(self, step: int, epoch: int, epoch_ended: bool) -> bool:
+        """Whether pictures are drawn after a step; as `after_step`."""
         options = self.options
         if options.sample_every_n_epochs:
-            if epoch_ended and epoch % options.sample_every_n_epochs == 0:
-                self._draw(f"e{epoch:06d}")
-        elif options.sample_every_n_steps and step % options.sample_every_n_steps == 0:
-            self._draw(f"{step:06d}")
+            return epoch_ended and epoch % options.sample_every_n_epochs == 0
+        return bool(options.sample_every_n_steps) and step % options.sample_every_n_steps == 0
 
     def _draw(self, moment: str) -> None:
         """Training goes on as if nothing had been drawn: no generator it uses is touched."""

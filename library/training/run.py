@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from library.options.averaging import AveragingOptions
 from library.options.caching import CachingOptions
 from library.options.data import DataOptions
 from library.options.fields import require
@@ -26,6 +27,7 @@ class TrainingRun:
     training: TrainingOptions
     objective: ObjectiveOptions
     optimizer: OptimizerOptions
+    averaging: AveragingOptions
     saving: SavingOptions
     metadata: MetadataOptions
     logging: LoggingOptions

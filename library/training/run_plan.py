@@ -37,25 +37,29 @@ class RunPlan:
 
 
 def plan_run(options: TrainingOptions, session: Session, data: TrainingData) -> RunPlan:
-    """Raises UserError when the state to resume from has already come as far as this run goes."""
+    """Raises UserError when the run would start where it ends, or later."""
     batches = plan_epoch(data, session.seed, 0, session.accelerator.num_processes)
     course = Course(len(batches), options.gradient_accumulation_steps)
     total = options.max_train_steps
     if options.max_train_epochs is not None:
         total = options.max_train_epochs * course.steps_per_epoch
     fingerprint = _fingerprint(data, batches)
-    first = _first_step(session, course, fingerprint)
+    first = _first_step(options, session, course, fingerprint)
     if first >= total:
         raise UserError.of(
-            "--resume",
-            f"the state has {first} steps behind it, this run ends at {total}",
+            "--resume" if options.initial(course.steps_per_epoch) is None else "--initial_step",
+            f"there are {first} steps behind it, this run ends at {total}",
             "raise --max_train_steps or --max_train_epochs",
         )
     return RunPlan(course, first, total, fingerprint)
 
 
-def _first_step(session: Session, course: Course, fingerprint: str) -> int:
-    state = session.resumed
+def _first_step(options: TrainingOptions, session: Session, course: Course, fingerprint: str) -> int:
+    state, asked = session.resumed, options.initial(course.steps_per_epoch)
+    if asked is not None:
+        if state is not None and asked != state.current_step:
+            warn(f"the state has {state.current_step} steps behind it; going on as if there were {asked}")
+        return asked
     if state is None:
         return 0
     if (state.data, state.steps_per_epoch) == (fingerprint, course.steps_per_epoch):

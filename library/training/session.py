@@ -127,9 +127,10 @@ def _agree_on_seed(asked: int | None, resumed: StateInfo | None) -> int:
     return broadcast_object_list(seeds)[0]
 
 
-def open_model(options: ModelOptions, session: Session) -> Model:
+def open_model(options: ModelOptions, session: Session, *, keeps_others: bool = False) -> Model:
     """The run's model in its file's precision; on the CPU, with --lowram on the run's device at once.
 
+    keeps_others: as for `load_model`.
     Raises UserError when it cannot be used.
     """
     model = load_model(
@@ -138,6 +139,7 @@ def open_model(options: ModelOptions, session: Session) -> Model:
         dtype="stored",
         device=session.device if options.lowram else "cpu",
         v_parameterization=options.v_parameterization,
+        keeps_others=keeps_others,
     )
     model.check_clip_skip(options.clip_skip)
     return model

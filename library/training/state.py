@@ -3,8 +3,9 @@
     <name>-state/
         model.safetensors     what is trained, in the precision it is trained in
         optimizer.bin         the optimizer's state (torch, loaded with weights_only)
+        ema.safetensors       the moving averages, with --use_ema only
         scaler.pt             the loss scaler's state, with fp16 only
-        train_state.json      position, seed, and what the position means
+        train_state.json      position, seed, what the position means, validation so far, settings
 
 Randomness is a function of (seed, position), so no generator is saved. States are written between optimizer
 steps.
@@ -13,17 +14,18 @@ steps.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from library.files import whole_folder
-from library.problems import UserError
+from library.problems import UserError, warn
 
 if TYPE_CHECKING:
     import torch
-    from accelerate import Accelerator
 
+    from library.training.ema import Average
     from library.training.task import Task
 
 
@@ -39,7 +41,19 @@ class StateInfo:
     steps_per_epoch: int
     optimizer: str  # its class: another one could not read its state
     data: str  # fingerprint of the data plan: a step number means the same batches only with the same one
+    standing: dict[str, Any] = field(default_factory=dict)  # what validation found so far
+    settings: dict[str, Any] = field(default_factory=dict)  # of the run, see settings.py
     folder: str = ""
+
+    @classmethod
+    def from_json(cls, found: dict[str, Any], folder: Path) -> StateInfo:
+        """Raises UserError when a field without a default is missing: the file is somebody else's."""
+        wanted = {field.name: field for field in fields(cls) if field.name != "folder"}
+        needed = {name for name, field in wanted.items() if field.default_factory is MISSING}
+        if needed - found.keys():
+            cause = "was not written by Atelier; its position cannot be gone on from exactly"
+            raise UserError.of(folder, cause)
+        return cls(**{name: found[name] for name in wanted if name in found}, folder=str(folder))
 
 
 def read_state_info(folder: Path) -> StateInfo:
@@ -57,37 +71,43 @@ def read_state_info(folder: Path) -> StateInfo:
         found = json.loads((folder / "train_state.json").read_text(encoding="utf-8"))
     except ValueError as error:
         raise UserError.of(folder / "train_state.json", f"cannot be read: {error}") from None
-    names = {field.name for field in fields(StateInfo)} - {"folder"}
-    if names - found.keys():
-        raise UserError.of(folder, "was not written by Atelier; its position cannot be gone on from exactly")
-    return StateInfo(**{name: found[name] for name in names}, folder=str(folder))
+    return StateInfo.from_json(found, folder)
 
 
-def write_state(
-    folder: Path, info: StateInfo, task: Task, optimizer: torch.optim.Optimizer, accelerator: Accelerator
-) -> None:
+@dataclass(frozen=True)
+class Learner:
+    """Everything that training changes: what a state holds."""
+
+    task: Task
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler | None
+    average: Average | None
+
+    def shown(self) -> AbstractContextManager[None]:
+        """Inside, the task is as it is looked at, in previews, validation and results: with --use_ema it has
+        the averages.
+        """
+        return nullcontext() if self.average is None else self.average.shown()
+
+
+def write_state(folder: Path, info: StateInfo, learner: Learner) -> None:
     """Write a state folder, whole."""
     import torch
 
     from library.models.weights import save_tensors
 
     with whole_folder(folder) as target:
-        save_tensors(target / "model.safetensors", task.trained_tensors(), None)
-        torch.save(optimizer.state_dict(), target / "optimizer.bin")
-        if accelerator.scaler is not None:
-            torch.save(accelerator.scaler.state_dict(), target / "scaler.pt")
+        save_tensors(target / "model.safetensors", learner.task.trained_tensors(), None)
+        torch.save(learner.optimizer.state_dict(), target / "optimizer.bin")
+        if learner.average is not None:
+            save_tensors(target / "ema.safetensors", learner.average.tensors(), None)
+        if learner.scaler is not None:
+            torch.save(learner.scaler.state_dict(), target / "scaler.pt")
         described = {key: value for key, value in asdict(info).items() if key != "folder"}
         (target / "train_state.json").write_text(json.dumps(described, indent=2), encoding="utf-8")
 
 
-def load_state(
-    info: StateInfo,
-    task: Task,
-    optimizer: torch.optim.Optimizer,
-    kind: str,
-    arguments: dict[str, Any],
-    accelerator: Accelerator,
-) -> None:
+def load_state(info: StateInfo, learner: Learner, kind: str, arguments: dict[str, Any]) -> None:
     """Take a state back into a run.
 
     kind, arguments: the class of this run's optimizer and what --optimizer_args says, which wins over the
@@ -96,26 +116,39 @@ def load_state(
     """
     import pickle
 
-    import torch
-
     from library.models.weights import load_tensors
 
-    folder = Path(info.folder)
+    folder, optimizer = Path(info.folder), learner.optimizer
     if info.optimizer != kind:
         raise UserError.of(
             folder, f"was made with {info.optimizer}, this run uses {kind}", "use the same optimizer"
         )
-
-    def load(name: str) -> dict:
-        return torch.load(folder / name, map_location="cpu", weights_only=True)
-
     try:
-        task.load_trained_tensors(load_tensors(folder / "model.safetensors"))
-        optimizer.load_state_dict(load("optimizer.bin"))
+        learner.task.load_trained_tensors(load_tensors(folder / "model.safetensors"))
+        optimizer.load_state_dict(_load(folder / "optimizer.bin"))
         for group in optimizer.param_groups:
             group.update(arguments)
-        if accelerator.scaler is not None and (folder / "scaler.pt").is_file():
-            accelerator.scaler.load_state_dict(load("scaler.pt"))
+        if learner.scaler is not None and (folder / "scaler.pt").is_file():
+            learner.scaler.load_state_dict(_load(folder / "scaler.pt"))
+        _load_average(folder / "ema.safetensors", learner)
     except (ValueError, KeyError, RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
         cause = f"does not fit this run or is damaged ({str(error).splitlines()[0]})"
         raise UserError.of(folder, cause, "resume with the options it was made with") from None
+
+
+def _load(path: Path) -> dict[str, Any]:
+    import torch
+
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _load_average(path: Path, learner: Learner) -> None:
+    from library.models.weights import load_tensors
+
+    if path.is_file() and learner.average is None:
+        warn(f"{path.parent} has moving averages, which are left behind without --use_ema")
+    elif path.is_file():
+        learner.average.load_tensors(load_tensors(path))
+    elif learner.average is not None:
+        warn(f"{path.parent} has no moving averages: they start from its weights")
+        learner.average.restart()

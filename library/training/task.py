@@ -127,6 +127,12 @@ class Task(nn.Module):
         """What the model should give for the noisy latents x, in their shape."""
         return self.objective.target(x0, batch.noise, t)
 
+    def after_step(self) -> dict[str, Tensor]:
+        """What is done to what is trained after each optimizer step. Returns figures for logs, scalars on the
+        device.
+        """
+        return {}
+
     def latents(self, batch: Batch) -> Tensor:
         """The batch's latents (batch, 4, height / 8, width / 8), encoded now unless they were cached."""
         if batch.latents is not None:

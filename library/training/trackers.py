@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 READ_EVERY = 10  # steps between two readings of the losses
+Figures = dict[str, float | Tensor]  # by the name in logs; tensors are scalars on the device
 
 
 class LossLog:
@@ -27,7 +28,7 @@ class LossLog:
 
     def __init__(self, accelerator: Accelerator, writer: TensorBoardWriter | None) -> None:
         self.accelerator, self.writer = accelerator, writer
-        self._unread: list[tuple[int, Tensor, dict[str, float]]] = []
+        self._unread: list[tuple[int, Tensor, Figures]] = []
         self._epoch_sum, self._epoch_count, self._epoch = 0.0, 0, -1
 
     @property
@@ -35,12 +36,14 @@ class LossLog:
         """Mean loss of the epoch so far, over the steps that were read; None before the first."""
         return self._epoch_sum / self._epoch_count if self._epoch_count else None
 
-    def add(self, step: int, epoch: int, loss: Tensor, rates: dict[str, float]) -> None:
-        """Keep the loss of a finished step (1-based); it is read within the next READ_EVERY steps."""
+    def add(self, step: int, epoch: int, loss: Tensor, figures: Figures) -> None:
+        """Keep the loss of a finished step (1-based), and other figures of it; they are read within the next
+        READ_EVERY steps.
+        """
         if epoch != self._epoch:
             self.read()
             self._epoch_sum, self._epoch_count, self._epoch = 0.0, 0, epoch
-        self._unread.append((step, loss, rates))
+        self._unread.append((step, loss, figures))
         if len(self._unread) >= READ_EVERY or step == 1:
             self.read()
 
@@ -50,7 +53,7 @@ class LossLog:
             return
         stacked = self.accelerator.reduce(torch.stack([loss for _, loss, _ in self._unread]), "mean")
         losses, unread, self._unread = stacked.tolist(), self._unread, []
-        for (step, _, rates), loss in zip(unread, losses, strict=True):
+        for (step, _, figures), loss in zip(unread, losses, strict=True):
             if not math.isfinite(loss):
                 raise UserError.of(
                     f"step {step}",
@@ -59,7 +62,8 @@ class LossLog:
                 )
             self._epoch_sum, self._epoch_count = self._epoch_sum + loss, self._epoch_count + 1
             if self.writer is not None:
-                self.writer.write(step, {"loss/current": loss, "loss/average": self.average} | rates)
+                numbers = {name: float(figure) for name, figure in figures.items()}
+                self.writer.write(step, {"loss/current": loss, "loss/average": self.average} | numbers)
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """Write other figures of a step down."""

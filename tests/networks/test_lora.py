@@ -13,6 +13,7 @@ from library.models.weights import load_tensors, open_tensors, save_tensors
 from library.problems import UserError
 from networks import lora
 from networks.base import module_name
+from networks.lora_blocks import Size
 
 BATCH = 2
 DATA = Path(__file__).parents[1] / "data"
@@ -205,7 +206,7 @@ def test_a_linear_lora_after_a_convolution_one_has_no_convolution_targets(tiny_m
 
 def test_dropout_acts_in_training_only_and_keeps_the_mean(tiny_model: Model) -> None:
     layer = torch.nn.Linear(8, 8, bias=False)
-    module = lora.LoRAModule(layer, 4, 4.0)
+    module = lora.LoRAModule(layer, Size(4, 4.0))
     module.initialize(torch.Generator().manual_seed(0))
     torch.nn.init.normal_(module.lora_up.weight)
     module.rank_dropout = 0.5
@@ -218,17 +219,6 @@ def test_dropout_acts_in_training_only_and_keeps_the_mean(tiny_model: Model) -> 
     assert not torch.equal(dropped[0], dropped[1])
     module.rank_dropout, module.module_dropout = 0.0, 1.0 - 1e-9
     assert module.add_to(zero, x).count_nonzero() == 0
-
-
-def test_unknown_arguments_are_all_named() -> None:
-    with pytest.raises(UserError) as error:
-        lora.check_arguments({"conv_dmi": "4", "block_dims": "1", "conv_dim": "0", "rank_dropout": "2"})
-    assert [str(problem) for problem in error.value.problems] == [
-        "--network_args conv_dmi: networks.lora has no such argument; did you mean conv_dim?",
-        "--network_args block_dims: is not available yet; remove it",
-        "--network_args conv_dim: expects a whole number of 1 or more, got '0'",
-        "--network_args rank_dropout: expects a probability below 1, got '2'",
-    ]
 
 
 def test_weights_of_another_rank_or_model_are_refused(tiny_model: Model, tmp_path: Path) -> None:

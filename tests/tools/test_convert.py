@@ -181,6 +181,22 @@ def test_what_has_no_effect_is_said(
         "warning: --use_safetensors has no effect: the suffix decides",
         "warning: --reference_model is not needed: scheduler and tokenizer come with Atelier",
     ]
+    convert(tiny_model_file, tmp_path / "folder", "--keep_other_tensors")
+    said = "warning: --keep_other_tensors has no effect: a folder has no place for them"
+    assert capsys.readouterr().err.splitlines() == [said]
+    convert(tmp_path / "folder", tmp_path / "y.safetensors", "--keep_other_tensors")
+    said = f"{tmp_path / 'folder'} is a folder, which holds no others"
+    assert capsys.readouterr().err == f"warning: --keep_other_tensors has no effect: {said}\n"
+
+
+def test_other_tensors_are_left_out_unless_asked_for(convert, tiny_model_file: Path, tmp_path: Path) -> None:
+    tensors, metadata = load_tensors(tiny_model_file), open_tensors(tiny_model_file).metadata
+    full = tensors | {"model_ema.decay": torch.tensor(0.99)}
+    save_tensors(tmp_path / "full.safetensors", full, metadata)
+    convert(tmp_path / "full.safetensors", tmp_path / "x.ckpt")
+    assert same(load_tensors(tmp_path / "x.ckpt"), tensors)
+    convert(tmp_path / "full.safetensors", tmp_path / "y.ckpt", "--keep_other_tensors")
+    assert same(load_tensors(tmp_path / "y.ckpt"), full)
 
 
 def test_the_tiny_model_is_written_as_its_name_says(

@@ -10,6 +10,8 @@ import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
+from library.models.blocks import BlockSpans
+
 Rows = list[tuple[str, str]]
 
 _UNET_RESNET = (
@@ -135,22 +137,46 @@ def vae_rows(structure: Structure) -> Rows:
     return rows
 
 
+_BLOCK_KINDS = ("input_blocks", "middle_block", "output_blocks")
+
+
 def block_numbers(names: Iterable[str]) -> dict[str, int]:
     """original U-Net name (without prefix) -> its block, as sd-scripts counts for SDXL.
 
     0 is what the time and other conditions go through, then the input, middle and output blocks in order,
     then the output layer: 23 blocks in a U-Net of three levels with two layers each.
     """
-    kinds = ("input_blocks", "middle_block", "output_blocks")
     names = list(names)
-    lengths = [_count(names, rf"{kind}\.(\d+)\.") for kind in kinds]
-    starts = dict(zip(kinds, (1, 1 + lengths[0], 1 + lengths[0] + lengths[1]), strict=True))
+    spans = block_spans(names, counts_all=True)
     numbers = {}
     for name in names:
-        kind, number, *_ = name.split(".")
-        others = 1 + sum(lengths) if kind == "out" else 0
-        numbers[name] = starts[kind] + int(number) if kind in starts else others
+        number = network_block(name, spans)
+        others = spans.total - 1 if name.startswith("out.") else 0
+        numbers[name] = others if number is None else number
     return numbers
+
+
+def block_spans(names: Iterable[str], *, counts_all: bool) -> BlockSpans:
+    """The numbers of a U-Net's blocks, by its original names.
+
+    counts_all: as for SDXL, the embeddings, every middle block and the output layer have numbers of their
+    own: 1 + 9 + 3 + 9 + 1. Else as for SD 1.x and 2.x: 12 + 1 + 12.
+    """
+    names = list(names)
+    down, mid, up = (_count(names, rf"{kind}\.(\d+)\.") for kind in _BLOCK_KINDS)
+    mid = mid if counts_all else 1
+    first = int(counts_all)
+    ends = (first, first + down, first + down + mid, first + down + mid + up)
+    return BlockSpans(ends[3] + first, *(range(*pair) for pair in zip(ends, ends[1:], strict=False)))
+
+
+def network_block(name: str, spans: BlockSpans) -> int | None:
+    """The number of the block that an original name is of; None outside input, middle and output blocks."""
+    kind, number, *_ = name.split(".")
+    if kind not in _BLOCK_KINDS:
+        return None
+    span = dict(zip(_BLOCK_KINDS, (spans.down, spans.mid, spans.up), strict=True))[kind]
+    return span[min(int(number), len(span) - 1)]  # the middle may count as one
 
 
 def to_diffusers(names: Iterable[str], rows: Rows) -> dict[str, str]:

@@ -75,7 +75,8 @@ class Layout:
     pads: the padding id of each text encoder's tokens.
     pipeline: diffusers' class for it; pipeline_options: further entries of model_index.json.
     scheduler: diffusers' class and settings that a folder gets.
-    has_original_paths: whether networks call the U-Net's layers as single files do; else as diffusers does.
+    has_original_paths: whether networks call the U-Net's layers as single files do, and count every block of
+    theirs; else as diffusers does.
     says_prediction: whether a file that does not say how it predicts can be taken to predict noise.
     half_vae: whether its VAE stays finite in float16.
     """

@@ -6,7 +6,7 @@ A family gives a Layout and what differs in computing: `encode_text` and `predic
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,9 +15,11 @@ from torch import Tensor, nn
 
 from library.models import check_channels
 from library.models.base import AttachPoint, CheckpointFormat, Model, Part, PredictionType
+from library.models.blocks import BlockSpans
 from library.models.ldm import open_clip
+from library.models.ldm.averages import read_averages
 from library.models.ldm.building import build_part, canonical, fit
-from library.models.ldm.keys import block_numbers, to_original
+from library.models.ldm.keys import block_numbers, block_spans, network_block, to_original
 from library.models.ldm.layout import Layout
 from library.models.ldm.pieces import originals_of, pieces_of, rows_of
 from library.models.ldm.reading import PartFile, read_model, read_vae
@@ -55,6 +57,7 @@ class LatentDiffusion(Model):
         super().__init__(denoiser, text_encoders, vae, prediction_type=prediction_type)
         self.layout, self.family, self.half_vae = layout, layout.family, layout.half_vae
         self.spare: dict[str, Tensor] = {}  # of the source, by the file's names; see PartFile
+        self.others: dict[str, Tensor] = {}  # of the source, when they are to be kept; saved as they are
 
     def tokenizer(self, max_token_length: int | None = None) -> Tokenizer:
         return Tokenizer(max_token_length, pads=self.layout.pads)
@@ -73,6 +76,9 @@ class LatentDiffusion(Model):
         texts_first = sorted(with_layers, key=lambda name: name == "unet")
         return [point for name in texts_first for point in self._points(name)]
 
+    def block_spans(self) -> BlockSpans:
+        return block_spans(self._originals().values(), counts_all=self.layout.has_original_paths)
+
     def denoiser_blocks(self) -> list[list[nn.Parameter]]:
         parameters = dict(self.denoiser.named_parameters())
         originals = to_original(parameters, rows_of(self.layout.parts["unet"], parameters))
@@ -84,6 +90,9 @@ class LatentDiffusion(Model):
 
     def part_weights(self, part: Part) -> dict[str, Tensor]:
         return originals_of(self.layout.parts[part], self._tensors(part))
+
+    def source_averages(self) -> tuple[dict[str, Tensor], int]:
+        return read_averages(self.source, self.part_weights("unet"))
 
     @torch.no_grad()
     def load_part_weights(self, part: Part, tensors: dict[str, Tensor]) -> None:
@@ -116,7 +125,7 @@ class LatentDiffusion(Model):
         assert path.suffix == f".{format}", f"{path} does not end in .{format}"
         told = {CONFIG_KEY: json.dumps(self._told(), sort_keys=True)}
         counts = {"epoch": self.epoch + epoch, "global_step": self.global_step + global_step}
-        tensors = _cast(self._single_file(), dtype)
+        tensors = _cast(self._single_file(), dtype) | self.others
         save_tensors(path, tensors, (metadata or {}) | told, beside=counts | told)
 
     def _single_file(self) -> dict[str, Tensor]:
@@ -146,27 +155,32 @@ class LatentDiffusion(Model):
     def _points(self, name: Part) -> list[AttachPoint]:
         """The Linear and Conv2d layers in blocks that networks know, by the paths of network files."""
         module, part, points = self.parts[name], self.layout.parts[name], []
-        for own, path, other in self._paths(name):
-            parents = [parent for piece, parent in _PARENTS.items() if f".{piece}." in canonical(part, own)]
+        originals = self._originals() if name == "unet" else {}
+        spans = self.block_spans() if originals else None
+        for own, canonical_name in self._weight_names(name).items():
+            parents = [parent for piece, parent in _PARENTS.items() if f".{piece}." in canonical_name]
             layer = module.get_submodule(own.removesuffix(".weight"))
-            if parents and isinstance(layer, (nn.Linear, nn.Conv2d)):
-                kind = "te" if part.is_text_encoder else "unet"
-                points.append(
-                    AttachPoint(kind, path, layer, parents[0], prefix=part.network, other_path=other)
-                )
+            if not parents or not isinstance(layer, (nn.Linear, nn.Conv2d)):
+                continue
+            path, other, block = canonical_name.removesuffix(".weight"), None, None
+            if spans is not None:
+                original = originals[canonical_name]
+                block = network_block(original, spans)
+                if self.layout.has_original_paths:
+                    path, other = original.removesuffix(".weight"), path
+            kind = "te" if part.is_text_encoder else "unet"
+            points.append(AttachPoint(kind, path, layer, parents[0], part.network, other, block))
         return points
 
-    def _paths(self, name: Part) -> list[tuple[str, str, str | None]]:
-        """(the module's own name of a weight, the layer's path in network files, another path in some)."""
-        part = self.layout.parts[name]
-        names = {
-            own: canonical(part, own) for own in self.parts[name].state_dict() if own.endswith(".weight")
-        }
-        paths = {own: new.removesuffix(".weight") for own, new in names.items()}
-        if name != "unet" or not self.layout.has_original_paths:
-            return [(own, path, None) for own, path in paths.items()]
-        originals = to_original(names.values(), rows_of(part, names.values()))
-        return [(own, originals[names[own]].removesuffix(".weight"), path) for own, path in paths.items()]
+    def _weight_names(self, name: Part) -> dict[str, str]:
+        """The module's own name of a weight -> its canonical name."""
+        part, state = self.layout.parts[name], self.parts[name].state_dict()
+        return {own: canonical(part, own) for own in state if own.endswith(".weight")}
+
+    def _originals(self) -> dict[str, str]:
+        """The denoiser's canonical weight names -> their names in single files, without the prefix."""
+        names = self._weight_names("unet").values()
+        return to_original(names, rows_of(self.layout.parts["unet"], names))
 
     def _told(self) -> dict[str, Any]:
         """What weights cannot tell about this model; the file carries it."""
@@ -179,24 +193,30 @@ class LatentDiffusion(Model):
 
 
 def load_layout(
-    kind: type[M],
-    layout: Layout,
+    models: Mapping[str, tuple[type[M], Layout]],
     source: Source,
+    family: str,
     *,
     vae: Source | None,
     dtype: torch.dtype | str,
-    device: torch.device | str,
-    prediction_type: PredictionType | None,
-    linear_projection: bool,
+    device: torch.device | str = "cpu",
+    prediction_type: PredictionType | None = None,
+    linear_projection: bool = False,
+    keeps_others: bool = False,
 ) -> M:
-    """A model of this kind from its files, in eval mode, nothing requiring gradients.
+    """A model from its files, in eval mode, nothing requiring gradients.
 
+    models: the class and layout of each family that is read alike; `family` is one of them.
     dtype: of every weight, a torch dtype or its name; "stored" keeps each as the file has it.
     prediction_type: None takes what the files say, or epsilon.
     linear_projection: the projections around the U-Net's transformers become matrices, whatever they were.
+    keeps_others: tensors of a single file that belong to none of the model's parts are saved with it again.
     Raises UserError when files are damaged or do not fit together.
     """
+    kind, layout = models[family]
     files = read_model(source, layout)
+    if keeps_others and files.file is None:
+        warn(f"--keep_other_tensors has no effect: {source.name} is a folder, which holds no others")
     opened = files.parts | ({"vae": read_vae(vae, layout)} if vae else {})
     if linear_projection:
         opened["unet"] = _with_matrices(opened["unet"])
@@ -213,6 +233,7 @@ def load_layout(
     model.source, model.vae_source = source, vae
     model.epoch, model.global_step = files.epoch, files.global_step
     model.spare = {name: tensor for part in opened.values() for name, tensor in part.read_spare()}
+    model.others = dict(files.read_others()) if keeps_others else {}
     return model.eval()
 
 

@@ -53,11 +53,25 @@ class PartFile:
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """A whole model's parts, before any tensor is read."""
+    """A whole model's parts, before any tensor is read.
+
+    file: the single file they are in, None for a folder.
+    """
 
     parts: dict[Part, PartFile]
+    file: TensorFile | None = None
     epoch: int = 0
     global_step: int = 0
+
+    def read_others(self) -> Iterator[tuple[str, Tensor]]:
+        """What is in a single file beside the parts (`model_ema.*`, noise tables), under its names there."""
+        if self.file is None:
+            return
+        parts = self.parts.values()
+        known = {piece.name for part in parts for piece in part.pieces.values()}
+        known |= {name for part in parts for name in part.spare}
+        for name in self.file.shapes.keys() - known:
+            yield name, self.file.read(name)
 
 
 def read_model(source: Source, layout: Layout) -> ModelFiles:
@@ -89,6 +103,7 @@ def _read_file(path: Path, layout: Layout) -> ModelFiles:
     _refuse_foreign(parts["unet"], layout)
     return ModelFiles(
         parts,
+        file=file,
         epoch=_number(file.metadata.get("epoch")),
         global_step=_number(file.metadata.get("global_step")),
     )

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from library.models.base import CheckpointFormat, Condition, PredictionType
+from library.models.base import CheckpointFormat, Condition
 from library.models.ldm.layout import Layout, PartLayout
 from library.models.ldm.model import LatentDiffusion, load_layout
 from library.models.noise_schedule import DDIM_CONFIG
 from library.models.sd.inference_config import save_inference_config
-from library.models.sources import Source
 from library.models.text import EOS, body, encode_chunks
 
 _VAE = PartLayout(
@@ -109,25 +109,4 @@ class StableDiffusion(LatentDiffusion):
 
 
 MODELS = {layout.family: (StableDiffusion, layout) for layout in (SD1, SD2)}
-
-
-def load(
-    source: Source,
-    family: str,
-    *,
-    vae: Source | None,
-    dtype: torch.dtype | str,
-    device: torch.device | str = "cpu",
-    prediction_type: PredictionType | None = None,
-    linear_projection: bool = False,
-) -> StableDiffusion:
-    """An SD 1.x or 2.x model from its files; see `load_layout`."""
-    return load_layout(
-        *MODELS[family],
-        source,
-        vae=vae,
-        dtype=dtype,
-        device=device,
-        prediction_type=prediction_type,
-        linear_projection=linear_projection,
-    )
+load = partial(load_layout, MODELS)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
-from library.models.base import Condition, PredictionType
+from library.models.base import Condition
 from library.models.ldm.layout import Layout, PartLayout
 from library.models.ldm.model import LatentDiffusion, load_layout
 from library.models.noise_schedule import SCHEDULER_CONFIG
-from library.models.sources import Source
 from library.models.text import EOS, body, penultimate_chunks
 from library.problems import warn
 
@@ -102,25 +103,4 @@ class StableDiffusionXL(LatentDiffusion):
 
 
 MODELS = {SDXL.family: (StableDiffusionXL, SDXL)}
-
-
-def load(
-    source: Source,
-    family: str,
-    *,
-    vae: Source | None,
-    dtype: torch.dtype | str,
-    device: torch.device | str = "cpu",
-    prediction_type: PredictionType | None = None,
-    linear_projection: bool = False,
-) -> StableDiffusionXL:
-    """An SDXL model from its files; see `load_layout`."""
-    return load_layout(
-        *MODELS[family],
-        source,
-        vae=vae,
-        dtype=dtype,
-        device=device,
-        prediction_type=prediction_type,
-        linear_projection=linear_projection,
-    )
+load = partial(load_layout, MODELS)

@@ -304,6 +304,21 @@ def test_names_without_wrapper_and_foreign_names_are_read_and_written_properly(
     assert same(load_tensors(tmp_path / "x.safetensors"), tensors)
 
 
+@pytest.mark.parametrize("suffix", ["safetensors", "ckpt"])
+def test_other_tensors_of_a_file_are_kept_as_they_are_when_asked(
+    tiny_model_file: Path, tmp_path: Path, suffix: str
+) -> None:
+    tensors, metadata = load_tensors(tiny_model_file), open_tensors(tiny_model_file).metadata
+    others = {"model_ema.decay": torch.tensor(0.99, dtype=torch.float64), "betas": torch.linspace(0, 1, 5)}
+    save_tensors(tmp_path / "full.safetensors", tensors | others, metadata)
+    model = load_model(tmp_path / "full.safetensors", dtype="stored", keeps_others=True)
+    model.save(tmp_path / f"x.{suffix}", suffix, dtype=torch.float16)
+    saved = load_tensors(tmp_path / f"x.{suffix}")
+    assert same({name: saved[name] for name in others}, others)
+    assert saved.keys() == tensors.keys() | others.keys()
+    assert {saved[name].dtype for name in tensors} == {torch.float16}
+
+
 def test_vae_attention_may_be_matrices_in_a_file_and_old_names_in_a_folder(
     tiny_model: Model, tiny_model_file: Path, tmp_path: Path
 ) -> None:

@@ -72,8 +72,8 @@ def test_the_table_of_unavailable_options_holds_nothing_that_is_available() -> N
 @pytest.mark.parametrize(
     ("name", "value", "asks"),
     [
-        ("use_ema", True, True),
-        ("use_ema", False, False),
+        ("interactive", True, True),
+        ("interactive", False, False),
         ("huber_c", ["0.1"], False),
         ("huber_c", ["0.2"], True),
         ("loss_type", "huber", True),

@@ -74,12 +74,12 @@ def test_an_alias_means_the_same() -> None:
 
 def test_every_mistake_is_found_at_once() -> None:
     assert problems(
-        "--hue", "blue", "--layers", "2.5", "--brigth", "--bright=yes", "stray", "--use_ema", "--folder"
+        "--hue", "blue", "--layers", "2.5", "--brigth", "--bright=yes", "stray", "--interactive", "--folder"
     ) == [
         "--brigth: there is no such option; did you mean --bright?",
         "--bright: takes no value",
         "stray: is a value without an option",
-        "--use_ema: is not available yet; remove it",
+        "--interactive: is not available yet; remove it",
         "--folder: needs a value",
         "--hue: expects one of red, green, got 'blue'",
         "--layers: expects a whole number, got '2.5'",
@@ -115,11 +115,11 @@ def test_an_empty_text_leaves_an_option_unset(tmp_path: Path) -> None:
 
 def test_mistakes_in_a_config_file_name_the_file_and_the_key(tmp_path: Path) -> None:
     (tmp_path / "c.toml").write_text(
-        'hue = 3\nstrengh = 1\nbright = "on"\nuse_ema = true\nhuber_c = 0.1\ndeepspeed = false\n'
+        'hue = 3\nstrengh = 1\nbright = "on"\ninteractive = true\nhuber_c = 0.1\nshuffle_prompts = false\n'
     )
     assert problems("--config_file", str(tmp_path / "c.toml")) == [
         "c.toml: strengh: there is no such option; did you mean strength?",
-        "c.toml: use_ema: is not available yet; remove it",
+        "c.toml: interactive: is not available yet; remove it",
         "c.toml: hue: expects one of red, green, got 3",
         "c.toml: bright: expects true or false, got 'on'",
     ]

@@ -58,3 +58,26 @@ def test_a_state_that_has_come_as_far_is_refused() -> None:
     found = plan(Data(), max_train_steps=9)
     with pytest.raises(UserError, match="raise --max_train_steps"):
         plan(Data(), state_at(9, found), max_train_steps=9)
+
+
+@pytest.mark.parametrize(
+    ("options", "first"),
+    [
+        ({"initial_step": 5}, 5),
+        ({"initial_epoch": 2}, 4),  # four steps an epoch
+        ({"initial_step": 0, "initial_epoch": 1}, 0),
+    ],
+)
+def test_a_run_begins_where_it_is_told(options: dict, first: int, capsys: pytest.CaptureFixture) -> None:
+    assert plan(Data(), max_train_steps=9, **options).first_step == first
+    assert capsys.readouterr().err == ""
+    state = state_at(6, plan(Data(), max_train_steps=9))
+    assert plan(Data(), state, max_train_steps=9, **options).first_step == (first or 6)
+    told = f"warning: the state has 6 steps behind it; going on as if there were {first}\n"
+    assert capsys.readouterr().err == (told if first else "")
+
+
+def test_a_beginning_behind_the_end_is_refused(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(UserError, match="--initial_step: there are 9 steps behind it, this run ends at 9"):
+        plan(Data(), max_train_steps=9, initial_step=9, initial_epoch=2)
+    assert capsys.readouterr().err == "warning: --initial_epoch gives way to --initial_step\n"

@@ -39,6 +39,12 @@ def test_losses_are_read_at_the_first_step_and_then_every_few() -> None:
     assert writer.lines[2][1] == {"loss/current": 3.0, "loss/average": 2.0, "lr/unet": 0.5}
 
 
+def test_figures_on_the_device_are_written_as_numbers() -> None:
+    writer = Writer()
+    LossLog(OneProcess(), writer).add(1, 0, torch.tensor(1.0), {"max_norm/keys_scaled": torch.tensor(3)})
+    assert writer.lines == [(1, {"loss/current": 1.0, "loss/average": 1.0, "max_norm/keys_scaled": 3.0})]
+
+
 def test_the_average_begins_anew_with_each_epoch() -> None:
     log = LossLog(OneProcess(), None)
     assert log.average is None

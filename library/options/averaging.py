@@ -1,0 +1,42 @@
+"""A moving average of what is trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from library.options.fields import option, require, warn_unless
+
+DECAY = 0.9999
+
+
+@dataclass(frozen=True)
+class AveragingOptions:
+    """Moving average."""
+
+    use_ema: bool = option(
+        False,
+        "keep an exponential moving average of what is trained: previews, validation and results use it",
+    )
+    ema_decay: float | None = option(
+        None, f"share of the average that each step keeps, below 1 (default {DECAY})", metavar="X"
+    )
+    ema_device: Literal["cpu", "cuda"] | None = option(
+        None, "where the average is kept (default: with the model); cpu frees the GPU of it"
+    )
+
+    def __post_init__(self) -> None:
+        require(
+            (self.ema_decay is None or 0 <= self.ema_decay < 1, "ema_decay", "is a share from 0 to below 1")
+        )
+        asked = ("ema_decay", "ema_device")
+        warn_unless(
+            *(
+                (self.use_ema or getattr(self, name) is None, name, "has no effect without --use_ema")
+                for name in asked
+            )
+        )
+
+    @property
+    def decay(self) -> float:
+        return DECAY if self.ema_decay is None else self.ema_decay

@@ -1,0 +1,135 @@
+"""An exponential moving average of what is trained: steadier than the weights of any one step.
+
+    average <- decay x average + (1 - decay) x weights,    decay = min(--ema_decay, (1 + n) / (10 + n))
+
+after the n-th step, so that the first weights are soon forgotten (the rule of TensorFlow's
+ExponentialMovingAverage and of latent-diffusion's LitEma). It is kept in float32. Previews, validation and
+results show it; a state holds both, so that a run goes on exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from library.options.averaging import AveragingOptions
+from library.problems import UserError
+from library.training.session import Session
+from library.training.task import Task
+
+
+class Average:
+    """The averages of some parameters."""
+
+    def __init__(self, parameters: Iterable[nn.Parameter], decay: float, device: torch.device) -> None:
+        """device: where they are kept, the parameters' own or the CPU."""
+        self.parameters, self.decay, self.updates = list(parameters), decay, 0
+        self.values = [p.detach().to(device, torch.float32, copy=True) for p in self.parameters]
+        self._landing: list[Tensor] | None = None
+        self._landed: torch.cuda.Event | None = None
+        if self.parameters and self.parameters[0].is_cuda and device.type == "cpu":
+            self._landing = [torch.empty_like(p, device="cpu", pin_memory=True) for p in self.parameters]
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take in the weights after a step. No step waits for the way to the CPU: what is under way counts
+        when the next step is done or the average is looked at.
+        """
+        self.flush()
+        self.updates += 1
+        if self._landing is None:
+            self._mix([p.detach() for p in self.parameters])
+            return
+        for landing, parameter in zip(self._landing, self.parameters, strict=True):
+            landing.copy_(parameter, non_blocking=True)
+        self._landed = torch.cuda.Event()
+        self._landed.record()
+
+    @torch.no_grad()
+    def flush(self) -> None:
+        """Take in what is on its way."""
+        if self._landed is not None and self._landing is not None:
+            self._landed.synchronize()
+            self._landed = None
+            self._mix(self._landing)
+
+    @contextmanager
+    def shown(self) -> Generator[None, None, None]:
+        """Inside, the parameters have the averages' values. Nothing is copied where both are float32 on one
+        device.
+        """
+        self.flush()
+        kept = [parameter.data for parameter in self.parameters]
+        for parameter, value in zip(self.parameters, self.values, strict=True):
+            parameter.data = value.to(parameter.device, parameter.dtype)
+        try:
+            yield
+        finally:
+            for parameter, data in zip(self.parameters, kept, strict=True):
+                parameter.data = data
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a state must hold: the averages by their parameters' numbers, as an optimizer's state has
+        them, and how many steps are in them.
+        """
+        self.flush()
+        numbered = {f"{number:05d}": value for number, value in enumerate(self.values)}
+        return numbered | {"updates": torch.tensor(self.updates)}
+
+    def load_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """Take back what `tensors` gave. Raises KeyError or RuntimeError when it is of other parameters."""
+        for number, value in enumerate(self.values):
+            value.copy_(tensors[f"{number:05d}"])
+        self.updates = int(tensors["updates"])
+
+    def restart(self) -> None:
+        """Begin anew with the parameters as they are."""
+        for value, parameter in zip(self.values, self.parameters, strict=True):
+            value.copy_(parameter.detach())
+        self.updates = 0
+
+    def _mix(self, weights: list[Tensor]) -> None:
+        share = 1 - min(self.decay, (1 + self.updates) / (10 + self.updates))
+        pairs = list(zip(self.values, weights, strict=True))
+        whole = [(value, weight) for value, weight in pairs if weight.dtype == torch.float32]
+        if whole:
+            torch._foreach_lerp_([value for value, _ in whole], [weight for _, weight in whole], share)
+        for value, weight in pairs:
+            if weight.dtype != torch.float32:  # one at a time: the float32 copy is short-lived
+                value.lerp_(weight.float(), share)
+
+
+def make_average(task: Task, options: AveragingOptions, session: Session) -> Average | None:
+    """The average of what a task trains, where it is asked for. It starts from the checkpoint's own, where
+    that has one, else from the weights.
+
+    Raises UserError for a device that is not there.
+    """
+    if not options.use_ema:
+        return None
+    if options.ema_device == "cuda" and session.device.type != "cuda":
+        raise UserError.of("--ema_device cuda", f"this run is on the {session.device.type}", "leave it out")
+    trained = [parameter for group in task.param_groups() for parameter in group["params"]]
+    device = torch.device("cpu") if options.ema_device == "cpu" else session.device
+    average = Average(trained, options.decay, device)
+    if "unet" in task.trained_parts() and (count := _start_from_checkpoint(average, task)):
+        session.say(f"the average starts from the checkpoint's own: {count} tensors")
+    return average
+
+
+def _start_from_checkpoint(average: Average, task: Task) -> int:
+    """Take in the averages that the source has of the denoiser. Returns how many there are."""
+    found, updates = task.model.source_averages()
+    places = {tensor.data_ptr(): name for name, tensor in task.model.part_weights("unet").items()}
+    count = 0
+    for parameter, value in zip(average.parameters, average.values, strict=True):
+        tensor = found.get(places.get(parameter.data_ptr(), ""))
+        if tensor is not None and tensor.numel() == value.numel():
+            value.copy_(tensor.reshape(value.shape))
+            count += 1
+    if count:
+        average.updates = updates
+    return count

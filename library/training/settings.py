@@ -1,0 +1,195 @@
+"""The settings that decide what a run computes. A state holds them; going on with others is never silent."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from library.data.config.specs import DATASET_KEYS, OPTION_NAMES, SUBSET_KEYS
+from library.data.training_data import TrainingData
+from library.models import check_vae
+from library.models.sources import Source, find_source
+from library.options.caching import CachingOptions
+from library.options.data import DataOptions
+from library.options.fields import specs_of
+from library.options.generation import PreviewOptions
+from library.options.logging import LoggingOptions
+from library.options.saving import CheckpointOptions, MetadataOptions, SavingOptions
+from library.options.validation import ValidationOptions
+from library.problems import Problems, UserError, warn
+from library.training.run import TrainingRun
+from library.training.state import read_state_info
+
+Settings = dict[str, Any]  # by option name; values as JSON has them
+
+# Sections and options that change nothing of what is computed.
+_FREE_SECTIONS = (
+    SavingOptions,
+    CheckpointOptions,
+    MetadataOptions,
+    LoggingOptions,
+    PreviewOptions,
+    ValidationOptions,
+)
+_FREE = {
+    *("v2", "lowram", "disable_mmap_load_safetensors", "highvram", "sdpa", "no_half_vae"),
+    *("train_data_dir", "reg_data_dir", "in_json", "dataset_config", "conditioning_data_dir", "ucg"),
+    *("min_image_side", "on_bad_image", "debug_dataset", "cache_info", "validation_split", "validation_seed"),
+    *("max_data_loader_n_workers", "persistent_data_loader_workers"),
+    *("gradient_checkpointing", "network_weights", "training_comment", "no_metadata", "save_model_as"),
+    *("image_dir", "metadata_file", "caption_extension", "custom_attributes"),
+    # The state itself knows the seed and the optimizer's class.
+    *("seed", "optimizer_type", "use_8bit_adam", "use_lion_optimizer"),
+}
+# What the learned weights and the optimizer's state depend on: with another value they mean something else.
+_LEARNED_WITH = {
+    "pretrained_model_name_or_path": "the model",
+    "vae": "the VAE",
+    "v_parameterization": "what is predicted",
+    "objective": "what is predicted",
+    "flow_shift": "what is predicted",
+    "clip_skip": "the text encoder's layer",
+    "network_module": "the network",
+    "network_dim": "the network",
+    "network_alpha": "the network",
+    "network_train_unet_only": "what is trained",
+    "network_train_text_encoder_only": "what is trained",
+    "train_text_encoder": "what is trained",
+}
+_LEARNED_ARGUMENTS = ("dim", "alpha")  # what names of --network_args end in that are of that kind
+
+
+@dataclass(frozen=True)
+class Change:
+    """A setting that is not what it was, both values in words."""
+
+    name: str
+    old: str
+    new: str
+
+    @property
+    def breaks(self) -> bool:
+        """Whether what was learned would not fit any more."""
+        section, _, argument = self.name.partition(".")
+        return section in _LEARNED_WITH or (
+            section == "network_args" and argument.endswith(_LEARNED_ARGUMENTS)
+        )
+
+
+def settings_of(run: TrainingRun, data: TrainingData) -> Settings:
+    """Everything that decides what a run computes: no absolute path, nothing that changes from one start to
+    the next. Settings of pictures and captions are those of the datasets, wherever they were given.
+    """
+    sections = [getattr(run, field.name) for field in dataclasses.fields(run)]
+    settings: Settings = {}
+    for section in sections:
+        if not isinstance(section, (*_FREE_SECTIONS, DataOptions, CachingOptions)):
+            settings |= _options(section, ())
+    settings |= _options(run.data, (*DATASET_KEYS, *SUBSET_KEYS, *OPTION_NAMES.values()))
+    settings |= _of_datasets(data)
+    settings["cache_latents"] = run.caching.caches_latents  # then there is one draw of the VAE a picture
+    for name in ("optimizer_args", "network_args"):
+        settings |= _arguments(name, settings.pop(name, ()))
+    settings["pretrained_model_name_or_path"] = _model(find_source, run.model.pretrained_model_name_or_path)
+    settings["vae"] = _model(check_vae, run.model.vae)
+    return settings
+
+
+def changes(old: Settings, new: Settings) -> list[Change]:
+    """The settings that both know and that differ, and arguments that only one has."""
+    names = [name for name in dict.fromkeys([*old, *new]) if "." in name or (name in old and name in new)]
+    found = [(name, old.get(name), new.get(name)) for name in names]
+    return [Change(name, _word(was), _word(now)) for name, was, now in found if _key(was) != _key(now)]
+
+
+def check_resumed(run: TrainingRun, data: TrainingData) -> None:
+    """Warns about every setting that is not what it was when the state to resume from was saved. Raises
+    UserError for those with which what was learned would mean something else.
+    """
+    if run.saving.resume is None:
+        return
+    info = read_state_info(run.saving.resume)
+    problems = Problems()
+    for change in changes(info.settings, settings_of(run, data)) if info.settings else ():
+        flag = f"--{OPTION_NAMES.get(change.name, change.name).replace('.', ' ')}"
+        if change.breaks:
+            cause = f"is {change.new}, but was {change.old} when the state was saved"
+            problems.add(flag, cause, "give that again, or start a new run from the saved weights")
+        else:
+            warn(f"{flag} was {change.old} until step {info.current_step}; from there on it is {change.new}")
+    problems.raise_if_any()
+
+
+def _options(section: Any, without: Iterable[str]) -> Settings:
+    names = {spec.name for spec in specs_of(type(section))} - _FREE - set(without)
+    return {name: _as_json(getattr(section, name)) for name in sorted(names)}
+
+
+def _of_datasets(data: TrainingData) -> Settings:
+    """Each key's value, or a list of them where datasets or subsets differ."""
+    datasets = [dataset.spec for dataset in data.datasets]
+    subsets = [subset for dataset in datasets for subset in dataset.subsets]
+    settings = {key: _shared([getattr(spec, key) for spec in datasets]) for key in DATASET_KEYS}
+    settings |= {key: _shared([getattr(spec, key) for spec in subsets]) for key in SUBSET_KEYS}
+    return {key: value for key, value in settings.items() if key not in _FREE}
+
+
+def _shared(values: list[Any]) -> Any:
+    values = [_as_json(value) for value in values]
+    return values[0] if all(value == values[0] for value in values) else values
+
+
+def _arguments(option: str, words: Iterable[str]) -> Settings:
+    return {f"{option}.{name}": value for name, _, value in (word.partition("=") for word in words)}
+
+
+def _model(find: Callable[[str], Source], name: str | None) -> dict[str, str] | None:
+    """A model's base name, and what tells it from another of that name."""
+    if name is None:
+        return None
+    try:
+        source = find(name)
+    except UserError:  # said elsewhere
+        return {"name": Path(name).name, "content": ""}
+    inner = (path for path in source.path.rglob("*") if path.suffix in (".safetensors", ".bin"))
+    files = [source.path] if source.path.is_file() else sorted(inner)
+    digest = hashlib.blake2b(digest_size=8)
+    for file in files:
+        digest.update(_ends(file))
+    return {"name": Path(name).name if Path(name).exists() else name, "content": digest.hexdigest()}
+
+
+def _ends(file: Path) -> bytes:
+    """Its size, and 64 KiB from its beginning, near it and from its end: weights differ all over."""
+    size = file.stat().st_size
+    with file.open("rb") as opened:
+        pieces = [str(size).encode()]
+        for start in (0, 2**20, max(0, size - 2**16)):
+            opened.seek(start)
+            pieces.append(opened.read(2**16))
+    return b"".join(pieces)
+
+
+def _as_json(value: Any) -> Any:
+    if isinstance(value, Path):
+        return value.name
+    return [_as_json(item) for item in value] if isinstance(value, (tuple, list)) else value
+
+
+def _key(value: Any) -> Any:
+    """What is compared: of a model, its content."""
+    return value["content"] if isinstance(value, dict) else value
+
+
+def _word(value: Any) -> str:
+    if value is None:
+        return "not given"
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, dict):
+        return value["name"]
+    return ",".join(map(_word, value)) if isinstance(value, list) else str(value)

@@ -1,0 +1,83 @@
+"""What validation has found so far: the lowest loss, and how long ago that was. It is part of the state."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from library.options.validation import ValidationOptions
+from library.problems import UserError, warn
+
+if TYPE_CHECKING:
+    from library.data.training_data import TrainingData
+
+
+@dataclass
+class Standing:
+    """best: the lowest validation loss so far, None before the first; best_step: steps done then.
+
+    since: validations after it; measured_step: steps done at the last one, -1 before the first.
+    pictures: fingerprint of what is measured: figures of other pictures cannot be compared.
+    """
+
+    pictures: str = ""
+    best: float | None = None
+    best_step: int = 0
+    since: int = 0
+    measured_step: int = -1
+
+    def take(self, loss: float, step: int) -> bool:
+        """Note the loss after `step` steps. Returns whether it is the lowest so far.
+
+        Every validation measures the same pictures, noise and timesteps, so that figures can be compared as
+        they are. A loss that is no number is never the lowest.
+        """
+        is_best = loss < (float("inf") if self.best is None else self.best)
+        if is_best:
+            self.best, self.best_step, self.since = loss, step, 0
+        else:
+            self.since += 1
+        self.measured_step = step
+        return is_best
+
+    def ends_run(self, options: ValidationOptions) -> bool:
+        """Whether --early_stopping_patience is used up."""
+        patience = options.early_stopping_patience
+        return patience is not None and self.since >= patience
+
+    @property
+    def lowest(self) -> str:
+        """The lowest loss and where it was, in words."""
+        return "none yet" if self.best is None else f"{self.best:.4f} of step {self.best_step}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the state."""
+        return asdict(self)
+
+
+def standing_at_start(
+    saved: dict[str, Any], held_out: TrainingData | None, options: ValidationOptions, seed: int
+) -> Standing:
+    """A run's standing at its start: as the state has it, or none when other pictures are measured now.
+
+    seed: of the noise that is measured with. Raises UserError when early stopping has ended the run already.
+    """
+    pictures = _fingerprint(held_out, options, seed)
+    standing = Standing(**saved) if saved else Standing(pictures)
+    if standing.pictures != pictures:
+        if standing.best is not None:
+            warn(f"other images are held out than before: the lowest loss, {standing.lowest}, is forgotten")
+        return Standing(pictures)
+    if standing.ends_run(options):
+        cause = f"the state already has {standing.since} validations since the lowest loss"
+        raise UserError.of("--early_stopping_patience", cause, "raise it or leave it out")
+    return standing
+
+
+def _fingerprint(held_out: TrainingData | None, options: ValidationOptions, seed: int) -> str:
+    if held_out is None:
+        return ""
+    pictures = [f"{record.image.name} {record.fit.bucket} {record.caption}" for record in held_out.records]
+    text = "\n".join([f"{options.max_validation_steps} {seed}", *pictures])
+    return hashlib.blake2b(text.encode(errors="replace"), digest_size=8).hexdigest()

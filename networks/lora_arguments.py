@@ -1,0 +1,227 @@
+"""--network_args of LoRA: text -> numbers, all mistakes at once.
+
+Names and meanings are sd-scripts'; values are numbers, or lists with commas between them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from typing import Any
+
+from library.problems import Problems, UserError, warn
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Learning-rate weights that follow a curve over the blocks. offset: added to each."""
+
+    name: str
+    offset: float = 0.0
+
+    def weights(self, count: int) -> list[float]:
+        """For `count` blocks, in their order."""
+        return [value + self.offset for value in CURVES[self.name](count)]
+
+
+def sine(count: int) -> list[float]:
+    """0 to 1 along a quarter of a sine."""
+    return [math.sin(math.pi / 2 * i / max(1, count - 1)) for i in range(count)]
+
+
+def linear(count: int) -> list[float]:
+    """0 to 1 in a line."""
+    return [i / max(1, count - 1) for i in range(count)]
+
+
+CURVES: dict[str, Callable[[int], list[float]]] = {
+    "sine": sine,
+    "cosine": lambda count: sine(count)[::-1],
+    "linear": linear,
+    "reverse_linear": lambda count: linear(count)[::-1],
+    "zeros": lambda count: [0.0] * count,
+}
+
+Weights = tuple[float, ...] | Preset
+
+
+@dataclass(frozen=True)
+class LoRAArguments:
+    """What --network_args ask for; None is what was not given. Lists have a number for each block."""
+
+    conv_dim: int | None = None
+    conv_alpha: float | None = None
+    rank_dropout: float = 0.0
+    module_dropout: float = 0.0
+    block_dims: tuple[int, ...] | None = None
+    block_alphas: tuple[float, ...] | None = None
+    conv_block_dims: tuple[int, ...] | None = None
+    conv_block_alphas: tuple[float, ...] | None = None
+    down_lr_weight: Weights | None = None
+    mid_lr_weight: tuple[float, ...] | None = None
+    up_lr_weight: Weights | None = None
+    block_lr_zero_threshold: float = 0.0
+    loraplus_lr_ratio: float | None = None
+    loraplus_unet_lr_ratio: float | None = None
+    loraplus_text_encoder_lr_ratio: float | None = None
+
+    @property
+    def given(self) -> list[str]:
+        """The arguments that are not as if they were not given."""
+        return [field.name for field in fields(self) if getattr(self, field.name) != field.default]
+
+    @property
+    def has_convolutions(self) -> bool:
+        """Whether 3x3 convolutions, and the layers beside them, get modules."""
+        return self.conv_dim is not None or self.conv_block_dims is not None
+
+    @property
+    def weighs_blocks(self) -> bool:
+        """Whether blocks have learning rates of their own."""
+        return any(w is not None for w in (self.down_lr_weight, self.mid_lr_weight, self.up_lr_weight))
+
+    @property
+    def rate_ratios(self) -> dict[str, float]:
+        """How much faster B learns than A (LoRA+), by part of the model."""
+        own = {"unet": self.loraplus_unet_lr_ratio, "te": self.loraplus_text_encoder_lr_ratio}
+        found = {part: self.loraplus_lr_ratio if ratio is None else ratio for part, ratio in own.items()}
+        return {part: ratio for part, ratio in found.items() if ratio is not None}
+
+
+def read_arguments(arguments: dict[str, str]) -> LoRAArguments:
+    """Raises UserError for arguments that LoRA does not know or whose values are wrong."""
+    problems, values = Problems(), {}
+    for name, text in arguments.items():
+        if name not in READERS:
+            problems.attempt(_refuse, name)
+            continue
+        try:
+            values[name] = READERS[name](text)
+        except ValueError as error:
+            expected = str(error) if str(error).startswith("expects") else "expects a number"
+            problems.add(f"--network_args {name}", f"{expected}, got {text!r}")
+    problems.raise_if_any()
+    return LoRAArguments(**values)
+
+
+def warn_of_idle(arguments: LoRAArguments) -> None:
+    """One warning for each argument that does nothing without another."""
+    for name, (what, counts) in _NEEDS.items():
+        if name in arguments.given and not counts(arguments):
+            warn(f"--network_args {name} has no effect without {what}")
+
+
+def warn_of_other_parts(arguments: LoRAArguments, parts: Iterable[str]) -> None:
+    """The same for what is about a part of the model that gets no modules."""
+    idle = set() if "unet" in parts else {*_SIZES, *_WEIGHTS, "loraplus_unet_lr_ratio"}
+    idle |= set() if "te" in parts else {"loraplus_text_encoder_lr_ratio"}
+    for name in arguments.given:
+        if name in idle:
+            warn(f"--network_args {name} has no effect: that part of the model gets no network")
+
+
+def warn_of_fixed_sizes(arguments: LoRAArguments) -> None:
+    """The same for ranks and alphas of a network that has those of a file."""
+    for name in arguments.given:
+        if name in _SIZES:
+            warn(f"--network_args {name} has no effect with --dim_from_weights")
+
+
+_SIZES = (
+    "conv_dim",
+    "conv_alpha",
+    "block_dims",
+    "block_alphas",
+    "conv_block_dims",
+    "conv_block_alphas",
+)
+_WEIGHTS = ("down_lr_weight", "mid_lr_weight", "up_lr_weight", "block_lr_zero_threshold")
+_NEEDS: dict[str, tuple[str, Callable[[LoRAArguments], bool]]] = {
+    "conv_alpha": ("conv_dim", lambda given: given.has_convolutions),
+    "conv_block_alphas": ("conv_dim or conv_block_dims", lambda given: given.has_convolutions),
+    "block_lr_zero_threshold": ("a learning-rate weight", lambda given: given.weighs_blocks),
+}
+
+
+def _refuse(name: str) -> None:
+    close = get_close_matches(name, READERS, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(READERS)}"
+    raise UserError.of(f"--network_args {name}", "networks.lora has no such argument", hint)
+
+
+def _number(text: str, *, least: float = 0.0, name: str = "a number of 0 or more") -> float:
+    number = float(text)
+    if not math.isfinite(number) or number < least:
+        raise ValueError(f"expects {name}")
+    return number
+
+
+def _rank(text: str) -> int:
+    return int(_whole(text, least=1, name="a whole number of 1 or more"))
+
+
+def _whole(
+    text: str, *, least: int = 0, name: str = "whole numbers of 0 or more, with commas between"
+) -> int:
+    if not text.strip().isdecimal() or int(text) < least:
+        raise ValueError(f"expects {name}")
+    return int(text)
+
+
+def _probability(text: str) -> float:
+    number = float(text)
+    if not 0 <= number < 1:
+        raise ValueError("expects a probability below 1")
+    return number
+
+
+def _ratio(text: str) -> float:
+    if not 0 < float(text) < math.inf:
+        raise ValueError("expects a number above 0")
+    return float(text)
+
+
+def _list_of(read: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
+    """Of numbers with commas between; where one is missing it is 0."""
+    return lambda text: tuple(read(item) if item.strip() else read("0") for item in text.split(","))
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    try:
+        return _list_of(_number)(text)
+    except ValueError:
+        raise ValueError("expects numbers of 0 or more, with commas between") from None
+
+
+def _weights(text: str) -> Weights:
+    name, plus, offset = text.partition("+")
+    if name.strip() not in CURVES:
+        try:
+            return _numbers(text)
+        except ValueError as error:
+            raise ValueError(f"{error}, or one of {', '.join(CURVES)}") from None
+    try:
+        return Preset(name.strip(), _number(offset) if plus else 0.0)
+    except ValueError:
+        raise ValueError(f"expects a number of 0 or more after {name}+") from None
+
+
+READERS: dict[str, Callable[[str], Any]] = {
+    "conv_dim": _rank,
+    "conv_alpha": _number,
+    "rank_dropout": _probability,
+    "module_dropout": _probability,
+    "block_dims": _list_of(_whole),
+    "block_alphas": _numbers,
+    "conv_block_dims": _list_of(_whole),
+    "conv_block_alphas": _numbers,
+    "down_lr_weight": _weights,
+    "mid_lr_weight": _numbers,
+    "up_lr_weight": _weights,
+    "block_lr_zero_threshold": _number,
+    "loraplus_lr_ratio": _ratio,
+    "loraplus_unet_lr_ratio": _ratio,
+    "loraplus_text_encoder_lr_ratio": _ratio,
+}

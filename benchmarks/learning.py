@@ -80,7 +80,7 @@ def other_way(folder: Path, name: str) -> Scores:
     run_here(
         "fine_tune.py",
         *("--config_file", ROOT / "examples" / "demo" / "from_scratch.toml"),
-        *("--pretrained_model_name_or_path", MODEL, "--train_data_dir", world),
+        *("--pretrained_model_name_or_path", MODEL, "--vae", MODEL, "--train_data_dir", world),
         *("--in_json", world / "metadata.json", "--max_train_steps", RELEARN_STEPS, "--learning_rate", 5e-4),
         *("--min_snr_gamma", 0, "--logging_dir", folder / "logs"),
         *("--output_dir", folder, "--output_name", "base"),

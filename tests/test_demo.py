@@ -14,6 +14,7 @@ import demo
 import make_examples
 from exam import exam_scenes
 from make_world import draw
+from sheets import MARGIN, TILE
 
 import train_network
 from library.data.training_data import TrainingData
@@ -48,10 +49,10 @@ def test_examples_before_and_after_stand_in_three_labelled_rows(
     red, blue = (Image.new("RGB", (64, 64), colour) for colour in ("red", "blue"))
     scenes = [*exam_scenes("shs", demo.COUNT), *exam_scenes("single", demo.COUNT)]
     sheet = demo.compare(scenes, [red] * len(scenes), [blue] * len(scenes))
-    column = [sheet.getpixel((demo.MARGIN + demo.TILE // 2, y)) for y in range(sheet.height)]
+    column = [sheet.getpixel((MARGIN + TILE // 2, y)) for y in range(sheet.height)]
     rows = [column.index(colour) for colour in ((0, 128, 0), (255, 0, 0), (0, 0, 255))]
     assert rows == sorted(rows)
-    assert [column.count(colour) for colour in ((0, 128, 0), (255, 0, 0), (0, 0, 255))] == [demo.TILE] * 3
+    assert [column.count(colour) for colour in ((0, 128, 0), (255, 0, 0), (0, 0, 255))] == [TILE] * 3
 
 
 def test_the_scores_count_right_pictures_of_both_kinds() -> None:

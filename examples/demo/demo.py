@@ -16,20 +16,20 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image, ImageDraw
+from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from exam import GUIDANCE, STEPS, exam_scenes, judge_pictures
 from make_examples import example_scenes
 from make_world import Scene, sentence
+from sheets import Row, labelled_sheet
 
 ROOT = Path(__file__).resolve().parents[2]
 OUT = ROOT / "outputs" / "demo"
 MODEL, LORA = "examples/demo/model.safetensors", "outputs/demo/shs.safetensors"
 COUNT = 32  # pictures of the new figure, and as many of what the model knew before
 SHOWN = (3, 2)  # of each in the picture
-TILE, MARGIN, LABEL = 160, 12, 20
 LAUNCH = ("-m", "accelerate.commands.launch")
 CPU = ("--num_cpu_threads_per_process=2", "--num_processes=1", "--num_machines=1", "--mixed_precision=no")
 
@@ -112,31 +112,20 @@ def compare(
 ) -> Image.Image:
     """Three labelled rows: examples, before, after. A column is a prompt: new ones first, then known ones."""
     columns = [*range(SHOWN[0]), *range(COUNT, COUNT + SHOWN[1])]
-    examples = [Image.open(path).convert("RGB") for path in sorted((OUT / "pictures").rglob("*.png"))]
-    rows = [
-        ("some of the ten pictures it learned from", examples, [sentence(s) for s in example_scenes()]),
-        ("before", [before[i] for i in columns], [sentence(scenes[i]) for i in columns]),
-        ("with the LoRA", [after[i] for i in columns], [sentence(scenes[i]) for i in columns]),
-    ]
-    height = MARGIN + len(rows) * (2 * LABEL + TILE + MARGIN)
-    sheet = Image.new("RGB", (MARGIN + len(columns) * (TILE + MARGIN), height), "white")
-    for number, (title, pictures, labels) in enumerate(rows):
-        top = MARGIN + number * (2 * LABEL + TILE + MARGIN)
-        _paste_row(sheet, top, title, pictures[: len(columns)], labels)
-    return sheet
-
-
-def _paste_row(
-    sheet: Image.Image, top: int, title: str, pictures: Sequence[Image.Image], labels: Sequence[str]
-) -> None:
-    pen = ImageDraw.Draw(sheet)
-    pen.text((MARGIN, top), title, fill="black")
-    for column, (picture, label) in enumerate(zip(pictures, labels, strict=False)):
-        left = MARGIN + column * (TILE + MARGIN)
-        sheet.paste(picture.resize((TILE, TILE), Image.Resampling.BICUBIC), (left, top + LABEL))
-        words = label.split(" on a", 1)
-        pen.text((left, top + LABEL + TILE + 2), words[0], fill="#666666")
-        pen.text((left, top + LABEL + TILE + 12), "on a" + words[1], fill="#666666")
+    files = sorted((OUT / "pictures").rglob("*.png"))[: len(columns)]
+    examples = [Image.open(path).convert("RGB") for path in files]
+    prompts = [sentence(scenes[i]) for i in columns]
+    return labelled_sheet(
+        [
+            Row(
+                examples,
+                [sentence(scene) for scene in example_scenes()[: len(files)]],
+                "some of the ten pictures it learns from",
+            ),
+            Row([before[i] for i in columns], prompts, "before"),
+            Row([after[i] for i in columns], prompts, "with the LoRA"),
+        ]
+    )
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,9 +28,21 @@ class Scores:
     known: float
 
 
-def teach(folder: Path, script: str, *words: object, steps: int, model: Path = MODEL) -> Path:
-    """Train with a script on the ten example pictures in `folder`/pictures; the path of what it wrote."""
-    draw_examples(folder / "pictures" / "10_shs")
+def teach(
+    folder: Path,
+    script: str,
+    *words: object,
+    steps: int,
+    model: Path = MODEL,
+    spoil: Callable[[Path], None] = lambda pictures: None,
+) -> Path:
+    """Train with a script on the ten example pictures in `folder`/pictures; the path of what it wrote.
+
+    spoil: gets the folder of the examples before training, to make them wrong.
+    """
+    examples = folder / "pictures" / "10_shs"
+    draw_examples(examples)
+    spoil(examples)
     run_here(
         script,
         *("--pretrained_model_name_or_path", model, "--train_data_dir", folder / "pictures"),

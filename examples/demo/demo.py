@@ -39,6 +39,8 @@ def main() -> None:
     scenes = [*exam_scenes("shs", COUNT), *exam_scenes("single", COUNT)]
     say("1. Ten pictures of a shs, with captions")
     python("examples/demo/make_examples.py", "outputs/demo/pictures")
+    data = ("--train_data_dir", "outputs/demo/pictures", "--caption_extension", ".txt", "--resolution", "64")
+    python("tools/check_dataset.py", *data, "--report", "outputs/demo/dataset.html")
     say("2. What the model draws when it is asked for one, and for things it knows")
     before = draw("before", scenes)
     say("3. Train a LoRA on the ten pictures")
@@ -56,7 +58,8 @@ def main() -> None:
     print(scores(scenes, before, after))
     print(
         f"\nDone in {time.monotonic() - started:.0f} s, of which training took {training:.0f} s."
-        f" {sheet.relative_to(ROOT)} shows some of the pictures."
+        f" {sheet.relative_to(ROOT)} shows some of the pictures,"
+        " outputs/demo/dataset.html what was learned from."
         "\nTry next:"
         f"\n  python gen_img_diffusers.py --ckpt {MODEL} --network_module networks.lora \\"
         f"\n      --network_weights {LORA} --W 64 --H 64 --scale 5 --steps 30 \\"

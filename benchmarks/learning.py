@@ -21,12 +21,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from commands import ROOT, run, run_here
-from learning import MODEL, Scores, draw_known, score_lora, score_model, teach
+from learning import MODEL, Scores, score_lora, score_model, teach
 
 COUNT, STEPS = 64, 250
 LORA = (
     *("--network_module", "networks.lora", "--network_dim", 16, "--network_alpha", 16),
-    *("--network_args", "conv_dim=8", "conv_alpha=8", "--learning_rate", 2e-3, "--lr_scheduler", "linear"),
+    *("--network_args", "conv_dim=8", "conv_alpha=8", "--learning_rate", 1e-3),
 )
 CACHED = ("--cache_latents",)
 RELEARN = {"v": ("--v_parameterization",), "flow": ("--objective", "flow")}
@@ -62,13 +62,11 @@ def lora(folder: Path, *words: object, clip_skip: int | None = None) -> Scores:
 
 
 def dreambooth(folder: Path) -> Scores:
-    draw_known(folder / "known" / "1_shape", 100)
-    words = ("--reg_data_dir", folder / "known", "--learning_rate", 5e-4, *CACHED)
+    words = ("--learning_rate", 5e-4, *CACHED)
     return score_model(teach(folder, "train_db.py", *words, steps=STEPS), count=COUNT)
 
 
 def fine_tuning(folder: Path) -> Scores:
-    draw_known(folder / "pictures" / "1_shape", 100)
     words = ("--train_text_encoder", "--learning_rate", 5e-4, *CACHED)
     return score_model(teach(folder, "fine_tune.py", *words, steps=STEPS), count=COUNT)
 
@@ -82,7 +80,7 @@ def other_way(folder: Path, name: str) -> Scores:
         *("--config_file", ROOT / "examples" / "demo" / "from_scratch.toml"),
         *("--pretrained_model_name_or_path", MODEL, "--vae", MODEL, "--train_data_dir", world),
         *("--in_json", world / "metadata.json", "--max_train_steps", RELEARN_STEPS, "--learning_rate", 5e-4),
-        *("--min_snr_gamma", 0, "--logging_dir", folder / "logs"),
+        *("--lr_scheduler", "linear", "--logging_dir", folder / "logs"),
         *("--output_dir", folder, "--output_name", "base"),
         *RELEARN[name],
     )

@@ -12,10 +12,7 @@ from commands import ROOT, run_here
 sys.path.insert(0, str(ROOT / "examples" / "demo"))
 
 from exam import examine
-from make_examples import draw_examples
-from make_world import choose_scene, draw, sentence
-
-from library.randomness import keyed_random
+from make_examples import draw_examples, draw_known
 
 MODEL = ROOT / "examples" / "demo" / "model.safetensors"
 
@@ -36,35 +33,26 @@ def teach(
     model: Path = MODEL,
     spoil: Callable[[Path], None] = lambda pictures: None,
 ) -> Path:
-    """Train with a script on the ten example pictures in `folder`/pictures; the path of what it wrote.
+    """Train with a script on the demo's ten examples, and on what the model knows so that it forgets nothing,
+    as regularization images where the trainer has them. The path of what it wrote.
 
     spoil: gets the folder of the examples before training, to make them wrong.
     """
-    examples = folder / "pictures" / "10_shs"
-    draw_examples(examples)
-    spoil(examples)
+    pictures, known = folder / "pictures", folder / "known"
+    draw_examples(pictures / "10_shs")
+    spoil(pictures / "10_shs")
+    draw_known((pictures if script == "fine_tune.py" else known) / "1_shape")
     run_here(
         script,
-        *("--pretrained_model_name_or_path", model, "--train_data_dir", folder / "pictures"),
+        *("--pretrained_model_name_or_path", model, "--train_data_dir", pictures),
+        *(("--reg_data_dir", known) if known.exists() else ()),
         *("--caption_extension", ".txt", "--resolution", 64, "--train_batch_size", 8),
-        *("--max_train_steps", steps, "--seed", 1, "--max_data_loader_n_workers", 0),
+        *("--max_train_steps", steps, "--lr_scheduler", "linear", "--min_snr_gamma", 0.2, "--seed", 1),
+        *("--max_data_loader_n_workers", 0),
         *("--output_dir", folder, "--output_name", "taught", "--save_model_as", "safetensors"),
         *words,
     )
     return folder / "taught.safetensors"
-
-
-def draw_known(folder: Path, count: int) -> None:
-    """Captioned pictures of the world, with single things: what a model should not forget."""
-    folder.mkdir(parents=True, exist_ok=True)
-    number = 0
-    while len(list(folder.glob("*.png"))) < count:
-        rng = keyed_random(3, "known", number)
-        scene = choose_scene(rng)
-        if len(scene.things) == 1:
-            draw(scene, rng).save(folder / f"{number:03d}.png")
-            (folder / f"{number:03d}.txt").write_text(sentence(scene) + "\n", encoding="utf-8")
-        number += 1
 
 
 def score_lora(path: Path, *, count: int, clip_skip: int | None = None, model: Path = MODEL) -> Scores:

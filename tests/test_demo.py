@@ -24,11 +24,15 @@ from library.randomness import keyed_random
 DEMO = Path(demo.__file__).parent
 
 
-def test_the_examples_can_be_trained_by_the_demos_own_config(tmp_path: Path) -> None:
-    make_examples.draw_examples(tmp_path / "10_shs")
-    argv = ["--config_file", str(DEMO / "lora.toml"), "--train_data_dir", str(tmp_path)]
+def test_the_examples_can_be_trained_by_the_demos_own_config(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["make_examples.py", str(tmp_path)])
+    make_examples.main()
+    argv = ["--config_file", str(DEMO / "lora.toml")]
+    argv += ["--train_data_dir", str(tmp_path / "pictures"), "--reg_data_dir", str(tmp_path / "known")]
     data = TrainingData.scan(parse(train_network.Run, argv=argv).data)
-    assert (data.image_count, data.train_count) == (10, 100)
+    assert (data.image_count, data.train_count) == (110, 100)
     assert data.warnings() == []
 
 

@@ -37,13 +37,14 @@ CPU = ("--num_cpu_threads_per_process=2", "--num_processes=1", "--num_machines=1
 def main() -> None:
     started = time.monotonic()
     scenes = [*exam_scenes("shs", COUNT), *exam_scenes("single", COUNT)]
-    say("1. Ten pictures of a shs, with captions")
-    python("examples/demo/make_examples.py", "outputs/demo/pictures")
-    data = ("--train_data_dir", "outputs/demo/pictures", "--caption_extension", ".txt", "--resolution", "64")
-    python("tools/check_dataset.py", *data, "--report", "outputs/demo/dataset.html")
+    say("1. Ten pictures of a shs with captions, and a hundred of what the model knows")
+    python("examples/demo/make_examples.py", "outputs/demo")
+    data = ("--train_data_dir", "outputs/demo/pictures", "--reg_data_dir", "outputs/demo/known")
+    how = ("--caption_extension", ".txt", "--resolution", "64")
+    python("tools/check_dataset.py", *data, *how, "--report", "outputs/demo/dataset.html")
     say("2. What the model draws when it is asked for one, and for things it knows")
     before = draw("before", scenes)
-    say("3. Train a LoRA on the ten pictures")
+    say("3. Train a LoRA on the ten pictures, the others beside them so that nothing is forgotten")
     training = time.monotonic()
     python(
         *LAUNCH, *CPU, "--dynamo_backend=no", "train_network.py", "--config_file", "examples/demo/lora.toml"

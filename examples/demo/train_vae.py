@@ -55,7 +55,7 @@ class VaeOptions:
     path: Path | None = option(
         None, "model to write (.safetensors)", positional=True, metavar="model_to_save"
     )
-    steps: int = option(6500, "steps to train", metavar="N")
+    steps: int = option(6250, "steps to train", metavar="N")
     encoder_steps: int = option(3400, "of which the first so many train the encoder too", metavar="N")
     batch_size: int = option(8, "pictures a step", metavar="N")
     learning_rate: float = option(1e-3, "at the start; it falls to 0 in a line", metavar="X")

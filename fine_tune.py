@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from library.options.network import FineTuneOptions
+from library.options.fields import require, warn_unless
+from library.options.network import FineTuneOptions, PartOptions
 from library.options.saving import CheckpointOptions
 from library.problems import run_command
 from library.training.command import begin
@@ -19,17 +20,41 @@ from library.training.run import TrainingRun
 
 @dataclass(frozen=True)
 class Run(TrainingRun):
+    parts: PartOptions
     fine_tune: FineTuneOptions
     checkpoint: CheckpointOptions
 
     @property
     def text_rate(self) -> float:
-        rate = self.fine_tune.learning_rate_te
-        return self.optimizer.learning_rate if rate is None else rate
+        return self.parts.text_rate(self.optimizer.learning_rate)
 
     @property
     def trains_text(self) -> bool:
-        return bool(self.text_rate) and self.fine_tune.train_text_encoder
+        return bool(self.text_rate) and (self.fine_tune.train_text_encoder or self.parts.encoderonly)
+
+    @property
+    def denoiser_rate(self) -> float:
+        return self.parts.denoiser_rate(self.optimizer.learning_rate)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        asks = self.fine_tune.train_text_encoder
+        require(
+            (not (asks and self.parts.unetonly), "train_text_encoder", "contradicts --unetonly"),
+            (self.trains_text or bool(self.denoiser_rate), "learning_rate", "is 0: nothing would be trained"),
+        )
+        warn_unless(
+            (
+                asks or self.parts.encoderonly or self.parts.learning_rate_te is None,
+                "learning_rate_te",
+                "has no effect without --train_text_encoder",
+            ),
+            (
+                not asks or self.parts.learning_rate_te != 0,
+                "train_text_encoder",
+                "has no effect with --learning_rate_te 0",
+            ),
+        )
 
 
 def main() -> None:
@@ -39,8 +64,9 @@ def main() -> None:
     from library.training.task import TextTraining
 
     text = TextTraining((run.text_rate,)) if run.trains_text else None
-    train_model(run, run.checkpoint, text, data, tracker_name="finetuning")
+    rate, name = run.denoiser_rate, "finetuning"
+    train_model(run, run.checkpoint, text, data, learning_rate=rate, tracker_name=name)
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_command(main, unfinished="nothing to save")

@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from library.generation.command import check, draw, load
+from library.options.console import ConsoleOptions
 from library.options.generation import (
     GenerationOptions,
     GeneratorComputeOptions,
@@ -31,6 +32,7 @@ class Run:
     networks: GeneratorNetworkOptions
     prompts: GeneratorPromptOptions
     pictures: GenerationOptions
+    console: ConsoleOptions
 
 
 def main() -> None:

@@ -40,8 +40,9 @@ def main() -> None:
 
     text = TextTraining(run.text_rates) if run.trains_text else None
     blocks = run.blocks.block_lr
-    train_model(run, run.checkpoint, text, data, tracker_name="finetuning", block_rates=blocks)
+    names = {"learning_rate": run.optimizer.learning_rate, "tracker_name": "finetuning"}
+    train_model(run, run.checkpoint, text, data, **names, block_rates=blocks)
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_command(main, unfinished="nothing to save")

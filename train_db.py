@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from library.options.network import DreamBoothOptions
+from library.options.fields import require, warn_unless
+from library.options.network import DreamBoothOptions, PartOptions
 from library.options.saving import CheckpointOptions
 from library.problems import run_command
 from library.training.command import begin
@@ -20,18 +21,54 @@ from library.training.run import TrainingRun
 
 @dataclass(frozen=True)
 class Run(TrainingRun):
+    parts: PartOptions
     dreambooth: DreamBoothOptions
     checkpoint: CheckpointOptions
 
     @property
     def text_rate(self) -> float:
-        rate = self.dreambooth.learning_rate_te
-        return self.optimizer.learning_rate if rate is None else rate
+        return self.parts.text_rate(self.optimizer.learning_rate)
 
     @property
     def trains_text(self) -> bool:
+        return bool(self.text_rate) and self.dreambooth.trains_text
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_padding()
         stop_at = self.dreambooth.stop_text_encoder_training
-        return bool(self.text_rate) and (stop_at is None or stop_at > 0)
+        require(
+            (
+                not self.parts.encoderonly or stop_at is None,
+                "stop_text_encoder_training",
+                "contradicts --encoderonly: nothing would be trained any more",
+            ),
+            (self.trains_text or bool(self.denoiser_rate), "learning_rate", "is 0: nothing would be trained"),
+        )
+        warn_unless(
+            (
+                self.dreambooth.trains_text or not self.parts.learning_rate_te,
+                "learning_rate_te",
+                f"has no effect with --stop_text_encoder_training {stop_at}",
+            )
+        )
+
+    def _check_padding(self) -> None:
+        sees_all = not self.dreambooth.no_token_padding
+        require(
+            *(
+                (sees_all or not asked, "no_token_padding", f"does not work with --{name}")
+                for name, asked in (
+                    ("max_token_length", self.model.max_token_length not in (None, 75)),
+                    ("cache_text_encoder_outputs", self.caching.caches_text),
+                    ("xformers", self.model.attention == "xformers"),
+                )
+            )
+        )
+
+    @property
+    def denoiser_rate(self) -> float:
+        return self.parts.denoiser_rate(self.optimizer.learning_rate)
 
 
 def main() -> None:
@@ -42,8 +79,10 @@ def main() -> None:
 
     stop_at = run.dreambooth.stop_text_encoder_training
     text = TextTraining((run.text_rate,), stop_at) if run.trains_text else None
-    train_model(run, run.checkpoint, text, data, tracker_name="dreambooth")
+    hides = run.dreambooth.no_token_padding
+    facts = {"learning_rate": run.denoiser_rate, "tracker_name": "dreambooth"}
+    train_model(run, run.checkpoint, text, data, **facts, hides_padding=hides)
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_command(main, unfinished="nothing to save")

@@ -43,7 +43,7 @@ def train_beside(run_type: type[Run], doc: str | None, *, family: str | None = N
     from library.training.loop import train
     from library.training.session import Session
 
-    session = Session.start(run.training, run.saving.resume)
+    session = Session.start(run.training, run.processes, run.saving.resume)
     task, output = make_task(run, session, data)
     train(run, session, task, data, output)
 
@@ -74,4 +74,4 @@ def make_task(run: Run, session: Session, data: TrainingData) -> tuple[NetworkTa
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_command(main, unfinished="nothing to save")

@@ -251,7 +251,7 @@ def _theirs(family: str, kind: str, ours: dict[str, Tensor]) -> Iterator[tuple[s
 _STEP = """
 import sys, time, torch
 from library.models import load_model
-from library.options.training import ObjectiveOptions
+from library.options.objective import ObjectiveOptions
 from library.training.objective import make_objective
 from networks import lora
 model = load_model(sys.argv[1], dtype="bfloat16")

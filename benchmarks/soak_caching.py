@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.measuring import say  # noqa: E402
-from library.data.caches.cache_files import ABSENT, Wanted, look_at  # noqa: E402
+from library.data.caches.findings import ABSENT, Wanted, look_at  # noqa: E402
 from library.data.caches.latent_cache import LatentCache, cache_latents  # noqa: E402
 from library.data.caches.latent_files import LatentFiles, pictures_of  # noqa: E402
 from library.data.caches.sharing import Sharing  # noqa: E402

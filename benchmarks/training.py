@@ -58,7 +58,7 @@ def measure_save(folder: Path) -> None:
     )
     from library.training.output import Moment
 
-    moment = Moment(1, 10, 1, 10, 10, time.time())
+    moment = Moment(1, 10, 1, 10, 10, time.time(), 1)
     ours_path, plain_path = folder / "ours.safetensors", folder / "plain.safetensors"
 
     def ours() -> float:
@@ -145,7 +145,7 @@ def _prepare(model: Path, pictures: Path, out: Path, steps: int, *more: str) -> 
     ]
     run = parse(train_network.Run, argv=[str(word) for word in words])
     data = TrainingData.scan(run.data)
-    session = Session.start(run.training, run.saving.resume)
+    session = Session.start(run.training, run.processes, run.saving.resume)
     task, output = train_network.make_task(run, session, data)
     return run, session, task, data, output
 

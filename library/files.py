@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import functools
+import glob
 import hashlib
 import os
 import platform
 import re
 import shutil
+import sys
 import tempfile
 import time
 import uuid
@@ -16,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from library.problems import UserError
+from library.problems import UserError, warn
 
 LEFTOVER_AGE = 24 * 60 * 60  # seconds
 LONGEST_NAME = 255
@@ -27,6 +29,10 @@ _REMEDIES = {
     errno.EROFS: "make it writable",
     errno.ENAMETOOLONG: "use a shorter name",
 }
+
+
+class NotWritten(UserError):
+    """A file or folder could not be written. What was there before is still there."""
 
 
 @contextmanager
@@ -58,10 +64,15 @@ def whole_file(path: Path, *, flush: bool = True, otherwise: str = "") -> Iterat
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """The same for a folder: the block fills a temporary folder, which then takes the place of `path`."""
+    """The same for a folder: the block fills a temporary folder, which then takes the place of `path`.
+
+    A folder that is there steps aside first, so for a moment there is none; `restore_folder` makes up for a
+    program that ends then.
+    """
     temporary = _temporary_name(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        restore_folder(path)
         temporary.mkdir()
         yield temporary
         for inner in temporary.rglob("*"):
@@ -75,12 +86,39 @@ def whole_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+@contextmanager
+def unwritten_is_a_warning() -> Iterator[None]:
+    """For what a run can go on without: a full disk may have room again when it is written the next time."""
+    try:
+        yield
+    except NotWritten as error:
+        print(file=sys.stderr)  # below a progress bar
+        for problem in error.problems:
+            warn(f"{problem}; training goes on")
+
+
+def restore_folder(path: Path) -> None:
+    """Put back a folder that stepped aside for a new one when its program ended before that was there."""
+    for aside in path.parent.glob(f".{glob.escape(path.name)}.*.old"):
+        name = _ASIDE_NAME.fullmatch(aside.name)
+        if name is None or name["path"] != path.name or _is_running(name):
+            continue
+        with suppress(OSError):  # another process was faster
+            if path.exists():
+                _discard(aside)
+            else:
+                aside.rename(path)
+
+
 def remove_leftovers(folder: Path) -> None:
     """Remove temporary files and folders of ours that killed processes left behind: those whose process is
-    gone from this machine, and any older than a day.
+    gone from this machine, and any older than a day. Folders that had stepped aside are put back.
 
     Others may belong to a program that is writing right now.
     """
+    for aside in folder.glob(".*.old"):
+        if name := _ASIDE_NAME.fullmatch(aside.name):
+            restore_folder(folder / name["path"])
     for path in folder.glob(".*.part"):
         name = _TEMPORARY_NAME.fullmatch(path.name)
         if name is None:  # somebody else's
@@ -88,6 +126,19 @@ def remove_leftovers(folder: Path) -> None:
         with suppress(OSError):  # another process removed it, or it may not be removed
             if _owner_is_gone(name) or time.time() - path.stat().st_mtime > LEFTOVER_AGE:
                 remove(path)
+
+
+def prepare_folder(folder: Path, fix: str, *, make: bool = True) -> None:
+    """Make a folder that is not there, or only look whether it can be made. Raises UserError, with that fix,
+    unless files can be made in it.
+    """
+    try:
+        if not make:
+            folder = next(place for place in (folder, *folder.resolve().parents) if place.exists())
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError.of(folder, f"cannot be made ({error.strerror})", fix) from None
+    check_writable(folder, fix)
 
 
 def check_writable(folder: Path, fix: str) -> None:
@@ -112,13 +163,13 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _not_written(path: Path, error: OSError, otherwise: str = "") -> UserError:
+def _not_written(path: Path, error: OSError, otherwise: str = "") -> NotWritten:
     reason = error.strerror or str(error)
     fix = ", or ".join(filter(None, (_REMEDIES.get(error.errno or 0), otherwise)))
     kept = ""
     with suppress(OSError):  # nothing can be where the name is too long or the folder is a file
         kept = "what was there before is still there" if path.exists() else ""
-    return UserError.of(path, f"could not be written ({reason})", "; ".join(filter(None, (fix, kept))))
+    return NotWritten.of(path, f"could not be written ({reason})", "; ".join(filter(None, (fix, kept))))
 
 
 @functools.cache
@@ -139,11 +190,19 @@ def _name_length(name: str) -> int:
 
 
 # Whatever `_temporary_name` makes, and nothing that others do.
-_TEMPORARY_NAME = re.compile(r"\..{1,40}\.([0-9a-f]{6})-([0-9]+)\.[0-9a-f]{8}\.part", re.DOTALL)
+_TEMPORARY_NAME = re.compile(
+    r"\..{1,40}\.(?P<machine>[0-9a-f]{6})-(?P<process>[0-9]+)\.[0-9a-f]{8}\.part", re.DOTALL
+)
+# And `_aside_name`.
+_ASIDE_NAME = re.compile(r"\.(?P<path>.+)\.(?P<machine>[0-9a-f]{6})-(?P<process>[0-9]+)\.old", re.DOTALL)
 
 
 def _temporary_name(path: Path) -> Path:
     return path.with_name(f".{path.name[:40]}.{_machine()}-{os.getpid()}.{uuid.uuid4().hex[:8]}.part")
+
+
+def _aside_name(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{_machine()}-{os.getpid()}.old")
 
 
 @functools.cache
@@ -157,11 +216,10 @@ def _machine() -> str:
 
 def _owner_is_gone(temporary: re.Match[str]) -> bool:
     """Whether the process that a temporary file is named after is known to have ended."""
-    machine, process = temporary.groups()
-    if machine != _machine() or os.name == "nt":  # there, asking would end it
+    if temporary["machine"] != _machine() or os.name == "nt":  # there, asking would end it
         return False
     try:
-        os.kill(int(process), 0)  # sends nothing
+        os.kill(int(temporary["process"]), 0)  # sends nothing
     except ProcessLookupError:
         return True
     except (PermissionError, OverflowError):  # another user's; no process has such a number
@@ -169,19 +227,32 @@ def _owner_is_gone(temporary: re.Match[str]) -> bool:
     return False
 
 
+def _is_running(name: re.Match[str]) -> bool:
+    """Whether the process that a name is of is known to run, and is another one: it steps aside right now."""
+    is_here = name["machine"] == _machine() and os.name != "nt"
+    return is_here and int(name["process"]) != os.getpid() and not _owner_is_gone(name)
+
+
 def _replace_folder(temporary: Path, path: Path) -> None:
     # A folder cannot be renamed over a full one: the old one steps aside first and goes last.
     if not path.exists():
         _rename(temporary, path)
         return
-    old = _temporary_name(path)
-    _rename(path, old)
+    aside = _aside_name(path)
+    _rename(path, aside)
     try:
         _rename(temporary, path)
     except OSError:
-        old.replace(path)
+        with suppress(OSError):  # it was put back already
+            aside.rename(path)
         raise
-    shutil.rmtree(old, ignore_errors=True)
+    _discard(aside)
+
+
+def _discard(aside: Path) -> None:
+    """Remove a folder that stepped aside. Under that name it is always whole."""
+    with suppress(OSError):
+        shutil.rmtree(aside.rename(_temporary_name(aside)), ignore_errors=True)
 
 
 def _rename(source: Path, target: Path) -> None:

@@ -9,12 +9,15 @@ from __future__ import annotations
 import io
 import logging
 import os
-import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TypeVar
+
+from library import console
+from library.secrets import hide_tokens
+from library.stopping import Stopped, exit_code, signals_stop
 
 T = TypeVar("T")
 
@@ -76,29 +79,32 @@ class Problems:
             raise UserError(dict.fromkeys(self.found))
 
 
-def run_command(main: Callable[[], None]) -> None:
+def run_command(main: Callable[[], None], *, unfinished: str = "") -> None:
     """Run a command's main() the way its user should see it: problems as lines on stderr, exit code 2, no
     traceback.
 
-    Ctrl-C ends it with one line and code 130. Of several processes only the first on each machine prints
-    problems.
+    Ctrl-C and SIGTERM end it with one line and code 130 or 143. unfinished: what to say about its work then.
+    Of several processes only the first on each machine prints.
     """
     quiet_libraries()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a console or pipe that cannot show every file name
+    is_first = os.environ.get("LOCAL_RANK", "0") == "0"
     try:
-        main()
-    except KeyboardInterrupt:
-        print("\nstopped", file=sys.stderr)
-        sys.exit(128 + signal.SIGINT)
+        with signals_stop():
+            main()
+    except KeyboardInterrupt as stop:
+        if is_first:
+            kept = (stop.kept if isinstance(stop, Stopped) else "") or unfinished
+            console.fail(f"\nstopped: {kept}" if kept else "\nstopped")
+        sys.exit(exit_code(stop))
     except UserError as error:
-        if os.environ.get("LOCAL_RANK", "0") == "0":
-            sys.stdout.flush()
+        if is_first:
             count = len(error.problems)
-            print(f"{count} problem{'s' if count > 1 else ''} found:", file=sys.stderr)
+            console.fail(f"{count} problem{'s' if count > 1 else ''} found:")
             for problem in error.problems:
-                print(f"  {problem}", file=sys.stderr)
+                console.fail(f"  {hide_tokens(str(problem))}")
         sys.exit(EXIT_CODE)
 
 
@@ -107,6 +113,8 @@ def quiet_libraries() -> None:
     # bitsandbytes, on every import without a GPU: an optional kernel for 4-bit layers, which are not used
     # here.
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+    # bitsandbytes again: we say it in our own words.
+    warnings.filterwarnings("ignore", message="Paged optimizers are not supported on CPU")
     # Pillow, about images that it reads all the same; what it cannot read is a Problem.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     # transformers, when diffusers looks at it: image processors that would rather have torchvision.
@@ -114,6 +122,6 @@ def quiet_libraries() -> None:
 
 
 def warn(message: str) -> None:
-    """One line on stderr about something the user may not expect, from the first process only."""
+    """One line about something the user may not expect, from the first process only."""
     if os.environ.get("LOCAL_RANK", "0") == "0":
-        print(f"warning: {message}", file=sys.stderr)
+        console.warn(hide_tokens(message))

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from library import console
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -38,7 +40,10 @@ def run_here(script: str, *words: object) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", [script, *map(str, words)])
         patch.setenv("ACCELERATE_USE_CPU", "true")
-        importlib.import_module(script.removesuffix(".py")).main()
+        try:
+            importlib.import_module(script.removesuffix(".py")).main()
+        finally:
+            console.set_up()  # a process has one
 
 
 def launch(*words: object, processes: int = 1) -> subprocess.CompletedProcess[str]:

@@ -39,11 +39,11 @@ def same(one: Path, other: Path) -> bool:
 
 
 def test_caches_in_memory_and_on_disk_train_the_same_and_files_are_used_again(
-    tiny_model_file: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    any_model_file: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     def train(out: str, *more: object) -> Path:
         steps = ("--max_train_steps", 4)
-        run_here("train_network.py", *words(tiny_model_file, pictures, tmp_path / out, *steps, *more))
+        run_here("train_network.py", *words(any_model_file, pictures, tmp_path / out, *steps, *more))
         return tmp_path / out
 
     memory = train("memory", LATENTS, TEXT)

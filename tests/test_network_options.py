@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from library.models import load_model
-from library.training.trackers import TensorBoardWriter
+from library.training.trackers import Trackers
 from networks import lora
 
 Saved = Callable[[str, str], Path]
@@ -110,9 +110,9 @@ def test_learning_rates_and_norms_are_logged(
     def write(self, step: int, values: dict[str, float]) -> None:
         written.setdefault(step, {}).update(values)
 
-    monkeypatch.setattr(TensorBoardWriter, "write", write)
+    monkeypatch.setattr(Trackers, "write", write)
     arguments = ("--network_args", "mid_lr_weight=0.5", "loraplus_text_encoder_lr_ratio=4")
-    more = ("--logging_dir", tmp_path / "logs", "--scale_weight_norms", 1e-3, "--text_encoder_lr", 1e-3)
+    more = ("--scale_weight_norms", 1e-3, "--text_encoder_lr", 1e-3)
     train(saved_kind("sd1", "safetensors"), pictures, tmp_path, *arguments, *more)
     found = written[2]
     rates = {name: value for name, value in found.items() if name.startswith("lr/")}

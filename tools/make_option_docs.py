@@ -21,7 +21,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from anywher
 from library.files import whole_file
 from library.options.fields import OptionSpec, sections_of, specs_of, title_of
 from library.options.parser import ConfigFileOptions
-from library.options.unavailable import NOT_YET
+from library.options.unavailable import NOT_YET, REFUSED
+from library.secrets import Secret
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "options.md"
@@ -51,6 +52,13 @@ not there yet. Asking for one is an error that names it. Giving one the value in
 nothing and is accepted, so config files written by other programs can stay as they are.
 """
 
+REFUSED_INTRODUCTION = """
+## Refused for good
+
+These will not be there; giving one its default in sd-scripts asks for nothing.
+[differences.md](differences.md) says more.
+"""
+
 
 def main() -> None:
     with whole_file(PAGE) as temporary:
@@ -62,7 +70,8 @@ def render() -> str:
     """The page as Markdown."""
     runs = find_runs()
     chapters = [_chapter(section, commands) for section, commands in commands_by_section(runs).items()]
-    return "\n".join([INTRODUCTION, *chapters, NOT_YET_INTRODUCTION, _not_yet(runs)])
+    ends = [NOT_YET_INTRODUCTION, _not_yet(runs), REFUSED_INTRODUCTION, _refused()]
+    return "\n".join([INTRODUCTION, *chapters, *ends])
 
 
 def find_runs() -> dict[str, type]:
@@ -116,7 +125,14 @@ def _value(spec: OptionSpec) -> str:
     elif spec.convert is not None:
         kind = f"`{spec.metavar}`"
     else:
-        names = {bool: "switch", int: "whole number", float: "number", str: "text", Path: "path"}
+        names = {
+            bool: "switch",
+            int: "whole number",
+            float: "number",
+            str: "text",
+            Path: "path",
+            Secret: "token",
+        }
         kind = names[spec.item_type]
         if (
             spec.metavar and len(spec.metavar) > 1 and not spec.positional
@@ -145,6 +161,11 @@ def _not_yet(runs: dict[str, type]) -> str:
         there = ", ".join(f"`{command}`" for command in having.get(name, ()))
         rows.append((f"`--{name}`", shown, f"there in {there}" if there else ""))
     return _table(("option", "value that asks for nothing", "note"), rows)
+
+
+def _refused() -> str:
+    rows = [(f"`--{name}`", refusal.cause, refusal.fix) for name, refusal in REFUSED.items()]
+    return _table(("option", "why", "what to do"), rows)
 
 
 def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:

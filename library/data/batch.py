@@ -37,6 +37,9 @@ class Batch:
     network_multiplier: how strongly a network counts in this batch.
     attributes: each sample's custom_attributes.
     names: base names of the images, for messages.
+    disturbance: (b, 4, h/8, w/8), added to the noise of the picture but not to the target; None: nothing.
+    offset: normal numbers (b, 4, 1, 1) and strengths (b, 1, 1, 1) of a noise offset that waits for the
+        latents; None when the noise is complete.
     """
 
     pixels: torch.Tensor | None
@@ -55,16 +58,19 @@ class Batch:
     attributes: list[Mapping[str, Any]]
     position: Position
     names: list[str]
+    disturbance: torch.Tensor | None = None
+    offset: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def to(self, device: torch.device | str) -> Batch:
         """The batch with its tensors on a device; copies from pinned memory do not block."""
-        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+        return self.with_tensors(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> Batch:
         """The batch with its tensors in pinned memory. torch's DataLoader calls this by name."""
-        return self._map(lambda tensor: tensor.pin_memory())
+        return self.with_tensors(lambda tensor: tensor.pin_memory())
 
-    def _map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
+    def with_tensors(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
+        """The batch with each tensor changed."""
         import torch
 
         def changed(value: Any) -> Any:

@@ -36,11 +36,13 @@ Tokenize = Callable[[list[str]], "tuple[torch.Tensor, ...]"]
 
 
 class SampleDraws(Protocol):
-    """The random numbers of one sample. u: uniform in [0, 1); posterior: None when nothing is encoded."""
+    """The random numbers of one sample, as `Batch` has them. u: uniform in [0, 1)."""
 
     noise: torch.Tensor
     u: float
     posterior: torch.Tensor | None
+    disturbance: torch.Tensor | None
+    offset: tuple[torch.Tensor, torch.Tensor] | None
 
 
 Draw = Callable[[int, int, tuple[int, int, int]], SampleDraws]
@@ -108,12 +110,12 @@ class BatchBuilder:
         weights = [self._weight(view.record) for view in views[:real]] + [0.0] * (len(views) - real)
         return Batch(
             **self._stack(pictures, views, draws),
+            **_stack_noise(draws),
             **self._texts(samples, captions),
             captions=captions,
             sizes=torch.tensor([view.sizes() for view in views]),
             weights=torch.tensor([0.0 if p is None else w for p, w in zip(pictures, weights, strict=True)]),
             divisor=len(batch.samples) / self.processes,
-            noise=torch.stack([draw.noise for draw in draws]),
             u=torch.tensor([float(draw.u) for draw in draws]),
             network_multiplier=self.data.datasets[batch.dataset].spec.network_multiplier,
             attributes=[view.record.subset.custom_attributes for view in views],
@@ -207,6 +209,19 @@ class BatchBuilder:
         posteriors = [draw.posterior for draw in draws if draw.posterior is not None]
         posterior = torch.stack(posteriors) if posteriors else None
         return {"latents": None, "pixels": pixels, "posterior": posterior, "masks": masks}
+
+
+def _stack_noise(draws: list[SampleDraws]) -> dict[str, Any]:
+    """The batch's noise, and what belongs to it."""
+    import torch
+
+    disturbances = [draw.disturbance for draw in draws if draw.disturbance is not None]
+    offsets = [draw.offset for draw in draws if draw.offset is not None]
+    return {
+        "noise": torch.stack([draw.noise for draw in draws]),
+        "disturbance": torch.stack(disturbances) if disturbances else None,
+        "offset": tuple(map(torch.stack, zip(*offsets, strict=True))) if offsets else None,
+    }
 
 
 def _cached_mask(view: View, latents: LatentCache) -> np.ndarray | None:

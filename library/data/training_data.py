@@ -47,6 +47,13 @@ class Dataset:
         """Regularization samples per epoch."""
         return sum(record.repeats for record in self.records if record.subset.is_reg)
 
+    @property
+    def reg_found(self) -> int:
+        """Regularization images with their repeats, before they are made as many as training samples
+        (`ss_num_reg_images`).
+        """
+        return sum(len(scan.records) * scan.subset.num_repeats for scan in self.scans if scan.subset.is_reg)
+
     def bucket_counts(self) -> dict[Size, int]:
         """Samples per epoch by bucket, in order of size."""
         counts: Counter[Size] = Counter()
@@ -110,27 +117,30 @@ class TrainingData:
         *,
         validation: ValidationOptions | None = None,
         has_network: bool = True,
+        writes: bool = True,
     ) -> TrainingData:
         """Look at every image and caption that the options name.
 
         caching, validation: the run's; has_network: whether it trains a network. What comes to nothing with
-        them is a warning.
+        them is a warning. writes: whether metadata_cache.json files may be written.
         Raises UserError with everything that is wrong with the dataset file, folders, images and captions,
         and with settings that `caching` contradicts.
         """
         problems = Problems()
-        data = cls.collect(options, caching or CachingOptions(), problems)
+        data = cls.collect(options, caching or CachingOptions(), problems, writes=writes)
         problems.raise_if_any()
         specs = [dataset.spec for dataset in data.datasets]
         warn_idle(specs, validation or ValidationOptions(), has_network=has_network)
         return data
 
     @classmethod
-    def collect(cls, options: DataOptions, caching: CachingOptions, problems: Problems) -> TrainingData:
+    def collect(
+        cls, options: DataOptions, caching: CachingOptions, problems: Problems, *, writes: bool = True
+    ) -> TrainingData:
         """Like `scan`, but adds to `problems` and gives what can be used all the same, maybe nothing."""
         specs = collect_datasets(options, problems)
         find_contradictions(specs, options, caching, problems)
-        found = _scan_all(specs, options, problems)
+        found = _scan_all(specs, options, problems, writes)
         parts = [_make_dataset(spec, scans, problems) for spec, scans in zip(specs, found, strict=True)]
         held_out = [part for _, part in parts if part is not None]
         facts = {"skips_bad_images": options.on_bad_image == "skip"}
@@ -156,7 +166,7 @@ class TrainingData:
 
     @property
     def reg_count(self) -> int:
-        """Regularization samples per epoch (`ss_num_reg_images`)."""
+        """Regularization samples per epoch."""
         return sum(dataset.reg_count for dataset in self.datasets)
 
     def batches_per_epoch(self, processes: int) -> int:
@@ -218,13 +228,16 @@ class TrainingData:
         ]
 
 
-def _scan_all(specs: list[DatasetSpec], options: DataOptions, problems: Problems) -> list[list[SubsetScan]]:
+def _scan_all(
+    specs: list[DatasetSpec], options: DataOptions, problems: Problems, writes: bool
+) -> list[list[SubsetScan]]:
     """Each dataset's scans. The resolutions of a dataset share their subsets, which are looked at once."""
     subsets = [subset for spec in specs for subset in spec.subsets]
     rules = ScanRules(
         min_side=options.min_image_side,
         skips_bad=options.on_bad_image == "skip",
         folders=frozenset(folder.resolve() for subset in subsets for folder in _folders(subset)),
+        writes=writes,
     )
     users: dict[int, list[DatasetSpec]] = {}
     for spec in specs:

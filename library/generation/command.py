@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from library.console import progress_bar, say
 from library.generation.pictures import picture_name, plan_pictures, save_picture, seeds_of
 from library.generation.prompt_options import GENERATOR
 from library.generation.prompts import PromptRequest, parse_prompt, read_prompts
@@ -27,6 +28,7 @@ from library.options.generation import (
 )
 from library.options.parser import Reading
 from library.problems import Problems, warn
+from library.stopping import exit_code
 
 if TYPE_CHECKING:
     import torch
@@ -150,37 +152,38 @@ def draw(
 ) -> None:
     """Draw and save all pictures of the run; each batch is on disk before the next one is begun.
 
-    Ctrl-C ends the program with exit code 130; what was drawn stays.
+    Ctrl-C and SIGTERM end the program with exit code 130 or 143; what was drawn stays.
     """
     _warn_of_idle_wishes(model, prompts, options.n_iter * options.images_per_prompt)
     seed = random.SystemRandom().randrange(2**31) if options.seed is None else options.seed
     pictures = plan_pictures(
         prompts, seed=seed, n_iter=options.n_iter, images_per_prompt=options.images_per_prompt
     )
-    timestamp, saved, exit_code = time.strftime("%Y%m%d%H%M%S"), 0, 0
+    timestamp, saved, code = time.strftime("%Y%m%d%H%M%S"), 0, 0
     try:
         for request, picture in _draw_batches(model, pictures, options, clip_skip):
             path = options.outdir / picture_name(timestamp, saved, request.seed)
             save_picture(path, picture, request, is_told_sizes=model.is_told_sizes)
             saved += 1
-    except KeyboardInterrupt:
-        exit_code = 130
+    except KeyboardInterrupt as stop:
+        code = exit_code(stop)
     count = f"{saved} picture{'' if saved == 1 else 's'}"
-    print(f"{count} in {options.outdir}: im_{timestamp}_*.png" if saved else "no pictures were made")
-    if exit_code:
-        sys.exit(exit_code)
+    say(f"{count} in {options.outdir}: im_{timestamp}_*.png" if saved else "no pictures were made")
+    if code:
+        sys.exit(code)
 
 
 def _draw_batches(
     model: Model, pictures: Sequence[PromptRequest], options: GenerationOptions, clip_skip: int | None
 ) -> Iterator[tuple[PromptRequest, Image]]:
     """Each request with its picture, under a progress bar."""
-    from tqdm import tqdm
 
     from library.generation.generate import generate
+    from library.generation.samplers import count_calls
 
     weight = next(model.denoiser.parameters())
-    with tqdm(total=sum(request.steps for request in pictures), unit="step", desc="drawing") as bar:
+    calls = sum(count_calls(r.sampler, model.prediction_type, r.steps) for r in pictures)
+    with progress_bar(total=calls, unit="step", desc="drawing") as bar:
         for start in range(0, len(pictures), options.batch_size):
             batch = pictures[start : start + options.batch_size]
             drawn = generate(

@@ -107,7 +107,9 @@ def _draw(
     if first.is_guided:
         told = [request.sizes_negative for request in batch] + told
     sizes = torch.tensor(told, device=hidden.device)
-    sampler = Sampler(first.sampler, model.prediction_type, first.steps)
+    sampler = Sampler(
+        first.sampler, model.prediction_type, first.steps, zero_terminal_snr=model.zero_terminal_snr
+    )
     x = sampler.start(_noise(model, first, generators).to(hidden.device))
     for t in sampler.timesteps:
         if stop():

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import typing
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from library.options.generation import SamplerName
@@ -22,10 +22,14 @@ Reader = Callable[[str], dict[str, Any]]
 
 @dataclass(frozen=True)
 class PromptSyntax:
-    """The options a prompt line may have, and those of sd-scripts that are not there yet."""
+    """The options a prompt line may have, and those of sd-scripts that are not there yet.
+
+    keys: of prompts in TOML and JSON files -> the option that means the same.
+    """
 
     options: dict[str, Reader]
     not_yet: frozenset[str]
+    keys: dict[str, str] = field(default_factory=dict)
 
 
 def _field(name: str, read: Callable[[str], Any]) -> Reader:
@@ -104,6 +108,20 @@ TRAINING = PromptSyntax(
         "ss": _field("sampler", _sampler),
     },
     not_yet=frozenset({"cn", "g", "ctr", "rcfg", "fs"}),
+    keys={
+        "negative_prompt": "n",
+        "width": "w",
+        "height": "h",
+        "sample_steps": "s",
+        "scale": "l",
+        "seed": "d",
+        "sample_sampler": "ss",
+        "controlnet_image": "cn",
+        "guidance_scale": "g",
+        "cfg_trunc_ratio": "ctr",
+        "renorm_cfg": "rcfg",
+        "flow_shift": "fs",
+    },
 )
 
 GENERATOR = PromptSyntax(

@@ -1,4 +1,5 @@
-"""Prompt lines: a text and, after it, options such as `--w 768 --s 20`. Imports no torch.
+"""Prompts: a text and, after it, options such as `--w 768 --s 20`; in files of tables each has a key. Imports
+no torch.
 
 An option begins with " --" and a letter, so two dashes inside a text stay text: "a girl -- 10 s" has none.
 What stands before the first option is the prompt, whatever it looks like: "s 10 girls" draws girls. Upper and
@@ -9,12 +10,15 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from library.generation.prompt_options import TRAINING, PromptSyntax
 from library.options.generation import SamplerName
 from library.problems import Problems, UserError
+from library.table_files import kind_of, parse_tables
 from library.text_files import read_text
 
 
@@ -68,19 +72,20 @@ _DEFAULTS = PromptRequest("")
 def read_prompts(
     path: Path, syntax: PromptSyntax = TRAINING, *, defaults: PromptRequest = _DEFAULTS
 ) -> list[PromptRequest]:
-    """The prompts of a text file, one a line; blank lines and lines that start with `#` are skipped.
+    """The prompts of a file.
 
-    syntax: TRAINING or GENERATOR. defaults: gives what a line leaves open. Raises UserError with every
-    problem of the file, each with its line number.
+    A text file has one a line; blank lines and lines that start with `#` are skipped. A .json file has an
+    array of lines and of objects, a .toml file [[prompt.subset]] tables, with what they share in [prompt].
+
+    syntax: TRAINING or GENERATOR, which has no keys and so no tables. defaults: gives what a prompt leaves
+    open. Raises UserError with every problem of the file, each with its line or number.
     """
     problems, requests = Problems(), []
-    for number, line in enumerate(_read_text(path).split("\n"), start=1):
-        line = line.strip()
-        if line and not line.startswith("#"):
-            where = f"{path}, line {number}"
-            requests.append(problems.attempt(parse_prompt, line, syntax, where=where, defaults=defaults))
+    for where, entry in _entries(path, syntax):
+        read = parse_prompt if isinstance(entry, str) else _from_keys
+        requests.append(problems.attempt(read, entry, syntax, where=where, defaults=defaults))
     if not requests:
-        problems.add(path, "holds no prompts", "write one a line")
+        problems.add(path, "holds no prompts", _EMPTY_FIX.get(path.suffix.lower(), "write one a line"))
     problems.raise_if_any()
     return requests
 
@@ -99,13 +104,9 @@ def parse_prompt(
         option = name.lower()
         if option in seen:
             problems.add(where, f"--{option} is given twice")
-        elif option in syntax.options:
-            try:
-                values |= syntax.options[option](value.strip())
-            except ValueError as error:
-                problems.add(where, f"--{option} expects {error}, got {value.strip()!r}")
-        elif option in syntax.not_yet:
-            problems.add(where, f"--{option} is not available yet", "remove it")
+        elif option in syntax.options or option in syntax.not_yet:
+            given = (option, f"--{option}", value.strip())
+            values |= problems.attempt(_read_option, given, syntax, where=where) or {}
         else:
             known = ", ".join(f"--{known}" for known in syntax.options)
             problems.add(where, f"there is no prompt option --{name}", f"there are {known}")
@@ -115,10 +116,68 @@ def parse_prompt(
 
 
 _OPTION_START = re.compile(r"(?:^| )--(?=[A-Za-z])")
+_EMPTY_FIX = {".toml": "write a [[prompt.subset]] for each", ".json": "write an array of them"}
 
 
-def _read_text(path: Path) -> str:
-    if path.suffix.lower() in (".toml", ".json"):
-        cause = f"prompts in {path.suffix} files are not available yet"
-        raise UserError.of(path, cause, "use a .txt file with a prompt a line")
-    return read_text(path)
+def _read_option(given: tuple[str, str, str], syntax: PromptSyntax, *, where: str) -> dict[str, Any]:
+    """What a known option says. given: the option, what it is called there, its text."""
+    option, name, text = given
+    if option in syntax.not_yet:
+        raise UserError.of(where, f"{name} is not available yet", "remove it")
+    try:
+        return syntax.options[option](text)
+    except ValueError as error:
+        raise UserError.of(where, f"{name} expects {error}, got {text!r}") from None
+
+
+def _from_keys(
+    keys: dict[str, Any], syntax: PromptSyntax, *, where: str, defaults: PromptRequest
+) -> PromptRequest:
+    """The request of a table of keys, whose values are read as those of a line's options."""
+    problems, values = Problems(), {}
+    prompt = keys.get("prompt")
+    if not isinstance(prompt, str):
+        problems.add(where, "has no prompt", 'write prompt: "a cat"')
+    for key, value in keys.items():
+        option = syntax.keys.get(key)
+        if option is None and key != "prompt":
+            problems.add(where, f"a prompt has no key {key}", f"there are prompt, {', '.join(syntax.keys)}")
+        elif option is not None and value is not None:
+            given = (option, key, str(value))
+            values |= problems.attempt(_read_option, given, syntax, where=where) or {}
+    problems.raise_if_any()
+    return dataclasses.replace(defaults, prompt=prompt.strip(), **values)
+
+
+def _entries(path: Path, syntax: PromptSyntax) -> Iterator[tuple[str, str | dict[str, Any]]]:
+    """The lines and tables of a file, each with its place."""
+    text, suffix = read_text(path), path.suffix.lower()
+    if suffix not in _EMPTY_FIX:
+        for number, line in enumerate(text.split("\n"), start=1):
+            if line.strip() and not line.strip().startswith("#"):
+                yield f"{path}, line {number}", line.strip()
+        return
+    if not syntax.keys:
+        raise UserError.of(
+            path, f"a {suffix} file is no prompt file here", "use a .txt file with a prompt a line"
+        )
+    found = parse_tables(text, path)
+    entries = _subsets(found, path) if suffix == ".toml" else found
+    if not isinstance(entries, list):
+        raise UserError.of(path, f"is {kind_of(entries)}", _EMPTY_FIX[suffix])
+    for number, entry in enumerate(entries, start=1):
+        if not isinstance(entry, (str, dict) if suffix == ".json" else dict):
+            raise UserError.of(f"{path}, prompt {number}", f"is {kind_of(entry)}, not a prompt")
+        yield f"{path}, prompt {number}", entry
+
+
+def _subsets(content: dict[str, Any], path: Path) -> list[Any]:
+    """The prompts of a TOML file, each with what all share."""
+    shared = content.get("prompt", {})
+    others = [name for name in content if name != "prompt"]
+    if others or not isinstance(shared, dict):
+        raise UserError.of(path, f"{(others or ['prompt'])[0]} is no table of prompts", _EMPTY_FIX[".toml"])
+    subsets = shared.pop("subset", [])
+    if not isinstance(subsets, list):
+        raise UserError.of(path, "prompt.subset is one table", "write [[prompt.subset]], with two brackets")
+    return [shared | subset if isinstance(subset, dict) else subset for subset in subsets]

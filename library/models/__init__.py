@@ -85,6 +85,8 @@ _OTHERS = (
     _Sign("*.lora_down.", "is a LoRA, not a model", "give it to --network_weights"),
     _Sign("*.lora_up.", "is a LoRA, not a model", "give it to --network_weights"),
     _Sign("*.lora_A.", "is a LoRA, not a model", "give it to --network_weights"),
+    _Sign("*.hada_w1", "is a LoHa, not a model", "give it to --network_weights"),
+    _Sign("*.lokr_w1", "is a LoKr, not a model", "give it to --network_weights"),
     _Sign("emb_params", "is a textual inversion embedding, not a model"),
     _Sign("string_to_param", "is a textual inversion embedding, not a model"),
     _Sign("clip_g", "is a textual inversion embedding, not a model"),
@@ -264,6 +266,8 @@ def _family_of_folder(source: Source) -> str:
     check_channels(source.name, (0, unet.get("in_channels", 4)))
     if has_second:
         return "sdxl"
+    if unet.get("addition_embed_type") == "text_time":
+        raise UserError.of(source.name, "is an SDXL model without its text_encoder_2", "get the folder again")
     # What tells SD 2.x apart: OpenCLIP's text encoder computes with gelu, OpenAI's with quick_gelu.
     is_open_clip = text.get("hidden_act", "quick_gelu") == "gelu"
     return "sd2" if is_open_clip or unet.get("use_linear_projection") else "sd1"

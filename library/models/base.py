@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -25,15 +25,17 @@ class Condition:
     """What the denoiser is told besides the image and the time.
 
     hidden: (batch, tokens, width) text states. pooled: (batch, width) or None where a family has none.
+    mask: (batch, tokens) bool, which of them it looks at; None: all.
     """
 
     hidden: Tensor
     pooled: Tensor | None = None
+    mask: Tensor | None = None
 
     def to(self, *args, **kwargs) -> Condition:
-        """As Tensor.to, for both."""
+        """As Tensor.to, for the states."""
         pooled = None if self.pooled is None else self.pooled.to(*args, **kwargs)
-        return Condition(self.hidden.to(*args, **kwargs), pooled)
+        return replace(self, hidden=self.hidden.to(*args, **kwargs), pooled=pooled)
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ class Model(nn.Module):
     """A model of one family: encodes pictures and captions, predicts, saves.
 
     denoiser, text_encoders, vae: the modules. prediction_type: what the denoiser gives.
+    zero_terminal_snr: whether it was trained with a last timestep that is nothing but noise.
     source: its files, None for a model made in memory. vae_source: the files of a replaced VAE.
     epoch, global_step: what a .ckpt source says it was trained for; saving adds to them.
     """
@@ -87,6 +90,7 @@ class Model(nn.Module):
         self.text_encoders = nn.ModuleList(text_encoders)
         self.vae = vae
         self.prediction_type = prediction_type
+        self.zero_terminal_snr = False
         self.source: Source | None = None
         self.vae_source: Source | None = None
         self.epoch = self.global_step = 0

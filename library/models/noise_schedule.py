@@ -16,3 +16,12 @@ SCHEDULER_CONFIG: dict[str, Any] = {
     "steps_offset": 1,
 }
 DDIM_CONFIG: dict[str, Any] = SCHEDULER_CONFIG | {"clip_sample": False, "set_alpha_to_one": False}
+
+
+def terminal_settings(prediction_type: str) -> dict[str, Any]:
+    """More of them for a model whose last timestep is nothing but noise (Lin et al. 2023, arXiv:2305.08891).
+
+    Pictures then begin at that timestep, which nothing can be drawn from where the noise is predicted.
+    """
+    spacing = {"timestep_spacing": "trailing"} if prediction_type == "v" else {}
+    return {"rescale_betas_zero_snr": True, **spacing}

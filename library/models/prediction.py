@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
-from typing import Literal
+from typing import Any, Literal
 
 from library.models.sources import Source, read_json
 from library.models.weights import read_header
@@ -19,6 +19,7 @@ _NAMES: dict[str, PredictionType] = {"epsilon": "epsilon", "v": "v", "v_predicti
 _WORDS = {"epsilon": "the noise", "v": "v", "flow": "flow"}
 # A tensor of this name, whatever is in it, says v in single files that have no metadata.
 _V_MARK = "v_pred"
+_TERMINAL_MARK = "ztsnr"  # and one of this name, that the last timestep is nothing but noise
 
 
 def said_prediction(source: Source) -> PredictionType | None:
@@ -29,6 +30,16 @@ def said_prediction(source: Source) -> PredictionType | None:
     scheduler = read_json(source.path / "scheduler" / "scheduler_config.json")
     named = "flow" if "Flow" in scheduler.get("_class_name", "") else scheduler.get("prediction_type")
     return _NAMES.get(str(named))
+
+
+def says_zero_terminal_snr(source: Source) -> bool:
+    """Whether a file's or a folder's words say that the model was trained with pure noise at the end."""
+    if source.kind == "diffusers":
+        scheduler = read_json(source.path / "scheduler" / "scheduler_config.json")
+        return scheduler.get("rescale_betas_zero_snr") is True
+    header = read_header(source.path)
+    own = _own(header.metadata.get(CONFIG_KEY, "{}"), "zero_terminal_snr")
+    return own is True or _TERMINAL_MARK in header.names
 
 
 def check_claim(source: Source, claimed: PredictionType) -> None:
@@ -42,15 +53,18 @@ def check_claim(source: Source, claimed: PredictionType) -> None:
 
 def _of_file(names: Collection[str], metadata: Mapping[str, str]) -> PredictionType | None:
     """Its prediction type, else an architecture that ends in -v (stable-diffusion-v2-768-v)."""
-    named = metadata.get("modelspec.prediction_type") or _own(metadata.get(CONFIG_KEY, "{}"))
+    named = metadata.get("modelspec.prediction_type") or _own(
+        metadata.get(CONFIG_KEY, "{}"), "prediction_type"
+    )
     if named in _NAMES:
         return _NAMES[named]
     is_v = metadata.get("modelspec.architecture", "").endswith("-v")
     return "v" if is_v or _V_MARK in names else None
 
 
-def _own(config: str) -> str | None:
+def _own(config: str, name: str) -> Any:
+    """A value of our own metadata; None when it has none."""
     try:
-        return json.loads(config).get("prediction_type")
+        return json.loads(config).get(name)
     except (ValueError, AttributeError):
         return None  # what is damaged is said when the model is read

@@ -90,6 +90,16 @@ def chunk_ids(ids: list[int], chunks: int, pad: int = EOS) -> list[list[int]]:
     return rows if pad == EOS else [_end_row(row, pad) for row in rows]
 
 
+def without_padding(tokens: Tensor) -> Tensor:
+    """(captions, 77) bool of ids (captions, 1, 77): everything up to the end token, not the padding after it.
+
+    Text encoders look back only, so what stands there does not depend on the padding.
+    """
+    ids = tokens[:, 0]
+    ends = (ids == EOS).cumsum(-1)
+    return (ends == 0) | ((ends == 1) & (ids == EOS))
+
+
 def encode_chunks(text_encoder: nn.Module, tokens: Tensor, clip_skip: int | None = None) -> Tensor:
     """Hidden states (captions, chunks * 75 + 2, width) for ids (captions, chunks, 77).
 

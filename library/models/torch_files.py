@@ -101,7 +101,23 @@ def _not_read(path: Path) -> UserError:
         if file.read(9)[8:] == b"{":
             fix = "rename it to end in .safetensors"
             return UserError.of(path, "is a .safetensors file by its content", fix)
-    return UserError.of(path, "is damaged or cut off, or is no torch file", "get the file again")
+    cause = "is damaged or cut off, or is no torch file"
+    return not_the_file(path) or UserError.of(path, cause, "get the file again")
+
+
+def not_the_file(path: Path) -> UserError | None:
+    """What came instead of a file from the web, if it can be seen."""
+    with path.open("rb") as file:
+        start = file.read(200).lstrip().lower()
+    if start.startswith(b"version https://git-lfs"):
+        return UserError.of(
+            path, "is a Git LFS pointer, not the file itself", "run git lfs pull, or download it"
+        )
+    if start.startswith((b"<!doctype", b"<html", b"<?xml")):
+        return UserError.of(
+            path, "is a web page, not a model", "log in where it comes from, and download it again"
+        )
+    return None
 
 
 def _read_zip(path: Path) -> TorchFile:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from library.files import whole_file
-from library.models.torch_files import StoredTensor, read_torch_file
+from library.models.torch_files import StoredTensor, not_the_file, read_torch_file
 from library.problems import UserError
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def save_tensors(
         if path.suffix == ".safetensors":
             _write_safetensors(temporary, tensors, metadata or {})
         else:
-            _write_torch(temporary, tensors if beside is None else {"state_dict": tensors, **beside})
+            save_objects(temporary, tensors if beside is None else {"state_dict": tensors, **beside})
 
 
 def file_order(tensors: dict[str, Tensor]) -> list[str]:
@@ -166,7 +166,9 @@ def _no_safetensors(path: Path) -> UserError:
     with path.open("rb") as file:
         if file.read(4) == b"PK\x03\x04":
             return UserError.of(path, "is a torch file by its content", "rename it to end in .ckpt")
-    return UserError.of(path, "is damaged or no .safetensors file", "get the file again")
+    return not_the_file(path) or UserError.of(
+        path, "is damaged or no .safetensors file", "get the file again"
+    )
 
 
 def _check_entries(entries: dict[str, dict]) -> int:
@@ -274,10 +276,12 @@ def _write_safetensors(path: Path, tensors: dict[str, Tensor], metadata: dict[st
             file.write(tensor_bytes(tensors[name]))
 
 
-def _write_torch(path: Path, content: dict[str, Any]) -> None:
+def save_objects(path: Path, content: dict[str, Any]) -> None:
+    """torch.save. Raises OSError when it cannot be written."""
     import torch
 
-    # Into a file that is open: given a path, torch writes its name, here a random one, into the file.
+    # Into a file that is open: given a path, torch writes its name, here a random one, into the file, and
+    # says nothing useful of a full disk.
     with path.open("wb") as file:
         torch.save(content, file)
 

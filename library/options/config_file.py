@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from library.files import whole_file
-from library.problems import UserError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from library.problems import UserError, warn
+from library.secrets import Secret
+from library.table_files import read_tables
 
 
 def read_config_file(path: Path) -> tuple[Path, dict[str, Any]]:
@@ -26,20 +23,13 @@ def read_config_file(path: Path) -> tuple[Path, dict[str, Any]]:
     path = path.expanduser()
     if path.suffix != ".toml" and not path.is_file():
         path = path.with_name(path.name + ".toml")
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        raise UserError.of(path, "there is no such config file") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UserError.of(path, f"cannot be read as TOML: {error}") from None
+    document = read_tables(path)
     flat: dict[str, Any] = {}
     for key, value in document.items():
         entries = value if isinstance(value, dict) else {key: value}
         for name, entry in entries.items():
             if name in flat and flat[name] != entry:
-                raise UserError.of(
-                    path.name, f"{name} is set twice, to {flat[name]!r} and {entry!r}", "keep one"
-                )
+                raise UserError.of(path.name, f"{name} is set twice, with two values", "keep one")
             flat[name] = entry
     return path, flat
 
@@ -47,7 +37,7 @@ def read_config_file(path: Path) -> tuple[Path, dict[str, Any]]:
 def write_config_file(target: str | None, sections: dict[str, Any]) -> Path:
     """Write all options that differ from their defaults, one table a section, and return the file's path.
 
-    Raises UserError when no --config_file was given or the file exists.
+    Tokens are left out, with a warning. Raises UserError when no --config_file was given or the file exists.
     """
     if not target:
         raise UserError.of("--output_config", "needs --config_file, the file to write")
@@ -57,19 +47,23 @@ def write_config_file(target: str | None, sections: dict[str, Any]) -> Path:
         raise UserError.of(path, "exists already", "choose another name or delete it")
     tables = {name: _changed_options(section) for name, section in sections.items()}
     with whole_file(path) as temporary:
-        temporary.write_text(_to_toml(tables), encoding="utf-8")
+        temporary.write_text(to_toml(tables), encoding="utf-8")
     return path
 
 
 def _changed_options(section: Any) -> dict[str, Any]:
-    return {
-        field.name: _as_toml(getattr(section, field.name))
+    changed = {
+        field.name: getattr(section, field.name)
         for field in dataclasses.fields(section)
         if getattr(section, field.name) != field.default
     }
+    for name in [name for name, value in changed.items() if isinstance(value, Secret)]:
+        del changed[name]
+        warn(f"--{name} is not written to the file: keep tokens in the environment, or log in")
+    return {name: _as_toml(value) for name, value in changed.items()}
 
 
-def _to_toml(tables: dict[str, dict[str, Any]]) -> str:
+def to_toml(tables: Mapping[str, Mapping[str, Any]]) -> str:
     """TOML of tables of texts, numbers, booleans and lists: JSON writes these the same way."""
     lines = []
     for name, table in tables.items():

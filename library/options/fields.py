@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, Union
 
 from library.problems import Problem, UserError, warn
+from library.secrets import Secret
 
 
 def option(
@@ -77,6 +78,11 @@ class OptionSpec:
     @property
     def is_switch(self) -> bool:
         return self.plain_type is bool
+
+    @property
+    def is_secret(self) -> bool:
+        """A token: read, but never shown or written."""
+        return self.plain_type is Secret
 
     @property
     def is_list(self) -> bool:
@@ -195,6 +201,12 @@ def _read_str(value: Any) -> str:
     return str(value)
 
 
+def _read_secret(value: Any) -> Secret:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError("expects a token")  # and never shows what it got
+    return Secret(value.strip())
+
+
 def _read_path(value: Any) -> Path:
     if isinstance(value, Path):
         return value
@@ -209,4 +221,5 @@ _READERS: dict[Any, Callable[[Any], Any]] = {
     float: _read_float,
     str: _read_str,
     Path: _read_path,
+    Secret: _read_secret,
 }

@@ -8,7 +8,24 @@ from typing import Literal
 
 from library.options.fields import option, require, warn_unless
 
-SamplerName = Literal["ddim", "euler", "k_euler", "euler_a", "k_euler_a", "dpmsolver++"]
+SamplerName = Literal[
+    "ddim",
+    "pndm",
+    "lms",
+    "euler",
+    "euler_a",
+    "heun",
+    "dpm_2",
+    "dpm_2_a",
+    "dpmsolver",
+    "dpmsolver++",
+    "dpmsingle",
+    "k_lms",
+    "k_euler",
+    "k_euler_a",
+    "k_dpm_2",
+    "k_dpm_2_a",
+]
 Normalization = Literal["original", "abs", "none"]
 
 
@@ -18,7 +35,8 @@ class PreviewOptions:
 
     sample_prompts: Path | None = option(
         None,
-        "text file with a prompt a line: text --n negative --w 512 --h 512 --d seed --l scale --s steps",
+        "prompts: a text file with one a line (text --n negative --w 512 --h 512 --d seed --l scale --s 30), "
+        "or a .toml or .json file",
         metavar="FILE",
     )
     sample_every_n_steps: int | None = option(None, "draw the prompts after every n-th step", metavar="N")
@@ -66,6 +84,9 @@ class GeneratorModelOptions:
     vae: str | None = option(None, "take the VAE from here instead", metavar="MODEL")
     v2: bool = option(False, "the checkpoint is SD 2.x; checked against the file, which decides")
     v_parameterization: bool = option(False, "the checkpoint predicts v; checked against the file")
+    tokenizer_cache_dir: Path | None = option(
+        None, "accepted for compatibility: the tokenizer is part of Atelier", metavar="FOLDER"
+    )
     clip_skip: int | None = option(
         None, "use the text encoder's output of the n-th layer from the end", metavar="N"
     )

@@ -8,37 +8,73 @@ from typing import Literal
 
 from library.options.fields import option, require, warn_unless
 from library.options.saving import name_fault
+from library.secrets import Secret
 
 
 @dataclass(frozen=True)
 class LoggingOptions:
     """Logs."""
 
-    logging_dir: Path | None = option(None, "write TensorBoard logs below this folder", metavar="DIR")
-    log_with: Literal["tensorboard"] | None = option(
-        None, "which tracker (default: tensorboard when --logging_dir is given)"
+    logging_dir: Path | None = option(None, "write logs below this folder", metavar="DIR")
+    log_with: Literal["tensorboard", "wandb", "all"] | None = option(
+        None, "which trackers (default: tensorboard when --logging_dir is given)"
     )
     log_prefix: str | None = option(None, "put before the date in the log folder's name")
-    log_tracker_name: str | None = option(None, "name of the run inside the log folder")
+    log_tracker_name: str | None = option(
+        None, "name of the folder inside the log folder, and of the project on wandb", metavar="NAME"
+    )
+    log_tracker_config: Path | None = option(
+        None, "TOML file with the tables [tensorboard] and [wandb]: further settings of each", metavar="FILE"
+    )
+    log_config: bool = option(False, "log the run's options too, without tokens and folders")
+    wandb_run_name: str | None = option(None, "name of the run on wandb", metavar="NAME")
+    wandb_api_key: Secret | None = option(
+        None,
+        "key for wandb; better in the environment (WANDB_API_KEY), or log in: wandb login",
+        metavar="KEY",
+    )
+
+    no_report: bool = option(False, "write no <output_name>-report.html, the page about the run")
+
+    @property
+    def trackers(self) -> tuple[str, ...]:
+        """The names of the trackers in use."""
+        if self.log_with == "all":
+            return ("tensorboard", "wandb")
+        if self.log_with is not None:
+            return (self.log_with,)
+        return () if self.logging_dir is None else ("tensorboard",)
 
     def __post_init__(self) -> None:
+        names = (("log_prefix", self.log_prefix), ("log_tracker_name", self.log_tracker_name))
         require(
-            (self.logging_dir is not None or self.log_with is None, "log_with", "needs --logging_dir"),
+            (
+                self.logging_dir is not None or "tensorboard" not in self.trackers,
+                "log_with",
+                f"{self.log_with} needs --logging_dir",
+            ),
             *(
                 (not given or name_fault(given) is None, name, "must be a plain name: it names a folder")
-                for name, given in (
-                    ("log_prefix", self.log_prefix),
-                    ("log_tracker_name", self.log_tracker_name),
-                )
+                for name, given in names
             ),
         )
+        nothing = "has no effect without --logging_dir or --log_with wandb"
         warn_unless(
+            (
+                self.log_prefix is None or "tensorboard" in self.trackers,
+                "log_prefix",
+                "names TensorBoard's folder only",
+            ),
+            *(
+                (bool(self.trackers) or not getattr(self, name), name, nothing)
+                for name in ("log_tracker_name", "log_tracker_config", "log_config")
+            ),
             *(
                 (
-                    self.logging_dir is not None or getattr(self, name) is None,
+                    "wandb" in self.trackers or getattr(self, name) is None,
                     name,
-                    "has no effect without --logging_dir",
+                    "has no effect without --log_with wandb",
                 )
-                for name in ("log_prefix", "log_tracker_name")
-            )
+                for name in ("wandb_run_name", "wandb_api_key")
+            ),
         )

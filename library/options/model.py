@@ -3,11 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
-from library.options.fields import option, require
+from library.options.fields import option, require, warn_unless
 
 Attention = Literal["sdpa", "xformers", "sliced"]
+DynamoBackend = Literal[
+    "inductor",
+    "eager",
+    "aot_eager",
+    "cudagraphs",
+    "aot_ts_nvfuser",
+    "nvprims_nvfuser",
+    "ofi",
+    "fx2trt",
+    "onnxrt",
+    "tensort",
+    "ipex",
+    "tvm",
+]
 
 
 @dataclass(frozen=True)
@@ -36,6 +51,7 @@ class ModelOptions:
     fp8_base: bool = option(
         False, "keep weights of U-Net and text encoders that are not trained in float8: a quarter of float32"
     )
+    fp8_base_unet: bool = option(False, "the same for the U-Net alone")
     lowram: bool = option(False, "read the checkpoint straight into the GPU's memory, for little main memory")
     disable_mmap_load_safetensors: bool = option(
         False, "accepted for compatibility: files are read, never mapped into memory"
@@ -43,11 +59,19 @@ class ModelOptions:
     highvram: bool = option(
         False, "accepted for compatibility: GPU memory is never given back between steps as it is"
     )
+    tokenizer_cache_dir: Path | None = option(
+        None, "accepted for compatibility: the tokenizer is part of Atelier", metavar="FOLDER"
+    )
     sdpa: bool = option(False, "attention by torch's scaled_dot_product_attention; this is the default")
     xformers: bool = option(
         False, "attention by xformers (pip install xformers)", aliases=("--diffusers_xformers",)
     )
     mem_eff_attn: bool = option(False, "attention in slices: slower, needs the least memory")
+
+    torch_compile: bool = option(
+        False, "compile the U-Net's blocks (torch.compile): the first steps are slow, the others faster"
+    )
+    dynamo_backend: DynamoBackend = option("inductor", "what --torch_compile compiles with")
 
     def __post_init__(self) -> None:
         require(
@@ -63,6 +87,21 @@ class ModelOptions:
                 "choose one of --sdpa, --xformers, --mem_eff_attn",
             ),
         )
+        warn_unless(
+            (not (self.fp8_base and self.fp8_base_unet), "fp8_base_unet", "has no effect with --fp8_base"),
+            (
+                self.torch_compile or self.dynamo_backend == "inductor",
+                "dynamo_backend",
+                "has no effect without --torch_compile",
+            ),
+        )
+
+    @property
+    def float8_parts(self) -> tuple[str, ...]:
+        """Where weights that are not trained are kept in float8: parts as networks call them."""
+        if self.fp8_base:
+            return ("unet", "te")
+        return ("unet",) if self.fp8_base_unet else ()
 
     @property
     def attention(self) -> Attention:

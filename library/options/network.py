@@ -126,32 +126,53 @@ class NetworkOptions:
 
 
 @dataclass(frozen=True)
-class DreamBoothOptions:
-    """DreamBooth."""
+class PartOptions:
+    """Parts of the model."""
 
+    unetonly: bool = option(False, "train the U-Net only")
+    encoderonly: bool = option(False, "train the text encoder only")
     learning_rate_te: float | None = option(
         None, "learning rate of the text encoder (default: --learning_rate)", metavar="X"
     )
-    stop_text_encoder_training: int | None = option(
-        None, "train the text encoder for this many steps only; below 0 never", metavar="N"
-    )
 
     def __post_init__(self) -> None:
+        rate = self.learning_rate_te
         require(
+            (rate is None or rate >= 0, "learning_rate_te", "must be 0 or more"),
+            (not (self.unetonly and self.encoderonly), "unetonly", "contradicts --encoderonly"),
             (
-                self.learning_rate_te is None or self.learning_rate_te >= 0,
+                not (self.encoderonly and rate == 0),
                 "learning_rate_te",
-                "must be 0 or more",
-            )
+                "is 0, which contradicts --encoderonly",
+            ),
         )
-        never = self.stop_text_encoder_training is not None and self.stop_text_encoder_training <= 0
         warn_unless(
-            (
-                not (never and self.learning_rate_te),
-                "learning_rate_te",
-                f"has no effect with --stop_text_encoder_training {self.stop_text_encoder_training}",
-            )
+            (not (self.unetonly and rate), "learning_rate_te", "has no effect with --unetonly"),
         )
+
+    def denoiser_rate(self, learning_rate: float) -> float:
+        """Of the U-Net; 0 when it is not trained."""
+        return 0.0 if self.encoderonly else learning_rate
+
+    def text_rate(self, learning_rate: float) -> float:
+        """Of the text encoder; 0 when it is not trained."""
+        if self.unetonly:
+            return 0.0
+        return learning_rate if self.learning_rate_te is None else self.learning_rate_te
+
+
+@dataclass(frozen=True)
+class DreamBoothOptions:
+    """DreamBooth."""
+
+    stop_text_encoder_training: int | None = option(
+        None, "train the text encoder for this many steps only; 0 or less: never", metavar="N"
+    )
+    no_token_padding: bool = option(False, "hide from the U-Net what captions are padded with")
+
+    @property
+    def trains_text(self) -> bool:
+        return self.stop_text_encoder_training is None or self.stop_text_encoder_training > 0
 
 
 def read_rates(value: Any) -> tuple[float, ...]:
@@ -223,27 +244,3 @@ class FineTuneOptions:
     """Fine-tuning."""
 
     train_text_encoder: bool = option(False, "train the text encoder too")
-    learning_rate_te: float | None = option(
-        None, "learning rate of the text encoder (default: --learning_rate)", metavar="X"
-    )
-
-    def __post_init__(self) -> None:
-        require(
-            (
-                self.learning_rate_te is None or self.learning_rate_te >= 0,
-                "learning_rate_te",
-                "must be 0 or more",
-            )
-        )
-        warn_unless(
-            (
-                self.learning_rate_te is None or self.train_text_encoder,
-                "learning_rate_te",
-                "has no effect without --train_text_encoder",
-            ),
-            (
-                not (self.train_text_encoder and self.learning_rate_te == 0),
-                "train_text_encoder",
-                "has no effect with --learning_rate_te 0",
-            ),
-        )

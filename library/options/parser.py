@@ -18,16 +18,23 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import difflib
+import io
+import re
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import redirect_stderr
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from library import console
 from library.options.config_file import read_config_file, write_config_file
+from library.options.console import ConsoleOptions
 from library.options.fields import OptionSpec, option, sections_of, specs_of, title_of
-from library.options.unavailable import asks_for_unavailable
-from library.problems import Problem, UserError
+from library.options.foreign_config import IGNORED, is_not_set
+from library.options.unavailable import asks_for, refusal_of
+from library.problems import Problem, UserError, warn
+from library.secrets import hide_words
 
 R = TypeVar("R")
 
@@ -81,6 +88,7 @@ def read_command_line(
     reading: Reading[R] = Reading(run_type)
     words = list(sys.argv[1:] if argv is None else argv)
     given = _split_words(words, [*by_name.values(), *commands], run_type, doc, reading.problems)
+    _hide_tokens(sys.argv, given, by_name)
 
     config_file = given.pop("config_file", ("", None))[1]
     output_config = given.pop("output_config", None)
@@ -136,6 +144,12 @@ def _split_words(
     return given
 
 
+def _hide_tokens(words: list[str], given: Given, by_name: dict[str, OptionSpec]) -> None:
+    """Take tokens out of the program's own words, which trackers and other libraries write down."""
+    tokens = [given[name] for name, spec in by_name.items() if spec.is_secret and name in given]
+    hide_words(words, [(flag, str(token)) for flag, token in tokens])
+
+
 def _from_config_file(config_file: str, by_name: dict[str, OptionSpec], problems: list[Problem]) -> Given:
     try:
         path, values = read_config_file(Path(config_file))
@@ -147,8 +161,12 @@ def _from_config_file(config_file: str, by_name: dict[str, OptionSpec], problems
     given: Given = {}
     for key, value in values.items():
         where = f"{path.name}: {key}"
+        if is_not_set(key, value):
+            continue
         if key in by_key:
             given[by_key[key].name] = (where, value)
+        elif key in IGNORED:
+            warn(f"{where} is passed over: {IGNORED[key]}")
         else:
             _explain_unknown(where, key, value, by_key, problems)
     return given
@@ -157,15 +175,15 @@ def _from_config_file(config_file: str, by_name: dict[str, OptionSpec], problems
 def _explain_unknown(
     where: str, name: str, value: Any, known: Iterable[str], problems: list[Problem]
 ) -> None:
-    asks = asks_for_unavailable(name, value)
-    if asks is None:
+    refusal = refusal_of(name)
+    if refusal is None:
         word = where if where.startswith("--") else name
         close = difflib.get_close_matches(word, known, n=1, cutoff=0.7)
         close = close or [option for option in known if option.startswith(word)]
         hint = f"did you mean {close[0]}?" if close else "see --help"
         problems.append(Problem(where, "there is no such option", hint))
-    elif asks:
-        problems.append(Problem(where, "is not available yet", "remove it"))
+    elif asks_for(value, refusal.default):
+        problems.append(Problem(where, refusal.cause, refusal.fix))
 
 
 def _build_sections(reading: Reading, given: Given) -> None:
@@ -173,7 +191,10 @@ def _build_sections(reading: Reading, given: Given) -> None:
 
     A section with a value that could not be read is left out.
     """
-    for name, section in sections_of(reading.run_type).items():
+    console.set_up()
+    classes = sections_of(reading.run_type)
+    # The console first: the others may have something to say.
+    for name, section in sorted(classes.items(), key=lambda item: item[1] is not ConsoleOptions):
         values, unread = {}, set()
         for spec in specs_of(section):
             if spec.name not in given:
@@ -184,12 +205,37 @@ def _build_sections(reading: Reading, given: Given) -> None:
             except ValueError as error:
                 reading.problems.append(Problem(where, str(error)))
                 unread.add(spec.flag)
+        if unread:
+            reading.problems.extend(_certain_problems(section, values, unread))
+            continue
         try:
             reading.sections[name] = section(**values)
+            if section is ConsoleOptions:
+                _set_up_console(reading.sections[name])
         except UserError as error:
-            reading.problems.extend(problem for problem in error.problems if problem.where not in unread)
-        if unread:
-            reading.sections.pop(name, None)
+            reading.problems.extend(error.problems)
+
+
+def _set_up_console(options: ConsoleOptions) -> None:
+    level, file = options.console_log_level or "INFO", options.console_log_file
+    try:
+        console.set_up(level, file, is_simple=options.console_log_simple)
+    except OSError as error:
+        cause = f"cannot be written to ({error.strerror})"
+        raise UserError.of(f"--console_log_file {file}", cause, "choose another file") from None
+
+
+def _certain_problems(section: type, values: dict[str, Any], unread: set[str]) -> list[Problem]:
+    """What is wrong with a section's values besides those that could not be read: problems that speak of one
+    of these, in whose place the default stands, may be untrue.
+    """
+    try:
+        with redirect_stderr(io.StringIO()):  # so may warnings
+            section(**values)
+    except UserError as error:
+        named = [re.compile(rf"{re.escape(flag)}(?!\w)") for flag in unread]
+        return [problem for problem in error.problems if not any(p.search(str(problem)) for p in named)]
+    return []
 
 
 def _help_parser(run_type: type, doc: str | None) -> argparse.ArgumentParser:

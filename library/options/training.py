@@ -1,4 +1,4 @@
-"""How long and in what precision to train, and what is predicted."""
+"""How long and in what precision to train."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from library.options.fields import option, require, warn_unless
+
+Precision = Literal["no", "fp16", "bf16"]
 
 
 @dataclass(frozen=True)
@@ -26,12 +28,29 @@ class TrainingOptions:
     seed: int | None = option(
         None, "seed of everything random (default: a new one, printed and kept in the metadata)", metavar="N"
     )
-    mixed_precision: Literal["no", "fp16", "bf16"] = option("no", "precision of the computation")
+    mixed_precision: Precision = option("no", "precision of the computation")
+    full_bf16: bool = option(
+        False, "keep trained weights and gradients in bf16; steps are rounded by chance, so that none is lost"
+    )
+    full_fp16: bool = option(
+        False, "keep trained weights and gradients in fp16; steps are rounded by chance, so that none is lost"
+    )
     gradient_checkpointing: bool = option(
         False, "recompute activations in the backward pass: less memory, slower"
     )
+    cpu_offload_checkpointing: bool = option(
+        False, "keep what --gradient_checkpointing saves in main memory: less of the GPU's, slower"
+    )
     gradient_accumulation_steps: int = option(1, "batches per optimizer step", metavar="N")
+    dry_run: bool = option(
+        False,
+        "check everything, say what would be trained and written and how much memory it takes, try one step "
+        "and one save, and stop; nothing is written",
+    )
     max_grad_norm: float = option(1.0, "clip the gradient's norm to this; 0 does not clip", metavar="X")
+    max_bad_steps: int = option(
+        10, "stop after this many steps in a row whose loss or gradient is no number", metavar="N"
+    )
 
     def __post_init__(self) -> None:
         require(
@@ -46,7 +65,21 @@ class TrainingOptions:
                 for name in ("initial_epoch", "initial_step")
             ),
             (self.gradient_accumulation_steps >= 1, "gradient_accumulation_steps", "must be 1 or more"),
+            *(
+                (
+                    not getattr(self, f"full_{precision}") or self.mixed_precision == precision,
+                    f"full_{precision}",
+                    f"needs --mixed_precision {precision}",
+                )
+                for precision in ("bf16", "fp16")
+            ),
+            (
+                self.gradient_checkpointing or not self.cpu_offload_checkpointing,
+                "cpu_offload_checkpointing",
+                "needs --gradient_checkpointing",
+            ),
             (self.max_grad_norm >= 0, "max_grad_norm", "must be 0 or more"),
+            (self.max_bad_steps >= 1, "max_bad_steps", "must be 1 or more"),
             (self.seed is None or 0 <= self.seed < 2**63, "seed", "must be between 0 and 2^63 - 1"),
         )
         warn_unless(
@@ -58,47 +91,13 @@ class TrainingOptions:
         epochs_done = max(0, (self.initial_epoch or 0) - 1)
         return self.initial_step or epochs_done * steps_per_epoch or None
 
-
-@dataclass(frozen=True)
-class ObjectiveOptions:
-    """Noise and loss."""
-
-    objective: Literal["ddpm", "v", "flow"] = option(
-        "ddpm",
-        "ddpm: the noising of Stable Diffusion, predicting what the checkpoint predicts; v: the same, but "
-        "predicting v from now on; flow: rectified flow, for models sampled that way",
-    )
-    flow_shift: float = option(
-        1.0, "shift of the flow objective's times towards noise; 1 is none", metavar="X"
-    )
-    min_timestep: int | None = option(None, "lowest timestep to train, 0 to 999 (default 0)", metavar="T")
-    max_timestep: int | None = option(
-        None, "timesteps to train end before this, 1 to 1000 (default 1000)", metavar="T"
-    )
-    noise_offset: float | None = option(
-        None, "add this much noise that is constant over the picture, per channel", metavar="X"
-    )
-    min_snr_gamma: float | None = option(
-        None, "weight the loss by min(snr, gamma) / snr (Min-SNR); 5 is usual", metavar="X"
-    )
-
-    def __post_init__(self) -> None:
-        low, high = self.timestep_range
-        require(
-            (0 <= low <= 999, "min_timestep", "must be 0 to 999"),
-            (1 <= high <= 1000, "max_timestep", "must be 1 to 1000"),
-            (low < high, "min_timestep", f"must be below --max_timestep ({high})"),
-            (self.flow_shift > 0, "flow_shift", "must be above 0"),
-            (
-                self.min_snr_gamma is None or self.min_snr_gamma >= 0,
-                "min_snr_gamma",
-                "must be 0 (off) or more",
-            ),
-        )
+    @property
+    def trains_in_16_bits(self) -> bool:
+        return self.full_bf16 or self.full_fp16
 
     @property
-    def timestep_range(self) -> tuple[int, int]:
-        """(lowest, one past the highest) timestep."""
-        low = 0 if self.min_timestep is None else self.min_timestep
-        high = 1000 if self.max_timestep is None else self.max_timestep
-        return low, high
+    def trained_precision(self) -> Literal["float", "fp16", "bf16"]:
+        """Of the weights that are trained."""
+        if self.full_bf16:
+            return "bf16"
+        return "fp16" if self.full_fp16 else "float"

@@ -1,51 +1,64 @@
-"""Options of sd-scripts' commands that Atelier does not have yet, with their defaults there. This table only
-shrinks.
+"""Options of sd-scripts' commands that Atelier does not have: not yet, or for good.
 
-Asking for one is refused by name. Giving one its default asks for nothing, as config files written by other
-programs do.
+Asking for one is refused by name. Giving one its default in sd-scripts asks for nothing, as config files
+written by other programs do.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why there is no such option, and what to do instead. default: that of sd-scripts."""
+
+    default: Any
+    cause: str
+    fix: str = "remove it"
+
+
+_SHARDED = (
+    "DeepSpeed shares weights out among processes, and its states cannot be gone on from exactly",
+    "train with plain accelerate launch; see docs/many_devices.md for what saves memory",
+)
+# For good; docs/differences.md argues each.
+REFUSED: dict[str, Refusal] = {
+    "dataset_class": Refusal(
+        None,
+        "datasets are described, not programmed, so that a run can go on exactly",
+        "use --dataset_config",
+    ),
+    "deepspeed": Refusal(False, *_SHARDED),
+    "zero_stage": Refusal(2, *_SHARDED),
+    "offload_optimizer_device": Refusal(None, *_SHARDED),
+    "offload_optimizer_nvme_path": Refusal(None, *_SHARDED),
+    "offload_param_device": Refusal(None, *_SHARDED),
+    "offload_param_nvme_path": Refusal(None, *_SHARDED),
+    "zero3_init_flag": Refusal(False, *_SHARDED),
+    "zero3_save_16bit_model": Refusal(False, *_SHARDED),
+    "fp16_master_weights_and_gradients": Refusal(False, *_SHARDED),
+}
+
+# With their defaults. This table only shrinks.
 NOT_YET: dict[str, Any] = {
     "XTI_embeddings": None,
-    "adaptive_noise_scale": None,
-    "async_upload": False,
     "clip_guidance_scale": 0.0,
     "clip_image_guidance_scale": 0.0,
     "clip_vision_strength": None,
-    "console_log_file": None,
-    "console_log_level": None,
-    "console_log_simple": False,
     "control_net_lllite_models": None,
     "control_net_models": None,
     "control_net_multipliers": None,
     "control_net_preps": None,
     "control_net_ratios": None,
     "control_net_weights": None,
-    "cpu_offload_checkpointing": False,
-    "dataset_class": None,
-    "ddp_gradient_as_bucket_view": False,
-    "ddp_static_graph": False,
-    "ddp_timeout": None,
-    "debiased_estimation_loss": False,
-    "deepspeed": False,
     "ds_depth_1": None,
     "ds_depth_2": None,
     "ds_ratio": 0.5,
     "ds_timesteps_1": 650,
     "ds_timesteps_2": 650,
-    "dynamo_backend": "inductor",
-    "encoderonly": False,
     "fine_tuning": False,
-    "fp16_master_weights_and_gradients": False,
-    "fp8_base_unet": False,
-    "full_bf16": False,
-    "full_fp16": False,
-    "fused_backward_pass": False,
-    "fused_optimizer_groups": None,
     "gradual_latent_every_n_steps": 3,
     "gradual_latent_ratio": 0.5,
     "gradual_latent_ratio_step": 0.125,
@@ -61,33 +74,11 @@ NOT_YET: dict[str, Any] = {
     "highres_fix_strength": None,
     "highres_fix_upscaler": None,
     "highres_fix_upscaler_args": None,
-    "huber_c": 0.1,
-    "huber_scale": 1.0,
-    "huber_schedule": "snr",
-    "huggingface_path_in_repo": None,
-    "huggingface_repo_id": None,
-    "huggingface_repo_type": None,
-    "huggingface_repo_visibility": None,
-    "huggingface_token": None,
     "image_path": None,
     "interactive": False,
-    "ip_noise_gamma": None,
-    "ip_noise_gamma_random_strength": False,
     "iter_same_seed": False,
-    "log_config": False,
-    "log_tracker_config": None,
-    "loss_type": "l2",
-    "lr_decay_steps": 0,
-    "lr_scheduler_args": None,
-    "lr_scheduler_min_lr_ratio": None,
-    "lr_scheduler_num_cycles": 1,
-    "lr_scheduler_power": 1,
-    "lr_scheduler_timescale": None,
-    "lr_scheduler_type": "",
     "mask_path": None,
     "max_embeddings_multiples": None,
-    "multires_noise_discount": 0.3,
-    "multires_noise_iterations": None,
     "negative_scale": None,
     "network_args": None,
     "network_merge_n_models": None,
@@ -95,46 +86,28 @@ NOT_YET: dict[str, Any] = {
     "network_regional_mask_max_color_codes": None,
     "network_show_meta": False,
     "no_preview": False,
-    "no_token_padding": False,
-    "noise_offset_random_strength": False,
-    "offload_optimizer_device": None,
-    "offload_optimizer_nvme_path": None,
-    "offload_param_device": None,
-    "offload_param_nvme_path": None,
     "opt_channels_last": False,
-    "resume_from_huggingface": False,
-    "save_state_to_huggingface": False,
-    "scale_v_pred_loss_like_noise_pred": False,
-    "scheduler_args": None,
     "sequential_file_name": False,
     "shuffle_prompts": False,
     "strength": None,
     "textual_inversion_embeddings": None,
-    "tokenizer_cache_dir": None,
-    "torch_compile": False,
-    "unetonly": False,
     "use_original_file_name": False,
-    "v_pred_like_loss": None,
     "vae_batch_size": None,
     "vae_slices": None,
     "vgg16_guidance_layer": 20,
     "vgg16_guidance_scale": 0.0,
-    "wandb_api_key": None,
-    "wandb_run_name": None,
-    "zero3_init_flag": False,
-    "zero3_save_16bit_model": False,
-    "zero_stage": 2,
-    "zero_terminal_snr": False,
 }
 
 
-def asks_for_unavailable(name: str, value: Any) -> bool | None:
-    """Whether `name` with this raw value asks for something that is not there yet; None when the name is not
-    in the table.
-    """
-    if name not in NOT_YET:
-        return None
-    default = NOT_YET[name]
+def refusal_of(name: str) -> Refusal | None:
+    """What is said to those who ask for an option that is not there; None when the name is in no table."""
+    if name in NOT_YET:
+        return Refusal(NOT_YET[name], "is not available yet")
+    return REFUSED.get(name)
+
+
+def asks_for(value: Any, default: Any) -> bool:
+    """Whether a raw value asks for something, where `default` asks for nothing."""
     value = " ".join(value) if isinstance(value, list) and all(isinstance(v, str) for v in value) else value
     nothing = value in (None, "") or (value in (0, "0") and default in (None, False))
     return not (nothing or value == default or str(value) == str(default))

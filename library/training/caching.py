@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from library.data.caches.latent_cache import LatentCache, cache_latents
-from library.data.caches.latent_files import LatentFiles
+from library.data.caches.latent_files import LatentFiles, pictures_of
 from library.data.caches.text_cache import TextCache, TextFiles, cache_text_outputs
 from library.data.training_data import TrainingData
 from library.models.base import Model
 from library.models.prompt_weights import encode_text, training_tokenizer
 from library.models.text import tokenizer_identity
+from library.stopping import Stopped
 from library.training.run import TrainingRun
 from library.training.session import Session
 
@@ -88,17 +90,34 @@ def _latents(
 ) -> LatentCache:
     precision = _name(next(model.vae.parameters()).dtype)
     files = LatentFiles(model.latent_file_suffix, identities.vae, precision, run.caching.skip_cache_check)
-    return cache_latents(
-        data,
-        _encoder(model),
-        encode_exactly=_exactly(model) if precision != "float32" else None,
-        scale=model.vae.config.scaling_factor,
-        batch_size=run.caching.vae_batch_size,
-        disk=files if run.caching.cache_latents_to_disk else None,
-        sharing=session.sharing(),
-        skip_bad=data.skips_bad_images,
-        progress=session.is_main,
-    )
+
+    def count() -> str:
+        wanted = files.wanted(pictures_of(data.records)[0])
+        return f"{sum(one.path.exists() for one in wanted)} of {len(wanted)} latents are cached"
+
+    with _telling(count if run.caching.cache_latents_to_disk else None):
+        return cache_latents(
+            data,
+            _encoder(model),
+            encode_exactly=_exactly(model) if precision != "float32" else None,
+            scale=model.vae.config.scaling_factor,
+            batch_size=run.caching.vae_batch_size,
+            disk=files if run.caching.cache_latents_to_disk else None,
+            sharing=session.sharing(),
+            skip_bad=data.skips_bad_images,
+            progress=session.is_main,
+        )
+
+
+@contextmanager
+def _telling(kept: Callable[[], str] | None) -> Iterator[None]:
+    """When the command is stopped inside, say what is on disk. kept: it, None: nothing."""
+    try:
+        yield
+    except Stopped as stop:
+        if kept is not None:
+            stop.kept = f"{kept()}; the same command goes on from there"
+        raise
 
 
 def _encoder(model: Model) -> Callable[[Tensor, Tensor], Tensor]:
@@ -147,14 +166,16 @@ def _texts(
         precision=f"{_name(parameter.dtype)} {session.accelerator.mixed_precision}",
         skip_check=run.caching.skip_cache_check,
     )
-    return cache_text_outputs(
-        data,
-        encode,
-        batch_size=run.caching.text_encoder_batch_size,
-        disk=files if run.caching.cache_text_encoder_outputs_to_disk else None,
-        sharing=session.sharing(),
-        progress=session.is_main,
-    )
+    on_disk = run.caching.cache_text_encoder_outputs_to_disk
+    with _telling((lambda: "the text-encoder outputs made so far are cached") if on_disk else None):
+        return cache_text_outputs(
+            data,
+            encode,
+            batch_size=run.caching.text_encoder_batch_size,
+            disk=files if on_disk else None,
+            sharing=session.sharing(),
+            progress=session.is_main,
+        )
 
 
 def _name(dtype: torch.dtype) -> str:

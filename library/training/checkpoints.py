@@ -8,6 +8,7 @@ from pathlib import Path
 
 from library.files import remove
 from library.options.saving import SavingOptions
+from library.training.uploads import Uploads
 
 # Names are sd-scripts' (compatible with what users' own scripts look for).
 _NO_NAME = {"epoch": "epoch", "step": "at", "last": "last"}
@@ -62,7 +63,8 @@ class Checkpoints:
 
     save_result(path, epoch, step) writes the trained thing; save_state(folder, epoch, step) the training
     state.
-    suffix: of results, empty for folders. epochs: of the whole run.
+    suffix: of results, empty for folders. epochs: of the whole run. uploads: where results and states go
+    besides.
     """
 
     options: SavingOptions
@@ -70,6 +72,8 @@ class Checkpoints:
     epochs: int
     save_result: Callable[[Path, int, int], None]
     save_state: Callable[[Path, int, int], None]
+    uploads: Uploads | None = None
+    remove_path: Callable[[Path], None] = remove
 
     def __post_init__(self) -> None:
         options = self.options
@@ -88,7 +92,7 @@ class Checkpoints:
     def after_step(self, epoch: int, step: int) -> None:
         """epoch: the (1-based) epoch the step lies in; step: steps done."""
         options, every = self.options, self.options.save_every_n_steps
-        self._save(step_name(options.output_name, step), epoch, step)
+        self._save(step_name(options.output_name, step), epoch, step, with_state=options.save_state)
         self._remove_result(step_to_remove(step, every, options.save_last_n_steps), step_name)
         keep = options.save_last_n_steps_state or options.save_last_n_steps
         self._remove_state(step_to_remove(step, every, keep), step_name)
@@ -96,7 +100,7 @@ class Checkpoints:
     def after_epoch(self, epoch: int, step: int) -> None:
         """epoch: epochs done; step: steps done."""
         options, every = self.options, self.every_epochs
-        self._save(epoch_name(options.output_name, epoch), epoch, step)
+        self._save(epoch_name(options.output_name, epoch), epoch, step, with_state=options.save_state)
         self._remove_result(epoch_to_remove(epoch, every, options.save_last_n_epochs), epoch_name)
         keep = options.save_last_n_epochs_state or options.save_last_n_epochs
         self._remove_state(epoch_to_remove(epoch, every, keep), epoch_name)
@@ -108,13 +112,12 @@ class Checkpoints:
 
     def at_end(self, epoch: int, step: int) -> None:
         """Save the final result, and the state if it was asked for."""
-        self.save_result(self.path_at_end, epoch, step)
-        if self.options.save_state or self.options.save_state_on_train_end:
-            self.save_state(self._folder / state_name(last_name(self.options.output_name)), epoch, step)
+        keeps_state = self.options.save_state or self.options.save_state_on_train_end
+        self._save(last_name(self.options.output_name), epoch, step, with_state=keeps_state)
 
     def best(self, epoch: int, step: int) -> None:
         """Save the result that validates best so far, in the place of the one before."""
-        self.save_result(self._path(best_name(self.options.output_name)), epoch, step)
+        self._save(best_name(self.options.output_name), epoch, step, with_state=False)
 
     def on_stop(self, epoch: int, step: int) -> Path:
         """Save the state of a run that was asked to stop. Returns the folder to resume from."""
@@ -130,15 +133,23 @@ class Checkpoints:
     def _path(self, name: str) -> Path:
         return self._folder / (name + self.suffix)
 
-    def _save(self, name: str, epoch: int, step: int) -> None:
-        self.save_result(self._path(name), epoch, step)
-        if self.options.save_state:
-            self.save_state(self._folder / state_name(name), epoch, step)
+    def _save(self, name: str, epoch: int, step: int, *, with_state: bool) -> None:
+        result, state = self._path(name), self._folder / state_name(name)
+        self.save_result(result, epoch, step)
+        if with_state:
+            self.save_state(state, epoch, step)
+        if self.uploads is not None:  # when all is on the disk
+            self.uploads.add(result)
+            if with_state:
+                self.uploads.add(state, is_state=True)
 
     def _remove_result(self, number: int | None, namer: Callable[[str | None, int], str]) -> None:
         if number is not None:
-            remove(self._path(namer(self.options.output_name, number)))
+            self._remove(self._path(namer(self.options.output_name, number)))
 
     def _remove_state(self, number: int | None, namer: Callable[[str | None, int], str]) -> None:
         if number is not None:
-            remove(self._folder / state_name(namer(self.options.output_name, number)))
+            self._remove(self._folder / state_name(namer(self.options.output_name, number)))
+
+    def _remove(self, path: Path) -> None:
+        (self.remove_path if self.uploads is None else self.uploads.remove)(path)

@@ -18,22 +18,27 @@ def train_model(
     text: TextTraining | None,
     data: TrainingData,
     *,
+    learning_rate: float,
     tracker_name: str,
     block_rates: tuple[float, ...] = (),
+    hides_padding: bool = False,
 ) -> None:
     """Train the U-Net, and the text encoders as `text` says (None: frozen), and save a checkpoint.
 
-    block_rates: the learning rate of each block of the U-Net; empty: --learning_rate for all.
+    learning_rate: of the U-Net, 0 leaves it as it is. block_rates: of each of its blocks; empty: that one.
+    hides_padding: the U-Net does not see what captions are padded with.
     """
-    session = Session.start(run.training, run.saving.resume, may_skip_parameters=may_skip_parameters(text))
+    skips = may_skip_parameters(text)
+    session = Session.start(run.training, run.processes, run.saving.resume, may_skip_parameters=skips)
     model = open_model(run.model, session, keeps_others=checkpoint.keep_other_tensors)
     task = Task(
         model,
         run.objective,
-        learning_rate=run.optimizer.learning_rate,
+        learning_rate=learning_rate,
         text=text,
         clip_skip=run.model.clip_skip,
         block_rates=block_rates,
+        hides_padding=hides_padding,
     )
     output = Output(
         form=checkpoint_form(checkpoint, model.source.kind),

@@ -2,14 +2,60 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+from collections.abc import Callable
 
 from torch import Tensor
+
+from library.models.noise_schedule import TRAIN_STEPS
+from library.models.prediction import PredictionType
+from library.options.objective import HuberSchedule, ObjectiveOptions
+
+LARGEST_SNR = 1000.0  # what the weightings below count a higher one as, as in sd-scripts
 
 
 def squared_error(prediction: Tensor, target: Tensor) -> Tensor:
     """Squared error of every element, in float32; the arguments' shape."""
     return (prediction.float() - target.float()).square()
+
+
+def absolute_error(prediction: Tensor, target: Tensor) -> Tensor:
+    """Absolute error of every element, in float32; the arguments' shape."""
+    return (prediction.float() - target.float()).abs()
+
+
+def pseudo_huber(prediction: Tensor, target: Tensor, c: Tensor) -> Tensor:
+    """2 (sqrt(d^2 + c^2) - c) of every difference d, in float32; c: (batch, 1, 1, 1).
+
+    Near 0 it is d^2 / c, far from it 2 |d| (Charbonnier et al. 1997).
+    """
+    return 2 * ((squared_error(prediction, target) + c.square()).sqrt() - c)
+
+
+def huber(prediction: Tensor, target: Tensor, c: Tensor) -> Tensor:
+    """c times `pseudo_huber`, so that small errors count the same at every width."""
+    return c * pseudo_huber(prediction, target, c)
+
+
+# The loss of every element: of a prediction and its target, and of the width for those of the second table.
+ERRORS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"l2": squared_error, "l1": absolute_error}
+HUBER_ERRORS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "huber": huber,
+    "smooth_l1": pseudo_huber,
+}
+
+
+def huber_width(schedule: HuberSchedule, c: float, t: Tensor, snr: Tensor) -> Tensor:
+    """The width of the Huber losses at timesteps t (batch,) in 0..1000, whose signal-to-noise ratio is snr.
+
+    constant: c. exponential: from 1 at t = 0 to c at t = 1000 (arXiv:2403.16728). snr:
+    (1 - c) / (1 + sigma)^2 + c with sigma = snr^-1/2, from 1 without noise to c in pure noise.
+    """
+    if schedule == "constant":
+        return snr.new_full(snr.shape, c)
+    if schedule == "exponential":
+        return (t.float() * (math.log(c) / TRAIN_STEPS)).exp()
+    return (1 - c) / (1 + snr.rsqrt()).square() + c
 
 
 def mean_per_sample(loss: Tensor, masks: Tensor | None = None) -> Tensor:
@@ -20,9 +66,40 @@ def mean_per_sample(loss: Tensor, masks: Tensor | None = None) -> Tensor:
     return (loss if masks is None else loss * masks).flatten(1).mean(1)
 
 
-def min_snr_weight(snr: Tensor, gamma: float, prediction: Literal["epsilon", "v"]) -> Tensor:
+def weighting(options: ObjectiveOptions, snr: Tensor, prediction: PredictionType) -> Tensor:
+    """All that weighs the loss of samples with these signal-to-noise ratios: (batch,) -> (batch,)."""
+    weight = snr.new_ones(snr.shape)
+    if options.min_snr_gamma:
+        weight = weight * min_snr_weight(snr, options.min_snr_gamma, prediction)
+    if options.scale_v_pred_loss_like_noise_pred:
+        weight = weight * v_like_noise_weight(snr)
+    if options.v_pred_like_loss:
+        weight = weight * (1 + options.v_pred_like_loss / v_like_noise_weight(snr))
+    if options.debiased_estimation_loss:
+        weight = weight * debiased_weight(snr, prediction)
+    return weight
+
+
+def min_snr_weight(snr: Tensor, gamma: float, prediction: PredictionType) -> Tensor:
     """Min-SNR weighting (Hang et al. 2023, arXiv:2303.09556): (batch,) -> (batch,).
 
-    epsilon: min(snr, gamma) / snr. v: min(snr, gamma) / (snr + 1).
+    epsilon: min(snr, gamma) / snr, which is 1 at snr = 0. v: min(snr, gamma) / (snr + 1).
     """
-    return snr.clamp(max=gamma) / (snr if prediction == "epsilon" else snr + 1)
+    if prediction == "epsilon":
+        return gamma / snr.clamp(min=gamma)
+    return snr.clamp(max=gamma) / (snr + 1)
+
+
+def v_like_noise_weight(snr: Tensor) -> Tensor:
+    """snr / (snr + 1): what makes the squared error of v that of the noise; (batch,) -> (batch,)."""
+    snr = snr.clamp(max=LARGEST_SNR)
+    return snr / (snr + 1)
+
+
+def debiased_weight(snr: Tensor, prediction: PredictionType) -> Tensor:
+    """Debiased estimation (Yu et al. 2023, arXiv:2310.08442): (batch,) -> (batch,).
+
+    epsilon: 1 / sqrt(snr). v: 1 / (snr + 1).
+    """
+    snr = snr.clamp(max=LARGEST_SNR)
+    return snr.rsqrt() if prediction == "epsilon" else 1 / (snr + 1)

@@ -11,6 +11,7 @@ import hashlib
 import json
 import mimetypes
 import time
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,10 +19,12 @@ from typing import TYPE_CHECKING, Any
 from library.data.training_data import Dataset, TrainingData
 from library.models import FAMILIES
 from library.options.network import NetworkOptions
+from library.options.objective import ObjectiveOptions
 from library.problems import UserError
 from library.training.optimizers import describe_optimizer
 from library.training.output import Moment
 from library.training.run import TrainingRun
+from library.training.schedules import describe_schedule
 
 if TYPE_CHECKING:
     import torch
@@ -60,7 +63,7 @@ def describe_network(
         _about_run(run, task, seed, moment)
         | _about_network(network, task)
         | _about_model(run, task)
-        | _about_data(run, data)
+        | _about_data(run, data, moment)
     )
     if network.no_metadata:
         facts = {key: value for key, value in facts.items() if key in ESSENTIAL}
@@ -145,7 +148,7 @@ def _text(value: Any) -> str:
 
 
 def _about_run(run: TrainingRun, task: NetworkTask, seed: int, moment: Moment) -> dict[str, Any]:
-    training, optimizer, objective, data = run.training, run.optimizer, run.objective, run.data
+    training, optimizer, data = run.training, run.optimizer, run.data
     return {
         "ss_output_name": run.saving.output_name,
         "ss_training_started_at": moment.started_at,
@@ -155,14 +158,14 @@ def _about_run(run: TrainingRun, task: NetworkTask, seed: int, moment: Moment) -
         "ss_seed": seed,
         "ss_learning_rate": optimizer.learning_rate,
         "ss_optimizer": describe_optimizer(optimizer),
-        "ss_lr_scheduler": optimizer.lr_scheduler,
-        "ss_lr_warmup_steps": optimizer.lr_warmup_steps,
+        "ss_lr_scheduler": describe_schedule(run.schedule),
+        "ss_lr_warmup_steps": run.schedule.lr_warmup_steps,
         "ss_max_grad_norm": training.max_grad_norm,
         "ss_mixed_precision": training.mixed_precision,
-        "ss_full_fp16": False,
+        "ss_full_fp16": training.full_fp16,
         "ss_lowram": run.model.lowram,
         "ss_fp8_base": run.model.fp8_base,
-        "ss_fp8_base_unet": False,
+        "ss_fp8_base_unet": run.model.fp8_base_unet,
         "ss_gradient_checkpointing": training.gradient_checkpointing,
         "ss_gradient_accumulation_steps": training.gradient_accumulation_steps,
         "ss_max_train_steps": moment.last_step,
@@ -170,10 +173,7 @@ def _about_run(run: TrainingRun, task: NetworkTask, seed: int, moment: Moment) -
         "ss_num_batches_per_epoch": moment.batches_per_epoch,
         "ss_epoch": moment.epoch,
         "ss_steps": moment.step,
-        "ss_noise_offset": objective.noise_offset,
-        "ss_min_snr_gamma": objective.min_snr_gamma,
-        "ss_loss_type": "l2",
-        "ss_zero_terminal_snr": False,
+        **about_objective(run.objective),
         "ss_prior_loss_weight": data.prior_loss_weight,
         "ss_clip_skip": run.model.clip_skip,
         "ss_max_token_length": run.model.max_token_length,
@@ -183,7 +183,36 @@ def _about_run(run: TrainingRun, task: NetworkTask, seed: int, moment: Moment) -
         "ss_caption_tag_dropout_rate": data.caption_tag_dropout_rate,
         "ss_resize_interpolation": data.resize_interpolation,
         "ss_face_crop_aug_range": data.face_crop_aug_range,
+        "ss_validation_seed": data.validation_seed,
+        "ss_validation_split": data.validation_split,
+        "ss_max_validation_steps": run.validation.max_validation_steps,
+        "ss_validate_every_n_epochs": run.validation.validate_every_n_epochs,
+        "ss_validate_every_n_steps": run.validation.validate_every_n_steps,
     }
+
+
+# As sd-scripts writes them, each ss_ and the option's name.
+_NOISE_AND_LOSS = (
+    "noise_offset",
+    "noise_offset_random_strength",
+    "adaptive_noise_scale",
+    "multires_noise_iterations",
+    "multires_noise_discount",
+    "ip_noise_gamma",
+    "ip_noise_gamma_random_strength",
+    "zero_terminal_snr",
+    "min_snr_gamma",
+    "loss_type",
+    "huber_schedule",
+    "huber_c",
+    "huber_scale",
+)
+
+
+def about_objective(objective: ObjectiveOptions) -> dict[str, Any]:
+    """The ss_ keys of noise and loss."""
+    facts = {f"ss_{name}": getattr(objective, name) for name in _NOISE_AND_LOSS}
+    return facts | {"ss_debiased_estimation": objective.debiased_estimation_loss}
 
 
 def _about_network(network: NetworkOptions, task: NetworkTask) -> dict[str, Any]:
@@ -194,10 +223,11 @@ def _about_network(network: NetworkOptions, task: NetworkTask) -> dict[str, Any]
         "ss_network_alpha": task.network.alpha,
         "ss_network_dropout": network.network_dropout,
         "ss_unet_lr": network.unet_lr,
-        "ss_text_encoder_lr": list(network.text_encoder_lr) or None,
+        "ss_text_encoder_lr": next(iter(network.text_encoder_lr), None),
+        "ss_scale_weight_norms": network.scale_weight_norms,
     }
     if network.network_args:
-        facts["ss_network_args"] = network.arguments
+        facts["ss_network_args"] = network.arguments | {"dropout": network.network_dropout}
     return facts
 
 
@@ -216,11 +246,11 @@ def _about_model(run: TrainingRun, task: NetworkTask) -> dict[str, Any]:
     return facts
 
 
-def _about_data(run: TrainingRun, data: TrainingData) -> dict[str, Any]:
+def _about_data(run: TrainingRun, data: TrainingData, moment: Moment) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "ss_num_train_images": data.train_count,
-        "ss_num_reg_images": data.reg_count,
-        "ss_num_validation_images": 0,
+        "ss_num_reg_images": sum(dataset.reg_found for dataset in data.datasets),
+        "ss_num_validation_images": data.validation.train_count if data.validation else 0,
         "ss_dataset_dirs": data.dirs(),
         "ss_tag_frequency": data.tag_frequency(),
     }
@@ -231,14 +261,16 @@ def _about_data(run: TrainingRun, data: TrainingData) -> dict[str, Any]:
         "ss_reg_dataset_dirs": data.dirs(is_reg=True),
         "ss_bucket_info": json.dumps(data.bucket_info()),
         "ss_batch_size_per_device": options.train_batch_size,
-        "ss_total_batch_size": options.train_batch_size * run.training.gradient_accumulation_steps,
+        "ss_total_batch_size": (
+            options.train_batch_size * moment.processes * run.training.gradient_accumulation_steps
+        ),
         "ss_resolution": str(data.datasets[0].spec.resolution),
         "ss_enable_bucket": options.enable_bucket,
         "ss_bucket_no_upscale": options.bucket_no_upscale,
         "ss_min_bucket_reso": options.min_bucket_reso,
         "ss_max_bucket_reso": options.max_bucket_reso,
         "ss_flip_aug": options.flip_aug,
-        "ss_color_aug": False,
+        "ss_color_aug": options.color_aug,
         "ss_random_crop": options.random_crop,
         "ss_shuffle_caption": options.shuffle_caption,
         "ss_keep_tokens": options.keep_tokens,
@@ -251,17 +283,19 @@ def _about_dataset(dataset: Dataset) -> dict[str, Any]:
         "is_dreambooth": spec.is_dreambooth,
         "batch_size_per_device": spec.batch_size,
         "num_train_images": dataset.train_count,
-        "num_reg_images": dataset.reg_count,
+        "num_reg_images": dataset.reg_found,
         "resolution": list(spec.resolution),
         "enable_bucket": spec.enable_bucket,
         "min_bucket_reso": spec.min_bucket_reso,
         "max_bucket_reso": spec.max_bucket_reso,
         "tag_frequency": dataset.tag_frequency(),
         "bucket_info": dataset.bucket_info(),
+        "resize_interpolation": _shared(subset.resize_interpolation for subset in spec.subsets),
         "subsets": [
             {
                 "img_count": len(scan.records),
                 "num_repeats": scan.subset.num_repeats,
+                "color_aug": scan.subset.color_aug,
                 "flip_aug": scan.subset.flip_aug,
                 "random_crop": scan.subset.random_crop,
                 "shuffle_caption": scan.subset.shuffle_caption,
@@ -280,3 +314,9 @@ def _about_dataset(dataset: Dataset) -> dict[str, Any]:
             for scan in dataset.scans
         ],
     }
+
+
+def _shared(values: Iterable[str | None]) -> str | None:
+    """The value that all have; None when they differ."""
+    found = set(values)
+    return found.pop() if len(found) == 1 else None

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 
+from library.console import fail
 from library.data.wording import counted
+from library.files import unwritten_is_a_warning
 from library.problems import Problem, UserError
 from library.training.checkpoints import Checkpoints
+from library.training.guard import BrokeDown
 from library.training.preview import Previews
 from library.training.run_plan import RunPlan
 from library.training.session import Session
@@ -65,12 +67,27 @@ class Milestones:
         to it.
         """
         if not self.session.is_main:  # of several processes only the first shows its problems
-            print("\n".join(map(str, error.problems)), file=sys.stderr)
+            fail("\n".join(map(str, error.problems)))
         elif done > self.plan.first_step:
+            error.problems += self._state_saved(done)
+
+    @contextmanager
+    def rescued(self) -> Generator[None, None, None]:
+        """Inside, a run that breaks down saves its state, whose weights are those of the last good step."""
+        try:
+            yield
+        except BrokeDown as error:
+            if self.session.is_main:
+                self.rescue(error, self.log.done)
+            raise
+
+    def _state_saved(self, done: int) -> list[Problem]:
+        """Save the state; what there is to say about it."""
+        try:
             folder = self.saver.on_stop(self.plan.epoch_after(done), done)
-            error.problems.append(
-                Problem(f"step {done}", "the state was saved", f"go on with --resume {folder}")
-            )
+        except UserError as error:
+            return error.problems
+        return [Problem(f"step {done}", "the state was saved", f"go on with --resume {folder}")]
 
     def _measure(self, done: int) -> None:
         try:
@@ -94,7 +111,8 @@ class Milestones:
         if is_best and options.save_best:
             self.log.read()  # so that a broken run is never saved
             if self.session.is_main:
-                self.saver.best(self.plan.epoch_after(done), done)
+                with unwritten_is_a_warning():
+                    self.saver.best(self.plan.epoch_after(done), done)
         self.is_over = standing.ends_run(options)
         if self.is_over and done < self.plan.last_step:
             count = counted(standing.since, "validation")
@@ -106,6 +124,8 @@ class Milestones:
         if saves_step or saves_epoch:
             self.log.read()  # so that a broken run is never saved
         if self.session.is_main and saves_step:
-            saver.after_step(epoch, done)
+            with unwritten_is_a_warning():
+                saver.after_step(epoch, done)
         if self.session.is_main and saves_epoch:
-            saver.after_epoch(epoch, done)
+            with unwritten_is_a_warning():
+                saver.after_epoch(epoch, done)

@@ -13,9 +13,10 @@ from library.data.batch import Batch
 from library.models.base import Model
 from library.network_module import load_network_module
 from library.options.network import NetworkOptions
-from library.options.training import ObjectiveOptions
+from library.options.objective import ObjectiveOptions
 from library.problems import UserError, warn
-from library.training.task import Task, TextTraining
+from library.training.ledger import Component
+from library.training.task import Task, TextTraining, text_encoder_name
 
 PRESERVATION = "diff_output_preservation"
 
@@ -108,6 +109,17 @@ class NetworkTask(Task):
         if not trained:
             raise UserError.of("--learning_rate", "every learning rate is 0: nothing would be trained")
         return trained
+
+    def components(self) -> list[Component]:
+        encoders = len(self.model.text_encoders)
+        found = {"unet": Component("network of the U-Net", [])}
+        for number, prefix in enumerate(("te1", "te2") if encoders > 1 else ("te",)):
+            name = f"network of the {text_encoder_name(number, encoders)}"
+            found[prefix] = Component(name, [], is_text=True)
+        for name, module in self.network.by_name.items():
+            trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+            found[name.split("_")[1]].parameters.extend(trained)
+        return [one for one in found.values() if one.parameters]
 
     def after_step(self) -> dict[str, Tensor]:
         limit = self.network_options.scale_weight_norms

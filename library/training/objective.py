@@ -11,8 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from library.models.noise_schedule import BETA_END, BETA_START, TRAIN_STEPS
-from library.options.training import ObjectiveOptions
-from library.problems import UserError, warn
+from library.models.prediction import PredictionType
+from library.options.fields import require
+from library.options.objective import ObjectiveOptions
+from library.problems import Problem, UserError, warn
 
 
 def scaled_linear_alphas_cumprod() -> Tensor:
@@ -21,6 +23,15 @@ def scaled_linear_alphas_cumprod() -> Tensor:
     """
     betas = torch.linspace(BETA_START**0.5, BETA_END**0.5, TRAIN_STEPS, dtype=torch.float32) ** 2
     return torch.cumprod(1 - betas, dim=0)
+
+
+def zero_terminal_snr(alphas_cumprod: Tensor) -> Tensor:
+    """The same products, shifted and scaled in their roots so that nothing of the picture is left at the last
+    timestep (Lin et al. 2023, arXiv:2305.08891, algorithm 1).
+    """
+    roots = alphas_cumprod.sqrt()
+    first, last = roots[0], roots[-1]
+    return ((roots - last) * first / (first - last)).square()
 
 
 class Objective(nn.Module):
@@ -58,10 +69,13 @@ class DDPM(Objective):
     Target: the noise, or v = sqrt(a) noise - sqrt(1 - a) x0 (Salimans & Ho 2022, section 4).
     """
 
-    def __init__(self, prediction: Literal["epsilon", "v"]) -> None:
+    def __init__(self, prediction: Literal["epsilon", "v"], *, ends_in_noise: bool = False) -> None:
+        """ends_in_noise: whether the last timestep has no signal left (--zero_terminal_snr)."""
         super().__init__()
         self.prediction = prediction
-        self.register_buffer("alphas_cumprod", scaled_linear_alphas_cumprod(), persistent=False)
+        alphas = scaled_linear_alphas_cumprod()
+        alphas = zero_terminal_snr(alphas) if ends_in_noise else alphas
+        self.register_buffer("alphas_cumprod", alphas, persistent=False)
 
     def sample_t(self, u: Tensor, low: int, high: int) -> Tensor:
         t = low + (u * (high - low)).long()
@@ -117,12 +131,49 @@ class Flow(Objective):
         return ((1 - s) / s.clamp(min=1e-6)) ** 2
 
 
-def make_objective(options: ObjectiveOptions, prediction: Literal["epsilon", "v", "flow"]) -> Objective:
-    """The objective a run asks for, with the model's own prediction type for DDPM."""
+def make_objective(options: ObjectiveOptions, prediction: PredictionType) -> Objective:
+    """The objective a run asks for, with the model's own prediction type for DDPM.
+
+    Raises UserError for options that mean nothing for what is predicted.
+    """
     if options.objective == "flow" or prediction == "flow":
-        if options.min_snr_gamma:
-            raise UserError.of("--min_snr_gamma", "has no meaning for a flow model", "leave it out")
+        _check_flow(options)
         return Flow(options.flow_shift)
+    kind = "v" if options.objective == "v" else prediction
+    _check_ddpm(options, kind)
+    return DDPM(kind, ends_in_noise=options.zero_terminal_snr)
+
+
+def _check_flow(options: ObjectiveOptions) -> None:
+    names = options.weightings + ["zero_terminal_snr"] * options.zero_terminal_snr
+    if names:
+        raise UserError(
+            Problem(f"--{name}", "has no meaning for a flow model", "leave it out") for name in names
+        )
+
+
+def _check_ddpm(options: ObjectiveOptions, prediction: PredictionType) -> None:
     if options.flow_shift != 1:
         warn("--flow_shift has no effect on a model that is no flow model")
-    return DDPM("v" if options.objective == "v" else prediction)
+    divides_by_snr = options.debiased_estimation_loss or bool(options.v_pred_like_loss)
+    is_v, ends_in_noise = prediction == "v", options.zero_terminal_snr
+    require(
+        (
+            is_v or not options.scale_v_pred_loss_like_noise_pred,
+            "scale_v_pred_loss_like_noise_pred",
+            "is for models that predict v; this one predicts the noise",
+        ),
+        (
+            not (is_v and options.v_pred_like_loss),
+            "v_pred_like_loss",
+            "is for models that predict the noise; this one predicts v",
+        ),
+        (
+            is_v or not (ends_in_noise and divides_by_snr),
+            "zero_terminal_snr",
+            "with --debiased_estimation_loss or --v_pred_like_loss needs a model that predicts v: the last "
+            "timestep would count infinitely",
+        ),
+    )
+    if ends_in_noise and not is_v:
+        warn("--zero_terminal_snr teaches a model that predicts the noise nothing at the last timestep")

@@ -2,63 +2,46 @@
 
 from __future__ import annotations
 
-import ast
-import importlib
 from typing import TYPE_CHECKING, Any
 
 from library.options.optimizer import OptimizerOptions
-from library.problems import Problems, UserError
+from library.options.schedule import ScheduleOptions
+from library.problems import UserError, warn
+from library.training.arguments import find_class, read_arguments
+from library.training.schedules import make_schedule
+from library.training.self_tuning import require_one_rate, require_steps_in_parts
 
 if TYPE_CHECKING:
     import torch
 
+ADAFACTOR = "transformers.optimization.Adafactor"
+_NESTEROV = {"nesterov": True, "momentum": 0.9}
 # Name -> (class, arguments unless --optimizer_args says otherwise). Names are matched in any case.
 OPTIMIZERS: dict[str, tuple[str, dict[str, Any]]] = {
     "AdamW": ("torch.optim.AdamW", {}),
     "AdamW8bit": ("bitsandbytes.optim.AdamW8bit", {}),
+    "PagedAdamW": ("bitsandbytes.optim.PagedAdamW", {}),
+    "PagedAdamW32bit": ("bitsandbytes.optim.PagedAdamW32bit", {}),
+    "PagedAdamW8bit": ("bitsandbytes.optim.PagedAdamW8bit", {}),
     "Lion": ("lion_pytorch.Lion", {}),
-    "SGDNesterov": ("torch.optim.SGD", {"nesterov": True, "momentum": 0.9}),
+    "Lion8bit": ("bitsandbytes.optim.Lion8bit", {}),
+    "PagedLion8bit": ("bitsandbytes.optim.PagedLion8bit", {}),
+    "SGDNesterov": ("torch.optim.SGD", _NESTEROV),
+    "SGDNesterov8bit": ("bitsandbytes.optim.SGD8bit", _NESTEROV),
+    "DAdaptation": ("dadaptation.experimental.DAdaptAdamPreprint", {}),
+    "DAdaptAdamPreprint": ("dadaptation.experimental.DAdaptAdamPreprint", {}),
+    "DAdaptAdaGrad": ("dadaptation.DAdaptAdaGrad", {}),
+    "DAdaptAdam": ("dadaptation.DAdaptAdam", {}),
+    "DAdaptAdan": ("dadaptation.DAdaptAdan", {}),
+    "DAdaptAdanIP": ("dadaptation.experimental.DAdaptAdanIP", {}),
+    "DAdaptLion": ("dadaptation.DAdaptLion", {}),
+    "DAdaptSGD": ("dadaptation.DAdaptSGD", {}),
+    "Prodigy": ("prodigyopt.Prodigy", {}),
+    "AdaFactor": (ADAFACTOR, {}),
+    "RAdamScheduleFree": ("schedulefree.RAdamScheduleFree", {}),
+    "AdamWScheduleFree": ("schedulefree.AdamWScheduleFree", {}),
+    "SGDScheduleFree": ("schedulefree.SGDScheduleFree", {}),
 }
-# Of sd-scripts, not there yet: refused by name, so that e.g. `Prodigy` is not taken for a class of torch.
-NOT_YET = [
-    "Lion8bit",
-    "SGDNesterov8bit",
-    "PagedAdamW8bit",
-    "PagedLion8bit",
-    "PagedAdamW",
-    "PagedAdamW32bit",
-    "DAdaptation",
-    "DAdaptAdamPreprint",
-    "DAdaptAdaGrad",
-    "DAdaptAdam",
-    "DAdaptAdan",
-    "DAdaptAdanIP",
-    "DAdaptLion",
-    "DAdaptSGD",
-    "Prodigy",
-    "AdaFactor",
-    "RAdamScheduleFree",
-    "AdamWScheduleFree",
-    "SGDScheduleFree",
-]
-
-_PIP_NAMES = {"lion_pytorch": "lion-pytorch"}
-
-
-def parse_optimizer_args(arguments: tuple[str, ...]) -> dict[str, Any]:
-    """`("weight_decay=0.01", "betas=0.9,0.999")` as Python values. Raises UserError naming each one that is
-    no value.
-    """
-    problems = Problems()
-    values = {}
-    for argument in arguments:
-        name, text = argument.split("=", 1)
-        try:
-            values[name] = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
-            problems.add(f"--optimizer_args {name}", f"{text!r} is no number, list or quoted text")
-    problems.raise_if_any()
-    return values
 
 
 def find_optimizer(name: str) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
@@ -66,30 +49,8 @@ def find_optimizer(name: str) -> tuple[type[torch.optim.Optimizer], dict[str, An
     none.
     """
     known = {key.lower(): row for key, row in OPTIMIZERS.items()}
-    if name.lower() in (other.lower() for other in NOT_YET):
-        raise UserError.of(
-            f"--optimizer_type {name}", "is not available yet", f"there are {', '.join(OPTIMIZERS)}"
-        )
     path, defaults = known.get(name.lower(), (name if "." in name else f"torch.optim.{name}", {}))
-    package, _, class_name = path.rpartition(".")
-    try:
-        found = getattr(importlib.import_module(package), class_name)
-    except ImportError as error:
-        top = package.split(".")[0]
-        raise UserError.of(
-            f"--optimizer_type {name}",
-            f"cannot be imported ({error})",
-            f"pip install {_PIP_NAMES.get(top, top)}",
-        ) from None
-    except AttributeError:
-        raise UserError.of(
-            f"--optimizer_type {name}",
-            f"there is no {class_name} in {package}",
-            f"there are {', '.join(OPTIMIZERS)}",
-        ) from None
-    if hasattr(found, "eval"):  # in training its parameters are not the ones to save
-        cause = "is a schedule-free optimizer, which are not available yet"
-        raise UserError.of(f"--optimizer_type {name}", cause, f"there are {', '.join(OPTIMIZERS)}")
+    found = find_class(f"--optimizer_type {name}", path, f"there are {', '.join(OPTIMIZERS)}")
     return found, defaults
 
 
@@ -99,22 +60,50 @@ def make_optimizer(groups: list[dict[str, Any]], options: OptimizerOptions) -> t
     """
     import torch
 
+    where = f"--optimizer_type {options.optimizer_name}"
     found, defaults = find_optimizer(options.optimizer_name)
-    arguments = defaults | parse_optimizer_args(options.optimizer_args)
+    arguments = defaults | read_arguments("--optimizer_args", options.optimizer_args)
+    rate: float | None = max(group["lr"] for group in groups)
     on_gpu = all(p.is_cuda for group in groups for p in group["params"])
     if found is torch.optim.AdamW and on_gpu and "foreach" not in arguments:
         arguments = {"fused": True} | arguments  # one kernel for all tensors
+    if _name(found) == ADAFACTOR:
+        arguments = _adafactor_arguments(arguments)
+        if arguments["relative_step"]:
+            rate, groups = None, [{k: v for k, v in group.items() if k != "lr"} for group in groups]
     try:
-        return found(groups, lr=options.learning_rate, **arguments)
+        optimizer = found(groups, lr=rate, **arguments)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise UserError.of(
-            f"--optimizer_type {options.optimizer_name}", f"does not take these arguments: {error}"
-        ) from None
+        raise UserError.of(where, f"does not take these arguments: {error}") from None
+    require_one_rate(optimizer, where)
+    if options.steps_in_backward:
+        require_steps_in_parts(optimizer, options.steps_in_backward, where)
+    return optimizer
+
+
+def _adafactor_arguments(given: dict[str, Any]) -> dict[str, Any]:
+    """With its steps relative unless told otherwise; its own warm-up is of such steps only."""
+    relative = given.get("relative_step", True)
+    if given.get("warmup_init") and not relative:
+        warn("--optimizer_args relative_step=False has no effect with warmup_init=True")
+    return given | {"relative_step": bool(relative or given.get("warmup_init"))}
+
+
+def check_optimizer(options: OptimizerOptions, schedule: ScheduleOptions) -> None:
+    """Raises UserError when the optimizer or its schedule cannot be made; both are, of a single number."""
+    import torch
+
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    group = {"params": [parameter], "lr": options.learning_rate or 1.0, "name": "trial"}
+    make_schedule(make_optimizer([group], options), schedule, None)
 
 
 def class_path(options: OptimizerOptions) -> str:
     """`module.Class` of a run's optimizer."""
-    found, _ = find_optimizer(options.optimizer_name)
+    return _name(find_optimizer(options.optimizer_name)[0])
+
+
+def _name(found: type) -> str:
     return f"{found.__module__}.{found.__name__}"
 
 

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Moment:
-    """The point of a run at which something is saved: epochs and steps done, and when (unix time) the run
-    began.
+    """The point of a run at which something is saved: epochs and steps done, when (unix time) the run began,
+    and how many processes it has.
     """
 
     epoch: int
@@ -24,6 +24,7 @@ class Moment:
     last_step: int
     batches_per_epoch: int
     started_at: float
+    processes: int
 
 
 @dataclass(frozen=True)

@@ -1,43 +1,66 @@
-"""In which precision weights are kept: trained ones in float32, frozen ones in that of the computation."""
+"""In which precision weights are kept: trained ones in float32, unless told otherwise, frozen ones in that of
+the computation.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Collection
 
 import torch
 from torch import nn
 
+from library.models.base import Part
 from library.models.float8 import store_in_float8
 from library.problems import warn
 from library.training.task import Task
 
 
-def set_precision(task: Task, frozen: torch.dtype, *, no_half_vae: bool, float8: bool = False) -> None:
-    """Cast the task's model part by part. frozen: the type of parts that are not trained.
+def set_precision(
+    task: Task,
+    frozen: torch.dtype,
+    *,
+    trained: torch.dtype = torch.float32,
+    no_half_vae: bool,
+    float8: Collection[str] = (),
+) -> None:
+    """Cast a task's weights.
 
-    float8: the layers of U-Net and text encoders that are not trained keep their weights in float8.
+    frozen: the type of the model's parts that are not trained. trained: of the other parts, and of what is
+    trained beside the model.
+    float8: the layers in these parts ("unet", "te") that are not trained keep their weights in float8.
     A part that loses digits by it and will be saved with the result is saved as it was read.
     """
     model = task.model
     keeps_vae = no_half_vae or (frozen == torch.float16 and not model.half_vae)
     for part, module in model.parts.items():
         is_trained = any(parameter.requires_grad for parameter in module.parameters())
-        is_full = is_trained or (part == "vae" and keeps_vae)
-        dtype = torch.float32 if is_full else frozen
-        loses = (float8 and part != "vae") or any(_loses(p.dtype, dtype) for p in module.parameters())
+        dtype = trained if is_trained else torch.float32 if part == "vae" and keeps_vae else frozen
+        loses = _kind(part) in float8 or any(_loses(p.dtype, dtype) for p in module.parameters())
         if task.saves_model and loses and not is_trained:
             model.keep_weights(part)
         _cast(module, dtype)
+    for parameter in task.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.to(trained)
     if float8:
-        _store_in_float8(task)
+        _store_in_float8(task, float8)
 
 
-def _store_in_float8(task: Task) -> None:
+def _kind(part: Part) -> str:
+    """A part of the model as networks call it."""
+    return "te" if part.startswith("text_encoder") else part
+
+
+def _store_in_float8(task: Task, parts: Collection[str]) -> None:
     """The layers that networks know are nearly all of the weights."""
     trained = {id(module) for part in task.trained_parts() for module in task.model.parts[part].modules()}
-    layers = [point.module for point in task.model.attach_points() if id(point.module) not in trained]
+    points = [point for point in task.model.attach_points() if point.part in parts]
+    layers = [point.module for point in points if id(point.module) not in trained]
     for layer in layers:
         store_in_float8(layer)
     if not layers:
-        warn("--fp8_base has no effect: all of U-Net and text encoders is trained")
+        flag = "--fp8_base" if "te" in parts else "--fp8_base_unet"
+        warn(f"{flag} has no effect: all of what it is for is trained")
 
 
 def _loses(old: torch.dtype, new: torch.dtype) -> bool:

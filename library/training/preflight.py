@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
-from pathlib import Path
+from copy import copy
 from typing import Any, TypeVar
 
 from library.data.training_data import TrainingData
-from library.files import check_writable
+from library.files import prepare_folder
 from library.generation.prompts import read_prompts
 from library.models import check_source, check_vae
 from library.models.attention import check_attention
@@ -16,22 +15,25 @@ from library.network_module import load_network_module
 from library.options.data import DataOptions
 from library.options.fields import sections_of
 from library.options.generation import PreviewOptions
+from library.options.hub import HubOptions
+from library.options.logging import LoggingOptions
 from library.options.model import ModelOptions
 from library.options.network import NetworkOptions
 from library.options.optimizer import OptimizerOptions
 from library.options.parser import Reading
 from library.options.saving import MetadataOptions, SavingOptions
-from library.problems import Problems, UserError
+from library.options.schedule import ScheduleOptions
+from library.options.training import TrainingOptions
+from library.problems import Problems
+from library.training.hub import check_hub, check_state_on_hub, state_from_hub
 from library.training.metadata import thumbnail_url
-from library.training.optimizers import find_optimizer, parse_optimizer_args
+from library.training.optimizers import check_optimizer
 from library.training.run import TrainingRun
 from library.training.settings import check_resumed
 from library.training.state import read_state_info
+from library.training.tracking import check_logging
 
 R = TypeVar("R", bound=TrainingRun)
-
-OTHER_FOLDER = "choose another --output_dir"
-SMALLEST_FREE_SPACE = 64 * 2**20  # bytes; a LoRA and its state need about this much
 
 
 def check(reading: Reading[R], family: str | None = None) -> tuple[R, TrainingData]:
@@ -41,7 +43,8 @@ def check(reading: Reading[R], family: str | None = None) -> tuple[R, TrainingDa
     Raises UserError with all problems of the options and of the files they name.
     """
     problems = Problems(reading.problems)
-    data = None
+    data, training = None, reading.sections.get("training")
+    is_dry = isinstance(training, TrainingOptions) and training.dry_run
     for section in reading.sections.values():
         if isinstance(section, DataOptions):
             data = problems.attempt(
@@ -50,16 +53,23 @@ def check(reading: Reading[R], family: str | None = None) -> tuple[R, TrainingDa
                 reading.sections.get("caching"),
                 validation=reading.sections.get("validation"),
                 has_network=NetworkOptions in sections_of(reading.run_type).values(),
+                writes=not is_dry,
             )
+        elif isinstance(section, SavingOptions):
+            problems.attempt(_check_saving, section, is_dry)
         elif isinstance(section, ModelOptions):
             problems.attempt(_check_model, section, family)
+        elif isinstance(section, OptimizerOptions):
+            schedule = reading.sections.get("schedule", ScheduleOptions())
+            problems.attempt(check_optimizer, section, schedule)
         elif type(section) in CHECKS:
             problems.attempt(CHECKS[type(section)], section)
-    if data is not None and not reading.problems:
-        problems.attempt(check_resumed, reading.run, data)
+    problems.attempt(_check_resume, reading, problems)
     problems.raise_if_any()
     assert data is not None
-    return reading.run, data
+    run = reading.run
+    check_resumed(run, data)
+    return run, data
 
 
 def _check_model(options: ModelOptions, family: str | None) -> None:
@@ -78,31 +88,27 @@ def _check_model(options: ModelOptions, family: str | None) -> None:
     problems.raise_if_any()
 
 
-def _check_optimizer(options: OptimizerOptions) -> None:
-    problems = Problems()
-    problems.attempt(find_optimizer, options.optimizer_name)
-    problems.attempt(parse_optimizer_args, options.optimizer_args)
-    problems.raise_if_any()
+def _check_resume(reading: Reading, problems: Problems) -> None:
+    """The state to go on from. One on the hub is downloaded, unless there are problems, and takes its place
+    in the reading.
+    """
+    saving, hub = reading.sections.get("saving"), reading.sections.get("hub")
+    if saving is None or hub is None or saving.resume is None:
+        return
+    if hub.resume_from_huggingface:
+        place, token = saving.resume.as_posix(), hub.huggingface_token
+        check_state_on_hub(place, token)
+        if problems.found:
+            return
+        saving = copy(saving)
+        object.__setattr__(saving, "resume", state_from_hub(place, token))  # replace() would warn again
+        reading.sections["saving"] = saving
+    read_state_info(saving.resume)
 
 
-def _check_saving(options: SavingOptions) -> None:
-    problems = Problems()
-    if options.resume is not None:
-        problems.attempt(read_state_info, options.resume)
+def _check_saving(options: SavingOptions, is_dry: bool) -> None:
     assert options.output_dir is not None
-    problems.attempt(_check_output_dir, options.output_dir)
-    problems.raise_if_any()
-
-
-def _check_output_dir(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError.of(folder, f"cannot be made ({error.strerror})", OTHER_FOLDER) from None
-    check_writable(folder, OTHER_FOLDER)
-    free = shutil.disk_usage(folder).free
-    if free < SMALLEST_FREE_SPACE:
-        raise UserError.of(folder, f"has only {free / 2**20:.0f} MB free", f"make room or {OTHER_FOLDER}")
+    prepare_folder(options.output_dir, "choose another --output_dir", make=not is_dry)
 
 
 def _check_preview(options: PreviewOptions) -> None:
@@ -127,8 +133,8 @@ def _check_metadata(options: MetadataOptions) -> None:
 
 
 CHECKS: Mapping[type, Any] = {
-    OptimizerOptions: _check_optimizer,
-    SavingOptions: _check_saving,
+    LoggingOptions: check_logging,
+    HubOptions: check_hub,
     PreviewOptions: _check_preview,
     MetadataOptions: _check_metadata,
     NetworkOptions: _check_network,

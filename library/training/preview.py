@@ -7,15 +7,16 @@ import random
 import time
 from pathlib import Path
 
+from library.files import unwritten_is_a_warning
 from library.generation.generate import generate
 from library.generation.pictures import save_picture
 from library.generation.prompts import PromptRequest, read_prompts
 from library.models import FAMILIES
-from library.options.generation import PreviewOptions
-from library.options.saving import SavingOptions
 from library.training.interruption import Interruption
+from library.training.run import TrainingRun
 from library.training.session import Session
 from library.training.task import Task
+from library.training.trackers import Drawn, LossLog
 
 
 class Previews:
@@ -25,16 +26,17 @@ class Previews:
 
     def __init__(
         self,
-        options: PreviewOptions,
-        saving: SavingOptions,
+        run: TrainingRun,
         task: Task,
         session: Session,
-        clip_skip: int | None,
+        log: LossLog,
         interruption: Interruption,
     ) -> None:
+        options, saving = run.preview, run.saving
         assert saving.output_dir is not None
         self.options, self.task, self.session = options, task, session
-        self.clip_skip, self.interruption = clip_skip, interruption
+        self.clip_skip, self.interruption = run.model.clip_skip, interruption
+        self.log, self.is_tracked = log, bool(run.logging.trackers) or not run.logging.no_report
         self.folder: Path = saving.output_dir / "sample"
         self.prefix = f"{saving.output_name}_" if saving.output_name else ""
         self.requests: list[PromptRequest] = []
@@ -46,12 +48,12 @@ class Previews:
     def at_start(self, step: int) -> None:
         """Before the first step, if asked for; not again when a run goes on."""
         if self.options.sample_at_first and step == 0:
-            self._draw("000000")
+            self._draw("000000", step)
 
     def after_step(self, step: int, epoch: int, epoch_ended: bool) -> None:
         """step: steps done; epoch: the (1-based) epoch they lie in. Epochs win over steps."""
         if self.is_due(step, epoch, epoch_ended):
-            self._draw(f"e{epoch:06d}" if self.options.sample_every_n_epochs else f"{step:06d}")
+            self._draw(f"e{epoch:06d}" if self.options.sample_every_n_epochs else f"{step:06d}", step)
 
     def is_due(self, step: int, epoch: int, epoch_ended: bool) -> bool:
         """Whether pictures are drawn after a step; as `after_step`."""
@@ -60,17 +62,19 @@ class Previews:
             return epoch_ended and epoch % options.sample_every_n_epochs == 0
         return bool(options.sample_every_n_steps) and step % options.sample_every_n_steps == 0
 
-    def _draw(self, moment: str) -> None:
+    def _draw(self, moment: str, step: int) -> None:
         """Training goes on as if nothing had been drawn: no generator it uses is touched."""
         accelerator = self.session.accelerator
         own = list(enumerate(self.requests))[accelerator.process_index :: accelerator.num_processes]
         was_training = self.task.training
         self.task.eval()
-        for number, request in own:
-            self._draw_one(number, request, moment)
+        drawn = [preview for number, request in own for preview in self._draw_one(number, request, moment)]
         self.task.train(was_training)
+        if self.is_tracked:
+            everyone = self.session.sharing().gather(drawn)  # the first process has the trackers
+            self.log.trackers.show(step, [preview for share in everyone for preview in share])
 
-    def _draw_one(self, number: int, request: PromptRequest, moment: str) -> None:
+    def _draw_one(self, number: int, request: PromptRequest, moment: str) -> list[Drawn]:
         """Draw a prompt and save it; nothing when the run was asked to stop meanwhile."""
         seed = random.SystemRandom().randrange(2**31) if request.seed is None else request.seed
         drawn = dataclasses.replace(request, seed=seed)
@@ -85,6 +89,8 @@ class Previews:
         date = time.strftime("%Y%m%d%H%M%S")
         suffix = "" if request.seed is None else f"_{request.seed}"
         for picture in pictures:
-            save_picture(
-                self.folder / f"{self.prefix}{moment}_{number:02d}_{date}{suffix}.png", picture, drawn
-            )
+            with unwritten_is_a_warning():
+                save_picture(
+                    self.folder / f"{self.prefix}{moment}_{number:02d}_{date}{suffix}.png", picture, drawn
+                )
+        return [Drawn(number, request.prompt, picture) for picture in pictures]

@@ -6,14 +6,19 @@ from dataclasses import dataclass
 
 from library.options.averaging import AveragingOptions
 from library.options.caching import CachingOptions
+from library.options.console import ConsoleOptions
 from library.options.data import DataOptions
-from library.options.fields import require
+from library.options.fields import require, warn_unless
 from library.options.generation import PreviewOptions
+from library.options.hub import HubOptions
 from library.options.logging import LoggingOptions
 from library.options.model import ModelOptions
+from library.options.objective import ObjectiveOptions
 from library.options.optimizer import OptimizerOptions
+from library.options.processes import ProcessOptions
 from library.options.saving import MetadataOptions, SavingOptions
-from library.options.training import ObjectiveOptions, TrainingOptions
+from library.options.schedule import ScheduleOptions
+from library.options.training import TrainingOptions
 from library.options.validation import ValidationOptions
 
 
@@ -25,12 +30,16 @@ class TrainingRun:
     data: DataOptions
     caching: CachingOptions
     training: TrainingOptions
+    processes: ProcessOptions
     objective: ObjectiveOptions
     optimizer: OptimizerOptions
+    schedule: ScheduleOptions
     averaging: AveragingOptions
     saving: SavingOptions
     metadata: MetadataOptions
     logging: LoggingOptions
+    hub: HubOptions
+    console: ConsoleOptions
     validation: ValidationOptions
     preview: PreviewOptions
 
@@ -40,7 +49,13 @@ class TrainingRun:
 
     def __post_init__(self) -> None:
         is_flow = self.objective.objective == "flow"
+        is_static = self.processes.ddp_static_graph
         require(
+            (
+                not is_static or self.training.gradient_accumulation_steps == 1,
+                "ddp_static_graph",
+                "does not work with --gradient_accumulation_steps: torch needs to see every step whole",
+            ),
             (
                 not (is_flow and self.model.v_parameterization),
                 "v_parameterization",
@@ -51,4 +66,44 @@ class TrainingRun:
                 "cache_text_encoder_outputs",
                 "needs text encoders that are not trained",
             ),
+            (
+                self.saving.resume is not None or not self.hub.resume_from_huggingface,
+                "resume_from_huggingface",
+                "needs --resume, the state on the hub",
+            ),
+        )
+        saves_state = self.saving.save_state or self.saving.save_state_on_train_end
+        warn_unless(
+            (
+                saves_state or not self.hub.save_state_to_huggingface,
+                "save_state_to_huggingface",
+                "has no effect without --save_state or --save_state_on_train_end",
+            )
+        )
+        self._check_steps_in_backward()
+
+    def _check_steps_in_backward(self) -> None:
+        """Gradients that are freed at once cannot be looked at together."""
+        if not (option := self.optimizer.steps_in_backward.removeprefix("--")):
+            return
+        training = self.training
+        require(
+            (
+                training.gradient_accumulation_steps == 1,
+                option,
+                "needs --gradient_accumulation_steps 1: gradients that are added up cannot be freed",
+            ),
+            (
+                training.mixed_precision != "fp16",
+                option,
+                "does not work with --mixed_precision fp16, whose loss scaler looks at all gradients first",
+            ),
+        )
+        part = "each weight's gradient" if option == "fused_backward_pass" else "each group's gradients"
+        warn_unless(
+            (
+                not training.max_grad_norm,
+                "max_grad_norm",
+                f"{training.max_grad_norm:g} clips {part} alone with --{option}; 0 does not clip",
+            )
         )

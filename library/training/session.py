@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import random
 from dataclasses import dataclass
 from datetime import timedelta
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 from accelerate.utils import broadcast_object_list
 
+from library.console import say
 from library.data.caches.sharing import ALONE, Sharing
 from library.models import load_model
 from library.models.base import Model
 from library.options.model import ModelOptions
-from library.options.training import TrainingOptions
-from library.problems import UserError
+from library.options.processes import ProcessOptions
+from library.options.training import Precision, TrainingOptions
+from library.problems import UserError, warn
 from library.training.state import StateInfo, read_state_info
 
+# Ways to share weights out among processes, as accelerate launch passes them on. Saving would need all
+# processes together, and states could not be gone on from exactly.
+SHARDING = ("DEEPSPEED", "FSDP", "MEGATRON_LM")
 _DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "float": torch.float32}
 
 
@@ -39,25 +47,20 @@ class Session:
 
     @classmethod
     def start(
-        cls, options: TrainingOptions, resume: Path | None, *, may_skip_parameters: bool = False
+        cls,
+        options: TrainingOptions,
+        processes: ProcessOptions,
+        resume: Path | None,
+        *,
+        may_skip_parameters: bool = False,
     ) -> Session:
         """Start accelerate and agree on a seed. Raises UserError for a state folder that cannot be gone on
-        from.
+        from, and for what this machine or several processes cannot do.
 
         may_skip_parameters: whether a step may leave trained parameters without a gradient (DDP has to know).
         """
         resumed = read_state_info(resume) if resume else None
-        accelerator = Accelerator(
-            mixed_precision=options.mixed_precision,
-            kwargs_handlers=[
-                # Buffers are constants here, so they need no broadcast in each step.
-                DistributedDataParallelKwargs(
-                    broadcast_buffers=False, find_unused_parameters=may_skip_parameters
-                )
-            ],
-        )
-        if options.mixed_precision == "fp16" and accelerator.device.type == "cpu":
-            raise UserError.of("--mixed_precision fp16", "needs a GPU", "use bf16 or no")
+        accelerator = make_accelerator(options.mixed_precision, processes, may_skip_parameters)
         if accelerator.device.type == "cuda":
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
         return cls(accelerator, _agree_on_seed(options.seed, resumed), resumed)
@@ -110,7 +113,48 @@ class Session:
     def say(self, message: str) -> None:
         """A line on stdout, from the first process only."""
         if self.is_main:
-            print(message, flush=True)
+            say(message)
+
+
+def versions(device: torch.device) -> str:
+    """What a report of a fault should say: Python, libraries, device."""
+    libraries = ("torch", "accelerate", "diffusers", "transformers", "safetensors")
+    found = [f"Python {platform.python_version()} on {platform.system()}"]
+    found += [f"{name} {version(name)}" for name in libraries]
+    card = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    return ", ".join([*found, f"{device.type} {card}"])
+
+
+def make_accelerator(
+    mixed_precision: Precision, processes: ProcessOptions, may_skip_parameters: bool
+) -> Accelerator:
+    """accelerate's part in a run; its arguments as those of `Session.start`."""
+    for name in SHARDING:
+        if os.environ.get(f"ACCELERATE_USE_{name}", "").lower() == "true":
+            fix = "start it with plain accelerate launch (--multi_gpu); see docs/many_devices.md"
+            raise UserError.of("accelerate's configuration", f"asks for {name}, which is not supported", fix)
+    if processes.ddp_static_graph and may_skip_parameters:
+        cause = "does not hold with --stop_text_encoder_training: what is trained changes"
+        raise UserError.of("--ddp_static_graph", cause, "leave one of them out")
+    ddp = DistributedDataParallelKwargs(
+        broadcast_buffers=False,  # they are constants here
+        find_unused_parameters=may_skip_parameters,
+        gradient_as_bucket_view=processes.ddp_gradient_as_bucket_view,
+        static_graph=processes.ddp_static_graph,
+    )
+    minutes = processes.ddp_timeout
+    group = InitProcessGroupKwargs(timeout=timedelta(minutes=minutes) if minutes else None)
+    accelerator = Accelerator(
+        mixed_precision=mixed_precision,
+        dynamo_backend="no",  # --torch_compile does it block by block, whatever accelerate was told
+        kwargs_handlers=[ddp, group],
+    )
+    if mixed_precision == "fp16" and accelerator.device.type == "cpu":
+        raise UserError.of("--mixed_precision fp16", "needs a GPU", "use bf16 or no")
+    if accelerator.num_processes == 1:
+        for name in processes.given:
+            warn(f"--{name} has no effect with one process")
+    return accelerator
 
 
 def _agree_on_seed(asked: int | None, resumed: StateInfo | None) -> int:

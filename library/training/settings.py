@@ -14,10 +14,13 @@ from library.data.training_data import TrainingData
 from library.models import check_vae
 from library.models.sources import Source, find_source
 from library.options.caching import CachingOptions
+from library.options.console import ConsoleOptions
 from library.options.data import DataOptions
 from library.options.fields import specs_of
 from library.options.generation import PreviewOptions
+from library.options.hub import HubOptions
 from library.options.logging import LoggingOptions
+from library.options.processes import ProcessOptions
 from library.options.saving import CheckpointOptions, MetadataOptions, SavingOptions
 from library.options.validation import ValidationOptions
 from library.problems import Problems, UserError, warn
@@ -32,22 +35,30 @@ _FREE_SECTIONS = (
     CheckpointOptions,
     MetadataOptions,
     LoggingOptions,
+    HubOptions,
+    ConsoleOptions,
     PreviewOptions,
     ValidationOptions,
+    ProcessOptions,
 )
 _FREE = {
     *("v2", "lowram", "disable_mmap_load_safetensors", "highvram", "sdpa", "no_half_vae"),
     *("train_data_dir", "reg_data_dir", "in_json", "dataset_config", "conditioning_data_dir", "ucg"),
     *("min_image_side", "on_bad_image", "debug_dataset", "cache_info", "validation_split", "validation_seed"),
     *("max_data_loader_n_workers", "persistent_data_loader_workers"),
-    *("gradient_checkpointing", "network_weights", "training_comment", "no_metadata", "save_model_as"),
+    *("gradient_checkpointing", "cpu_offload_checkpointing", "ema_device"),
+    *("network_weights", "training_comment", "no_metadata", "save_model_as"),
     *("image_dir", "metadata_file", "caption_extension", "custom_attributes"),
-    # The state itself knows the seed and the optimizer's class.
-    *("seed", "optimizer_type", "use_8bit_adam", "use_lion_optimizer"),
+    *("initial_epoch", "initial_step", "skip_until_initial_step", "dim_from_weights"),
+    # The state itself knows the seed, the optimizer's class and whether there is an average.
+    *("seed", "use_ema", "optimizer_type", "use_8bit_adam", "use_lion_optimizer"),
+    *("fused_backward_pass", "fused_optimizer_groups"),  # the same steps, elsewhere
 }
 # What the learned weights and the optimizer's state depend on: with another value they mean something else.
 _LEARNED_WITH = {
     "pretrained_model_name_or_path": "the model",
+    "base_weights": "the model",
+    "base_weights_multiplier": "the model",
     "vae": "the VAE",
     "v_parameterization": "what is predicted",
     "objective": "what is predicted",
@@ -59,8 +70,12 @@ _LEARNED_WITH = {
     "network_train_unet_only": "what is trained",
     "network_train_text_encoder_only": "what is trained",
     "train_text_encoder": "what is trained",
+    "unetonly": "what is trained",
+    "encoderonly": "what is trained",
+    "full_bf16": "the precision of what is trained",
+    "full_fp16": "the precision of what is trained",
 }
-_LEARNED_ARGUMENTS = ("dim", "alpha")  # what names of --network_args end in that are of that kind
+_LEARNED_ARGUMENTS = ("dim", "alpha", "dims", "alphas")  # how names of --network_args of that kind end
 
 
 @dataclass(frozen=True)
@@ -92,7 +107,7 @@ def settings_of(run: TrainingRun, data: TrainingData) -> Settings:
     settings |= _options(run.data, (*DATASET_KEYS, *SUBSET_KEYS, *OPTION_NAMES.values()))
     settings |= _of_datasets(data)
     settings["cache_latents"] = run.caching.caches_latents  # then there is one draw of the VAE a picture
-    for name in ("optimizer_args", "network_args"):
+    for name in ("optimizer_args", "network_args", "lr_scheduler_args"):
         settings |= _arguments(name, settings.pop(name, ()))
     settings["pretrained_model_name_or_path"] = _model(find_source, run.model.pretrained_model_name_or_path)
     settings["vae"] = _model(check_vae, run.model.vae)

@@ -4,6 +4,7 @@
         model.safetensors     what is trained, in the precision it is trained in
         optimizer.bin         the optimizer's state (torch, loaded with weights_only)
         ema.safetensors       the moving averages, with --use_ema only
+        ledger.safetensors    how the trained weights began, a sample of them
         scaler.pt             the loss scaler's state, with fp16 only
         train_state.json      position, seed, what the position means, validation so far, settings
 
@@ -17,15 +18,16 @@ import json
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_origin, get_type_hints
 
-from library.files import whole_folder
+from library.files import restore_folder, whole_folder
 from library.problems import UserError, warn
 
 if TYPE_CHECKING:
     import torch
 
     from library.training.ema import Average
+    from library.training.ledger import Ledger
     from library.training.task import Task
 
 
@@ -43,21 +45,37 @@ class StateInfo:
     data: str  # fingerprint of the data plan: a step number means the same batches only with the same one
     standing: dict[str, Any] = field(default_factory=dict)  # what validation found so far
     settings: dict[str, Any] = field(default_factory=dict)  # of the run, see settings.py
+    log: dict[str, str] = field(default_factory=dict)  # where each tracker writes: it goes on there
+    bad_steps: float = field(default_factory=float)  # left out in a row, up to this one; see guard.py
     folder: str = ""
 
     @classmethod
     def from_json(cls, found: dict[str, Any], folder: Path) -> StateInfo:
-        """Raises UserError when a field without a default is missing: the file is somebody else's."""
+        """Raises UserError when a field without a default is missing: the file is somebody else's; and when
+        one is of another kind.
+        """
+        if not isinstance(found, dict):
+            found = {}
         wanted = {field.name: field for field in fields(cls) if field.name != "folder"}
         needed = {name for name, field in wanted.items() if field.default_factory is MISSING}
         if needed - found.keys():
             cause = "was not written by Atelier; its position cannot be gone on from exactly"
             raise UserError.of(folder, cause)
-        return cls(**{name: found[name] for name in wanted if name in found}, folder=str(folder))
+        hints = get_type_hints(cls)
+        for name in wanted.keys() & found.keys():
+            kind = get_origin(hints[name]) or hints[name]
+            is_of_kind = isinstance(found[name], (int, float) if kind is float else kind)
+            if not is_of_kind or (kind is int and found[name] < 0):
+                raise UserError.of(folder / "train_state.json", f"{name} cannot be {found[name]!r}")
+        info = cls(**{name: found[name] for name in wanted if name in found}, folder=str(folder))
+        if info.steps_per_epoch < 1:
+            raise UserError.of(folder / "train_state.json", "an epoch has at least one step")
+        return info
 
 
 def read_state_info(folder: Path) -> StateInfo:
     """The position of a state. Raises UserError when the folder is no state of ours."""
+    restore_folder(folder)
     if not folder.is_dir():
         raise UserError.of(folder, "there is no such state folder", "give a folder that ends in -state")
     missing = [
@@ -69,7 +87,7 @@ def read_state_info(folder: Path) -> StateInfo:
         raise UserError.of(folder, f"is no training state: {', '.join(missing)} missing")
     try:
         found = json.loads((folder / "train_state.json").read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise UserError.of(folder / "train_state.json", f"cannot be read: {error}") from None
     return StateInfo.from_json(found, folder)
 
@@ -82,41 +100,51 @@ class Learner:
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler | None
     average: Average | None
+    ledger: Ledger
 
     def shown(self) -> AbstractContextManager[None]:
         """Inside, the task is as it is looked at, in previews, validation and results: with --use_ema it has
-        the averages.
+        the averages, with a schedule-free optimizer that optimizer's own.
         """
-        return nullcontext() if self.average is None else self.average.shown()
+        from library.training.self_tuning import is_schedule_free, result_shown
+
+        if self.average is not None:
+            return self.average.shown()
+        return result_shown(self.optimizer) if is_schedule_free(self.optimizer) else nullcontext()
+
+    def train(self) -> None:
+        """Tell an optimizer that wants to know that training begins."""
+        from library.training.self_tuning import begin_training
+
+        begin_training(self.optimizer)
 
 
 def write_state(folder: Path, info: StateInfo, learner: Learner) -> None:
     """Write a state folder, whole."""
-    import torch
-
-    from library.models.weights import save_tensors
+    from library.models.weights import save_objects, save_tensors
 
     with whole_folder(folder) as target:
         save_tensors(target / "model.safetensors", learner.task.trained_tensors(), None)
-        torch.save(learner.optimizer.state_dict(), target / "optimizer.bin")
+        save_objects(target / "optimizer.bin", learner.optimizer.state_dict())
         if learner.average is not None:
             save_tensors(target / "ema.safetensors", learner.average.tensors(), None)
+        save_tensors(target / "ledger.safetensors", learner.ledger.tensors(), None)
         if learner.scaler is not None:
-            torch.save(learner.scaler.state_dict(), target / "scaler.pt")
+            save_objects(target / "scaler.pt", learner.scaler.state_dict())
         described = {key: value for key, value in asdict(info).items() if key != "folder"}
         (target / "train_state.json").write_text(json.dumps(described, indent=2), encoding="utf-8")
 
 
-def load_state(info: StateInfo, learner: Learner, kind: str, arguments: dict[str, Any]) -> None:
-    """Take a state back into a run.
+def load_state(info: StateInfo, learner: Learner, kind: str) -> None:
+    """Take a state back into a run, whose optimizer keeps the settings that it was made with.
 
-    kind, arguments: the class of this run's optimizer and what --optimizer_args says, which wins over the
-    state.
+    kind: the class of this run's optimizer.
     Raises UserError when the state belongs to another kind of run or is damaged.
     """
     import pickle
 
     from library.models.weights import load_tensors
+    from library.training.self_tuning import group_settings
 
     folder, optimizer = Path(info.folder), learner.optimizer
     if info.optimizer != kind:
@@ -125,12 +153,14 @@ def load_state(info: StateInfo, learner: Learner, kind: str, arguments: dict[str
         )
     try:
         learner.task.load_trained_tensors(load_tensors(folder / "model.safetensors"))
+        settings = group_settings(optimizer)
         optimizer.load_state_dict(_load(folder / "optimizer.bin"))
-        for group in optimizer.param_groups:
-            group.update(arguments)
+        for group, setting in zip(optimizer.param_groups, settings, strict=True):
+            group.update(setting)
         if learner.scaler is not None and (folder / "scaler.pt").is_file():
             learner.scaler.load_state_dict(_load(folder / "scaler.pt"))
         _load_average(folder / "ema.safetensors", learner)
+        _load_ledger(folder / "ledger.safetensors", learner)
     except (ValueError, KeyError, RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
         cause = f"does not fit this run or is damaged ({str(error).splitlines()[0]})"
         raise UserError.of(folder, cause, "resume with the options it was made with") from None
@@ -152,3 +182,11 @@ def _load_average(path: Path, learner: Learner) -> None:
     elif learner.average is not None:
         warn(f"{path.parent} has no moving averages: they start from its weights")
         learner.average.restart()
+
+
+def _load_ledger(path: Path, learner: Learner) -> None:
+    from library.models.weights import load_tensors
+
+    learner.ledger.restart()
+    if path.is_file():
+        learner.ledger.load_tensors(load_tensors(path))

@@ -4,7 +4,7 @@ encoders.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,12 @@ from torch import Tensor, nn
 from library.data.batch import Batch
 from library.models.base import Condition, Model, Part
 from library.models.prompt_weights import encode_text
-from library.options.training import ObjectiveOptions
-from library.problems import UserError
-from library.training.loss import mean_per_sample, min_snr_weight, squared_error
+from library.models.text import without_padding
+from library.options.objective import ObjectiveOptions
+from library.problems import UserError, warn
+from library.training.ledger import Component
+from library.training.loss import ERRORS, HUBER_ERRORS, huber_width, mean_per_sample, weighting
+from library.training.noise import adaptive_strength, complete_noise
 from library.training.objective import make_objective
 
 
@@ -41,14 +44,22 @@ def may_skip_parameters(text: TextTraining | None) -> bool:
     return text is not None and text.stop_at is not None
 
 
+def text_encoder_name(number: int, count: int) -> str:
+    """What people call the (0-based) n-th of a model's text encoders."""
+    return f"text encoder {number + 1}" if count > 1 else "text encoder"
+
+
 class Task(nn.Module):
     """Holds the model and everything trainable; `task(batch)` is the loss of a batch.
+
+    sample_losses: each sample's loss in the latest batch, for messages.
 
     Subclasses change what is trained: they override `trained_parts`, `param_groups` and the two state
     methods.
     """
 
     saves_model = True  # whether the result is the model itself
+    sample_losses: Tensor | None = None
 
     def __init__(
         self,
@@ -59,14 +70,22 @@ class Task(nn.Module):
         text: TextTraining | None = None,
         clip_skip: int | None = None,
         block_rates: tuple[float, ...] = (),
+        hides_padding: bool = False,
     ) -> None:
-        """block_rates: of each block of the denoiser, 0 leaves it as it is; empty: learning_rate for all."""
+        """block_rates: of each block of the denoiser, 0 leaves it as it is; empty: learning_rate for all.
+        hides_padding: the denoiser does not see what captions are padded with.
+        """
         super().__init__()
         self.model = model
         self.objective = make_objective(options, model.prediction_type)
-        model.prediction_type = self.objective.prediction  # what it will give, in previews and in its file
+        if model.zero_terminal_snr and not options.zero_terminal_snr:
+            warn("the model knows a last timestep of pure noise; --zero_terminal_snr would keep that")
+        # How it will predict, in previews and in its file.
+        model.prediction_type = self.objective.prediction
+        model.zero_terminal_snr = options.zero_terminal_snr
         self.options, self.clip_skip = options, clip_skip
         self.learning_rate, self.text, self.block_rates = learning_rate, text, block_rates
+        self.hides_padding = hides_padding
         model.requires_grad_(False)
         self.choose_trained()
 
@@ -99,6 +118,18 @@ class Task(nn.Module):
             raise UserError.of("--learning_rate", "every learning rate is 0: nothing would be trained")
         return trained
 
+    def components(self) -> list[Component]:
+        """What is trained, by the part of the model it belongs to."""
+        encoders = self.model.text_encoders
+        denoiser = [parameter for _, found in self._denoiser_parts() for parameter in found]
+        parts = [Component("U-Net", denoiser)]
+        parts += [
+            Component(text_encoder_name(number, len(encoders)), list(encoder.parameters()), is_text=True)
+            for number, encoder in enumerate(encoders)
+        ]
+        trained = [replace(one, parameters=[p for p in one.parameters if p.requires_grad]) for one in parts]
+        return [one for one in trained if one.parameters]
+
     def _denoiser_parts(self) -> list[tuple[float, list[nn.Parameter]]]:
         """What of the denoiser is trained together, and how fast."""
         if not self.block_rates:
@@ -112,16 +143,37 @@ class Task(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         """The loss of a batch: a weighted mean over its samples, as a float32 scalar."""
         t = self.objective.sample_t(batch.u, *self.options.timestep_range)
-        return (self.losses(batch, t) * batch.weights).sum() / batch.divisor
+        losses = self.losses(batch, t)
+        self.sample_losses = losses.detach()
+        return (losses * batch.weights).sum() / batch.divisor
 
     def losses(self, batch: Batch, t: Tensor) -> Tensor:
         """The loss of each sample (batch,) at timesteps t (batch,), float32."""
         x0 = self.latents(batch)
         condition = self.condition(batch)
-        x = self.objective.noisy(x0, batch.noise, t)
+        batch = self.with_noise(batch, x0)
+        noise = batch.noise if batch.disturbance is None else batch.noise + batch.disturbance
+        x = self.objective.noisy(x0, noise, t)
         prediction = self.model.predict(x, t, condition, batch.sizes)
-        loss = mean_per_sample(squared_error(prediction, self.target(batch, x0, x, t)), batch.masks)
+        loss = mean_per_sample(self.errors(prediction, self.target(batch, x0, x, t), t), batch.masks)
         return loss * self.weighting(t)
+
+    def with_noise(self, batch: Batch, x0: Tensor) -> Batch:
+        """The batch with its noise complete: a noise offset may depend on the latents x0."""
+        if batch.offset is None:
+            return batch
+        normal, strength = batch.offset
+        strength = adaptive_strength(strength, self.options.adaptive_noise_scale or 0.0, x0)
+        return replace(batch, noise=complete_noise(batch.noise, (normal, strength), self.options))
+
+    def errors(self, prediction: Tensor, target: Tensor, t: Tensor) -> Tensor:
+        """The loss of every element, float32, in the prediction's shape."""
+        options = self.options
+        if not options.is_huber:
+            return ERRORS[options.loss_type](prediction, target)
+        c = huber_width(options.huber_schedule, options.huber_c, t, self.objective.snr(t))
+        c = options.huber_scale * c.view(-1, 1, 1, 1)
+        return HUBER_ERRORS[options.loss_type](prediction, target, c)
 
     def target(self, batch: Batch, x0: Tensor, x: Tensor, t: Tensor) -> Tensor:
         """What the model should give for the noisy latents x, in their shape."""
@@ -144,15 +196,18 @@ class Task(nn.Module):
         if batch.text is not None:
             return self.model.condition_from(batch.text)
         with torch.set_grad_enabled(self.trains_text(batch.position.step) and torch.is_grad_enabled()):
-            return encode_text(self.model, batch.tokens, self.clip_skip)
+            condition = encode_text(self.model, batch.tokens, self.clip_skip)
+        return replace(condition, mask=without_padding(batch.tokens[0])) if self.hides_padding else condition
 
     def trains_text(self, step: int) -> bool:
         """Whether text encoders are trained at this (0-based) step."""
         return self.text is not None and (self.text.stop_at is None or step < self.text.stop_at)
 
     def weighting(self, t: Tensor) -> Tensor | float:
-        gamma = self.options.min_snr_gamma
-        return min_snr_weight(self.objective.snr(t), gamma, self.objective.prediction) if gamma else 1.0
+        """How much the loss of samples at these timesteps (batch,) counts."""
+        if not self.options.weightings:
+            return 1.0
+        return weighting(self.options, self.objective.snr(t), self.objective.prediction)
 
     def train(self, mode: bool = True) -> Task:
         """The VAE never trains, so its dropout and statistics stay off."""

@@ -9,9 +9,11 @@ import pytest
 
 from library.files import (
     LEFTOVER_AGE,
+    _aside_name,
     check_writable,
     is_name_too_long,
     remove_leftovers,
+    restore_folder,
     whole_file,
     whole_folder,
 )
@@ -115,6 +117,55 @@ def test_a_failed_folder_leaves_the_old_one(tmp_path: Path) -> None:
         raise KeyboardInterrupt
     assert [path.name for path in target.iterdir()] == ["old"]
     assert [path.name for path in tmp_path.iterdir()] == ["state"]
+
+
+KILLED = """
+import os, signal
+from pathlib import Path
+from library import files
+count = 0
+def rename(source, target):
+    global count
+    count += 1
+    if count == {number}:
+        os.kill(os.getpid(), signal.SIGKILL)
+    source.rename(target)
+files._rename = rename
+with files.whole_folder(Path({path!r})) as temporary:
+    (temporary / "new").touch()
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="asking whether a process lives would end it")
+@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("restore", [restore_folder, lambda path: remove_leftovers(path.parent)])
+def test_a_folder_is_never_lost_by_a_program_that_is_killed_while_it_is_replaced(
+    tmp_path: Path, number: int, restore
+) -> None:
+    target = tmp_path / "[a] state"
+    target.mkdir()
+    (target / "old").touch()
+    code = KILLED.format(number=number, path=str(target))
+    subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=False)
+    assert target.exists() == (number == 1)
+    restore(target)
+    assert [path.name for path in target.iterdir()] == ["old"]
+    remove_leftovers(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["[a] state"]
+
+
+def test_a_folder_that_steps_aside_right_now_is_left_alone(tmp_path: Path) -> None:
+    machine = _aside_name(tmp_path / "x").name.split(".")[-2].split("-")[0]
+    living = tmp_path / f".x.{machine}-{os.getppid()}.old"
+    elsewhere, mine = tmp_path / ".x.abcdef-1.old", tmp_path / ".y.old"
+    for path in (living, elsewhere, mine):
+        path.mkdir()
+    remove_leftovers(tmp_path)  # what another machine left is taken, as nobody can say that it is in use
+    kept = {".y.old", "x"} if os.name == "nt" else {".y.old", "x", living.name}
+    assert {path.name for path in tmp_path.iterdir()} == kept
+    (tmp_path / ".x.abcdef-2.old").mkdir()
+    restore_folder(tmp_path / "x")  # the new one was there already
+    assert {path.name for path in tmp_path.iterdir()} == kept
 
 
 @pytest.mark.skipif(os.name == "nt", reason="asking whether a process lives would end it")

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from library.data.caches.cache_files import image_content
 from library.data.caches.latent_files import Picture
+from library.data.caches.recipes import image_content
 from library.data.views import to_pixels
 from library.problems import Problem, Problems, UserError
 from library.randomness import keyed_generator

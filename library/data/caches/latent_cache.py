@@ -10,21 +10,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from library.data.buckets import Size
-from library.data.caches.cache_files import (
-    Entry,
+from library.data.caches.encoding import Encode, Encoder, Made
+from library.data.caches.entries import Entry, read_entry, write_entries
+from library.data.caches.findings import (
     Finding,
-    Sums,
     Wanted,
     find_entries,
     keeps_arrays,
     known_sums,
     prepare_folders,
-    read_entry,
     tell,
-    write_entries,
 )
-from library.data.caches.encoding import Encode, Encoder, Made
 from library.data.caches.latent_files import LatentFiles, Picture, array_shape, file_arrays, pictures_of
+from library.data.caches.recipes import Sums
 from library.data.caches.sharing import ALONE, Sharing
 from library.data.pictures.masks import mask_from_alpha
 from library.data.scan.folders import name_some

@@ -13,7 +13,8 @@ import numpy as np
 
 from library.data.batch import LATENT_CHANNELS, PIXELS_PER_LATENT
 from library.data.buckets import Size, letterbox
-from library.data.caches.cache_files import ABSENT, REASONS, Wanted, real_places
+from library.data.caches.findings import ABSENT, Wanted, real_places
+from library.data.caches.recipes import REASONS
 from library.data.scan.records import Record
 from library.data.views import View, centre_view
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, TypeVar
 
+from library.console import progress_bar
 from library.problems import Problem, UserError
 
 K = TypeVar("K")
@@ -58,10 +59,9 @@ class Sharing:
         """Gives what to call for each thing that this process has done. The first one shows a bar that stands
         for all of them.
         """
-        from tqdm import tqdm
 
         is_hidden = not progress or self.rank > 0 or total == 0
-        with tqdm(total=total, desc=what, unit=unit, disable=is_hidden) as bar:
+        with progress_bar(total=total, desc=what, unit=unit, disable=is_hidden) as bar:
             yield lambda: bar.update(min(self.processes, total - bar.n))
 
     def raise_together(self, problems: Sequence[Problem]) -> None:

@@ -10,19 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from library.data.caches.cache_files import (
-    REASONS,
-    Entry,
-    Sums,
-    Wanted,
-    find_entries,
-    known_sums,
-    prepare_folders,
-    read_entry,
-    real_places,
-    tell,
-    write_entries,
-)
+from library.data.caches.entries import Entry, read_entry, write_entries
+from library.data.caches.findings import Wanted, find_entries, known_sums, prepare_folders, real_places, tell
+from library.data.caches.recipes import REASONS, Sums
 from library.data.caches.sharing import ALONE, Sharing
 from library.data.captions import kept_caption
 from library.data.scan.records import HasRecords, Record
@@ -149,14 +139,17 @@ def cache_text_outputs(
     """
     captions = [kept_caption(record.caption, record.subset) for record in data.records]
     encoder = TextEncoder(encode, batch_size, Problems())
-    if disk is None:
-        rows = _cache_in_memory(dict.fromkeys(["", *captions]), encoder, sharing, progress)
-        return TextCache([rows[caption] for caption in captions], captions, rows[""])
-    # The empty caption has no image to lie beside. One process encodes it, so that all have the same.
-    empty = sharing.gather(next(encoder.make([""], lambda: None), None) if sharing.is_first else None)[0]
+    # The empty caption has no image to lie beside. One process encodes it, so that all have the same. Alone,
+    # with files or without: outputs differ in their last digits with what they are computed beside.
+    made = sharing.gather(next(encoder.make([""], lambda: None), None) if sharing.is_first else None)[0]
     sharing.raise_together(encoder.problems.found)
-    paths, sums = _cache_on_disk(data.records, captions, empty[1], encoder, disk, sharing, progress)
-    return TextCache(paths, captions, empty[1], sums)
+    _, empty = made
+    if disk is None:
+        others = [caption for caption in dict.fromkeys(captions) if caption]
+        rows = {"": empty} | _cache_in_memory(others, encoder, sharing, progress)
+        return TextCache([rows[caption] for caption in captions], captions, empty)
+    paths, sums = _cache_on_disk(data.records, captions, empty, encoder, disk, sharing, progress)
+    return TextCache(paths, captions, empty, sums)
 
 
 @dataclass
@@ -197,9 +190,8 @@ def _path(image: Path, caption: str, paths: dict[tuple[Path, str], Path], taken:
 
 
 def _cache_in_memory(
-    captions: Iterable[str], encoder: TextEncoder, sharing: Sharing, progress: bool
+    work: Sequence[str], encoder: TextEncoder, sharing: Sharing, progress: bool
 ) -> dict[str, Outputs]:
-    work = list(captions)
     with sharing.bar(len(work), "caching text outputs", "caption", progress=progress) as advance:
         mine = dict(encoder.make(sharing.share(work), advance))
     sharing.raise_together(encoder.problems.found)

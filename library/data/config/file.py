@@ -23,10 +23,11 @@ from library.data.config.keys import (
     kind_of_subset,
 )
 from library.data.config.specs import DATASET_KEYS, OPTION_NAMES, SUBSET_KEYS, Given
-from library.data.config.text import PATH_FIX, ConfigText, read_config_text
+from library.data.config.text import ConfigText, read_config_text
 from library.options.data import DataOptions
 from library.options.fields import OptionSpec, specs_of
 from library.problems import Problems
+from library.table_files import PATH_FIX
 
 Tables = tuple[Given, Given, list[Given]]  # [general], a dataset, its subsets
 

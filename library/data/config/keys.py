@@ -113,7 +113,7 @@ def _options() -> tuple[str, ...]:
     """Every option of every command that a dataset file has no key of the same name for."""
     from library import options
     from library.options.fields import specs_of
-    from library.options.unavailable import NOT_YET
+    from library.options.unavailable import NOT_YET, REFUSED
 
     modules = [
         importlib.import_module(f"{options.__name__}.{m.name}")
@@ -123,4 +123,4 @@ def _options() -> tuple[str, ...]:
     names = {
         spec.name for section in sections if dataclasses.is_dataclass(section) for spec in specs_of(section)
     }
-    return tuple(sorted({*names, *NOT_YET} - {*DATASET, *SUBSET}))
+    return tuple(sorted({*names, *NOT_YET, *REFUSED} - {*DATASET, *SUBSET}))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from library.console import say
 from library.data.report.findings import all_findings
 from library.data.report.inspection import Inspection
 from library.data.report.page import Contents, render
@@ -39,7 +40,7 @@ def show_page(
     See `write_page`.
     """
     warnings = write_page(path, data, look, title=title, problems=problems, inspection=inspection)
-    print("\n".join([*data.summary(), *(f"warning: {line}" for line in warnings), f"wrote {path}"]))
+    say("\n".join([*data.summary(), *(f"warning: {line}" for line in warnings), f"wrote {path}"]))
 
 
 def write_page(

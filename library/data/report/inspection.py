@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from tqdm import tqdm
-
+from library.console import progress_bar
 from library.data.pictures.images import has_more_frames, load_rgba
 from library.data.report.lookalikes import Group, Likeness, find_groups, likeness
 from library.problems import Problem, UserError
@@ -38,7 +37,7 @@ def inspect_pictures(pictures: Iterable[Path], hints: Iterable[Path] = ()) -> In
     files = list(dict.fromkeys([*compared, *hints]))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         looked = pool.map(_look_at, files)
-        results = list(tqdm(looked, "decoding", len(files), leave=False, unit="img", delay=1))
+        results = list(progress_bar(looked, "decoding", len(files), leave=False, unit="img", delay=1))
     problems = [problem for seen in results if isinstance(seen, UserError) for problem in seen.problems]
     found = zip(files, results, strict=True)
     whole = {path: seen for path, seen in found if isinstance(seen, _Seen) and path in compared}

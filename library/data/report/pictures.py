@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
+from library.console import progress_bar
 from library.data.buckets import Size
 from library.data.pictures.images import load_image
 from library.data.report.findings import every_record, file_name
@@ -84,7 +84,9 @@ def hang(data: TrainingData, texts: Sequence[Texts], look: Look, *, is_held_out:
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         indices = [index for room in chosen for index in room]
-        bar = tqdm(pool.map(show, indices), "pictures", len(indices), leave=False, unit="img", delay=1)
+        bar = progress_bar(
+            pool.map(show, indices), "pictures", len(indices), leave=False, unit="img", delay=1
+        )
         shown = dict(zip(indices, bar, strict=True))
     return [
         Wall(

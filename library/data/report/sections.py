@@ -42,9 +42,12 @@ def findings(problems: Sequence[Problem], warnings: Sequence[str], details: Sequ
     return join([_long_list(lines), [_finding(entry) for entry in details]])
 
 
-def sources(data: TrainingData) -> Html:
-    """For each dataset its settings, where its samples come from, and how they are balanced."""
-    return join([_source(data, index) for index in range(len(data.datasets))])
+def sources(data: TrainingData, *, with_folders: bool = True) -> Html:
+    """For each dataset its settings, where its samples come from, and how they are balanced.
+
+    with_folders: whether folders and files are named with all that stands before their names.
+    """
+    return join([_source(data, index, with_folders) for index in range(len(data.datasets))])
 
 
 def buckets(walls: Sequence[Wall], datasets: int) -> Html:
@@ -153,7 +156,7 @@ def _words(heading: str, words: Sequence[str]) -> Html | None:
     return _details(heading, element("ul", [element("li", word) for word in words], class_="words"))
 
 
-def _source(data: TrainingData, index: int) -> Html:
+def _source(data: TrainingData, index: int, with_folders: bool) -> Html:
     dataset = data.datasets[index]
     settings = summarize(dataset)[0]
     parts = [
@@ -172,14 +175,14 @@ def _source(data: TrainingData, index: int) -> Html:
             element(
                 "table",
                 element("thead", element("tr", head)),
-                element("tbody", _subset_rows(dataset, names)),
+                element("tbody", _subset_rows(dataset, names, with_folders)),
                 class_="stacked",
             ),
         ]
     )
 
 
-def _subset_rows(dataset: Dataset, names: Sequence[str]) -> list[Html]:
+def _subset_rows(dataset: Dataset, names: Sequence[str], with_folders: bool) -> list[Html]:
     used = Counter()
     for record in dataset.records:
         used[id(record.subset)] += record.repeats
@@ -189,7 +192,7 @@ def _subset_rows(dataset: Dataset, names: Sequence[str]) -> list[Html]:
         subset, samples = scan.subset, used[id(scan.subset)]
         kind = "regularization" if subset.is_reg else "training"
         cells = (
-            str(subset.source),
+            str(subset.source) if with_folders else subset.name,
             element("span", element("span", class_=f"swatch {'reg' if subset.is_reg else 'train'}"), kind),
             number(len(scan.records)),
             number(subset.num_repeats),

@@ -74,12 +74,13 @@ class ScanRules:
     """What holds for all subsets of a run.
 
     min_side: pixels; an image with a shorter side is bad. skips_bad: bad images are left out, instead of
-    being problems. folders: all that the run's subsets name.
+    being problems. folders: all that the run's subsets name. writes: whether what was found is kept in files.
     """
 
     min_side: int = 1
     skips_bad: bool = False
     folders: frozenset[Path] = frozenset()
+    writes: bool = True
 
 
 class Seen(NamedTuple):
@@ -115,7 +116,8 @@ def scan_subset(
         caption = _caption(scan, seen.text)
         index.keep(source, seen.size, caption, seen.text)
         scan.records.append(_record(source, seen.size, caption, fits[0](seen.size), subset))
-    index.save(scan.notes)
+    if rules.writes:
+        index.save(scan.notes)
     return scan
 
 

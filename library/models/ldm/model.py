@@ -24,7 +24,7 @@ from library.models.ldm.layout import Layout
 from library.models.ldm.pieces import originals_of, pieces_of, rows_of
 from library.models.ldm.reading import PartFile, read_model, read_vae
 from library.models.ldm.writing import save_folder
-from library.models.prediction import CONFIG_KEY, said_prediction
+from library.models.prediction import CONFIG_KEY, said_prediction, says_zero_terminal_snr
 from library.models.sources import Source
 from library.models.text import Tokenizer
 from library.models.weights import dtype_of, save_tensors
@@ -189,6 +189,7 @@ class LatentDiffusion(Model):
             name: {key: _setting(configs[name], key) for key in part.standard}
             for name, part in self.layout.parts.items()
         }
+        told |= {"zero_terminal_snr": True} if self.zero_terminal_snr else {}
         return told | {"prediction_type": self.prediction_type}
 
 
@@ -230,6 +231,7 @@ def load_layout(
         cause = f"its latents have {channels} channels, this model's {modules['unet'].config.in_channels}"
         raise UserError.of((vae or source).name, cause, f"use a VAE of {layout.title}")
     model = kind(modules["unet"], texts, modules["vae"], layout=layout, prediction_type=predicts)
+    model.zero_terminal_snr = says_zero_terminal_snr(source)
     model.source, model.vae_source = source, vae
     model.epoch, model.global_step = files.epoch, files.global_step
     model.spare = {name: tensor for part in opened.values() for name, tensor in part.read_spare()}

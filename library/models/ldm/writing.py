@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from library.files import whole_folder
-from library.models.base import Part, PredictionType
+from library.models.base import Part
 from library.models.ldm.layout import Layout
-from library.models.noise_schedule import TRAIN_STEPS
+from library.models.noise_schedule import TRAIN_STEPS, terminal_settings
 from library.models.sources import WEIGHT_STEMS
 from library.models.text import EOS, TOKENIZER_FILES, TOKENIZER_FOLDER
 from library.models.weights import save_tensors
@@ -40,7 +40,7 @@ def save_folder(
             _save_config(model.parts[part], folder / part)
         for name, pad in zip(_tokenizers(layout), layout.pads, strict=True):
             _save_tokenizer(folder / name, pad)
-        scheduler = _save_scheduler(folder / "scheduler", layout, model.prediction_type)
+        scheduler = _save_scheduler(folder / "scheduler", layout, model)
         index = json.dumps(_index(layout, scheduler), indent=2, sort_keys=True)
         (folder / "model_index.json").write_text(index, encoding="utf-8")
 
@@ -76,13 +76,16 @@ def _save_tokenizer(folder: Path, pad: int) -> None:
         (folder / name).write_text(text + "\n", encoding="utf-8")
 
 
-def _save_scheduler(folder: Path, layout: Layout, prediction_type: PredictionType) -> str:
+def _save_scheduler(folder: Path, layout: Layout, model: LatentDiffusion) -> str:
     """Its published settings and no more, so that other samplers keep their own. Returns the class name."""
     import diffusers
 
     name, settings = layout.scheduler
-    settings = {**settings, "prediction_type": "v_prediction" if prediction_type == "v" else "epsilon"}
-    if prediction_type == "flow":
+    kind = "v_prediction" if model.prediction_type == "v" else "epsilon"
+    settings = {**settings, "prediction_type": kind}
+    if model.zero_terminal_snr:
+        settings |= terminal_settings(model.prediction_type)
+    if model.prediction_type == "flow":
         name, settings = "FlowMatchEulerDiscreteScheduler", {"num_train_timesteps": TRAIN_STEPS}
     config = {"_class_name": name, "_diffusers_version": diffusers.__version__, **settings}
     folder.mkdir()

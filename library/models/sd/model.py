@@ -90,7 +90,8 @@ class StableDiffusion(LatentDiffusion):
 
     def predict(self, x: Tensor, t: Tensor, condition: Condition, sizes: Tensor | None = None) -> Tensor:
         dtype = self.denoiser.conv_in.weight.dtype
-        return self.denoiser(x.to(dtype), t, condition.hidden.to(dtype), return_dict=False)[0]
+        looks = {"encoder_attention_mask": condition.mask}
+        return self.denoiser(x.to(dtype), t, condition.hidden.to(dtype), **looks, return_dict=False)[0]
 
     def save(
         self,

@@ -99,7 +99,8 @@ class StableDiffusionXL(LatentDiffusion):
         dtype = self.denoiser.conv_in.weight.dtype
         told = {"text_embeds": condition.pooled.to(dtype), "time_ids": sizes}
         hidden = condition.hidden.to(dtype)
-        return self.denoiser(x.to(dtype), t, hidden, added_cond_kwargs=told, return_dict=False)[0]
+        more = {"added_cond_kwargs": told, "encoder_attention_mask": condition.mask}
+        return self.denoiser(x.to(dtype), t, hidden, **more, return_dict=False)[0]
 
 
 MODELS = {SDXL.family: (StableDiffusionXL, SDXL)}

@@ -21,6 +21,8 @@ class Draws:
     noise: torch.Tensor
     u: float
     posterior: torch.Tensor | None
+    disturbance: torch.Tensor | None = None
+    offset: tuple[torch.Tensor, torch.Tensor] | None = None
 
 
 def draw(epoch, sample, shape):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import typing
 from pathlib import Path
 
 import pytest
 
 from library.generation.prompt_options import GENERATOR, TRAINING
 from library.generation.prompts import PromptRequest, parse_prompt, read_prompts
+from library.options.generation import SamplerName
 from library.problems import UserError
 
 
@@ -57,7 +59,7 @@ def test_every_mistake_of_a_line_is_named() -> None:
         "here: --d expects a whole number of 0 or more, got '-1'",
         "here: there is no prompt option --q; there are --n, --l, --s, --w, --h, --d, --ss",
         "here: --cn is not available yet; remove it",
-        "here: --ss expects one of ddim, euler, k_euler, euler_a, k_euler_a, dpmsolver++, got 'plms'",
+        "here: --ss expects one of " + ", ".join(typing.get_args(SamplerName)) + ", got 'plms'",
         "here: --s is given twice",
         "here: --h expects a size in pixels, got ''",
     ]
@@ -94,16 +96,15 @@ def test_mistakes_in_a_file_come_with_their_line_numbers_all_at_once(tmp_path: P
         ("prompts.txt", b"# nothing\n\n", "holds no prompts; write one a line"),
         ("prompts.txt", b"abc\xff", "is not UTF-8 text: byte 0xff at offset 3; save it as UTF-8"),
         ("prompts.txt", None, "there is no such file; it was looked for in {folder}"),
+        ("p.toml", b"[prompt]\nwidth = 64", "holds no prompts; write a [[prompt.subset]] for each"),
+        ("p.toml", b"[prompts]", "prompts is no table of prompts; write a [[prompt.subset]] for each"),
         (
-            "prompts.toml",
-            b"[prompt]",
-            "prompts in .toml files are not available yet; use a .txt file with a prompt a line",
+            "p.toml",
+            b"[prompt.subset]",
+            "prompt.subset is one table; write [[prompt.subset]], with two brackets",
         ),
-        (
-            "prompts.JSON",
-            b"[]",
-            "prompts in .JSON files are not available yet; use a .txt file with a prompt a line",
-        ),
+        ("p.JSON", b"[]", "holds no prompts; write an array of them"),
+        ("p.json", b'{"prompt": "a"}', "is an object; write an array of them"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_one_line(
@@ -115,6 +116,60 @@ def test_a_file_that_cannot_be_used_is_one_line(
     with pytest.raises(UserError, match="^.*$") as caught:
         read_prompts(path)
     assert str(caught.value) == f"{path}: {cause.format(folder=tmp_path)}"
+
+
+def test_prompts_in_tables_are_as_those_in_lines(tmp_path: Path) -> None:
+    toml = """
+        [prompt]
+        width = 130
+        scale = 5
+        [[prompt.subset]]
+        prompt = "a cat"
+        negative_prompt = "a --dog"
+        seed = 4
+        [[prompt.subset]]
+        prompt = " a bird "
+        height = 64
+        scale = 2.5
+        sample_steps = 3
+        sample_sampler = "k_lms"
+    """
+    (tmp_path / "p.toml").write_text(toml)
+    assert read_prompts(tmp_path / "p.toml") == [
+        PromptRequest("a cat", "a --dog", width=128, scale=5, seed=4),
+        PromptRequest("a bird", width=128, height=64, scale=2.5, steps=3, sampler="k_lms"),
+    ]
+    json = '["a cat --s 3", {"prompt": "a dog", "seed": null, "width": 64}]'
+    (tmp_path / "p.json").write_text(json)
+    assert read_prompts(tmp_path / "p.json", defaults=PromptRequest("", seed=1)) == [
+        PromptRequest("a cat", steps=3, seed=1),
+        PromptRequest("a dog", width=64, seed=1),
+    ]
+
+
+def test_every_mistake_in_tables_is_named_with_its_prompt(tmp_path: Path) -> None:
+    path = tmp_path / "p.json"
+    path.write_text('[{"prompt": "a", "width": 1.5, "sead": 1}, "b --zz", {"prompt": 3, "flow_shift": 2}]')
+    with pytest.raises(UserError) as caught:
+        read_prompts(path)
+    known = "negative_prompt, width, height, sample_steps, scale, seed, sample_sampler, controlnet_image"
+    assert str(caught.value).splitlines() == [
+        f"{path}, prompt 1: width expects a size in pixels, got '1.5'",
+        f"{path}, prompt 1: a prompt has no key sead; there are prompt, {known}, guidance_scale, "
+        "cfg_trunc_ratio, renorm_cfg, flow_shift",
+        f"{path}, prompt 2: there is no prompt option --zz; there are --n, --l, --s, --w, --h, --d, --ss",
+        f'{path}, prompt 3: has no prompt; write prompt: "a cat"',
+        f"{path}, prompt 3: flow_shift is not available yet; remove it",
+    ]
+
+
+def test_the_generator_takes_lines_only(tmp_path: Path) -> None:
+    path = tmp_path / "p.toml"
+    path.write_text("")
+    with pytest.raises(
+        UserError, match="a .toml file is no prompt file here; use a .txt file with a prompt a line"
+    ):
+        read_prompts(path, GENERATOR)
 
 
 def test_prompts_may_be_utf16_as_powershell_writes_them(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import typing
 from pathlib import Path
@@ -11,11 +12,20 @@ import pytest
 import torch
 
 from library.generation import samplers
-from library.generation.samplers import SAMPLERS, Sampler
+from library.generation.samplers import SAMPLERS, Sampler, count_calls
 from library.options.generation import SamplerName
 
 # What the published scheduler_config.json of SD 1.5 says about noising.
 SD1_CONFIG = json.loads((Path(__file__).parents[2] / "data" / "sd1_scheduler_config.json").read_text())
+
+# What else makes diffusers' classes the samplers that these names stand for.
+OWN = {
+    "pndm": {"skip_prk_steps": True},
+    "dpmsolver": {"algorithm_type": "dpmsolver", "final_sigmas_type": "sigma_min"},
+    "dpmsingle": {"lower_order_final": True},
+}
+
+KNOW_PURE_NOISE = ("ddim", "euler", "euler_a", "k_euler", "k_euler_a", "dpmsolver", "dpmsolver++")
 
 
 def test_the_options_offer_what_the_table_has() -> None:
@@ -29,7 +39,7 @@ def test_a_sampler_is_diffusers_scheduler_made_from_stable_diffusions_configurat
 ) -> None:
     kind = getattr(diffusers, SAMPLERS[name][0])
     prediction_type = "v_prediction" if prediction == "v" else "epsilon"
-    scheduler = kind.from_config(SD1_CONFIG | {"prediction_type": prediction_type})
+    scheduler = kind.from_config(SD1_CONFIG | OWN.get(name, {}) | {"prediction_type": prediction_type})
     scheduler.set_timesteps(7)
     sampler = Sampler(name, prediction, 7)
     assert torch.equal(sampler.timesteps, scheduler.timesteps)
@@ -43,7 +53,9 @@ def test_a_sampler_is_diffusers_scheduler_made_from_stable_diffusions_configurat
         prediction = torch.tanh(sampler.model_input(ours, t))
         assert torch.equal(prediction, torch.tanh(scheduler.scale_model_input(theirs, t)))
         ours = sampler.step(prediction, t, ours, ours_generators)
-        theirs = scheduler.step(prediction, t, theirs, generator=theirs_generators).prev_sample
+        takes_noise = "generator" in inspect.signature(scheduler.step).parameters
+        drawn = {"generator": theirs_generators} if takes_noise else {}
+        theirs = scheduler.step(prediction, t, theirs, **drawn).prev_sample
     assert torch.equal(ours, theirs)
 
 
@@ -55,6 +67,12 @@ def test_every_number_of_steps_can_be_gone(name: str, steps: int) -> None:
     for t in sampler.timesteps:
         x = sampler.step(0.1 * sampler.model_input(x, t), t, x, generators)
     assert torch.isfinite(x).all()
+
+
+def test_the_calls_of_a_model_are_counted() -> None:
+    counts = {name: count_calls(name, "epsilon", 10) for name in SAMPLERS if not name.startswith("k_")}
+    twice = {name: count for name, count in counts.items() if count != 10}
+    assert twice == {"pndm": 11, "heun": 19, "dpm_2": 19, "dpm_2_a": 19}
 
 
 def test_a_flow_model_is_drawn_with_euler_steps_and_says_so_once(capsys: pytest.CaptureFixture) -> None:
@@ -69,3 +87,42 @@ def test_a_flow_model_is_drawn_with_euler_steps_and_says_so_once(capsys: pytest.
     assert capsys.readouterr().err == (
         "warning: the model predicts flow, so its pictures are drawn with euler steps, not ddim\n"
     )
+
+
+@pytest.mark.parametrize("name", KNOW_PURE_NOISE)
+def test_pictures_of_a_model_that_knows_pure_noise_begin_with_it(name: str) -> None:
+    kind, settings = SAMPLERS[name]
+    sampler = Sampler(name, "v", 10, zero_terminal_snr=True)
+    assert sampler.timesteps[0] == 999
+    assert sampler._scheduler.alphas_cumprod[-1] < 1e-7
+    expected = getattr(diffusers, kind)(
+        **settings, prediction_type="v_prediction", rescale_betas_zero_snr=True, timestep_spacing="trailing"
+    )
+    expected.set_timesteps(10)
+    assert torch.equal(sampler.timesteps, expected.timesteps)
+    x, generators = sampler.start(torch.ones(1, 4, 1, 1)), [torch.Generator().manual_seed(0)]
+    for t in sampler.timesteps:
+        x = sampler.step(0.1 * sampler.model_input(x, t), t, x, generators)
+    assert torch.isfinite(x).all()
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("steps", [1, 30, 1000])
+def test_a_noise_model_with_zero_terminal_snr_is_drawn_finitely(name: str, steps: int) -> None:
+    sampler = Sampler(name, "epsilon", steps, zero_terminal_snr=True)
+    x, generators = sampler.start(torch.ones(1, 4, 1, 1)), [torch.Generator().manual_seed(0)]
+    for t in sampler.timesteps:
+        x = sampler.step(0.1 * sampler.model_input(x, t), t, x, generators)
+    assert torch.isfinite(x).all()
+
+
+@pytest.mark.parametrize("name", ["pndm", "lms", "heun", "dpm_2", "dpm_2_a", "dpmsingle"])
+def test_a_sampler_that_cannot_begin_with_pure_noise_says_so_once(
+    name: str, capsys: pytest.CaptureFixture
+) -> None:
+    samplers._warn_of_terminal.cache_clear()
+    for _ in range(2):
+        sampler = Sampler(name, "v", 5, zero_terminal_snr=True)
+        assert torch.equal(sampler.timesteps, Sampler(name, "v", 5).timesteps)
+    said = "cannot begin with pure noise, as the model was trained; ddim, euler and dpmsolver++ can"
+    assert capsys.readouterr().err == f"warning: {name} {said}\n"

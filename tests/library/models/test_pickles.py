@@ -239,11 +239,17 @@ def test_files_by_a_wrong_name_are_said_to_be(mark: Path, tmp_path: Path) -> Non
 
 
 def test_text_is_no_torch_file(mark: Path, tmp_path: Path) -> None:
-    texts = ("<!DOCTYPE html>", "version https://git-lfs.github.com/spec/v1", "hello", "")
-    for number, content in enumerate(texts):
+    texts = {
+        "<!DOCTYPE html>": "is a web page, not a model; log in where it comes from, and download it again",
+        "version https://git-lfs.github.com/spec/v1": "is a Git LFS pointer, not the file itself; run git lfs "
+        "pull, or download it",
+        "hello": "is damaged or cut off, or is no torch file; get the file again",
+        "": "is damaged or cut off, or is no torch file; get the file again",
+    }
+    for number, (content, said) in enumerate(texts.items()):
         path = tmp_path / f"{number}.ckpt"
         path.write_text(content)
-        assert refused(path, mark) == "is damaged or cut off, or is no torch file; get the file again"
+        assert refused(path, mark) == said
 
 
 def test_a_command_says_it_in_one_line_and_writes_nothing(

@@ -27,6 +27,8 @@ def file_of(path: Path, *names: str, shape: tuple[int, ...] = (1,)) -> Path:
     [
         (("lora_unet_mid_block.lora_down.weight",), "is a LoRA, not a model; give it to --network_weights"),
         (("unet.mid_block.to_q.lora_A.weight",), "is a LoRA, not a model; give it to --network_weights"),
+        (("lora_unet_mid_block.hada_w1_a",), "is a LoHa, not a model; give it to --network_weights"),
+        (("lora_unet_mid_block.lokr_w1",), "is a LoKr, not a model; give it to --network_weights"),
         (("emb_params",), "is a textual inversion embedding, not a model"),
         (("control_model.input_hint_block.0.weight",), "is a ControlNet, not a model"),
         (("clip_l", "clip_g"), "is a textual inversion embedding, not a model"),
@@ -165,6 +167,9 @@ def test_a_folder_of_another_kind_is_named_in_one_line(tiny_model: Model, tmp_pa
     with pytest.raises(UserError, match="has 9 input channels") as error:
         check_source(tmp_path / "model")
     assert str(error.value).startswith(f"{tmp_path / 'model'}: ")
+    change_configs(tmp_path / "model", {"unet": {"in_channels": 4, "addition_embed_type": "text_time"}})
+    with pytest.raises(UserError, match="is an SDXL model without its text_encoder_2; get the folder again"):
+        check_source(tmp_path / "model")
     (tmp_path / "model" / "text_encoder").rename(tmp_path / "model" / "text_encoder_2")
     with pytest.raises(UserError, match="is an SDXL refiner"):
         check_source(tmp_path / "model")

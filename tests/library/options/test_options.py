@@ -7,11 +7,11 @@ import pytest
 from library.options.caching import CachingOptions
 from library.options.data import read_range, read_resolutions
 from library.options.fields import sections_of, specs_of
-from library.options.optimizer import OptimizerOptions, read_steps
+from library.options.objective import ObjectiveOptions
 from library.options.parser import ConfigFileOptions
 from library.options.saving import SavingOptions, name_fault
-from library.options.training import ObjectiveOptions
-from library.options.unavailable import NOT_YET, asks_for_unavailable
+from library.options.schedule import ScheduleOptions, read_steps
+from library.options.unavailable import NOT_YET, REFUSED, asks_for
 from library.problems import UserError
 
 DATA = Path(__file__).parents[2] / "data"
@@ -39,7 +39,12 @@ def test_every_option_of_sd_scripts_is_there_or_refused_by_name(
         print(
             f"\n{script}: {len(supported)} of {len(SD_SCRIPTS[script])} options of sd-scripts are supported"
         )
-    assert SD_SCRIPTS[script].keys() - known.keys() <= NOT_YET.keys()
+    assert SD_SCRIPTS[script].keys() - known.keys() <= NOT_YET.keys() | REFUSED.keys()
+
+
+def test_every_option_refused_for_good_is_argued_in_the_docs() -> None:
+    page = (DATA.parents[1] / "docs" / "differences.md").read_text(encoding="utf-8")
+    assert [name for name in REFUSED if f"`--{name}`" not in page] == []
 
 
 @pytest.mark.parametrize("script", SD_SCRIPTS)
@@ -66,26 +71,27 @@ def _plain(default: object) -> object:
 def test_the_table_of_unavailable_options_holds_nothing_that_is_available() -> None:
     shared = {"network_args", "vae_batch_size"}  # there for trainers, not for the generator
     everywhere = set().union(*(flags_of(script) for script in SD_SCRIPTS))
-    assert NOT_YET.keys() & everywhere <= shared
+    assert (NOT_YET.keys() | REFUSED.keys()) & everywhere <= shared
+    assert not NOT_YET.keys() & REFUSED.keys()
 
 
 @pytest.mark.parametrize(
     ("name", "value", "asks"),
     [
-        ("interactive", True, True),
-        ("interactive", False, False),
-        ("huber_c", ["0.1"], False),
-        ("huber_c", ["0.2"], True),
-        ("loss_type", "huber", True),
-        ("loss_type", "l2", False),
-        ("wandb_api_key", "", False),
-        ("ip_noise_gamma", 0, False),
-        ("ip_noise_gamma", 0.1, True),
-        ("no_such_thing", True, None),
+        ("switch", True, True),
+        ("switch", False, False),
+        ("number", ["0.1"], False),
+        ("number", ["0.2"], True),
+        ("choice", "other", True),
+        ("choice", "usual", False),
+        ("unset", "", False),
+        ("unset", 0, False),
+        ("unset", 0.1, True),
     ],
 )
-def test_asking_for_the_default_asks_for_nothing(name: str, value: object, asks: bool | None) -> None:
-    assert asks_for_unavailable(name, value) is asks
+def test_asking_for_the_default_asks_for_nothing(name: str, value: object, asks: bool) -> None:
+    defaults = {"switch": False, "number": 0.1, "choice": "usual", "unset": None}
+    assert asks_for(value, defaults[name]) is asks
 
 
 @pytest.mark.parametrize(
@@ -167,7 +173,7 @@ def test_a_batch_size_of_text_encoders_needs_text_caching(capsys: pytest.Capture
 
 def test_options_that_contradict_one_another_are_refused() -> None:
     with pytest.raises(UserError, match="has no effect with --lr_scheduler constant"):
-        OptimizerOptions(lr_warmup_steps=10)
+        ScheduleOptions(lr_warmup_steps=10)
 
 
 def test_a_timestep_range_must_not_be_empty() -> None:

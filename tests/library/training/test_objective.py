@@ -5,9 +5,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from library.options.training import ObjectiveOptions
+from library.options.objective import ObjectiveOptions
 from library.problems import UserError
-from library.training.loss import mean_per_sample, min_snr_weight, squared_error
 from library.training.objective import DDPM, Flow, make_objective
 
 GOLDEN = json.loads((Path(__file__).parents[2] / "data" / "training.json").read_text())
@@ -24,18 +23,17 @@ def test_alphas_and_snr_equal_the_reference() -> None:
     assert_close(ddpm.snr(T), golden("snr"), rtol=1e-4, atol=1e-7)
 
 
-@pytest.mark.parametrize(
-    ("prediction", "name"), [("epsilon", "min_snr_gamma5_eps"), ("v", "min_snr_gamma5_v")]
-)
-def test_min_snr_weights_equal_the_reference(prediction: str, name: str) -> None:
-    assert_close(min_snr_weight(DDPM(prediction).snr(T), 5, prediction), golden(name), rtol=1e-4, atol=1e-7)
-
-
-def test_squared_error_is_taken_in_float32_and_averaged_per_sample() -> None:
-    prediction = torch.tensor([[[[1.0, 3.0]]], [[[0.0, 0.0]]]], dtype=torch.bfloat16)
-    loss = squared_error(prediction, torch.zeros(2, 1, 1, 2))
-    assert loss.dtype == torch.float32
-    assert mean_per_sample(loss).tolist() == [5.0, 0.0]
+def test_zero_terminal_snr_equals_the_reference_and_its_snr_matches() -> None:
+    ddpm = DDPM("v", ends_in_noise=True)
+    expected = golden("ztsnr_alphas_cumprod")
+    assert_close(ddpm.alphas_cumprod[T], expected, rtol=1e-4, atol=1e-7)
+    assert (
+        ddpm.alphas_cumprod[999] == ddpm.snr(T)[-1] == 0
+    )  # sd-scripts weights with the SNR before rescaling
+    assert_close(ddpm.snr(T), expected / (1 - expected), rtol=2e-4, atol=1e-7)
+    x0, noise, last = torch.randn(1, 4, 2, 2), torch.randn(1, 4, 2, 2), torch.tensor([999])
+    assert torch.equal(ddpm.noisy(x0, noise, last), noise)
+    assert torch.equal(ddpm.target(x0, noise, last), -x0)
 
 
 def test_ddpm_mixes_picture_and_noise_by_their_roots() -> None:
@@ -79,5 +77,35 @@ def test_the_models_prediction_type_decides_unless_flow_is_asked_for() -> None:
     assert make_objective(ObjectiveOptions(), "v").prediction == "v"
     assert make_objective(ObjectiveOptions(objective="flow"), "v").prediction == "flow"
     assert make_objective(ObjectiveOptions(), "flow").prediction == "flow"
-    with pytest.raises(UserError, match="--min_snr_gamma: has no meaning for a flow model"):
-        make_objective(ObjectiveOptions(min_snr_gamma=5), "flow")
+
+
+@pytest.mark.parametrize(
+    ("changes", "prediction", "said"),
+    [
+        ({"min_snr_gamma": 5}, "flow", "--min_snr_gamma: has no meaning for a flow model"),
+        ({"zero_terminal_snr": True}, "flow", "--zero_terminal_snr: has no meaning for a flow model"),
+        (
+            {"scale_v_pred_loss_like_noise_pred": True},
+            "epsilon",
+            "--scale_v_pred_loss_like_noise_pred: is for models that predict v",
+        ),
+        ({"v_pred_like_loss": 0.1}, "v", "--v_pred_like_loss: is for models that predict the noise"),
+        (
+            {"zero_terminal_snr": True, "debiased_estimation_loss": True},
+            "epsilon",
+            "--zero_terminal_snr: with --debiased_estimation_loss",
+        ),
+    ],
+)
+def test_options_that_mean_nothing_for_what_is_predicted_are_refused(
+    changes: dict, prediction: str, said: str
+) -> None:
+    with pytest.raises(UserError, match=said):
+        make_objective(ObjectiveOptions(**changes), prediction)
+
+
+def test_a_noise_model_with_zero_terminal_snr_is_warned_of(capsys: pytest.CaptureFixture) -> None:
+    make_objective(ObjectiveOptions(zero_terminal_snr=True), "v")
+    assert capsys.readouterr().err == ""
+    make_objective(ObjectiveOptions(zero_terminal_snr=True), "epsilon")
+    assert "teaches a model that predicts the noise nothing at the last timestep" in capsys.readouterr().err

@@ -5,8 +5,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from library.options.objective import ObjectiveOptions
 from library.problems import UserError
-from library.training.metadata import file_hashes, network_hashes, thumbnail_url
+from library.training.metadata import about_objective, file_hashes, network_hashes, thumbnail_url
 
 
 def test_the_model_hash_is_of_the_saved_files_tensor_bytes(tmp_path: Path) -> None:
@@ -32,3 +33,23 @@ def test_a_thumbnail_file_becomes_a_data_url(tmp_path: Path) -> None:
     assert thumbnail_url("https://x/y.png") == "https://x/y.png"
     with pytest.raises(UserError, match="there is no file"):
         thumbnail_url(str(tmp_path / "no.png"))
+
+
+def test_noise_and_loss_are_told_under_sd_scripts_keys() -> None:
+    options = ObjectiveOptions(noise_offset=0.1, zero_terminal_snr=True, loss_type="huber", huber_c=0.2)
+    assert {key: str(value) for key, value in about_objective(options).items()} == {
+        "ss_noise_offset": "0.1",
+        "ss_noise_offset_random_strength": "False",
+        "ss_adaptive_noise_scale": "None",
+        "ss_multires_noise_iterations": "None",
+        "ss_multires_noise_discount": "0.3",
+        "ss_ip_noise_gamma": "None",
+        "ss_ip_noise_gamma_random_strength": "False",
+        "ss_zero_terminal_snr": "True",
+        "ss_min_snr_gamma": "None",
+        "ss_loss_type": "huber",
+        "ss_huber_schedule": "snr",
+        "ss_huber_c": "0.2",
+        "ss_huber_scale": "1.0",
+        "ss_debiased_estimation": "False",
+    }

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
 from library.data.batch import Batch
 from library.data.plan import Position
+from library.models import load_model
 from library.models.base import Model
 from library.options.network import NetworkOptions
-from library.options.training import ObjectiveOptions
-from library.training.loss import mean_per_sample
+from library.options.objective import ObjectiveOptions
+from library.training.loss import mean_per_sample, min_snr_weight
 from library.training.network import NetworkTask
 from library.training.task import Task
 
@@ -112,3 +116,97 @@ def test_cached_text_outputs_take_the_text_encoders_place(tiny_model: Model) -> 
         outputs = tiny_model.text_outputs(task.condition(batch))
     cached = make_batch(tiny_model, tokens=(), text=outputs)
     assert task(cached).item() == task(batch).item()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"loss_type": "l1"},
+        {"loss_type": "huber"},
+        {"loss_type": "smooth_l1"},
+        {"loss_type": "huber", "huber_c": 0.5},
+        {"loss_type": "huber", "huber_scale": 2},
+        {"loss_type": "huber", "huber_schedule": "constant"},
+        {"loss_type": "huber", "huber_schedule": "exponential"},
+        {"min_snr_gamma": 0.5},
+        {"debiased_estimation_loss": True},
+        {"v_pred_like_loss": 0.1},
+        {"objective": "v", "scale_v_pred_loss_like_noise_pred": True},
+        {"objective": "v", "zero_terminal_snr": True},
+        {"objective": "flow", "loss_type": "huber"},
+    ],
+    ids=lambda changes: "+".join(map(str, changes.values())),
+)
+def test_loss_options_change_the_loss_and_leave_it_finite(changes: dict, tiny_model: Model) -> None:
+    def loss(**options: object) -> float:
+        tiny_model.prediction_type = "epsilon"
+        task = Task(tiny_model, ObjectiveOptions(**options), learning_rate=1e-3).eval()
+        return task(make_batch(tiny_model, u=torch.tensor([0.3, 0.9999]))).item()
+
+    without = dict(list(changes.items())[:-1])
+    assert math.isfinite(loss(**changes)) and loss(**changes) != loss(**without)
+
+
+def test_the_options_of_the_loss_act_on_validation_alike(tiny_model: Model) -> None:
+    """Validation measures `losses`, which has all of them."""
+    plain = Task(tiny_model, ObjectiveOptions(), learning_rate=1e-3).eval()
+    weighted = Task(tiny_model, ObjectiveOptions(min_snr_gamma=0.5), learning_rate=1e-3).eval()
+    batch, t = make_batch(tiny_model), torch.tensor([200, 900])
+    expected = plain.losses(batch, t) * min_snr_weight(plain.objective.snr(t), 0.5, "epsilon")
+    torch.testing.assert_close(weighted.losses(batch, t), expected)
+
+
+def test_a_disturbance_is_in_the_picture_and_not_in_the_target(tiny_model: Model) -> None:
+    task = Task(tiny_model, ObjectiveOptions(), learning_rate=1e-3).eval()
+    batch = make_batch(tiny_model, disturbance=torch.full((2, 4, 8, 8), 0.3))
+    t = torch.tensor([300, 700])
+    x = task.objective.noisy(batch.latents, batch.noise + 0.3, t)
+    prediction = task.model.predict(x, t, task.condition(batch), batch.sizes)
+    expected = (prediction - batch.noise).square().flatten(1).mean(1)
+    torch.testing.assert_close(task.losses(batch, t), expected)
+
+
+def test_an_offset_that_waited_for_the_latents_is_in_picture_and_target(tiny_model: Model) -> None:
+    options = ObjectiveOptions(noise_offset=0.1, adaptive_noise_scale=0.2)
+    task = Task(tiny_model, options, learning_rate=1e-3).eval()
+    batch, normal = make_batch(tiny_model), torch.randn(2, 4, 1, 1)
+    strength = 0.1 + 0.2 * batch.latents.mean((2, 3), keepdim=True).abs()
+    complete = replace(batch, noise=batch.noise + strength * normal)
+    waiting = replace(batch, offset=(normal, torch.full((2, 1, 1, 1), 0.1)))
+    t = torch.tensor([300, 700])
+    torch.testing.assert_close(task.losses(waiting, t), task.losses(complete, t))
+
+
+def test_a_models_last_timestep_is_remembered_in_its_files(tiny_model: Model, tmp_path: Path) -> None:
+    Task(tiny_model, ObjectiveOptions(objective="v", zero_terminal_snr=True), learning_rate=1e-3)
+    for name, form in (("x.safetensors", "safetensors"), ("x.ckpt", "ckpt"), ("x", "diffusers")):
+        tiny_model.save(tmp_path / name, form)
+        assert load_model(tmp_path / name).zero_terminal_snr
+    scheduler = json.loads((tmp_path / "x" / "scheduler" / "scheduler_config.json").read_text())
+    assert scheduler["rescale_betas_zero_snr"] and scheduler["timestep_spacing"] == "trailing"
+    tiny_model.zero_terminal_snr = False
+    tiny_model.save(tmp_path / "y.safetensors", "safetensors")
+    assert not load_model(tmp_path / "y.safetensors").zero_terminal_snr
+
+
+def test_training_on_without_its_last_timestep_is_told(
+    tiny_model: Model, capsys: pytest.CaptureFixture
+) -> None:
+    tiny_model.zero_terminal_snr = True
+    Task(tiny_model, ObjectiveOptions(), learning_rate=1e-3)
+    assert "knows a last timestep of pure noise" in capsys.readouterr().err
+    assert not tiny_model.zero_terminal_snr
+
+
+def test_hidden_padding_is_as_if_captions_were_not_padded(any_model: Model) -> None:
+    """For the second caption; the first one is longer."""
+    task = Task(any_model, ObjectiveOptions(), learning_rate=1e-3, hides_padding=True).eval()
+    batch = make_batch(any_model, tokens=any_model.tokenizer()(["a cat on a mat", "a dog"]))
+    condition, t = task.condition(batch), torch.tensor([300, 700])
+    assert condition.mask.sum(-1).tolist() == [7, 4]  # with start and end
+    hidden = task.model.predict(batch.latents, t, condition, batch.sizes)
+    cut = replace(condition, hidden=condition.hidden[:, :4], mask=None)
+    trimmed = task.model.predict(batch.latents, t, cut, batch.sizes)
+    torch.testing.assert_close(hidden[1], trimmed[1], rtol=1e-3, atol=1e-5)
+    padded = task.model.predict(batch.latents, t, replace(condition, mask=None), batch.sizes)
+    assert not torch.allclose(hidden, padded, rtol=1e-3, atol=1e-5)

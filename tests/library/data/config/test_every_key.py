@@ -27,6 +27,8 @@ class Draws:
     noise: torch.Tensor
     u: float = 0.5
     posterior: torch.Tensor | None = None
+    disturbance: torch.Tensor | None = None
+    offset: tuple[torch.Tensor, torch.Tensor] | None = None
 
 
 def draw(epoch, sample, shape):

@@ -1,30 +1,16 @@
 import errno
-import io
 import os
 import random
 import time
-import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from library.data.caches.cache_files import (
-    ABSENT,
-    REASONS,
-    Entry,
-    Finding,
-    Wanted,
-    image_content,
-    look_at,
-    read_entry,
-    real_places,
-    summary,
-    why_stale,
-    write_entries,
-    write_entry,
-)
-from library.data.caches.npz import BrokenArrays, npy_bytes, npz_bytes, read_npz
+from library.data.caches.entries import Entry, read_entry, write_entries, write_entry
+from library.data.caches.findings import ABSENT, Finding, Wanted, look_at, real_places, summary
+from library.data.caches.npz import npy_bytes, npz_bytes
+from library.data.caches.recipes import REASONS, image_content, why_stale
 from library.problems import UserError
 
 LATENTS = np.arange(4 * 8 * 8, dtype=np.float32).reshape(4, 8, 8)
@@ -42,34 +28,6 @@ def entry(tmp_path: Path) -> Wanted:
 
 def wanted(path: Path, **options) -> Wanted:
     return Wanted(path, RECIPE, SHAPES, "other resolution", **options)
-
-
-def test_numpy_reads_what_is_written_and_the_other_way_round(tmp_path):
-    arrays = {"latents": LATENTS, "half": np.float16([[1, 2]]), "text": np.array("äß"), "one": np.array(3.5)}
-    path = tmp_path / "x.npz"
-    path.write_bytes(npz_bytes({name: npy_bytes(array) for name, array in arrays.items()}))
-    with np.load(path) as file:
-        assert sorted(file) == sorted(arrays)
-        for name, array in arrays.items():
-            assert file[name].dtype == array.dtype and np.array_equal(file[name], array)
-    np.savez(path, fortran=np.asfortranarray(LATENTS), empty=np.zeros((0, 3)), **arrays)
-    read, sums = read_npz(path)
-    assert read.keys() == sums.keys() == {*arrays, "fortran", "empty"}
-    assert np.array_equal(read["fortran"], LATENTS) and read["empty"].shape == (0, 3)
-    assert str(read["text"]) == "äß" and read["one"][()] == 3.5
-    np.savez_compressed(path, latents=LATENTS)
-    assert np.array_equal(read_npz(path, ["latents"])[0]["latents"], LATENTS)
-
-
-def test_equal_arrays_make_equal_files():
-    assert npz_bytes({"a": npy_bytes(LATENTS)}) == npz_bytes({"a": npy_bytes(LATENTS.copy())})
-
-
-def test_pickled_objects_are_never_loaded(tmp_path):
-    path = tmp_path / "x.npz"
-    np.savez(path, latents=np.array([{"a": 1}], dtype=object))
-    with pytest.raises(BrokenArrays, match="objects instead of numbers"):
-        read_npz(path)
 
 
 def test_every_damage_is_noticed(entry):
@@ -288,17 +246,3 @@ def test_the_summary_counts_by_reason():
         "latents on disk: 5 were there already, 2 made,"
         " 4 made again (2 image edited, 1 other crop, 1 other resolution), 3 taken over from another program"
     )
-
-
-def test_encrypted_and_odd_archives_are_broken(tmp_path):
-    content = io.BytesIO()
-    with zipfile.ZipFile(content, "w", zipfile.ZIP_LZMA) as archive:
-        archive.writestr("latents.npy", npy_bytes(LATENTS))
-        archive.writestr("readme.txt", "no array")
-    path = tmp_path / "x.npz"
-    path.write_bytes(content.getvalue())
-    assert np.array_equal(read_npz(path, ["latents"])[0]["latents"], LATENTS)
-    with pytest.raises(BrokenArrays):
-        read_npz(path)
-    with pytest.raises(BrokenArrays):
-        read_npz(path, ["missing"])

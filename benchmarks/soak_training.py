@@ -1,0 +1,376 @@
+"""SIGTERM, SIGINT and SIGKILL at random moments of real training runs, and a full disk: every run has to end
+in time and go on to the same weights, and no save may be lost. Linux only; the full disk needs root.
+
+  python benchmarks/soak_training.py [signals] [kills] [seed]
+"""
+
+# ruff: noqa: E402
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "ACCELERATE_USE_CPU": "true"}
+# All that the processes need is imported before they are forked: it would take them longer than the work.
+import accelerate.state
+import diffusers  # noqa: F401
+import numpy as np
+import torch
+import transformers  # noqa: F401
+from PIL import Image
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+import library.training.loop  # noqa: F401
+import networks.lora  # noqa: F401
+import train_db
+import train_network
+from benchmarks.measuring import say
+from library import files
+from library.files import remove_leftovers, restore_folder, whole_folder
+from library.models.weights import load_tensors, save_objects, save_tensors
+from library.problems import run_command
+from library.training.state import read_state_info
+from tools.make_tiny_model import tiny_model
+
+FORK = multiprocessing.get_context("fork")  # a new Python would take seconds to start
+LIMIT = 10.0  # seconds from a signal to the end, on a machine that does nothing else
+STEPS = 10
+SIGNALS = {signal.SIGTERM: 143, signal.SIGINT: 130}
+
+
+def main() -> None:
+    words = sys.argv[1:]
+    signals, kills, seed = (int(word) for word in (words + ["50", "100", "0"][len(words) :]))
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        runs = make_runs(folder)
+        soak = SignalSoak(runs, random.Random(seed))
+        soak.run(signals)
+        killed = kill_savers(folder / "saves", kills, random.Random(seed))
+        full = fill_disk(runs[0], folder / "small") if os.geteuid() == 0 else None
+    say(
+        "soak_training",
+        signals=soak.sent,
+        runs_killed=soak.killed,
+        slowest_end_s=round(soak.slowest, 2),
+        load=round(os.getloadavg()[0] / (os.cpu_count() or 1), 1),
+        ends=dict(sorted(soak.ends.items())),
+        runs_that_finished_with_equal_weights=soak.finished,
+        kills_of_savers=kills,
+        saves_put_back=killed,
+        saves_without_room=full,
+    )
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training that can be started again and again."""
+
+    name: str
+    main: Callable[[], None]
+    script: str
+    words: tuple[str, ...]
+    pictures: Path
+
+    def command(self, out: Path, *more: object) -> list[str]:
+        return [self.script, *self.words, "--output_dir", str(out), *map(str, more)]
+
+
+def make_runs(folder: Path) -> list[Run]:
+    """A LoRA with latents in files, previews and averages, and a whole model with accumulation."""
+    model, prompts = folder / "model.safetensors", folder / "prompts.txt"
+    tiny_model("sd1").save(model, "safetensors")
+    prompts.write_text("one --w 64 --h 64 --s 3\ntwo --w 64 --h 64 --s 3\n")
+    common = ("--pretrained_model_name_or_path", model, "--resolution", 64, "--train_batch_size", 2)
+    common += ("--seed", 3, "--output_name", "x", "--max_train_steps", STEPS)
+    common += ("--max_data_loader_n_workers", 0)
+    common += ("--cache_latents", "--flip_aug", "--save_state", "--learning_rate", 1e-3)
+    lora = ("--network_module", "networks.lora", "--network_dropout", 0.1, "--save_every_n_steps", 2)
+    lora += ("--cache_latents_to_disk", "--sample_prompts", prompts, "--sample_every_n_steps", 3)
+    lora += ("--use_ema", "--scale_weight_norms", 0.1, "--validation_split", 0.2)
+    lora += ("--network_args", "loraplus_lr_ratio=4", "mid_lr_weight=0.5", "conv_dim=2")
+    whole = ("--use_safetensors", "--gradient_accumulation_steps", 3, "--save_every_n_epochs", 2)
+    runs = []
+    for name, main, script, own in (
+        ("lora", train_network.main, "train_network.py", lora),
+        ("model", train_db.main, "train_db.py", whole),
+    ):
+        pictures = make_pictures(folder / f"pictures_{name}")
+        words = tuple(map(str, (*common, *own, "--train_data_dir", pictures)))
+        runs.append(Run(name, main, script, words, pictures))
+    return runs
+
+
+def make_pictures(folder: Path) -> Path:
+    rng = np.random.default_rng(0)
+    (folder / "1_x").mkdir(parents=True)
+    for number in range(12):
+        Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(
+            folder / "1_x" / f"{number}.bmp"
+        )
+    return folder
+
+
+@dataclass
+class SignalSoak:
+    """Runs that are stopped at random moments and go on, until they finish. news: the share of them that are
+    new Pythons, which are signalled while they import too. ends: how they ended, counted.
+    """
+
+    runs: list[Run]
+    rng: random.Random
+    news: float = 0.125
+    sent: int = 0
+    killed: int = 0
+    finished: int = 0
+    slowest: float = 0.0
+    ends: Counter[str] = field(default_factory=Counter)
+
+    def run(self, signals: int) -> None:
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            expected, durations = {}, {}
+            for run in self.runs:
+                start = time.perf_counter()
+                process = Process(run, folder / run.name)
+                assert process.wait(300) == 0, process.said()
+                durations[run.name] = time.perf_counter() - start
+                expected[run.name] = weights(folder / run.name / "x.safetensors")
+            number = 0
+            while self.sent < signals:
+                run, number = self.runs[number % len(self.runs)], number + 1
+                out = folder / f"disturbed{number}"
+                for path in run.pictures.rglob("*.npz"):
+                    path.unlink()
+                self._disturb(run, out, durations[run.name])
+                assert weights(out / "x.safetensors") == expected[run.name], f"{run.name}: other weights"
+                assert not list(out.glob(".*.part")) and not list(out.glob(".*.old"))
+                self.finished += 1
+                print(f"{self.sent} signals, {self.killed} kills: {dict(self.ends)}", file=sys.stderr)
+
+    def _disturb(self, run: Run, out: Path, duration: float) -> None:
+        """One run to its end, however often it is stopped."""
+        resume: tuple[object, ...] = ()
+        while True:
+            is_new = self.rng.random() < self.news
+            process = Process(run, out, *resume, is_new=is_new)
+            number = self.rng.choices([*SIGNALS, signal.SIGKILL], (2, 2, 1))[0]
+            time.sleep(self.rng.uniform(0, (duration + 6) if is_new else duration * 1.2))
+            if not process.send(number):
+                assert process.wait(60) == 0, process.said()
+                return
+            start = time.perf_counter()
+            code = process.wait(60)
+            took = time.perf_counter() - start
+            if number == signal.SIGKILL:
+                self.killed += 1
+            else:
+                self.sent += 1
+                self.slowest = max(self.slowest, took)
+                self._check(process, code, number, took)
+            if code == 0:
+                return
+            resume = resume_words(out, process.said()) or resume
+
+    def _check(self, process: Process, code: int, number: signal.Signals, took: float) -> None:
+        said = process.said()
+        limit = LIMIT * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+        assert took < limit, f"took {took:.1f} s after signal {number}\n{said}"
+        if code == 0:
+            end = "finished"
+        elif code == -number:
+            end = "at once"  # Python itself, before the program had begun to listen
+            assert said == "" or (process.is_new and said.endswith("KeyboardInterrupt\n")), said
+        else:
+            assert code == SIGNALS[number], f"exit code {code}\n{said}"
+            ends = ("go on with --resume", "latents are cached", "nothing to save")
+            found = [end for end in ends if end in said]
+            assert found and "Traceback" not in said, f"not the right words\n{said}"
+            end = found[0]
+        self.ends[end] += 1
+
+
+class Process:
+    """A run under way. is_new: as a user starts it; else forked from this process, which has imported all."""
+
+    def __init__(self, run: Run, out: Path, *more: object, is_new: bool = False) -> None:
+        out.mkdir(parents=True, exist_ok=True)
+        self.log = out / "log.txt"
+        words = run.command(out, *more)
+        with self.log.open("w") as log:
+            if is_new:
+                self._new = subprocess.Popen(
+                    [sys.executable, *words], cwd=ROOT, stdout=log, stderr=log, stdin=subprocess.DEVNULL
+                )
+                self.pid = self._new.pid
+            else:
+                self._forked = FORK.Process(target=_run_here, args=(run.main, words, self.log))
+                self._forked.start()
+                self.pid = self._forked.pid
+        self.is_new = is_new
+
+    def send(self, number: int) -> bool:
+        """Whether it was still running."""
+        if (self._new.poll() if self.is_new else self._forked.exitcode) is not None:
+            return False
+        os.kill(self.pid, number)
+        return True
+
+    def wait(self, seconds: float) -> int:
+        if self.is_new:
+            return self._new.wait(seconds)
+        self._forked.join(seconds)
+        assert self._forked.exitcode is not None, f"still running after {seconds} s\n{self.said()}"
+        return self._forked.exitcode
+
+    def said(self) -> str:
+        return self.log.read_text(errors="replace")
+
+
+def _run_here(main: Callable[[], None], words: list[str], log: Path) -> None:
+    with log.open("w", buffering=1) as file, redirect_stdout(file), redirect_stderr(file):
+        sys.argv = words
+        accelerate.state.AcceleratorState._reset_state(reset_partial_state=True)  # another run's may be there
+        try:
+            run_command(main, unfinished="nothing to save")
+        except Exception:
+            traceback.print_exc()
+            sys.exit(1)
+
+
+def resume_words(out: Path, said: str) -> tuple[object, ...]:
+    """The state to go on from: the one that was told, or, after a kill, the farthest with steps to come."""
+    if told := re.search(r"go on with --resume (.+)", said):
+        return ("--resume", told[1].strip())
+    steps = {path: read_state_info(path).current_step for path in out.glob("x*-state")}
+    states = [path for path, step in steps.items() if step < STEPS]
+    return ("--resume", max(states, key=steps.__getitem__)) if states else ()
+
+
+def weights(path: Path) -> list[tuple[str, bytes]]:
+    return [(name, tensor.numpy().tobytes()) for name, tensor in sorted(load_tensors(path).items())]
+
+
+# A process that does nothing but save over and over, under the same names.
+
+
+def kill_savers(folder: Path, kills: int, rng: random.Random) -> int:
+    """Kill that many savers. Returns how often a state had stepped aside and was put back."""
+    folder.mkdir()
+    put_back = 0
+    for _ in range(kills):
+        reader, writer = os.pipe()
+        saver = FORK.Process(target=_save_forever, args=(folder, version_in(folder) + 1, writer))
+        saver.start()
+        os.close(writer)
+        os.read(reader, 1)
+        time.sleep(rng.uniform(0, 0.5))
+        saver.kill()
+        saver.join()
+        done = b""
+        while piece := os.read(reader, 2**16):
+            done += piece
+        os.close(reader)
+        saved = [int(line) for line in done.split(b"\n")[:-1] if line]
+        put_back += bool(list(folder.glob(".*.old"))) and not (folder / "x-state").exists()
+        check_saves(folder, max(saved, default=0))
+    assert version_in(folder) > kills / 2, "most of them were killed while they saved"
+    return put_back
+
+
+def version_in(folder: Path) -> int:
+    """Of the state there; 0 when none was ever whole."""
+    state = folder / "x-state"
+    restore_folder(state)
+    return int(load_tensors(state / "model.safetensors")["x"][0]) if state.exists() else 0
+
+
+def check_saves(folder: Path, saved: int) -> None:
+    """What is there is whole, of one moment, and not older than what was saved."""
+    version = version_in(folder)
+    assert version >= saved, f"state {version} after {saved}"
+    if version == 0:
+        return
+    loaded = torch.load(folder / "x-state" / "optimizer.bin", weights_only=True)
+    assert int(loaded["x"][0]) == int(loaded["x"][-1]) == version
+    file = load_tensors(folder / "x.safetensors")["x"]
+    assert int(file[0]) == int(file[-1]) >= saved
+    remove_leftovers(folder)
+    assert sorted(path.name for path in folder.iterdir()) == ["x-state", "x.safetensors"]
+
+
+def _save_forever(folder: Path, version: int, writer: int) -> None:
+    rename = files._rename
+
+    def rename_slowly(source: Path, target: Path) -> None:  # as on a network drive, so that kills hit it too
+        time.sleep(0.002)
+        rename(source, target)
+        time.sleep(0.002)
+
+    files._rename = rename_slowly
+    os.write(writer, b"\n")
+    while True:
+        tensors = {"x": torch.full((200_000,), float(version))}
+        save_tensors(folder / "x.safetensors", tensors)
+        with whole_folder(folder / "x-state") as state:
+            save_tensors(state / "model.safetensors", tensors)
+            save_objects(state / "optimizer.bin", tensors)
+        os.write(writer, b"%d\n" % version)
+        version += 1
+
+
+# A disk that is full for a while.
+
+
+def fill_disk(run: Run, folder: Path) -> int:
+    """A run whose disk is full between two of its saves. Returns how many saves found no room."""
+    with small_disk(folder, "64m") as small:
+        expected = Process(run, folder.parent / "unfilled")
+        assert expected.wait(300) == 0, expected.said()
+        process = Process(run, small)
+        while not (small / "x-step00000002-state").exists():
+            assert process._forked.is_alive(), process.said()
+            time.sleep(0.005)
+        before = weights(small / "x-step00000002.safetensors")
+        with suppress(OSError), (small / "filler").open("wb", buffering=0) as filler:
+            while True:
+                filler.write(bytes(4096))
+        while (count := process.said().count("; training goes on")) == 0:
+            assert process._forked.is_alive(), process.said()
+            time.sleep(0.005)
+        (small / "filler").unlink()
+        assert process.wait(300) == 0, process.said()
+        assert weights(small / "x-step00000002.safetensors") == before
+        read_state_info(small / "x-step00000002-state")
+        assert weights(small / "x.safetensors") == weights(folder.parent / "unfilled" / "x.safetensors")
+        return max(count, process.said().count("; training goes on"))
+
+
+@contextmanager
+def small_disk(folder: Path, size: str) -> Iterator[Path]:
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,158 @@
+"""What is predicted, of which noise, and how an error counts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from library.options.fields import option, require, warn_unless
+
+LossType = Literal["l2", "l1", "huber", "smooth_l1"]
+HuberSchedule = Literal["constant", "exponential", "snr"]
+
+_HUBER_TYPES = ("huber", "smooth_l1")
+_TRAIN_STEPS = 1000
+_NO_HUBER = "has no effect without --loss_type huber or smooth_l1"
+
+
+@dataclass(frozen=True)
+class ObjectiveOptions:
+    """Noise and loss."""
+
+    objective: Literal["ddpm", "v", "flow"] = option(
+        "ddpm",
+        "ddpm: the noising of Stable Diffusion, predicting what the checkpoint predicts; v: the same, but "
+        "predicting v from now on; flow: rectified flow, for models sampled that way",
+    )
+    flow_shift: float = option(
+        1.0, "shift of the flow objective's times towards noise; 1 is none", metavar="X"
+    )
+    min_timestep: int | None = option(None, "lowest timestep to train, 0 to 999 (default 0)", metavar="T")
+    max_timestep: int | None = option(
+        None, "timesteps to train end before this, 1 to 1000 (default 1000)", metavar="T"
+    )
+    zero_terminal_snr: bool = option(
+        False, "noise the last timestep completely, so that very dark and bright pictures can be learned"
+    )
+
+    noise_offset: float | None = option(
+        None, "add this much noise that is constant over the picture, per channel", metavar="X"
+    )
+    noise_offset_random_strength: bool = option(
+        False, "draw each sample's noise offset between 0 and --noise_offset"
+    )
+    adaptive_noise_scale: float | None = option(
+        None, "add this times the latent's mean (absolute, per channel) to --noise_offset", metavar="X"
+    )
+    multires_noise_iterations: int | None = option(
+        None, "add noise of this many resolutions; 6 to 10 is usual", metavar="N"
+    )
+    multires_noise_discount: float = option(
+        0.3, "each further resolution of the noise counts this times the one before", metavar="X"
+    )
+    ip_noise_gamma: float | None = option(
+        None, "disturb the noisy picture by this much noise that is not to be predicted; 0.1 is usual",
+        metavar="X",
+    )  # fmt: skip
+    ip_noise_gamma_random_strength: bool = option(
+        False, "draw each sample's disturbance between 0 and --ip_noise_gamma"
+    )
+
+    loss_type: LossType = option("l2", "how an error counts: its square, its size, or between the two")
+    huber_schedule: HuberSchedule = option(
+        "snr", "how the width of huber and smooth_l1 depends on the timestep"
+    )
+    huber_c: float = option(
+        0.1, "width at the noisiest timestep: larger errors count by their size", metavar="C"
+    )
+    huber_scale: float = option(1.0, "times the width of huber and smooth_l1", metavar="X")
+    min_snr_gamma: float | None = option(
+        None, "weight the loss by min(snr, gamma) / snr (Min-SNR); 5 is usual", metavar="X"
+    )
+    debiased_estimation_loss: bool = option(False, "weight the loss by 1 / sqrt(snr), for v by 1 / (snr + 1)")
+    scale_v_pred_loss_like_noise_pred: bool = option(
+        False, "weight the loss of predicting v like that of predicting the noise"
+    )
+    v_pred_like_loss: float | None = option(
+        None, "add this times the loss that predicting v would have", metavar="X"
+    )
+
+    def __post_init__(self) -> None:
+        require(*self._times(), *self._noises(), *self._losses())
+        warn_unless(*self._without_effect())
+
+    @property
+    def timestep_range(self) -> tuple[int, int]:
+        """(lowest, one past the highest) timestep."""
+        low = 0 if self.min_timestep is None else self.min_timestep
+        high = _TRAIN_STEPS if self.max_timestep is None else self.max_timestep
+        return low, high
+
+    @property
+    def is_huber(self) -> bool:
+        return self.loss_type in _HUBER_TYPES
+
+    @property
+    def weightings(self) -> list[str]:
+        """The options that weight the loss by the signal-to-noise ratio."""
+        names = ("min_snr_gamma", "debiased_estimation_loss", "scale_v_pred_loss_like_noise_pred")
+        return [name for name in (*names, "v_pred_like_loss") if getattr(self, name)]
+
+    def _times(self) -> list[tuple[bool, str, str]]:
+        low, high = self.timestep_range
+        return [
+            (0 <= low < _TRAIN_STEPS, "min_timestep", "must be 0 to 999"),
+            (1 <= high <= _TRAIN_STEPS, "max_timestep", "must be 1 to 1000"),
+            (low < high, "min_timestep", f"must be below --max_timestep ({high})"),
+            (self.flow_shift > 0, "flow_shift", "must be above 0"),
+            (
+                not (self.zero_terminal_snr and self.objective == "flow"),
+                "zero_terminal_snr",
+                "contradicts --objective flow, which ends in noise anyway",
+            ),
+        ]
+
+    def _noises(self) -> list[tuple[bool, str, str]]:
+        iterations = self.multires_noise_iterations
+        return [
+            (
+                self.adaptive_noise_scale is None or self.noise_offset is not None,
+                "adaptive_noise_scale",
+                "needs --noise_offset, which may be 0",
+            ),
+            (iterations is None or iterations >= 0, "multires_noise_iterations", "must be 0 (off) or more"),
+            (self.multires_noise_discount >= 0, "multires_noise_discount", "must be 0 or more"),
+            ((self.ip_noise_gamma or 0) >= 0, "ip_noise_gamma", "must be 0 (off) or more"),
+        ]
+
+    def _losses(self) -> list[tuple[bool, str, str]]:
+        return [
+            (self.huber_c > 0, "huber_c", "must be above 0"),
+            (self.huber_scale > 0, "huber_scale", "must be above 0"),
+            ((self.min_snr_gamma or 0) >= 0, "min_snr_gamma", "must be 0 (off) or more"),
+            ((self.v_pred_like_loss or 0) >= 0, "v_pred_like_loss", "must be 0 (off) or more"),
+        ]
+
+    def _without_effect(self) -> list[tuple[bool, str, str]]:
+        has_offset = bool(self.noise_offset)
+        has_levels = bool(self.multires_noise_iterations)
+        return [
+            (self.is_huber or self.huber_c == 0.1, "huber_c", _NO_HUBER),
+            (self.is_huber or self.huber_scale == 1, "huber_scale", _NO_HUBER),
+            (self.is_huber or self.huber_schedule == "snr", "huber_schedule", _NO_HUBER),
+            (
+                has_offset or not self.noise_offset_random_strength,
+                "noise_offset_random_strength",
+                "has no effect without --noise_offset",
+            ),
+            (
+                has_levels or self.multires_noise_discount == 0.3,
+                "multires_noise_discount",
+                "has no effect without --multires_noise_iterations",
+            ),
+            (
+                bool(self.ip_noise_gamma) or not self.ip_noise_gamma_random_strength,
+                "ip_noise_gamma_random_strength",
+                "has no effect without --ip_noise_gamma",
+            ),
+        ]

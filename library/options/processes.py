@@ -1,0 +1,28 @@
+"""How several processes train together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from library.options.fields import option, require
+
+
+@dataclass(frozen=True)
+class ProcessOptions:
+    """Several processes."""
+
+    ddp_timeout: int | None = option(
+        None, "minutes after which processes that wait for each other give up (default: torch's)", metavar="N"
+    )
+    ddp_gradient_as_bucket_view: bool = option(
+        False, "gradients share memory with what the processes exchange: one copy less"
+    )
+    ddp_static_graph: bool = option(False, "promise that each step trains the same weights: less to look up")
+
+    def __post_init__(self) -> None:
+        require((self.ddp_timeout is None or self.ddp_timeout >= 1, "ddp_timeout", "must be 1 or more"))
+
+    @property
+    def given(self) -> list[str]:
+        """The names of those that were asked for."""
+        return [name for name in vars(self) if getattr(self, name)]

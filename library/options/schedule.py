@@ -1,0 +1,152 @@
+"""How the learning rate changes over a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from library.options.fields import option, require, warn_unless
+
+ScheduleName = Literal[
+    "constant",
+    "constant_with_warmup",
+    "linear",
+    "cosine",
+    "cosine_with_restarts",
+    "polynomial",
+    "inverse_sqrt",
+    "cosine_with_min_lr",
+    "cosine_warmup_with_min_lr",
+    "warmup_stable_decay",
+    "piecewise_constant",
+    "adafactor",
+]
+# What each listens to. All but three have a warm-up.
+LISTENS: dict[str, tuple[str, ...]] = {
+    "cosine_with_restarts": ("lr_scheduler_num_cycles",),
+    "polynomial": ("lr_scheduler_power",),
+    "inverse_sqrt": ("lr_scheduler_timescale",),
+    "cosine_with_min_lr": ("lr_scheduler_num_cycles", "lr_scheduler_min_lr_ratio"),
+    "cosine_warmup_with_min_lr": ("lr_scheduler_num_cycles", "lr_scheduler_min_lr_ratio"),
+    "warmup_stable_decay": ("lr_decay_steps", "lr_scheduler_num_cycles", "lr_scheduler_min_lr_ratio"),
+}
+WITHOUT_WARMUP = ("constant", "piecewise_constant", "adafactor")
+NEEDS_LOWEST = ("cosine_with_min_lr", "cosine_warmup_with_min_lr")
+
+
+def read_steps(value: Any) -> int | float:
+    """Steps: a whole number, or a share of the whole run as `0.1` or `10%`. Raises ValueError."""
+    text = str(value).strip()
+    try:
+        number = float(text[:-1]) / 100 if text.endswith("%") else float(text)
+    except ValueError:
+        number = -1.0
+    if isinstance(value, bool) or number < 0 or (number > 1 and number != int(number)):
+        raise ValueError(f"expects steps (100) or a share of the run (0.1 or 10%), got {value!r}")
+    is_share = text.endswith("%") or number < 1 or "." in text and number == 1
+    return float(number) if is_share and number else int(number)
+
+
+@dataclass(frozen=True)
+class ScheduleOptions:
+    """Learning-rate schedule."""
+
+    lr_scheduler: ScheduleName = option("constant", "how the learning rate changes over the run")
+    lr_warmup_steps: int | float = option(
+        0,
+        "steps in which the learning rate rises from 0: a number, or a share as 0.1 or 10%",
+        convert=read_steps,
+        metavar="N",
+    )
+    lr_decay_steps: int | float = option(
+        0,
+        "steps at the end in which it falls (warmup_stable_decay): a number, or a share as 0.1 or 10%",
+        convert=read_steps,
+        metavar="N",
+    )
+    lr_scheduler_num_cycles: int = option(
+        1, "how often it restarts (cosine_with_restarts) or falls (with min_lr)", metavar="N"
+    )
+    lr_scheduler_power: float = option(1.0, "power of the polynomial", metavar="X")
+    lr_scheduler_timescale: int | None = option(
+        None, "steps that inverse_sqrt counts in (default: the warm-up, or 10000)", metavar="N"
+    )
+    lr_scheduler_min_lr_ratio: float | None = option(
+        None, "where it ends, as a share of the learning rate (cosine_with_min_lr, warmup_stable_decay)"
+    )
+    lr_scheduler_type: str = option(
+        "",
+        "a class of torch.optim.lr_scheduler, or any as package.Class, instead of --lr_scheduler",
+        metavar="NAME",
+    )
+    lr_scheduler_args: tuple[str, ...] = option(
+        (),
+        "further arguments of the schedule: T_0=100 or step_rules='1:10,0.1'",
+        aliases=("--scheduler_args",),
+        metavar="K=V",
+    )
+
+    def __post_init__(self) -> None:
+        self._check_values()
+        flag = "--lr_scheduler_type" if self.lr_scheduler_type else "--lr_scheduler"
+        name = self.lr_scheduler_type or self.lr_scheduler
+        hint = "; did you mean constant_with_warmup?" if name == "constant" else ""
+        has_warmup = not self.lr_scheduler_type and name not in WITHOUT_WARMUP
+        given = {word.split("=", 1)[0] for word in self.lr_scheduler_args}
+        lowest = self.lr_scheduler_min_lr_ratio is not None or given & {"min_lr", "min_lr_rate"}
+        require(
+            (
+                has_warmup or not self.lr_warmup_steps,
+                "lr_warmup_steps",
+                f"has no effect with {flag} {name}{hint}",
+            ),
+            (
+                bool(lowest) or name not in NEEDS_LOWEST,
+                "lr_scheduler",
+                f"{name} needs --lr_scheduler_min_lr_ratio",
+            ),
+            (
+                "step_rules" in given or name != "piecewise_constant",
+                "lr_scheduler",
+                "piecewise_constant needs --lr_scheduler_args \"step_rules='1:100,0.1'\""
+                " (1 up to step 100, then 0.1)",
+            ),
+        )
+        self._warn_of_the_unheard(f"{flag} {name}", LISTENS.get(name, ()))
+
+    def _check_values(self) -> None:
+        ratio, timescale = self.lr_scheduler_min_lr_ratio, self.lr_scheduler_timescale
+        require(
+            (self.lr_scheduler_num_cycles >= 1, "lr_scheduler_num_cycles", "must be 1 or more"),
+            (self.lr_scheduler_power > 0, "lr_scheduler_power", "must be above 0"),
+            (timescale is None or timescale >= 1, "lr_scheduler_timescale", "must be 1 or more"),
+            (ratio is None or 0 <= ratio <= 1, "lr_scheduler_min_lr_ratio", "must be 0 to 1"),
+            *(
+                (("=" in arg), "lr_scheduler_args", f"expects name=value, got {arg!r}")
+                for arg in self.lr_scheduler_args
+            ),
+        )
+
+    def _warn_of_the_unheard(self, chosen: str, heard: tuple[str, ...]) -> None:
+        given = {
+            "lr_decay_steps": self.lr_decay_steps,
+            "lr_scheduler_num_cycles": self.lr_scheduler_num_cycles != 1,
+            "lr_scheduler_power": self.lr_scheduler_power != 1,
+            "lr_scheduler_timescale": self.lr_scheduler_timescale,
+            "lr_scheduler_min_lr_ratio": self.lr_scheduler_min_lr_ratio,
+            "lr_scheduler": self.lr_scheduler_type and self.lr_scheduler != "constant",
+        }
+        warn_unless(
+            *(
+                (not value or key in heard, key, f"has no effect with {chosen}")
+                for key, value in given.items()
+            ),
+            (
+                "lr_decay_steps" not in heard or bool(self.lr_decay_steps),
+                "lr_scheduler",
+                "warmup_stable_decay does not decay without --lr_decay_steps",
+            ),
+        )
+
+
+assert set(LISTENS) < set(get_args(ScheduleName))

@@ -1,0 +1,48 @@
+"""Tokens: they are used, and never shown or written."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+
+HIDDEN = "***"
+# Where huggingface_hub and wandb look for theirs.
+_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "WANDB_API_KEY")
+_HUB_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{8,}")
+# A line of a file, TOML or JSON, in the words of its parser.
+_TOKEN_LINE = re.compile(r"""((?:token|api_key)(?:["']?\s*=|"\s*:)\s*)\S+""")
+
+
+@dataclass(frozen=True, repr=False)
+class Secret:
+    """An option's value that only `reveal` shows. JSON and TOML refuse it, so it cannot be written by
+    accident.
+    """
+
+    _text: str
+
+    def reveal(self) -> str:
+        return self._text
+
+    def __repr__(self) -> str:
+        return HIDDEN
+
+    __str__ = __repr__
+
+
+def hide_tokens(text: str, *known: Secret | None) -> str:
+    """The text without the known tokens, those of the environment, and whatever looks like a hub's."""
+    found = [secret.reveal() for secret in known if secret is not None]
+    found += [os.environ[name] for name in _VARIABLES if os.environ.get(name)]
+    for token in found:
+        text = text.replace(token, HIDDEN)
+    return _TOKEN_LINE.sub(rf"\1{HIDDEN}", _HUB_TOKEN.sub(HIDDEN, text))
+
+
+def hide_words(words: list[str], given: list[tuple[str, str]]) -> None:
+    """Take tokens, each with the flag it was given by, out of a command line."""
+    for index, word in enumerate(words):
+        for flag, token in given:
+            if word in (token, f"{flag}={token}"):
+                words[index] = word.removesuffix(token) + HIDDEN

@@ -1,0 +1,104 @@
+"""TOML and JSON files that people write; mistakes of writing are explained with their line."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from library.problems import UserError
+from library.text_files import read_text
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+# What a backslash in double quotes does, and how a path is written instead.
+PATH_FIX = {
+    ".toml": "write the path in single quotes, or with / instead of \\",
+    ".json": "write the path with / or \\\\ instead of \\",
+}
+
+# Found in a parser's complaint, "cause: line", it tells what was most likely meant.
+_HINTS = {
+    ".toml": (
+        (r"^(Unescaped|Invalid hex)", "in double quotes \\ begins a special character; " + PATH_FIX[".toml"]),
+        (r"[“”‘’«»„]", "use straight quotes, \" or '"),
+        (r"=\s*(True|False)\b", "write true and false in small letters"),
+        (r"=\s*(None|null|nil)?\s*$", "a key needs a value; leave it out where it is not set"),
+        (r"=\s*[A-Za-z./~]", "text stands in quotes"),
+        (r"^Expected '=' .*: *[\w-]+\s*:", "a key and its value stand around an = sign"),
+    ),
+    ".json": (
+        (r"^Invalid \\", "in quotes \\ begins a special character; " + PATH_FIX[".json"]),
+        (r"[“”‘’«»„]|[{\[,:]\s*'", 'use straight double quotes, "'),
+        (r"(True|False|None)\b", "write true, false and null in small letters"),
+        (r": *(//|#|/\*)|[,{\[]\s+(//|#|/\*)", "JSON has no comments"),
+        (r": *[\]}]|,\s*[\]}]|comma", "there is no comma after the last entry"),
+    ),
+}
+
+
+_KINDS = {list: "an array", dict: "an object", str: "a text", type(None): "null", bool: "true or false"}
+
+
+def read_tables(path: Path) -> dict[str, Any]:
+    """The keys and tables of a file: JSON when its name ends in .json, else TOML. Raises UserError when it
+    cannot be read or holds something else, with the line for a mistake of writing.
+    """
+    content = parse_tables(read_text(path), path)
+    if not isinstance(content, dict):
+        raise UserError.of(path, f"is {kind_of(content)}, not an object", "write {...}")
+    return content
+
+
+def kind_of(value: Any) -> str:
+    """What a value of JSON is called: `an array`, ..."""
+    return _KINDS.get(type(value), "a number")
+
+
+def parse_tables(text: str, path: Path) -> Any:
+    """What is in a file of this name with this text, as for `read_tables`."""
+    text = re.sub("\r\n|\r", "\n", text)
+    try:
+        is_json = _language(path) == ".json"
+        return json.loads(text, object_pairs_hook=_unique) if is_json else tomllib.loads(text)
+    except RecursionError:
+        raise UserError.of(path, "has tables in tables without end") from None
+    except ValueError as error:
+        raise _explain(path, text, str(error)) from None
+
+
+def _language(path: Path) -> str:
+    return ".json" if path.suffix.lower() == ".json" else ".toml"
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object whose keys are all different; else the last would win in silence."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(key for index, (key, _) in enumerate(pairs) if key in dict(pairs[:index]))
+        raise ValueError(f'"{twice}" is there twice in one object')
+    return found
+
+
+def _explain(path: Path, text: str, message: str) -> UserError:
+    """What a parser complains about, with the line and what to do."""
+    suffix, found = _language(path), re.search(r"line (\d+),? column (\d+)", message)
+    cause = re.sub(r"\s*\(?:?\s*(at )?line \d+,? column \d+.*", "", message)
+    if found is None:
+        fix = "keep one of them" if "twice" in cause else "is its end missing?"
+        return UserError.of(path, f"is not valid {suffix[1:].upper()}: {cause}", fix)
+    number = int(found[1])
+    lines = text.split("\n")
+    line = lines[number - 1] if number <= len(lines) else ""
+    if cause.startswith("Cannot "):  # overwrite a value, declare a table twice
+        cause, fix = "something is there twice", "keep one"
+    else:
+        said = f"{cause}: {line.strip()}"
+        fix = next((hint for pattern, hint in _HINTS[suffix] if re.search(pattern, said)), "mend this line")
+    shown = line.strip() if len(line.strip()) <= 60 else line.strip()[:57] + "..."
+    return UserError.of(f"{path}:{number}", f"is not valid {suffix[1:].upper()}: {cause}", f"{fix}: {shown}")

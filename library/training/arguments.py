@@ -1,0 +1,47 @@
+"""Classes by name and their `name=value` arguments: of optimizers and of learning-rate schedulers."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+from typing import Any
+
+from library.problems import Problems, UserError
+
+_PIP_NAMES = {"lion_pytorch": "lion-pytorch", "pytorch_optimizer": "pytorch-optimizer"}
+
+
+def read_arguments(option: str, words: tuple[str, ...]) -> dict[str, Any]:
+    """`("weight_decay=0.01", "betas=0.9,0.999")` as Python values.
+
+    option: where they were given. Raises UserError naming each one that is no value.
+    """
+    problems = Problems()
+    values = {}
+    for word in words:
+        name, text = word.split("=", 1)
+        try:
+            values[name] = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            problems.add(f"{option} {name}", f"{text!r} is no number, list or quoted text")
+    problems.raise_if_any()
+    return values
+
+
+def find_class(where: str, path: str, fix: str) -> type:
+    """The class at a dotted path. where: the option that named it; fix: what to do when there is none.
+
+    Raises UserError, which says how to install a package that is missing.
+    """
+    package, _, name = path.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(package), name)
+    except ImportError as error:
+        top = package.split(".")[0]
+        cause = f"cannot be imported ({error})"
+        raise UserError.of(where, cause, f"pip install {_PIP_NAMES.get(top, top)}") from None
+    except AttributeError:
+        raise UserError.of(where, f"there is no {name} in {package}", fix) from None
+    if not isinstance(found, type):
+        raise UserError.of(where, "is no class", fix)
+    return found

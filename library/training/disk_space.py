@@ -1,0 +1,52 @@
+"""Room on the disk for what a run saves, looked at before the hours of work."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from library.problems import UserError
+from library.training.ledger import SAMPLE
+from library.training.session import dtype_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from library.training.run import TrainingRun
+    from library.training.task import Task
+
+OPTIMIZER_BYTES = 8  # a trained number has at most two moments in float32
+AVERAGE_BYTES = LEDGER_BYTES = 4
+PARTS = 4  # that the ledger has a sample of, at most: a denoiser, two text encoders and what there may be
+HEADERS = 1.02  # names, shapes and metadata: measured on a LoRA of rank 4, which has most of them
+
+
+def check_space(run: TrainingRun, task: Task) -> None:
+    """Raises UserError when the output folder has no room for one result and one state side by side."""
+    folder = run.saving.output_dir
+    assert folder is not None
+    needed, free = bytes_at_once(run, task), shutil.disk_usage(folder).free
+    if free < needed:
+        cause = f"has {free / 2**20:,.0f} MB free; a save with its state needs {needed / 2**20:,.0f} MB"
+        raise UserError.of(folder, cause, "make room or choose another --output_dir")
+
+
+def bytes_at_once(run: TrainingRun, task: Task) -> int:
+    """What is written at one moment, at most: a result, and the state that an interruption leaves. What it
+    replaces goes only after that.
+    """
+    trained = list(task.trained_tensors().values())
+    saved = list(task.model.parameters()) if task.saves_model else trained
+    dtype = dtype_of(run.saving.save_precision)
+    result = sum(tensor.numel() * (dtype or tensor.dtype).itemsize for tensor in saved)
+    state = _bytes(trained)
+    count = sum(parameter.numel() for parameter in task.parameters() if parameter.requires_grad)
+    state += OPTIMIZER_BYTES * count + LEDGER_BYTES * min(count, PARTS * SAMPLE)
+    if run.averaging.use_ema:
+        state += AVERAGE_BYTES * sum(tensor.numel() for tensor in trained)
+    return int((result + state) * HEADERS)
+
+
+def _bytes(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

@@ -1,0 +1,218 @@
+"""The ledger of a run: of each part that was trained, how many parameters, how far they moved, how strong
+their gradients were. A part that was to be trained and stands where it stood is an error.
+
+How far a part moved is measured on a sample of its weights, the same in every run: all of a small part, about
+262,000 of a large one. So it costs 1 MB a part, not a second model, and a state can hold it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from library.problems import Problem, UserError
+from library.randomness import keyed_generator
+
+SAMPLE = 2**18  # weights of a part that are looked at
+SMALLEST_SAMPLE = 16  # of a tensor of a larger part
+GRADIENTS_EVERY = 10  # steps between two looks at the gradients
+
+
+@dataclass(frozen=True)
+class Component:
+    """A part of what is trained. name: as people call it. is_text: whether it trains with text encoders."""
+
+    name: str
+    parameters: list[nn.Parameter]
+    is_text: bool = False
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What became of a part.
+
+    parameters: how many were trained. moved: norm of the change over the norm at the start, infinite when
+    that was 0. gradient: mean norm of its gradients before clipping; None when none was looked at. steps:
+    that were to move it, those without a rate or left out not among them.
+    """
+
+    part: str
+    parameters: int
+    moved: float
+    gradient: float | None
+    steps: int
+
+    @property
+    def stands_still(self) -> bool:
+        return self.steps > 0 and self.moved == 0
+
+
+@dataclass(frozen=True)
+class Balance:
+    """The entries, from step `since` (steps done then) to step `until`."""
+
+    entries: tuple[Entry, ...]
+    since: int
+    until: int
+
+    def __str__(self) -> str:
+        """A small table."""
+        rows = [("", "parameters", "moved", "gradient")]
+        rows += [(e.part, f"{e.parameters:,}", percent(e.moved), figure(e.gradient)) for e in self.entries]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
+        return "\n".join([f"what steps {self.since} to {self.until} trained:", *lines])
+
+    def raise_if_still(self) -> None:
+        """Raises UserError with the parts that were to be trained and did not move."""
+        still = [entry.part for entry in self.entries if entry.stands_still]
+        cause = f"was to be trained and did not move in steps {self.since} to {self.until}"
+        fix = "raise its learning rate, or leave it out of training; everything was saved"
+        if still:
+            raise UserError(Problem(part, cause, fix) for part in still)
+
+
+class Ledger:
+    """Keeps the books while a run goes."""
+
+    def __init__(self, components: Sequence[Component], since: int) -> None:
+        """since: steps done before. Weights are as they begin."""
+        self.components, self.since = components, since
+        self._start = {one.name: _sample(one) for one in components}
+        # Of each part: the sum of gradient norms and how many they are.
+        self._gradients = {one.name: torch.zeros(2, device=one.parameters[0].device) for one in components}
+        self._steps = {name: torch.zeros_like(sums[0]) for name, sums in self._gradients.items()}
+        self._numbers: dict[str, list[int]] = {}
+
+    def restart(self) -> None:
+        """Begin with the weights as they are now."""
+        self._start = {one.name: _sample(one) for one in self.components}
+
+    def note_step(
+        self, groups: Sequence[Mapping[str, Any]], norm: Tensor | None, *, trains_text: bool
+    ) -> None:
+        """A step with these optimizer groups, whose rates are set, and this norm of all gradients: it is left
+        out when that is no number. Nothing waits for the device.
+        """
+        taken = 1 if norm is None else norm.isfinite()
+        for one in self.components:
+            if any(groups[n]["lr"] != 0 for n in self._groups_of(one, groups)) and (
+                trains_text or not one.is_text
+            ):
+                self._steps[one.name] += taken
+
+    def _groups_of(self, one: Component, groups: Sequence[Mapping[str, Any]]) -> list[int]:
+        """The numbers of the groups that have parameters of a part; they stay the same."""
+        if one.name not in self._numbers:
+            own = set(map(id, one.parameters))
+            found = [n for n, group in enumerate(groups) if any(id(p) in own for p in group["params"])]
+            self._numbers[one.name] = found
+        return self._numbers[one.name]
+
+    def notes_gradients(self, step: int) -> bool:
+        """Whether those of a (0-based) step are looked at."""
+        return step % GRADIENTS_EVERY == 0
+
+    @torch.no_grad()
+    def note_gradients(self, step: int, factor: Tensor | float = 1.0) -> None:
+        """The gradients of a (0-based) step, if they are looked at. factor: what they were multiplied by."""
+        if not self.notes_gradients(step):
+            return
+        for one in self.components:
+            gradients = [p.grad for p in one.parameters if p.grad is not None]
+            if gradients:
+                norms = torch._foreach_norm(gradients, 2, dtype=torch.float32)
+                self._add(one, torch.linalg.vector_norm(torch.stack(norms)) / factor)
+
+    @torch.no_grad()
+    def note_norms(self, step: int, norms: Mapping[nn.Parameter, Tensor]) -> None:
+        """The same of gradients that are gone, by the norm of each."""
+        if not self.notes_gradients(step):
+            return
+        for one in self.components:
+            if found := [norms[parameter] for parameter in one.parameters if parameter in norms]:
+                self._add(one, torch.linalg.vector_norm(torch.stack(found)))
+
+    def _add(self, one: Component, norm: Tensor) -> None:
+        found = torch.stack([norm, torch.ones_like(norm)])
+        self._gradients[one.name] += torch.where(norm.isfinite(), found, 0)
+
+    def balance(self, until: int) -> Balance:
+        """The entries after `until` steps."""
+        return Balance(tuple(map(self._entry, self.components)), self.since, until)
+
+    def _entry(self, one: Component) -> Entry:
+        start, now = self._start[one.name], _sample(one)
+        total, count = self._gradients[one.name].tolist()
+        weights = _weights(one.parameters)
+        size, change = (_norm(values, weights) for values in (start, now - start))
+        moved = change / size if size else math.inf if change else 0.0
+        number = sum(parameter.numel() for parameter in one.parameters)
+        return Entry(one.name, number, moved, total / count if count else None, int(self._steps[one.name]))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a state must hold."""
+        found = {"since": torch.tensor(self.since)}
+        for name in self._start:
+            found |= {
+                f"{name}.start": self._start[name],
+                f"{name}.gradients": self._gradients[name],
+                f"{name}.steps": self._steps[name],
+            }
+        return found
+
+    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Go on with the books of a state, part by part; of a part that it does not know they begin now."""
+        for name, start in self._start.items():
+            if (kept := tensors.get(f"{name}.start")) is not None and kept.shape == start.shape:
+                self._start[name] = kept
+                self._gradients[name].copy_(tensors[f"{name}.gradients"])
+                self._steps[name].copy_(tensors[f"{name}.steps"])
+                self.since = int(tensors["since"])
+
+
+def _shares(parameters: Sequence[nn.Parameter]) -> list[int]:
+    """How many weights of each tensor are looked at."""
+    total = sum(parameter.numel() for parameter in parameters)
+    share = min(1.0, SAMPLE / max(total, 1))
+    return [min(p.numel(), max(SMALLEST_SAMPLE, math.ceil(p.numel() * share))) for p in parameters]
+
+
+@torch.no_grad()
+def _sample(one: Component) -> Tensor:
+    """(n,) float32 on the CPU, always the same weights of a part."""
+    found = []
+    for number, (parameter, count) in enumerate(zip(one.parameters, _shares(one.parameters), strict=True)):
+        values = parameter.detach().flatten()
+        if count < parameter.numel():
+            generator = keyed_generator(0, "ledger", one.name, number)
+            chosen = torch.randint(parameter.numel(), (count,), generator=generator)
+            values = values[chosen.to(values.device)]
+        found.append(values.float().cpu())
+    return torch.cat(found)
+
+
+def _weights(parameters: Sequence[nn.Parameter]) -> Tensor:
+    """(n,): how many weights each one of a sample stands for."""
+    counts = torch.tensor(_shares(parameters))
+    sizes = torch.tensor([float(parameter.numel()) for parameter in parameters])
+    return torch.repeat_interleave(sizes / counts, counts)
+
+
+def _norm(values: Tensor, weights: Tensor) -> float:
+    return math.sqrt(float((weights.double() * values.double().square()).sum()))
+
+
+def percent(share: float) -> str:
+    """How far a part moved, in words."""
+    return "from 0" if math.isinf(share) else f"{100 * share:.3g} %"
+
+
+def figure(value: float | None) -> str:
+    """A gradient's norm, in words."""
+    return "-" if value is None else f"{value:.3g}"

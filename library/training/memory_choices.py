@@ -1,0 +1,141 @@
+"""How much memory a run needs on its device, and which options would lower it by how much."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import torch
+
+from library.data.batch import Batch
+from library.options.optimizer import OptimizerOptions
+from library.problems import UserError
+from library.training.memory_estimate import Memory, estimate, nbytes, state_per_weight
+from library.training.run import TrainingRun
+from library.training.session import Session
+from library.training.task import Task
+
+LEAST_SHARE = 0.01  # of the peak: what saves less is not worth a line
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """memory: of the run as it is, None where it cannot be told, with the reason in `why_not`.
+
+    choices: options that would lower the peak, each with the peak it leaves; the most helpful first.
+    """
+
+    memory: Memory | None
+    choices: tuple[tuple[str, int], ...] = ()
+    why_not: str = ""
+
+
+def look_ahead(task: Task, run: TrainingRun, session: Session, batch: Batch) -> Outlook:
+    """The outlook of a run whose largest batch is this one. The task is as it was afterwards."""
+    try:
+        memory = _as_asked(estimate(task, session, batch, run.optimizer), task, run, session)
+        found = list(_choices(memory, task, run, session, batch))
+    except (RuntimeError, NotImplementedError, TypeError) as error:
+        return Outlook(None, why_not=str(error).splitlines()[0])
+    lower = [(text, peak) for text, peak in found if memory.peak - peak > LEAST_SHARE * memory.peak]
+    return Outlook(memory, tuple(sorted(lower, key=lambda choice: choice[1])))
+
+
+def device_memory(device: torch.device) -> tuple[int, int]:
+    """Bytes that are free and bytes there are, on the GPU or in the machine."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)
+    import psutil
+
+    memory = psutil.virtual_memory()
+    return memory.available, memory.total
+
+
+def _as_asked(memory: Memory, task: Task, run: TrainingRun, session: Session) -> Memory:
+    """With what the run's options take away or add beside the step."""
+    if run.optimizer.steps_in_backward:
+        memory = replace(memory, gradients=memory.gradients // _parts(task, run))
+    if run.caching.caches_latents:
+        memory = replace(memory, encoding=0, weights=memory.weights - _leaves_device(task, run, session))
+    if run.averaging.use_ema and run.averaging.ema_device in (None, session.device.type):
+        trained = [p for group in task.param_groups() for p in group["params"]]
+        memory = replace(memory, weights=memory.weights + 4 * sum(p.numel() for p in trained))
+    return memory
+
+
+def _parts(task: Task, run: TrainingRun) -> int:
+    """How many times the gradients of one part, stepped within the backward pass, are in those of all."""
+    sizes = [p.numel() for group in task.param_groups() for p in group["params"]]
+    return run.optimizer.fused_optimizer_groups or max(1, sum(sizes) // max(sizes))
+
+
+def _leaves_device(task: Task, run: TrainingRun, session: Session) -> int:
+    """Bytes of the VAE where it is not needed any more once latents are cached (see `fill_caches`)."""
+    stays = run.preview.sample_prompts is not None or session.accelerator.num_processes > 1
+    if stays or session.device.type == "cpu":
+        return 0
+    return sum(map(nbytes, task.model.vae.parameters()))
+
+
+def _choices(
+    memory: Memory, task: Task, run: TrainingRun, session: Session, batch: Batch
+) -> Iterator[tuple[str, int]]:
+    if not run.caching.caches_latents:
+        away = _leaves_device(task, run, session)
+        yield "--cache_latents", replace(memory, encoding=0, weights=memory.weights - away).peak
+    if not run.training.gradient_checkpointing:
+        with _checkpointing(task):
+            found = _as_asked(estimate(task, session, batch, run.optimizer), task, run, session)
+        yield "--gradient_checkpointing", found.peak
+    if _could_step_in_backward(run, session):
+        fused = replace(run, optimizer=replace(run.optimizer, fused_backward_pass=True))
+        parts = _parts(task, fused)
+        yield "--fused_backward_pass", replace(memory, gradients=memory.gradients // parts).peak
+    if run.training.mixed_precision == "no" and not run.training.trains_in_16_bits:
+        found = estimate(task, session, batch, run.optimizer, frozen=torch.bfloat16)
+        yield "--mixed_precision bf16", _as_asked(found, task, run, session).peak
+    if not run.model.float8_parts and (saved := _float8_saves(task)):
+        yield "--fp8_base", replace(memory, weights=memory.weights - saved).peak
+    smaller = _eight_bit(memory, task, session) if memory.optimizer > LEAST_SHARE * memory.peak else None
+    if smaller is not None:
+        yield "--optimizer_type AdamW8bit", smaller.peak
+    if (count := len(batch.weights)) > 1:
+        one = replace(memory, activations=memory.activations // count, encoding=memory.encoding // count)
+        yield f"--train_batch_size 1 --gradient_accumulation_steps {count}", one.peak
+
+
+def _could_step_in_backward(run: TrainingRun, session: Session) -> bool:
+    training = run.training
+    is_free = training.gradient_accumulation_steps == 1 and training.mixed_precision != "fp16"
+    finds_rate = run.optimizer.optimizer_name.lower().startswith(("dadapt", "prodigy"))
+    is_alone = session.accelerator.num_processes == 1
+    return not run.optimizer.steps_in_backward and is_free and is_alone and not finds_rate
+
+
+@contextmanager
+def _checkpointing(task: Task) -> Iterator[None]:
+    model, text_encoders = task.model, task.text is not None
+    model.use_gradient_checkpointing(denoiser=True, text_encoders=text_encoders)
+    try:
+        yield
+    finally:
+        model.use_gradient_checkpointing(denoiser=False, text_encoders=False)
+
+
+def _float8_saves(task: Task) -> int:
+    """Bytes that frozen layers of U-Net and text encoders would lose (see `set_precision`)."""
+    parts = task.trained_parts()
+    trained = {id(module) for part in parts for module in task.model.parts[part].modules()}
+    layers = [point.module for point in task.model.attach_points() if id(point.module) not in trained]
+    return sum(nbytes(layer.weight) - layer.weight.numel() for layer in layers)
+
+
+def _eight_bit(memory: Memory, task: Task, session: Session) -> Memory | None:
+    """With AdamW8bit's state; None where that is not installed."""
+    count = sum(p.numel() for group in task.param_groups() for p in group["params"])
+    try:
+        each = state_per_weight(OptimizerOptions(optimizer_type="AdamW8bit"), session.device)
+    except UserError:
+        return None
+    return replace(memory, optimizer=round(count * each))

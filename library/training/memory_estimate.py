@@ -1,0 +1,185 @@
+"""How much memory a training step takes, found without taking it.
+
+The real task runs a step on tensors that have shapes, types and a device but no memory (torch's FakeTensor),
+while every storage that comes and goes is counted. So nothing here knows any family, network or loss.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import weakref
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from library.data.batch import Batch
+from library.options.optimizer import OptimizerOptions
+from library.training.optimizers import make_optimizer
+from library.training.self_tuning import begin_training
+from library.training.session import Session
+from library.training.task import Task
+
+PROBE = 256  # the side of the matrix whose optimizer state is looked at
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes. weights: of everything on the device, trained and frozen; gradients: of what is trained;
+    optimizer: its state after the first step; activations: what a step needs besides at its worst moment;
+    encoding: what encoding a batch's pictures needs at its worst moment, 0 where latents are cached.
+    """
+
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+    encoding: int = 0
+
+    @property
+    def peak(self) -> int:
+        """The most there is at once. Pictures are encoded before there are activations."""
+        return self.weights + self.optimizer + max(self.gradients + self.activations, self.encoding)
+
+
+class StorageCounter(TorchDispatchMode):
+    """While it is entered: bytes of all storages that operations make, now (`live`) and at most (`peak`).
+
+    known: tensors that were there before and do not count.
+    """
+
+    def __init__(self, known: Iterable[Tensor]) -> None:
+        super().__init__()
+        self.live = self.peak = 0
+        self._sizes = {tensor.untyped_storage()._cdata: 0 for tensor in known}
+
+    def __torch_dispatch__(self, func: Any, types: Any, given: Any = (), named: Any = None) -> Any:
+        result = func(*given, **(named or {}))
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, Tensor):
+                self._note(leaf.untyped_storage())
+        return result
+
+    def _note(self, storage: torch.UntypedStorage) -> None:
+        key = storage._cdata
+        if key not in self._sizes:
+            self._sizes[key] = storage.nbytes()
+            self.live += storage.nbytes()
+            self.peak = max(self.peak, self.live)
+            weakref.finalize(storage, self._forget, key)
+
+    def _forget(self, key: int) -> None:
+        self.live -= self._sizes.pop(key, 0)
+
+
+def estimate(
+    task: Task,
+    session: Session,
+    batch: Batch,
+    optimizer: OptimizerOptions,
+    *,
+    frozen: torch.dtype | None = None,
+) -> Memory:
+    """What a step over a batch takes at its peak, with the task as it is set up now: its weights' types,
+    gradient checkpointing, attention. The task and the batch stay as they are.
+
+    frozen: as if frozen float32 weights had this type, and it were computed in; None: as they are.
+    Raises RuntimeError (or a kind of it) where an operation cannot be followed without memory.
+    """
+    trained = [parameter for group in task.param_groups() for parameter in group["params"]]
+    gradients = sum(map(nbytes, trained))
+    copies = gradients if session.accelerator.num_processes > 1 else 0  # DDP's buckets
+    activations, encoding = _run_without_memory(task, session, batch, frozen)
+    return Memory(
+        weights=sum(tensor.numel() * dtype.itemsize for tensor, dtype in _planned(task, frozen).values()),
+        gradients=gradients + copies,
+        optimizer=round(sum(p.numel() for p in trained) * state_per_weight(optimizer, session.device)),
+        activations=max(0, activations - gradients),
+        encoding=encoding,
+    )
+
+
+def nbytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+def state_per_weight(options: OptimizerOptions, device: torch.device) -> float:
+    """Bytes that an optimizer keeps for each trained weight, seen after one step on a small matrix."""
+    probe = nn.Parameter(torch.ones(PROBE, PROBE, device=device))
+    optimizer = make_optimizer([{"params": [probe], "lr": 1e-4, "name": "probe"}], options)
+    probe.grad = torch.ones_like(probe)
+    begin_training(optimizer)
+    optimizer.step()
+    state = [leaf for leaf in tree_leaves(list(optimizer.state.values())) if isinstance(leaf, Tensor)]
+    return sum(nbytes(tensor) for tensor in state if tensor.numel() > 1) / probe.numel()
+
+
+def _planned(task: Task, frozen: torch.dtype | None) -> dict[str, tuple[Tensor, torch.dtype]]:
+    """Every weight and buffer, and the type it is to have."""
+
+    def dtype_of(tensor: Tensor) -> torch.dtype:
+        changes = frozen is not None and tensor.dtype == torch.float32 and not tensor.requires_grad
+        return frozen if changes else tensor.dtype
+
+    named = [*task.named_parameters(), *task.named_buffers()]
+    return {name: (tensor, dtype_of(tensor)) for name, tensor in named}
+
+
+def _run_without_memory(
+    task: Task, session: Session, batch: Batch, frozen: torch.dtype | None
+) -> tuple[int, int]:
+    """The peaks of a step over latents, gradients included, and of encoding the batch's pictures."""
+    was_training = task.training
+    task.train()
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            planned = _planned(task, frozen).items()
+            weights = {name: _fake(tensor, session.device, dtype) for name, (tensor, dtype) in planned}
+            batch = batch.with_tensors(lambda tensor: _fake(tensor, session.device))
+            step = _Step(task, session, frozen)
+            encoding = 0
+            if batch.pixels is not None:
+                encoding, latents = step.follow(weights, batch, encodes=True)
+                batch = dataclasses.replace(batch, latents=latents, pixels=None, posterior=None)
+            return step.follow(weights, batch, encodes=False)[0], encoding
+    finally:
+        task.train(was_training)
+
+
+class _Step(nn.Module):
+    """A step as one module, so that its weights can be swapped for those without memory."""
+
+    def __init__(self, task: Task, session: Session, precision: torch.dtype | None) -> None:
+        super().__init__()
+        self.task = task
+        self.autocast = session.accelerator.autocast
+        if precision is not None:
+            self.autocast = partial(torch.autocast, session.device.type, precision)
+
+    def follow(self, weights: dict[str, Tensor], batch: Batch, *, encodes: bool) -> tuple[int, Any]:
+        """The peak of one pass, and what it gives."""
+        counter = StorageCounter(weights.values())
+        with counter:
+            named = {f"task.{name}": tensor for name, tensor in weights.items()}
+            result = torch.func.functional_call(self, named, (batch, encodes))
+        return counter.peak, result
+
+    def forward(self, batch: Batch, encodes: bool) -> Tensor | None:
+        with self.autocast():
+            if encodes:
+                return self.task.latents(batch)
+            loss = self.task(batch)
+        loss.backward()
+        return None
+
+
+def _fake(tensor: Tensor, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
+    dtype = dtype or tensor.dtype
+    fake = torch.empty_strided(tensor.shape, tensor.stride(), dtype=dtype, device=device)
+    return fake.requires_grad_(tensor.requires_grad)

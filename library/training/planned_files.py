@@ -1,0 +1,65 @@
+"""Which files a run will write, how large, and how much of them is there at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from library.options.saving import SavingOptions
+from library.training.checkpoints import Checkpoints, best_name
+from library.training.run_plan import RunPlan
+
+
+@dataclass
+class PlannedFiles:
+    """results, states: the names that are written, in order. left: those still there at the end.
+
+    most: bytes there at once; the old stays until the new one is whole.
+    """
+
+    result_size: int
+    state_size: int
+    results: list[str] = field(default_factory=list)
+    states: list[str] = field(default_factory=list)
+    left: dict[str, int] = field(default_factory=dict)
+    most: int = 0
+
+    def add(self, path: Path, *, is_state: bool) -> None:
+        size = self.state_size if is_state else self.result_size
+        (self.states if is_state else self.results).append(path.name)
+        self.most = max(self.most, sum(self.left.values()) + size)
+        self.left[path.name] = size
+
+    def remove(self, path: Path) -> None:
+        self.left.pop(path.name, None)
+
+
+def plan_files(
+    options: SavingOptions, suffix: str, plan: RunPlan, *, sizes: tuple[int, int], keeps_best: bool
+) -> PlannedFiles:
+    """What the run's own saver would do, without doing it. sizes: of a result and of a state, bytes."""
+    files = PlannedFiles(*sizes)
+    saver = Checkpoints(
+        options,
+        suffix,
+        plan.epochs,
+        save_result=lambda path, epoch, step: files.add(path, is_state=False),
+        save_state=lambda path, epoch, step: files.add(path, is_state=True),
+        remove_path=files.remove,
+    )
+    if keeps_best:
+        files.add(Path(best_name(options.output_name) + suffix), is_state=False)
+    for step in range(plan.first_step + 1, plan.last_step + 1):
+        epoch = plan.epoch_after(step)
+        if saver.saves_at_step(step):
+            saver.after_step(epoch, step)
+        if plan.ends_epoch(step) and saver.saves_at_epoch(epoch):
+            saver.after_epoch(epoch, step)
+    saver.at_end(plan.epochs, plan.last_step)
+    return files
+
+
+def name_pattern(names: Sequence[str]) -> str:
+    """`x-000001` and `x-000009` as "x-000001 ... x-000009", one name as it is."""
+    return names[0] if len(names) == 1 else f"{names[0]} ... {names[-1]}"

@@ -1,0 +1,113 @@
+"""The report of a run: `<output_name>-report.html` beside the result, refreshed while it trains."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from library.files import whole_file
+from library.options.public import changed_options
+from library.training.checkpoints import last_name
+from library.training.report.history import History
+from library.training.report.page import VALIDATION, About, Now, render
+from library.training.trackers import Drawn
+
+if TYPE_CHECKING:
+    from library.data.training_data import TrainingData
+    from library.training.ledger import Balance
+    from library.training.run import TrainingRun
+    from library.training.run_plan import RunPlan
+
+SECONDS_BETWEEN = 30.0  # two writings, unless something was measured or drawn
+
+
+class Report:
+    """A tracker that draws a page. It is made and written in a thread of its own: training does not wait."""
+
+    def __init__(self, page: Path, about: About, history: History, first_step: int) -> None:
+        self.page, self.about, self.history = page, about, history
+        self.step, self.is_running = first_step, True
+        self.balance: Balance | None = None
+        self._written, self._error = time.monotonic(), None
+        self._thread: threading.Thread | None = None
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Take figures in; see Tracker."""
+        self.history.add(step, {name: value for name, value in values.items() if name != "loss/average"})
+        self.step = max(self.step, step)
+        if VALIDATION in values or time.monotonic() - self._written > SECONDS_BETWEEN:
+            self._refresh()
+
+    def show(self, step: int, previews: list[Drawn]) -> None:
+        """Take previews in; see Tracker."""
+        self.history.show(step, [(drawn.number, drawn.prompt, drawn.picture) for drawn in previews])
+        self._refresh()
+
+    def conclude(self, balance: Balance) -> None:
+        """Take in what was trained; see Tracker."""
+        self.balance = balance
+
+    def close(self, patience: float) -> None:
+        """Write the page as it stays."""
+        self.is_running = False
+        if self._thread is not None:
+            self._thread.join(patience)
+        self._publish(self.history)
+
+    def _refresh(self) -> None:
+        """Begin to write, unless that is under way."""
+        if self._error is not None:
+            raise self._error
+        if self._thread is not None and self._thread.is_alive():
+            return
+        self._written = time.monotonic()
+        self._thread = threading.Thread(target=self._try, args=(self.history.up_to(self.step),), daemon=True)
+        self._thread.start()
+
+    def _try(self, history: History) -> None:
+        try:
+            self._publish(history)
+        except Exception as error:  # raised in the next call, where trackers' failures are told
+            self._error = error
+
+    def _publish(self, history: History) -> None:
+        now = Now(self.step, self.is_running, time.strftime("%Y-%m-%d %H:%M"), self.balance)
+        history.save(history_file(self.page))
+        with whole_file(self.page, flush=False) as temporary:
+            temporary.write_bytes(render(self.about, history, now).encode(errors="replace"))
+
+
+def open_report(run: TrainingRun, data: TrainingData, plan: RunPlan) -> Report:
+    """The report of a run, with the curves of the run that it goes on from."""
+    assert run.saving.output_dir is not None
+    title = last_name(run.saving.output_name)
+    page = run.saving.output_dir / f"{title}-report.html"
+    about = About(
+        title=title,
+        script=Path(sys.argv[0]).name,
+        model=Path(run.model.pretrained_model_name_or_path or "").name,
+        last_step=plan.last_step,
+        steps_per_epoch=plan.course.steps_per_epoch,
+        options=changed_options(run),
+        data=data,
+        warnings=[_without_folders(line, data) for line in data.warnings()],
+    )
+    history = History()
+    if run.saving.resume is not None:
+        history = History.load(history_file(run.saving.resume.parent / page.name)).up_to(plan.first_step)
+    return Report(page, about, history, plan.first_step)
+
+
+def history_file(page: Path) -> Path:
+    """What the page is drawn from, beside it."""
+    return page.with_suffix(".json")
+
+
+def _without_folders(line: str, data: TrainingData) -> str:
+    for scan in (scan for dataset in data.datasets for scan in dataset.scans):
+        line = line.replace(str(scan.subset.source), scan.subset.name)
+    return line

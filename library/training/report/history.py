@@ -1,0 +1,112 @@
+"""What a run's report knows: figures by step, and previews. A file beside the page keeps it for a resume."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from library.files import whole_file
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+MOST_POINTS = 3000  # of a curve; beyond, stretches are averaged
+MOST_MOMENTS = 16  # at which previews are kept; beyond, every second one goes
+SIDE = 320  # pixels, of a preview's longer side
+
+Point = tuple[int, float]  # steps done, figure
+
+
+@dataclass
+class Moment:
+    """Previews drawn after so many steps: (number of the prompt, prompt, data URL of the picture)."""
+
+    step: int
+    pictures: list[tuple[int, str, str]]
+
+
+@dataclass
+class History:
+    """curves: points by the figure's name in logs, in order. moments: previews, the oldest first."""
+
+    curves: dict[str, list[Point]] = field(default_factory=dict)
+    moments: list[Moment] = field(default_factory=list)
+
+    @property
+    def step(self) -> int:
+        """The latest step there is a figure of."""
+        return max((points[-1][0] for points in self.curves.values() if points), default=0)
+
+    def add(self, step: int, values: Mapping[str, float]) -> None:
+        """Figures after `step` steps."""
+        for name, value in values.items():
+            points = self.curves.setdefault(name, [])
+            points.append((step, float(value)))
+            if len(points) > MOST_POINTS:
+                self.curves[name] = _thinned(points)
+
+    def show(self, step: int, pictures: Sequence[tuple[int, str, Image]]) -> None:
+        """Previews after `step` steps: (number of the prompt, prompt, picture)."""
+        self.moments.append(Moment(step, [(n, text, _data_url(picture)) for n, text, picture in pictures]))
+        if len(self.moments) > MOST_MOMENTS:
+            newest = self.moments[-1]
+            self.moments = [*self.moments[:-1:2], newest]  # the first stays, and the newest
+
+    def up_to(self, step: int) -> History:
+        """It as it was after `step` steps: what a run that goes on from there does again is left out."""
+        curves = {name: [p for p in points if p[0] <= step] for name, points in self.curves.items()}
+        moments = [moment for moment in self.moments if moment.step <= step]
+        return History({name: points for name, points in curves.items() if points}, moments)
+
+    def save(self, path: Path) -> None:
+        """Write it, whole."""
+        with whole_file(path, flush=False) as temporary:
+            temporary.write_text(json.dumps(asdict(self), separators=(",", ":")), encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Path) -> History:
+        """What `save` wrote; an empty one when there is no such file or it cannot be read."""
+        try:
+            found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            curves = {
+                name: [(int(s), float(v)) for s, v in points] for name, points in found["curves"].items()
+            }
+            moments = [Moment(m["step"], [(n, t, u) for n, t, u in m["pictures"]]) for m in found["moments"]]
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            return cls()
+        return cls(curves, moments)
+
+
+def smoothed(points: Sequence[Point]) -> list[Point]:
+    """An exponential moving average over about 3 % of the points, at least ten, that is not drawn to where it
+    begins (Kingma and Ba 2015, section 3).
+    """
+    keep = 1 - 1 / max(10.0, 0.03 * len(points))
+    average, result = 0.0, []
+    for number, (step, value) in enumerate(points, 1):
+        average = keep * average + (1 - keep) * value
+        result.append((step, average / (1 - keep**number)))
+    return result
+
+
+def _thinned(points: list[Point]) -> list[Point]:
+    """Half of MOST_POINTS, evenly over the steps: the mean of each stretch, where it ends."""
+    first, span = points[0][0], points[-1][0] - points[0][0] + 1
+    stretches: dict[int, list[Point]] = {}
+    for step, value in points:
+        stretches.setdefault((step - first) * (MOST_POINTS // 2) // span, []).append((step, value))
+    return [(some[-1][0], statistics.fmean(value for _, value in some)) for some in stretches.values()]
+
+
+def _data_url(picture: Image) -> str:
+    small = picture.convert("RGB")
+    small.thumbnail((SIDE, SIDE))
+    data = io.BytesIO()
+    small.save(data, "WEBP", quality=82)
+    return f"data:image/webp;base64,{base64.b64encode(data.getvalue()).decode()}"

@@ -1,0 +1,275 @@
+"""The report's page: how a run goes, in one HTML file that needs no other and runs no script."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from library.data import report as dataset_report
+from library.data.report.figures import Bar, bars, number, times
+from library.data.report.markup import Html, element, join
+from library.data.report.sections import sources
+from library.data.training_data import TrainingData
+from library.data.wording import counted
+from library.options.config_file import to_toml
+from library.training.ledger import Balance, figure, percent
+from library.training.report.charts import Line, chart, short
+from library.training.report.history import History, Point, smoothed
+
+HERE = Path(__file__).parent
+LOSS, VALIDATION, ERROR = "loss/current", "loss/validation", "loss/validation_error"
+_SHOWN = {LOSS, VALIDATION, ERROR}
+
+
+@dataclass(frozen=True, kw_only=True)
+class About:
+    """What does not change while a run goes. title: the output name; script: the trainer's file.
+
+    options: by section, those that differ from their defaults, as others may see them.
+    """
+
+    title: str
+    script: str
+    model: str
+    last_step: int
+    steps_per_epoch: int
+    options: Mapping[str, Mapping[str, Any]]
+    data: TrainingData
+    warnings: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Now:
+    """How far the run has come: steps done, whether it goes on, when this was written; at its end, what of it
+    was trained.
+    """
+
+    step: int
+    is_running: bool
+    written: str
+    balance: Balance | None = None
+
+
+def render(about: About, history: History, now: Now) -> str:
+    """The page as HTML."""
+    sections = {name: made for name, made in _sections(about, history, now).items() if made}
+    links = [element("li", element("a", name, href=f"#{name.lower()}")) for name in sections]
+    body = [
+        _head(about, history, now),
+        element("nav", element("ul", links), aria_label="Sections"),
+        element(
+            "main",
+            [
+                element("section", element("h2", name, id=name.lower()), made)
+                for name, made in sections.items()
+            ],
+        ),
+    ]
+    shared = Path(dataset_report.__file__).parent
+    template = string.Template((shared / "page.html").read_text(encoding="utf-8"))
+    style = "\n".join(path.read_text(encoding="utf-8") for path in (shared / "page.css", HERE / "report.css"))
+    return template.substitute(title=join(about.title), style=style.strip(), body="\n".join(body))
+
+
+def _sections(about: About, history: History, now: Now) -> dict[str, Html | None]:
+    return {
+        "Curves": _curves(history),
+        "Previews": _previews(history),
+        "Ledger": _ledger(now.balance),
+        "Dataset": _dataset(about.data),
+        "Warnings": _warnings(about.warnings),
+        "Settings": _settings(about.options),
+        "Rerun": _rerun(about),
+    }
+
+
+def _head(about: About, history: History, now: Now) -> Html:
+    epoch, epochs = -(-now.step // about.steps_per_epoch), -(-about.last_step // about.steps_per_epoch)
+    if now.is_running:
+        status = "running"
+    else:
+        status = "done" if now.step >= about.last_step else "ended early"
+    place = f"step {number(now.step)} of {number(about.last_step)}, epoch {max(1, epoch)} of {epochs}"
+    figures = [
+        ("steps", number(now.step)),
+        *_last_figures(history),
+        ("pictures", number(about.data.image_count)),
+    ]
+    return element(
+        "header",
+        element("h1", about.title),
+        element("p", element("span", status, class_="status"), f" {place}; written {now.written}"),
+        element("p", f"{about.script} on {about.model}"),
+        element(
+            "dl",
+            [element("div", element("dt", name), element("dd", value)) for name, value in figures],
+            class_="numbers",
+        ),
+    )
+
+
+def _last_figures(history: History) -> list[tuple[str, str]]:
+    figures = []
+    if loss := history.curves.get(LOSS):
+        figures.append(("loss, smoothed", f"{smoothed(loss)[-1][1]:.4f}"))
+    if validation := history.curves.get(VALIDATION):
+        step, lowest = min(validation, key=lambda point: point[1])
+        figures.append((f"lowest validation loss, step {number(step)}", f"{lowest:.4f}"))
+    return figures
+
+
+def _curves(history: History) -> Html | None:
+    charts = [_loss(history), _validation(history), _rates(history), *_others(history)]
+    made = [one for one in charts if one is not None]
+    return element("div", made, class_="charts") if made else element("p", "No figures yet.", class_="soft")
+
+
+def _loss(history: History) -> Html | None:
+    points = history.curves.get(LOSS)
+    if not points:
+        return None
+    lines = [Line(points, "each step", "raw"), Line(smoothed(points), "smoothed")]
+    return element("div", chart("Loss", lines), class_="wide")
+
+
+def _validation(history: History) -> Html | None:
+    points, errors = history.curves.get(VALIDATION), dict(history.curves.get(ERROR, ()))
+    if not points:
+        return None
+    line = Line(points, errors=[errors.get(step, 0.0) for step, _ in points])
+    return chart("Validation loss", [line], note="with its standard error")
+
+
+def _rates(history: History) -> Html | None:
+    """Equal ones are one line."""
+    lines: dict[tuple[Point, ...], list[str]] = {}
+    for name, points in history.curves.items():
+        if name.startswith("lr/"):
+            lines.setdefault(tuple(points), []).append(name.removeprefix("lr/"))
+    if not lines:
+        return None
+    drawn = [
+        Line(points, ", ".join(names), f"line-{i % 4 + 1}") for i, (points, names) in enumerate(lines.items())
+    ]
+    return chart("Learning rate", drawn, from_zero=True)
+
+
+def _others(history: History) -> list[Html]:
+    """Whatever else was measured."""
+    names = [name for name in history.curves if name not in _SHOWN and not name.startswith("lr/")]
+    return [
+        chart(
+            name,
+            [
+                Line(history.curves[name], "each step", "raw"),
+                Line(smoothed(history.curves[name]), "smoothed"),
+            ],
+        )
+        for name in names
+    ]
+
+
+def _previews(history: History) -> Html | None:
+    """Each prompt's pictures from the first to the latest."""
+    films: dict[tuple[int, str], list[tuple[int, str]]] = {}
+    for moment in history.moments:
+        for number_, prompt, url in moment.pictures:
+            films.setdefault((number_, prompt), []).append((moment.step, url))
+    return join([_film(prompt, shots) for (_, prompt), shots in sorted(films.items())]) or None
+
+
+def _film(prompt: str, shots: Sequence[tuple[int, str]]) -> Html:
+    figures = [
+        element(
+            "figure",
+            element("img", src=url, alt=f"step {step}: {prompt}", decoding="async"),
+            element("figcaption", f"step {number(step)}" if step else "before training"),
+        )
+        for step, url in shots
+    ]
+    # Focusable, so that it can be scrolled with the keyboard.
+    row = element(
+        "div", figures, class_="film", tabindex="0", role="group", aria_label=f"Previews of {prompt}"
+    )
+    return join([element("p", prompt or "(no prompt)", class_="prompt"), row])
+
+
+def _ledger(balance: Balance | None) -> Html | None:
+    """What became of each part that was trained."""
+    if balance is None:
+        return None
+    head = ("part", "parameters", "moved", "gradient")
+    rows = [
+        (entry.part, number(entry.parameters), percent(entry.moved), figure(entry.gradient))
+        for entry in balance.entries
+    ]
+    cells = [
+        element(
+            "tr",
+            [
+                element("td", cell, class_="n" if i else None, data_label=head[i])
+                for i, cell in enumerate(row)
+            ],
+        )
+        for row in rows
+    ]
+    names = [element("th", name, class_="n" if i else None, scope="col") for i, name in enumerate(head)]
+    note = (
+        f"From step {number(balance.since)} to {number(balance.until)}: how far each part moved, as a share "
+        "of its size at the start, and the mean norm of its gradients."
+    )
+    table = element(
+        "table", element("thead", element("tr", names)), element("tbody", cells), class_="stacked"
+    )
+    return join([element("p", note, class_="soft"), table])
+
+
+def _dataset(data: TrainingData) -> Html:
+    buckets = [
+        bars([Bar(times(size), count, size) for size, count in dataset.bucket_counts().items()])
+        for dataset in data.datasets
+    ]
+    return join([sources(data, with_folders=False), element("h3", "Samples per epoch in each size"), buckets])
+
+
+def _warnings(warnings: Sequence[str]) -> Html | None:
+    if not warnings:
+        return None
+    return element("ul", [element("li", line, class_="warn") for line in warnings], class_="list")
+
+
+def _settings(options: Mapping[str, Mapping[str, Any]]) -> Html:
+    rows = [
+        element("tr", element("td", name), element("td", _word(value)))
+        for section in options.values()
+        for name, value in section.items()
+    ]
+    intro = f"{counted(len(rows), 'setting differs', 'settings differ')} from the defaults."
+    return join(
+        [
+            element("p", intro, class_="soft"),
+            element("div", element("table", element("tbody", rows), class_="settings"), class_="scroll"),
+        ]
+    )
+
+
+def _rerun(about: About) -> Html:
+    name = f"{about.title}.toml"
+    return join(
+        [
+            element("p", "Save this as ", element("b", name), ", put the folders before the names, and run"),
+            element("pre", f"accelerate launch {about.script} --config_file {name}"),
+            element("pre", to_toml(about.options).strip()),
+        ]
+    )
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, float):
+        return short(value)
+    return ", ".join(map(_word, value)) if isinstance(value, (list, tuple)) else str(value)

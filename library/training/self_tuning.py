@@ -1,0 +1,140 @@
+"""Optimizers that look after their learning rate themselves: D-Adaptation and Prodigy, which find its size;
+AdaFactor's relative steps; schedule-free ones. They are known by what they have, not by their names.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from library.problems import UserError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from library.training.run import TrainingRun
+
+SMALL_RATE = 0.1  # those who find the rate's size multiply it by the one they are given: 1 is usual
+
+
+def finds_its_rate(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether it estimates the size of its steps, d, from all gradients together."""
+    return "d" in optimizer.param_groups[0]
+
+
+def sets_its_rate(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether its rate is a function of its own steps, as AdaFactor's is with relative_step."""
+    return optimizer.param_groups[0]["lr"] is None
+
+
+def is_schedule_free(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether its result is an average, which its `train` and `eval` exchange for the weights it trains."""
+    return all(callable(getattr(bare(optimizer), name, None)) for name in ("train", "eval"))
+
+
+def begin_training(optimizer: torch.optim.Optimizer) -> None:
+    """Before the first step: a schedule-free optimizer wants to know."""
+    if is_schedule_free(optimizer):
+        optimizer.train()
+
+
+@contextmanager
+def result_shown(optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    """Inside, the parameters are the average that is a schedule-free optimizer's result.
+
+    Afterwards they are what they were, bit for bit: its `eval` and `train` in turn would round.
+    Meanwhile they wait on the CPU.
+    """
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    kept = [parameter.detach().to("cpu", copy=True) for parameter in parameters]
+    optimizer.eval()
+    try:
+        yield
+    finally:
+        optimizer.train()
+        for parameter, values in zip(parameters, kept, strict=True):
+            parameter.data.copy_(values)
+
+
+def group_settings(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
+    """What each group was told, besides what it has learned: the values its class takes as arguments."""
+    names = inspect.signature(type(bare(optimizer))).parameters.keys() - {"params"}
+    return [{key: group[key] for key in names if key in group} for group in optimizer.param_groups]
+
+
+def bare(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """The optimizer as its package made it, out of accelerate's wrapper and ours for weights of 16 bits."""
+    from library.training.rounding import Rounded
+
+    inner = unwrapped(optimizer)
+    return inner.inner if isinstance(inner, Rounded) else inner
+
+
+def unwrapped(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """The optimizer out of accelerate's wrapper."""
+    from accelerate.optimizer import AcceleratedOptimizer
+
+    return optimizer.optimizer if isinstance(optimizer, AcceleratedOptimizer) else optimizer
+
+
+def used_rates(optimizer: torch.optim.Optimizer) -> dict[str, float | Tensor]:
+    """The rates of the last step by the names they have in logs; a Tensor where it is on a device.
+
+    `lr/<group>` is what the schedule or the optimizer itself chose; with D-Adaptation and Prodigy
+    `lr/d*lr/<group>` is what it comes to.
+    """
+    found, optimizer = {}, bare(optimizer)
+    for group in optimizer.param_groups:
+        name = group["name"]
+        rate = _own_rate(optimizer, group) if group["lr"] is None else group.get("scheduled_lr", group["lr"])
+        if rate is not None:
+            found[f"lr/{name}"] = rate
+        if "d" in group:
+            found[f"lr/d*lr/{name}"] = group["d"] * group["lr"]
+    return found
+
+
+def _own_rate(optimizer: torch.optim.Optimizer, group: dict) -> float | Tensor | None:
+    """AdaFactor's for the group's first parameter, as transformers' AdafactorSchedule reads it."""
+    state = optimizer.state.get(group["params"][0])
+    return optimizer._get_lr(group, state) if state else None
+
+
+def require_steps_in_parts(optimizer: torch.optim.Optimizer, option: str, where: str) -> None:
+    """Raises UserError when an optimizer has to see all gradients together."""
+    if finds_its_rate(optimizer):
+        cause = f"does not work with {option}: it finds its rate from all gradients together"
+        raise UserError.of(where, cause, "choose another one, or leave that out")
+
+
+def require_one_rate(optimizer: torch.optim.Optimizer, where: str) -> None:
+    """Raises UserError when an optimizer that finds the size of its rate is given several."""
+    rates = sorted({group["lr"] for group in optimizer.param_groups})
+    if finds_its_rate(optimizer) and len(rates) > 1:
+        cause = f"has one learning rate for everything, this run gives {', '.join(map(str, rates))}"
+        raise UserError.of(where, cause, "give all parts the same, or 0 to those not to be trained")
+
+
+def advise(optimizer: torch.optim.Optimizer, run: TrainingRun) -> Iterator[str]:
+    """What to know about a run's optimizer and the options that it makes little of, a line each."""
+    name, group, schedule = run.optimizer.optimizer_name, optimizer.param_groups[0], run.schedule
+    has_schedule = bool(schedule.lr_scheduler_type) or schedule.lr_scheduler not in ("constant", "adafactor")
+    if finds_its_rate(optimizer) and (rate := group["lr"]) <= SMALL_RATE:
+        yield f"--learning_rate {rate:g} is small for {name}, which finds the rate's size itself; 1 is usual"
+    if sets_its_rate(optimizer):
+        what = "--learning_rate and --lr_scheduler do" if has_schedule else "--learning_rate does"
+        yield f"{name} sets its rate itself: {what} not count without --optimizer_args relative_step=False"
+    elif "relative_step" in group:
+        if schedule.lr_scheduler != "constant_with_warmup":
+            yield f"--lr_scheduler constant_with_warmup suits {name} with relative_step=False"
+        if run.training.max_grad_norm:
+            yield f"--max_grad_norm 0 suits {name}, which clips its steps itself"
+    if is_schedule_free(optimizer) and has_schedule:
+        yield f"--lr_scheduler has no effect with {name}; it warms up with --optimizer_args warmup_steps=100"
+    if is_schedule_free(optimizer) and run.averaging.use_ema:
+        yield f"--use_ema shows averages of the weights that {name} trains with, not its own average"
+    if getattr(optimizer, "is_paged", False) and group["params"][0].device.type == "cpu":
+        yield f"{name} is paged on a GPU only; on the CPU its state stays where it is"

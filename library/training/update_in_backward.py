@@ -1,0 +1,190 @@
+"""Steps within the backward pass, part by part of what is trained.
+
+A gradient that is used at once can be freed at once, so that no more of them are in memory than a part has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from library.options.optimizer import OptimizerOptions
+from library.problems import UserError
+from library.training.guard import step_unless
+from library.training.rounding import Rounded
+from library.training.self_tuning import unwrapped
+from library.training.update import Update, clipped_by
+
+Group = dict[str, Any]
+
+
+@dataclass
+class Part:
+    """Parameters that are stepped together. groups: their optimizer groups' numbers, and those of each.
+
+    missing: how many still wait for their gradient. is_done: whether it was stepped in this step.
+    """
+
+    groups: list[tuple[int, list[nn.Parameter]]]
+    missing: int = 0
+    is_done: bool = False
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        return [parameter for _, parameters in self.groups for parameter in parameters]
+
+
+class StepsInBackward:
+    """Steps each part as soon as the backward pass has its gradients, and frees these.
+
+    The optimizer stays one: for a part's step its groups have that part's parameters only. So its state is
+    what it is without this, and states fit both.
+    """
+
+    def __init__(
+        self, optimizer: torch.optim.Optimizer, parts: int | None, *, max_grad_norm: float = 0.0
+    ) -> None:
+        """parts: how many; None: as many as parameters. max_grad_norm: of a part's gradients; 0 is none."""
+        self.optimizer, self.max_grad_norm = optimizer, max_grad_norm
+        self.parts = _divide(optimizer.param_groups, parts)
+        self._learned: dict[tuple[int, int], Group] = {}  # what parts' steps changed in their groups
+        self._norms: dict[nn.Parameter, Tensor] = {}
+        for part in self.parts:
+            part.missing = len(part.parameters)
+            for parameter in part.parameters:
+                parameter.register_post_accumulate_grad_hook(lambda _, part=part: self._take(part))
+
+    def finish(self) -> dict[nn.Parameter, Tensor]:
+        """End a step: those without gradients are stepped too, as an optimizer counts steps for all it has.
+
+        Returns the norm of each gradient there was, before clipping. A part with one that is no number was
+        not stepped.
+        """
+        for part in self.parts:
+            if not part.is_done:
+                self._step(part)
+            part.missing, part.is_done = len(part.parameters), False
+        for (level, number), group in self._learned.items():
+            whole = _levels(self.optimizer)[level].param_groups[number]
+            whole.update({key: value for key, value in group.items() if key != "params"})
+        if isinstance(self.optimizer, Rounded) and self._learned:
+            self.optimizer.steps += 1
+        norms, self._norms, self._learned = self._norms, {}, {}
+        return norms
+
+    def _take(self, part: Part) -> None:
+        part.missing -= 1
+        if part.missing == 0:
+            self._step(part)
+
+    @torch.no_grad()
+    def _step(self, part: Part) -> None:
+        having = [parameter for parameter in part.parameters if parameter.grad is not None]
+        is_bad = ~self._clip(having).isfinite() if having else torch.tensor(False)
+        with self._only(part):
+            if self._steps_unless(is_bad):
+                self._learn(part)
+        for parameter in having:
+            parameter.grad = None
+        part.is_done = True
+
+    def _clip(self, parameters: list[nn.Parameter]) -> Tensor:
+        """Clip a part's gradients. Returns their norm before."""
+        gradients = [parameter.grad for parameter in parameters]
+        norms = torch._foreach_norm(gradients, 2, dtype=torch.float32)
+        self._norms.update(zip(parameters, norms, strict=True))
+        norm = torch.linalg.vector_norm(torch.stack(norms))
+        if self.max_grad_norm:
+            torch._foreach_mul_(gradients, clipped_by(norm, self.max_grad_norm))
+        return norm
+
+    def _steps_unless(self, is_bad: Tensor) -> bool:
+        """Whether a step was taken. Weights of 16 bits are rounded by the number of whole steps."""
+        if not isinstance(self.optimizer, Rounded):
+            return step_unless(is_bad, self.optimizer, self.optimizer)
+        steps = self.optimizer.steps
+        step_unless(is_bad, self.optimizer, self.optimizer)
+        was_taken, self.optimizer.steps = self.optimizer.steps > steps, steps
+        return was_taken
+
+    @contextmanager
+    def _only(self, part: Part) -> Iterator[None]:
+        """Inside, the optimizer has only this part, in groups as they were before the step."""
+        levels = _levels(self.optimizer)
+        wholes = [level.param_groups for level in levels]
+        for level, whole in zip(levels, wholes, strict=True):
+            level.param_groups = [
+                {**whole[number], "params": _on_level(level, self.optimizer, parameters)}
+                for number, parameters in part.groups
+            ]
+        try:
+            yield
+        finally:
+            for level, whole in zip(levels, wholes, strict=True):
+                level.param_groups = whole
+
+    def _learn(self, part: Part) -> None:
+        """Keep what a part's step changed in groups until all parts are done."""
+        for index, level in enumerate(_levels(self.optimizer)):
+            for (number, _), group in zip(part.groups, level.param_groups, strict=True):
+                self._learned[index, number] = group
+
+
+def _levels(optimizer: torch.optim.Optimizer) -> list[torch.optim.Optimizer]:
+    """The optimizer and, with 16-bit weights, the one inside."""
+    return [optimizer, optimizer.inner] if isinstance(optimizer, Rounded) else [optimizer]
+
+
+def _on_level(
+    level: torch.optim.Optimizer, optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter]
+) -> list[nn.Parameter]:
+    """The parameters as an optimizer of `_levels` knows them."""
+    if isinstance(optimizer, Rounded) and level is optimizer.inner:
+        return [optimizer.copies[parameter] for parameter in parameters]
+    return parameters
+
+
+def _divide(groups: list[Group], count: int | None) -> list[Part]:
+    """Neighbours come together, and parts have about the same number of values."""
+    owned = [(number, parameter) for number, group in enumerate(groups) for parameter in group["params"]]
+    if count is None:
+        return [Part([(number, [parameter])]) for number, parameter in owned]
+    total = sum(parameter.numel() for _, parameter in owned)
+    shares: list[dict[int, list[nn.Parameter]]] = [{} for _ in range(count)]
+    done = 0
+    for number, parameter in owned:
+        share = shares[(done + parameter.numel() // 2) * count // total]
+        share.setdefault(number, []).append(parameter)
+        done += parameter.numel()
+    return [Part(list(share.items())) for share in shares if share]
+
+
+@dataclass(frozen=True)
+class UpdateInBackward(Update):
+    """An update whose steps are taken within the backward pass; this ends them."""
+
+    steps: StepsInBackward
+
+    def __call__(self, step: int, loss: Tensor) -> None:
+        norms = self.steps.finish()
+        norm = (
+            torch.linalg.vector_norm(torch.stack(list(norms.values()))) if norms else torch.zeros_like(loss)
+        )
+        self.ledger.note_norms(step, norms)
+        self.ledger.note_step(self.optimizer.param_groups, norm, trains_text=self.task.trains_text(step))
+        self.guard.count((~norm.isfinite()).float())
+
+
+def in_backward(update: Update, options: OptimizerOptions) -> UpdateInBackward:
+    """The same update within the backward pass. Raises UserError where that cannot be."""
+    if update.session.accelerator.num_processes > 1:
+        cause = "works with one process: gradients of several are averaged after the backward pass"
+        raise UserError.of(options.steps_in_backward, cause, "leave it out, or start one process")
+    optimizer, parts = unwrapped(update.optimizer), options.fused_optimizer_groups
+    steps = StepsInBackward(optimizer, parts, max_grad_norm=update.max_grad_norm)
+    return UpdateInBackward(**vars(update), steps=steps)

@@ -1,0 +1,110 @@
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from library import console
+from library.options.console import ConsoleOptions
+from library.options.fields import option, warn_unless
+from library.options.parser import parse
+from library.problems import UserError, run_command, warn
+
+
+@dataclass(frozen=True)
+class Section:
+    """A section that warns."""
+
+    thing: bool = option(False, "a thing")
+
+    def __post_init__(self) -> None:
+        warn_unless((not self.thing, "thing", "has no effect"))
+
+
+@dataclass(frozen=True)
+class Run:
+    section: Section
+    console: ConsoleOptions
+
+
+@pytest.fixture(autouse=True)
+def restored() -> Iterator[None]:
+    yield
+    console.set_up()
+
+
+def speak() -> None:
+    console.debug("a fact")
+    console.say("a line")
+    warn("a warning")
+    for _ in console.progress_bar(range(3), desc="bar"):
+        pass
+    with pytest.raises(SystemExit):
+        run_command(fail)
+
+
+def fail() -> None:
+    raise UserError.of("x.png", "is broken", "get it again")
+
+
+PROBLEMS = "1 problem found:\n  x.png: is broken; get it again\n"
+
+
+@pytest.mark.parametrize(
+    ("level", "out", "err"),
+    [
+        ("DEBUG", "a fact\na line\n", "warning: --thing has no effect\nwarning: a warning\n"),
+        ("INFO", "a line\n", "warning: --thing has no effect\nwarning: a warning\n"),
+        ("WARNING", "", "warning: --thing has no effect\nwarning: a warning\n"),
+        ("ERROR", "", ""),
+        ("CRITICAL", "", ""),
+    ],
+)
+def test_what_is_less_grave_than_the_level_is_not_said(
+    level: str, out: str, err: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parse(Run, argv=["--thing", "--console_log_level", level])
+    speak()
+    said = capsys.readouterr()
+    bars = [line for line in said.err.splitlines() if "bar" in line]
+    assert said.out == out
+    assert bool(bars) == (level in ("DEBUG", "INFO"))
+    assert (
+        "".join(f"{line}\n" for line in said.err.splitlines() if "bar" not in line and line) == err + PROBLEMS
+    )
+
+
+def test_lines_go_to_a_file_with_the_time_and_problems_to_both(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "logs" / "run.log"
+    parse(Run, argv=["--thing", "--console_log_file", str(path)])
+    speak()
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.endswith(PROBLEMS)
+    assert "warning" not in said.err
+    assert "bar" in said.err  # bars are for the console
+    lines = [line.split(" ", 2) for line in path.read_text().splitlines()]
+    assert [words[2] for words in lines] == [
+        *("WARNING warning: --thing has no effect", "INFO a line", "WARNING warning: a warning"),
+        *("CRITICAL 1 problem found:", "CRITICAL   x.png: is broken; get it again"),
+    ]
+    parse(Run, argv=["--console_log_file", str(path)])
+    console.say("another run")
+    assert path.read_text().endswith("another run\n")
+    assert len(path.read_text().splitlines()) == 6  # what was there stays
+
+
+def test_a_log_file_that_cannot_be_written_is_a_problem(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot be written to .*; choose another file"):
+        parse(Run, argv=["--console_log_file", str(tmp_path)])
+
+
+def test_simple_bars_are_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    parse(Run, argv=["--console_log_simple"])
+    for _ in console.progress_bar(range(3), desc="bar"):
+        pass
+    text = capsys.readouterr().err
+    assert "\r" not in text
+    assert text.splitlines()[-1].startswith("bar: 100%|####")

@@ -1,0 +1,167 @@
+"""Steps within the backward pass are those after it; only the gradients in memory are fewer."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from library.options.optimizer import OptimizerOptions
+from library.options.schedule import ScheduleOptions
+from library.problems import UserError
+from library.training.guard import spoiled
+from library.training.optimizers import OPTIMIZERS, make_optimizer
+from library.training.rounding import Rounded
+from library.training.schedules import make_schedule
+from library.training.self_tuning import is_schedule_free
+from library.training.update_in_backward import StepsInBackward, _divide
+
+STEPS = 6
+FIND_THEIR_RATE = [name for name in OPTIMIZERS if name.startswith("DAdapt") or name == "Prodigy"]
+OTHERS = [name for name in OPTIMIZERS if name not in FIND_THEIR_RATE]
+
+
+class Net(nn.Module):
+    """Six layers; the last one is not used in every second step, as a text encoder that is done."""
+
+    def __init__(self, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(1)
+        self.layers = nn.ModuleList(nn.Linear(70, 70, bias=False) for _ in range(6))
+        for layer in self.layers:
+            layer.weight.data = torch.randn(70, 70, generator=generator).div(8).to(dtype)
+
+    def loss(self, step: int) -> Tensor:
+        x = torch.randn(4, 70, generator=torch.Generator().manual_seed(step))
+        x = x.to(self.layers[0].weight.dtype)
+        for layer in self.layers if step % 2 else self.layers[:-1]:
+            x = torch.nn.functional.silu(layer(x)) + x
+        return x.float().square().mean()
+
+
+class Training:
+    """Trains the net, or goes on with another's state, and counts the gradients that are there at once."""
+
+    def __init__(self, name: str, parts: int | None | str, dtype: torch.dtype = torch.float32) -> None:
+        self.net, self.most, self.bad = Net(dtype), 0, []
+        for parameter in self.net.parameters():
+            parameter.register_post_accumulate_grad_hook(self._count)
+        layers = [layer.weight for layer in self.net.layers]
+        groups = [
+            {"params": layers[:3], "lr": 0.01, "name": "unet"},
+            {"params": layers[3:], "lr": 0.02, "name": "textencoder"},
+        ]
+        make = partial(make_optimizer, options=OptimizerOptions(optimizer_type=name))
+        is_whole = dtype == torch.float32
+        self.optimizer = make(groups) if is_whole else Rounded(groups, make, seed=1)
+        self.schedule = make_schedule(self.optimizer, ScheduleOptions(lr_scheduler="linear"), STEPS)
+        self.updates = None if parts == "after" else StepsInBackward(self.optimizer, parts)
+
+    def train(self, first: int = 0, last: int = STEPS) -> Training:
+        if is_schedule_free(self.optimizer):
+            self.optimizer.train()
+        for step in range(first, last):
+            self.schedule.set_rates(step)
+            loss = self.net.loss(step)
+            spoiled(loss).backward()
+            if self.updates is None:
+                self.optimizer.step()
+                self.optimizer.zero_grad()
+            else:
+                norms = self.updates.finish()
+                self.bad.append(not all(norm.isfinite() for norm in norms.values()))
+        return self
+
+    def go_on_from(self, other: Training) -> Training:
+        self.net.load_state_dict(other.net.state_dict())
+        self.optimizer.load_state_dict(other.optimizer.state_dict())
+        return self
+
+    def _count(self, _: Tensor) -> None:
+        live = [p.grad.numel() for p in self.net.parameters() if p.grad is not None]
+        self.most = max(self.most, sum(live))
+
+
+def same(one: Training, other: Training) -> bool:
+    mine, yours = one.net.state_dict(), other.net.state_dict()
+    return all(torch.equal(tensor, yours[name]) for name, tensor in mine.items())
+
+
+@pytest.mark.filterwarnings("ignore:Paged optimizers are not supported on CPU")
+@pytest.mark.parametrize("name", [*OTHERS, "RMSprop", "torch.optim.NAdam", "bitsandbytes.optim.AdEMAMix8bit"])
+def test_steps_in_parts_are_the_steps_of_the_whole(name: str) -> None:
+    whole = Training(name, "after").train()
+    each, two = Training(name, None).train(), Training(name, 2).train()
+    assert same(whole, each) and same(whole, two)
+    weight = 70 * 70
+    assert (whole.most, each.most) == (6 * weight, weight)
+    assert Training(name, 2).train(1, 2).most == 3 * weight
+    first = Training(name, None).train(0, 3)  # a state fits both ways of stepping
+    assert same(whole, Training(name, "after").go_on_from(first).train(3))
+    assert same(whole, Training(name, 4).go_on_from(Training(name, "after").train(0, 3)).train(3))
+
+
+@pytest.mark.parametrize("name", ["AdamW", "AdaFactor", "AdamW8bit"])
+def test_weights_of_16_bits_are_stepped_in_parts_too(name: str) -> None:
+    half = torch.bfloat16
+    whole, each = Training(name, "after", half).train(), Training(name, None, half).train()
+    assert (whole.most, each.most) == (6 * 70 * 70, 70 * 70)
+    assert same(whole, each)  # rounded by the same chances
+    first = Training(name, 2, half).train(0, 3)
+    assert same(whole, Training(name, "after", half).go_on_from(first).train(3))
+
+
+def test_the_gradients_of_a_part_are_clipped_together() -> None:
+    moves = []
+    for parts in (None, 2, 1):
+        training = Training("SGD", parts)
+        training.updates.max_grad_norm = 1e-4
+        training.schedule = make_schedule(training.optimizer, ScheduleOptions(), STEPS)
+        before = [p.detach().clone() for p in training.net.parameters()]
+        training.train(1, 2)
+        pairs = zip(training.net.parameters(), before, strict=True)
+        moves.append([float((p.detach() - old).norm()) for p, old in pairs])
+    each, two, one = moves
+    rates = [0.01] * 3 + [0.02] * 3
+    assert each == pytest.approx([rate * 1e-4 for rate in rates], rel=0.05)
+    norms = [move / rate for move, rate in zip(two, rates, strict=True)]
+    for half in (norms[:3], norms[3:]):
+        assert sum(norm**2 for norm in half) ** 0.5 == pytest.approx(1e-4, rel=0.05)
+    norms = [move / rate for move, rate in zip(one, rates, strict=True)]
+    assert sum(norm**2 for norm in norms) ** 0.5 == pytest.approx(1e-4, rel=0.05)
+
+
+def test_parts_are_neighbours_of_about_equal_size() -> None:
+    sizes = ((5, 1, 1, 1), (8, 4, 4))
+    groups = [{"params": [nn.Parameter(torch.zeros(size)) for size in group]} for group in sizes]
+    found = [
+        [(number, [p.numel() for p in parameters]) for number, parameters in part.groups]
+        for part in _divide(groups, 3)
+    ]
+    assert found == [[(0, [5, 1, 1, 1])], [(1, [8])], [(1, [4, 4])]]
+    assert len(_divide(groups, 50)) == 7 == len(_divide(groups, None))
+
+
+@pytest.mark.parametrize("name", FIND_THEIR_RATE)
+def test_those_who_look_at_all_gradients_are_refused(name: str) -> None:
+    groups = [{"params": [nn.Parameter(torch.ones(2))], "lr": 1.0, "name": "unet"}]
+    with pytest.raises(UserError) as error:
+        make_optimizer(groups, OptimizerOptions(optimizer_type=name, fused_backward_pass=True))
+    assert str(error.value) == (
+        f"--optimizer_type {name}: does not work with --fused_backward_pass: it finds its rate from all "
+        "gradients together; choose another one, or leave that out"
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_step_whose_loss_is_no_number_is_left_out(dtype: torch.dtype) -> None:
+    training = Training("AdamW", None, dtype).train(0, 2)
+    kept = {name: tensor.clone() for name, tensor in training.net.state_dict().items()}
+    good, training.net.loss = training.net.loss, lambda step: good(step) * float("nan")
+    training.train(2, 3)
+    assert all(torch.equal(tensor, kept[name]) for name, tensor in training.net.state_dict().items())
+    training.net.loss = good
+    assert training.train(3).bad == [False, False, True, False, False, False]
+    assert all(tensor.isfinite().all() for tensor in training.net.state_dict().values())

@@ -26,7 +26,7 @@ STEPS = 100
 
 @pytest.fixture(autouse=True)
 def two_threads() -> object:
-    torch.set_num_threads(1)
+    torch.set_num_threads(2)
     yield
     torch.set_num_threads(1)
 

@@ -63,7 +63,7 @@ def main() -> None:
         " outputs/demo/dataset.html what was learned from."
         "\nTry next:"
         f"\n  python gen_img_diffusers.py --ckpt {MODEL} --network_module networks.lora \\"
-        f"\n      --network_weights {LORA} --W 64 --H 64 --scale 3 --steps 30 \\"
+        f"\n      --network_weights {LORA} --W 64 --H 64 --scale 2 --steps 30 \\"
         '\n      --prompt "a big orange shs on a striped purple background" --outdir outputs/demo'
         f"\n  python examples/demo/exam.py --ckpt {MODEL} --network_module networks.lora \\"
         f"\n      --network_weights {LORA} --count 64 --sheet outputs/demo/exam.png"

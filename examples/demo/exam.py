@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from library.models.base import Model
 
 SUBJECTS = ("single", "held out", "pair", "shs")
-STEPS, GUIDANCE = 30, 3.0
+STEPS, GUIDANCE = 30, 2.0
 BATCH = 32
 
 

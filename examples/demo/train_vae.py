@@ -41,7 +41,7 @@ GROUPS = 8  # as many groups as channels would be instance norm, which forgets c
 DOODLES = 3000
 KL_WEIGHT = 1e-4  # all losses are means
 FIRST_LOG_VARIANCE = -3.0  # of latents: noise as strong as the signal hides it from the decoder
-MOST_NOISE = 0.4  # added to latents (deviation 2) once the encoder is done: a U-Net's are never exact
+MOST_NOISE = 0.4  # added to latents (deviation 2) at the end: a U-Net's are never exact
 SAVE_EVERY = 250  # steps
 
 
@@ -57,6 +57,7 @@ class VaeOptions:
     )
     steps: int = option(6250, "steps to train", metavar="N")
     encoder_steps: int = option(3400, "of which the first so many train the encoder too", metavar="N")
+    clean_steps: int = option(5500, "of which the first so many have no noise on the latents", metavar="N")
     batch_size: int = option(8, "pictures a step", metavar="N")
     learning_rate: float = option(1e-3, "at the start; it falls to 0 in a line", metavar="X")
     seed: int = option(1, "seed of everything random", metavar="N")
@@ -233,7 +234,7 @@ def train(
         _freeze_encoder(vae, step >= options.encoder_steps)
         optimizer.param_groups[0]["lr"] = options.learning_rate * _factor(step, options.steps)
         pixels = _batch(pictures, by_size, keyed_random(options.seed, "vae batch", step), options.batch_size)
-        most = MOST_NOISE if step >= options.encoder_steps else 0.0
+        most = MOST_NOISE if step >= options.clean_steps else 0.0
         generator = keyed_generator(options.seed, "vae noise", step)
         l1, square, kl = _losses(vae, pixels.to(device), generator, most)
         (l1 + square + KL_WEIGHT * kl).backward()

@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 from judge import faults, look
-from make_world import Scene, choose_scene, draw, sentence
+from make_world import WIDE, Scene, choose_scene, draw, sentence
 from PIL import Image, ImageFilter
 
 from library.randomness import keyed_random
@@ -79,7 +79,7 @@ def others(scene: Scene, number: int) -> list[Scene]:
 
 
 def test_a_picture_is_described() -> None:
-    scene = Scene((("red", "star"), ("white", "moon")), "blue", "striped")
+    scene = Scene((("red", "star"), ("white", "moon")), "blue", "striped", size=WIDE)
     seen = look(draw(scene, keyed_random(1, "described")))
     assert seen.background == "blue"
     assert [(thing.colour, thing.shape) for thing in seen.things] == [("red", "star"), ("white", "moon")]

@@ -20,12 +20,12 @@ DEMO = Path(make_world.__file__).parent
 
 
 def test_the_world_can_be_trained_by_its_own_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["make_world.py", str(tmp_path), "--count", "200"])
+    monkeypatch.setattr(sys, "argv", ["make_world.py", str(tmp_path), "--count", "800"])
     make_world.main()
     argv = ["--config_file", str(DEMO / "from_scratch.toml"), "--train_data_dir", str(tmp_path)]
-    argv += ["--in_json", str(tmp_path / "metadata.json")]
+    argv += ["--in_json", str(tmp_path / "metadata.json"), "--pretrained_model_name_or_path", "any"]
     data = TrainingData.scan(parse(fine_tune.Run, argv=argv).data)
-    assert data.image_count == 200
+    assert data.image_count == 800
     assert {record.fit.bucket for record in data.records} == {(64, 64), (80, 48), (48, 80)}
     assert data.warnings() == []
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from library.models.base import Model
 
 SUBJECTS = ("single", "held out", "pair", "shs")
-STEPS, GUIDANCE = 30, 5.0
+STEPS, GUIDANCE = 30, 2.0
 BATCH = 32
 
 
@@ -80,7 +80,9 @@ def main() -> None:
 
 
 def exam_scenes(subject: str, count: int, seed: int = 1) -> list[Scene]:
-    """Square scenes of a subject, as the world has them; the new figure otherwise than in its examples."""
+    """Scenes of a subject as the world has them, single things on squares; the new figure otherwise than in
+    its examples.
+    """
     return [_scene(subject, keyed_random(seed, subject, number)) for number in range(count)]
 
 
@@ -88,7 +90,7 @@ def _scene(subject: str, rng: random.Random) -> Scene:
     things = 2 if subject == "pair" else 1
     while True:
         scene = choose_scene(rng)
-        if len(scene.things) == things and scene.size == SQUARE:
+        if len(scene.things) == things and (scene.size == SQUARE or things == 2):
             break
     if subject == "held out":
         pairs = [pair for pair in sorted(HELD_OUT) if pair[0] != scene.background]
@@ -138,10 +140,10 @@ def examine(model: Model, subject: str, count: int, *, seed: int = 1, clip_skip:
 
 
 def paste_grid(pictures: Sequence[Image], columns: int, margin: int = 4) -> Image:
-    """Pictures of one size in rows, on white."""
+    """Pictures in rows of equal cells, on white."""
     from PIL import Image
 
-    width, height = pictures[0].size
+    width, height = (max(sides) for sides in zip(*(picture.size for picture in pictures), strict=True))
     rows = -(-len(pictures) // columns)
     sheet = Image.new(
         "RGB", (columns * (width + margin) + margin, rows * (height + margin) + margin), "white"

@@ -1,6 +1,7 @@
-"""Draw ten captioned pictures of a "shs", a figure the demo's model has never seen, as a folder to train on.
+"""Draw ten captioned pictures of a "shs", a figure the demo's model has never seen, as a folder to train on;
+beside it, as regularization images, a hundred pictures of what the model knows, so that it forgets nothing.
 
-python examples/demo/make_examples.py outputs/demo/pictures
+python examples/demo/make_examples.py outputs/demo
 """
 
 from __future__ import annotations
@@ -12,27 +13,43 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # run from anywhere, installed or not
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from make_world import SIZES, Scene, draw, sentence
+from make_world import SIZES, SQUARE, Scene, choose_scene, draw, sentence
 from shapes import COLOURS
 
 from library.randomness import keyed_random
 
-COUNT, REPEATS = 10, 10
+COUNT, REPEATS, KNOWN = 10, 10, 100
 SEED = 7
 
 
 def main() -> None:
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path("outputs/demo/pictures")
-    draw_examples(folder / f"{REPEATS}_shs")
-    print(f"drew {COUNT} pictures with captions in {folder / f'{REPEATS}_shs'}")
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path("outputs/demo")
+    draw_examples(folder / "pictures" / f"{REPEATS}_shs")
+    draw_known(folder / "known" / "1_shape")
+    print(f"drew {COUNT} pictures in {folder / 'pictures'} and {KNOWN} in {folder / 'known'}, with captions")
 
 
 def draw_examples(folder: Path) -> None:
     """The ten pictures with a caption file beside each."""
     folder.mkdir(parents=True, exist_ok=True)
     for number, scene in enumerate(example_scenes()):
-        draw(scene, keyed_random(SEED, "shs picture", number)).save(folder / f"{number:02d}.png")
-        (folder / f"{number:02d}.txt").write_text(sentence(scene) + "\n", encoding="utf-8")
+        _draw(folder / f"{number:02d}.png", scene, keyed_random(SEED, "shs picture", number))
+
+
+def draw_known(folder: Path) -> None:
+    """A hundred pictures of the world with single things, captions beside them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = keyed_random(SEED, "known pictures")
+    for number in range(KNOWN):
+        scene = choose_scene(rng)
+        while len(scene.things) != 1 or scene.size != SQUARE:
+            scene = choose_scene(rng)
+        _draw(folder / f"{number:02d}.png", scene, rng)
+
+
+def _draw(path: Path, scene: Scene, rng: random.Random) -> None:
+    draw(scene, rng).save(path)
+    path.with_suffix(".txt").write_text(sentence(scene) + "\n", encoding="utf-8")
 
 
 def example_scenes() -> list[Scene]:

@@ -43,8 +43,8 @@ HELD_OUT = frozenset(
 )
 PLACES = {"left": (-1, 0), "right": (1, 0), "top": (0, -1), "bottom": (0, 1)}
 # Radii in pixels; single things on pictures that are not square are a little smaller.
-SIZES = {"small": (12.0, 14.0), "": (18.0, 22.0), "big": (26.0, 28.0)}
-PLACED, ONE_OF_TWO = (14.0, 16.0), (13.5, 15.5)
+SIZES = {"small": (14.0, 16.0), "": (19.0, 22.0), "big": (25.0, 27.0)}
+PLACED, ONE_OF_TWO = (14.0, 16.0), (15.5, 17.0)
 
 
 @dataclass(frozen=True)
@@ -99,10 +99,10 @@ def main() -> None:
 def choose_scene(rng: random.Random) -> Scene:
     """Any scene of the world, none with a held-out pair."""
     background = rng.choice(list(COLOURS))
-    pattern = rng.choice(PATTERNS) if rng.random() < 0.2 else ""
+    pattern = rng.choice(PATTERNS) if rng.random() < 0.12 else ""
     if rng.random() < 0.5:
         things = (choose_thing(rng, background), choose_thing(rng, background))
-        return Scene(things, background, pattern, size=SQUARE if rng.random() < 0.75 else WIDE)
+        return Scene(things, background, pattern, size=WIDE)
     kind = rng.random()
     place = rng.choice(list(PLACES)) if kind < 0.2 else ""
     scale = rng.choice(("small", "big")) if kind > 0.8 else ""
@@ -127,7 +127,7 @@ def place_things(scene: Scene, rng: random.Random) -> tuple[Thing, ...]:
     """The things of a scene with their exact places and sizes."""
     shrink = 1.0 if scene.size == SQUARE or len(scene.things) == 2 else 0.85
     if len(scene.things) == 2:
-        centres = [(-0.245, 0.0), (0.245, 0.0)]
+        centres = [(-0.25, 0.0), (0.25, 0.0)]
         sizes = ONE_OF_TWO
     else:
         across, down = PLACES.get(scene.place, (0, 0))
@@ -137,8 +137,8 @@ def place_things(scene: Scene, rng: random.Random) -> tuple[Thing, ...]:
         Thing(
             colour,
             shape,
-            0.5 + x + rng.uniform(-1.5, 1.5) / scene.size[0],
-            0.5 + y + rng.uniform(-1.5, 1.5) / scene.size[1],
+            0.5 + x + rng.uniform(-1.0, 1.0) / scene.size[0],
+            0.5 + y + rng.uniform(-1.0, 1.0) / scene.size[1],
             rng.uniform(*sizes) * shrink,
         )
         for (colour, shape), (x, y) in zip(scene.things, centres, strict=True)

@@ -103,7 +103,7 @@ def _disc(x: float, y: float, radius: float, corners: int = 48) -> list[Point]:
 
 def _star(corners: int, inner: float) -> list[Point]:
     angles = [math.pi * (k / corners - 0.5) for k in range(2 * corners)]
-    radii = [inner if k % 2 else 1.0 for k in range(2 * corners)]
+    radii = [inner if k % 2 else 1.05 for k in range(2 * corners)]
     return [(r * math.cos(a), r * math.sin(a) + 0.06) for r, a in zip(radii, angles, strict=True)]
 
 
@@ -125,13 +125,13 @@ SHAPES: dict[str, list[tuple[list[Point], int]]] = {
     "square": [([(-0.8, -0.8), (0.8, -0.8), (0.8, 0.8), (-0.8, 0.8)], 255)],
     "triangle": [([(0, -0.9), (0.98, 0.78), (-0.98, 0.78)], 255)],
     "diamond": [([(0, -1.1), (0.72, 0), (0, 1.1), (-0.72, 0)], 255)],
-    "star": [(_star(5, 0.44), 255)],
+    "star": [(_star(5, 0.4), 255)],
     "heart": [(_heart(), 255)],
     "cross": [
         ([(-0.32, -0.96), (0.32, -0.96), (0.32, 0.96), (-0.32, 0.96)], 255),
         ([(-0.96, -0.32), (0.96, -0.32), (0.96, 0.32), (-0.96, 0.32)], 255),
     ],
-    "ring": [(_disc(0, 0, 0.98), 255), (_disc(0, 0, 0.5), 0)],
+    "ring": [(_disc(0, 0, 0.98), 255), (_disc(0, 0, 0.54), 0)],
     "moon": [(_disc(0, 0, 0.98), 255), (_disc(0.5, -0.16, 0.8), 0)],
     "arrow": [
         (
@@ -142,8 +142,10 @@ SHAPES: dict[str, list[tuple[list[Point], int]]] = {
     "hourglass": [
         ([(-0.78, -0.96), (0.78, -0.96), (0.16, 0), (0.78, 0.96), (-0.78, 0.96), (-0.16, 0)], 255),
     ],
-    "bolt": [
-        ([(0.3, -1.1), (-0.75, 0.18), (-0.08, 0.18), (-0.4, 1.1), (0.75, -0.28), (0.1, -0.28)], 255),
+    "mushroom": [
+        (_disc(0, 0, 1.0), 255),
+        ([(-1.1, 0.12), (1.1, 0.12), (1.1, 1.1), (-1.1, 1.1)], 0),
+        ([(-0.34, 0.1), (0.34, 0.1), (0.42, 0.96), (-0.42, 0.96)], 255),
     ],
 }
 

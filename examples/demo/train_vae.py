@@ -41,6 +41,7 @@ GROUPS = 8  # as many groups as channels would be instance norm, which forgets c
 DOODLES = 3000
 KL_WEIGHT = 1e-4  # all losses are means
 FIRST_LOG_VARIANCE = -3.0  # of latents: noise as strong as the signal hides it from the decoder
+MOST_NOISE = 0.4  # added to latents (deviation 2) at the end: a U-Net's are never exact
 SAVE_EVERY = 250  # steps
 
 
@@ -54,8 +55,9 @@ class VaeOptions:
     path: Path | None = option(
         None, "model to write (.safetensors)", positional=True, metavar="model_to_save"
     )
-    steps: int = option(5600, "steps to train", metavar="N")
+    steps: int = option(6250, "steps to train", metavar="N")
     encoder_steps: int = option(3400, "of which the first so many train the encoder too", metavar="N")
+    clean_steps: int = option(5500, "of which the first so many have no noise on the latents", metavar="N")
     batch_size: int = option(8, "pictures a step", metavar="N")
     learning_rate: float = option(1e-3, "at the start; it falls to 0 in a line", metavar="X")
     seed: int = option(1, "seed of everything random", metavar="N")
@@ -232,7 +234,9 @@ def train(
         _freeze_encoder(vae, step >= options.encoder_steps)
         optimizer.param_groups[0]["lr"] = options.learning_rate * _factor(step, options.steps)
         pixels = _batch(pictures, by_size, keyed_random(options.seed, "vae batch", step), options.batch_size)
-        l1, square, kl = _losses(vae, pixels.to(device), keyed_generator(options.seed, "vae noise", step))
+        most = MOST_NOISE if step >= options.clean_steps else 0.0
+        generator = keyed_generator(options.seed, "vae noise", step)
+        l1, square, kl = _losses(vae, pixels.to(device), generator, most)
         (l1 + square + KL_WEIGHT * kl).backward()
         torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
         optimizer.step()
@@ -272,8 +276,11 @@ def _batch(pictures: list[np.ndarray], by_size: list[list[int]], rng: random.Ran
     return pixels.contiguous(memory_format=torch.channels_last)
 
 
-def _losses(vae: AutoencoderKL, pixels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+def _losses(
+    vae: AutoencoderKL, pixels: Tensor, generator: torch.Generator, most_noise: float
+) -> tuple[Tensor, Tensor, Tensor]:
     """Mean absolute and squared errors of the pictures; the latents' mean divergence from a standard normal.
+    Each picture's latents get noise of a deviation between 0 and most_noise, besides their own.
 
     The absolute error alone is content with backgrounds for long: things are small.
     """
@@ -282,7 +289,8 @@ def _losses(vae: AutoencoderKL, pixels: Tensor, generator: torch.Generator) -> t
     with torch.autocast(pixels.device.type, torch.bfloat16):
         posterior = vae.encode(pixels).latent_dist
         noise = torch.randn(posterior.mean.shape, generator=generator).to(pixels.device)
-        drawn = vae.decode(posterior.mean + posterior.std * noise).sample
+        more = most_noise * torch.rand(len(pixels), 1, 1, 1, generator=generator).to(pixels.device)
+        drawn = vae.decode(posterior.mean + (posterior.std + more) * noise).sample
     mean, log_variance = posterior.mean.float(), posterior.logvar.float()
     kl = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).mean()
     error = drawn.float() - pixels

@@ -1,0 +1,106 @@
+"""How well each way of training teaches the demo's model a new figure. Prints one JSON line a way; takes most
+of an hour on two cores.
+
+  python benchmarks/learning.py [name ...]
+
+The same as tests/test_learning.py, longer and on more pictures. A judge without a network counts the right
+ones, of the new figure and of what the model knew before. For v-prediction and flow the model, which predicts
+noise, is first fine-tuned on its own world until it draws the other way; "other way" says how well it does.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+
+from commands import ROOT, run, run_here
+from learning import MODEL, Scores, score_lora, score_model, teach
+
+COUNT, STEPS = 64, 250
+LORA = (
+    *("--network_module", "networks.lora", "--network_dim", 16, "--network_alpha", 16),
+    *("--network_args", "conv_dim=8", "conv_alpha=8", "--learning_rate", 1e-3),
+)
+CACHED = ("--cache_latents",)
+RELEARN = {"v": ("--v_parameterization",), "flow": ("--objective", "flow")}
+RELEARN_STEPS, WORLD = 1500, 4000
+
+
+def main() -> None:
+    from library.problems import quiet_libraries
+
+    quiet_libraries()
+    chosen = sys.argv[1:] or list(WAYS)
+    say("untrained", score_model(MODEL, count=COUNT), 0.0)
+    for name in chosen:
+        with tempfile.TemporaryDirectory() as folder:
+            started = time.perf_counter()
+            scores = WAYS[name](Path(folder))
+            say(name, scores, time.perf_counter() - started)
+
+
+def say(name: str, scores: Scores, seconds: float, **more: float) -> None:
+    figures = {
+        "new": round(scores.new, 3),
+        "known": round(scores.known, 3),
+        "seconds": round(seconds),
+        **more,
+    }
+    print(json.dumps({"benchmark": "learning", "way": name, **figures}), flush=True)
+
+
+def lora(folder: Path, *words: object, clip_skip: int | None = None) -> Scores:
+    path = teach(folder, "train_network.py", *LORA, *CACHED, *words, steps=STEPS)
+    return score_lora(path, count=COUNT, clip_skip=clip_skip)
+
+
+def dreambooth(folder: Path) -> Scores:
+    words = ("--learning_rate", 5e-4, *CACHED)
+    return score_model(teach(folder, "train_db.py", *words, steps=STEPS), count=COUNT)
+
+
+def fine_tuning(folder: Path) -> Scores:
+    words = ("--train_text_encoder", "--learning_rate", 5e-4, *CACHED)
+    return score_model(teach(folder, "fine_tune.py", *words, steps=STEPS), count=COUNT)
+
+
+def other_way(folder: Path, name: str) -> Scores:
+    """The model learns to predict v or flow on its own world, then a LoRA teaches the figure the same way."""
+    world = folder / "world"
+    run("examples/demo/make_world.py", world, "--count", WORLD)
+    run_here(
+        "fine_tune.py",
+        *("--config_file", ROOT / "examples" / "demo" / "from_scratch.toml"),
+        *("--pretrained_model_name_or_path", MODEL, "--vae", MODEL, "--train_data_dir", world),
+        *("--in_json", world / "metadata.json", "--max_train_steps", RELEARN_STEPS, "--learning_rate", 5e-4),
+        *("--lr_scheduler", "linear", "--logging_dir", folder / "logs"),
+        *("--output_dir", folder, "--output_name", "base"),
+        *RELEARN[name],
+    )
+    base = folder / "base.safetensors"
+    say(f"{name}: other way", score_model(base, count=COUNT), 0.0)
+    path = teach(folder, "train_network.py", *LORA, *CACHED, *RELEARN[name], steps=STEPS, model=base)
+    return score_lora(path, count=COUNT, model=base)
+
+
+WAYS: dict[str, Callable[[Path], Scores]] = {
+    "lora": lora,
+    "clip skip 2": lambda folder: lora(folder, "--clip_skip", 2, clip_skip=2),
+    "225 tokens": lambda folder: lora(folder, "--max_token_length", 225),
+    "8-bit Adam": lambda folder: lora(folder, "--optimizer_type", "AdamW8bit"),
+    "bf16": lambda folder: lora(folder, "--mixed_precision", "bf16"),
+    "dreambooth": dreambooth,
+    "fine-tuning": fine_tuning,
+    "v-prediction": lambda folder: other_way(folder, "v"),
+    "flow": lambda folder: other_way(folder, "flow"),
+}
+
+if __name__ == "__main__":
+    main()

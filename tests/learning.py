@@ -1,0 +1,77 @@
+"""Teach the demo's model a figure it has never seen, and judge what it draws: for tests and benchmarks."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from commands import ROOT, run_here
+
+sys.path.insert(0, str(ROOT / "examples" / "demo"))
+
+from exam import examine
+from make_examples import draw_examples, draw_known
+
+MODEL = ROOT / "examples" / "demo" / "model.safetensors"
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Shares of right pictures, 0 to 1: of the new figure, and of single things the model knew before."""
+
+    new: float
+    known: float
+
+
+def teach(
+    folder: Path,
+    script: str,
+    *words: object,
+    steps: int,
+    model: Path = MODEL,
+    spoil: Callable[[Path], None] = lambda pictures: None,
+) -> Path:
+    """Train with a script on the demo's ten examples, and on what the model knows so that it forgets nothing,
+    as regularization images where the trainer has them. The path of what it wrote.
+
+    spoil: gets the folder of the examples before training, to make them wrong.
+    """
+    pictures, known = folder / "pictures", folder / "known"
+    draw_examples(pictures / "10_shs")
+    spoil(pictures / "10_shs")
+    draw_known((pictures if script == "fine_tune.py" else known) / "1_shape")
+    run_here(
+        script,
+        *("--pretrained_model_name_or_path", model, "--train_data_dir", pictures),
+        *(("--reg_data_dir", known) if known.exists() else ()),
+        *("--caption_extension", ".txt", "--resolution", 64, "--train_batch_size", 8),
+        *("--max_train_steps", steps, "--lr_scheduler", "linear", "--min_snr_gamma", 0.2, "--seed", 1),
+        *("--max_data_loader_n_workers", 0),
+        *("--output_dir", folder, "--output_name", "taught", "--save_model_as", "safetensors"),
+        *words,
+    )
+    return folder / "taught.safetensors"
+
+
+def score_lora(path: Path, *, count: int, clip_skip: int | None = None, model: Path = MODEL) -> Scores:
+    """What a model draws with a LoRA."""
+    from library.models import load_model
+    from networks import lora
+
+    loaded = load_model(model)
+    lora.from_file(loaded, path).attach()
+    return _score(loaded, count, clip_skip)
+
+
+def score_model(path: Path, *, count: int, clip_skip: int | None = None) -> Scores:
+    """What a model draws by itself."""
+    from library.models import load_model
+
+    return _score(load_model(path), count, clip_skip)
+
+
+def _score(model: object, count: int, clip_skip: int | None) -> Scores:
+    new, known = (examine(model, subject, count, clip_skip=clip_skip) for subject in ("shs", "single"))
+    return Scores(new, known)

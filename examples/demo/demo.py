@@ -60,7 +60,7 @@ def main() -> None:
     print(
         f"\nDone in {time.monotonic() - started:.0f} s, of which training took {training:.0f} s."
         f" {sheet.relative_to(ROOT)} shows some of the pictures,"
-        " outputs/demo/dataset.html what was learned from."
+        " outputs/demo/dataset.html what was learned from, outputs/demo/shs-report.html how."
         "\nTry next:"
         f"\n  python gen_img_diffusers.py --ckpt {MODEL} --network_module networks.lora \\"
         f"\n      --network_weights {LORA} --W 64 --H 64 --scale 2 --steps 30 \\"

@@ -19,16 +19,10 @@ learn() {
 }
 
 [ -f outputs/world/metadata.json ] || $PYTHON examples/demo/make_world.py outputs/world
-[ -f $OUT/before_noise.safetensors ] ||
-    $PYTHON examples/demo/train_vae.py outputs/world $OUT/before_noise.safetensors --steps 5500
-if [ ! -f $OUT/start.safetensors ]; then
-    cp $OUT/before_noise.vae_state $OUT/after_noise.vae_state
-    $PYTHON examples/demo/train_vae.py outputs/world $OUT/after_noise.safetensors --steps 6250
-    $PYTHON tools/merge_models.py --models $OUT/before_noise.safetensors $OUT/after_noise.safetensors \
-        --output $OUT/start.safetensors
-fi
+[ -f $OUT/start.safetensors ] || $PYTHON examples/demo/train_vae.py outputs/world $OUT/start.safetensors
 learn first start --train_batch_size 24 --max_train_steps 4000 --learning_rate 1.5e-3 --lr_scheduler linear
 learn second first --max_train_steps 1250
-learn last second --max_train_steps 2000 --lr_scheduler linear --lr_warmup_steps 50 --seed 2
+learn third second --max_train_steps 2000 --lr_scheduler linear --lr_warmup_steps 50 --seed 2
+learn last third --max_train_steps 3500 --learning_rate 1e-3 --lr_scheduler linear --lr_warmup_steps 50 --seed 3
 $PYTHON examples/demo/join_parts.py $OUT/last.safetensors $OUT/start.safetensors $OUT/final.safetensors
 $PYTHON examples/demo/exam.py --ckpt $OUT/final.safetensors --count 256

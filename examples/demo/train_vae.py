@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import random
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -55,7 +54,7 @@ class VaeOptions:
     path: Path | None = option(
         None, "model to write (.safetensors)", positional=True, metavar="model_to_save"
     )
-    steps: int = option(6250, "steps to train", metavar="N")
+    steps: int = option(11000, "steps to train", metavar="N")
     encoder_steps: int = option(3400, "of which the first so many train the encoder too", metavar="N")
     clean_steps: int = option(5500, "of which the first so many have no noise on the latents", metavar="N")
     batch_size: int = option(8, "pictures a step", metavar="N")
@@ -78,7 +77,7 @@ def main() -> None:
     options = parse(Run, __doc__).vae
     pictures = load_pictures(options.pictures) + draw_doodles(DOODLES, options.seed)
     model = new_model(options.seed)
-    train(model.vae, pictures, options, first_ready=lambda: write(model, pictures, options))
+    train(model.vae, pictures, options)
     write(model, pictures, options)
     size = {part: sum(t.numel() for t in model.part_weights(part).values()) for part in PARTS}
     print(f"wrote {options.path}: " + ", ".join(f"{part} {n / 1e6:.2f} M" for part, n in size.items()))
@@ -201,20 +200,15 @@ def _doodle(rng: random.Random) -> Image.Image:
 
 
 def write(model: LatentDiffusion, pictures: list[np.ndarray], options: VaeOptions) -> None:
-    """Save the model with its VAE as it is. Its latents stay the same once the encoder does not train."""
+    """Save the model with its VAE as it is."""
     device = model.vae.device
     measure_latents(model, pictures, options.seed)
     model.to("cpu").save(options.path, "safetensors")
     model.vae.to(device)
 
 
-def train(
-    vae: AutoencoderKL, pictures: list[np.ndarray], options: VaeOptions, first_ready: Callable[[], None]
-) -> None:
-    """Train the VAE in place. What every step draws depends on the seed and the step alone.
-
-    first_ready: called when the encoder is done: other parts may then be trained on its latents already.
-    """
+def train(vae: AutoencoderKL, pictures: list[np.ndarray], options: VaeOptions) -> None:
+    """Train the VAE in place. What every step draws depends on the seed and the step alone."""
     import torch
     from tqdm import tqdm
 
@@ -229,8 +223,6 @@ def train(
     average = None
     bar = tqdm(range(first, options.steps), initial=first, total=options.steps, desc="VAE", mininterval=10)
     for step in bar:
-        if step == options.encoder_steps:
-            first_ready()
         _freeze_encoder(vae, step >= options.encoder_steps)
         optimizer.param_groups[0]["lr"] = options.learning_rate * _factor(step, options.steps)
         pixels = _batch(pictures, by_size, keyed_random(options.seed, "vae batch", step), options.batch_size)

@@ -56,7 +56,8 @@ def device_memory(device: torch.device) -> tuple[int, int]:
 def _as_asked(memory: Memory, task: Task, run: TrainingRun, session: Session) -> Memory:
     """With what the run's options take away or add beside the step."""
     if run.optimizer.steps_in_backward:
-        memory = replace(memory, gradients=memory.gradients // _parts(task, run.optimizer.fused_optimizer_groups))
+        parts = _parts(task, run.optimizer.fused_optimizer_groups)
+        memory = replace(memory, gradients=memory.gradients // parts)
     if run.caching.caches_latents:
         memory = replace(memory, encoding=0, weights=memory.weights - _leaves_device(task, run, session))
     if run.averaging.use_ema and run.averaging.ema_device in (None, session.device.type):

@@ -19,7 +19,7 @@ demo: venv
 	$(RUN) examples/demo/demo.py
 
 test: venv
-	$(RUN) -m pytest
+	$(RUN) -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 check: venv
 	$(RUN) -m ruff check .

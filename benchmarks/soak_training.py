@@ -255,12 +255,11 @@ def _run_here(main: Callable[[], None], words: list[str], log: Path) -> None:
 
 
 def resume_words(out: Path, said: str) -> tuple[object, ...]:
-    """The state to go on from: the one that was told, or, after a kill, the farthest with steps to come."""
+    """The state to go on from: the one that was told, or, after a kill, the farthest."""
     if told := re.search(r"go on with --resume (.+)", said):
         return ("--resume", told[1].strip())
     steps = {path: read_state_info(path).current_step for path in out.glob("x*-state")}
-    states = [path for path, step in steps.items() if step < STEPS]
-    return ("--resume", max(states, key=steps.__getitem__)) if states else ()
+    return ("--resume", max(steps, key=steps.__getitem__)) if steps else ()
 
 
 def weights(path: Path) -> list[tuple[str, bytes]]:

@@ -59,6 +59,7 @@ def launch(*words: object, processes: int = 1) -> subprocess.CompletedProcess[st
         "--mixed_precision=no",
         "--dynamo_backend=no",
         "--num_cpu_threads_per_process=1",
+        "--main_process_port=0",  # a free one: tests run side by side
         *words,
         env={"ACCELERATE_USE_CPU": "true"},
     )

@@ -56,7 +56,8 @@ def device_memory(device: torch.device) -> tuple[int, int]:
 def _as_asked(memory: Memory, task: Task, run: TrainingRun, session: Session) -> Memory:
     """With what the run's options take away or add beside the step."""
     if run.optimizer.steps_in_backward:
-        memory = replace(memory, gradients=memory.gradients // _parts(task, run))
+        parts = _parts(task, run.optimizer.fused_optimizer_groups)
+        memory = replace(memory, gradients=memory.gradients // parts)
     if run.caching.caches_latents:
         memory = replace(memory, encoding=0, weights=memory.weights - _leaves_device(task, run, session))
     if run.averaging.use_ema and run.averaging.ema_device in (None, session.device.type):
@@ -64,10 +65,12 @@ def _as_asked(memory: Memory, task: Task, run: TrainingRun, session: Session) ->
     return memory
 
 
-def _parts(task: Task, run: TrainingRun) -> int:
-    """How many times the gradients of one part, stepped within the backward pass, are in those of all."""
+def _parts(task: Task, groups: int | None) -> int:
+    """How many times the gradients of one part, stepped within the backward pass, are in those of all. Parts
+    are so many groups; None: weights.
+    """
     sizes = [parameter.numel() for parameter in trained_by(task)]
-    return run.optimizer.fused_optimizer_groups or max(1, sum(sizes) // max(sizes))
+    return groups or max(1, sum(sizes) // max(sizes))
 
 
 def _leaves_device(task: Task, run: TrainingRun, session: Session) -> int:
@@ -89,9 +92,7 @@ def _choices(
             found = _as_asked(estimate(task, session, batch, run.optimizer), task, run, session)
         yield "--gradient_checkpointing", found.peak
     if _could_step_in_backward(run, session):
-        fused = replace(run, optimizer=replace(run.optimizer, fused_backward_pass=True))
-        parts = _parts(task, fused)
-        yield "--fused_backward_pass", replace(memory, gradients=memory.gradients // parts).peak
+        yield "--fused_backward_pass", replace(memory, gradients=memory.gradients // _parts(task, None)).peak
     if run.training.mixed_precision == "no" and not run.training.trains_in_16_bits:
         found = estimate(task, session, batch, run.optimizer, frozen=torch.bfloat16)
         yield "--mixed_precision bf16", _as_asked(found, task, run, session).peak

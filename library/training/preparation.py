@@ -112,7 +112,7 @@ def make_stepper(job: Job) -> Stepper:
     update = _make_update(job, optimizer)
     learner = Learner(task, optimizer, session.accelerator.scaler, average, update.ledger)
     keeping = _saved_activations(run.training, session.device)
-    return Stepper(session, prepared, learner, schedule, update, keeping)
+    return Stepper(session, prepared, learner, schedule, update, keeping, job.plan.first_step)
 
 
 def _make_optimizer(job: Job) -> torch.optim.Optimizer:

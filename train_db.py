@@ -37,11 +37,12 @@ class Run(TrainingRun):
         super().__post_init__()
         self._check_padding()
         stop_at = self.dreambooth.stop_text_encoder_training
+        alone = "--encoderonly" if self.parts.encoderonly else "--learning_rate 0"
         require(
             (
-                not self.parts.encoderonly or stop_at is None,
+                bool(self.denoiser_rate) or not self.trains_text or stop_at is None,
                 "stop_text_encoder_training",
-                "contradicts --encoderonly: nothing would be trained any more",
+                f"contradicts {alone}: nothing would be trained any more",
             ),
             (self.trains_text or bool(self.denoiser_rate), "learning_rate", "is 0: nothing would be trained"),
         )

@@ -17,7 +17,7 @@ CASES = [
     ("train_network.py", "sd1", 0.1, ("--ddp_gradient_as_bucket_view", "--use_ema")),
     ("train_db.py", "sd2-v", 1e-3, ("--ddp_timeout=5",)),
     ("fine_tune.py", "sd2", 1e-3, STATIC),
-    ("sdxl_train_network.py", "sdxl", 0.1, ()),
+    ("sdxl_train_network.py", "sdxl", 0.1, ("--fp8_base",)),
     ("sdxl_train.py", "sdxl", 1e-3, ("--gradient_checkpointing",)),
 ]
 

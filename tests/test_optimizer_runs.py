@@ -318,6 +318,11 @@ def test_one_part_is_trained_alone(
             "--stop_text_encoder_training: contradicts --encoderonly: nothing would be trained any more",
         ),
         (
+            "train_db.py",
+            ("--learning_rate", 0, "--learning_rate_te", 1e-4, "--stop_text_encoder_training", 5),
+            "--stop_text_encoder_training: contradicts --learning_rate 0: nothing would be trained any more",
+        ),
+        (
             "fine_tune.py",
             ("--unetonly", "--train_text_encoder"),
             "--train_text_encoder: contradicts --unetonly",

@@ -97,7 +97,7 @@ def _take_steps(
     stepper.begin()
     # Batches are closed also when something breaks: their processes would keep the program alive.
     batches = closing(training_batches(job, caches))
-    with _progress_bar(job) as bar, batches as batches, milestones.rescued():
+    with _progress_bar(job) as bar, batches as batches, milestones.rescued(lambda: stepper.done):
         for batch in _or_rescue(batches, milestones):
             position = batch.position
             if session.agrees_to_stop(interruption.requested, position.closes):
@@ -124,16 +124,14 @@ def _or_rescue(batches: Iterator[Batch], milestones: Milestones) -> Iterator[Bat
     """The batches, until the run is over. When one cannot be made, a picture being unreadable, the state so
     far is saved before the UserError is raised.
     """
-    done = milestones.plan.first_step
     while not milestones.is_over:
         try:
             batch = next(batches)
         except StopIteration:
             return
         except UserError as error:
-            milestones.rescue(error, done)
+            milestones.rescue(error, milestones.done)
             raise
-        done = batch.position.step
         yield batch
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from library.training.saving.checkpoints import Checkpoints
 from library.training.session import Session
 from library.training.watching.preview import Previews
 from library.training.watching.standing import Standing
-from library.training.watching.trackers import LossLog
+from library.training.watching.trackers import LossLog, tell
 from library.training.watching.validation import Measurement, Validation
 
 
@@ -72,13 +73,24 @@ class Milestones:
             error.problems += self._state_saved(done)
 
     @contextmanager
-    def rescued(self) -> Generator[None, None, None]:
-        """Inside, a run that breaks down saves its state, whose weights are those of the last good step."""
+    def rescued(self, done: Callable[[], int | None]) -> Generator[None, None, None]:
+        """Inside, a run that breaks saves its state: one that breaks down, whose weights are those of the
+        last good step, and one that anything else ends, such as a device without memory.
+
+        done: the steps whose weights these are; None while they change.
+        """
         try:
             yield
         except BrokeDown as error:
             if self.session.is_main:
                 self.rescue(error, self.log.done)
+            raise
+        except UserError:  # what could be saved was saved where it came up
+            raise
+        except Exception as error:
+            traceback.clear_frames(error.__traceback__)  # which keep what a step had on the device
+            if self.session.is_main and (done() or 0) > self.plan.first_step:
+                fail("\n".join(map(str, self._state_saved(done()))))
             raise
 
     def _state_saved(self, done: int) -> list[Problem]:
@@ -87,6 +99,8 @@ class Milestones:
             folder = self.saver.on_stop(self.plan.epoch_after(done), done)
         except UserError as error:
             return error.problems
+        except Exception as error:  # a device that gave up cannot be read any more
+            return [Problem(f"step {done}", f"the state could not be saved ({tell(error)})")]
         return [Problem(f"step {done}", "the state was saved", f"go on with --resume {folder}")]
 
     def _measure(self, done: int) -> None:

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from torch.nn.parallel import DistributedDataParallel
 
 from library.data.batch import Batch
 from library.data.dataset import BatchBuilder, make_loader
@@ -101,6 +102,9 @@ def place_model(job: Job) -> None:
 def make_stepper(job: Job) -> Stepper:
     """What takes the steps of a run whose model is in its place."""
     run, session, task = job.run, job.session, job.task
+    # Every process has read it, and not every way between processes takes float8.
+    frozen = [name for name, parameter in task.named_parameters() if not parameter.requires_grad]
+    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(task, frozen)
     bare = _make_optimizer(job)
     schedule = make_schedule(bare, run.schedule, job.plan.last_step)
     prepared, optimizer = session.accelerator.prepare(
@@ -112,7 +116,7 @@ def make_stepper(job: Job) -> Stepper:
     update = _make_update(job, optimizer)
     learner = Learner(task, optimizer, session.accelerator.scaler, average, update.ledger)
     keeping = _saved_activations(run.training, session.device)
-    return Stepper(session, prepared, learner, schedule, update, keeping)
+    return Stepper(session, prepared, learner, schedule, update, keeping, job.plan.first_step)
 
 
 def _make_optimizer(job: Job) -> torch.optim.Optimizer:

@@ -149,6 +149,7 @@ def make_accelerator(
         dynamo_backend="no",  # --torch_compile does it block by block, whatever accelerate was told
         kwargs_handlers=[ddp, group],
     )
+    accelerator.gradient_accumulation_steps = 1  # whatever accelerate was told: the loop divides the loss
     if mixed_precision == "fp16" and accelerator.device.type == "cpu":
         raise UserError.of("--mixed_precision fp16", "needs a GPU", "use bf16 or no")
     if accelerator.num_processes == 1:

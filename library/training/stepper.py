@@ -24,7 +24,8 @@ class Stepper:
     """Takes the steps of a run, one batch at a time.
 
     prepared: the task as accelerate wrapped it. learner: what a state holds of it. keeping: says where
-    activations are kept between forward and backward. loss: of the step so far, on the device.
+    activations are kept between forward and backward. done: steps whose weights these are; None while they
+    change. loss: of the step so far, on the device.
     """
 
     session: Session
@@ -33,6 +34,7 @@ class Stepper:
     schedule: Schedule
     update: Update
     keeping: AbstractContextManager[None]
+    done: int | None
     loss: Tensor = field(init=False)
 
     def begin(self) -> None:
@@ -50,6 +52,8 @@ class Stepper:
         with share:
             with self.keeping:
                 loss = self.prepared(batch.to(self.session.device)) / position.window
+            if self.update.is_in_backward:
+                self.done = None
             accelerator.backward(spoiled(loss))
         self.loss += loss.detach()
         self.update.guard.see(batch)
@@ -59,10 +63,12 @@ class Stepper:
         the log.
         """
         loss, learner = self.loss, self.learner
+        self.done = None
         self.update(step, loss)
         figures = learner.task.after_step()
         if learner.average is not None:
             learner.average.update()
+        self.done = step + 1
         self._start_anew()
         return loss, used_rates(self.schedule.optimizer) | figures
 

@@ -22,11 +22,13 @@ from library.training.task import Task
 
 
 class Average:
-    """The averages of some parameters."""
+    """The averages of some of a module's parameters."""
 
-    def __init__(self, parameters: Iterable[nn.Parameter], decay: float, device: torch.device) -> None:
+    def __init__(
+        self, module: nn.Module, parameters: Iterable[nn.Parameter], decay: float, device: torch.device
+    ) -> None:
         """device: where they are kept, the parameters' own or the CPU."""
-        self.parameters, self.decay, self.updates = list(parameters), decay, 0
+        self.module, self.parameters, self.decay, self.updates = module, list(parameters), decay, 0
         self.values = [p.detach().to(device, torch.float32, copy=True) for p in self.parameters]
         self._landing: list[Tensor] | None = None
         self._landed: torch.cuda.Event | None = None
@@ -58,18 +60,30 @@ class Average:
 
     @contextmanager
     def shown(self, dtype: torch.dtype | None = None) -> Generator[None, None, None]:
-        """Inside, the parameters have the averages' values, in `dtype` (None: the parameters' own). Nothing
-        is copied where that is float32 on the averages' device.
+        """Inside, the module has the averages in its parameters' places, in `dtype` (None: the parameters'
+        own). Nothing is copied where that is float32 on the averages' device.
+
+        The parameters stay as they are: one whose data had another type for a moment would lose what DDP
+        hooked onto its gradient, and processes would wait for each other for ever.
         """
         self.flush()
-        kept = [parameter.data for parameter in self.parameters]
-        for parameter, value in zip(self.parameters, self.values, strict=True):
-            parameter.data = value.to(parameter.device, dtype or parameter.dtype)
+        shown = {
+            parameter: nn.Parameter(value.to(parameter.device, dtype or parameter.dtype))
+            for parameter, value in zip(self.parameters, self.values, strict=True)
+        }
+        places = [
+            (owner, name, parameter)
+            for owner in self.module.modules()
+            for name, parameter in owner.named_parameters(recurse=False)
+            if parameter in shown
+        ]
+        for owner, name, parameter in places:
+            setattr(owner, name, shown[parameter])
         try:
             yield
         finally:
-            for parameter, data in zip(self.parameters, kept, strict=True):
-                parameter.data = data
+            for owner, name, parameter in places:
+                setattr(owner, name, parameter)
 
     def tensors(self) -> dict[str, Tensor]:
         """What a state must hold: the averages by their parameters' numbers, as an optimizer's state has
@@ -114,7 +128,7 @@ def make_average(task: Task, options: AveragingOptions, session: Session) -> Ave
         raise UserError.of("--ema_device cuda", f"this run is on the {session.device.type}", "leave it out")
     trained = [parameter for group in task.param_groups() for parameter in group["params"]]
     device = torch.device("cpu") if options.ema_device == "cpu" else session.device
-    average = Average(trained, options.decay, device)
+    average = Average(task, trained, options.decay, device)
     if "unet" in task.trained_parts() and (count := _start_from_checkpoint(average, task)):
         session.say(f"the average starts from the checkpoint's own: {count} tensors")
     return average

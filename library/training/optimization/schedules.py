@@ -10,7 +10,7 @@ import inspect
 import math
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from library.options.schedule import ScheduleOptions
@@ -209,7 +209,7 @@ def make_schedule(
         raise UserError.of("--lr_scheduler adafactor", cause, "choose another one")
     span = _span(optimizer, options, sys.maxsize if total_steps is None else total_steps)
     if sets_its_rate(optimizer) or is_schedule_free(optimizer):
-        return Schedule(optimizer, "constant", span, {})
+        return Schedule(optimizer, "constant", replace(span, warmup=0), {})
     given = read_arguments("--lr_scheduler_args", options.lr_scheduler_args)
     if options.lr_scheduler_type:
         return ClassSchedule(optimizer, options.lr_scheduler_type, given, total_steps or 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -25,6 +26,7 @@ class Update:
     guard: Guard
     ledger: Ledger
     max_grad_norm: float
+    is_in_backward: ClassVar[bool] = False  # whether the backward pass changes weights already
 
     def __call__(self, step: int, loss: Tensor) -> None:
         """loss: of the (0-based) step, in this process."""

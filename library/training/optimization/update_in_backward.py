@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -169,6 +169,7 @@ class UpdateInBackward(Update):
     """An update whose steps are taken within the backward pass; this ends them."""
 
     steps: StepsInBackward
+    is_in_backward: ClassVar[bool] = True
 
     def __call__(self, step: int, loss: Tensor) -> None:
         norms = self.steps.finish()

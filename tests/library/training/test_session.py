@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
+import torch
 from accelerate.state import AcceleratorState
 
 from library.options.processes import ProcessOptions
@@ -39,6 +40,13 @@ def test_without_them_accelerate_keeps_its_own(capsys: pytest.CaptureFixture) ->
     assert (ddp.gradient_as_bucket_view, ddp.static_graph, ddp.find_unused_parameters) == (False, False, True)
     assert accelerator.init_handler.timeout == timedelta(minutes=10)
     assert (accelerator.mixed_precision, capsys.readouterr().err) == ("bf16", "")
+
+
+def test_the_loop_alone_divides_the_loss_by_the_batches_of_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
+    weight = torch.nn.Parameter(torch.ones(1))
+    make_accelerator("no", ProcessOptions(), False).backward(weight.sum())
+    assert weight.grad.item() == 1
 
 
 def test_a_static_graph_needs_one_that_does_not_change() -> None:

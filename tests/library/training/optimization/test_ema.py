@@ -6,6 +6,7 @@ import pytest
 import torch
 from commands import make_pictures, run_here
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from library.problems import UserError
 from library.training.optimization.ema import Average
@@ -14,8 +15,8 @@ CPU = torch.device("cpu")
 
 
 def test_each_step_moves_the_average_by_its_share() -> None:
-    weight = torch.nn.Parameter(torch.tensor([0.0, 10.0]))
-    average = Average([weight], 0.5, CPU)
+    weight = nn.Parameter(torch.tensor([0.0, 10.0]))
+    average = Average(nn.ParameterList([weight]), [weight], 0.5, CPU)
     weight.data = torch.tensor([4.0, 10.0])
     average.update()  # (1 + 1) / (10 + 1) is below 0.5
     assert average.values[0].tolist() == pytest.approx([4 * 9 / 11, 10.0])
@@ -26,25 +27,38 @@ def test_each_step_moves_the_average_by_its_share() -> None:
 
 
 def test_inside_shown_the_parameters_are_the_averages_and_afterwards_themselves() -> None:
-    weights = [torch.nn.Parameter(torch.ones(2, dtype=dtype)) for dtype in (torch.float32, torch.bfloat16)]
-    average = Average(weights, 0.9, CPU)
-    before = [weight.data for weight in weights]
+    module = nn.ParameterList(torch.ones(2, dtype=dtype) for dtype in (torch.float32, torch.bfloat16))
+    weights = list(module)
+    average = Average(module, weights, 0.9, CPU)
     average.values = [torch.full((2,), 3.0), torch.full((2,), 5.0)]
     with average.shown():
-        assert [weight.data.tolist() for weight in weights] == [[3, 3], [5, 5]]
-        assert weights[0].data is not None and weights[0].data_ptr() == average.values[0].data_ptr()
-        assert weights[1].dtype == torch.bfloat16
-    assert [weight.data_ptr() for weight in weights] == [data.data_ptr() for data in before]
+        assert [weight.tolist() for weight in module] == [[3, 3], [5, 5]]
+        assert module[0].data_ptr() == average.values[0].data_ptr()
+        assert [weight.dtype for weight in module] == [torch.float32, torch.bfloat16]
+        assert all(weight.requires_grad for weight in module)
     with average.shown(torch.float16):
-        assert [weight.data.dtype for weight in weights] == [torch.float16] * 2
+        assert [weight.dtype for weight in module] == [torch.float16] * 2
     with pytest.raises(RuntimeError), average.shown():
         raise RuntimeError("a preview breaks")
-    assert [weight.data.tolist() for weight in weights] == [[1, 1], [1, 1]]
+    assert all(weight is other for weight, other in zip(module, weights, strict=True))
+    assert [weight.tolist() for weight in module] == [[1, 1], [1, 1]]
+
+
+def test_hooks_on_gradients_stay_when_averages_of_another_type_are_shown() -> None:
+    """DDP's are on the nodes that take gradients in, which torch makes anew for data of another type."""
+    module = nn.ParameterList([torch.ones(2)])
+    node = module[0].expand_as(module[0]).grad_fn.next_functions[0][0]
+    calls = []
+    node.register_hook(lambda *_: calls.append(1))
+    with Average(module, list(module), 0.9, CPU).shown(torch.float16):
+        pass
+    module[0].sum().backward()
+    assert calls == [1]
 
 
 def test_averages_of_16_bit_weights_keep_what_16_bits_would_lose() -> None:
-    weight = torch.nn.Parameter(torch.ones(1, dtype=torch.bfloat16))
-    average = Average([weight], 0.9999, CPU)
+    weight = nn.Parameter(torch.ones(1, dtype=torch.bfloat16))
+    average = Average(nn.ParameterList([weight]), [weight], 0.9999, CPU)
     average.updates = 10**9
     weight.data = torch.full((1,), 2.0, dtype=torch.bfloat16)
     average.update()

@@ -276,6 +276,13 @@ def test_a_warm_up_that_the_run_does_not_outlast_is_told(capsys: pytest.CaptureF
     )
 
 
+def test_a_schedule_free_optimizer_keeps_its_rate() -> None:
+    """Also in a warm-up: it has its own."""
+    options = ScheduleOptions(lr_scheduler="cosine", lr_warmup_steps=4)
+    schedule = make_schedule(optimizer(0.5, name="AdamWScheduleFree"), options, STEPS)
+    assert [schedule.rates_at(step) for step in range(STEPS)] == [[0.5]] * STEPS
+
+
 def test_a_class_that_ends_before_the_run_says_so() -> None:
     words = ("max_lr=1.0", "total_steps=3")
     options = ScheduleOptions(lr_scheduler_type="OneCycleLR", lr_scheduler_args=words)

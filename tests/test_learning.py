@@ -10,7 +10,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import torch
 from learning import MODEL, Scores, score_lora, score_model, teach
 
 COUNT = 12  # pictures of the new figure and as many of known things
@@ -18,17 +17,11 @@ NEW, KNOWN = 0.5, 0.7  # bars: shares of right pictures
 
 LORA = (
     *("--network_module", "networks.lora", "--network_dim", 16, "--network_alpha", 16),
-    *("--network_args", "conv_dim=8", "conv_alpha=8", "--learning_rate", 1e-3),
+    *("--network_args", "conv_dim=8", "conv_alpha=8", "--learning_rate", 2e-3),
 )
+FULL = ("--learning_rate", 5e-4)
 CACHED = ("--cache_latents",)
-STEPS = 100
-
-
-@pytest.fixture(autouse=True)
-def two_threads() -> object:
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(1)
+LORA_STEPS, FULL_STEPS = 75, 50
 
 
 def assert_learned(scores: Scores) -> None:
@@ -52,23 +45,23 @@ def test_the_model_does_not_know_the_new_figure_and_knows_the_rest() -> None:
     ],
 )
 def test_a_lora_learns(words: tuple[str, ...], tmp_path: Path) -> None:
-    lora = teach(tmp_path, "train_network.py", *LORA, *words, steps=STEPS)
+    lora = teach(tmp_path, "train_network.py", *LORA, *words, steps=LORA_STEPS)
     assert_learned(score_lora(lora, count=COUNT))
 
 
 def test_a_lora_learns_with_clip_skip_2(tmp_path: Path) -> None:
-    lora = teach(tmp_path, "train_network.py", *LORA, *CACHED, "--clip_skip", 2, steps=STEPS)
+    lora = teach(tmp_path, "train_network.py", *LORA, *CACHED, "--clip_skip", 2, steps=LORA_STEPS)
     assert_learned(score_lora(lora, count=COUNT, clip_skip=2))
 
 
 def test_dreambooth_learns_and_regularization_images_keep_the_rest(tmp_path: Path) -> None:
-    words = ("--learning_rate", 5e-4, *CACHED)
-    assert_learned(score_model(teach(tmp_path, "train_db.py", *words, steps=STEPS), count=COUNT))
+    model = teach(tmp_path, "train_db.py", *FULL, *CACHED, steps=FULL_STEPS)
+    assert_learned(score_model(model, count=COUNT))
 
 
 def test_fine_tuning_learns(tmp_path: Path) -> None:
-    words = ("--train_text_encoder", "--learning_rate", 5e-4, *CACHED)
-    assert_learned(score_model(teach(tmp_path, "fine_tune.py", *words, steps=STEPS), count=COUNT))
+    model = teach(tmp_path, "fine_tune.py", "--train_text_encoder", *FULL, *CACHED, steps=FULL_STEPS)
+    assert_learned(score_model(model, count=COUNT))
 
 
 # What follows shows that the bars notice a training that does not work.
@@ -81,7 +74,7 @@ def test_a_learning_rate_of_almost_nothing_does_not_pass(tmp_path: Path) -> None
 
 
 def test_captions_of_other_pictures_do_not_pass(tmp_path: Path) -> None:
-    lora = teach(tmp_path, "train_network.py", *LORA, *CACHED, steps=STEPS, spoil=shuffle_captions)
+    lora = teach(tmp_path, "train_network.py", *LORA, *CACHED, steps=LORA_STEPS, spoil=shuffle_captions)
     assert score_lora(lora, count=COUNT).new < NEW
 
 
@@ -97,5 +90,5 @@ def test_a_swapped_target_does_not_pass(tmp_path: Path, monkeypatch: pytest.Monk
     from library.training.objective import DDPM
 
     monkeypatch.setattr(DDPM, "target", lambda self, x0, noise, t: x0)
-    lora = teach(tmp_path, "train_network.py", *LORA, *CACHED, steps=STEPS)
+    lora = teach(tmp_path, "train_network.py", *LORA, *CACHED, steps=LORA_STEPS)
     assert score_lora(lora, count=COUNT).new < NEW

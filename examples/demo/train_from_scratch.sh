@@ -23,6 +23,7 @@ learn() {
 learn first start --train_batch_size 24 --max_train_steps 4000 --learning_rate 1.5e-3 --lr_scheduler linear
 learn second first --max_train_steps 1250
 learn third second --max_train_steps 2000 --lr_scheduler linear --lr_warmup_steps 50 --seed 2
-learn last third --max_train_steps 3500 --learning_rate 1e-3 --lr_scheduler linear --lr_warmup_steps 50 --seed 3
+learn fourth third --max_train_steps 3500 --learning_rate 1e-3 --lr_scheduler linear --lr_warmup_steps 50 --seed 3
+learn last fourth --max_train_steps 3000 --learning_rate 8e-4 --lr_scheduler linear --lr_warmup_steps 50 --seed 4
 $PYTHON examples/demo/join_parts.py $OUT/last.safetensors $OUT/start.safetensors $OUT/final.safetensors
 $PYTHON examples/demo/exam.py --ckpt $OUT/final.safetensors --count 256

@@ -54,7 +54,7 @@ class VaeOptions:
     path: Path | None = option(
         None, "model to write (.safetensors)", positional=True, metavar="model_to_save"
     )
-    steps: int = option(11000, "steps to train", metavar="N")
+    steps: int = option(20000, "steps to train", metavar="N")
     encoder_steps: int = option(3400, "of which the first so many train the encoder too", metavar="N")
     clean_steps: int = option(5500, "of which the first so many have no noise on the latents", metavar="N")
     batch_size: int = option(8, "pictures a step", metavar="N")

@@ -146,7 +146,6 @@ def load_state(info: StateInfo, learner: Learner, kind: str) -> None:
     import pickle
 
     from library.models.weights import load_tensors
-    from library.training.optimization.self_tuning import group_settings
 
     folder, optimizer = Path(info.folder), learner.optimizer
     if info.optimizer != kind:
@@ -155,10 +154,7 @@ def load_state(info: StateInfo, learner: Learner, kind: str) -> None:
         )
     try:
         learner.task.load_trained_tensors(load_tensors(folder / "model.safetensors"))
-        settings = group_settings(optimizer)
-        optimizer.load_state_dict(_load(folder / "optimizer.bin"))
-        for group, setting in zip(optimizer.param_groups, settings, strict=True):
-            group.update(setting)
+        optimizer.load_state_dict(with_settings(_load(folder / "optimizer.bin"), optimizer))
         if learner.scaler is not None and (folder / "scaler.pt").is_file():
             learner.scaler.load_state_dict(_load(folder / "scaler.pt"))
         _load_average(folder / "ema.safetensors", learner)
@@ -172,6 +168,18 @@ def _load(path: Path) -> dict[str, Any]:
     import torch
 
     return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def with_settings(state: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """An optimizer's state with the settings of this one: some of them, such as `fused`, say on which device
+    its tensors are to be.
+    """
+    from library.training.optimization.self_tuning import group_settings
+
+    groups = state.get("inner", state)["param_groups"]  # see Rounded
+    for group, setting in zip(groups, group_settings(optimizer), strict=True):
+        group.update(setting)
+    return state
 
 
 def _load_average(path: Path, learner: Learner) -> None:

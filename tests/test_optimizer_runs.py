@@ -112,6 +112,10 @@ def test_logs_have_the_rate_of_each_group(tiny_model_file: Path, pictures: Path,
             "--optimizer_args warmup_steps=100",
         ),
         (
+            ("--optimizer_type", "RAdamScheduleFree", "--lr_scheduler", "linear"),
+            "--lr_scheduler has no effect with RAdamScheduleFree\n",  # whose warm-up is its own
+        ),
+        (
             ("--optimizer_type", "SGDScheduleFree", "--use_ema"),
             "--use_ema shows averages of the weights that SGDScheduleFree trains with, not its own average",
         ),

@@ -133,7 +133,8 @@ def advise(optimizer: torch.optim.Optimizer, run: TrainingRun) -> Iterator[str]:
         if run.training.max_grad_norm:
             yield f"--max_grad_norm 0 suits {name}, which clips its steps itself"
     if is_schedule_free(optimizer) and has_schedule:
-        yield f"--lr_scheduler has no effect with {name}; it warms up with --optimizer_args warmup_steps=100"
+        hint = "; it warms up with --optimizer_args warmup_steps=100" if "warmup_steps" in group else ""
+        yield f"--lr_scheduler has no effect with {name}{hint}"
     if is_schedule_free(optimizer) and run.averaging.use_ema:
         yield f"--use_ema shows averages of the weights that {name} trains with, not its own average"
     if getattr(optimizer, "is_paged", False) and group["params"][0].device.type == "cpu":

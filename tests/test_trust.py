@@ -16,9 +16,11 @@ import pytest
 from commands import make_pictures, run_here
 from safetensors.torch import load_file
 
+from library.files import NotWritten
 from library.models import weights
 from library.models.ldm.model import LatentDiffusion
 from library.problems import UserError, run_command
+from library.training.network import NetworkTask
 
 
 @pytest.fixture(scope="session")
@@ -109,9 +111,34 @@ def test_a_full_disk_does_not_end_a_run(
     assert all(bool((first[key] == second[key]).all()) for key in first)
 
 
+@pytest.mark.parametrize("room", [True, False])
+def test_a_result_that_finds_no_room_goes_to_the_temporary_files(
+    room: bool, tiny_model_file: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = options(tiny_model_file, pictures, tmp_path / "out")
+    run_here("train_network.py", *words)
+    whole = load_file(tmp_path / "out" / "x.safetensors")
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    save = NetworkTask.save
+
+    def save_elsewhere(task: NetworkTask, path: Path, **how: object) -> None:
+        if path.parent == tmp_path / "out" or not room:
+            raise NotWritten.of(path, "could not be written (No space left on device)", "make room")
+        save(task, path, **how)
+
+    monkeypatch.setattr(NetworkTask, "save", save_elsewhere)
+    with pytest.raises(UserError, match="could not be written .No space left on device") as caught:
+        run_here("train_network.py", *words)
+    found = list((tmp_path / "temporary").rglob("x.safetensors"))
+    assert len(found) == room == len(caught.value.problems) - 1
+    for path in found:
+        assert str(caught.value.problems[1]) == f"{path}: the result is here instead; move it soon"
+        assert all(bool((tensor == whole[key]).all()) for key, tensor in load_file(path).items())
+
+
 def _no_picture_at(step: int, out: Path) -> Callable:
     """Stands for save_picture on a disk without room, until this step's; then there is room again."""
-    from library.files import NotWritten
 
     def save(path: Path, *_, **__) -> None:
         if f"_{step:06d}_" in path.name:

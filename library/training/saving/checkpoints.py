@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from library.files import remove
+from library.files import NotWritten, remove
 from library.options.saving import SavingOptions
+from library.problems import Problem
 from library.training.saving.uploads import Uploads
 
 # Names are sd-scripts' (compatible with what users' own scripts look for).
@@ -111,9 +113,27 @@ class Checkpoints:
         return self._path(last_name(self.options.output_name))
 
     def at_end(self, epoch: int, step: int) -> None:
-        """Save the final result, and the state if it was asked for."""
+        """Save the final result, and the state if it was asked for. Raises NotWritten when there is no room
+        for the result; it is then where the system keeps temporary files, if there is room there.
+        """
         keeps_state = self.options.save_state or self.options.save_state_on_train_end
-        self._save(last_name(self.options.output_name), epoch, step, with_state=keeps_state)
+        name = last_name(self.options.output_name)
+        try:
+            self.save_result(self._path(name), epoch, step)
+        except NotWritten as error:
+            error.problems += self._saved_elsewhere(name, epoch, step)
+            raise
+        self._follow_up(name, epoch, step, with_state=keeps_state)
+
+    def _saved_elsewhere(self, name: str, epoch: int, step: int) -> list[Problem]:
+        """What there is to say about it; nothing when that fails too."""
+        folder = Path(tempfile.mkdtemp(prefix="atelier-"))
+        try:
+            self.save_result(folder / (name + self.suffix), epoch, step)
+        except NotWritten:
+            folder.rmdir()
+            return []
+        return [Problem(str(folder / (name + self.suffix)), "the result is here instead", "move it soon")]
 
     def best(self, epoch: int, step: int) -> None:
         """Save the result that validates best so far, in the place of the one before."""
@@ -134,8 +154,12 @@ class Checkpoints:
         return self._folder / (name + self.suffix)
 
     def _save(self, name: str, epoch: int, step: int, *, with_state: bool) -> None:
+        self.save_result(self._path(name), epoch, step)
+        self._follow_up(name, epoch, step, with_state=with_state)
+
+    def _follow_up(self, name: str, epoch: int, step: int, *, with_state: bool) -> None:
+        """What comes after a result."""
         result, state = self._path(name), self._folder / state_name(name)
-        self.save_result(result, epoch, step)
         if with_state:
             self.save_state(state, epoch, step)
         if self.uploads is not None:  # when all is on the disk

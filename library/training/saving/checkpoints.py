@@ -127,13 +127,12 @@ class Checkpoints:
 
     def _saved_elsewhere(self, name: str, epoch: int, step: int) -> list[Problem]:
         """What there is to say about it; nothing when that fails too."""
-        folder = Path(tempfile.mkdtemp(prefix="atelier-"))
         try:
-            self.save_result(folder / (name + self.suffix), epoch, step)
-        except NotWritten:
-            folder.rmdir()
+            path = Path(tempfile.mkdtemp(prefix="atelier-")) / (name + self.suffix)
+            self.save_result(path, epoch, step)
+        except (NotWritten, OSError):
             return []
-        return [Problem(str(folder / (name + self.suffix)), "the result is here instead", "move it soon")]
+        return [Problem(str(path), "the result is here instead", "move it soon")]
 
     def best(self, epoch: int, step: int) -> None:
         """Save the result that validates best so far, in the place of the one before."""

@@ -107,13 +107,30 @@ OF_THE_RUN = {
     "modelspec.sai_model_spec": "1.0.1",
     "modelspec.architecture": "stable-diffusion-v1/lora",
     "modelspec.implementation": "diffusers",
-    "modelspec.title": "x",
+    "modelspec.title": "A thing",
     "modelspec.resolution": "64x64",
     "modelspec.prediction_type": "epsilon",
     "modelspec.timestep_range": "10,1000",
     "modelspec.encoder_layer": "1",
     "modelspec.author": "somebody",
+    "modelspec.description": "a thing; in two words",
+    "modelspec.license": "CC0-1.0",
+    "modelspec.tags": "thing, small",
+    "modelspec.usage_hint": "say thing",
+    "modelspec.thumbnail": "https://example.com/x.png",
+    "modelspec.merged_from": "a, b",
+    "modelspec.trigger_phrase": "thing",
+    "modelspec.preprocessor": "canny",
+    "modelspec.is_negative_embedding": "False",
 }
+TOLD = [
+    word
+    for key in (
+        *("title", "author", "description", "license", "tags", "usage_hint", "thumbnail", "merged_from"),
+        *("trigger_phrase", "preprocessor", "is_negative_embedding"),
+    )
+    for word in (f"--metadata_{key}", OF_THE_RUN[f"modelspec.{key}"])
+]
 ESSENTIAL = {
     *("ss_v2", "ss_base_model_version", "ss_network_module", "ss_network_dim", "ss_network_alpha"),
     "ss_network_args",
@@ -145,7 +162,7 @@ def metadata(places: dict[str, Path], *words: object) -> dict[str, str]:
         *("--clip_skip", 1, "--max_token_length", 150, "--noise_offset", 0.05, "--min_snr_gamma", 5),
         *("--training_comment", "a note", "--optimizer_args", "weight_decay=0.02", "eps=1e-7"),
         *("--max_validation_steps", 1, "--validate_every_n_epochs", 1, "--min_timestep", 10),
-        *("--max_data_loader_n_workers", 0, "--metadata_author", "somebody", *words),
+        *("--max_data_loader_n_workers", 0, *TOLD, *words),
     )
     with safe_open(out / "x.safetensors", "pt") as file:
         return file.metadata()

@@ -28,6 +28,16 @@ def test_names_and_dotted_paths_give_their_class(name: str, path: str) -> None:
     assert f"{type(optimizer).__module__}.{type(optimizer).__name__}" == path
 
 
+@pytest.mark.parametrize(
+    ("short", "name"), [({"use_8bit_adam": True}, "AdamW8bit"), ({"use_lion_optimizer": True}, "Lion")]
+)
+def test_short_options_name_an_optimizer(short: dict[str, bool], name: str) -> None:
+    optimizer = make_optimizer(group(), OptimizerOptions(**short))
+    assert type(optimizer).__name__ == name
+    with pytest.raises(UserError, match="choose one of"):
+        OptimizerOptions(optimizer_type="AdamW", **short)
+
+
 def test_sgd_nesterov_has_its_momentum_unless_told_otherwise() -> None:
     defaults = make_optimizer(group(), OptimizerOptions(optimizer_type="SGDNesterov")).defaults
     assert (defaults["nesterov"], defaults["momentum"]) == (True, 0.9)

@@ -82,6 +82,20 @@ def test_only_the_last_saves_and_states_stay(tmp_path: Path) -> None:
     ]
 
 
+def test_only_the_last_epochs_and_their_states_stay(tmp_path: Path) -> None:
+    left = Recorder(
+        tmp_path, 5, save_every_n_epochs=1, save_last_n_epochs=3, save_state=True, save_last_n_epochs_state=1
+    )
+    assert left.run(1) == [
+        "x-000002.safetensors",
+        "x-000003.safetensors",
+        "x-000004-state",
+        "x-000004.safetensors",
+        "x-state",
+        "x.safetensors",
+    ]
+
+
 def test_a_ratio_saves_about_that_often(tmp_path: Path) -> None:
     assert Recorder(tmp_path, 7, save_n_epoch_ratio=3).run(1) == [
         "x-000002.safetensors",

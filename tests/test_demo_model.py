@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from kinds import write_lora
 from learning import MODEL
 from PIL import Image
 
@@ -31,22 +32,7 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def lora_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A LoRA as after some training: no tensor is zero."""
-    network = lora.create(
-        load_model(MODEL),
-        dim=4,
-        alpha=4.0,
-        dropout=None,
-        arguments={"conv_dim": "2"},
-        parts=("unet", "te"),
-        seed=1,
-    )
-    generator = torch.Generator().manual_seed(0)
-    for parameter in network.parameters():
-        parameter.data.copy_(torch.randn(parameter.shape, generator=generator) * 0.05)
-    path = tmp_path_factory.mktemp("lora") / "lora.safetensors"
-    network.save(path, dtype=None, metadata=None)
-    return path
+    return write_lora(tmp_path_factory.mktemp("lora") / "lora.safetensors", MODEL, 0.07)
 
 
 def ours(network: Path | None) -> Image.Image:

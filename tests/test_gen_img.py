@@ -10,14 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from kinds import write_lora
 from PIL import Image
 
 import gen_img_diffusers
 from library.generation.command import check
-from library.models import load_model
 from library.options.parser import read_command_line
 from library.problems import UserError
-from networks import lora
 
 ROOT = Path(__file__).parents[1]
 SD1_CONFIG = ROOT / "tests" / "data" / "sd1_scheduler_config.json"
@@ -25,22 +24,7 @@ SD1_CONFIG = ROOT / "tests" / "data" / "sd1_scheduler_config.json"
 
 @pytest.fixture(scope="module")
 def lora_file(tiny_model_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A LoRA as after some training: no tensor is zero."""
-    network = lora.create(
-        load_model(tiny_model_file),
-        dim=4,
-        alpha=2.0,
-        dropout=None,
-        arguments={"conv_dim": "2"},
-        parts=("unet", "te"),
-        seed=1,
-    )
-    generator = torch.Generator().manual_seed(0)
-    for parameter in network.parameters():
-        parameter.data.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
-    path = tmp_path_factory.mktemp("lora") / "lora.safetensors"
-    network.save(path, dtype=None, metadata=None)
-    return path
+    return write_lora(tmp_path_factory.mktemp("lora") / "lora.safetensors", tiny_model_file, 0.1)
 
 
 def run(*words: str | Path) -> subprocess.CompletedProcess:

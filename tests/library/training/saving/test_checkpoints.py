@@ -68,32 +68,27 @@ def test_epochs_are_saved_with_the_last_one_under_the_final_name(tmp_path: Path)
     ]
 
 
-def test_only_the_last_saves_and_states_stay(tmp_path: Path) -> None:
-    left = Recorder(
-        tmp_path, 1, save_every_n_steps=2, save_last_n_steps=4, save_state=True, save_last_n_steps_state=1
-    )
-    assert left.run(10) == [
-        "x-state",
-        "x-step00000006.safetensors",
-        "x-step00000008.safetensors",
-        "x-step00000010-state",
-        "x-step00000010.safetensors",
-        "x.safetensors",
-    ]
-
-
-def test_only_the_last_epochs_and_their_states_stay(tmp_path: Path) -> None:
-    left = Recorder(
-        tmp_path, 5, save_every_n_epochs=1, save_last_n_epochs=3, save_state=True, save_last_n_epochs_state=1
-    )
-    assert left.run(1) == [
-        "x-000002.safetensors",
-        "x-000003.safetensors",
-        "x-000004-state",
-        "x-000004.safetensors",
-        "x-state",
-        "x.safetensors",
-    ]
+@pytest.mark.parametrize(
+    ("epochs", "steps", "options", "left"),
+    [
+        (
+            *(1, 10),
+            {"save_every_n_steps": 2, "save_last_n_steps": 4, "save_last_n_steps_state": 1},
+            ["step00000006", "step00000008", "step00000010-state", "step00000010"],
+        ),
+        (
+            *(5, 1),
+            {"save_every_n_epochs": 1, "save_last_n_epochs": 3, "save_last_n_epochs_state": 1},
+            ["000002", "000003", "000004-state", "000004"],
+        ),
+    ],
+)
+def test_only_the_last_saves_and_states_stay(
+    epochs: int, steps: int, options: dict[str, int], left: list[str], tmp_path: Path
+) -> None:
+    names = {f"x-{name}" + ("" if name.endswith("state") else ".safetensors") for name in left}
+    found = Recorder(tmp_path, epochs, save_state=True, **options).run(steps)
+    assert set(found) == names | {"x.safetensors", "x-state"}
 
 
 def test_a_ratio_saves_about_that_often(tmp_path: Path) -> None:

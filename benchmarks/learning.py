@@ -29,7 +29,7 @@ LORA = (
     *("--network_args", "conv_dim=8", "conv_alpha=8", "--learning_rate", 1e-3),
 )
 CACHED = ("--cache_latents",)
-RELEARN = {"v": ("--objective", "v"), "flow": ("--objective", "flow")}
+RELEARN = {"v": ("--objective", "v"), "flow": ("--objective", "flow", "--min_snr_gamma", 0)}
 RELEARN_STEPS, WORLD = 1500, 4000
 
 

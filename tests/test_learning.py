@@ -64,6 +64,13 @@ def test_fine_tuning_learns(tmp_path: Path) -> None:
     assert_learned(score_model(model, count=COUNT))
 
 
+@pytest.mark.parametrize("objective", [("v",), ("flow", "--min_snr_gamma", 0)], ids=["v-prediction", "flow"])
+def test_the_model_learns_to_predict_otherwise(objective: tuple[object, ...], tmp_path: Path) -> None:
+    """All it knows it has to say in another way, beside the new figure."""
+    words = ("--train_text_encoder", "--learning_rate", 1e-3, *CACHED, "--objective", *objective)
+    assert_learned(score_model(teach(tmp_path, "fine_tune.py", *words, steps=120), count=COUNT))
+
+
 # What follows shows that the bars notice a training that does not work.
 
 

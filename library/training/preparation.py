@@ -270,7 +270,7 @@ def announce(job: Job, stepper: Stepper) -> None:
         session.say(line)
     for line in (*job.data.warnings(), *advise(optimizer, job.run)):
         warn(line)
-    count = sum(parameter.numel() for group in optimizer.param_groups for parameter in group["params"])
+    count = sum(parameter.numel() for parameter in job.task.trained_parameters())
     course, processes = plan.course, session.accelerator.num_processes
     span = (
         f"steps {plan.first_step} to {plan.last_step} ({plan.epochs} epoch{'s' if plan.epochs > 1 else ''})"

@@ -101,6 +101,10 @@ class Task(nn.Module):
         for module in self.model.idle_text_modules(self.clip_skip):
             module.requires_grad_(False)
 
+    def trained_parameters(self) -> list[nn.Parameter]:
+        """What the optimizer gets, over all groups."""
+        return [parameter for group in self.param_groups() for parameter in group["params"]]
+
     def param_groups(self) -> list[dict[str, Any]]:
         """Optimizer groups with their learning rate and the name it has in logs."""
         is_split = bool(self.block_rates)

@@ -11,7 +11,7 @@ import torch
 from library.data.batch import Batch
 from library.options.optimizer import OptimizerOptions
 from library.problems import UserError
-from library.training.dry_run.memory_estimate import Memory, estimate, state_per_weight, trained_by
+from library.training.dry_run.memory_estimate import Memory, estimate, state_per_weight
 from library.training.precision import frozen_layers
 from library.training.run import TrainingRun
 from library.training.session import Session
@@ -61,7 +61,8 @@ def _as_asked(memory: Memory, task: Task, run: TrainingRun, session: Session) ->
     if run.caching.caches_latents:
         memory = replace(memory, encoding=0, weights=memory.weights - _leaves_device(task, run, session))
     if run.averaging.use_ema and run.averaging.ema_device in (None, session.device.type):
-        memory = replace(memory, weights=memory.weights + 4 * sum(p.numel() for p in trained_by(task)))
+        averages = 4 * sum(parameter.numel() for parameter in task.trained_parameters())
+        memory = replace(memory, weights=memory.weights + averages)
     return memory
 
 
@@ -69,7 +70,7 @@ def _parts(task: Task, groups: int | None) -> int:
     """How many times the gradients of one part, stepped within the backward pass, are in those of all. Parts
     are so many groups; None: weights.
     """
-    sizes = [parameter.numel() for parameter in trained_by(task)]
+    sizes = [parameter.numel() for parameter in task.trained_parameters()]
     return groups or max(1, sum(sizes) // max(sizes))
 
 
@@ -131,7 +132,7 @@ def _float8_saves(task: Task) -> int:
 
 def _eight_bit(memory: Memory, task: Task, session: Session) -> Memory | None:
     """With AdamW8bit's state; None where that is not installed."""
-    count = sum(parameter.numel() for parameter in trained_by(task))
+    count = sum(parameter.numel() for parameter in task.trained_parameters())
     try:
         each = state_per_weight(OptimizerOptions(optimizer_type="AdamW8bit"), session.device)
     except UserError:

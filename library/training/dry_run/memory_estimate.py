@@ -92,7 +92,7 @@ def estimate(
     frozen: as if frozen float32 weights had this type, and it were computed in; None: as they are.
     Raises RuntimeError (or a kind of it) where an operation cannot be followed without memory.
     """
-    trained = trained_by(task)
+    trained = task.trained_parameters()
     gradients = sum(parameter.nbytes for parameter in trained)
     copies = gradients if session.accelerator.num_processes > 1 else 0  # DDP's buckets
     activations, encoding = _run_without_memory(task, session, batch, frozen)
@@ -103,11 +103,6 @@ def estimate(
         activations=max(0, activations - gradients),
         encoding=encoding,
     )
-
-
-def trained_by(task: Task) -> list[nn.Parameter]:
-    """What a task trains."""
-    return [parameter for group in task.param_groups() for parameter in group["params"]]
 
 
 def state_per_weight(options: OptimizerOptions, device: torch.device) -> float:

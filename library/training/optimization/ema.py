@@ -126,9 +126,8 @@ def make_average(task: Task, options: AveragingOptions, session: Session) -> Ave
         return None
     if options.ema_device == "cuda" and session.device.type != "cuda":
         raise UserError.of("--ema_device cuda", f"this run is on the {session.device.type}", "leave it out")
-    trained = [parameter for group in task.param_groups() for parameter in group["params"]]
     device = torch.device("cpu") if options.ema_device == "cpu" else session.device
-    average = Average(task, trained, options.decay, device)
+    average = Average(task, task.trained_parameters(), options.decay, device)
     if "unet" in task.trained_parts() and (count := _start_from_checkpoint(average, task)):
         session.say(f"the average starts from the checkpoint's own: {count} tensors")
     return average

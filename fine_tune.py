@@ -14,8 +14,8 @@ from library.options.fields import require, warn_unless
 from library.options.network import FineTuneOptions, PartOptions
 from library.options.saving import CheckpointOptions
 from library.problems import run_command
-from library.training.command import begin
 from library.training.run import TrainingRun
+from library.training.start.command import begin
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def main() -> None:
     run, data = begin(Run, __doc__)
 
     from library.training.full import train_model
-    from library.training.task import TextTraining
+    from library.training.tasks.task import TextTraining
 
     text = TextTraining((run.text_rate,)) if run.trains_text else None
     rate, name = run.denoiser_rate, "finetuning"

@@ -14,8 +14,8 @@ from library.options.fields import require
 from library.options.network import BlockOptions, FineTuneTwoOptions
 from library.options.saving import CheckpointOptions
 from library.problems import run_command
-from library.training.command import begin
 from library.training.run import TrainingRun
+from library.training.start.command import begin
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def main() -> None:
     run, data = begin(Run, __doc__, family="sdxl")
 
     from library.training.full import train_model
-    from library.training.task import TextTraining
+    from library.training.tasks.task import TextTraining
 
     text = TextTraining(run.text_rates) if run.trains_text else None
     blocks = run.blocks.block_lr

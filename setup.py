@@ -37,6 +37,6 @@ setup(
     extras_require={
         "wandb": ["wandb>=0.19"],
         "xformers": ["xformers"],
-        "test": ["peft>=0.17", "pytest>=8", "pytest-xdist>=3.6", "ruff>=0.12", "wandb>=0.19"],
+        "test": ["mypy>=2", "peft>=0.17", "pytest>=8", "pytest-xdist>=3.6", "ruff>=0.12", "wandb>=0.19"],
     },
 )

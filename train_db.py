@@ -15,8 +15,8 @@ from library.options.fields import require, warn_unless
 from library.options.network import DreamBoothOptions, PartOptions
 from library.options.saving import CheckpointOptions
 from library.problems import run_command
-from library.training.command import begin
 from library.training.run import TrainingRun
+from library.training.start.command import begin
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def main() -> None:
     run, data = begin(Run, __doc__)
 
     from library.training.full import train_model
-    from library.training.task import TextTraining
+    from library.training.tasks.task import TextTraining
 
     stop_at = run.dreambooth.stop_text_encoder_training
     text = TextTraining((run.text_rate,), stop_at) if run.trains_text else None

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 from library.options.fields import require
 from library.options.network import NetworkOptions
 from library.problems import run_command
-from library.training.command import begin
 from library.training.run import TrainingRun
+from library.training.start.command import begin
 
 if TYPE_CHECKING:
     from library.data.training_data import TrainingData
-    from library.training.network import NetworkTask
-    from library.training.saving.output import Output
+    from library.training.output import Output
     from library.training.session import Session
+    from library.training.tasks.network import NetworkTask
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,10 @@ def train_beside(run_type: type[Run], doc: str | None, *, family: str | None = N
 
 def make_task(run: Run, session: Session, data: TrainingData) -> tuple[NetworkTask, Output]:
     """The network beside its model, and what is written of it."""
-    from library.training.network import NetworkTask
+    from library.training.output import Output
     from library.training.saving.metadata import describe_network
-    from library.training.saving.output import Output
     from library.training.session import open_model
+    from library.training.tasks.network import NetworkTask
 
     task = NetworkTask(
         open_model(run.model, session),

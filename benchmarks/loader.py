@@ -46,7 +46,7 @@ def _measure(data, side: int, draws: bool) -> None:
     from library.data.dataset import BatchBuilder, make_loader
     from library.data.plan import Course
     from library.models.text import Tokenizer
-    from library.training.noise import NoiseDraw, SampleDraws
+    from library.training.diffusion.noise import NoiseDraw, SampleDraws
 
     noise = NoiseDraw(1, encodes=False)
     still = SampleDraws(torch.zeros(4, side, side), 0.5, None)

@@ -64,11 +64,12 @@ def _model(folder: Path, family: str) -> Path:
         from benchmarks.models import file_of
 
         return file_of(family)
+    from library.models.saving import Saving
     from tools.make_tiny_model import tiny_model
 
     path = folder / "tiny.safetensors"
     if not path.exists():
-        tiny_model("sd1").save(path, "safetensors")
+        tiny_model("sd1").save(path, Saving("safetensors"))
     return path
 
 

@@ -150,6 +150,7 @@ def _run(code: str, *words: object) -> tuple[float, float, float]:
 def converting(family: str) -> None:
     """Every tensor after file -> folder -> file and file -> .ckpt -> file, against the original."""
     from library.models import load_model
+    from library.models.saving import Saving
     from library.models.weights import open_tensors
 
     source = file_of(family)
@@ -157,9 +158,9 @@ def converting(family: str) -> None:
     for way in ("folder", "ckpt"):
         middle = folder_of(family) if way == "folder" else FOLDER / f"{family}_converted.ckpt"
         if way == "ckpt":
-            load_model(source, dtype="stored").save(middle, "ckpt")
+            load_model(source, dtype="stored").save(middle, Saving("ckpt"))
         back = FOLDER / f"{family}_back.safetensors"
-        load_model(middle, dtype="stored").save(back, "safetensors")
+        load_model(middle, dtype="stored").save(back, Saving("safetensors"))
         found = open_tensors(back)
         different = [name for name in original.shapes if not _same(original.read(name), found.read(name))]
         say(
@@ -252,7 +253,7 @@ _STEP = """
 import sys, time, torch
 from library.models import load_model
 from library.options.objective import ObjectiveOptions
-from library.training.objective import make_objective
+from library.training.diffusion.objective import make_objective
 from networks import lora
 model = load_model(sys.argv[1], dtype="bfloat16")
 network = lora.create(model, dim=16, alpha=8, dropout=None, arguments={}, parts=("unet", "te"), seed=1)

@@ -30,9 +30,9 @@ from benchmarks.measuring import say  # noqa: E402
 from library.data.caches.findings import ABSENT, Wanted, look_at  # noqa: E402
 from library.data.caches.latent_cache import LatentCache, cache_latents  # noqa: E402
 from library.data.caches.latent_files import LatentFiles, pictures_of  # noqa: E402
-from library.data.caches.sharing import Sharing  # noqa: E402
 from library.data.training_data import TrainingData  # noqa: E402
 from library.options.data import DataOptions  # noqa: E402
+from library.sharing import Sharing  # noqa: E402
 
 PROCESSES = 2
 FILES = LatentFiles("_sd", "a VAE", "float32")

@@ -42,9 +42,10 @@ import train_network
 from benchmarks.measuring import say
 from library import files
 from library.files import remove_leftovers, restore_folder, whole_folder
+from library.models.saving import Saving
 from library.models.weights import load_tensors, save_objects, save_tensors
 from library.problems import run_command
-from library.training.saving.state import read_state_info
+from library.training.position import read_state_info
 from tools.make_tiny_model import tiny_model
 
 FORK = multiprocessing.get_context("fork")  # a new Python would take seconds to start
@@ -95,7 +96,7 @@ class Run:
 def make_runs(folder: Path) -> list[Run]:
     """A LoRA with latents in files, previews and averages, and a whole model with accumulation."""
     model, prompts = folder / "model.safetensors", folder / "prompts.txt"
-    tiny_model("sd1").save(model, "safetensors")
+    tiny_model("sd1").save(model, Saving("safetensors"))
     prompts.write_text("one --w 64 --h 64 --s 3\ntwo --w 64 --h 64 --s 3\n")
     common = ("--pretrained_model_name_or_path", model, "--resolution", 64, "--train_batch_size", 2)
     common += ("--seed", 3, "--output_name", "x", "--max_train_steps", STEPS)

@@ -14,6 +14,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from library.models.saving import Saving
+
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
@@ -56,16 +58,14 @@ def measure_save(folder: Path) -> None:
     run, session, task, data, output = _prepare(
         model, _pictures(folder), folder / "out", 10, "--network_dim", "512"
     )
-    from library.training.saving.output import Moment
+    from library.training.output import Moment
 
     moment = Moment(1, 10, 1, 10, 10, time.time(), 1)
     ours_path, plain_path = folder / "ours.safetensors", folder / "plain.safetensors"
 
     def ours() -> float:
         metadata = output.describe(moment, None)
-        return seconds(
-            lambda: task.save(ours_path, form="safetensors", dtype=None, metadata=metadata, epoch=1, step=1)
-        )
+        return seconds(lambda: task.save(ours_path, Saving("safetensors", None, metadata, 1, 1)))
 
     def describe() -> float:
         return seconds(lambda: output.describe(moment, None))
@@ -96,7 +96,7 @@ def _tiny_model(folder: Path) -> Path:
     if not path.exists():
         from tools.make_tiny_model import tiny_model
 
-        tiny_model(seed=0).save(path, "safetensors")
+        tiny_model(seed=0).save(path, Saving("safetensors"))
     return path
 
 
@@ -154,7 +154,7 @@ def _bare_loop(model: Path, pictures: Path, out: Path, steps: int) -> float:
     """Seconds of `steps` forward, backward and optimizer steps of the same task on ready batches."""
     from library.data.dataset import BatchBuilder
     from library.data.plan import Course
-    from library.training.noise import NoiseDraw
+    from library.training.diffusion.noise import NoiseDraw
     from library.training.optimization.optimizers import make_optimizer
 
     run, session, task, data, _ = _prepare(model, pictures, out, steps)

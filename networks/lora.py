@@ -16,11 +16,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from library.models.base import AttachPoint, Model
+from library.network.arguments import read_arguments, warn_of_fixed_sizes, warn_of_idle, warn_of_other_parts
+from library.network.base import Network, NetworkModule, module_name, read_for, targets
+from library.network.blocks import Blocks, Size, settle_blocks
+from library.network.rates import Rates
 from library.randomness import keyed_generator
-from networks.base import Network, NetworkModule, module_name, read_for, targets
-from networks.lora_arguments import read_arguments, warn_of_fixed_sizes, warn_of_idle, warn_of_other_parts
-from networks.lora_blocks import Blocks, Size, settle_blocks
-from networks.rates import Rates
 
 LINEAR_PARENTS = ("CLIPAttention", "CLIPMLP", "Transformer2DModel")
 CONV_PARENTS = ("ResnetBlock2D", "Downsample2D", "Upsample2D")

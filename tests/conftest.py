@@ -13,6 +13,7 @@ from kinds import KINDS, make_kind
 
 from library.models.base import Model
 from library.models.ldm.model import LatentDiffusion
+from library.models.saving import Saving
 
 torch.set_num_threads(1)
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples" / "demo"))  # whose modules tests import
@@ -50,7 +51,7 @@ def saved_kind(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str],
     @cache
     def save(kind: str, format: str) -> Path:
         path = root / (f"{kind}.safetensors" if format == "safetensors" else kind)
-        make_kind(kind).save(path, format)
+        make_kind(kind).save(path, Saving(format))
         return path
 
     return save

@@ -8,6 +8,7 @@ import torch
 
 from library.models import load_model
 from library.models.ldm.model import LatentDiffusion
+from library.models.saving import Saving
 from networks import lora
 from tools.make_tiny_model import tiny_model
 
@@ -33,5 +34,5 @@ def write_lora(path: Path, model: Path, size: float) -> Path:
     generator = torch.Generator().manual_seed(0)
     for parameter in network.parameters():
         parameter.data.copy_(torch.randn(parameter.shape, generator=generator) * size)
-    network.save(path, dtype=None, metadata=None)
+    network.save(path, Saving("safetensors"))
     return path

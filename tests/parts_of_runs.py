@@ -11,8 +11,8 @@ from library.data.plan import Position
 from library.models.ldm.model import LatentDiffusion
 from library.options.network import NetworkOptions
 from library.options.objective import ObjectiveOptions
-from library.training.network import NetworkTask
 from library.training.session import Session
+from library.training.tasks.network import NetworkTask
 
 
 def lora_task(model: LatentDiffusion) -> NetworkTask:

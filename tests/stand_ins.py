@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import torch
 
-from library.data.caches.sharing import Sharing
+from library.sharing import Sharing
 
 R = TypeVar("R")
 

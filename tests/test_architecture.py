@@ -32,7 +32,10 @@ ALLOWED = {
     "library.randomness": set(),
     "library.text_files": {"library.problems"},
     "library.table_files": {"library.problems", "library.text_files"},
-    "library.network_module": {"library.problems"},
+    "library.wording": set(),
+    "library.sharing": set(),
+    "library.latent_space": set(),
+    "library.pages": {"library.wording"},
     "library.options": {
         "library.problems",
         "library.console",
@@ -48,8 +51,19 @@ ALLOWED = {
         "library.randomness",
         "library.text_files",
         "library.table_files",
+        "library.wording",
+        "library.sharing",
+        "library.latent_space",
+        "library.pages",
     },
-    "library.models": {"library.options", "library.problems", "library.files", "library.randomness"},
+    "library.models": {
+        "library.options",
+        "library.problems",
+        "library.files",
+        "library.randomness",
+        "library.latent_space",
+    },
+    "library.network": {"library.models", "library.problems"},
     "library.generation": {
         "library.models",
         "library.options",
@@ -59,7 +73,7 @@ ALLOWED = {
         "library.randomness",
         "library.text_files",
         "library.table_files",
-        "library.network_module",
+        "library.network",
     },
     "library.training": {
         "library.data",
@@ -73,7 +87,10 @@ ALLOWED = {
         "library.randomness",
         "library.text_files",
         "library.table_files",
-        "library.network_module",
+        "library.network",
+        "library.wording",
+        "library.sharing",
+        "library.pages",
     },
 }
 

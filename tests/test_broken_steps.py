@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from library.data.batch import Batch
 from library.data.caches.latent_cache import LatentCache
 from library.problems import UserError
-from library.training.task import Task
+from library.training.tasks.task import Task
 
 
 @pytest.fixture(scope="module")

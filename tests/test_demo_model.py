@@ -15,6 +15,7 @@ from PIL import Image
 from library.generation.generate import generate
 from library.generation.prompts import PromptRequest
 from library.models import load_model
+from library.models.saving import Saving
 from library.models.weights import read_header
 from networks import lora
 
@@ -26,7 +27,7 @@ SCHEDULER = Path(__file__).parent / "data" / "sd1_scheduler_config.json"
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same model as a Diffusers folder: the local config for diffusers."""
     path = tmp_path_factory.mktemp("model") / "demo"
-    load_model(MODEL).save(path, "diffusers_safetensors")
+    load_model(MODEL).save(path, Saving("diffusers_safetensors"))
     return path
 
 

@@ -94,7 +94,7 @@ def shuffle_captions(folder: Path) -> None:
 
 
 def test_a_swapped_target_does_not_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from library.training.objective import DDPM
+    from library.training.diffusion.objective import DDPM
 
     monkeypatch.setattr(DDPM, "target", lambda self, x0, noise, t: x0)
     lora = teach(tmp_path, "train_network.py", *LORA, *CACHED, steps=LORA_STEPS)

@@ -10,7 +10,7 @@ import torch
 from commands import make_pictures, run_here
 
 from library.problems import UserError
-from library.training.task import Task
+from library.training.tasks.task import Task
 
 
 def words(model: Path, tmp_path: Path, *more: object) -> list[object]:

@@ -12,6 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from library.models import load_model
+from library.models.saving import Saving
 from library.training.watching.trackers import Trackers
 from networks import lora
 
@@ -54,7 +55,7 @@ def test_base_weights_are_part_of_the_model_that_is_trained(
         network = lora.from_file(merged, path)
         network.set_multiplier(multiplier)
         network.merge()
-    merged.save(tmp_path / "merged.safetensors", "safetensors")
+    merged.save(tmp_path / "merged.safetensors", Saving("safetensors"))
     weights = ("--base_weights", base, other, "--base_weights_multiplier", 0.5)
     found = train(model, pictures, tmp_path / "found", *weights)
     assert same(found, train(tmp_path / "merged.safetensors", pictures, tmp_path / "expected"))

@@ -118,7 +118,7 @@ def test_a_state_that_cannot_be_saved_does_not_hide_what_went_wrong(
         raise RuntimeError("the device gave up")
 
     monkeypatch.setattr("library.training.milestones.Milestones.after", gone)
-    monkeypatch.setattr("library.training.preparation.write_state", gone)
+    monkeypatch.setattr("library.training.start.preparation.write_state", gone)
     with pytest.raises(RuntimeError, match="the device gave up"):
         train(tiny_model_file, pictures, tmp_path)
     assert "the state could not be saved (RuntimeError: the device gave up)" in capsys.readouterr().err

@@ -10,7 +10,7 @@ import pytest
 from commands import make_pictures, run_here
 
 from library.problems import run_command
-from library.training.task import Task
+from library.training.tasks.task import Task
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from library.files import NotWritten
 from library.models import weights
 from library.models.ldm.model import LatentDiffusion
 from library.problems import UserError, run_command
-from library.training.network import NetworkTask
+from library.training.tasks.network import NetworkTask
 
 
 @pytest.fixture(scope="session")

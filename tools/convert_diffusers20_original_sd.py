@@ -13,6 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from anywhere, installed or not
 
 from library.models import FAMILIES, check_source, check_target, detect_family, load_model
+from library.models.saving import Saving
 from library.options.parser import parse
 from library.options.tools import ConvertOptions
 from library.problems import Problems, run_command
@@ -36,14 +37,14 @@ def main() -> None:
         linear_projection=options.unet_use_linear_projection,
         keeps_others=options.keep_other_tensors,
     )
-    model.save(
-        options.model_to_save,
+    saving = Saving(
         options.format,
         dtype=dtype_of(options.precision) if options.precision else None,
         metadata=options.metadata,
         epoch=options.epoch,
-        global_step=options.global_step,
+        step=options.global_step,
     )
+    model.save(options.model_to_save, saving)
     print(f"{options.model_to_load} -> {options.model_to_save}")
 
 

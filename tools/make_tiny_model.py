@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from anywhere, installed or not
 
 from library.models import FAMILIES, check_target
+from library.models.saving import Saving
 from library.options.parser import parse
 from library.options.tools import TinyModelOptions
 from library.problems import UserError, run_command
@@ -73,7 +74,7 @@ def main() -> None:
     check_target(options.path, options.format)
     predicts = "v" if options.v_parameterization else "epsilon"
     model = tiny_model(options.family, seed=options.seed, prediction_type=predicts)
-    model.save(options.path, options.format)
+    model.save(options.path, Saving(options.format))
     size, title = sum(p.numel() for p in model.parameters()), FAMILIES[options.family].title
     print(f"wrote {options.path}: {size / 1e6:.1f} million random weights in the layout of {title}")
 

@@ -12,6 +12,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # run from anywhere, installed or not
 
 from library.models import load_model
+from library.models.saving import Saving
 from library.problems import UserError, run_command
 
 LARGEST = 24_000_000  # bytes: it is kept in the repository
@@ -24,7 +25,7 @@ def main() -> None:
     model = load_model(trained, vae=start)
     import torch
 
-    model.save(path, "safetensors", dtype=torch.float16, metadata=METADATA)
+    model.save(path, Saving("safetensors", dtype=torch.float16, metadata=METADATA))
     size = path.stat().st_size
     print(f"wrote {path}: {size / 1e6:.1f} MB")
     if size > LARGEST:

@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from shapes import COLOURS, PATTERNS, draw_background
 
 from library.files import whole_file
+from library.models.saving import Saving
 from library.options.fields import option, require
 from library.options.parser import parse
 from library.problems import run_command
@@ -203,7 +204,7 @@ def write(model: LatentDiffusion, pictures: list[np.ndarray], options: VaeOption
     """Save the model with its VAE as it is."""
     device = model.vae.device
     measure_latents(model, pictures, options.seed)
-    model.to("cpu").save(options.path, "safetensors")
+    model.to("cpu").save(options.path, Saving("safetensors"))
     model.vae.to(device)
 
 

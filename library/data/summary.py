@@ -10,7 +10,7 @@ from library.data.buckets import size_text
 from library.data.config.specs import DatasetSpec
 from library.data.scan.folders import name_some
 from library.data.scan.records import Record, SubsetScan
-from library.data.wording import counted, plural
+from library.wording import counted, plural
 
 if TYPE_CHECKING:
     from library.data.training_data import Dataset

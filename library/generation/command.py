@@ -17,7 +17,7 @@ from library.generation.pictures import picture_name, plan_pictures, save_pictur
 from library.generation.prompt_options import GENERATOR
 from library.generation.prompts import PromptRequest, parse_prompt, read_prompts
 from library.models import FAMILIES, check_source, check_vae, detect_family, load_model
-from library.network_module import load_network_module
+from library.network.loading import load_network_module
 from library.options.generation import (
     GenerationOptions,
     GeneratorComputeOptions,

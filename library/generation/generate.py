@@ -127,8 +127,7 @@ def _draw(
 
 def _noise(model: Model, request: PromptRequest, generators: list[torch.Generator]) -> Tensor:
     """Standard normal latents for pictures of the request's size, one from each generator."""
-    side = model.latent_scale
-    shape = (1, model.latent_channels, request.height // side, request.width // side)
+    shape = (1, *model.latent_space.shape(request.width, request.height))
     return torch.cat([torch.randn(shape, generator=generator) for generator in generators])
 
 

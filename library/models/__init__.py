@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from library.latent_space import LatentSpace
 from library.models.prediction import check_claim
 from library.models.sources import WEIGHT_STEMS, Source, find_source, find_weights, read_json, vae_folder
 from library.models.weights import read_header
@@ -16,7 +17,8 @@ from library.problems import UserError
 if TYPE_CHECKING:
     import torch
 
-    from library.models.base import CheckpointFormat, Model
+    from library.models.base import Model
+    from library.options.saving import CheckpointFormat
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class Family:
     module: the one with `load(source, family, ...) -> Model`. side: the pictures it was made for, in pixels.
     architectures, base_versions: what metadata calls it when it predicts the noise and when it predicts v.
     implementation: what metadata says about a network's names. flag: the option that claims it.
+    latent_space: of its published VAEs, which what is checked before a model is loaded goes by.
     """
 
     title: str
@@ -35,6 +38,7 @@ class Family:
     implementation: str = "diffusers"
     side: int = 512
     flag: str | None = None
+    latent_space: LatentSpace = LatentSpace(channels=4, pixels_per_latent=8, pixel_multiple=8)
 
     def architecture(self, prediction_type: str) -> str:
         """`modelspec.architecture` of a checkpoint."""

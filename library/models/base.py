@@ -7,17 +7,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
+from library.latent_space import LatentSpace
 from library.models.attention import Attention, checkpoint_denoiser, checkpoint_text_encoder, use_attention
 from library.models.blocks import BlockSpans
 from library.models.prediction import PredictionType
+from library.models.saving import Saving
 from library.models.sources import Source
 from library.models.text import Tokenizer, check_clip_skip
 
 Part = Literal["unet", "text_encoder", "text_encoder_2", "vae"]
-CheckpointFormat = Literal["ckpt", "safetensors", "diffusers", "diffusers_safetensors"]
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,6 @@ class Model(nn.Module):
     """
 
     family: str
-    latent_channels = 4
-    latent_scale = 8  # pixels per latent, each way
     latent_file_suffix = "_sd"  # of latent cache files, as sd-scripts names them
     half_vae = True  # whether the VAE stays finite in float16
     is_told_sizes = False  # whether `predict` needs sizes
@@ -95,6 +93,11 @@ class Model(nn.Module):
         self.vae_source: Source | None = None
         self.epoch = self.global_step = 0
         self.kept: dict[Part, dict[str, Tensor]] = {}
+
+    @property
+    def latent_space(self) -> LatentSpace:
+        """How large this model's latents are, and how they are scaled."""
+        raise NotImplementedError
 
     @property
     def parts(self) -> dict[Part, nn.Module]:
@@ -185,21 +188,8 @@ class Model(nn.Module):
         """Remember a part's weights as they are: `save` writes these, whatever it is cast to later."""
         raise NotImplementedError
 
-    def save(
-        self,
-        path: Path,
-        format: CheckpointFormat,
-        *,
-        dtype: torch.dtype | None = None,
-        metadata: dict[str, str] | None = None,
-        epoch: int = 0,
-        global_step: int = 0,
-    ) -> None:
-        """Write the model whole.
-
-        path: the file with its suffix, or the folder. dtype: of every weight, None keeps each one's.
-        metadata: for .safetensors. epoch, global_step: for .ckpt, added to those of the source.
-        """
+    def save(self, path: Path, saving: Saving) -> None:
+        """Write the model whole. path: the file with the suffix of `saving.form`, or the folder."""
         raise NotImplementedError
 
     def use_attention(self, kind: Attention) -> None:

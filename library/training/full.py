@@ -5,11 +5,11 @@ from __future__ import annotations
 from library.data.training_data import TrainingData
 from library.options.saving import CheckpointOptions
 from library.training.loop import train
+from library.training.output import Output, checkpoint_form
 from library.training.run import TrainingRun
 from library.training.saving.metadata import describe_checkpoint
-from library.training.saving.output import Output, checkpoint_form
 from library.training.session import Session, open_model
-from library.training.task import Task, TextTraining, may_skip_parameters
+from library.training.tasks.task import Task, TextTraining, may_skip_parameters
 
 
 def train_model(

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from library.data.training_data import TrainingData
+from library.training.output import Output
 from library.training.run import TrainingRun
 from library.training.run_plan import RunPlan
-from library.training.saving.output import Output
 from library.training.session import Session
-from library.training.task import Task
+from library.training.tasks.task import Task
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,15 @@ from library.data.batch import Batch
 from library.data.training_data import TrainingData
 from library.files import remove_leftovers
 from library.problems import UserError
-from library.training.caching import Caches
 from library.training.interruption import Interruption
 from library.training.job import Job
 from library.training.milestones import Milestones
-from library.training.preparation import (
+from library.training.output import Output
+from library.training.run import TrainingRun
+from library.training.run_plan import plan_run
+from library.training.session import Session, versions
+from library.training.start.caching import Caches
+from library.training.start.preparation import (
     get_ready,
     make_checkpoints,
     make_log,
@@ -30,12 +34,8 @@ from library.training.preparation import (
     make_validation,
     training_batches,
 )
-from library.training.run import TrainingRun
-from library.training.run_plan import plan_run
-from library.training.saving.output import Output
-from library.training.session import Session, versions
 from library.training.stepper import Stepper
-from library.training.task import Task
+from library.training.tasks.task import Task
 from library.training.watching.preview import Previews
 
 if TYPE_CHECKING:

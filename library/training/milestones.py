@@ -8,17 +8,18 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 
 from library.console import fail
-from library.data.wording import counted
 from library.files import unwritten_is_a_warning
 from library.problems import Problem, UserError
+from library.training.loss_log import LossLog
 from library.training.optimization.guard import BrokeDown
 from library.training.run_plan import RunPlan
 from library.training.saving.checkpoints import Checkpoints
 from library.training.session import Session
 from library.training.watching.preview import Previews
 from library.training.watching.standing import Standing
-from library.training.watching.trackers import LossLog, tell
+from library.training.watching.trackers import tell
 from library.training.watching.validation import Measurement, Validation
+from library.wording import counted
 
 
 @dataclass

@@ -16,14 +16,14 @@ from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGr
 from accelerate.utils import broadcast_object_list
 
 from library.console import say
-from library.data.caches.sharing import ALONE, Sharing
 from library.models import load_model
 from library.models.base import Model
 from library.options.model import ModelOptions
 from library.options.processes import ProcessOptions
 from library.options.training import Precision, TrainingOptions
 from library.problems import UserError, warn
-from library.training.saving.state import StateInfo, read_state_info
+from library.sharing import ALONE, Sharing
+from library.training.position import StateInfo, read_state_info
 
 # Ways to share weights out among processes, as accelerate launch passes them on. Saving would need all
 # processes together, and states could not be gone on from exactly.

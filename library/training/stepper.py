@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from library.data.batch import Batch
 from library.data.plan import Position
 from library.randomness import derive_seed
+from library.training.learner import Learner
 from library.training.optimization.guard import spoiled
 from library.training.optimization.schedules import Schedule
 from library.training.optimization.self_tuning import used_rates
 from library.training.optimization.update import Update
-from library.training.saving.state import Learner
 from library.training.session import Session
 
 

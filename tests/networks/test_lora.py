@@ -9,11 +9,12 @@ from torch.testing import assert_close
 
 from library.models import load_model
 from library.models.base import Model
+from library.models.saving import Saving
 from library.models.weights import load_tensors, open_tensors, save_tensors
+from library.network.base import module_name
+from library.network.blocks import Size
 from library.problems import UserError
 from networks import lora
-from networks.base import module_name
-from networks.lora_blocks import Size
 
 BATCH = 2
 DATA = Path(__file__).parents[1] / "data"
@@ -81,7 +82,7 @@ def test_a_multiplier_of_zero_and_detaching_turn_it_off(tiny_model: Model) -> No
 def test_saving_and_loading_gives_the_same_network(any_model: Model, tmp_path: Path, suffix: str) -> None:
     network = filled(new_lora(any_model)).eval().requires_grad_(False)  # as one that was loaded
     path = tmp_path / f"x{suffix}"
-    network.save(path, dtype=None, metadata={"ss_network_dim": "4"})
+    network.save(path, Saving("safetensors", metadata={"ss_network_dim": "4"}))
     loaded = lora.from_file(any_model, path)
     assert network.tensors().keys() == loaded.tensors().keys()
     network.attach()
@@ -122,7 +123,7 @@ def test_an_sd_2_lora_fits_matrices_and_convolutions(tmp_path: Path, saved_kind,
     paths = [source, tmp_path / "conv.safetensors"]
     one, other = (load_model(path) for path in (paths if is_linear else paths[::-1]))
     network = filled(new_lora(one)).eval()
-    network.save(tmp_path / "x.safetensors", dtype=None, metadata=None)
+    network.save(tmp_path / "x.safetensors", Saving("safetensors"))
     network.attach()
     lora.from_file(other, tmp_path / "x.safetensors").attach()
     assert_close(outputs(other), outputs(one), rtol=1e-4, atol=1e-5)
@@ -148,7 +149,7 @@ def test_layers_that_count_for_nothing_are_not_trained(any_model: Model) -> None
 
 
 def test_the_saved_precision_is_that_of_every_tensor(tiny_model: Model, tmp_path: Path) -> None:
-    new_lora(tiny_model).save(tmp_path / "x.safetensors", dtype=torch.bfloat16, metadata=None)
+    new_lora(tiny_model).save(tmp_path / "x.safetensors", Saving("safetensors", dtype=torch.bfloat16))
     assert {tensor.dtype for tensor in load_tensors(tmp_path / "x.safetensors").values()} == {torch.bfloat16}
 
 

@@ -6,6 +6,7 @@ import torch
 
 from library.models import load_model
 from library.models.base import Model
+from library.models.saving import Saving
 from library.models.weights import load_tensors, open_tensors, save_tensors
 from library.problems import UserError
 from tools import convert_diffusers20_original_sd, make_tiny_model
@@ -91,14 +92,14 @@ def test_sd_2_projections_are_written_as_matrices_if_asked(convert, saved_kind, 
 def test_the_precision_is_what_is_asked_for_or_what_was_there(
     convert, tiny_model: Model, tmp_path: Path, words: tuple, dtype: torch.dtype
 ) -> None:
-    tiny_model.save(tmp_path / "half.safetensors", "safetensors", dtype=torch.float16)
+    tiny_model.save(tmp_path / "half.safetensors", Saving("safetensors", dtype=torch.float16))
     convert(tmp_path / "half.safetensors", tmp_path / "x.safetensors", *words)
     assert {t.dtype for t in load_tensors(tmp_path / "x.safetensors").values()} == {dtype}
 
 
 def test_how_a_model_predicts_is_kept(convert, tiny_model: Model, tmp_path: Path) -> None:
     tiny_model.prediction_type = "v"
-    tiny_model.save(tmp_path / "folder", "diffusers")
+    tiny_model.save(tmp_path / "folder", Saving("diffusers"))
     convert(tmp_path / "folder", tmp_path / "x.ckpt")
     convert(tmp_path / "x.ckpt", tmp_path / "back")
     assert load_model(tmp_path / "back").prediction_type == "v"

@@ -16,6 +16,7 @@ import torch
 from library.models import load_model
 from library.models.base import Model
 from library.models.pruning import ema_name
+from library.models.saving import Saving
 from library.models.weights import load_tensors, open_tensors, read_header, save_tensors
 from library.problems import UserError
 
@@ -44,7 +45,7 @@ def models(tiny_model: Model, tmp_path: Path) -> list[Path]:
         with torch.no_grad():
             for parameter in tiny_model.parameters():
                 parameter.copy_(torch.randn(parameter.shape, generator=generator))
-        tiny_model.save(path, "safetensors")
+        tiny_model.save(path, Saving("safetensors"))
     return paths
 
 
@@ -356,7 +357,7 @@ def test_a_vae_takes_the_place_of_a_models_own(
         save_tensors(vae, {n.removeprefix(VAE): t for n, t in b.items() if n.startswith(VAE)}, metadata)
     if kind == "Diffusers folder":
         vae = tmp_path / "folder"
-        load_model(models[1]).save(vae, "diffusers")
+        load_model(models[1]).save(vae, Saving("diffusers"))
     call("merge_vae", models[0], vae, tmp_path / "x.safetensors")
     expected = {name: (b if name.startswith(VAE) else a)[name] for name in a}
     assert same(load_tensors(tmp_path / "x.safetensors"), expected)

@@ -16,9 +16,9 @@ from library.console import progress_bar, say
 from library.data.caches.entries import IN_MEMORY, Entry, write_entry
 from library.data.caches.npz import BrokenArrays, read_npz
 from library.data.caches.recipes import REASONS, Recipe, Sums, image_content, recipe_of, why_stale
-from library.data.caches.sharing import Sharing
 from library.files import check_writable, is_name_too_long, remove_leftovers
 from library.problems import Problems, UserError, warn
+from library.sharing import Sharing
 
 READERS = 4
 FILES_PER_JOB = 64

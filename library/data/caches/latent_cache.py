@@ -23,11 +23,11 @@ from library.data.caches.findings import (
 )
 from library.data.caches.latent_files import LatentFiles, Picture, array_shape, file_arrays, pictures_of
 from library.data.caches.recipes import Sums
-from library.data.caches.sharing import ALONE, Sharing
 from library.data.pictures.masks import mask_from_alpha
 from library.data.scan.folders import name_some
 from library.data.scan.records import HasRecords
 from library.problems import Problem, UserError, warn
+from library.sharing import ALONE, Sharing
 
 if TYPE_CHECKING:
     import torch

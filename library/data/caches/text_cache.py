@@ -13,10 +13,10 @@ import numpy as np
 from library.data.caches.entries import Entry, read_entry, write_entries
 from library.data.caches.findings import Wanted, find_entries, known_sums, prepare_folders, real_places, tell
 from library.data.caches.recipes import REASONS, Sums
-from library.data.caches.sharing import ALONE, Sharing
 from library.data.captions import kept_caption
 from library.data.scan.records import HasRecords, Record
 from library.problems import Problems
+from library.sharing import ALONE, Sharing
 
 if TYPE_CHECKING:
     import torch

@@ -20,9 +20,9 @@ from library.data.report.texts import (
     training_texts,
 )
 from library.data.training_data import TrainingData
-from library.data.wording import counted
 from library.files import whole_file
 from library.problems import Problem
+from library.wording import counted
 
 __all__ = ["Look", "TokenEnds", "show_page", "write_page"]
 

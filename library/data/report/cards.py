@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from library.data.report.figures import counted, number, percent, times
 from library.data.report.findings import file_name
-from library.data.report.markup import Html, element
 from library.data.report.pictures import Exhibit, Shot
 from library.data.report.texts import Text
 from library.data.summary import cut_off
+from library.pages.markup import Html, element
 
 
 def card(exhibit: Exhibit) -> Html:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from library.data.buckets import Size
-from library.data.report.markup import Html, element
-from library.data.wording import plural
+from library.pages.markup import Html, element
+from library.wording import plural
 
 # Tokens per column of the histogram: those that divide 75, so that no column lies across the limit.
 WIDTHS = (1, 3, 5, 15, 25, 75)

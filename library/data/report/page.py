@@ -9,7 +9,6 @@ from pathlib import Path
 
 from library.data.report.figures import number
 from library.data.report.findings import Finding
-from library.data.report.markup import Html, element, join
 from library.data.report.pictures import Resemblance, Wall
 from library.data.report.sections import (
     buckets,
@@ -22,6 +21,7 @@ from library.data.report.sections import (
 )
 from library.data.report.texts import Look, Texts
 from library.data.training_data import TrainingData
+from library.pages.markup import Html, element, join
 from library.problems import Problem
 
 HERE = Path(__file__).parent

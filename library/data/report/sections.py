@@ -20,11 +20,11 @@ from library.data.report.figures import (
     times,
 )
 from library.data.report.findings import Finding, file_name
-from library.data.report.markup import Html, element, join
 from library.data.report.pictures import Resemblance, Wall
 from library.data.report.texts import Look, Texts, count_tags, cut_texts, once_each, same_captions
 from library.data.summary import summarize
 from library.data.training_data import Dataset, TrainingData
+from library.pages.markup import Html, element, join
 from library.problems import Problem
 
 MOST_LINES = 100  # of a list that is open from the start

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
 
-from library.data.wording import counted
 from library.problems import Problems, warn
+from library.wording import counted
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".avif", ".jxl")
 

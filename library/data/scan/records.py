@@ -24,8 +24,8 @@ from library.data.scan.hints import pair_with_hints
 from library.data.scan.index import Index
 from library.data.scan.metadata import read_metadata
 from library.data.scan.sources import Source, sources_in_folder
-from library.data.wording import counted
 from library.problems import Problem, Problems
+from library.wording import counted
 
 # Threads hide the latency of a disk; once files are in memory they neither help nor hurt.
 THREADS = 8

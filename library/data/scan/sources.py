@@ -18,8 +18,8 @@ from library.data.scan.folders import (
     name_some,
     stem_of,
 )
-from library.data.wording import counted
 from library.problems import Problems
+from library.wording import counted
 
 CAPTION_SUFFIXES = (".caption", ".txt")
 # Pictures to other programs, but not read here.

@@ -13,8 +13,9 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from library.latent_space import LatentSpace
 from library.models import check_channels
-from library.models.base import AttachPoint, CheckpointFormat, Model, Part, PredictionType
+from library.models.base import AttachPoint, Model, Part, PredictionType
 from library.models.blocks import BlockSpans
 from library.models.ldm import open_clip
 from library.models.ldm.averages import read_averages
@@ -25,6 +26,7 @@ from library.models.ldm.pieces import originals_of, pieces_of, rows_of
 from library.models.ldm.reading import PartFile, read_model, read_vae
 from library.models.ldm.writing import save_folder
 from library.models.prediction import CONFIG_KEY, said_prediction, says_zero_terminal_snr
+from library.models.saving import Saving
 from library.models.sources import Source
 from library.models.text import Tokenizer
 from library.models.weights import dtype_of, save_tensors
@@ -59,16 +61,28 @@ class LatentDiffusion(Model):
         self.spare: dict[str, Tensor] = {}  # of the source, by the file's names; see PartFile
         self.others: dict[str, Tensor] = {}  # of the source, when they are to be kept; saved as they are
 
+    @property
+    def latent_space(self) -> LatentSpace:
+        config = self.vae.config
+        pixels = 2 ** (len(config.block_out_channels) - 1)
+        return LatentSpace(
+            channels=config.latent_channels,
+            pixels_per_latent=pixels,
+            pixel_multiple=pixels,
+            scale=config.scaling_factor,
+            shift=config.get("shift_factor") or 0.0,
+        )
+
     def tokenizer(self, max_token_length: int | None = None) -> Tokenizer:
         return Tokenizer(max_token_length, pads=self.layout.pads)
 
     def encode_images(self, pixels: Tensor, noise: Tensor) -> Tensor:
         posterior = self.vae.encode(pixels.to(self.vae.dtype)).latent_dist
         latents = posterior.mean.float() + posterior.std.float() * noise
-        return latents * self.vae.config.scaling_factor
+        return self.latent_space.scaled(latents)
 
     def decode_latents(self, latents: Tensor) -> Tensor:
-        latents = (latents / self.vae.config.scaling_factor).to(self.vae.dtype)
+        latents = self.latent_space.unscaled(latents).to(self.vae.dtype)
         return self.vae.decode(latents, return_dict=False)[0].float().clamp(-1, 1)
 
     def attach_points(self) -> list[AttachPoint]:
@@ -108,25 +122,16 @@ class LatentDiffusion(Model):
     def keep_weights(self, part: Part) -> None:
         self.kept[part] = self._tensors(part)
 
-    def save(
-        self,
-        path: Path,
-        format: CheckpointFormat,
-        *,
-        dtype: torch.dtype | None = None,
-        metadata: dict[str, str] | None = None,
-        epoch: int = 0,
-        global_step: int = 0,
-    ) -> None:
-        if format in ("diffusers", "diffusers_safetensors"):
-            parts = {part: _cast(self._to_save(part), dtype) for part in self.layout.parts}
-            save_folder(self, path, parts, safetensors=format == "diffusers_safetensors")
+    def save(self, path: Path, saving: Saving) -> None:
+        if saving.is_folder:
+            parts = {part: _cast(self._to_save(part), saving.dtype) for part in self.layout.parts}
+            save_folder(self, path, parts, safetensors=saving.form == "diffusers_safetensors")
             return
-        assert path.suffix == f".{format}", f"{path} does not end in .{format}"
+        assert path.suffix == f".{saving.form}", f"{path} does not end in .{saving.form}"
         told = {CONFIG_KEY: json.dumps(self._told(), sort_keys=True)}
-        counts = {"epoch": self.epoch + epoch, "global_step": self.global_step + global_step}
-        tensors = _cast(self._single_file(), dtype) | self.others
-        save_tensors(path, tensors, (metadata or {}) | told, beside=counts | told)
+        counts = {"epoch": self.epoch + saving.epoch, "global_step": self.global_step + saving.step}
+        tensors = _cast(self._single_file(), saving.dtype) | self.others
+        save_tensors(path, tensors, dict(saving.metadata or {}) | told, beside=counts | told)
 
     def _single_file(self) -> dict[str, Tensor]:
         """Every tensor of a single file under its name there."""

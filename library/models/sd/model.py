@@ -6,13 +6,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from library.models.base import CheckpointFormat, Condition
+from library.models.base import Condition
 from library.models.ldm.layout import Layout, PartLayout
 from library.models.ldm.model import LatentDiffusion, load_layout
 from library.models.noise_schedule import DDIM_CONFIG
+from library.models.saving import Saving
 from library.models.sd.inference_config import save_inference_config
 from library.models.text import EOS, body, encode_chunks
 
@@ -93,19 +93,10 @@ class StableDiffusion(LatentDiffusion):
         looks = {"encoder_attention_mask": condition.mask}
         return self.denoiser(x.to(dtype), t, condition.hidden.to(dtype), **looks, return_dict=False)[0]
 
-    def save(
-        self,
-        path: Path,
-        format: CheckpointFormat,
-        *,
-        dtype: torch.dtype | None = None,
-        metadata: dict[str, str] | None = None,
-        epoch: int = 0,
-        global_step: int = 0,
-    ) -> None:
+    def save(self, path: Path, saving: Saving) -> None:
         """Beside a single file of SD 2.x goes a .yaml of its name, which other programs look for."""
-        super().save(path, format, dtype=dtype, metadata=metadata, epoch=epoch, global_step=global_step)
-        if self.layout is SD2 and format in ("ckpt", "safetensors"):
+        super().save(path, saving)
+        if self.layout is SD2 and not saving.is_folder:
             save_inference_config(path.with_suffix(".yaml"), self.prediction_type)
 
 

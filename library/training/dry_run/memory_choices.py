@@ -12,10 +12,10 @@ from library.data.batch import Batch
 from library.options.optimizer import OptimizerOptions
 from library.problems import UserError
 from library.training.dry_run.memory_estimate import Memory, estimate, state_per_weight
-from library.training.precision import frozen_layers
 from library.training.run import TrainingRun
 from library.training.session import Session
-from library.training.task import Task
+from library.training.start.precision import frozen_layers
+from library.training.tasks.task import Task
 
 LEAST_SHARE = 0.01  # of the peak: what saves less is not worth a line
 

@@ -24,7 +24,7 @@ from library.options.optimizer import OptimizerOptions
 from library.training.optimization.optimizers import make_optimizer
 from library.training.optimization.self_tuning import begin_training
 from library.training.session import Session
-from library.training.task import Task
+from library.training.tasks.task import Task
 
 PROBE = 256  # the side of the matrix whose optimizer state is looked at
 

@@ -13,7 +13,6 @@ from library.data.batch import Batch
 from library.data.buckets import size_text
 from library.data.plan import plan_epoch
 from library.data.training_data import TrainingData
-from library.data.wording import counted
 from library.models import FAMILIES
 from library.training.dry_run.memory_choices import Outlook, device_memory
 from library.training.dry_run.planned_files import PlannedFiles, name_pattern
@@ -21,7 +20,8 @@ from library.training.job import Job
 from library.training.run import TrainingRun
 from library.training.run_plan import RunPlan
 from library.training.session import Session
-from library.training.task import Task
+from library.training.tasks.task import Task
+from library.wording import counted
 
 LABEL = 10  # columns
 MOST_BUCKETS = 12

@@ -20,26 +20,27 @@ from library.data.training_data import TrainingData
 from library.files import remove
 from library.options.caching import CachingOptions
 from library.problems import UserError, warn
-from library.training.caching import Caches
 from library.training.dry_run.memory_choices import Outlook, device_memory, look_ahead
 from library.training.dry_run.page import Trial, about_files, about_memory, about_run, about_trial, gigabytes
 from library.training.dry_run.planned_files import plan_files
 from library.training.job import Job
-from library.training.preparation import (
+from library.training.learner import Learner
+from library.training.loss_log import LossLog
+from library.training.output import Output
+from library.training.run import TrainingRun
+from library.training.run_plan import plan_run
+from library.training.session import Session
+from library.training.start.caching import Caches
+from library.training.start.preparation import (
     make_builder,
     make_checkpoints,
     make_stepper,
     place_model,
     set_up_model,
 )
-from library.training.run import TrainingRun
-from library.training.run_plan import plan_run
-from library.training.saving.output import Output
-from library.training.saving.state import Learner
-from library.training.session import Session
-from library.training.task import Task
+from library.training.tasks.task import Task
 from library.training.watching.standing import Standing
-from library.training.watching.trackers import LossLog, Trackers
+from library.training.watching.trackers import Trackers
 
 
 def rehearse(run: TrainingRun, session: Session, task: Task, data: TrainingData, output: Output) -> None:

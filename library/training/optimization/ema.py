@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from library.options.averaging import AveragingOptions
 from library.problems import UserError
 from library.training.session import Session
-from library.training.task import Task
+from library.training.tasks.task import Task
 
 
 class Average:

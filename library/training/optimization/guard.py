@@ -17,7 +17,7 @@ from library.data.batch import Batch
 from library.problems import UserError, warn
 from library.training.optimization.self_tuning import unwrapped
 from library.training.session import Session
-from library.training.task import Task
+from library.training.tasks.task import Task
 
 # How much of a bad step an overflow counts under a loss scaler: it finds its scale by overflows, and needs
 # about 20 in a row at worst.

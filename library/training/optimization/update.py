@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from library.training.optimization.guard import Guard, gradient_norm
+from library.training.optimization.ledger import Ledger
 from library.training.session import Session
-from library.training.task import Task
-from library.training.watching.ledger import Ledger
+from library.training.tasks.task import Task
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,12 @@ import shutil
 from typing import TYPE_CHECKING
 
 from library.problems import UserError
+from library.training.optimization.ledger import SAMPLE
 from library.training.session import dtype_of
-from library.training.watching.ledger import SAMPLE
 
 if TYPE_CHECKING:
     from library.training.run import TrainingRun
-    from library.training.task import Task
+    from library.training.tasks.task import Task
 
 OPTIMIZER_BYTES = 8  # a trained number has at most two moments in float32
 AVERAGE_BYTES = LEDGER_BYTES = 4

@@ -23,15 +23,15 @@ from library.options.objective import ObjectiveOptions
 from library.problems import UserError
 from library.training.optimization.optimizers import describe_optimizer
 from library.training.optimization.schedules import describe_schedule
+from library.training.output import Moment
 from library.training.run import TrainingRun
-from library.training.saving.output import Moment
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from library.training.network import NetworkTask
-    from library.training.task import Task
+    from library.training.tasks.network import NetworkTask
+    from library.training.tasks.task import Task
 
 # Kept even with --no_metadata: what other programs need to use the file.
 ESSENTIAL = (

@@ -24,8 +24,8 @@ from library.options.processes import ProcessOptions
 from library.options.saving import CheckpointOptions, MetadataOptions, SavingOptions
 from library.options.validation import ValidationOptions
 from library.problems import Problems, UserError, warn
+from library.training.position import read_state_info
 from library.training.run import TrainingRun
-from library.training.saving.state import read_state_info
 
 Settings = dict[str, Any]  # by option name; values as JSON has them
 

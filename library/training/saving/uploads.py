@@ -18,11 +18,11 @@ from queue import Queue
 from types import TracebackType
 
 from library.console import say
-from library.data.wording import counted
 from library.files import remove
 from library.options.hub import HubOptions
 from library.problems import warn
 from library.training.saving.hub import hub_api, tell_hub
+from library.wording import counted
 
 POLL = 0.1  # seconds
 SECONDS_TO_STOP = 2.0  # that uploads under way are given when a run is asked to stop

@@ -13,10 +13,11 @@ from library.generation.pictures import save_picture
 from library.generation.prompts import PromptRequest, read_prompts
 from library.models import FAMILIES
 from library.training.interruption import Interruption
+from library.training.loss_log import LossLog
 from library.training.run import TrainingRun
 from library.training.session import Session
-from library.training.task import Task
-from library.training.watching.trackers import Drawn, LossLog
+from library.training.tasks.task import Task
+from library.training.watching.trackers import Drawn
 
 
 class Previews:

@@ -11,7 +11,7 @@ from library.options.logging import LoggingOptions
 from library.training.watching.trackers import Drawn
 
 if TYPE_CHECKING:
-    from library.training.watching.ledger import Balance
+    from library.training.optimization.ledger import Balance
 
 
 def run_folder(options: LoggingOptions, name: str, before: str | None) -> Path:

@@ -14,7 +14,7 @@ from library.data.batch import Batch
 from library.options.validation import ValidationOptions
 from library.training.interruption import Interruption
 from library.training.session import Session
-from library.training.task import Task
+from library.training.tasks.task import Task
 
 TIMES = 4  # timesteps at which every picture is measured
 

@@ -15,7 +15,7 @@ from library.training.watching.trackers import Drawn, tell
 if TYPE_CHECKING:
     from wandb import Run
 
-    from library.training.watching.ledger import Balance
+    from library.training.optimization.ledger import Balance
 
 
 class WandbTracker:

@@ -9,8 +9,8 @@ from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 
 from library.models.compiling import check_backend, compile_blocks
+from library.network.base import NetworkModule
 from library.problems import UserError
-from networks.base import NetworkModule
 
 
 class Twice(NetworkModule):

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from library.models import load_model
 from library.models.ldm.model import LatentDiffusion as Model
+from library.models.saving import Saving
 from library.models.sd.model import SD1, StableDiffusion
 from library.models.weights import load_tensors, open_tensors, save_tensors
 from library.problems import UserError
@@ -49,7 +50,7 @@ def test_a_file_through_the_model_stays_the_same(any_model_file: Path, tmp_path:
     metadata = open_tensors(any_model_file).metadata
     save_tensors(tmp_path / f"a{suffix}", tensors, metadata, metadata)
     model = load_model(tmp_path / f"a{suffix}", dtype="stored")
-    model.save(tmp_path / f"b{suffix}", suffix[1:])
+    model.save(tmp_path / f"b{suffix}", Saving(suffix[1:]))
     assert same(load_tensors(tmp_path / f"b{suffix}"), tensors)
     assert open_tensors(tmp_path / f"b{suffix}").metadata["atelier.config"] == metadata["atelier.config"]
 
@@ -59,7 +60,7 @@ def test_a_model_saved_in_any_format_loads_as_the_same_model(
     any_model: Model, tmp_path: Path, format: str
 ) -> None:
     path = tmp_path / f"model{FORMATS[format]}"
-    any_model.save(path, format)
+    any_model.save(path, Saving(format))
     loaded = load_model(path)
     assert same(weights(loaded), weights(any_model))
     assert (loaded.family, loaded.prediction_type) == (any_model.family, any_model.prediction_type)
@@ -92,7 +93,7 @@ def test_diffusers_loads_every_format_with_equal_tensors(
 
     pipeline_type = getattr(diffusers, any_model.layout.pipeline)
     path = tmp_path / f"model{FORMATS[format]}"
-    any_model.save(path, format)
+    any_model.save(path, Saving(format))
     if FORMATS[format]:
         pipeline = pipeline_type.from_single_file(
             path, config=str(any_model_folder), local_files_only=True, safety_checker=None
@@ -142,7 +143,7 @@ def test_a_folder_says_how_its_model_predicts(
     tiny_model: Model, tmp_path: Path, prediction_type: str, name: str
 ) -> None:
     tiny_model.prediction_type = prediction_type
-    tiny_model.save(tmp_path / "model", "diffusers_safetensors")
+    tiny_model.save(tmp_path / "model", Saving("diffusers_safetensors"))
     scheduler = json.loads((tmp_path / "model" / "scheduler" / "scheduler_config.json").read_text())
     assert scheduler["prediction_type"] == name
     assert (scheduler["_class_name"], scheduler["beta_schedule"]) == ("DDIMScheduler", "scaled_linear")
@@ -231,17 +232,17 @@ def test_spare_tensors_of_an_sd_2_file_are_kept_and_a_folder_gets_copies(saved_k
     tensors |= {name: torch.full_like(tensors[name], 3) for name in spare}
     save_tensors(tmp_path / "x.safetensors", tensors, metadata)
     model = load_model(tmp_path / "x.safetensors")
-    model.save(tmp_path / "y.safetensors", "safetensors")
+    model.save(tmp_path / "y.safetensors", Saving("safetensors"))
     assert same(load_tensors(tmp_path / "y.safetensors"), tensors)
 
     without = {name: tensor for name, tensor in tensors.items() if name not in spare}
     save_tensors(tmp_path / "z.safetensors", without, metadata)
     assert same(weights(load_model(tmp_path / "z.safetensors")), weights(model))
-    load_model(tmp_path / "z.safetensors").save(tmp_path / "z2.safetensors", "safetensors")
+    load_model(tmp_path / "z.safetensors").save(tmp_path / "z2.safetensors", Saving("safetensors"))
     assert same(load_tensors(tmp_path / "z2.safetensors"), without)
 
-    model.save(tmp_path / "folder", "diffusers_safetensors")
-    load_model(tmp_path / "folder").save(tmp_path / "w.safetensors", "safetensors")
+    model.save(tmp_path / "folder", Saving("diffusers_safetensors"))
+    load_model(tmp_path / "folder").save(tmp_path / "w.safetensors", Saving("safetensors"))
     back = load_tensors(tmp_path / "w.safetensors")
     assert same({name: back[name] for name in without}, without)
     assert back.keys() == tensors.keys()
@@ -264,13 +265,13 @@ def test_sd_2_projections_may_be_matrices_or_convolutions(saved_kind, tmp_path: 
     x = torch.linspace(-1, 1, 4 * 64).view(1, 4, 8, 8)
     model = load_model(tmp_path / "x.safetensors", linear_projection=wanted == "matrices")
     torch.testing.assert_close(prediction(model, x), prediction(load_model(source), x))
-    model.save(tmp_path / "y.safetensors", "safetensors")
+    model.save(tmp_path / "y.safetensors", Saving("safetensors"))
     assert same(load_tensors(tmp_path / "y.safetensors"), tensors if wanted == "matrices" else convolved)
 
 
 def test_a_ckpt_counts_on_from_its_source(tiny_model: Model, tmp_path: Path) -> None:
-    tiny_model.save(tmp_path / "a.ckpt", "ckpt", epoch=2, global_step=30)
-    load_model(tmp_path / "a.ckpt").save(tmp_path / "b.ckpt", "ckpt", epoch=1, global_step=5)
+    tiny_model.save(tmp_path / "a.ckpt", Saving("ckpt", epoch=2, step=30))
+    load_model(tmp_path / "a.ckpt").save(tmp_path / "b.ckpt", Saving("ckpt", epoch=1, step=5))
     content = torch.load(tmp_path / "b.ckpt", weights_only=True)
     assert content.keys() == {"state_dict", "epoch", "global_step", "atelier.config"}
     assert (content["epoch"], content["global_step"]) == (3, 35)
@@ -279,12 +280,12 @@ def test_a_ckpt_counts_on_from_its_source(tiny_model: Model, tmp_path: Path) -> 
 def test_weights_are_cast_when_read_and_when_written(tiny_model_file: Path, tmp_path: Path) -> None:
     model = load_model(tiny_model_file, dtype="bfloat16")
     assert {tensor.dtype for tensor in weights(model).values()} == {torch.bfloat16}
-    model.save(tmp_path / "x.safetensors", "safetensors", dtype=torch.float16)
+    model.save(tmp_path / "x.safetensors", Saving("safetensors", dtype=torch.float16))
     assert {tensor.dtype for tensor in load_tensors(tmp_path / "x.safetensors").values()} == {torch.float16}
 
 
 def test_metadata_is_written_beside_ours(tiny_model: Model, tmp_path: Path) -> None:
-    tiny_model.save(tmp_path / "x.safetensors", "safetensors", metadata={"modelspec.title": "x"})
+    tiny_model.save(tmp_path / "x.safetensors", Saving("safetensors", metadata={"modelspec.title": "x"}))
     metadata = open_tensors(tmp_path / "x.safetensors").metadata
     assert metadata.keys() == {"modelspec.title", "atelier.config"}
     config = json.loads(metadata["atelier.config"])
@@ -300,7 +301,7 @@ def test_names_without_wrapper_and_foreign_names_are_read_and_written_properly(
     odd[f"{TEXT}embeddings.position_ids"] = torch.arange(77).unsqueeze(0)
     odd["model_ema.decay"] = torch.tensor(0.5)
     save_tensors(tmp_path / "odd.safetensors", odd, metadata)
-    load_model(tmp_path / "odd.safetensors").save(tmp_path / "x.safetensors", "safetensors")
+    load_model(tmp_path / "odd.safetensors").save(tmp_path / "x.safetensors", Saving("safetensors"))
     assert same(load_tensors(tmp_path / "x.safetensors"), tensors)
 
 
@@ -312,7 +313,7 @@ def test_other_tensors_of_a_file_are_kept_as_they_are_when_asked(
     others = {"model_ema.decay": torch.tensor(0.99, dtype=torch.float64), "betas": torch.linspace(0, 1, 5)}
     save_tensors(tmp_path / "full.safetensors", tensors | others, metadata)
     model = load_model(tmp_path / "full.safetensors", dtype="stored", keeps_others=True)
-    model.save(tmp_path / f"x.{suffix}", suffix, dtype=torch.float16)
+    model.save(tmp_path / f"x.{suffix}", Saving(suffix, dtype=torch.float16))
     saved = load_tensors(tmp_path / f"x.{suffix}")
     assert same({name: saved[name] for name in others}, others)
     assert saved.keys() == tensors.keys() | others.keys()
@@ -328,7 +329,7 @@ def test_vae_attention_may_be_matrices_in_a_file_and_old_names_in_a_folder(
     save_tensors(tmp_path / "flat.safetensors", flat, metadata)
     assert same(weights(load_model(tmp_path / "flat.safetensors")), tensors)
 
-    tiny_model.save(tmp_path / "old", "diffusers_safetensors")
+    tiny_model.save(tmp_path / "old", Saving("diffusers_safetensors"))
     path = tmp_path / "old" / "vae" / "diffusion_pytorch_model.safetensors"
     new = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
     vae = load_tensors(path)
@@ -339,7 +340,7 @@ def test_vae_attention_may_be_matrices_in_a_file_and_old_names_in_a_folder(
 
 
 def test_a_folder_is_read_from_bin_fp16_and_named_variants(tiny_model: Model, tmp_path: Path) -> None:
-    tiny_model.save(tmp_path / "model", "diffusers_safetensors")
+    tiny_model.save(tmp_path / "model", Saving("diffusers_safetensors"))
     half = {}
     for path in list((tmp_path / "model").rglob("*.safetensors")):
         half = {name: tensor.half() for name, tensor in load_tensors(path).items()}
@@ -372,9 +373,9 @@ def test_the_vae_is_taken_from_anything_that_holds_one(
     bare = {name.removeprefix(VAE): tensor for name, tensor in expected.items()}
     tiny_model.load_part_weights("vae", expected)
     if kind == "checkpoint":
-        tiny_model.save(path := tmp_path / "x.safetensors", "safetensors")
+        tiny_model.save(path := tmp_path / "x.safetensors", Saving("safetensors"))
     elif "folder" in kind or kind == "diffusers file":
-        tiny_model.save(path := tmp_path / "x", "diffusers_safetensors")
+        tiny_model.save(path := tmp_path / "x", Saving("diffusers_safetensors"))
         path = path / "vae" if kind != "folder" else path
         path = path / "diffusion_pytorch_model.safetensors" if kind == "diffusers file" else path
         if kind == "diffusers file":

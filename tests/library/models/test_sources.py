@@ -8,6 +8,7 @@ import torch
 
 from library.models import check_source, check_vae, detect_family, load_model
 from library.models.base import Model
+from library.models.saving import Saving
 from library.models.sources import find_source
 from library.models.weights import load_tensors, save_tensors
 from library.problems import UserError
@@ -150,7 +151,7 @@ def test_a_file_of_no_known_suffix_is_refused(tmp_path: Path) -> None:
 def test_a_folder_is_known_by_its_configs(
     tiny_model: Model, tmp_path: Path, change: dict, family: str
 ) -> None:
-    tiny_model.save(tmp_path / "model", "diffusers_safetensors")
+    tiny_model.save(tmp_path / "model", Saving("diffusers_safetensors"))
     change_configs(tmp_path / "model", change)
     assert detect_family(tmp_path / "model") == family
 
@@ -162,7 +163,7 @@ def change_configs(folder: Path, change: dict[str, dict]) -> None:
 
 
 def test_a_folder_of_another_kind_is_named_in_one_line(tiny_model: Model, tmp_path: Path) -> None:
-    tiny_model.save(tmp_path / "model", "diffusers_safetensors")
+    tiny_model.save(tmp_path / "model", Saving("diffusers_safetensors"))
     change_configs(tmp_path / "model", {"unet": {"in_channels": 9}})
     with pytest.raises(UserError, match="has 9 input channels") as error:
         check_source(tmp_path / "model")
@@ -183,7 +184,7 @@ def test_folders_that_are_no_model_say_what_is_missing(tiny_model: Model, tmp_pa
     file_of(tmp_path / "x.safetensors", *SD1)
     with pytest.raises(UserError, match=f"did you mean {tmp_path / 'x.safetensors'}"):
         check_source(tmp_path)
-    tiny_model.save(tmp_path / "model", "diffusers")
+    tiny_model.save(tmp_path / "model", Saving("diffusers"))
     (tmp_path / "model" / "text_encoder" / "pytorch_model.bin").unlink()
     with pytest.raises(UserError, match=r"text_encoder: holds no weights \(model.safetensors or .bin\)"):
         check_source(tmp_path / "model")

@@ -5,8 +5,8 @@ import pytest
 from library.data.plan import BucketSamples
 from library.options.training import TrainingOptions
 from library.problems import UserError
+from library.training.position import StateInfo
 from library.training.run_plan import RunPlan, plan_run
-from library.training.saving.state import StateInfo
 
 
 class Data:

@@ -19,9 +19,9 @@ from library.training.watching.trackers import Drawn
 
 if TYPE_CHECKING:
     from library.data.training_data import TrainingData
+    from library.training.optimization.ledger import Balance
     from library.training.run import TrainingRun
     from library.training.run_plan import RunPlan
-    from library.training.watching.ledger import Balance
 
 SECONDS_BETWEEN = 30.0  # two writings, unless something was measured or drawn
 

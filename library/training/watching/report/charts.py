@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from library.data.report.figures import number
-from library.data.report.markup import Html, element
+from library.pages.markup import Html, element
 from library.training.watching.report.history import Point
 
 WIDTH, HEIGHT = 1000, 400  # of the drawing's own units

@@ -10,14 +10,14 @@ from typing import Any
 
 from library.data import report as dataset_report
 from library.data.report.figures import Bar, bars, number, times
-from library.data.report.markup import Html, element, join
 from library.data.report.sections import sources
 from library.data.training_data import TrainingData
-from library.data.wording import counted
 from library.options.config_file import to_toml
-from library.training.watching.ledger import Balance, figure, percent
+from library.pages.markup import Html, element, join
+from library.training.optimization.ledger import Balance, figure, percent
 from library.training.watching.report.charts import Line, chart, short
 from library.training.watching.report.history import History, Point, smoothed
+from library.wording import counted
 
 HERE = Path(__file__).parent
 LOSS, VALIDATION, ERROR = "loss/current", "loss/validation", "loss/validation_error"

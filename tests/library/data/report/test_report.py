@@ -17,10 +17,10 @@ from library.data.captions import sample_caption
 from library.data.report import Look, write_page
 from library.data.report.figures import histogram, shares
 from library.data.report.inspection import inspect_pictures
-from library.data.report.markup import Html, element, join
 from library.data.report.pictures import choose
 from library.data.training_data import TrainingData
 from library.data.views import make_view
+from library.pages.markup import Html, element, join
 from library.problems import Problem
 
 VOID = ("img", "meta", "br", "link", "base", "input")

@@ -11,11 +11,13 @@ from torch import Tensor, nn
 from library.options.optimizer import OptimizerOptions
 from library.options.schedule import ScheduleOptions
 from library.problems import UserError
+from library.training.learner import Learner
+from library.training.optimization.ledger import Ledger
 from library.training.optimization.optimizers import OPTIMIZERS, class_path, make_optimizer
 from library.training.optimization.schedules import make_schedule
 from library.training.optimization.self_tuning import used_rates
-from library.training.saving.state import Learner, StateInfo, load_state, read_state_info, write_state
-from library.training.watching.ledger import Ledger
+from library.training.position import StateInfo, read_state_info
+from library.training.saving.state import load_state, write_state
 
 STEPS = 12
 pytestmark = pytest.mark.filterwarnings("ignore:Paged optimizers are not supported on CPU")

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from library.training.objective import DDPM
+from library.training.diffusion.objective import DDPM
 from library.training.optimization.guard import BrokeDown, Guard, Seen, gradient_norm, spoiled
 from library.training.optimization.rounding import Rounded
 

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from library.options.saving import CheckpointOptions, SavingOptions
+from library.training.output import checkpoint_form
 from library.training.saving.checkpoints import (
     Checkpoints,
     epoch_name,
@@ -13,7 +14,6 @@ from library.training.saving.checkpoints import (
     step_name,
     step_to_remove,
 )
-from library.training.saving.output import checkpoint_form
 
 GOLDEN = json.loads((Path(__file__).parents[3] / "data" / "training.json").read_text())
 

@@ -7,8 +7,9 @@ from PIL import Image
 
 from library.options.logging import LoggingOptions
 from library.problems import UserError
+from library.training.loss_log import READ_EVERY, LossLog
 from library.training.watching.tensorboard import run_folder
-from library.training.watching.trackers import READ_EVERY, Drawn, LossLog, Trackers
+from library.training.watching.trackers import Drawn, Trackers
 from library.training.watching.tracking import check_logging
 
 

@@ -1,6 +1,6 @@
 """Numbers of things in words."""
 
-from library.data.wording import counted, plural
+from library.wording import counted, plural
 
 
 def test_one_is_not_several() -> None:

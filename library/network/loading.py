@@ -6,7 +6,7 @@ A network module has two functions:
     from_file(model, path) -> Network
 
 and `check_arguments(arguments)`, which raises UserError for --network_args it does not know.
-A Network is one as networks/base.py has it.
+A Network is one as library/network/base.py has it.
 """
 
 from __future__ import annotations

@@ -10,9 +10,10 @@ from kinds import make_kind
 
 from library.models.base import Model
 from library.models.blocks import BlockSpans
+from library.models.saving import Saving
+from library.network.base import module_name
 from library.problems import UserError
 from networks import lora
-from networks.base import module_name
 
 SDXL = BlockSpans(23, range(1, 10), range(10, 13), range(13, 22))
 TINY = BlockSpans(17, range(8), range(8, 9), range(9, 17))  # SD 1.x with one layer a level
@@ -168,7 +169,7 @@ def test_a_network_like_a_file_has_its_layers_ranks_and_alphas(
 ) -> None:
     dims = ",".join(str(number % 3) for number in range(17))
     first = create(tiny_model, arguments={"block_dims": dims, "conv_dim": "2"}, dim=3)
-    first.save(tmp_path / "x.safetensors", dtype=None, metadata=None)
+    first.save(tmp_path / "x.safetensors", Saving("safetensors"))
     second = create(tiny_model, like=tmp_path / "x.safetensors", arguments={"conv_dim": "7"})
     assert sizes(second) == sizes(first)
     assert second.dim is None  # there is no common one

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from library.models.blocks import BlockSpans
+from library.network.arguments import LoRAArguments, Preset, Weights
 from library.problems import Problems, UserError, warn
-from networks.lora_arguments import LoRAArguments, Preset, Weights
 
 
 @dataclass(frozen=True)

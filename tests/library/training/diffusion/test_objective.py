@@ -7,9 +7,9 @@ from torch.testing import assert_close
 
 from library.options.objective import ObjectiveOptions
 from library.problems import UserError
-from library.training.objective import DDPM, Flow, make_objective
+from library.training.diffusion.objective import DDPM, Flow, make_objective
 
-GOLDEN = json.loads((Path(__file__).parents[2] / "data" / "training.json").read_text())
+GOLDEN = json.loads((Path(__file__).parents[3] / "data" / "training.json").read_text())
 T = torch.tensor(GOLDEN["timesteps"])
 
 

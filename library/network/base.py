@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from library.models.base import AttachPoint, Model
+from library.models.saving import Saving
 from library.models.weights import load_tensors, save_tensors
+from library.network.rates import Rates, part_of
 from library.problems import UserError, warn
-from networks.rates import Rates, part_of
 
 TITLES = {"unet": "U-Net", "te": "text encoder"}
 
@@ -179,9 +180,9 @@ class Network(nn.Module):
             warn(f"{path.name}: its weights of the {left.pop()} are left out: no network is trained there")
         self.load_tensors(own, str(path))
 
-    def save(self, path: Path, *, dtype: torch.dtype | None, metadata: dict[str, str] | None) -> None:
-        """Write the file whole. dtype: of every tensor, None keeps them. metadata: for .safetensors only."""
-        save_tensors(path, self.tensors(dtype), metadata)
+    def save(self, path: Path, saving: Saving) -> None:
+        """Write the file whole."""
+        save_tensors(path, self.tensors(saving.dtype), dict(saving.metadata or {}))
 
 
 def module_name(point: AttachPoint) -> str:

@@ -7,7 +7,7 @@ import torch
 from torch.testing import assert_close
 
 from library.options.objective import ObjectiveOptions
-from library.training.noise import (
+from library.training.diffusion.noise import (
     NoiseDraw,
     SampleDraws,
     adaptive_strength,

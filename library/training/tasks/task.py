@@ -14,13 +14,14 @@ from torch import Tensor, nn
 from library.data.batch import Batch
 from library.models.base import Condition, Model, Part
 from library.models.prompt_weights import encode_text
+from library.models.saving import Saving
 from library.models.text import without_padding
 from library.options.objective import ObjectiveOptions
 from library.problems import UserError, warn
-from library.training.loss import ERRORS, HUBER_ERRORS, huber_width, mean_per_sample, weighting
-from library.training.noise import adaptive_strength, complete_noise
-from library.training.objective import make_objective
-from library.training.watching.ledger import Component
+from library.training.diffusion.loss import ERRORS, HUBER_ERRORS, huber_width, mean_per_sample, weighting
+from library.training.diffusion.noise import adaptive_strength, complete_noise
+from library.training.diffusion.objective import make_objective
+from library.training.tasks.components import Component
 
 
 @dataclass(frozen=True)
@@ -234,15 +235,6 @@ class Task(nn.Module):
         for part in self.trained_parts():
             self.model.load_part_weights(part, tensors)
 
-    def save(
-        self,
-        path: Path,
-        *,
-        form: str,
-        dtype: torch.dtype | None,
-        metadata: dict[str, str] | None,
-        epoch: int,
-        step: int,
-    ) -> None:
+    def save(self, path: Path, saving: Saving) -> None:
         """Write the result under its final name, whole."""
-        self.model.save(path, form, dtype=dtype, metadata=metadata, epoch=epoch, global_step=step)
+        self.model.save(path, saving)

@@ -16,24 +16,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from library.data.wording import counted
 from library.problems import Problem, UserError, warn
 from library.randomness import keyed_generator
+from library.training.tasks.components import Component
+from library.wording import counted
 
 SAMPLE = 2**18  # weights of a part that are looked at
 SMALLEST_SAMPLE = 16  # of a tensor of a larger part
 GRADIENTS_EVERY = 10  # steps between two looks at the gradients
 # Some optimizers' first steps move nothing: RAdam's, when it cannot tell the variance of gradients yet.
 ENOUGH_STEPS = 10
-
-
-@dataclass(frozen=True)
-class Component:
-    """A part of what is trained. name: as people call it. is_text: whether it trains with text encoders."""
-
-    name: str
-    parameters: list[nn.Parameter]
-    is_text: bool = False
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,13 @@ from torch import Tensor
 
 from library.data.batch import Batch
 from library.models.base import Model
-from library.network_module import load_network_module
+from library.models.saving import Saving
+from library.network.loading import load_network_module
 from library.options.network import NetworkOptions
 from library.options.objective import ObjectiveOptions
 from library.problems import UserError, warn
-from library.training.task import Task, TextTraining, text_encoder_name
-from library.training.watching.ledger import Component
+from library.training.tasks.components import Component
+from library.training.tasks.task import Task, TextTraining, text_encoder_name
 
 PRESERVATION = "diff_output_preservation"
 
@@ -131,17 +132,8 @@ class NetworkTask(Task):
     def load_trained_tensors(self, tensors: dict[str, Tensor]) -> None:
         self.network.load_tensors(tensors, "the saved state")
 
-    def save(
-        self,
-        path: Path,
-        *,
-        form: str,
-        dtype: torch.dtype | None,
-        metadata: dict[str, str] | None,
-        epoch: int,
-        step: int,
-    ) -> None:
-        self.network.save(path, dtype=dtype, metadata=metadata)
+    def save(self, path: Path, saving: Saving) -> None:
+        self.network.save(path, saving)
 
 
 def _merge(module: ModuleType, model: Model, path: Path, multiplier: float) -> None:

@@ -14,11 +14,12 @@ from library.data.batch import Batch
 from library.data.plan import Position
 from library.models import load_model
 from library.models.base import Model
+from library.models.saving import Saving
 from library.options.network import NetworkOptions
 from library.options.objective import ObjectiveOptions
-from library.training.loss import mean_per_sample, min_snr_weight
-from library.training.network import NetworkTask
-from library.training.task import Task
+from library.training.diffusion.loss import mean_per_sample, min_snr_weight
+from library.training.tasks.network import NetworkTask
+from library.training.tasks.task import Task
 
 
 def make_batch(model: Model, **changes) -> Batch:
@@ -180,12 +181,12 @@ def test_an_offset_that_waited_for_the_latents_is_in_picture_and_target(tiny_mod
 def test_a_models_last_timestep_is_remembered_in_its_files(tiny_model: Model, tmp_path: Path) -> None:
     Task(tiny_model, ObjectiveOptions(objective="v", zero_terminal_snr=True), learning_rate=1e-3)
     for name, form in (("x.safetensors", "safetensors"), ("x.ckpt", "ckpt"), ("x", "diffusers")):
-        tiny_model.save(tmp_path / name, form)
+        tiny_model.save(tmp_path / name, Saving(form))
         assert load_model(tmp_path / name).zero_terminal_snr
     scheduler = json.loads((tmp_path / "x" / "scheduler" / "scheduler_config.json").read_text())
     assert scheduler["rescale_betas_zero_snr"] and scheduler["timestep_spacing"] == "trailing"
     tiny_model.zero_terminal_snr = False
-    tiny_model.save(tmp_path / "y.safetensors", "safetensors")
+    tiny_model.save(tmp_path / "y.safetensors", Saving("safetensors"))
     assert not load_model(tmp_path / "y.safetensors").zero_terminal_snr
 
 

@@ -23,7 +23,7 @@ def begin(run_type: type[R], doc: str | None, *, family: str | None = None) -> t
     """
     reading = read_command_line(run_type, doc)
     # After --help: the checks import what reads images.
-    from library.training.preflight import check
+    from library.training.start.preflight import check
 
     run, data = check(reading, family)
     if run.data.debug_dataset:

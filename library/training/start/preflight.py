@@ -11,7 +11,7 @@ from library.files import prepare_folder
 from library.generation.prompts import read_prompts
 from library.models import check_source, check_vae
 from library.models.attention import check_attention
-from library.network_module import load_network_module
+from library.network.loading import load_network_module
 from library.options.data import DataOptions
 from library.options.fields import sections_of
 from library.options.generation import PreviewOptions
@@ -26,11 +26,11 @@ from library.options.schedule import ScheduleOptions
 from library.options.training import TrainingOptions
 from library.problems import Problems
 from library.training.optimization.optimizers import check_optimizer
+from library.training.position import read_state_info
 from library.training.run import TrainingRun
 from library.training.saving.hub import check_hub, check_state_on_hub, state_from_hub
 from library.training.saving.metadata import thumbnail_url
 from library.training.saving.settings import check_resumed
-from library.training.saving.state import read_state_info
 from library.training.watching.tracking import check_logging
 
 R = TypeVar("R", bound=TrainingRun)

@@ -2,9 +2,9 @@
 
 import pytest
 
+from library.network.arguments import LoRAArguments, Preset, read_arguments
 from library.problems import UserError
 from networks import lora
-from networks.lora_arguments import LoRAArguments, Preset, read_arguments
 
 
 def test_everything_that_can_be_given_is_read() -> None:

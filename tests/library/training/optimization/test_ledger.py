@@ -12,10 +12,11 @@ from library.models.base import Model
 from library.options.network import NetworkOptions
 from library.options.objective import ObjectiveOptions
 from library.problems import UserError
-from library.training.network import NetworkTask
-from library.training.task import Task, TextTraining
+from library.training.optimization.ledger import Ledger
+from library.training.tasks.components import Component
+from library.training.tasks.network import NetworkTask
+from library.training.tasks.task import Task, TextTraining
 from library.training.watching import ledger as ledger_module
-from library.training.watching.ledger import Component, Ledger
 
 
 def component(name: str, *values: float, is_text: bool = False) -> Component:

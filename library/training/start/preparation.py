@@ -19,34 +19,37 @@ from library.data.plan import Course
 from library.data.training_data import TrainingData
 from library.models.compiling import check_backend, compile_blocks
 from library.models.prompt_weights import training_tokenizer
+from library.models.saving import Saving
 from library.options.training import TrainingOptions
 from library.problems import UserError, warn
-from library.training.caching import Cached, Caches, Identities, fill_caches
+from library.training.diffusion.noise import NoiseDraw
 from library.training.interruption import Interruption
 from library.training.job import Job
-from library.training.noise import NoiseDraw
+from library.training.learner import Learner
+from library.training.loss_log import LossLog
 from library.training.optimization.ema import make_average
 from library.training.optimization.guard import Guard
+from library.training.optimization.ledger import Ledger
 from library.training.optimization.optimizers import class_path, make_optimizer
 from library.training.optimization.rounding import Rounded
 from library.training.optimization.schedules import make_schedule
 from library.training.optimization.self_tuning import advise
 from library.training.optimization.update import Update
 from library.training.optimization.update_in_backward import in_backward
-from library.training.precision import set_precision
+from library.training.output import Moment
+from library.training.position import StateInfo
 from library.training.saving.checkpoints import Checkpoints
 from library.training.saving.disk_space import check_space
-from library.training.saving.output import Moment
 from library.training.saving.settings import settings_of
-from library.training.saving.state import Learner, StateInfo, load_state, write_state
+from library.training.saving.state import load_state, write_state
 from library.training.saving.uploads import Uploads
 from library.training.session import dtype_of
+from library.training.start.caching import Cached, Caches, Identities, fill_caches
+from library.training.start.precision import set_precision
 from library.training.stepper import Stepper
-from library.training.task import Task
-from library.training.watching.ledger import Ledger
+from library.training.tasks.task import Task
 from library.training.watching.report import open_report
 from library.training.watching.standing import Standing, standing_at_start
-from library.training.watching.trackers import LossLog
 from library.training.watching.tracking import open_trackers
 from library.training.watching.validation import Validation
 
@@ -231,7 +234,7 @@ def make_checkpoints(job: Job, learner: Learner, standing: Standing, log: LossLo
         with learner.shown(dtype):
             _require_finite(task, step, dtype)
             metadata = output.describe(moment, dtype) if output.carries_metadata else None
-            task.save(path, form=output.form, dtype=dtype, metadata=metadata, epoch=epoch, step=step)
+            task.save(path, Saving(output.form, dtype, metadata, epoch, step))
 
     def save_state(folder: Path, epoch: int, step: int) -> None:
         _require_finite(task, step)

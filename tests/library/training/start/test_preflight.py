@@ -8,7 +8,7 @@ from PIL import Image
 import train_db
 import train_network
 from library.options.parser import read_command_line
-from library.training.preflight import check
+from library.training.start.preflight import check
 
 
 @pytest.fixture

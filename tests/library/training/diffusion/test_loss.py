@@ -8,7 +8,7 @@ import torch
 from torch.testing import assert_close
 
 from library.options.objective import ObjectiveOptions
-from library.training.loss import (
+from library.training.diffusion.loss import (
     ERRORS,
     HUBER_ERRORS,
     debiased_weight,
@@ -19,9 +19,9 @@ from library.training.loss import (
     v_like_noise_weight,
     weighting,
 )
-from library.training.objective import DDPM
+from library.training.diffusion.objective import DDPM
 
-GOLDEN = json.loads((Path(__file__).parents[2] / "data" / "training.json").read_text())
+GOLDEN = json.loads((Path(__file__).parents[3] / "data" / "training.json").read_text())
 T = torch.tensor(GOLDEN["timesteps"])
 SNR = DDPM("epsilon").snr(T)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from networks.base import NetworkModule
+    from library.network.base import NetworkModule
 
 
 @dataclass(frozen=True)

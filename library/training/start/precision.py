@@ -12,7 +12,7 @@ from torch import nn
 from library.models.base import Part
 from library.models.float8 import store_in_float8
 from library.problems import warn
-from library.training.task import Task
+from library.training.tasks.task import Task
 
 
 def set_precision(

@@ -1,0 +1,90 @@
+"""Each step's loss, from the device to the trackers.
+
+Losses stay on the device; they are read a few at a time, so that a step never waits for the device.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from library.training.optimization.guard import Guard, Seen
+from library.training.watching.trackers import Trackers
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from library.training.optimization.ledger import Balance
+
+READ_EVERY = 10  # steps between two readings of the losses
+Figures = dict[str, float | Tensor]  # by the name in logs; tensors are scalars on the device
+
+
+@dataclass(frozen=True)
+class _Unread:
+    """A finished step. in_a_row: as of the guard."""
+
+    number: int
+    loss: Tensor
+    in_a_row: Tensor
+    figures: Figures
+    seen: list[Seen]
+
+
+class LossLog:
+    """Collects each step's loss on the device and reads them together."""
+
+    def __init__(self, accelerator: Accelerator, trackers: Trackers, guard: Guard) -> None:
+        """guard: is told of the steps that it left out; their losses count nowhere."""
+        self.accelerator, self.trackers, self.guard = accelerator, trackers, guard
+        self._unread: list[_Unread] = []
+        self._epoch_sum, self._epoch_count, self._epoch = 0.0, 0, -1
+        self.done = 0  # the latest step that was added
+
+    @property
+    def average(self) -> float | None:
+        """Mean loss of the epoch so far, over the steps that were read; None before the first."""
+        return self._epoch_sum / self._epoch_count if self._epoch_count else None
+
+    def add(self, step: int, epoch: int, loss: Tensor, figures: Figures) -> None:
+        """Keep the loss of a finished step (1-based), and other figures of it; they are read within the next
+        READ_EVERY steps.
+        """
+        if epoch != self._epoch:
+            self.read()
+            self._epoch_sum, self._epoch_count, self._epoch = 0.0, 0, epoch
+        self.done = step
+        self._unread.append(_Unread(step, loss, self.guard.in_a_row, figures, self.guard.forget()))
+        if len(self._unread) >= READ_EVERY or step == 1:
+            self.read()
+
+    def read(self) -> None:
+        """Read what was collected. Raises BrokeDown when too many steps in a row were left out."""
+        if not self._unread:
+            return
+        unread, self._unread = self._unread, []
+        stacked = torch.stack([torch.stack([step.loss, step.in_a_row]) for step in unread])
+        for step, (loss, in_a_row) in zip(
+            unread, self.accelerator.reduce(stacked, "mean").tolist(), strict=True
+        ):
+            if in_a_row:
+                self.guard.tell(step.number, loss, in_a_row, step.seen)
+            if not math.isfinite(loss) or (in_a_row and self.accelerator.scaler is None):
+                continue
+            self._epoch_sum, self._epoch_count = self._epoch_sum + loss, self._epoch_count + 1
+            numbers = {name: float(figure) for name, figure in step.figures.items()}
+            self.trackers.write(step.number, {"loss/current": loss, "loss/average": self.average} | numbers)
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """Write other figures of a step down."""
+        self.trackers.write(step, values)
+
+    def conclude(self, balance: Balance, patience: float = 60.0) -> None:
+        """Read the rest and close the trackers with what was trained, which may take `patience` seconds."""
+        self.read()
+        self.trackers.conclude(balance)
+        self.trackers.close(patience)

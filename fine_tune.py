@@ -58,14 +58,14 @@ class Run(TrainingRun):
 
 
 def main() -> None:
-    run, data = begin(Run, __doc__)
+    run, pictures = begin(Run, __doc__)
 
     from library.training.full import train_model
-    from library.training.tasks.task import TextTraining
+    from library.training.tasks.model import TextTraining
 
     text = TextTraining((run.text_rate,)) if run.trains_text else None
     rate, name = run.denoiser_rate, "finetuning"
-    train_model(run, run.checkpoint, text, data, learning_rate=rate, tracker_name=name)
+    train_model(run, run.checkpoint, text, pictures, learning_rate=rate, tracker_name=name)
 
 
 if __name__ == "__main__":

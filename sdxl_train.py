@@ -41,15 +41,15 @@ class Run(TrainingRun):
 
 
 def main() -> None:
-    run, data = begin(Run, __doc__, family="sdxl")
+    run, pictures = begin(Run, __doc__, family="sdxl")
 
     from library.training.full import train_model
-    from library.training.tasks.task import TextTraining
+    from library.training.tasks.model import TextTraining
 
     text = TextTraining(run.text_rates) if run.trains_text else None
     blocks = run.blocks.block_lr
     names = {"learning_rate": run.optimizer.learning_rate, "tracker_name": "finetuning"}
-    train_model(run, run.checkpoint, text, data, **names, block_rates=blocks)
+    train_model(run, run.checkpoint, text, pictures, **names, block_rates=blocks)
 
 
 if __name__ == "__main__":

@@ -73,16 +73,16 @@ class Run(TrainingRun):
 
 
 def main() -> None:
-    run, data = begin(Run, __doc__)
+    run, pictures = begin(Run, __doc__)
 
     from library.training.full import train_model
-    from library.training.tasks.task import TextTraining
+    from library.training.tasks.model import TextTraining
 
     stop_at = run.dreambooth.stop_text_encoder_training
     text = TextTraining((run.text_rate,), stop_at) if run.trains_text else None
     hides = run.dreambooth.no_token_padding
     facts = {"learning_rate": run.denoiser_rate, "tracker_name": "dreambooth"}
-    train_model(run, run.checkpoint, text, data, **facts, hides_padding=hides)
+    train_model(run, run.checkpoint, text, pictures, **facts, hides_padding=hides)
 
 
 if __name__ == "__main__":

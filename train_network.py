@@ -18,9 +18,9 @@ from library.training.run import TrainingRun
 from library.training.start.command import begin
 
 if TYPE_CHECKING:
-    from library.data.training_data import TrainingData
     from library.training.output import Output
     from library.training.session import Session
+    from library.training.start.pictures import Pictures
     from library.training.tasks.network import NetworkTask
 
 
@@ -44,17 +44,17 @@ def main() -> None:
 
 def train_beside(run_type: type[Run], doc: str | None, *, family: str | None = None) -> None:
     """The whole command. family: the only one it takes, by its name in FAMILIES; None: any."""
-    run, data = begin(run_type, doc, family=family)
+    run, pictures = begin(run_type, doc, family=family)
 
     from library.training.loop import train
     from library.training.session import Session
 
     session = Session.start(run.training, run.processes, run.saving.resume)
-    task, output = make_task(run, session, data)
-    train(run, session, task, data, output)
+    task, output = make_task(run, session, pictures)
+    train(run, session, task, pictures, output)
 
 
-def make_task(run: Run, session: Session, data: TrainingData) -> tuple[NetworkTask, Output]:
+def make_task(run: Run, session: Session, pictures: Pictures) -> tuple[NetworkTask, Output]:
     """The network beside its model, and what is written of it."""
     from library.training.output import Output
     from library.training.saving.metadata import describe_network
@@ -73,7 +73,7 @@ def make_task(run: Run, session: Session, data: TrainingData) -> tuple[NetworkTa
         form=run.network.save_model_as,
         tracker_name="network_train",
         describe=lambda moment, dtype: describe_network(
-            run, run.network, task, data, session.seed, moment, dtype
+            run, run.network, task, pictures, session.seed, moment, dtype
         ),
     )
     return task, output

@@ -91,20 +91,20 @@ script, argv = importlib.import_module(sys.argv[1]), sys.argv[2:]
 more = ['--max_data_loader_n_workers', '0', '--seed', '1', '--dry_run', '--save_precision', 'fp16']
 sys.argv = ['x', *argv, *more]
 
-def measure(run, session, task, data, output):
-    job = trial.Job(run, session, task, data, output, trial.plan_run(run.training, session, data))
+def measure(job):
+    run, session, task = job.run, job.session, job.task
     trial.set_up_model(job)
     batch = trial._largest_batch(job)
     if run.caching.caches_latents:
         batch = dataclasses.replace(batch, latents=batch.noise, pixels=None, posterior=None)
     estimated = trial.look_ahead(task, run, session, batch).memory
     stepper = trial.make_stepper(job)
-    stepper.begin()
+    stepper.start()
     before = memory('VmRSS') - sum(p.nbytes for p in task.parameters())
     open('/proc/self/clear_refs', 'w').write('5')
     for _ in range(2):
-        stepper.add(batch)
-        stepper.close(0)
+        stepper.forward_backward(batch)
+        stepper.optimizer_step(0)
     print(estimated.peak, memory('VmHWM') - before, estimated.weights)
 
 trial.rehearse = measure

@@ -111,15 +111,16 @@ def _pictures(folder: Path) -> Path:
     return target.parent
 
 
-def _prepare(model: Path, pictures: Path, out: Path, steps: int, *more: str) -> tuple:
+def _prepare(model: Path, images: Path, out: Path, steps: int, *more: str) -> tuple:
     """What train_network.py makes of a command line, up to train()."""
     import train_network
     from library.data.training_data import TrainingData
     from library.options.parser import parse
     from library.training.session import Session
+    from library.training.start.pictures import Pictures
 
     words = [
-        *("--pretrained_model_name_or_path", model, "--train_data_dir", pictures, "--output_dir", out),
+        *("--pretrained_model_name_or_path", model, "--train_data_dir", images, "--output_dir", out),
         *(
             "--resolution",
             64,
@@ -144,22 +145,20 @@ def _prepare(model: Path, pictures: Path, out: Path, steps: int, *more: str) -> 
         *("--max_data_loader_n_workers", 2, *more),
     ]
     run = parse(train_network.Run, argv=[str(word) for word in words])
-    data = TrainingData.scan(run.data)
+    pictures = Pictures(TrainingData.scan(run.data))
     session = Session.start(run.training, run.processes, run.saving.resume)
-    task, output = train_network.make_task(run, session, data)
-    return run, session, task, data, output
+    task, output = train_network.make_task(run, session, pictures)
+    return run, session, task, pictures, output
 
 
 def _bare_loop(model: Path, pictures: Path, out: Path, steps: int) -> float:
     """Seconds of `steps` forward, backward and optimizer steps of the same task on ready batches."""
-    from library.data.dataset import BatchBuilder
     from library.data.plan import Course
-    from library.training.diffusion.noise import NoiseDraw
     from library.training.optimization.optimizers import make_optimizer
 
-    run, session, task, data, _ = _prepare(model, pictures, out, steps)
-    builder = BatchBuilder(data, task.model.tokenizer(75), NoiseDraw(session.seed), session.seed)
-    loader = map(builder.build, Course(data.batches_per_epoch(1)).positions(0, 4))
+    run, session, task, source, _ = _prepare(model, pictures, out, steps)
+    builder = source.builder(task.model, run, session, total_steps=steps)
+    loader = map(builder.build, Course(source.batches_per_epoch(1)).positions(0, 4))
     batches = [_with_latents(task, batch) for batch in loader]
     optimizer = make_optimizer(task.param_groups(), run.optimizer)
     task.train()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
+
 
 def plural(count: int, one: str, many: str | None = None) -> str:
     """`one` or `many` (default: `one` with an s), whichever the number asks for."""
@@ -15,3 +17,17 @@ def counted(count: int, one: str, many: str | None = None) -> str:
     `counted(n, "image is", "images are")`.
     """
     return f"{count} {plural(count, one, many)}"
+
+
+def columns(rows: Sequence[tuple[str, ...]], right: Collection[int] = ()) -> list[str]:
+    """Rows as lines, their cells below one another. right: columns whose cells end at one place."""
+    if not rows:
+        return []
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        cells = (
+            c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))
+        )
+        lines.append("   ".join(cells).rstrip())
+    return lines

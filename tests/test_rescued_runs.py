@@ -67,15 +67,15 @@ def test_a_picture_that_cannot_be_read_loses_no_step(
 def test_a_device_without_memory_loses_no_step(
     tiny_model_file: Path, pictures: Path, whole: bytes, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    add = Stepper.add
+    forward_backward = Stepper.forward_backward
 
     def too_much(stepper: Stepper, batch: Batch) -> None:
-        add(stepper, batch)
+        forward_backward(stepper, batch)
         if (batch.position.step, batch.position.batch) == (2, 1):
             raise torch.OutOfMemoryError("no memory left")
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(torch.OutOfMemoryError):
-        patch.setattr(Stepper, "add", too_much)
+        patch.setattr(Stepper, "forward_backward", too_much)
         train(tiny_model_file, pictures, tmp_path)
     state = only_state(tmp_path)
     assert f"step 2: the state was saved; go on with --resume {state}" in capsys.readouterr().err
@@ -118,7 +118,7 @@ def test_a_state_that_cannot_be_saved_does_not_hide_what_went_wrong(
         raise RuntimeError("the device gave up")
 
     monkeypatch.setattr("library.training.milestones.Milestones.after", gone)
-    monkeypatch.setattr("library.training.start.preparation.write_state", gone)
+    monkeypatch.setattr("library.training.start.outputs.write_state", gone)
     with pytest.raises(RuntimeError, match="the device gave up"):
         train(tiny_model_file, pictures, tmp_path)
     assert "the state could not be saved (RuntimeError: the device gave up)" in capsys.readouterr().err

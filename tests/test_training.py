@@ -493,7 +493,7 @@ def test_a_run_that_breaks_ends_although_loader_processes_read_ahead(
 import sys, train_network
 from library.training.stepper import Stepper
 def broken(*arguments): raise RuntimeError("out of memory")
-Stepper.add = broken
+Stepper.forward_backward = broken
 sys.argv = {[str(word) for word in words]!r}
 train_network.main()
 """

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from library.data.training_data import TrainingData
 from library.options.saving import CheckpointOptions
+from library.training.batches import BatchSource
 from library.training.loop import train
 from library.training.output import Output, checkpoint_form
 from library.training.run import TrainingRun
 from library.training.saving.metadata import describe_checkpoint
 from library.training.session import Session, open_model
-from library.training.tasks.task import Task, TextTraining, may_skip_parameters
+from library.training.tasks.model import ModelTask, TextTraining, may_skip_parameters
 
 
 def train_model(
     run: TrainingRun,
     checkpoint: CheckpointOptions,
     text: TextTraining | None,
-    data: TrainingData,
+    batches: BatchSource,
     *,
     learning_rate: float,
     tracker_name: str,
@@ -25,13 +25,19 @@ def train_model(
 ) -> None:
     """Train the U-Net, and the text encoders as `text` says (None: frozen), and save a checkpoint.
 
-    learning_rate: of the U-Net, 0 leaves it as it is. block_rates: of each of its blocks; empty: that one.
+    learning_rate: of the U-Net, 0 leaves it as it is.
+    tracker_name: what this trainer's logs are called.
+    block_rates: the rate of each block of the U-Net; empty: learning_rate for all.
     hides_padding: the U-Net does not see what captions are padded with.
     """
-    skips = may_skip_parameters(text)
-    session = Session.start(run.training, run.processes, run.saving.resume, may_skip_parameters=skips)
+    session = Session.start(
+        run.training,
+        run.processes,
+        run.saving.resume,
+        may_skip_parameters=may_skip_parameters(text),
+    )
     model = open_model(run.model, session, keeps_others=checkpoint.keep_other_tensors)
-    task = Task(
+    task = ModelTask(
         model,
         run.objective,
         learning_rate=learning_rate,
@@ -43,6 +49,6 @@ def train_model(
     output = Output(
         form=checkpoint_form(checkpoint, model.source.kind),
         tracker_name=tracker_name,
-        describe=lambda moment, dtype: describe_checkpoint(run, task, data, moment),
+        describe=lambda moment, dtype: describe_checkpoint(run, task, batches, moment),
     )
-    train(run, session, task, data, output)
+    train(run, session, task, batches, output)

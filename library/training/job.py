@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from library.data.training_data import TrainingData
+from library.training.batches import BatchSource
 from library.training.output import Output
 from library.training.run import TrainingRun
 from library.training.run_plan import RunPlan
@@ -14,13 +14,19 @@ from library.training.tasks.task import Task
 
 @dataclass(frozen=True)
 class Job:
-    """run: what the user asked for. session: the processes and their device. task: what is trained on `data`
-    and saved as `output` says. plan: its steps.
+    """A run, from its options to what it writes.
+
+    run: what the user asked for.
+    session: the processes and their device.
+    task: what is trained.
+    batches: what it is trained on.
+    output: in which form, and with which metadata, results are saved.
+    plan: its steps.
     """
 
     run: TrainingRun
     session: Session
     task: Task
-    data: TrainingData
+    batches: BatchSource
     output: Output
     plan: RunPlan

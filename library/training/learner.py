@@ -6,7 +6,11 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from library.training.optimization.self_tuning import begin_training, is_schedule_free, result_shown
+from library.training.optimization.self_tuning import (
+    begin_training,
+    is_schedule_free,
+    schedule_free_result,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -18,7 +22,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Learner:
-    """Everything that training changes: what a state holds."""
+    """What training changes: what a state holds.
+
+    task: with everything that is trained.
+    optimizer: as accelerate prepared it.
+    scaler: of the loss, with fp16 only.
+    average: the moving average of what is trained, with --use_ema only.
+    ledger: how the weights began and how far they moved.
+    """
 
     task: Task
     optimizer: torch.optim.Optimizer
@@ -26,16 +37,16 @@ class Learner:
     average: Average | None
     ledger: Ledger
 
-    def shown(self, dtype: torch.dtype | None = None) -> AbstractContextManager[None]:
-        """Inside, the task is as it is looked at, in previews, validation and results: with --use_ema it has
-        the averages, with a schedule-free optimizer that optimizer's own.
+    def as_result(self, dtype: torch.dtype | None = None) -> AbstractContextManager[None]:
+        """Context manager; inside it the task's weights are those that users get, in previews, validation and
+        results: the moving average or, with a schedule-free optimizer, that optimizer's own.
 
         dtype: of averages, which are finer than weights of 16 bits; None: the weights' own.
         """
         if self.average is not None:
-            return self.average.shown(dtype)
-        return result_shown(self.optimizer) if is_schedule_free(self.optimizer) else nullcontext()
+            return self.average.in_place(dtype)
+        return schedule_free_result(self.optimizer) if is_schedule_free(self.optimizer) else nullcontext()
 
     def train(self) -> None:
-        """Tell an optimizer that wants to know that training begins."""
+        """Tell a schedule-free optimizer that training begins."""
         begin_training(self.optimizer)

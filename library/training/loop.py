@@ -1,7 +1,7 @@
 """The training loop: the only one there is.
 
 Everything random comes from (seed, epoch, sample) or (seed, step), learning rates from the step, and a step
-number alone says where the run is: going on from a state is the same as never having stopped.
+number alone says where the run is: resuming from a state is the same as never having stopped.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 from library.console import debug, progress_bar
 from library.data.batch import Batch
-from library.data.training_data import TrainingData
 from library.files import remove_leftovers
 from library.problems import UserError
+from library.training.batches import BatchSource
 from library.training.interruption import Interruption
 from library.training.job import Job
 from library.training.milestones import Milestones
@@ -24,16 +24,8 @@ from library.training.output import Output
 from library.training.run import TrainingRun
 from library.training.run_plan import plan_run
 from library.training.session import Session, versions
-from library.training.start.caching import Caches
-from library.training.start.preparation import (
-    get_ready,
-    make_checkpoints,
-    make_log,
-    make_standing,
-    make_uploads,
-    make_validation,
-    training_batches,
-)
+from library.training.start.outputs import make_checkpoints, make_log, make_standing, make_uploads
+from library.training.start.preparation import get_ready, make_validation, training_batches
 from library.training.stepper import Stepper
 from library.training.tasks.task import Task
 from library.training.watching.preview import Previews
@@ -44,41 +36,41 @@ if TYPE_CHECKING:
 SECONDS_TO_STOP = 2.0  # for what is worth less than the state
 
 
-def train(run: TrainingRun, session: Session, task: Task, data: TrainingData, output: Output) -> Path:
-    """Train a task on data and save it as `output` says. Returns the path of the final result.
+def train(run: TrainingRun, session: Session, task: Task, batches: BatchSource, output: Output) -> Path:
+    """Train a task on batches and save it as `output` says. Returns the path of the final result.
 
-    Asked to stop by Ctrl-C or SIGTERM, it saves the state, says how to go on, and ends the program.
+    Asked to stop by Ctrl-C or SIGTERM, it saves the state, says how to resume, and ends the program.
     Raises UserError when losses stay no numbers or the state to resume from does not fit.
     """
+    job = Job(run, session, task, batches, output, plan_run(run.training, session, batches))
     if run.training.dry_run:
         from library.training.dry_run.trial import rehearse
 
-        rehearse(run, session, task, data, output)
+        rehearse(job)
         sys.exit(0)
     debug(versions(session.device))
     if session.is_main:
         remove_leftovers(run.saving.output_dir)
-    job = Job(run, session, task, data, output, plan_run(run.training, session, data))
     standing = make_standing(job)
-    stepper, caches = get_ready(job)
+    stepper = get_ready(job)
     log = make_log(job, stepper.update.guard)
     saver = make_checkpoints(job, stepper.learner, standing, log)
 
     with Interruption() as interruption, make_uploads(job, interruption) as saver.uploads:
         milestones = Milestones(
-            job.plan,
-            session,
-            make_validation(job, caches, interruption),
-            standing,
-            saver,
-            Previews(run, task, session, log, interruption),
-            log,
-            shown=stepper.learner.shown,
+            plan=job.plan,
+            session=session,
+            validation=make_validation(job, interruption),
+            standing=standing,
+            saver=saver,
+            previews=Previews(run, task, session, log.trackers, interruption),
+            log=log,
+            as_result=stepper.learner.as_result,
         )
         milestones.at_start()
-        _take_steps(job, stepper, caches, milestones, interruption)
+        _take_steps(job, stepper, milestones, interruption)
 
-        balance = stepper.update.ledger.balance(milestones.done)
+        balance = stepper.learner.ledger.balance(milestones.done)
         log.conclude(balance)
         if session.is_main:
             saver.at_end(job.plan.epoch_after(milestones.done), milestones.done)
@@ -89,25 +81,26 @@ def train(run: TrainingRun, session: Session, task: Task, data: TrainingData, ou
     return saver.path_at_end
 
 
-def _take_steps(
-    job: Job, stepper: Stepper, caches: Caches, milestones: Milestones, interruption: Interruption
-) -> None:
+def _take_steps(job: Job, stepper: Stepper, milestones: Milestones, interruption: Interruption) -> None:
     """All steps of the run, with what is due after each."""
     session, log = job.session, milestones.log
-    stepper.begin()
+    stepper.start()
     # Batches are closed also when something breaks: their processes would keep the program alive.
-    batches = closing(training_batches(job, caches))
+    batches = closing(training_batches(job))
     with _progress_bar(job) as bar, batches as batches, milestones.rescued(lambda: stepper.done):
         for batch in _or_rescue(batches, milestones):
             position = batch.position
+            # Before the batch and not after the step: a signal is obeyed within one batch, and the state is
+            # that of the last whole step.
             if session.agrees_to_stop(interruption.requested, position.closes):
                 _stop(job, stepper, milestones, interruption)
-            stepper.add(batch)
-            if not position.closes:
+            stepper.forward_backward(batch)
+            if not position.closes:  # accumulation: the step has more batches
                 continue
 
-            loss, figures = stepper.close(position.step)
+            loss, figures = stepper.optimizer_step(position.step)
             done = position.step + 1
+            # The loss stays on the device; the log reads ten at a time, so that no step waits for it.
             log.add(done, position.epoch, loss, figures)
             bar.update()
             if log.average is not None:
@@ -116,13 +109,19 @@ def _take_steps(
 
 
 def _progress_bar(job: Job) -> tqdm:
-    steps = {"initial": job.plan.first_step, "total": job.plan.last_step}
-    return progress_bar(**steps, desc="steps", disable=not job.session.is_main, smoothing=0.05)
+    plan = job.plan
+    return progress_bar(
+        initial=plan.first_step,
+        total=plan.last_step,
+        desc="steps",
+        disable=not job.session.is_main,
+        smoothing=0.05,
+    )
 
 
 def _or_rescue(batches: Iterator[Batch], milestones: Milestones) -> Iterator[Batch]:
-    """The batches, until the run is over. When one cannot be made, a picture being unreadable, the state so
-    far is saved before the UserError is raised.
+    """The batches, until the run is over. When one cannot be made, because a picture is unreadable, the state
+    so far is saved before the UserError is raised.
     """
     while not milestones.is_over:
         try:
@@ -136,14 +135,14 @@ def _or_rescue(batches: Iterator[Batch], milestones: Milestones) -> Iterator[Bat
 
 
 def _stop(job: Job, stepper: Stepper, milestones: Milestones, interruption: Interruption) -> None:
-    """Save the state after the last whole step and end the program. A step that was under way is done again
-    later.
+    """Save the state after the last whole step and end the program. A step that was under way is taken again
+    after a resume.
     """
     session, log, done = job.session, milestones.log, milestones.done
     log.read()  # so that a broken run is never saved
     if session.is_main:
         folder = milestones.saver.on_stop(job.plan.epoch_after(done), done)
         session.say(f"\nstopped after step {done}; go on with --resume {folder}")
-    log.conclude(stepper.update.ledger.balance(done), patience=SECONDS_TO_STOP)
+    log.conclude(stepper.learner.ledger.balance(done), patience=SECONDS_TO_STOP)
     session.accelerator.wait_for_everyone()
     sys.exit(interruption.exit_code)

@@ -58,7 +58,7 @@ class LossLog:
             self.read()
             self._epoch_sum, self._epoch_count, self._epoch = 0.0, 0, epoch
         self.done = step
-        self._unread.append(_Unread(step, loss, self.guard.in_a_row, figures, self.guard.forget()))
+        self._unread.append(_Unread(step, loss, self.guard.in_a_row, figures, self.guard.take_seen()))
         if len(self._unread) >= READ_EVERY or step == 1:
             self.read()
 
@@ -72,7 +72,7 @@ class LossLog:
             unread, self.accelerator.reduce(stacked, "mean").tolist(), strict=True
         ):
             if in_a_row:
-                self.guard.tell(step.number, loss, in_a_row, step.seen)
+                self.guard.report(step.number, loss, in_a_row, step.seen)
             if not math.isfinite(loss) or (in_a_row and self.accelerator.scaler is None):
                 continue
             self._epoch_sum, self._epoch_count = self._epoch_sum + loss, self._epoch_count + 1

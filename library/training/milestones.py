@@ -26,8 +26,9 @@ from library.wording import counted
 class Milestones:
     """Everything that looks at a run while it goes.
 
-    shown: inside it, the task is as it is looked at. done: steps that are done. is_over: whether validation
-    has ended the run.
+    as_result: context manager; inside it the task's weights are those that users get.
+    done: steps that are done.
+    is_over: whether validation has ended the run.
     """
 
     plan: RunPlan
@@ -37,7 +38,7 @@ class Milestones:
     saver: Checkpoints
     previews: Previews
     log: LossLog
-    shown: Callable[[], AbstractContextManager[None]]
+    as_result: Callable[[], AbstractContextManager[None]]
     done: int = field(init=False)
     is_over: bool = False
 
@@ -46,7 +47,7 @@ class Milestones:
 
     def at_start(self) -> None:
         """Make up for the validation that was due when the state was saved: it comes after saving."""
-        with self.shown():
+        with self.as_result():
             self.previews.at_start(self.plan.first_step)
         epoch, epoch_ended = self.plan.epoch_after(self.done), self.plan.ends_epoch(self.done)
         is_new = self.done > 0 and self.standing.measured_step != self.done
@@ -61,7 +62,7 @@ class Milestones:
         if self.validation.is_due(done, epoch, epoch_ended):
             self._measure(done)
         if self.previews.is_due(done, epoch, epoch_ended):
-            with self.shown():
+            with self.as_result():
                 self.previews.after_step(done, epoch, epoch_ended)
 
     def rescue(self, error: UserError, done: int) -> None:
@@ -75,10 +76,10 @@ class Milestones:
 
     @contextmanager
     def rescued(self, done: Callable[[], int | None]) -> Generator[None, None, None]:
-        """Inside, a run that breaks saves its state: one that breaks down, whose weights are those of the
-        last good step, and one that anything else ends, such as a device without memory.
+        """Context manager; inside it a run that breaks saves its state: one that breaks down, whose weights
+        are those of the last good step, and one that anything else ends, such as a device without memory.
 
-        done: the steps whose weights these are; None while they change.
+        done: gives the steps whose weights these are; None while they change.
         """
         try:
             yield
@@ -106,7 +107,7 @@ class Milestones:
 
     def _measure(self, done: int) -> None:
         try:
-            with self.shown():
+            with self.as_result():
                 measured = self.validation.measure()
         except UserError as error:
             self.rescue(error, done)

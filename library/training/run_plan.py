@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from math import ceil
 
-from library.data.plan import Course, GlobalBatch, plan_epoch
-from library.data.training_data import TrainingData
+from library.data.plan import Course
 from library.options.training import TrainingOptions
 from library.problems import UserError, warn
+from library.training.batches import BatchSource
 from library.training.session import Session
 
 
 @dataclass(frozen=True)
 class RunPlan:
-    """first_step, last_step: steps done at the start and at the end. data: fingerprint of the batches."""
+    """Which steps a run takes.
+
+    course: how its epochs divide into steps.
+    first_step, last_step: steps done at the start and at the end.
+    fingerprint: of the batches; with another one a step number means other batches.
+    """
 
     course: Course
     first_step: int
     last_step: int
-    data: str
+    fingerprint: str
 
     @property
     def epochs(self) -> int:
@@ -36,16 +40,16 @@ class RunPlan:
         return step % self.course.steps_per_epoch == 0
 
 
-def plan_run(options: TrainingOptions, session: Session, data: TrainingData) -> RunPlan:
+def plan_run(options: TrainingOptions, session: Session, batches: BatchSource) -> RunPlan:
     """Raises UserError when the run would start where it ends, or later. A state of the last step is taken:
     its result may not have been written.
     """
-    batches = plan_epoch(data, session.seed, 0, session.accelerator.num_processes)
-    course = Course(len(batches), options.gradient_accumulation_steps)
+    processes = session.accelerator.num_processes
+    course = Course(batches.batches_per_epoch(processes), options.gradient_accumulation_steps)
     total = options.max_train_steps
     if options.max_train_epochs is not None:
         total = options.max_train_epochs * course.steps_per_epoch
-    fingerprint = _fingerprint(data, batches)
+    fingerprint = batches.fingerprint(session.seed, processes)
     first = _first_step(options, session, course, fingerprint)
     skips = options.initial(course.steps_per_epoch) is not None
     if first > total or (first == total and skips):
@@ -74,15 +78,3 @@ def _first_step(options: TrainingOptions, session: Session, course: Course, fing
         f"going on from the start of epoch {epochs_done + 1}, step {first}"
     )
     return first
-
-
-def _fingerprint(data: TrainingData, batches: list[GlobalBatch]) -> str:
-    """Changes when a step number would mean other batches than before."""
-    records = (data.records[index] for index in data.samples)
-    text = "\n".join(
-        [
-            *(f"{record.image.name} {record.caption}" for record in records),
-            *(f"{batch.size} {batch.samples}" for batch in batches),
-        ]
-    )
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

@@ -1,4 +1,4 @@
-"""What a step does: forward and backward of its batches, the optimizer's step, and what follows from it."""
+"""One step of training: forward and backward of its batches, then the optimizer."""
 
 from __future__ import annotations
 
@@ -18,14 +18,20 @@ from library.training.optimization.self_tuning import used_rates
 from library.training.optimization.update import Update
 from library.training.session import Session
 
+Figures = dict[str, float | Tensor]  # by the name in logs; tensors are scalars on the device
+
 
 @dataclass
 class Stepper:
-    """Takes the steps of a run, one batch at a time.
+    """Takes the steps of a run.
 
-    prepared: the task as accelerate wrapped it. learner: what a state holds of it. keeping: says where
-    activations are kept between forward and backward. done: steps whose weights these are; None while they
-    change. loss: of the step so far, on the device.
+    prepared: the task as accelerate wrapped it.
+    learner: the task, its optimizer and averages: what a state holds.
+    update: clips gradients and takes the optimizer's step.
+    saved_activations: context manager for the forward pass; offloads what the backward pass needs to the
+        CPU, or does nothing.
+    done: steps whose weights these are; None while they change.
+    loss: of the step so far, a scalar on the device.
     """
 
     session: Session
@@ -33,51 +39,63 @@ class Stepper:
     learner: Learner
     schedule: Schedule
     update: Update
-    keeping: AbstractContextManager[None]
+    saved_activations: AbstractContextManager[None]
     done: int | None
     loss: Tensor = field(init=False)
 
-    def begin(self) -> None:
-        """Before the first batch, and after the task was looked at."""
+    def start(self) -> None:
+        """Get ready for the first batch."""
         self.prepared.train()
         self.learner.train()
-        self._start_anew()
+        self._reset_loss()
 
-    def add(self, batch: Batch) -> None:
-        """Run one batch of a step forward and backward."""
+    def forward_backward(self, batch: Batch) -> None:
+        """Add one batch's gradients to those of the step. batch: on the CPU."""
         position, accelerator = batch.position, self.session.accelerator
+        # Rates depend on the step alone. They are set before the backward pass, which may step already.
         self.schedule.set_rates(position.step)
         self._seed_modules(position)
-        share = nullcontext() if position.closes else accelerator.no_sync(self.prepared)
-        with share:
-            with self.keeping:
+        # Processes exchange gradients once a step, with its last batch.
+        exchange = nullcontext() if position.closes else accelerator.no_sync(self.prepared)
+        with exchange:
+            with self.saved_activations:
+                # A step of n batches is one large batch: the mean of their losses.
                 loss = self.prepared(batch.to(self.session.device)) / position.window
             if self.update.is_in_backward:
                 self.done = None
+            # A broken loss breaks all gradients, so that their norm alone tells, equally in all processes.
             accelerator.backward(spoiled(loss))
         self.loss += loss.detach()
-        self.update.guard.see(batch)
+        self.update.guard.remember(batch)
 
-    def close(self, step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
-        """The optimizer's step on what was added; the (0-based) step's loss, on the device, and figures for
-        the log.
+    def optimizer_step(self, step: int) -> tuple[Tensor, Figures]:
+        """Change the weights by the gradients that were gathered for the (0-based) step.
+
+        Returns its loss, a scalar on the device, and figures for logs.
         """
-        loss, learner = self.loss, self.learner
+        loss, learner, update = self.loss, self.learner, self.update
         self.done = None
-        self.update(step, loss)
+        # Clipping by the norm of all gradients together keeps one odd batch from throwing the weights away.
+        norm = update.clip_gradients(step)
+        has_text = learner.task.needs_text_gradients(step)
+        learner.ledger.note_step(learner.optimizer.param_groups, norm, trains_text=has_text)
+        # The guard skips it when the gradients are no numbers: weights and optimizer stay what they were.
+        update.take_step(loss, norm)
+        # Max-norm regularization and the like look at the weights after the step ...
         figures = learner.task.after_step()
+        # ... and the moving average takes in what results use.
         if learner.average is not None:
             learner.average.update()
         self.done = step + 1
-        self._start_anew()
+        self._reset_loss()
         return loss, used_rates(self.schedule.optimizer) | figures
 
-    def _start_anew(self) -> None:
+    def _reset_loss(self) -> None:
         self.loss = torch.zeros((), device=self.session.device)
 
     def _seed_modules(self, position: Position) -> None:
-        """Draws inside modules (dropout) use torch's own generators: seeded anew for each batch, from where
-        the run is.
+        """Draws inside modules (dropout) use torch's own generators: they are seeded for each batch by its
+        position, so that a resumed run draws what an uninterrupted one does.
         """
         rank = self.session.accelerator.process_index
         torch.manual_seed(derive_seed(self.session.seed, "modules", position.epoch, position.batch, rank))

@@ -117,8 +117,8 @@ def _could_step_in_backward(run: TrainingRun, session: Session) -> bool:
 
 @contextmanager
 def _checkpointing(task: Task) -> Iterator[None]:
-    model, text_encoders = task.model, task.text is not None
-    model.use_gradient_checkpointing(denoiser=True, text_encoders=text_encoders)
+    model = task.model
+    model.use_gradient_checkpointing(denoiser=True, text_encoders=task.needs_text_gradients(0))
     try:
         yield
     finally:

@@ -10,9 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from library.data.batch import Batch
-from library.data.buckets import size_text
-from library.data.plan import plan_epoch
-from library.data.training_data import TrainingData
 from library.models import FAMILIES
 from library.training.dry_run.memory_choices import Outlook, device_memory
 from library.training.dry_run.planned_files import PlannedFiles, name_pattern
@@ -21,10 +18,9 @@ from library.training.run import TrainingRun
 from library.training.run_plan import RunPlan
 from library.training.session import Session
 from library.training.tasks.task import Task
-from library.wording import counted
+from library.wording import columns, counted
 
 LABEL = 10  # columns
-MOST_BUCKETS = 12
 
 
 @dataclass(frozen=True)
@@ -44,7 +40,7 @@ def about_run(job: Job) -> list[str]:
     return [
         *_section("model", _about_model(run, task)),
         *_section("trains", _about_parts(run, task)),
-        *_section("data", _about_data(session, job.data, job.plan)),
+        *_section("data", job.batches.outline(session.seed, session.accelerator.num_processes)),
         *_section("run", _about_length(run, session, job.plan)),
     ]
 
@@ -64,10 +60,10 @@ def about_memory(outlook: Outlook, session: Session, batch: Batch) -> list[str]:
     ]
     lines = [f"about {gigabytes(memory.peak)} at its peak on the {session.device.type} ({room}), beside"]
     lines[0] += " the program itself"
-    lines += _columns([(f"  {name}", gigabytes(size)) for name, size in rows if size], right=(1,))
+    lines += columns([(f"  {name}", gigabytes(size)) for name, size in rows if size], right=(1,))
     if outlook.choices:
         lines.append("would be lower with")
-        lines += _columns(
+        lines += columns(
             [
                 (f"  {option}", f"-{gigabytes(memory.peak - peak)}", f"to {gigabytes(peak)}")
                 for option, peak in outlook.choices
@@ -105,7 +101,7 @@ def about_files(files: PlannedFiles, run: TrainingRun, plan: RunPlan) -> list[st
         lines[0] += f"; {kept} of {written} are still there at the end"
     if files.most > free:
         lines[0] += " - TOO LITTLE"
-    return _section("files", [*lines, *_columns(rows)])
+    return _section("files", [*lines, *columns(rows)])
 
 
 def gigabytes(size: float) -> str:
@@ -140,33 +136,11 @@ def _about_parts(run: TrainingRun, task: Task) -> list[str]:
     total = sum(p.numel() for group in groups for p in group["params"])
     schedule = run.schedule.lr_scheduler.replace("_", " ")
     what = f"{total:,} parameters with {run.optimizer.optimizer_name}, learning rate {schedule}"
-    return [what, *(f"  {line}" for line in _columns(rows, right=(1,)))]
+    return [what, *(f"  {line}" for line in columns(rows, right=(1,)))]
 
 
 def _rate(rate: float | None) -> str:
     return "learning rate of its own" if rate is None else f"learning rate {rate:g}"
-
-
-def _about_data(session: Session, data: TrainingData, plan: RunPlan) -> list[str]:
-    lines = data.summary()
-    batches = plan_epoch(data, session.seed, 0, session.accelerator.num_processes)
-    counts, samples = Counter[tuple[int, tuple[int, int]]](), Counter[tuple[int, tuple[int, int]]]()
-    for batch in batches:
-        counts[batch.dataset, batch.size] += 1
-        samples[batch.dataset, batch.size] += len(batch.samples)
-    order = sorted(counts, key=lambda key: (key[0], key[1][0] / key[1][1]))
-    rows = [
-        (
-            f"  {size_text(size)}",
-            counted(samples[dataset, size], "sample"),
-            counted(counts[dataset, size], "batch", "batches"),
-        )
-        for dataset, size in order
-    ]
-    more = len(rows) - MOST_BUCKETS
-    lines = [line for line in lines if "buckets: " not in line] + ["in batches:"]
-    lines += _columns(rows[:MOST_BUCKETS], right=(1, 2))
-    return lines + ([f"  and {counted(more, 'bucket')} more"] if more > 0 else [])
 
 
 def _about_length(run: TrainingRun, session: Session, plan: RunPlan) -> list[str]:
@@ -204,20 +178,6 @@ def _existing(folder: Path) -> Path:
 def _section(label: str, lines: Iterable[str]) -> list[str]:
     first, *rest = lines
     return ["", f"{label:<{LABEL}}{first}", *(" " * LABEL + line for line in rest)]
-
-
-def _columns(rows: Sequence[tuple[str, ...]], right: tuple[int, ...] = ()) -> list[str]:
-    """Rows with their cells below one another. right: columns whose cells end at one place."""
-    if not rows:
-        return []
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = []
-    for row in rows:
-        cells = (
-            c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))
-        )
-        lines.append("   ".join(cells).rstrip())
-    return lines
 
 
 def _millions(count: int) -> str:

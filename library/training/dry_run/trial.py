@@ -4,7 +4,6 @@ takes, a real step and a real save, and what it would write.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import tempfile
 import time
@@ -15,10 +14,8 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from library.data.batch import Batch
-from library.data.plan import Position, plan_epoch
-from library.data.training_data import TrainingData
+from library.data.plan import Position
 from library.files import remove
-from library.options.caching import CachingOptions
 from library.problems import UserError, warn
 from library.training.dry_run.memory_choices import Outlook, device_memory, look_ahead
 from library.training.dry_run.page import Trial, about_files, about_memory, about_run, about_trial, gigabytes
@@ -26,31 +23,22 @@ from library.training.dry_run.planned_files import plan_files
 from library.training.job import Job
 from library.training.learner import Learner
 from library.training.loss_log import LossLog
-from library.training.output import Output
-from library.training.run import TrainingRun
-from library.training.run_plan import plan_run
 from library.training.session import Session
-from library.training.start.caching import Caches
-from library.training.start.preparation import (
-    make_builder,
-    make_checkpoints,
-    make_stepper,
-    place_model,
-    set_up_model,
-)
-from library.training.tasks.task import Task
+from library.training.start.model_setup import place_model, set_up_model
+from library.training.start.outputs import make_checkpoints
+from library.training.start.stepping import make_stepper
 from library.training.watching.standing import Standing
 from library.training.watching.trackers import Trackers
 
 
-def rehearse(run: TrainingRun, session: Session, task: Task, data: TrainingData, output: Output) -> None:
+def rehearse(job: Job) -> None:
     """Do it all once, and print what there is to know. Nothing is left in the output folder or elsewhere, and
     no cache is made: a picture that would be cached is encoded in the step.
 
     Raises UserError when the step does not work or does not fit into memory.
     """
-    job = Job(run, session, task, data, output, plan_run(run.training, session, data))
-    for line in data.warnings():
+    run, session, task = job.run, job.session, job.task
+    for line in job.batches.warnings():
         warn(line)
     set_up_model(job)
     _say(session, about_run(job))
@@ -63,10 +51,10 @@ def rehearse(run: TrainingRun, session: Session, task: Task, data: TrainingData,
     if session.is_main:
         files = plan_files(
             run.saving,
-            output.suffix,
+            job.output.suffix,
             job.plan,
             sizes=(trial.result_size, trial.state_size),
-            keeps_best=run.validation.save_best and data.validation is not None,
+            keeps_best=run.validation.save_best and job.batches.validation is not None,
         )
         _say(session, about_files(files, run, job.plan))
     session.say("\ndry run: no problems found; nothing was written")
@@ -77,12 +65,12 @@ def _say(session: Session, lines: list[str]) -> None:
 
 
 def _largest_batch(job: Job) -> Batch:
-    """The first epoch's batch with the most pixels, its pictures to be encoded."""
-    batches = plan_epoch(job.data, job.session.seed, 0, job.session.accelerator.num_processes)
-    sizes = [batch.size[0] * batch.size[1] * len(batch.samples) for batch in batches]
-    number = sizes.index(max(sizes))
-    uncached = dataclasses.replace(job, run=dataclasses.replace(job.run, caching=CachingOptions()))
-    builder = make_builder(uncached, job.data, Caches())
+    """The first epoch's batch that takes the most memory. No cache was filled, so its pictures are encoded in
+    the step.
+    """
+    session, batches = job.session, job.batches
+    number = batches.largest_batch(session.seed, session.accelerator.num_processes)
+    builder = batches.builder(job.task.model, job.run, session, total_steps=job.plan.last_step)
     return builder.build(Position(epoch=0, batch=number, step=0, window=1, closes=True))
 
 
@@ -99,10 +87,10 @@ def _try(job: Job, batch: Batch) -> Trial:
     try:
         place_model(job)
         stepper = make_stepper(job)
-        stepper.begin()
+        stepper.start()
         start = time.perf_counter()
-        stepper.add(batch)
-        loss, _ = stepper.close(job.plan.first_step)
+        stepper.forward_backward(batch)
+        loss, _ = stepper.optimizer_step(job.plan.first_step)
         found = float(loss)
         seconds = time.perf_counter() - start
     except torch.OutOfMemoryError as error:

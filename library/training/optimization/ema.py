@@ -59,9 +59,11 @@ class Average:
             self._mix(self._landing)
 
     @contextmanager
-    def shown(self, dtype: torch.dtype | None = None) -> Generator[None, None, None]:
-        """Inside, the module has the averages in its parameters' places, in `dtype` (None: the parameters'
-        own). Nothing is copied where that is float32 on the averages' device.
+    def in_place(self, dtype: torch.dtype | None = None) -> Generator[None, None, None]:
+        """Context manager; inside it the module has the averages in its parameters' places.
+
+        dtype: what they are turned into; None: the parameters' own. Nothing is copied where that is float32
+        on the averages' device.
 
         The parameters stay as they are: one whose data had another type for a moment would lose what DDP
         hooked onto its gradient, and processes would wait for each other for ever.

@@ -55,13 +55,13 @@ class Guard:
     in_a_row: Tensor
     seen: list[Seen] = field(default_factory=list)
 
-    def see(self, batch: Batch) -> None:
+    def remember(self, batch: Batch) -> None:
         """Remember a batch that just went forward, for messages. batch: on the CPU."""
         assert self.task.sample_losses is not None
         self.seen.append(Seen(batch.names, batch.u, self.task.sample_losses))
 
-    def forget(self) -> list[Seen]:
-        """The batches of the step that was just done."""
+    def take_seen(self) -> list[Seen]:
+        """The batches of the step that was just done; they are not remembered any more."""
         seen, self.seen = self.seen, []
         return seen
 
@@ -90,7 +90,7 @@ class Guard:
             is_bad = self.session.accelerator.reduce(is_bad, "sum")
         return is_bad > 0
 
-    def tell(self, step: int, loss: float, in_a_row: float, seen: list[Seen]) -> None:
+    def report(self, step: int, loss: float, in_a_row: float, seen: list[Seen]) -> None:
         """Name a bad step. All processes come here together.
 
         Raises BrokeDown when it is one too many.

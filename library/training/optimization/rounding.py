@@ -7,7 +7,7 @@ gained evens out (stochastic rounding: Gupta et al. 2015, https://arxiv.org/abs/
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -79,13 +79,19 @@ class Rounded(torch.optim.Optimizer):
         self.numbers = {parameter: number for number, parameter in enumerate(copies)}
         self._follow()
 
-    @torch.no_grad()
     def step(self, closure: None = None) -> None:
         """One step on the gradients there are; none when a scaled gradient overflowed."""
         overflow = getattr(self, "found_inf", None)
-        if overflow is not None and overflow:
-            return
-        self.steps += 1
+        if self.step_part(torch.tensor(False) if overflow is None else overflow):
+            self.count_step()
+
+    @torch.no_grad()
+    def step_part(self, is_bad: Tensor) -> bool:
+        """A step of the parameters that are in the groups now, which does not count yet: several may make one
+        step of the whole. Returns whether it was taken, which it is not when gradients are bad.
+        """
+        if is_bad:
+            return False
         self._lead()
         factor = self._factor()
         for chunk in self._chunks():
@@ -97,6 +103,15 @@ class Rounded(torch.optim.Optimizer):
             for parameter in chunk:
                 self._put_back(parameter)
         self._follow()
+        return True
+
+    def count_step(self) -> None:
+        """The step is whole: the next one is rounded by other draws."""
+        self.steps += 1
+
+    def copies_of(self, parameters: Iterable[nn.Parameter]) -> list[nn.Parameter]:
+        """The float32 copies that `inner` works on, for these parameters."""
+        return [self.copies[parameter] for parameter in parameters]
 
     def state_dict(self) -> dict[str, Any]:
         return {"inner": self.inner.state_dict(), "steps": self.steps}
@@ -134,7 +149,7 @@ class Rounded(torch.optim.Optimizer):
 
     def _put_back(self, parameter: nn.Parameter) -> None:
         """Every process draws the same, in whatever order parameters are stepped."""
-        key = derive_seed(self.seed, "rounding", self.steps, self.numbers[parameter])
+        key = derive_seed(self.seed, "rounding", self.steps + 1, self.numbers[parameter])
         generator, copy = torch.Generator(parameter.device).manual_seed(key), self.copies[parameter]
         parameter.copy_(round_by_chance(copy.data, parameter.dtype, generator))
         copy.data, copy.grad = _stand_in(parameter), None
@@ -152,3 +167,17 @@ class Rounded(torch.optim.Optimizer):
 def _stand_in(parameter: Tensor) -> Tensor:
     """Has a parameter's shape in float32 and no memory of its own."""
     return torch.zeros((), device=parameter.device).expand(parameter.shape)
+
+
+def levels(optimizer: torch.optim.Optimizer) -> list[torch.optim.Optimizer]:
+    """The optimizer and, for 16-bit weights, the one inside it: the last is as its package made it."""
+    return [optimizer, optimizer.inner] if isinstance(optimizer, Rounded) else [optimizer]
+
+
+def on_level(
+    level: torch.optim.Optimizer, optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter]
+) -> list[nn.Parameter]:
+    """The parameters as one of an optimizer's `levels` knows them."""
+    if isinstance(optimizer, Rounded) and level is optimizer.inner:
+        return optimizer.copies_of(parameters)
+    return parameters

@@ -42,7 +42,7 @@ def begin_training(optimizer: torch.optim.Optimizer) -> None:
 
 
 @contextmanager
-def result_shown(optimizer: torch.optim.Optimizer) -> Iterator[None]:
+def schedule_free_result(optimizer: torch.optim.Optimizer) -> Iterator[None]:
     """Inside, the parameters are the average that is a schedule-free optimizer's result.
 
     Afterwards they are what they were, bit for bit: its `eval` and `train` in turn would round.
@@ -67,10 +67,9 @@ def group_settings(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
 
 def bare(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
     """The optimizer as its package made it, out of accelerate's wrapper and ours for weights of 16 bits."""
-    from library.training.optimization.rounding import Rounded
+    from library.training.optimization.rounding import levels
 
-    inner = unwrapped(optimizer)
-    return inner.inner if isinstance(inner, Rounded) else inner
+    return levels(unwrapped(optimizer))[-1]
 
 
 def unwrapped(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:

@@ -1,4 +1,4 @@
-"""One step of the optimizer, and what is noted of it."""
+"""The optimizer's part of a step: gradients are clipped, then it steps unless they are broken."""
 
 from __future__ import annotations
 
@@ -11,34 +11,40 @@ from torch import Tensor
 from library.training.optimization.guard import Guard, gradient_norm
 from library.training.optimization.ledger import Ledger
 from library.training.session import Session
-from library.training.tasks.task import Task
 
 
 @dataclass(frozen=True)
 class Update:
-    """Takes steps on the gradients that were gathered, unless they are no numbers. max_grad_norm: 0 does not
-    clip.
+    """Steps after the backward pass, on all gradients.
+
+    max_grad_norm: what the norm of all gradients together is clipped to; 0 does not clip.
+    is_in_backward: whether the backward pass changes weights already.
     """
 
     session: Session
-    task: Task
     optimizer: torch.optim.Optimizer
     guard: Guard
     ledger: Ledger
     max_grad_norm: float
-    is_in_backward: ClassVar[bool] = False  # whether the backward pass changes weights already
+    is_in_backward: ClassVar[bool] = False
 
-    def __call__(self, step: int, loss: Tensor) -> None:
-        """loss: of the (0-based) step, in this process."""
-        groups = self.optimizer.param_groups
-        trained = [parameter for group in groups for parameter in group["params"]]
+    def clip_gradients(self, step: int) -> Tensor:
+        """Clip the gradients of the (0-based) step. Returns their norm before, a float32 scalar, equal in all
+        processes; it is no number when a gradient is none.
+        """
+        trained = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         if self.max_grad_norm:
             norm = self.session.accelerator.clip_grad_norm_(trained, self.max_grad_norm)
             self.ledger.note_gradients(step, clipped_by(norm, self.max_grad_norm))
         else:
             norm = gradient_norm(trained)
             self.ledger.note_gradients(step, self._scale(step))
-        self.ledger.note_step(groups, norm, trains_text=self.task.trains_text(step))
+        return norm
+
+    def take_step(self, loss: Tensor, norm: Tensor) -> None:
+        """Take the optimizer's step, unless gradients of this norm are broken. loss: of the step, in this
+        process.
+        """
         self.guard.step(loss, norm)
         self.optimizer.zero_grad()
 

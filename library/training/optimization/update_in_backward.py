@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from library.options.optimizer import OptimizerOptions
 from library.problems import UserError
 from library.training.optimization.guard import step_unless
-from library.training.optimization.rounding import Rounded
+from library.training.optimization.rounding import Rounded, levels, on_level
 from library.training.optimization.self_tuning import unwrapped
 from library.training.optimization.update import Update, clipped_by
 
@@ -70,10 +70,10 @@ class StepsInBackward:
                 self._step(part)
             part.missing, part.is_done = len(part.parameters), False
         for (level, number), group in self._learned.items():
-            whole = _levels(self.optimizer)[level].param_groups[number]
+            whole = levels(self.optimizer)[level].param_groups[number]
             whole.update({key: value for key, value in group.items() if key != "params"})
         if isinstance(self.optimizer, Rounded) and self._learned:
-            self.optimizer.steps += 1
+            self.optimizer.count_step()
         norms, self._norms, self._learned = self._norms, {}, {}
         return norms
 
@@ -104,49 +104,32 @@ class StepsInBackward:
         return norm
 
     def _steps_unless(self, is_bad: Tensor) -> bool:
-        """Whether a step was taken. Weights of 16 bits are rounded by the number of whole steps."""
-        if not isinstance(self.optimizer, Rounded):
-            return step_unless(is_bad, self.optimizer, self.optimizer)
-        steps = self.optimizer.steps
-        step_unless(is_bad, self.optimizer, self.optimizer)
-        was_taken, self.optimizer.steps = self.optimizer.steps > steps, steps
-        return was_taken
+        """Whether a step was taken."""
+        if isinstance(self.optimizer, Rounded):
+            return self.optimizer.step_part(is_bad)
+        return step_unless(is_bad, self.optimizer, self.optimizer)
 
     @contextmanager
     def _only(self, part: Part) -> Iterator[None]:
         """Inside, the optimizer has only this part, in groups as they were before the step."""
-        levels = _levels(self.optimizer)
-        wholes = [level.param_groups for level in levels]
-        for level, whole in zip(levels, wholes, strict=True):
+        layers = levels(self.optimizer)
+        wholes = [level.param_groups for level in layers]
+        for level, whole in zip(layers, wholes, strict=True):
             level.param_groups = [
-                {**whole[number], "params": _on_level(level, self.optimizer, parameters)}
+                {**whole[number], "params": on_level(level, self.optimizer, parameters)}
                 for number, parameters in part.groups
             ]
         try:
             yield
         finally:
-            for level, whole in zip(levels, wholes, strict=True):
+            for level, whole in zip(layers, wholes, strict=True):
                 level.param_groups = whole
 
     def _learn(self, part: Part) -> None:
         """Keep what a part's step changed in groups until all parts are done."""
-        for index, level in enumerate(_levels(self.optimizer)):
+        for index, level in enumerate(levels(self.optimizer)):
             for (number, _), group in zip(part.groups, level.param_groups, strict=True):
                 self._learned[index, number] = group
-
-
-def _levels(optimizer: torch.optim.Optimizer) -> list[torch.optim.Optimizer]:
-    """The optimizer and, with 16-bit weights, the one inside."""
-    return [optimizer, optimizer.inner] if isinstance(optimizer, Rounded) else [optimizer]
-
-
-def _on_level(
-    level: torch.optim.Optimizer, optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter]
-) -> list[nn.Parameter]:
-    """The parameters as an optimizer of `_levels` knows them."""
-    if isinstance(optimizer, Rounded) and level is optimizer.inner:
-        return [optimizer.copies[parameter] for parameter in parameters]
-    return parameters
 
 
 def _divide(groups: list[Group], count: int | None) -> list[Part]:
@@ -166,18 +149,24 @@ def _divide(groups: list[Group], count: int | None) -> list[Part]:
 
 @dataclass(frozen=True)
 class UpdateInBackward(Update):
-    """An update whose steps are taken within the backward pass; this ends them."""
+    """Steps within the backward pass, part by part; what comes after it ends the step.
+
+    max_grad_norm: what the norm of each part's gradients is clipped to; 0 does not clip.
+    """
 
     steps: StepsInBackward
     is_in_backward: ClassVar[bool] = True
 
-    def __call__(self, step: int, loss: Tensor) -> None:
+    def clip_gradients(self, step: int) -> Tensor:
+        """The norm of the gradients there were: each part was clipped when it was stepped."""
         norms = self.steps.finish()
-        norm = (
-            torch.linalg.vector_norm(torch.stack(list(norms.values()))) if norms else torch.zeros_like(loss)
-        )
         self.ledger.note_norms(step, norms)
-        self.ledger.note_step(self.optimizer.param_groups, norm, trains_text=self.task.trains_text(step))
+        if not norms:
+            return torch.zeros((), device=self.session.device)
+        return torch.linalg.vector_norm(torch.stack(list(norms.values())))
+
+    def take_step(self, loss: Tensor, norm: Tensor) -> None:
+        """Count a broken one: a part whose gradients were no numbers was skipped already."""
         self.guard.count((~norm.isfinite()).float())
 
 
@@ -187,5 +176,11 @@ def in_backward(update: Update, options: OptimizerOptions) -> UpdateInBackward:
         cause = "works with one process: gradients of several are averaged after the backward pass"
         raise UserError.of(options.steps_in_backward, cause, "leave it out, or start one process")
     optimizer, parts = unwrapped(update.optimizer), options.fused_optimizer_groups
-    steps = StepsInBackward(optimizer, parts, max_grad_norm=update.max_grad_norm)
-    return UpdateInBackward(**vars(update), steps=steps)
+    return UpdateInBackward(
+        session=update.session,
+        optimizer=update.optimizer,
+        guard=update.guard,
+        ledger=update.ledger,
+        max_grad_norm=update.max_grad_norm,
+        steps=StepsInBackward(optimizer, parts, max_grad_norm=update.max_grad_norm),
+    )

@@ -21,6 +21,7 @@ from library.models import FAMILIES
 from library.options.network import NetworkOptions
 from library.options.objective import ObjectiveOptions
 from library.problems import UserError
+from library.training.batches import BatchSource
 from library.training.optimization.optimizers import describe_optimizer
 from library.training.optimization.schedules import describe_schedule
 from library.training.output import Moment
@@ -51,7 +52,7 @@ def describe_network(
     run: TrainingRun,
     network: NetworkOptions,
     task: NetworkTask,
-    data: TrainingData,
+    batches: BatchSource,
     seed: int,
     moment: Moment,
     dtype: torch.dtype | None,
@@ -63,23 +64,23 @@ def describe_network(
         _about_run(run, task, seed, moment)
         | _about_network(network, task)
         | _about_model(run, task)
-        | _about_data(run, data, moment)
+        | batches.metadata(run, moment)
     )
     if network.no_metadata:
         facts = {key: value for key, value in facts.items() if key in ESSENTIAL}
     described = {key: _text(value) for key, value in facts.items()}
-    described |= describe_checkpoint(run, task, data, moment, kind="lora")
+    described |= describe_checkpoint(run, task, batches, moment, kind="lora")
     return described | network_hashes(task.network.tensors(dtype), described)
 
 
 def describe_checkpoint(
-    run: TrainingRun, task: Task, data: TrainingData, moment: Moment, *, kind: str = ""
+    run: TrainingRun, task: Task, batches: BatchSource, moment: Moment, *, kind: str = ""
 ) -> dict[str, str]:
     """The modelspec keys of a file. kind: empty for a checkpoint, else its architecture's suffix ("lora")."""
     options, family = run.metadata, FAMILIES[task.model.family]
     low, high = run.objective.timestep_range
     has_range = run.objective.min_timestep is not None or run.objective.max_timestep is not None
-    resolution = data.datasets[0].spec.resolution
+    resolution = batches.resolution
     default_title = f"{'LoRA' if kind else 'Checkpoint'}@{int(moment.started_at)}"
     facts = {
         "sai_model_spec": "1.0.1",
@@ -246,7 +247,8 @@ def _about_model(run: TrainingRun, task: NetworkTask) -> dict[str, Any]:
     return facts
 
 
-def _about_data(run: TrainingRun, data: TrainingData, moment: Moment) -> dict[str, Any]:
+def describe_data(run: TrainingRun, data: TrainingData, moment: Moment) -> dict[str, Any]:
+    """The ss_ keys of datasets."""
     facts: dict[str, Any] = {
         "ss_num_train_images": data.train_count,
         "ss_num_reg_images": sum(dataset.reg_found for dataset in data.datasets),

@@ -24,6 +24,7 @@ from library.options.processes import ProcessOptions
 from library.options.saving import CheckpointOptions, MetadataOptions, SavingOptions
 from library.options.validation import ValidationOptions
 from library.problems import Problems, UserError, warn
+from library.training.batches import BatchSource
 from library.training.position import read_state_info
 from library.training.run import TrainingRun
 
@@ -95,7 +96,7 @@ class Change:
         )
 
 
-def settings_of(run: TrainingRun, data: TrainingData) -> Settings:
+def settings_of(run: TrainingRun, batches: BatchSource) -> Settings:
     """Everything that decides what a run computes: no absolute path, nothing that changes from one start to
     the next. Settings of pictures and captions are those of the datasets, wherever they were given.
     """
@@ -105,7 +106,7 @@ def settings_of(run: TrainingRun, data: TrainingData) -> Settings:
         if not isinstance(section, (*_FREE_SECTIONS, DataOptions, CachingOptions)):
             settings |= _options(section, ())
     settings |= _options(run.data, (*DATASET_KEYS, *SUBSET_KEYS, *OPTION_NAMES.values()))
-    settings |= _of_datasets(data)
+    settings |= batches.settings()
     settings["cache_latents"] = run.caching.caches_latents  # then there is one draw of the VAE a picture
     for name in ("optimizer_args", "network_args", "lr_scheduler_args"):
         settings |= _arguments(name, settings.pop(name, ()))
@@ -121,7 +122,7 @@ def changes(old: Settings, new: Settings) -> list[Change]:
     return [Change(name, _word(was), _word(now)) for name, was, now in found if _key(was) != _key(now)]
 
 
-def check_resumed(run: TrainingRun, data: TrainingData) -> None:
+def check_resumed(run: TrainingRun, batches: BatchSource) -> None:
     """Warns about every setting that is not what it was when the state to resume from was saved. Raises
     UserError for those with which what was learned would mean something else.
     """
@@ -129,7 +130,7 @@ def check_resumed(run: TrainingRun, data: TrainingData) -> None:
         return
     info = read_state_info(run.saving.resume)
     problems = Problems()
-    for change in changes(info.settings, settings_of(run, data)) if info.settings else ():
+    for change in changes(info.settings, settings_of(run, batches)) if info.settings else ():
         flag = f"--{OPTION_NAMES.get(change.name, change.name).replace('.', ' ')}"
         if change.breaks:
             cause = f"is {change.new}, but was {change.old} when the state was saved"
@@ -144,7 +145,7 @@ def _options(section: Any, without: Iterable[str]) -> Settings:
     return {name: _as_json(getattr(section, name)) for name in sorted(names)}
 
 
-def _of_datasets(data: TrainingData) -> Settings:
+def settings_of_datasets(data: TrainingData) -> Settings:
     """Each key's value, or a list of them where datasets or subsets differ."""
     datasets = [dataset.spec for dataset in data.datasets]
     subsets = [subset for dataset in datasets for subset in dataset.subsets]

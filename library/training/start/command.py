@@ -1,4 +1,4 @@
-"""A trainer's first chapter: what it is asked for, and the data to do it with."""
+"""A trainer's first chapter: what it is asked for, and the pictures to do it with."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from library.options.parser import read_command_line
 from library.training.run import TrainingRun
 
 if TYPE_CHECKING:
-    from library.data.training_data import TrainingData
+    from library.training.start.pictures import Pictures
 
 R = TypeVar("R", bound=TrainingRun)
 
 
-def begin(run_type: type[R], doc: str | None, *, family: str | None = None) -> tuple[R, TrainingData]:
-    """The run that the command line asks for and its scanned data. With --debug_dataset the data's page is
-    written, and the program ends.
+def begin(run_type: type[R], doc: str | None, *, family: str | None = None) -> tuple[R, Pictures]:
+    """The run that the command line asks for and its scanned pictures. With --debug_dataset the page about
+    them is written, and the program ends.
 
     family: the only one that the command trains, by its name in FAMILIES; None: any.
     Raises UserError with all problems of the options and of the files they name.
@@ -25,10 +25,10 @@ def begin(run_type: type[R], doc: str | None, *, family: str | None = None) -> t
     # After --help: the checks import what reads images.
     from library.training.start.preflight import check
 
-    run, data = check(reading, family)
+    run, pictures = check(reading, family)
     if run.data.debug_dataset:
         from library.training.watching.dataset_page import show_dataset
 
-        show_dataset(run, data)
+        show_dataset(run, pictures.data)
         sys.exit(0)
-    return run, data
+    return run, pictures

@@ -31,13 +31,14 @@ from library.training.run import TrainingRun
 from library.training.saving.hub import check_hub, check_state_on_hub, state_from_hub
 from library.training.saving.metadata import thumbnail_url
 from library.training.saving.settings import check_resumed
+from library.training.start.pictures import Pictures
 from library.training.watching.tracking import check_logging
 
 R = TypeVar("R", bound=TrainingRun)
 
 
-def check(reading: Reading[R], family: str | None = None) -> tuple[R, TrainingData]:
-    """The run of a command line, and its scanned data.
+def check(reading: Reading[R], family: str | None = None) -> tuple[R, Pictures]:
+    """The run of a command line, and its scanned pictures.
 
     family: the only one that the command trains, by its name in FAMILIES; None: any.
     Raises UserError with all problems of the options and of the files they name.
@@ -67,9 +68,9 @@ def check(reading: Reading[R], family: str | None = None) -> tuple[R, TrainingDa
     problems.attempt(_check_resume, reading, problems)
     problems.raise_if_any()
     assert data is not None
-    run = reading.run
-    check_resumed(run, data)
-    return run, data
+    run, pictures = reading.run, Pictures(data)
+    check_resumed(run, pictures)
+    return run, pictures
 
 
 def _check_model(options: ModelOptions, family: str | None) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,16 +15,14 @@ from library.network.loading import load_network_module
 from library.options.network import NetworkOptions
 from library.options.objective import ObjectiveOptions
 from library.problems import UserError, warn
-from library.training.tasks.components import Component
-from library.training.tasks.task import Task, TextTraining, text_encoder_name
+from library.training.tasks.components import Component, ParamGroup, text_encoder_name
+from library.training.tasks.task import Task
 
 PRESERVATION = "diff_output_preservation"
 
 
 class NetworkTask(Task):
-    """A Task whose trained parameters are a network's."""
-
-    saves_model = False
+    """Trains a network; the result is its file."""
 
     def __init__(
         self,
@@ -37,10 +34,12 @@ class NetworkTask(Task):
         clip_skip: int | None,
         seed: int,
     ) -> None:
+        """learning_rate: where the network's options give none for a part of the model.
+        seed: of the network's first values.
+        """
+        super().__init__(model, options, clip_skip=clip_skip)
         self.network_options = network
-        self.rates = rates = network.rates(learning_rate)
-        text = TextTraining((rates["te"],)) if rates.get("te") else None
-        super().__init__(model, options, learning_rate=rates.get("unet", 0.0), text=text, clip_skip=clip_skip)
+        self.rates = network.rates(learning_rate)
         module = load_network_module(network.network_module)
         for path, multiplier in network.merged_first:
             _merge(module, model, path, multiplier)
@@ -50,7 +49,7 @@ class NetworkTask(Task):
             alpha=network.network_alpha,
             dropout=network.network_dropout,
             arguments=network.arguments,
-            parts=rates,
+            parts=self.rates,
             seed=seed,
             like=network.network_weights if network.dim_from_weights else None,
         )
@@ -58,12 +57,12 @@ class NetworkTask(Task):
             self._start_from(network.network_weights)
         self.network.attach()
         self.network.freeze_idle(model, clip_skip)
-        for group in self.network.param_groups(rates):
+        for group in self.network.param_groups(self.rates):
             for parameter in group["params"]:
                 parameter.requires_grad_(group["lr"] != 0)
 
     def _start_from(self, path: Path) -> None:
-        """Take a file's values, its alphas among them: what was trained goes on as it was."""
+        """Take a file's values, its alphas among them: training resumes what the file was."""
         before = self.network.alphas()
         self.network.load_file(path, self.model)
         found = self.network.alphas()
@@ -72,40 +71,7 @@ class NetworkTask(Task):
         if found != before or self.network_options.dim_from_weights:
             self.network.alpha = found.pop() if len(found) == 1 else None
 
-    def choose_trained(self) -> None:
-        """Nothing of the model itself."""
-
-    def losses(self, batch: Batch, t: Tensor) -> Tensor:
-        # It stays until the next batch: checkpointed layers run again in the backward pass.
-        self.network.set_multiplier(batch.network_multiplier)
-        return super().losses(batch, t)
-
-    def target(self, batch: Batch, x0: Tensor, x: Tensor, t: Tensor) -> Tensor:
-        """Where a sample's custom_attributes say `diff_output_preservation`, what the model gives without the
-        network.
-        """
-        target = super().target(batch, x0, x, t)
-        preserved = [bool(attributes.get(PRESERVATION)) for attributes in batch.attributes]
-        if not any(preserved):
-            return target
-        preserved = torch.tensor(preserved, device=x.device).view(-1, 1, 1, 1)
-        return torch.where(preserved, self._without_network(batch, x, t).to(target.dtype), target)
-
-    @torch.no_grad()
-    def _without_network(self, batch: Batch, x: Tensor, t: Tensor) -> Tensor:
-        self.network.set_multiplier(0)
-        prediction = self.model.predict(x, t, self.condition(batch), batch.sizes)
-        self.network.set_multiplier(batch.network_multiplier)
-        return prediction
-
-    def train(self, mode: bool = True) -> NetworkTask:
-        """Outside training, in previews, the network counts fully."""
-        super().train(mode)
-        if not mode:
-            self.network.set_multiplier(1)
-        return self
-
-    def param_groups(self) -> list[dict[str, Any]]:
+    def param_groups(self) -> list[ParamGroup]:
         trained = self.network.param_groups(self.rates)
         if not trained:
             raise UserError.of("--learning_rate", "every learning rate is 0: nothing would be trained")
@@ -122,7 +88,41 @@ class NetworkTask(Task):
             found[name.split("_")[1]].parameters.extend(trained)
         return [one for one in found.values() if one.parameters]
 
+    def needs_text_gradients(self, step: int) -> bool:
+        return bool(self.rates.get("te"))
+
+    def losses(self, batch: Batch, t: Tensor) -> Tensor:
+        # It stays until the next batch: checkpointed layers run again in the backward pass.
+        self.network.set_multiplier(batch.network_multiplier)
+        return super().losses(batch, t)
+
+    def target(self, batch: Batch, x0: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        """Where a sample's custom_attributes say `diff_output_preservation`, what the model gives without the
+        network.
+        """
+        target = super().target(batch, x0, x, t)
+        preserved = [bool(attributes.get(PRESERVATION)) for attributes in batch.attributes]
+        if not any(preserved):
+            return target
+        is_preserved = torch.tensor(preserved, device=x.device).view(-1, 1, 1, 1)
+        return torch.where(is_preserved, self._without_network(batch, x, t).to(target.dtype), target)
+
+    @torch.no_grad()
+    def _without_network(self, batch: Batch, x: Tensor, t: Tensor) -> Tensor:
+        self.network.set_multiplier(0)
+        prediction = self.model.predict(x, t, self.condition(batch), batch.sizes)
+        self.network.set_multiplier(batch.network_multiplier)
+        return prediction
+
+    def train(self, mode: bool = True) -> NetworkTask:
+        """Outside training, in previews, the network counts fully."""
+        super().train(mode)
+        if not mode:
+            self.network.set_multiplier(1)
+        return self
+
     def after_step(self) -> dict[str, Tensor]:
+        """Max-norm regularization, with --scale_weight_norms."""
         limit = self.network_options.scale_weight_norms
         return self.network.limit_norms(limit) if limit else {}
 

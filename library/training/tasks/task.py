@@ -1,12 +1,10 @@
-"""Task: the module that is trained. The base trains the model itself: its denoiser and, if asked, text
-encoders.
-"""
+"""The contract of a task: something that can be trained, from a batch to its loss."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from abc import ABC, abstractmethod
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,67 +13,30 @@ from library.data.batch import Batch
 from library.models.base import Condition, Model, Part
 from library.models.prompt_weights import encode_text
 from library.models.saving import Saving
-from library.models.text import without_padding
 from library.options.objective import ObjectiveOptions
-from library.problems import UserError, warn
+from library.problems import warn
 from library.training.diffusion.loss import ERRORS, HUBER_ERRORS, huber_width, mean_per_sample, weighting
 from library.training.diffusion.noise import adaptive_strength, complete_noise
 from library.training.diffusion.objective import make_objective
-from library.training.tasks.components import Component
+from library.training.tasks.components import Component, ParamGroup
 
 
-@dataclass(frozen=True)
-class TextTraining:
-    """How text encoders are trained.
+class Task(nn.Module, ABC):
+    """Holds the model and everything that is trained; `task(batch)` is the loss of a batch.
 
-    rates: of each, 0 leaves it as it is; the last one counts for all further ones. stop_at: the step from
-    which on none is trained any more (None: never).
+    A kind of training is a subclass. It says what it trains: it turns gradients on for that after
+    `super().__init__`, which froze the whole model, and gives the five methods that are abstract here. It
+    overrides what else is different about it: what the model is told (`condition`), what it should give
+    (`target`), how far off it is (`errors`), how much that counts (`weighting`).
+
+    saves_model: whether the result is the model itself.
+    sample_losses: each sample's loss in the latest batch (batch,), for messages.
     """
 
-    rates: tuple[float, ...]
-    stop_at: int | None = None
-
-    def rate_of(self, number: int) -> float:
-        """Of a model's (0-based) n-th text encoder."""
-        return self.rates[min(number, len(self.rates) - 1)]
-
-
-def may_skip_parameters(text: TextTraining | None) -> bool:
-    """Whether a step may leave trained parameters without a gradient, which DDP has to be told."""
-    return text is not None and text.stop_at is not None
-
-
-def text_encoder_name(number: int, count: int) -> str:
-    """What people call the (0-based) n-th of a model's text encoders."""
-    return f"text encoder {number + 1}" if count > 1 else "text encoder"
-
-
-class Task(nn.Module):
-    """Holds the model and everything trainable; `task(batch)` is the loss of a batch.
-
-    sample_losses: each sample's loss in the latest batch, for messages.
-
-    Subclasses change what is trained: they override `trained_parts`, `param_groups` and the two state
-    methods.
-    """
-
-    saves_model = True  # whether the result is the model itself
+    saves_model = False
     sample_losses: Tensor | None = None
 
-    def __init__(
-        self,
-        model: Model,
-        options: ObjectiveOptions,
-        *,
-        learning_rate: float,
-        text: TextTraining | None = None,
-        clip_skip: int | None = None,
-        block_rates: tuple[float, ...] = (),
-        hides_padding: bool = False,
-    ) -> None:
-        """block_rates: of each block of the denoiser, 0 leaves it as it is; empty: learning_rate for all.
-        hides_padding: the denoiser does not see what captions are padded with.
-        """
+    def __init__(self, model: Model, options: ObjectiveOptions, *, clip_skip: int | None = None) -> None:
         super().__init__()
         self.model = model
         self.objective = make_objective(options, model.prediction_type)
@@ -85,69 +46,56 @@ class Task(nn.Module):
         model.prediction_type = self.objective.prediction
         model.zero_terminal_snr = options.zero_terminal_snr
         self.options, self.clip_skip = options, clip_skip
-        self.learning_rate, self.text, self.block_rates = learning_rate, text, block_rates
-        self.hides_padding = hides_padding
         model.requires_grad_(False)
-        self.choose_trained()
 
-    def choose_trained(self) -> None:
-        """Turn gradients on for what this task trains; everything is frozen before."""
-        for rate, parameters in self._denoiser_parts():
-            for parameter in parameters:
-                parameter.requires_grad_(rate != 0)
-        if self.text is None:
-            return
-        for number, text_encoder in enumerate(self.model.text_encoders):
-            text_encoder.requires_grad_(self.text.rate_of(number) != 0)
-        for module in self.model.idle_text_modules(self.clip_skip):
-            module.requires_grad_(False)
+    # What a task says of itself.
+
+    @abstractmethod
+    def param_groups(self) -> list[ParamGroup]:
+        """Optimizer groups of what is trained. Raises UserError when that is nothing."""
+
+    @abstractmethod
+    def components(self) -> list[Component]:
+        """What is trained, by the part of the model it belongs to: the rows of the ledger."""
+
+    @abstractmethod
+    def trained_tensors(self) -> dict[str, Tensor]:
+        """What is trained, by stable names: what a state must hold for an exact resume. Not copies."""
+
+    @abstractmethod
+    def load_trained_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """Copy the values of `trained_tensors` back, bit for bit. Raises UserError when they do not fit."""
+
+    @abstractmethod
+    def save(self, path: Path, saving: Saving) -> None:
+        """Write the result under its final name, whole."""
+
+    def needs_text_gradients(self, step: int) -> bool:
+        """Whether gradients flow through the text encoders at this (0-based) step: because they are trained,
+        or because something before or in them is (an embedding).
+        """
+        return False
+
+    def trained_parts(self) -> list[Part]:
+        """The parts of the model of which something is trained."""
+        parts = self.model.parts.items()
+        return [name for name, module in parts if any(p.requires_grad for p in module.parameters())]
 
     def trained_parameters(self) -> list[nn.Parameter]:
         """What the optimizer gets, over all groups."""
         return [parameter for group in self.param_groups() for parameter in group["params"]]
 
-    def param_groups(self) -> list[dict[str, Any]]:
-        """Optimizer groups with their learning rate and the name it has in logs."""
-        is_split = bool(self.block_rates)
-        groups = [
-            {"params": parameters, "lr": rate, "name": f"unet_block{number}" if is_split else "unet"}
-            for number, (rate, parameters) in enumerate(self._denoiser_parts())
-        ]
-        encoders = self.model.text_encoders if self.text is not None else ()
-        for number, text_encoder in enumerate(encoders):
-            parameters = [parameter for parameter in text_encoder.parameters() if parameter.requires_grad]
-            name = f"textencoder{number + 1}" if len(encoders) > 1 else "textencoder"
-            groups.append({"params": parameters, "lr": self.text.rate_of(number), "name": name})
-        trained = [group for group in groups if group["lr"] and group["params"]]
-        if not trained:
-            raise UserError.of("--learning_rate", "every learning rate is 0: nothing would be trained")
-        return trained
+    def after_step(self) -> dict[str, Tensor]:
+        """Change what is trained after an optimizer step, e.g. limit norms. Returns figures for logs, scalars
+        on the device.
+        """
+        return {}
 
-    def components(self) -> list[Component]:
-        """What is trained, by the part of the model it belongs to."""
-        encoders = self.model.text_encoders
-        denoiser = [parameter for _, found in self._denoiser_parts() for parameter in found]
-        parts = [Component("U-Net", denoiser)]
-        parts += [
-            Component(text_encoder_name(number, len(encoders)), list(encoder.parameters()), is_text=True)
-            for number, encoder in enumerate(encoders)
-        ]
-        trained = [replace(one, parameters=[p for p in one.parameters if p.requires_grad]) for one in parts]
-        return [one for one in trained if one.parameters]
-
-    def _denoiser_parts(self) -> list[tuple[float, list[nn.Parameter]]]:
-        """What of the denoiser is trained together, and how fast."""
-        if not self.block_rates:
-            return [(self.learning_rate, list(self.model.denoiser.parameters()))]
-        blocks = self.model.denoiser_blocks()
-        if len(blocks) != len(self.block_rates):
-            cause = f"has {len(self.block_rates)} values, this model has {len(blocks)} blocks"
-            raise UserError.of("--block_lr", cause)
-        return list(zip(self.block_rates, blocks, strict=True))
+    # The way from a batch to its loss.
 
     def forward(self, batch: Batch) -> Tensor:
         """The loss of a batch: a weighted mean over its samples, as a float32 scalar."""
-        t = self.objective.sample_t(batch.u, *self.options.timestep_range)
+        t = self.objective.sample_t(batch.u, *self.options.timestep_range)  # (batch,)
         losses = self.losses(batch, t)
         self.sample_losses = losses.detach()
         return (losses * batch.weights).sum() / batch.divisor
@@ -160,8 +108,24 @@ class Task(nn.Module):
         noise = batch.noise if batch.disturbance is None else batch.noise + batch.disturbance
         x = self.objective.noisy(x0, noise, t)
         prediction = self.model.predict(x, t, condition, batch.sizes)
-        loss = mean_per_sample(self.errors(prediction, self.target(batch, x0, x, t), t), batch.masks)
-        return loss * self.weighting(t)
+        errors = self.errors(prediction, self.target(batch, x0, x, t), t)  # (batch, channels, h, w)
+        return mean_per_sample(errors, batch.masks) * self.weighting(t)
+
+    def latents(self, batch: Batch) -> Tensor:
+        """The batch's latents (batch, channels, h, w), encoded now unless they are cached."""
+        if batch.latents is not None:
+            return batch.latents
+        assert batch.pixels is not None and batch.posterior is not None
+        with torch.no_grad(), torch.autocast(batch.pixels.device.type, enabled=False):
+            return self.model.encode_images(batch.pixels, batch.posterior).float()
+
+    def condition(self, batch: Batch) -> Condition:
+        """What the denoiser is told about the batch, encoded now unless it is cached."""
+        if batch.text is not None:
+            return self.model.condition_from(batch.text)
+        has_gradients = self.needs_text_gradients(batch.position.step) and torch.is_grad_enabled()
+        with torch.set_grad_enabled(has_gradients):
+            return encode_text(self.model, batch.tokens, self.clip_skip)
 
     def with_noise(self, batch: Batch, x0: Tensor) -> Batch:
         """The batch with its noise complete: a noise offset may depend on the latents x0."""
@@ -171,70 +135,27 @@ class Task(nn.Module):
         strength = adaptive_strength(strength, self.options.adaptive_noise_scale or 0.0, x0)
         return replace(batch, noise=complete_noise(batch.noise, (normal, strength), self.options))
 
+    def target(self, batch: Batch, x0: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        """What the model should give for the noisy latents x, in their shape."""
+        return self.objective.target(x0, batch.noise, t)
+
     def errors(self, prediction: Tensor, target: Tensor, t: Tensor) -> Tensor:
         """The loss of every element, float32, in the prediction's shape."""
         options = self.options
         if not options.is_huber:
             return ERRORS[options.loss_type](prediction, target)
-        c = huber_width(options.huber_schedule, options.huber_c, t, self.objective.snr(t))
+        c = huber_width(options.huber_schedule, options.huber_c, t, self.objective.snr(t))  # (batch,)
         c = options.huber_scale * c.view(-1, 1, 1, 1)
         return HUBER_ERRORS[options.loss_type](prediction, target, c)
 
-    def target(self, batch: Batch, x0: Tensor, x: Tensor, t: Tensor) -> Tensor:
-        """What the model should give for the noisy latents x, in their shape."""
-        return self.objective.target(x0, batch.noise, t)
-
-    def after_step(self) -> dict[str, Tensor]:
-        """What is done to what is trained after each optimizer step. Returns figures for logs, scalars on the
-        device.
-        """
-        return {}
-
-    def latents(self, batch: Batch) -> Tensor:
-        """The batch's latents (batch, 4, height / 8, width / 8), encoded now unless they were cached."""
-        if batch.latents is not None:
-            return batch.latents
-        with torch.no_grad(), torch.autocast(batch.pixels.device.type, enabled=False):
-            return self.model.encode_images(batch.pixels, batch.posterior).float()
-
-    def condition(self, batch: Batch) -> Condition:
-        if batch.text is not None:
-            return self.model.condition_from(batch.text)
-        with torch.set_grad_enabled(self.trains_text(batch.position.step) and torch.is_grad_enabled()):
-            condition = encode_text(self.model, batch.tokens, self.clip_skip)
-        return replace(condition, mask=without_padding(batch.tokens[0])) if self.hides_padding else condition
-
-    def trains_text(self, step: int) -> bool:
-        """Whether text encoders are trained at this (0-based) step."""
-        return self.text is not None and (self.text.stop_at is None or step < self.text.stop_at)
-
     def weighting(self, t: Tensor) -> Tensor | float:
-        """How much the loss of samples at these timesteps (batch,) counts."""
+        """How much the loss of samples at these timesteps counts: (batch,), or 1.0 for all."""
         if not self.options.weightings:
             return 1.0
         return weighting(self.options, self.objective.snr(t), self.objective.prediction)
 
     def train(self, mode: bool = True) -> Task:
-        """The VAE never trains, so its dropout and statistics stay off."""
+        """The VAE stays in eval mode: it is never trained, so its dropout and statistics stay off."""
         super().train(mode)
         self.model.vae.eval()
         return self
-
-    def trained_parts(self) -> list[Part]:
-        """The parts of the model of which something is trained."""
-        parts = self.model.parts.items()
-        return [name for name, module in parts if any(p.requires_grad for p in module.parameters())]
-
-    def trained_tensors(self) -> dict[str, Tensor]:
-        """What is trained, by the names of a checkpoint file: what a state must hold to go on exactly."""
-        tensors = (self.model.part_weights(part) for part in self.trained_parts())
-        return {key: value for part in tensors for key, value in part.items()}
-
-    def load_trained_tensors(self, tensors: dict[str, Tensor]) -> None:
-        """Take back what `trained_tensors` gave, bit for bit."""
-        for part in self.trained_parts():
-            self.model.load_part_weights(part, tensors)
-
-    def save(self, path: Path, saving: Saving) -> None:
-        """Write the result under its final name, whole."""
-        self.model.save(path, saving)

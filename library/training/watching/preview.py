@@ -13,11 +13,10 @@ from library.generation.pictures import save_picture
 from library.generation.prompts import PromptRequest, read_prompts
 from library.models import FAMILIES
 from library.training.interruption import Interruption
-from library.training.loss_log import LossLog
 from library.training.run import TrainingRun
 from library.training.session import Session
 from library.training.tasks.task import Task
-from library.training.watching.trackers import Drawn
+from library.training.watching.trackers import Drawn, Trackers
 
 
 class Previews:
@@ -30,14 +29,14 @@ class Previews:
         run: TrainingRun,
         task: Task,
         session: Session,
-        log: LossLog,
+        trackers: Trackers,
         interruption: Interruption,
     ) -> None:
         options, saving = run.preview, run.saving
         assert saving.output_dir is not None
         self.options, self.task, self.session = options, task, session
         self.clip_skip, self.interruption = run.model.clip_skip, interruption
-        self.log, self.is_tracked = log, bool(run.logging.trackers) or not run.logging.no_report
+        self.trackers, self.is_tracked = trackers, bool(run.logging.trackers) or not run.logging.no_report
         self.folder: Path = saving.output_dir / "sample"
         self.prefix = f"{saving.output_name}_" if saving.output_name else ""
         self.requests: list[PromptRequest] = []
@@ -73,7 +72,7 @@ class Previews:
         self.task.train(was_training)
         if self.is_tracked:
             everyone = self.session.sharing().gather(drawn)  # the first process has the trackers
-            self.log.trackers.show(step, [preview for share in everyone for preview in share])
+            self.trackers.show(step, [preview for share in everyone for preview in share])
 
     def _draw_one(self, number: int, request: PromptRequest, moment: str) -> list[Drawn]:
         """Draw a prompt and save it; nothing when the run was asked to stop meanwhile."""

@@ -10,7 +10,7 @@ from library.options.validation import ValidationOptions
 from library.problems import UserError, warn
 
 if TYPE_CHECKING:
-    from library.data.training_data import TrainingData
+    from library.training.batches import BatchSource
 
 
 @dataclass
@@ -57,7 +57,7 @@ class Standing:
 
 
 def standing_at_start(
-    saved: dict[str, Any], held_out: TrainingData | None, options: ValidationOptions, seed: int
+    saved: dict[str, Any], held_out: BatchSource | None, options: ValidationOptions, seed: int
 ) -> Standing:
     """A run's standing at its start: as the state has it, or none when other pictures are measured now.
 
@@ -75,9 +75,8 @@ def standing_at_start(
     return standing
 
 
-def _fingerprint(held_out: TrainingData | None, options: ValidationOptions, seed: int) -> str:
+def _fingerprint(held_out: BatchSource | None, options: ValidationOptions, seed: int) -> str:
     if held_out is None:
         return ""
-    pictures = [f"{record.image.name} {record.fit.bucket} {record.caption}" for record in held_out.records]
-    text = "\n".join([f"{options.max_validation_steps} {seed}", *pictures])
+    text = "\n".join([f"{options.max_validation_steps} {seed}", *held_out.contents()])
     return hashlib.blake2b(text.encode(errors="replace"), digest_size=8).hexdigest()

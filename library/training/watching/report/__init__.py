@@ -18,7 +18,7 @@ from library.training.watching.report.page import VALIDATION, About, Now, render
 from library.training.watching.trackers import Drawn
 
 if TYPE_CHECKING:
-    from library.data.training_data import TrainingData
+    from library.training.batches import BatchSource
     from library.training.optimization.ledger import Balance
     from library.training.run import TrainingRun
     from library.training.run_plan import RunPlan
@@ -91,7 +91,7 @@ class Report:
             temporary.write_bytes(render(self.about, history, now).encode(errors="replace"))
 
 
-def open_report(run: TrainingRun, data: TrainingData, plan: RunPlan) -> Report:
+def open_report(run: TrainingRun, batches: BatchSource, plan: RunPlan) -> Report:
     """The report of a run, with the curves of the run that it goes on from."""
     assert run.saving.output_dir is not None
     title = last_name(run.saving.output_name)
@@ -103,12 +103,12 @@ def open_report(run: TrainingRun, data: TrainingData, plan: RunPlan) -> Report:
         last_step=plan.last_step,
         steps_per_epoch=plan.course.steps_per_epoch,
         options=changed_options(run),
-        data=data,
+        batches=batches,
     )
     history = History()
     if run.saving.resume is not None:
         history = History.load(history_file(run.saving.resume.parent / page.name)).up_to(plan.first_step)
-    return Report(page, about, history, plan.first_step, _public_warnings(run, data))
+    return Report(page, about, history, plan.first_step, _public_warnings(run, batches))
 
 
 def history_file(page: Path) -> Path:
@@ -116,8 +116,7 @@ def history_file(page: Path) -> Path:
     return page.with_suffix(".json")
 
 
-def _public_warnings(run: TrainingRun, data: TrainingData) -> Callable[[], list[str]]:
+def _public_warnings(run: TrainingRun, batches: BatchSource) -> Callable[[], list[str]]:
     """What gives the warnings about the data and all others of this command, each once."""
-    sources = {scan.subset.source for dataset in data.datasets for scan in dataset.scans}
-    places, about_data, heard = places_of(run, *sources), data.warnings(), warnings_heard()
+    places, about_data, heard = places_of(run, *batches.places()), batches.warnings(), warnings_heard()
     return lambda: list(dict.fromkeys(public_text(line, places) for line in (*about_data, *heard)))

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from library.data import report as dataset_report
-from library.data.report.figures import Bar, bars, number, times
-from library.data.report.sections import sources
-from library.data.training_data import TrainingData
+from library.data.report.figures import number
 from library.options.config_file import to_toml
 from library.pages.markup import Html, element, join
+from library.training.batches import BatchSource
 from library.training.optimization.ledger import Balance, figure, percent
 from library.training.watching.report.charts import Line, chart, short
 from library.training.watching.report.history import History, Point, smoothed
@@ -38,7 +37,7 @@ class About:
     last_step: int
     steps_per_epoch: int
     options: Mapping[str, Mapping[str, Any]]
-    data: TrainingData
+    batches: BatchSource
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,7 @@ def _sections(about: About, history: History, now: Now) -> dict[str, Html | None
         "Curves": _curves(history),
         "Previews": _previews(history),
         "Ledger": _ledger(now.balance),
-        "Dataset": _dataset(about.data),
+        "Dataset": about.batches.report_section(),
         "Warnings": _warnings(now.warnings),
         "Settings": _settings(about.options),
         "Rerun": _rerun(about),
@@ -97,7 +96,7 @@ def _head(about: About, history: History, now: Now) -> Html:
     figures = [
         ("steps", number(now.step)),
         *_last_figures(history),
-        ("pictures", number(about.data.image_count)),
+        *about.batches.report_figures(),
     ]
     return element(
         "header",
@@ -226,14 +225,6 @@ def _ledger(balance: Balance | None) -> Html | None:
         "table", element("thead", element("tr", names)), element("tbody", cells), class_="stacked"
     )
     return join([element("p", note, class_="soft"), table])
-
-
-def _dataset(data: TrainingData) -> Html:
-    buckets = [
-        bars([Bar(times(size), count, size) for size, count in dataset.bucket_counts().items()])
-        for dataset in data.datasets
-    ]
-    return join([sources(data, with_folders=False), element("h3", "Samples per epoch in each size"), buckets])
 
 
 def _warnings(warnings: Sequence[str]) -> Html | None:

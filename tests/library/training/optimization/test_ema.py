@@ -31,14 +31,14 @@ def test_inside_shown_the_parameters_are_the_averages_and_afterwards_themselves(
     weights = list(module)
     average = Average(module, weights, 0.9, CPU)
     average.values = [torch.full((2,), 3.0), torch.full((2,), 5.0)]
-    with average.shown():
+    with average.in_place():
         assert [weight.tolist() for weight in module] == [[3, 3], [5, 5]]
         assert module[0].data_ptr() == average.values[0].data_ptr()
         assert [weight.dtype for weight in module] == [torch.float32, torch.bfloat16]
         assert all(weight.requires_grad for weight in module)
-    with average.shown(torch.float16):
+    with average.in_place(torch.float16):
         assert [weight.dtype for weight in module] == [torch.float16] * 2
-    with pytest.raises(RuntimeError), average.shown():
+    with pytest.raises(RuntimeError), average.in_place():
         raise RuntimeError("a preview breaks")
     assert all(weight is other for weight, other in zip(module, weights, strict=True))
     assert [weight.tolist() for weight in module] == [[1, 1], [1, 1]]
@@ -50,7 +50,7 @@ def test_hooks_on_gradients_stay_when_averages_of_another_type_are_shown() -> No
     node = module[0].expand_as(module[0]).grad_fn.next_functions[0][0]
     calls = []
     node.register_hook(lambda *_: calls.append(1))
-    with Average(module, list(module), 0.9, CPU).shown(torch.float16):
+    with Average(module, list(module), 0.9, CPU).in_place(torch.float16):
         pass
     module[0].sum().backward()
     assert calls == [1]

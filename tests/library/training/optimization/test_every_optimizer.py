@@ -77,7 +77,7 @@ class Training:
             self.optimizer.zero_grad()
             self.rates.append({key: float(rate) for key, rate in used_rates(self.optimizer).items()})
             if look:
-                with self.learner.shown():
+                with self.learner.as_result():
                     self.task.loss(step)
         return self
 
@@ -107,7 +107,7 @@ def test_the_loss_falls(name: str) -> None:
     training = Training(name)
     before = training.task.loss(0).item()
     training.train(0, steps)
-    with training.learner.shown():
+    with training.learner.as_result():
         assert training.task.loss(0).item() < 0.995 * before
 
 
@@ -166,7 +166,7 @@ def test_adafactors_own_warm_up_makes_its_steps_relative(capsys: pytest.CaptureF
 def test_the_result_of_a_schedule_free_optimizer_is_its_average() -> None:
     training = Training("AdamWScheduleFree", "warmup_steps=4").train(0, STEPS)
     kept = {name: tensor.clone() for name, tensor in training.task.trained_tensors().items()}
-    with training.learner.shown():
+    with training.learner.as_result():
         shown = {name: tensor.clone() for name, tensor in training.task.trained_tensors().items()}
     for name, parameter in (("unet", training.task.unet), ("text", training.task.text)):
         z = training.optimizer.state[parameter]["z"]

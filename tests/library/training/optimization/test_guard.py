@@ -121,8 +121,8 @@ SEEN = [
 
 def test_the_pictures_whose_loss_is_no_number_are_named(capsys: pytest.CaptureFixture) -> None:
     guard = make_guard(adamw(False)[1])
-    guard.tell(7, math.nan, 1, SEEN)
-    guard.tell(8, 1.5, 2, SEEN[1:])
+    guard.report(7, math.nan, 1, SEEN)
+    guard.report(8, 1.5, 2, SEEN[1:])
     assert capsys.readouterr().err == (
         "warning: step 7: the loss is nan; the step was left out (b.png at timestep 200)\n"
         "warning: step 8: a gradient is no number; the step was left out (c.png at timestep 500)\n"
@@ -133,7 +133,7 @@ def test_one_bad_step_too_many_ends_the_run(capsys: pytest.CaptureFixture) -> No
     guard = make_guard(adamw(False)[1])
     many = [Seen([f"{n}.png" for n in range(10)], torch.zeros(10), torch.full((10,), math.nan))]
     with pytest.raises(BrokeDown, match="step 9: the last steps were all left out"):
-        guard.tell(9, math.inf, 3, many)
+        guard.report(9, math.inf, 3, many)
     assert "7.png at timestep 0 and 2 more)" in capsys.readouterr().err
 
 

@@ -14,8 +14,8 @@ from library.options.objective import ObjectiveOptions
 from library.problems import UserError
 from library.training.optimization.ledger import Ledger
 from library.training.tasks.components import Component
+from library.training.tasks.model import ModelTask, TextTraining
 from library.training.tasks.network import NetworkTask
-from library.training.tasks.task import Task, TextTraining
 from library.training.watching import ledger as ledger_module
 
 
@@ -133,9 +133,9 @@ def test_the_books_go_on_with_a_state() -> None:
 def test_the_parts_of_a_model_and_of_a_network_are_named(any_model: Model, kind: str) -> None:
     encoders = ["text encoder 1", "text encoder 2"] if kind == "sdxl" else ["text encoder"]
     text = TextTraining((1e-3,))
-    task = Task(any_model, ObjectiveOptions(), learning_rate=1e-3, text=text)
+    task = ModelTask(any_model, ObjectiveOptions(), learning_rate=1e-3, text=text)
     assert [one.name for one in task.components()] == ["U-Net", *encoders]
-    frozen = Task(any_model, ObjectiveOptions(), learning_rate=1e-3)
+    frozen = ModelTask(any_model, ObjectiveOptions(), learning_rate=1e-3)
     assert [one.name for one in frozen.components()] == ["U-Net"]
     network = NetworkOptions(network_module="networks.lora", network_dim=2)
     lora = NetworkTask(any_model, ObjectiveOptions(), network, learning_rate=1e-3, clip_skip=None, seed=0)

@@ -18,8 +18,8 @@ from library.models.saving import Saving
 from library.options.network import NetworkOptions
 from library.options.objective import ObjectiveOptions
 from library.training.diffusion.loss import mean_per_sample, min_snr_weight
+from library.training.tasks.model import ModelTask
 from library.training.tasks.network import NetworkTask
-from library.training.tasks.task import Task
 
 
 def make_batch(model: Model, **changes) -> Batch:
@@ -66,7 +66,7 @@ def test_a_mask_weighs_every_place_of_the_loss_without_renormalizing() -> None:
 
 
 def test_what_is_masked_out_is_not_learned(tiny_model: Model) -> None:
-    task = Task(tiny_model, ObjectiveOptions(), learning_rate=1e-3).eval()
+    task = ModelTask(tiny_model, ObjectiveOptions(), learning_rate=1e-3).eval()
     mask = torch.ones(2, 1, 8, 8)
     mask[0] = 0
     masked = task(make_batch(tiny_model, masks=mask))
@@ -111,7 +111,7 @@ def test_output_preservation_trains_towards_the_model_without_the_network(networ
 
 
 def test_cached_text_outputs_take_the_text_encoders_place(tiny_model: Model) -> None:
-    task = Task(tiny_model, ObjectiveOptions(), learning_rate=1e-3).eval()
+    task = ModelTask(tiny_model, ObjectiveOptions(), learning_rate=1e-3).eval()
     batch = make_batch(tiny_model)
     with torch.no_grad():
         outputs = tiny_model.text_outputs(task.condition(batch))
@@ -141,7 +141,7 @@ def test_cached_text_outputs_take_the_text_encoders_place(tiny_model: Model) -> 
 def test_loss_options_change_the_loss_and_leave_it_finite(changes: dict, tiny_model: Model) -> None:
     def loss(**options: object) -> float:
         tiny_model.prediction_type = "epsilon"
-        task = Task(tiny_model, ObjectiveOptions(**options), learning_rate=1e-3).eval()
+        task = ModelTask(tiny_model, ObjectiveOptions(**options), learning_rate=1e-3).eval()
         return task(make_batch(tiny_model, u=torch.tensor([0.3, 0.9999]))).item()
 
     without = dict(list(changes.items())[:-1])
@@ -150,15 +150,15 @@ def test_loss_options_change_the_loss_and_leave_it_finite(changes: dict, tiny_mo
 
 def test_the_options_of_the_loss_act_on_validation_alike(tiny_model: Model) -> None:
     """Validation measures `losses`, which has all of them."""
-    plain = Task(tiny_model, ObjectiveOptions(), learning_rate=1e-3).eval()
-    weighted = Task(tiny_model, ObjectiveOptions(min_snr_gamma=0.5), learning_rate=1e-3).eval()
+    plain = ModelTask(tiny_model, ObjectiveOptions(), learning_rate=1e-3).eval()
+    weighted = ModelTask(tiny_model, ObjectiveOptions(min_snr_gamma=0.5), learning_rate=1e-3).eval()
     batch, t = make_batch(tiny_model), torch.tensor([200, 900])
     expected = plain.losses(batch, t) * min_snr_weight(plain.objective.snr(t), 0.5, "epsilon")
     torch.testing.assert_close(weighted.losses(batch, t), expected)
 
 
 def test_a_disturbance_is_in_the_picture_and_not_in_the_target(tiny_model: Model) -> None:
-    task = Task(tiny_model, ObjectiveOptions(), learning_rate=1e-3).eval()
+    task = ModelTask(tiny_model, ObjectiveOptions(), learning_rate=1e-3).eval()
     batch = make_batch(tiny_model, disturbance=torch.full((2, 4, 8, 8), 0.3))
     t = torch.tensor([300, 700])
     x = task.objective.noisy(batch.latents, batch.noise + 0.3, t)
@@ -169,7 +169,7 @@ def test_a_disturbance_is_in_the_picture_and_not_in_the_target(tiny_model: Model
 
 def test_an_offset_that_waited_for_the_latents_is_in_picture_and_target(tiny_model: Model) -> None:
     options = ObjectiveOptions(noise_offset=0.1, adaptive_noise_scale=0.2)
-    task = Task(tiny_model, options, learning_rate=1e-3).eval()
+    task = ModelTask(tiny_model, options, learning_rate=1e-3).eval()
     batch, normal = make_batch(tiny_model), torch.randn(2, 4, 1, 1)
     strength = 0.1 + 0.2 * batch.latents.mean((2, 3), keepdim=True).abs()
     complete = replace(batch, noise=batch.noise + strength * normal)
@@ -179,7 +179,7 @@ def test_an_offset_that_waited_for_the_latents_is_in_picture_and_target(tiny_mod
 
 
 def test_a_models_last_timestep_is_remembered_in_its_files(tiny_model: Model, tmp_path: Path) -> None:
-    Task(tiny_model, ObjectiveOptions(objective="v", zero_terminal_snr=True), learning_rate=1e-3)
+    ModelTask(tiny_model, ObjectiveOptions(objective="v", zero_terminal_snr=True), learning_rate=1e-3)
     for name, form in (("x.safetensors", "safetensors"), ("x.ckpt", "ckpt"), ("x", "diffusers")):
         tiny_model.save(tmp_path / name, Saving(form))
         assert load_model(tmp_path / name).zero_terminal_snr
@@ -194,14 +194,14 @@ def test_training_on_without_its_last_timestep_is_told(
     tiny_model: Model, capsys: pytest.CaptureFixture
 ) -> None:
     tiny_model.zero_terminal_snr = True
-    Task(tiny_model, ObjectiveOptions(), learning_rate=1e-3)
+    ModelTask(tiny_model, ObjectiveOptions(), learning_rate=1e-3)
     assert "knows a last timestep of pure noise" in capsys.readouterr().err
     assert not tiny_model.zero_terminal_snr
 
 
 def test_hidden_padding_is_as_if_captions_were_not_padded(any_model: Model) -> None:
     """For the second caption; the first one is longer."""
-    task = Task(any_model, ObjectiveOptions(), learning_rate=1e-3, hides_padding=True).eval()
+    task = ModelTask(any_model, ObjectiveOptions(), learning_rate=1e-3, hides_padding=True).eval()
     batch = make_batch(any_model, tokens=any_model.tokenizer()(["a cat on a mat", "a dog"]))
     condition, t = task.condition(batch), torch.tensor([300, 700])
     assert condition.mask.sum(-1).tolist() == [7, 4]  # with start and end

@@ -1,0 +1,104 @@
+"""What a run writes while it goes: results, states, logs, uploads."""
+
+from __future__ import annotations
+
+import time
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+import torch
+
+from library.models.saving import Saving
+from library.problems import UserError
+from library.training.interruption import Interruption
+from library.training.job import Job
+from library.training.learner import Learner
+from library.training.loss_log import LossLog
+from library.training.optimization.guard import Guard
+from library.training.optimization.optimizers import class_path
+from library.training.output import Moment
+from library.training.position import StateInfo
+from library.training.saving.checkpoints import Checkpoints
+from library.training.saving.settings import settings_of
+from library.training.saving.state import write_state
+from library.training.saving.uploads import Uploads
+from library.training.session import dtype_of
+from library.training.tasks.task import Task
+from library.training.watching.report import open_report
+from library.training.watching.standing import Standing, standing_at_start
+from library.training.watching.tracking import open_trackers
+
+
+def make_standing(job: Job) -> Standing:
+    """How the run stands by its validations. Raises UserError when these have ended it already."""
+    run, resumed = job.run, job.session.resumed
+    saved, seed = resumed.standing if resumed else {}, run.data.validation_seed or 0
+    return standing_at_start(saved, job.batches.validation, run.validation, seed)
+
+
+def make_log(job: Job, guard: Guard) -> LossLog:
+    """The log of a run, with the trackers it asks for and its report."""
+    run, session, plan = job.run, job.session, job.plan
+    trackers = open_trackers(run, session, job.output.tracker_name, plan.first_step)
+    if session.is_main and not run.logging.no_report:
+        trackers.trackers["report"] = open_report(run, job.batches, plan)
+    return LossLog(session.accelerator, trackers, guard)
+
+
+def make_uploads(job: Job, interruption: Interruption) -> AbstractContextManager[Uploads | None]:
+    """What goes to the hub; None in all processes but the first."""
+    if job.run.hub.huggingface_repo_id is None or not job.session.is_main:
+        return nullcontext()
+    return Uploads(job.run.hub, lambda: interruption.requested)
+
+
+def make_checkpoints(job: Job, learner: Learner, standing: Standing, log: LossLog) -> Checkpoints:
+    """The saver of a run: it knows how results and states are written."""
+    run, session, output, plan = job.run, job.session, job.output, job.plan
+    started_at, task = time.time(), job.task
+    settings = settings_of(run, job.batches)
+
+    def save_result(path: Path, epoch: int, step: int) -> None:
+        dtype = dtype_of(run.saving.save_precision)
+        moment = Moment(
+            epoch=epoch,
+            step=step,
+            epochs=plan.epochs,
+            last_step=plan.last_step,
+            batches_per_epoch=plan.course.batches_per_epoch,
+            started_at=started_at,
+            processes=session.accelerator.num_processes,
+        )
+        with learner.as_result(dtype):
+            _require_finite(task, step, dtype)
+            metadata = output.describe(moment, dtype) if output.carries_metadata else None
+            task.save(path, Saving(output.form, dtype, metadata, epoch, step))
+
+    def save_state(folder: Path, epoch: int, step: int) -> None:
+        _require_finite(task, step)
+        info = StateInfo(
+            current_epoch=epoch,
+            current_step=step,
+            seed=session.seed,
+            steps_per_epoch=plan.course.steps_per_epoch,
+            optimizer=class_path(run.optimizer),
+            data=plan.fingerprint,
+            standing=standing.as_dict(),
+            settings=settings,
+            log=log.trackers.place,
+            bad_steps=float(log.guard.in_a_row),
+        )
+        write_state(folder, info, learner)
+
+    return Checkpoints(run.saving, output.suffix, plan.epochs, save_result, save_state)
+
+
+def _require_finite(task: Task, step: int, dtype: torch.dtype | None = None) -> None:
+    """Raises UserError when a trained weight is no number, also in the file's dtype: it is never saved."""
+    trained = task.trained_tensors().items()
+    broken = [key for key, value in trained if not value.to(dtype or value.dtype).isfinite().all()]
+    if broken:
+        cause = (
+            f"{len(broken)} trained tensors are no numbers any more, e.g. {broken[0]}; they were not saved"
+        )
+        raise UserError.of(f"step {step}", cause, "lower the learning rate and go on from an earlier save")

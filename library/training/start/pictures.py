@@ -1,0 +1,152 @@
+"""Pictures and captions on disk as a run's source of batches."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from library.data.buckets import size_text
+from library.data.dataset import BatchBuilder
+from library.data.plan import GlobalBatch, plan_epoch
+from library.data.report.figures import Bar, bars, number, times
+from library.data.report.sections import sources
+from library.data.training_data import TrainingData
+from library.models.base import Model
+from library.models.prompt_weights import training_tokenizer
+from library.pages.markup import Html, element, join
+from library.training.batches import BatchSource
+from library.training.diffusion.noise import NoiseDraw
+from library.training.output import Moment
+from library.training.run import TrainingRun
+from library.training.saving.metadata import describe_data
+from library.training.saving.settings import settings_of_datasets
+from library.training.session import Session
+from library.training.start.caching import Cached, Identities, fill_caches
+from library.wording import columns, counted
+
+MOST_BUCKETS = 12  # lines about batches of one size
+
+
+class Pictures(BatchSource):
+    """Scanned datasets. Their caches belong to them: whoever builds a batch need not know of them."""
+
+    def __init__(self, data: TrainingData) -> None:
+        self.data = data
+        self.cached = Cached()
+        self._identities = Identities()
+        self._validation = None if data.validation is None else Pictures(data.validation)
+
+    @property
+    def validation(self) -> Pictures | None:
+        return self._validation
+
+    def batches_per_epoch(self, processes: int) -> int:
+        return self.data.batches_per_epoch(processes)
+
+    def fingerprint(self, seed: int, processes: int) -> str:
+        records = (self.data.records[index] for index in self.data.samples)
+        text = "\n".join(
+            [
+                *(f"{record.image.name} {record.caption}" for record in records),
+                *(f"{batch.size} {batch.samples}" for batch in self._first_epoch(seed, processes)),
+            ]
+        )
+        return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+    def builder(
+        self,
+        model: Model,
+        run: TrainingRun,
+        session: Session,
+        *,
+        total_steps: int,
+        fixed_seed: int | None = None,
+    ) -> BatchBuilder:
+        is_fixed = fixed_seed is not None
+        seed = session.seed if fixed_seed is None else fixed_seed
+        encodes = self.cached.latents is None  # then each picture takes the posterior's noise
+        return BatchBuilder(
+            self.data,
+            training_tokenizer(model, run.model.max_token_length, weighted=run.data.weighted_captions),
+            NoiseDraw(seed, None if is_fixed else run.objective, encodes=encodes),
+            seed,
+            total_steps=total_steps,
+            latents=self.cached.latents,
+            text=self.cached.text,
+            rank=session.accelerator.process_index,
+            processes=session.accelerator.num_processes,
+            is_fixed=is_fixed,
+        )
+
+    def identify(self, model: Model, run: TrainingRun) -> None:
+        self._identities = Identities.of(model, run)
+
+    def fill_caches(self, model: Model, run: TrainingRun, session: Session) -> None:
+        found = fill_caches(model, run, session, self.data, self._identities)
+        self.cached = found
+        if self._validation is not None:
+            self._validation.cached = found.validation
+
+    def largest_batch(self, seed: int, processes: int) -> int:
+        """The first one with the most pixels."""
+        batches = self._first_epoch(seed, processes)
+        sizes = [batch.size[0] * batch.size[1] * len(batch.samples) for batch in batches]
+        return sizes.index(max(sizes))
+
+    @property
+    def resolution(self) -> tuple[int, int]:
+        return self.data.datasets[0].spec.resolution
+
+    def summary(self) -> list[str]:
+        return self.data.summary()
+
+    def warnings(self) -> list[str]:
+        return self.data.warnings()
+
+    def outline(self, seed: int, processes: int) -> list[str]:
+        batches = self._first_epoch(seed, processes)
+        counts, samples = Counter[tuple[int, tuple[int, int]]](), Counter[tuple[int, tuple[int, int]]]()
+        for batch in batches:
+            counts[batch.dataset, batch.size] += 1
+            samples[batch.dataset, batch.size] += len(batch.samples)
+        order = sorted(counts, key=lambda key: (key[0], key[1][0] / key[1][1]))
+        rows = [
+            (
+                f"  {size_text(size)}",
+                counted(samples[dataset, size], "sample"),
+                counted(counts[dataset, size], "batch", "batches"),
+            )
+            for dataset, size in order
+        ]
+        more = len(rows) - MOST_BUCKETS
+        lines = [line for line in self.summary() if "buckets: " not in line] + ["in batches:"]
+        lines += columns(rows[:MOST_BUCKETS], right=(1, 2))
+        return lines + ([f"  and {counted(more, 'bucket')} more"] if more > 0 else [])
+
+    def contents(self) -> list[str]:
+        return [f"{record.image.name} {record.fit.bucket} {record.caption}" for record in self.data.records]
+
+    def settings(self) -> dict[str, Any]:
+        return settings_of_datasets(self.data)
+
+    def metadata(self, run: TrainingRun, moment: Moment) -> dict[str, Any]:
+        return describe_data(run, self.data, moment)
+
+    def places(self) -> set[Path]:
+        return {scan.subset.source for dataset in self.data.datasets for scan in dataset.scans}
+
+    def report_figures(self) -> list[tuple[str, str]]:
+        return [("pictures", number(self.data.image_count))]
+
+    def report_section(self) -> Html:
+        buckets = [
+            bars([Bar(times(size), count, size) for size, count in dataset.bucket_counts().items()])
+            for dataset in self.data.datasets
+        ]
+        heading = element("h3", "Samples per epoch in each size")
+        return join([sources(self.data, with_folders=False), heading, buckets])
+
+    def _first_epoch(self, seed: int, processes: int) -> list[GlobalBatch]:
+        return plan_epoch(self.data, seed, 0, processes)

@@ -1,0 +1,86 @@
+"""What takes the steps of a run, made from its options."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+
+import torch
+from torch.nn.parallel import DistributedDataParallel
+
+from library.options.training import TrainingOptions
+from library.training.job import Job
+from library.training.learner import Learner
+from library.training.optimization.ema import make_average
+from library.training.optimization.guard import Guard
+from library.training.optimization.ledger import Ledger
+from library.training.optimization.optimizers import make_optimizer
+from library.training.optimization.rounding import Rounded
+from library.training.optimization.schedules import make_schedule
+from library.training.optimization.update import Update
+from library.training.optimization.update_in_backward import in_backward
+from library.training.stepper import Stepper
+
+
+def make_stepper(job: Job) -> Stepper:
+    """What takes the steps of a run whose model is in its place."""
+    run, session, task = job.run, job.session, job.task
+    # Every process has read the frozen weights, and not every way between processes takes float8.
+    frozen = [name for name, parameter in task.named_parameters() if not parameter.requires_grad]
+    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(task, frozen)
+    bare = _make_optimizer(job)
+    schedule = make_schedule(bare, run.schedule, job.plan.last_step)
+    prepared, optimizer = session.accelerator.prepare(
+        task,
+        bare,
+        device_placement=[False, False],  # it is placed, and parts of it leave the device when they are done
+    )
+    average = make_average(task, run.averaging, session)
+    update = _make_update(job, optimizer)
+    return Stepper(
+        session=session,
+        prepared=prepared,
+        learner=Learner(task, optimizer, session.accelerator.scaler, average, update.ledger),
+        schedule=schedule,
+        update=update,
+        saved_activations=_saved_activations(run.training, session.device),
+        done=job.plan.first_step,
+    )
+
+
+def _make_optimizer(job: Job) -> torch.optim.Optimizer:
+    """The optimizer of a run over what its task trains. With 16-bit weights it clips gradients by itself."""
+    run, groups = job.run, job.task.param_groups()
+    if not run.training.trains_in_16_bits:
+        return make_optimizer(groups, run.optimizer)
+    make = partial(make_optimizer, options=run.optimizer)
+    return Rounded(groups, make, seed=job.session.seed, max_grad_norm=run.training.max_grad_norm)
+
+
+def _make_update(job: Job, optimizer: torch.optim.Optimizer) -> Update:
+    """What takes the optimizer's steps. Broken ones are counted on from the state. The task's weights are as
+    they begin.
+    """
+    run, session, task = job.run, job.session, job.task
+    in_a_row = session.resumed.bad_steps if session.resumed else 0.0
+    count = torch.tensor(in_a_row, dtype=torch.float32, device=session.device)
+    update = Update(
+        session=session,
+        optimizer=optimizer,
+        guard=Guard(session, task, optimizer, run.training.max_bad_steps, count),
+        ledger=Ledger(task.components(), job.plan.first_step),
+        # Gradients of 16 bits are clipped by the optimizer, in float32.
+        max_grad_norm=0.0 if run.training.trains_in_16_bits else run.training.max_grad_norm,
+    )
+    return in_backward(update, run.optimizer) if run.optimizer.steps_in_backward else update
+
+
+def _saved_activations(options: TrainingOptions, device: torch.device) -> AbstractContextManager[None]:
+    """Context manager for the forward pass, to be entered anew for each batch. If asked, it offloads what the
+    backward pass needs to the CPU.
+
+    Checkpointed blocks keep no more than their inputs, so with --gradient_checkpointing it is little.
+    """
+    if not options.cpu_offload_checkpointing:
+        return nullcontext()
+    return torch.autograd.graph.save_on_cpu(pin_memory=device.type == "cuda")

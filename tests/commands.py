@@ -7,6 +7,7 @@ import os
 import random
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,11 @@ def run(
 
 def run_here(script: str, *words: object) -> None:
     """The same in this process, which saves loading torch again. Problems are raised as UserError."""
+    call(importlib.import_module(script.removesuffix(".py")).main, script, *words)
+
+
+def call(main: Callable[[], None], script: str, *words: object) -> None:
+    """A command's main function in this process, as if the script of that name were run."""
     from accelerate.state import AcceleratorState
 
     AcceleratorState._reset_state(reset_partial_state=True)
@@ -41,7 +47,7 @@ def run_here(script: str, *words: object) -> None:
         patch.setattr(sys, "argv", [script, *map(str, words)])
         patch.setenv("ACCELERATE_USE_CPU", "true")
         try:
-            importlib.import_module(script.removesuffix(".py")).main()
+            main()
         finally:
             console.set_up()  # a process has one
 

@@ -6,19 +6,25 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
 from types import FrameType, TracebackType
+from typing import Any
 
 from library.stopping import is_echo, stop_signals
 
+# What signal.signal takes and gives back.
+Handler = Callable[[int, FrameType | None], Any] | int | signal.Handlers | None
+
 
 class Interruption:
-    """While it is entered, the first signal only sets `requested`. `exit_code` is the shell's for that
-    signal.
+    """Context manager; inside it the first signal only sets `requested`.
+
+    exit_code: what the shell gives a program that this signal ended.
     """
 
     def __init__(self) -> None:
         self.signal: int | None = None
-        self._old: dict[int, object] = {}
+        self._old: dict[int, Handler] = {}
 
     @property
     def requested(self) -> bool:

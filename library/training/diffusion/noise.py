@@ -45,16 +45,18 @@ class NoiseDraw:
         if self.encodes:
             posterior = torch.randn(shape, generator=self._generator("posterior", epoch, sample))
         draws = SampleDraws(noise, u, posterior)
-        return draws if self.options is None else self._shaped(draws, self.options, epoch, sample)
+        return draws if self.options is None else self._shaped(draws, self.options, epoch, sample, shape)
 
-    def _shaped(self, draws: SampleDraws, options: ObjectiveOptions, epoch: int, sample: int) -> SampleDraws:
+    def _shaped(
+        self, draws: SampleDraws, options: ObjectiveOptions, epoch: int, sample: int, shape: Shape
+    ) -> SampleDraws:
         """The draws with everything that the options add to the noise."""
-        noise, offset = draws.noise, self._offset(options, epoch, sample, len(draws.noise))
+        noise, offset = draws.noise, self._offset(options, epoch, sample, shape[0])
         if options.multires_noise_iterations:
-            noise = noise + self._levels(options, epoch, sample, noise.shape)
+            noise = noise + self._levels(options, epoch, sample, shape)
         if options.adaptive_noise_scale is None:  # else the offset depends on the latents
             noise, offset = complete_noise(noise, offset, options), None
-        disturbance = self._disturbance(options, epoch, sample, noise.shape)
+        disturbance = self._disturbance(options, epoch, sample, shape)
         return replace(draws, noise=noise, offset=offset, disturbance=disturbance)
 
     def _generator(self, purpose: str, epoch: int, sample: int) -> torch.Generator:

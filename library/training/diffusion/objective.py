@@ -73,6 +73,7 @@ class DDPM(Objective):
         """ends_in_noise: whether the last timestep has no signal left (--zero_terminal_snr)."""
         super().__init__()
         self.prediction = prediction
+        self.alphas_cumprod: Tensor
         alphas = scaled_linear_alphas_cumprod()
         alphas = zero_terminal_snr(alphas) if ends_in_noise else alphas
         self.register_buffer("alphas_cumprod", alphas, persistent=False)

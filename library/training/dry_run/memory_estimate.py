@@ -24,6 +24,7 @@ from library.options.optimizer import OptimizerOptions
 from library.training.optimization.optimizers import make_optimizer
 from library.training.optimization.self_tuning import begin_training
 from library.training.session import Session
+from library.training.tasks.components import ParamGroup
 from library.training.tasks.task import Task
 
 PROBE = 256  # the side of the matrix whose optimizer state is looked at
@@ -108,7 +109,7 @@ def estimate(
 def state_per_weight(options: OptimizerOptions, device: torch.device) -> float:
     """Bytes that an optimizer keeps for each trained weight, seen after one step on a small matrix."""
     probe = nn.Parameter(torch.ones(PROBE, PROBE, device=device))
-    optimizer = make_optimizer([{"params": [probe], "lr": 1e-4, "name": "probe"}], options)
+    optimizer = make_optimizer([ParamGroup(params=[probe], lr=1e-4, name="probe")], options)
     probe.grad = torch.ones_like(probe)
     begin_training(optimizer)
     optimizer.step()
@@ -120,8 +121,9 @@ def _planned(task: Task, frozen: torch.dtype | None) -> dict[str, tuple[Tensor, 
     """Every weight and buffer, and the type it is to have."""
 
     def dtype_of(tensor: Tensor) -> torch.dtype:
-        changes = frozen is not None and tensor.dtype == torch.float32 and not tensor.requires_grad
-        return frozen if changes else tensor.dtype
+        if frozen is None or tensor.dtype != torch.float32 or tensor.requires_grad:
+            return tensor.dtype
+        return frozen
 
     named = [*task.named_parameters(), *task.named_buffers()]
     return {name: (tensor, dtype_of(tensor)) for name, tensor in named}

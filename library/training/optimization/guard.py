@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -129,9 +130,10 @@ def step_unless(is_bad: Tensor, optimizer: torch.optim.Optimizer, inner: torch.o
             return False
         optimizer.step()
         return True
-    inner.grad_scale, inner.found_inf = None, is_bad.float()
+    amp: Any = inner  # torch.amp.GradScaler sets these two attributes, which no class declares
+    amp.grad_scale, amp.found_inf = None, is_bad.float()
     optimizer.step()
-    del inner.grad_scale, inner.found_inf
+    del amp.grad_scale, amp.found_inf
     return True
 
 

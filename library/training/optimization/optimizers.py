@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from library.options.optimizer import OptimizerOptions
@@ -10,6 +11,7 @@ from library.problems import UserError, warn
 from library.training.optimization.arguments import find_class, read_arguments
 from library.training.optimization.schedules import make_schedule
 from library.training.optimization.self_tuning import require_one_rate, require_steps_in_parts
+from library.training.tasks.components import ParamGroup
 
 if TYPE_CHECKING:
     import torch
@@ -54,7 +56,7 @@ def find_optimizer(name: str) -> tuple[type[torch.optim.Optimizer], dict[str, An
     return found, defaults
 
 
-def make_optimizer(groups: list[dict[str, Any]], options: OptimizerOptions) -> torch.optim.Optimizer:
+def make_optimizer(groups: Sequence[ParamGroup], options: OptimizerOptions) -> torch.optim.Optimizer:
     """The optimizer of a run over parameter groups that carry their own `lr`. Raises UserError for wrong
     arguments.
     """
@@ -63,16 +65,18 @@ def make_optimizer(groups: list[dict[str, Any]], options: OptimizerOptions) -> t
     where = f"--optimizer_type {options.optimizer_name}"
     found, defaults = find_optimizer(options.optimizer_name)
     arguments = defaults | read_arguments("--optimizer_args", options.optimizer_args)
+    make: Callable[..., torch.optim.Optimizer] = found
     rate: float | None = max(group["lr"] for group in groups)
+    given: list[dict[str, Any]] = [{**group} for group in groups]
     on_gpu = all(p.is_cuda for group in groups for p in group["params"])
     if found is torch.optim.AdamW and on_gpu and "foreach" not in arguments:
         arguments = {"fused": True} | arguments  # one kernel for all tensors
     if _name(found) == ADAFACTOR:
         arguments = _adafactor_arguments(arguments)
         if arguments["relative_step"]:
-            rate, groups = None, [{k: v for k, v in group.items() if k != "lr"} for group in groups]
+            rate, given = None, [{k: v for k, v in group.items() if k != "lr"} for group in given]
     try:
-        optimizer = found(groups, lr=rate, **arguments)
+        optimizer = make(given, lr=rate, **arguments)
     except (TypeError, ValueError, RuntimeError) as error:
         raise UserError.of(where, f"does not take these arguments: {error}") from None
     require_one_rate(optimizer, where)
@@ -94,7 +98,7 @@ def check_optimizer(options: OptimizerOptions, schedule: ScheduleOptions) -> Non
     import torch
 
     parameter = torch.nn.Parameter(torch.zeros(1))
-    group = {"params": [parameter], "lr": options.learning_rate or 1.0, "name": "trial"}
+    group = ParamGroup(params=[parameter], lr=options.learning_rate or 1.0, name="trial")
     make_schedule(make_optimizer([group], options), schedule, None)
 
 

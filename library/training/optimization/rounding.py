@@ -79,7 +79,7 @@ class Rounded(torch.optim.Optimizer):
         self.numbers = {parameter: number for number, parameter in enumerate(copies)}
         self._follow()
 
-    def step(self, closure: None = None) -> None:
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # it takes no closures
         """One step on the gradients there are; none when a scaled gradient overflowed."""
         overflow = getattr(self, "found_inf", None)
         if self.step_part(torch.tensor(False) if overflow is None else overflow):
@@ -96,6 +96,7 @@ class Rounded(torch.optim.Optimizer):
         factor = self._factor()
         for chunk in self._chunks():
             for parameter in chunk:
+                assert parameter.grad is not None
                 copy = self.copies[parameter]
                 copy.data = parameter.detach().float()
                 copy.grad = parameter.grad.float().mul_(factor)
@@ -127,7 +128,8 @@ class Rounded(torch.optim.Optimizer):
         if not type(self.inner).__module__.startswith(_TENSOR_BY_TENSOR):
             yield having
             return
-        chunk, size = [], 0
+        chunk: list[nn.Parameter] = []
+        size = 0
         for parameter in having:
             if chunk and size + parameter.numel() > CHUNK:
                 yield chunk

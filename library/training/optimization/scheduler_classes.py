@@ -74,7 +74,7 @@ class _StandIn(torch.optim.Optimizer):
         ]
         super().__init__(groups, dict(optimizer.defaults))
 
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # it takes no closures
         """Schedulers want an optimizer to step before they do."""
 
 

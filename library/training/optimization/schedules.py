@@ -251,14 +251,15 @@ def _from_options(options: ScheduleOptions) -> dict[str, Any]:
     """The formula's arguments that have options of their own. Waves of a cosine count half of a cycle."""
     cycles, lowest = options.lr_scheduler_num_cycles, options.lr_scheduler_min_lr_ratio
     waves = {"num_cycles": cycles / 2}
-    return {
+    arguments: dict[str, dict[str, Any]] = {
         "cosine_with_restarts": {"num_cycles": cycles},
         "polynomial": {"power": options.lr_scheduler_power},
         "inverse_sqrt": {"timescale": options.lr_scheduler_timescale},
         "cosine_with_min_lr": {**waves, "min_lr_rate": lowest},
         "cosine_warmup_with_min_lr": {**waves, "min_lr_rate": lowest},
         "warmup_stable_decay": {**waves, "min_lr_ratio": lowest or 0.0},
-    }.get(options.lr_scheduler, {})
+    }
+    return arguments.get(options.lr_scheduler, {})
 
 
 def _check_arguments(name: str, arguments: dict[str, Any]) -> None:

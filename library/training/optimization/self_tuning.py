@@ -7,7 +7,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
 
 from library.problems import UserError
 
@@ -30,7 +30,19 @@ def sets_its_rate(optimizer: torch.optim.Optimizer) -> bool:
     return optimizer.param_groups[0]["lr"] is None
 
 
-def is_schedule_free(optimizer: torch.optim.Optimizer) -> bool:
+class ScheduleFree(Protocol):
+    """An optimizer whose result is an average of the weights it trains: `eval` puts the average into their
+    place, `train` puts them back.
+    """
+
+    param_groups: list[dict[str, Any]]
+
+    def train(self) -> None: ...
+
+    def eval(self) -> None: ...
+
+
+def is_schedule_free(optimizer: torch.optim.Optimizer) -> TypeGuard[ScheduleFree]:
     """Whether its result is an average, which its `train` and `eval` exchange for the weights it trains."""
     return all(callable(getattr(bare(optimizer), name, None)) for name in ("train", "eval"))
 
@@ -42,8 +54,8 @@ def begin_training(optimizer: torch.optim.Optimizer) -> None:
 
 
 @contextmanager
-def schedule_free_result(optimizer: torch.optim.Optimizer) -> Iterator[None]:
-    """Inside, the parameters are the average that is a schedule-free optimizer's result.
+def schedule_free_result(optimizer: ScheduleFree) -> Iterator[None]:
+    """Context manager; inside it the parameters are the average that is a schedule-free optimizer's result.
 
     Afterwards they are what they were, bit for bit: its `eval` and `train` in turn would round.
     Meanwhile they wait on the CPU.
@@ -98,8 +110,9 @@ def used_rates(optimizer: torch.optim.Optimizer) -> dict[str, float | Tensor]:
 
 def _own_rate(optimizer: torch.optim.Optimizer, group: dict) -> float | Tensor | None:
     """AdaFactor's for the group's first parameter, as transformers' AdafactorSchedule reads it."""
-    state = optimizer.state.get(group["params"][0])
-    return optimizer._get_lr(group, state) if state else None
+    adafactor: Any = optimizer  # whose method is private, but the only place where its rate is known
+    state = adafactor.state.get(group["params"][0])
+    return adafactor._get_lr(group, state) if state else None
 
 
 def require_steps_in_parts(optimizer: torch.optim.Optimizer, option: str, where: str) -> None:

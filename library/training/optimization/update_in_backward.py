@@ -95,7 +95,7 @@ class StepsInBackward:
 
     def _clip(self, parameters: list[nn.Parameter]) -> Tensor:
         """Clip a part's gradients. Returns their norm before."""
-        gradients = [parameter.grad for parameter in parameters]
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         norms = torch._foreach_norm(gradients, 2, dtype=torch.float32)
         self._norms.update(zip(parameters, norms, strict=True))
         norm = torch.linalg.vector_norm(torch.stack(norms))

@@ -1,4 +1,4 @@
-"""A trainer's first chapter: what it is asked for, and the pictures to do it with."""
+"""A trainer's first chapter: what it is asked for, and what it trains on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from library.options.parser import read_command_line
 from library.training.run import TrainingRun
 
 if TYPE_CHECKING:
+    from library.training.batches import BatchSource
     from library.training.start.pictures import Pictures
+    from library.training.start.preflight import MakeBatches
+
+    B = TypeVar("B", bound=BatchSource)
 
 R = TypeVar("R", bound=TrainingRun)
 
@@ -23,12 +27,24 @@ def begin(run_type: type[R], doc: str | None, *, family: str | None = None) -> t
     """
     reading = read_command_line(run_type, doc)
     # After --help: the checks import what reads images.
-    from library.training.start.preflight import check
+    from library.training.start.preflight import check, scan_pictures
 
-    run, pictures = check(reading, family)
+    run, pictures = check(reading, scan_pictures, family)
     if run.data.debug_dataset:
         from library.training.watching.dataset_page import show_dataset
 
         show_dataset(run, pictures.data)
         sys.exit(0)
     return run, pictures
+
+
+def begin_with(
+    make_batches: MakeBatches[B], run_type: type[R], doc: str | None, *, family: str | None = None
+) -> tuple[R, B]:
+    """The same for a trainer of something else than pictures. make_batches: makes that, from the reading of
+    the command line; it raises UserError with everything that is wrong.
+    """
+    reading = read_command_line(run_type, doc)
+    from library.training.start.preflight import check
+
+    return check(reading, make_batches, family)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import copy
 from typing import Any, TypeVar
 
@@ -25,6 +25,7 @@ from library.options.saving import MetadataOptions, SavingOptions
 from library.options.schedule import ScheduleOptions
 from library.options.training import TrainingOptions
 from library.problems import Problems
+from library.training.batches import BatchSource
 from library.training.optimization.optimizers import check_optimizer
 from library.training.position import read_state_info
 from library.training.run import TrainingRun
@@ -35,29 +36,23 @@ from library.training.start.pictures import Pictures
 from library.training.watching.tracking import check_logging
 
 R = TypeVar("R", bound=TrainingRun)
+B = TypeVar("B", bound=BatchSource)
+MakeBatches = Callable[[Reading[Any]], B]
 
 
-def check(reading: Reading[R], family: str | None = None) -> tuple[R, Pictures]:
-    """The run of a command line, and its scanned pictures.
+def check(reading: Reading[R], make_batches: MakeBatches[B], family: str | None = None) -> tuple[R, B]:
+    """The run of a command line, and what it trains on.
 
+    make_batches: makes that from the reading, e.g. `scan_pictures`.
     family: the only one that the command trains, by its name in FAMILIES; None: any.
     Raises UserError with all problems of the options and of the files they name.
     """
-    problems = Problems(reading.problems)
-    data, training = None, reading.sections.get("training")
-    is_dry = isinstance(training, TrainingOptions) and training.dry_run
+    problems, batches = Problems(reading.problems), None
     for section in reading.sections.values():
         if isinstance(section, DataOptions):
-            data = problems.attempt(
-                TrainingData.scan,
-                section,
-                reading.sections.get("caching"),
-                validation=reading.sections.get("validation"),
-                has_network=NetworkOptions in sections_of(reading.run_type).values(),
-                writes=not is_dry,
-            )
+            batches = problems.attempt(make_batches, reading)
         elif isinstance(section, SavingOptions):
-            problems.attempt(_check_saving, section, is_dry)
+            problems.attempt(_check_saving, section, _is_dry(reading))
         elif isinstance(section, ModelOptions):
             problems.attempt(_check_model, section, family)
         elif isinstance(section, OptimizerOptions):
@@ -67,10 +62,30 @@ def check(reading: Reading[R], family: str | None = None) -> tuple[R, Pictures]:
             problems.attempt(CHECKS[type(section)], section)
     problems.attempt(_check_resume, reading, problems)
     problems.raise_if_any()
-    assert data is not None
-    run, pictures = reading.run, Pictures(data)
-    check_resumed(run, pictures)
-    return run, pictures
+    assert batches is not None
+    check_resumed(reading.run, batches)
+    return reading.run, batches
+
+
+def scan_pictures(reading: Reading[R]) -> Pictures:
+    """The pictures and captions that a command line names. Raises UserError with everything that is wrong
+    with them.
+    """
+    sections = reading.sections
+    data = TrainingData.scan(
+        sections["data"],
+        sections.get("caching"),
+        validation=sections.get("validation"),
+        has_network=NetworkOptions in sections_of(reading.run_type).values(),
+        writes=not _is_dry(reading),
+    )
+    return Pictures(data)
+
+
+def _is_dry(reading: Reading[R]) -> bool:
+    """Whether nothing may be written."""
+    training = reading.sections.get("training")
+    return isinstance(training, TrainingOptions) and training.dry_run
 
 
 def _check_model(options: ModelOptions, family: str | None) -> None:

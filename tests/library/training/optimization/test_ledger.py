@@ -12,11 +12,11 @@ from library.models.base import Model
 from library.options.network import NetworkOptions
 from library.options.objective import ObjectiveOptions
 from library.problems import UserError
+from library.training.optimization import ledger as ledger_module
 from library.training.optimization.ledger import Ledger
 from library.training.tasks.components import Component
 from library.training.tasks.model import ModelTask, TextTraining
 from library.training.tasks.network import NetworkTask
-from library.training.watching import ledger as ledger_module
 
 
 def component(name: str, *values: float, is_text: bool = False) -> Component:

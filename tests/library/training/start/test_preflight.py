@@ -8,7 +8,7 @@ from PIL import Image
 import train_db
 import train_network
 from library.options.parser import read_command_line
-from library.training.start.preflight import check
+from library.training.start.preflight import check, scan_pictures
 
 
 @pytest.fixture
@@ -28,16 +28,19 @@ def words(tmp_path: Path, tiny_model_file: Path) -> list[str]:
 def test_a_trainer_without_a_network_warns_of_what_is_for_one(
     words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    check(read_command_line(train_db.Run, argv=words))
+    check(read_command_line(train_db.Run, argv=words), scan_pictures)
     why = "has no effect: this command trains no network"
     assert capsys.readouterr().err == f"warning: {tmp_path / 'pictures'}: network_multiplier {why}\n"
-    check(read_command_line(train_network.Run, argv=[*words, "--network_module", "networks.lora"]))
+    check(
+        read_command_line(train_network.Run, argv=[*words, "--network_module", "networks.lora"]),
+        scan_pictures,
+    )
     assert capsys.readouterr().err == ""
 
 
 def test_validation_of_nothing_is_a_warning(words: list[str], capsys: pytest.CaptureFixture) -> None:
     words += ["--network_module", "networks.lora", "--validate_every_n_steps", "1"]
-    check(read_command_line(train_network.Run, argv=words))
+    check(read_command_line(train_network.Run, argv=words), scan_pictures)
     assert capsys.readouterr().err == (
         "warning: --validate_every_n_steps has no effect without --validation_split\n"
     )

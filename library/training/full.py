@@ -46,6 +46,7 @@ def train_model(
         block_rates=block_rates,
         hides_padding=hides_padding,
     )
+    assert model.source is not None  # it was read from files
     output = Output(
         form=checkpoint_form(checkpoint, model.source.kind),
         tracker_name=tracker_name,

@@ -49,6 +49,7 @@ def train(run: TrainingRun, session: Session, task: Task, batches: BatchSource, 
         rehearse(job)
         sys.exit(0)
     debug(versions(session.device))
+    assert run.saving.output_dir is not None
     if session.is_main:
         remove_leftovers(run.saving.output_dir)
     standing = make_standing(job)
@@ -86,8 +87,8 @@ def _take_steps(job: Job, stepper: Stepper, milestones: Milestones, interruption
     session, log = job.session, milestones.log
     stepper.start()
     # Batches are closed also when something breaks: their processes would keep the program alive.
-    batches = closing(training_batches(job))
-    with _progress_bar(job) as bar, batches as batches, milestones.rescued(lambda: stepper.done):
+    open_batches = closing(training_batches(job))
+    with _progress_bar(job) as bar, open_batches as batches, milestones.rescued(lambda: stepper.done):
         for batch in _or_rescue(batches, milestones):
             position = batch.position
             # Before the batch and not after the step: a signal is obeyed within one batch, and the state is

@@ -91,8 +91,9 @@ class Milestones:
             raise
         except Exception as error:
             traceback.clear_frames(error.__traceback__)  # which keep what a step had on the device
-            if self.session.is_main and (done() or 0) > self.plan.first_step:
-                fail("\n".join(map(str, self._state_saved(done()))))
+            steps = done() or 0
+            if self.session.is_main and steps > self.plan.first_step:
+                fail("\n".join(map(str, self._state_saved(steps))))
             raise
 
     def _state_saved(self, done: int) -> list[Problem]:

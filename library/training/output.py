@@ -6,7 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from library.options.saving import CheckpointOptions
+from library.models.saving import Form
+from library.models.sources import SourceKind
+from library.options.saving import CheckpointFormat, CheckpointOptions
 
 if TYPE_CHECKING:
     import torch
@@ -34,7 +36,7 @@ class Output:
     describe: the file's metadata at a moment, when its tensors are saved in a dtype (None: as they are).
     """
 
-    form: str
+    form: Form
     tracker_name: str
     describe: Callable[[Moment, torch.dtype | None], dict[str, str]]
 
@@ -49,13 +51,18 @@ class Output:
         return "" if self.form.startswith("diffusers") else f".{self.form}"
 
 
-def checkpoint_form(options: CheckpointOptions, source_kind: str) -> str:
+def checkpoint_form(options: CheckpointOptions, source_kind: SourceKind) -> CheckpointFormat:
     """The format of a saved model: the one asked for, or the source's own ("ckpt", "safetensors" or
     "diffusers").
 
     --use_safetensors turns either container into the safetensors one.
     """
-    form = options.save_model_as or {"diffusers": "diffusers_safetensors"}.get(source_kind, source_kind)
-    if options.use_safetensors:
-        form = {"ckpt": "safetensors", "diffusers": "diffusers_safetensors"}.get(form, form)
-    return form
+    own: CheckpointFormat = "diffusers_safetensors" if source_kind == "diffusers" else source_kind
+    form = options.save_model_as or own
+    return _AS_SAFETENSORS.get(form, form) if options.use_safetensors else form
+
+
+_AS_SAFETENSORS: dict[CheckpointFormat, CheckpointFormat] = {
+    "ckpt": "safetensors",
+    "diffusers": "diffusers_safetensors",
+}

@@ -13,6 +13,7 @@ from library.data.plan import Position
 from library.randomness import derive_seed
 from library.training.learner import Learner
 from library.training.optimization.guard import spoiled
+from library.training.optimization.scheduler_classes import ClassSchedule
 from library.training.optimization.schedules import Schedule
 from library.training.optimization.self_tuning import used_rates
 from library.training.optimization.update import Update
@@ -37,7 +38,7 @@ class Stepper:
     session: Session
     prepared: nn.Module
     learner: Learner
-    schedule: Schedule
+    schedule: Schedule | ClassSchedule
     update: Update
     saved_activations: AbstractContextManager[None]
     done: int | None

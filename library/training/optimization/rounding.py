@@ -7,7 +7,7 @@ gained evens out (stochastic rounding: Gupta et al. 2015, https://arxiv.org/abs/
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from library.problems import UserError
 from library.randomness import derive_seed
+from library.training.tasks.components import ParamGroup
 
 CHUNK = 2**26  # weights that are in float32 at once: 256 MiB, and their gradients as much
 # Optimizers whose step on a tensor needs no other tensor: with these a step goes chunk by chunk.
 _TENSOR_BY_TENSOR = ("torch.optim.", "bitsandbytes.", "lion_pytorch.", "transformers.")
-Groups = list[dict[str, Any]]
 
 
 def round_by_chance(values: Tensor, dtype: torch.dtype, generator: torch.Generator) -> Tensor:
@@ -59,8 +59,8 @@ class Rounded(torch.optim.Optimizer):
 
     def __init__(
         self,
-        groups: Groups,
-        make: Callable[[Groups], torch.optim.Optimizer],
+        groups: Sequence[ParamGroup],
+        make: Callable[[Sequence[ParamGroup]], torch.optim.Optimizer],
         *,
         seed: int,
         max_grad_norm: float = 0.0,
@@ -70,7 +70,7 @@ class Rounded(torch.optim.Optimizer):
         Raises UserError for an optimizer that cannot work so.
         """
         copies = {p: nn.Parameter(_stand_in(p)) for group in groups for p in group["params"]}
-        self.inner = make([group | {"params": [copies[p] for p in group["params"]]} for group in groups])
+        self.inner = make([_with_params(group, [copies[p] for p in group["params"]]) for group in groups])
         if hasattr(self.inner, "eval"):
             cause = f"does not work with {type(self.inner).__name__}, which moves weights between steps"
             raise UserError.of("--full_bf16 or --full_fp16", cause, "choose another --optimizer_type")
@@ -164,6 +164,13 @@ class Rounded(torch.optim.Optimizer):
     def _follow(self) -> None:
         for own, inner in zip(self.param_groups, self.inner.param_groups, strict=True):
             own.update({key: value for key, value in inner.items() if key != "params"})
+
+
+def _with_params(group: ParamGroup, params: list[nn.Parameter]) -> ParamGroup:
+    """The group's settings for other parameters."""
+    changed = group.copy()
+    changed["params"] = params
+    return changed
 
 
 def _stand_in(parameter: Tensor) -> Tensor:

@@ -93,13 +93,15 @@ def with_settings(state: dict[str, Any], optimizer: torch.optim.Optimizer) -> di
 def _load_average(path: Path, learner: Learner) -> None:
     from library.models.weights import load_tensors
 
-    if path.is_file() and learner.average is None:
-        warn(f"{path.parent} has moving averages, which are left behind without --use_ema")
+    average = learner.average
+    if average is None:
+        if path.is_file():
+            warn(f"{path.parent} has moving averages, which are left behind without --use_ema")
     elif path.is_file():
-        learner.average.load_tensors(load_tensors(path))
-    elif learner.average is not None:
+        average.load_tensors(load_tensors(path))
+    else:
         warn(f"{path.parent} has no moving averages: they start from its weights")
-        learner.average.restart()
+        average.restart()
 
 
 def _load_ledger(path: Path, learner: Learner) -> None:

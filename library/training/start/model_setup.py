@@ -37,4 +37,4 @@ def place_model(job: Job) -> None:
         session.say(f"{count} blocks of the U-Net are compiled as they are met: the first steps take longer")
     if session.device.type == "cuda":
         for part in (task.model.denoiser, task.model.vae):
-            part.to(memory_format=torch.channels_last)
+            part.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # documented, not typed

@@ -197,9 +197,9 @@ def test_training_is_a_stack_of_floors() -> None:
         own = module_of(path).split(".")
         for name in imports_of(path):
             other = name.split(".")
-            if len(own) > 2 and other[:2] == ["library", "training"] and len(other) > 2:
-                if floors[other[2]] < floors[own[2]]:
-                    back.append((module_of(path), name))
+            is_inside = len(own) > 2 and len(other) > 2 and other[:2] == ["library", "training"]
+            if is_inside and floors[other[2]] < floors[own[2]]:
+                back.append((module_of(path), name))
     assert back == []
 
 

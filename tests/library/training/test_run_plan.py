@@ -1,21 +1,30 @@
+import math
 from types import SimpleNamespace
+from typing import NoReturn
 
 import pytest
 
-from library.data.plan import BucketSamples
 from library.options.training import TrainingOptions
 from library.problems import UserError
+from library.training.batches import BatchSource
 from library.training.position import StateInfo
 from library.training.run_plan import RunPlan, plan_run
 
 
-class Data:
-    """Seven samples of one size at batch size 2: four batches an epoch."""
+class Data(BatchSource):
+    """Seven samples at batch size 2: four batches an epoch."""
 
     def __init__(self, names: str = "abcdefg") -> None:
-        self.records = [SimpleNamespace(image=SimpleNamespace(name=name), caption="") for name in names]
-        self.samples = list(range(len(names)))
-        self.buckets = [BucketSamples(0, (64, 64), 2, tuple(self.samples))]
+        self.names = names
+
+    def batches_per_epoch(self, processes: int) -> int:
+        return math.ceil(len(self.names) / 2 / processes)
+
+    def fingerprint(self, seed: int, processes: int) -> str:
+        return f"{self.names} {seed} {processes}"
+
+    def builder(self, *_: object, **__: object) -> NoReturn:
+        raise NotImplementedError
 
 
 def plan(data: Data, state: StateInfo | None = None, **options) -> RunPlan:
@@ -26,7 +35,7 @@ def plan(data: Data, state: StateInfo | None = None, **options) -> RunPlan:
 def state_at(step: int, of: RunPlan) -> StateInfo:
     steps_per_epoch = of.course.steps_per_epoch
     return StateInfo(
-        1, step, seed=1, steps_per_epoch=steps_per_epoch, optimizer="x", data=of.data, folder="x-state"
+        1, step, seed=1, steps_per_epoch=steps_per_epoch, optimizer="x", data=of.fingerprint, folder="x-state"
     )
 
 

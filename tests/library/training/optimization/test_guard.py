@@ -138,5 +138,5 @@ def test_one_bad_step_too_many_ends_the_run(capsys: pytest.CaptureFixture) -> No
 
 
 def test_overflow_is_not_told(capsys: pytest.CaptureFixture) -> None:
-    make_guard(adamw(False)[1], Scaler()).tell(4, 1.0, 0.25, SEEN)
+    make_guard(adamw(False)[1], Scaler()).report(4, 1.0, 0.25, SEEN)
     assert capsys.readouterr().err == ""

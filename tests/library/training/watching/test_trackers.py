@@ -32,10 +32,10 @@ class Watch:
     def __init__(self) -> None:
         self.in_a_row, self.told = torch.tensor(0.0), []
 
-    def forget(self) -> list:
+    def take_seen(self) -> list:
         return []
 
-    def tell(self, step: int, loss: float, in_a_row: float, seen: list) -> None:
+    def report(self, step: int, loss: float, in_a_row: float, seen: list) -> None:
         self.told.append((step, loss, in_a_row))
 
 

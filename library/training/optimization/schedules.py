@@ -256,9 +256,7 @@ def _steps(steps: int | float, total: int) -> int:
 
 
 def _from_options(options: ScheduleOptions) -> dict[str, Any]:
-    """Arguments that have options of their own. num_cycles of a cosine, in whole waves, is half the
-    option.
-    """
+    """Arguments that have options of their own. A cosine counts whole waves, the option half ones."""
     cycles, lowest = options.lr_scheduler_num_cycles, options.lr_scheduler_min_lr_ratio
     waves = {"num_cycles": cycles / 2}
     arguments: dict[str, dict[str, Any]] = {

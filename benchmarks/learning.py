@@ -1,11 +1,11 @@
-"""How well each way of training teaches the demo's model a new figure. Prints one JSON line a way; takes most
+"""How well each way of training teaches the demo's model a new figure. Prints a JSON line per way; takes most
 of an hour on two cores.
 
   python benchmarks/learning.py [name ...]
 
-The same as tests/test_learning.py, longer and on more pictures. A judge without a network counts the right
-ones, of the new figure and of what the model knew before. For v-prediction and flow the model, which predicts
-noise, is first fine-tuned on its own world until it draws the other way; "other way" says how well it does.
+The same as tests/test_learning.py, but longer and judged on more pictures. A judge without a network counts
+the right ones, of the new figure and of what the model knew before. For v-prediction and flow the model, made
+to predict noise, is first fine-tuned on its own world to predict these; "other way" is its score after that.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def fine_tuning(folder: Path) -> Scores:
 
 
 def other_way(folder: Path, name: str) -> Scores:
-    """The model learns to predict v or flow on its own world, then a LoRA teaches the figure the same way."""
+    """First train the model on its own world to predict v or flow, then a LoRA of the figure the same way."""
     world = folder / "world"
     run("examples/demo/make_world.py", world, "--count", WORLD)
     run_here(

@@ -1,4 +1,4 @@
-"""How figures are taken: ratios against something measured in the same run, in turns, the median quoted."""
+"""How figures are measured: as ratios to something measured in the same run, in turns; the median counts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def in_turns(ours: Callable[[], float], theirs: Callable[[], float]) -> tuple[float, float, float]:
-    """Medians of (ratio, our seconds, their seconds) over PAIRS pairs, taken in turns."""
+    """Medians of (ratio, our seconds, their seconds) over PAIRS pairs, measured in turns, so that a slow
+    minute of the machine falls on both.
+    """
     pairs = [(ours(), theirs()) for _ in range(PAIRS)]
     ratio = statistics.median(our / their for our, their in pairs)
     return ratio, *(statistics.median(column) for column in zip(*pairs, strict=True))

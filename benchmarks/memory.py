@@ -3,8 +3,8 @@
   python benchmarks/memory.py              a tiny model, every way of training
   python benchmarks/memory.py sd1 512      an SD 1.x of its published size at 512 pixels: a few GB, minutes
 
-measured: the most memory the process had in two steps, without what it had beside the model before them. A
-process takes more than its tensors: what the allocator keeps, and what kernels take for themselves.
+measured: the peak memory of the process over two steps, without what it took beside the model before them. A
+process takes more than its tensors: memory that the allocator keeps, and workspaces of kernels.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ FULL = {
 
 
 def main(folder: Path, family: str = "tiny", side: str = "512") -> None:
-    """Each way in a process of its own. `folder` takes the pictures and, of a tiny model, its file."""
+    """Measure each way in a process of its own. folder: takes the pictures and the tiny model's file."""
     from commands import make_pictures
     from measuring import say
 

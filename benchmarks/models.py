@@ -2,11 +2,11 @@
 
   python benchmarks/models.py load sd1 sd2 sdxl       time and memory of loading, against reading the file
   python benchmarks/models.py convert sd1 sd2 sdxl    file -> folder -> file, .ckpt too: every tensor equal
-  python benchmarks/models.py diffusers sd1 sd2 sdxl  what diffusers computes with what we wrote, in float32
+  python benchmarks/models.py diffusers sd1 sd2 sdxl  diffusers' outputs from our files, in float32
   python benchmarks/models.py step                    one step of an SD 1.5 LoRA at 512 pixels on this machine
 
 Needs up to 25 GB of disk below --folder (default: the system's folder for temporary files) and 16 GB of
-memory for SDXL. Models are written once and used again; delete the folder when done.
+memory for SDXL. Models are written once and reused; delete the folder when done.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def say(name: str, **figures: object) -> None:
 
 
 def file_of(family: str, suffix: str = ".safetensors") -> Path:
-    """A full-size checkpoint; written by another process, so that its memory is not this one's."""
+    """A full-size checkpoint, written by another process so that its memory is not measured here."""
     path = FOLDER / f"{family}{suffix}"
     if not path.exists():
         subprocess.run([sys.executable, __file__, "make", family, suffix], check=True)
@@ -61,7 +61,7 @@ def file_of(family: str, suffix: str = ".safetensors") -> Path:
 
 
 def make(family: str, suffix: str) -> None:
-    """Write one with random float16 weights, and spare tensors as published files have them."""
+    """Write a full-size checkpoint: random float16 weights, and the unused tensors of published files."""
     import torch
     from full_size import full_size_model
 
@@ -77,7 +77,7 @@ def make(family: str, suffix: str) -> None:
 
 
 def random_tensor(name: str, shape: tuple[int, ...], seed: int) -> Tensor:
-    """Norms near 1, small biases, other weights that keep the size of what goes through them."""
+    """Random values: norms near 1, small biases, other weights that keep the size of activations."""
     import torch
 
     generator = torch.Generator().manual_seed(seed)
@@ -89,7 +89,7 @@ def random_tensor(name: str, shape: tuple[int, ...], seed: int) -> Tensor:
 
 
 def folder_of(family: str) -> Path:
-    """The same as a Diffusers folder."""
+    """The same checkpoint as a Diffusers folder."""
     path, tool = FOLDER / family, ROOT / "tools" / "convert_diffusers20_original_sd.py"
     if not path.exists():
         words = [str(file_of(family)), str(path), "--use_safetensors"]
@@ -118,7 +118,7 @@ print(seconds, memory('VmHWM') - before, sum(t.nbytes for t in model.state_dict(
 
 
 def loading(family: str) -> None:
-    """Seconds and peak memory of load_model against reading the same bytes into memory; in turns."""
+    """Seconds and peak memory of load_model against reading the same bytes into memory, in turns."""
     sources = {"file": file_of(family), "folder": folder_of(family), "ckpt": file_of(family, ".ckpt")}
     for kind, path in sources.items():
         _run(_READ, path)  # fills the system's file cache
@@ -148,7 +148,7 @@ def _run(code: str, *words: object) -> tuple[float, float, float]:
 
 
 def converting(family: str) -> None:
-    """Every tensor after file -> folder -> file and file -> .ckpt -> file, against the original."""
+    """Compare every tensor after file -> folder -> file and file -> .ckpt -> file with the original."""
     from library.models import load_model
     from library.models.saving import Saving
     from library.models.weights import open_tensors
@@ -184,7 +184,7 @@ def _same(one: Tensor, other: Tensor) -> bool:
 
 
 def against_diffusers(family: str) -> None:
-    """The largest difference in U-Net output, text states and pictures, in float32."""
+    """The largest difference to diffusers in U-Net output, text states and pictures, in float32."""
     ours = dict(_ours(family))
     for kind in ("from_pretrained", "from_single_file"):
         for name, theirs in _theirs(family, kind, ours):
@@ -223,7 +223,7 @@ def _ours(family: str) -> Iterator[tuple[str, Tensor]]:
 
 
 def _theirs(family: str, kind: str, ours: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-    """With diffusers' pipeline, its parts one after the other."""
+    """The same from diffusers' pipeline, part by part."""
     import diffusers
     import torch
 

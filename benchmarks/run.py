@@ -1,10 +1,10 @@
-"""Measure what the program itself costs. Prints one JSON line a figure; `make bench` runs it.
+"""Measure the overhead of the program itself. Prints a JSON line per figure; `make bench` runs it.
 
   python benchmarks/run.py            everything
-  python benchmarks/run.py loader     one of the files beside this one
+  python benchmarks/run.py loader     one of the files in this folder
 
-Each figure is a ratio against something measured in the same run, taken in turns, at least five pairs, the
-median quoted. Absolute times are there for reading only: they mean little from one machine to another.
+Each figure is a ratio to something measured in the same run, in turns: the median of at least five pairs.
+Absolute times are for reading only: they mean little from one machine to another.
 """
 
 from __future__ import annotations

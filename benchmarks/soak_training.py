@@ -1,5 +1,5 @@
 """SIGTERM, SIGINT and SIGKILL at random moments of real training runs, and a full disk: every run has to end
-in time and go on to the same weights, and no save may be lost. Linux only; the full disk needs root.
+in time and resume to the same weights, and no save may be lost. Linux only; the full disk needs root.
 
   python benchmarks/soak_training.py [signals] [kills] [seed]
 """
@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "ACCELERATE_USE_CPU": "true"}
-# All that the processes need is imported before they are forked: it would take them longer than the work.
+# All that the processes need is imported before they are forked: importing would take longer than the run.
 import accelerate.state
 import diffusers  # noqa: F401
 import numpy as np
@@ -49,7 +49,7 @@ from library.training.position import read_state_info
 from tools.make_tiny_model import tiny_model
 
 FORK = multiprocessing.get_context("fork")  # a new Python would take seconds to start
-LIMIT = 10.0  # seconds from a signal to the end, on a machine that does nothing else
+LIMIT = 10.0  # seconds from a signal to the end, on an idle machine
 STEPS = 10
 SIGNALS = {signal.SIGTERM: 143, signal.SIGINT: 130}
 
@@ -81,7 +81,7 @@ def main() -> None:
 
 @dataclass(frozen=True)
 class Run:
-    """A training that can be started again and again."""
+    """A training run that can be started again and again."""
 
     name: str
     main: Callable[[], None]
@@ -94,7 +94,7 @@ class Run:
 
 
 def make_runs(folder: Path) -> list[Run]:
-    """A LoRA with latents in files, previews and averages, and a whole model with accumulation."""
+    """A LoRA with latents cached on disk, previews and averages, and a whole model with accumulation."""
     model, prompts = folder / "model.safetensors", folder / "prompts.txt"
     tiny_model("sd1").save(model, Saving("safetensors"))
     prompts.write_text("one --w 64 --h 64 --s 3\ntwo --w 64 --h 64 --s 3\n")
@@ -130,8 +130,14 @@ def make_pictures(folder: Path) -> Path:
 
 @dataclass
 class SignalSoak:
-    """Runs that are stopped at random moments and go on, until they finish. news: the share of them that are
-    new Pythons, which are signalled while they import too. ends: how they ended, counted.
+    """Runs that are stopped at random moments and resumed until they finish.
+
+    news: the share of runs that start a new Python, which gets signals during its imports too.
+    sent: signals that a run got, without kills.
+    killed: how many runs got SIGKILL.
+    finished: how many runs ended with the right weights.
+    slowest: the most seconds from a signal to the end.
+    ends: how runs ended, counted.
     """
 
     runs: list[Run]
@@ -166,7 +172,7 @@ class SignalSoak:
                 print(f"{self.sent} signals, {self.killed} kills: {dict(self.ends)}", file=sys.stderr)
 
     def _disturb(self, run: Run, out: Path, duration: float) -> None:
-        """One run to its end, however often it is stopped."""
+        """One run, resumed until it finishes, however often it is stopped."""
         resume: tuple[object, ...] = ()
         while True:
             is_new = self.rng.random() < self.news
@@ -196,7 +202,7 @@ class SignalSoak:
         if code == 0:
             end = "finished"
         elif code == -number:
-            end = "at once"  # Python itself, before the program had begun to listen
+            end = "at once"  # Python itself, before the program handled signals
             assert said == "" or (process.is_new and said.endswith("KeyboardInterrupt\n")), said
         else:
             assert code == SIGNALS[number], f"exit code {code}\n{said}"
@@ -208,7 +214,10 @@ class SignalSoak:
 
 
 class Process:
-    """A run under way. is_new: as a user starts it; else forked from this process, which has imported all."""
+    """A run under way.
+
+    is_new: in a new Python, as users start it; else forked from this process, which has imported all.
+    """
 
     def __init__(self, run: Run, out: Path, *more: object, is_new: bool = False) -> None:
         out.mkdir(parents=True, exist_ok=True)
@@ -227,7 +236,7 @@ class Process:
         self.is_new = is_new
 
     def send(self, number: int) -> bool:
-        """Whether it was still running."""
+        """Send a signal. Returns False when the process has ended."""
         if (self._new.poll() if self.is_new else self._forked.exitcode) is not None:
             return False
         os.kill(self.pid, number)
@@ -256,7 +265,7 @@ def _run_here(main: Callable[[], None], words: list[str], log: Path) -> None:
 
 
 def resume_words(out: Path, said: str) -> tuple[object, ...]:
-    """The state to go on from: the one that was told, or, after a kill, the farthest."""
+    """The option to resume with: the state that the run named or, after a kill, the latest one."""
     if told := re.search(r"go on with --resume (.+)", said):
         return ("--resume", told[1].strip())
     steps = {path: read_state_info(path).current_step for path in out.glob("x*-state")}
@@ -267,11 +276,11 @@ def weights(path: Path) -> list[tuple[str, bytes]]:
     return [(name, tensor.numpy().tobytes()) for name, tensor in sorted(load_tensors(path).items())]
 
 
-# A process that does nothing but save over and over, under the same names.
+# Processes that only save, over and over, under the same names.
 
 
 def kill_savers(folder: Path, kills: int, rng: random.Random) -> int:
-    """Kill that many savers. Returns how often a state had stepped aside and was put back."""
+    """Kill that many savers. Returns how often a state was moved aside and had to be put back."""
     folder.mkdir()
     put_back = 0
     for _ in range(kills):
@@ -295,14 +304,14 @@ def kill_savers(folder: Path, kills: int, rng: random.Random) -> int:
 
 
 def version_in(folder: Path) -> int:
-    """Of the state there; 0 when none was ever whole."""
+    """The version of the state in a folder; 0 when none was ever whole."""
     state = folder / "x-state"
     restore_folder(state)
     return int(load_tensors(state / "model.safetensors")["x"][0]) if state.exists() else 0
 
 
 def check_saves(folder: Path, saved: int) -> None:
-    """What is there is whole, of one moment, and not older than what was saved."""
+    """What was saved is whole, of one moment, and not older than version `saved`."""
     version = version_in(folder)
     assert version >= saved, f"state {version} after {saved}"
     if version == 0:
@@ -339,7 +348,7 @@ def _save_forever(folder: Path, version: int, writer: int) -> None:
 
 
 def fill_disk(run: Run, folder: Path) -> int:
-    """A run whose disk is full between two of its saves. Returns how many saves found no room."""
+    """Fill a run's disk between two of its saves. Returns how many saves found no room."""
     with small_disk(folder, "64m") as small:
         expected = Process(run, folder.parent / "unfilled")
         assert expected.wait(300) == 0, expected.said()

@@ -1,4 +1,4 @@
-"""What the program costs around a step and a save, against the bare work.
+"""The overhead of the program in a step and a save, against the bare work.
 
 python benchmarks/training.py
 """
@@ -28,9 +28,7 @@ def main(folder: Path) -> None:
 
 
 def measure_step(folder: Path) -> None:
-    """A step of train() against a bare forward, backward and optimizer loop over batches that are already
-    there.
-    """
+    """A step of train() against a bare loop of forward, backward and optimizer step over ready batches."""
     short, long = 10, 60
     model = _tiny_model(folder)
     data_folder = _pictures(folder)
@@ -51,7 +49,7 @@ def measure_step(folder: Path) -> None:
 
 
 def measure_save(folder: Path) -> None:
-    """Saving a network with metadata and hashes, whole, against safetensors' save_file and a sync to disk."""
+    """Saving a network with metadata and hashes, whole, against safetensors' save_file and an fsync."""
     from safetensors.torch import save_file
 
     model = _tiny_model(folder)
@@ -112,7 +110,7 @@ def _pictures(folder: Path) -> Path:
 
 
 def _prepare(model: Path, images: Path, out: Path, steps: int, *more: str) -> tuple:
-    """What train_network.py makes of a command line, up to train()."""
+    """The arguments of train() as train_network.py makes them from a command line."""
     import train_network
     from library.data.training_data import TrainingData
     from library.options.parser import parse
@@ -174,7 +172,7 @@ def _bare_loop(model: Path, pictures: Path, out: Path, steps: int) -> float:
 
 
 def _with_latents(task, batch):
-    """The batch as with --cache_latents."""
+    """The batch as --cache_latents would make it."""
     import dataclasses
 
     return dataclasses.replace(batch, latents=task.latents(batch), pixels=None)

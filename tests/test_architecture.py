@@ -23,7 +23,7 @@ SCRIPTS = sorted(
     if "class Run(" in path.read_text() or "class Run:" in path.read_text()
 )
 
-# A package may import itself and what stands in its row.
+# A package may import itself and the packages in its row.
 BOTTOM = {
     "library.console",
     "library.files",
@@ -96,7 +96,7 @@ def imports_of(path: Path) -> set[str]:
 
 
 def room_of(module: str) -> str | None:
-    """The row of ALLOWED a module belongs to."""
+    """The row of ALLOWED that a module belongs to."""
     return next((room for room in ALLOWED if module == room or module.startswith(room + ".")), None)
 
 
@@ -204,13 +204,13 @@ def test_training_is_a_stack_of_floors() -> None:
 
 
 def test_no_files_import_each_other() -> None:
-    """Also not for types only: that tells of something in the wrong room."""
+    """Imports for types only count too: a circle of these shows that something is in the wrong room."""
     modules = {module_of(path): path for path in SOURCES}
     imports = {
         module: {name for name in imports_of(path) if name in modules and name != module}
         for module, path in modules.items()
     }
-    while imports:  # take away what imports none of the rest, and what none of the rest imports
+    while imports:  # remove modules that import none of the rest or are imported by none; circles remain
         imported = set().union(*imports.values())
         loose = {module for module, names in imports.items() if not names or module not in imported}
         if not loose:

@@ -12,14 +12,15 @@ from typing import Any
 
 from library.stopping import is_echo, stop_signals
 
-# What signal.signal takes and gives back.
+# What signal.signal takes and returns.
 Handler = Callable[[int, FrameType | None], Any] | int | signal.Handlers | None
 
 
 class Interruption:
     """Context manager; inside it the first signal only sets `requested`.
 
-    exit_code: what the shell gives a program that this signal ended.
+    signal: the number of that signal; None before it.
+    exit_code: the exit code of a program that this signal ended, as shells count them.
     """
 
     def __init__(self) -> None:
@@ -46,7 +47,7 @@ class Interruption:
             signal.signal(number, handler)
 
     def _take(self, number: int, frame: FrameType | None) -> None:
-        if self.requested and is_echo(number):
+        if self.requested and is_echo(number):  # the same hang-up, sent by shell and system
             return
         if self.requested:
             os._exit(128 + number)

@@ -1,6 +1,6 @@
-"""Each step's loss, from the device to the trackers.
+"""The loss of each step, on its way from the device to the trackers.
 
-Losses stay on the device; they are read a few at a time, so that a step never waits for the device.
+Losses stay on the device and are read a few at a time, so that a step never waits for the device.
 """
 
 from __future__ import annotations
@@ -26,7 +26,12 @@ Figures = dict[str, float | Tensor]  # by the name in logs; tensors are scalars 
 
 @dataclass(frozen=True)
 class _Unread:
-    """A finished step. in_a_row: as of the guard."""
+    """A finished step whose loss was not read yet.
+
+    number: of the step (1-based).
+    in_a_row: bad steps in a row up to this one, as the guard counts them.
+    seen: the batches of the step.
+    """
 
     number: int
     loss: Tensor
@@ -36,10 +41,10 @@ class _Unread:
 
 
 class LossLog:
-    """Collects each step's loss on the device and reads them together."""
+    """Collects the losses of steps on the device, and reads several at once."""
 
     def __init__(self, accelerator: Accelerator, trackers: Trackers, guard: Guard) -> None:
-        """guard: is told of the steps that it left out; their losses count nowhere."""
+        """guard: reports the steps that it skipped; their losses count nowhere."""
         self.accelerator, self.trackers, self.guard = accelerator, trackers, guard
         self._unread: list[_Unread] = []
         self._epoch_sum, self._epoch_count, self._epoch = 0.0, 0, -1
@@ -51,7 +56,7 @@ class LossLog:
         return self._epoch_sum / self._epoch_count if self._epoch_count else None
 
     def add(self, step: int, epoch: int, loss: Tensor, figures: Figures) -> None:
-        """Keep the loss of a finished step (1-based), and other figures of it; they are read within the next
+        """Collect the loss and other figures of a finished (1-based) step. They are read within the next
         READ_EVERY steps.
         """
         if epoch != self._epoch:
@@ -59,20 +64,22 @@ class LossLog:
             self._epoch_sum, self._epoch_count, self._epoch = 0.0, 0, epoch
         self.done = step
         self._unread.append(_Unread(step, loss, self.guard.in_a_row, figures, self.guard.take_seen()))
-        if len(self._unread) >= READ_EVERY or step == 1:
+        if len(self._unread) >= READ_EVERY or step == 1:  # the first shows at once
             self.read()
 
     def read(self) -> None:
-        """Read what was collected. Raises BrokeDown when too many steps in a row were left out."""
+        """Read the collected losses. Raises BrokeDown when too many steps in a row were skipped."""
         if not self._unread:
             return
         unread, self._unread = self._unread, []
+        # One tensor (steps, 2), so that processes exchange it, and the device is read, only once.
         stacked = torch.stack([torch.stack([step.loss, step.in_a_row]) for step in unread])
         for step, (loss, in_a_row) in zip(
             unread, self.accelerator.reduce(stacked, "mean").tolist(), strict=True
         ):
             if in_a_row:
                 self.guard.report(step.number, loss, in_a_row, step.seen)
+            # A skipped step counts nowhere. Under a loss scaler, one with a finite loss is a mere overflow.
             if not math.isfinite(loss) or (in_a_row and self.accelerator.scaler is None):
                 continue
             self._epoch_sum, self._epoch_count = self._epoch_sum + loss, self._epoch_count + 1
@@ -80,11 +87,11 @@ class LossLog:
             self.trackers.write(step.number, {"loss/current": loss, "loss/average": self.average} | numbers)
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        """Write other figures of a step down."""
+        """Write other figures of a step."""
         self.trackers.write(step, values)
 
     def conclude(self, balance: Balance, patience: float = 60.0) -> None:
-        """Read the rest and close the trackers with what was trained, which may take `patience` seconds."""
+        """Read the rest, and close the trackers with the balance; that may take `patience` seconds."""
         self.read()
         self.trackers.conclude(balance)
         self.trackers.close(patience)

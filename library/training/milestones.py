@@ -1,4 +1,4 @@
-"""What is due after a step: measuring, saving, drawing previews."""
+"""What is due after a step: validation, saves and previews."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from library.wording import counted
 
 @dataclass
 class Milestones:
-    """Everything that looks at a run while it goes.
+    """Validates, saves and draws previews when they are due, and saves the state of a run that breaks.
 
     as_result: context manager; inside it the task's weights are those that users get.
-    done: steps that are done.
+    done: steps done.
     is_over: whether validation has ended the run.
     """
 
@@ -46,7 +46,9 @@ class Milestones:
         self.done = self.plan.first_step
 
     def at_start(self) -> None:
-        """Make up for the validation that was due when the state was saved: it comes after saving."""
+        """Draw previews that are due at the start, and make up for the validation that was due when the state
+        was saved: it comes after saving.
+        """
         with self.as_result():
             self.previews.at_start(self.plan.first_step)
         epoch, epoch_ended = self.plan.epoch_after(self.done), self.plan.ends_epoch(self.done)
@@ -66,8 +68,8 @@ class Milestones:
                 self.previews.after_step(done, epoch, epoch_ended)
 
     def rescue(self, error: UserError, done: int) -> None:
-        """Save the state after `done` steps, for a run that `error` ends; what else there is to say is added
-        to it.
+        """Save the state after `done` steps, because `error` ends the run; the error then says where it is,
+        or why it could not be saved.
         """
         if not self.session.is_main:  # of several processes only the first shows its problems
             fail("\n".join(map(str, error.problems)))
@@ -76,10 +78,10 @@ class Milestones:
 
     @contextmanager
     def rescued(self, done: Callable[[], int | None]) -> Generator[None, None, None]:
-        """Context manager; inside it a run that breaks saves its state: one that breaks down, whose weights
-        are those of the last good step, and one that anything else ends, such as a device without memory.
+        """Context manager; inside it a run that breaks saves its state: after BrokeDown that of the last good
+        step, after anything else, such as a device out of memory, that of the last whole step.
 
-        done: gives the steps whose weights these are; None while they change.
+        done: returns the steps that the weights have behind them; None while they change.
         """
         try:
             yield
@@ -87,22 +89,22 @@ class Milestones:
             if self.session.is_main:
                 self.rescue(error, self.log.done)
             raise
-        except UserError:  # what could be saved was saved where it came up
+        except UserError:  # what could be saved was saved where it arose
             raise
         except Exception as error:
-            traceback.clear_frames(error.__traceback__)  # which keep what a step had on the device
+            traceback.clear_frames(error.__traceback__)  # they hold a step's tensors on the device
             steps = done() or 0
             if self.session.is_main and steps > self.plan.first_step:
                 fail("\n".join(map(str, self._state_saved(steps))))
             raise
 
     def _state_saved(self, done: int) -> list[Problem]:
-        """Save the state; what there is to say about it."""
+        """Save the state. Returns what to say about it."""
         try:
             folder = self.saver.on_stop(self.plan.epoch_after(done), done)
         except UserError as error:
             return error.problems
-        except Exception as error:  # a device that gave up cannot be read any more
+        except Exception as error:  # a device that failed cannot be read any more
             return [Problem(f"step {done}", f"the state could not be saved ({tell(error)})")]
         return [Problem(f"step {done}", "the state was saved", f"go on with --resume {folder}")]
 
@@ -120,7 +122,7 @@ class Milestones:
         self.log.write(done, figures)
 
     def _judge(self, measured: Measurement, done: int) -> None:
-        """Keep the best result so far, and end the run when nothing has been better for long enough."""
+        """Keep the best result so far, and end the run when nothing was better for long enough."""
         standing, options = self.standing, self.validation.options
         is_best = standing.take(measured.loss, done)
         kept = "the lowest so far" if is_best else f"the lowest is {standing.lowest}"

@@ -1,4 +1,4 @@
-"""Where a state stands: what its train_state.json says, read before anything of it is loaded."""
+"""The position of a state: its train_state.json, read before anything else of it is loaded."""
 
 from __future__ import annotations
 
@@ -13,26 +13,37 @@ from library.problems import UserError
 
 @dataclass(frozen=True)
 class StateInfo:
-    """train_state.json. current_epoch and current_step are sd-scripts' names: the epoch (1-based) and steps
-    done.
+    """The contents of train_state.json.
+
+    current_epoch: (1-based) epoch of the last step; a name of sd-scripts, as the next one.
+    current_step: steps done.
+    seed: of the run.
+    steps_per_epoch: of the run that wrote it.
+    optimizer: the optimizer's class; another one could not read its state.
+    data: fingerprint of the batches; only with the same one a step number means the same batches.
+    standing: results of validation so far.
+    settings: of the run, see saving/settings.py.
+    log: where each tracker writes; a resumed run continues there.
+    bad_steps: steps skipped in a row up to this one, see optimization/guard.py.
+    folder: the state's folder; not in the file.
     """
 
     current_epoch: int
     current_step: int
     seed: int
     steps_per_epoch: int
-    optimizer: str  # its class: another one could not read its state
-    data: str  # fingerprint of the data plan: a step number means the same batches only with the same one
-    standing: dict[str, Any] = field(default_factory=dict)  # what validation found so far
-    settings: dict[str, Any] = field(default_factory=dict)  # of the run, see settings.py
-    log: dict[str, str] = field(default_factory=dict)  # where each tracker writes: it goes on there
-    bad_steps: float = field(default_factory=float)  # left out in a row, up to this one; see guard.py
+    optimizer: str
+    data: str
+    standing: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    log: dict[str, str] = field(default_factory=dict)
+    bad_steps: float = field(default_factory=float)
     folder: str = ""
 
     @classmethod
     def from_json(cls, found: dict[str, Any], folder: Path) -> StateInfo:
-        """Raises UserError when a field without a default is missing: the file is somebody else's; and when
-        one is of another kind.
+        """Raises UserError when a field without a default is missing, because another program wrote the file,
+        or a field has the wrong type.
         """
         if not isinstance(found, dict):
             found = {}
@@ -54,8 +65,8 @@ class StateInfo:
 
 
 def read_state_info(folder: Path) -> StateInfo:
-    """The position of a state. Raises UserError when the folder is no state of ours."""
-    restore_folder(folder)
+    """The position of a state. Raises UserError when the folder is not a state of ours."""
+    restore_folder(folder)  # a save that was killed may have left it renamed
     if not folder.is_dir():
         raise UserError.of(folder, "there is no such state folder", "give a folder that ends in -state")
     missing = [

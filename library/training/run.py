@@ -24,7 +24,7 @@ from library.options.validation import ValidationOptions
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """What every trainer is told. trains_text: whether the text encoders change while it trains."""
+    """The options of every trainer."""
 
     model: ModelOptions
     data: DataOptions
@@ -45,6 +45,7 @@ class TrainingRun:
 
     @property
     def trains_text(self) -> bool:
+        """Whether the text encoders change during training."""
         raise NotImplementedError
 
     def __post_init__(self) -> None:
@@ -83,7 +84,7 @@ class TrainingRun:
         self._check_steps_in_backward()
 
     def _check_steps_in_backward(self) -> None:
-        """Gradients that are freed at once cannot be looked at together."""
+        """Gradients that are freed one by one can be neither accumulated nor unscaled together."""
         if not (option := self.optimizer.steps_in_backward.removeprefix("--")):
             return
         training = self.training

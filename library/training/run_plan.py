@@ -1,4 +1,4 @@
-"""How far a run goes: steps, epochs, and where it starts."""
+"""How far a run goes: its steps and epochs, and where it starts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ class RunPlan:
     """Which steps a run takes.
 
     course: how its epochs divide into steps.
-    first_step, last_step: steps done at the start and at the end.
+    first_step: steps done at the start.
+    last_step: steps done at the end.
     fingerprint: of the batches; with another one a step number means other batches.
     """
 
@@ -28,7 +29,7 @@ class RunPlan:
 
     @property
     def epochs(self) -> int:
-        """Epochs of the whole run, the last one possibly not whole."""
+        """Epochs of the whole run; the last one may end early."""
         return ceil(self.last_step / self.course.steps_per_epoch)
 
     def epoch_after(self, step: int) -> int:
@@ -41,8 +42,8 @@ class RunPlan:
 
 
 def plan_run(options: TrainingOptions, session: Session, batches: BatchSource) -> RunPlan:
-    """Raises UserError when the run would start where it ends, or later. A state of the last step is taken:
-    its result may not have been written.
+    """The plan of a run. Raises UserError when it would start at its end or later, except when it resumes a
+    state of the last step, whose result may not have been written.
     """
     processes = session.accelerator.num_processes
     course = Course(batches.batches_per_epoch(processes), options.gradient_accumulation_steps)
@@ -63,7 +64,7 @@ def plan_run(options: TrainingOptions, session: Session, batches: BatchSource) -
 
 def _first_step(options: TrainingOptions, session: Session, course: Course, fingerprint: str) -> int:
     state, asked = session.resumed, options.initial(course.steps_per_epoch)
-    if asked is not None:
+    if asked is not None:  # --initial_step and --initial_epoch take precedence over the state
         if state is not None and asked != state.current_step:
             warn(f"the state has {state.current_step} steps behind it; going on as if there were {asked}")
         return asked
@@ -71,6 +72,7 @@ def _first_step(options: TrainingOptions, session: Session, course: Course, fing
         return 0
     if (state.data, state.steps_per_epoch) == (fingerprint, course.steps_per_epoch):
         return state.current_step
+    # Its steps meant other batches, so only whole epochs count as done.
     epochs_done = state.current_step // state.steps_per_epoch
     first = epochs_done * course.steps_per_epoch
     warn(

@@ -1,4 +1,4 @@
-"""One run on this machine: the accelerator, the seed, the precision, and the state it goes on from."""
+"""A run on this machine: the accelerator, the seed, the precision, and the state that it resumes."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from library.problems import UserError, warn
 from library.sharing import ALONE, Sharing
 from library.training.position import StateInfo, read_state_info
 
-# Ways to share weights out among processes, as accelerate launch passes them on. Saving would need all
-# processes together, and states could not be gone on from exactly.
+# Ways to shard weights across processes, as accelerate launch passes them on. Saving would need all processes
+# together, and states could not be resumed exactly.
 SHARDING = ("DEEPSPEED", "FSDP", "MEGATRON_LM")
 _DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "float": torch.float32}
 
@@ -38,7 +38,11 @@ def dtype_of(precision: str | None) -> torch.dtype | None:
 
 @dataclass
 class Session:
-    """What every part of a run needs to know about where and how it runs."""
+    """Where and how a run runs.
+
+    seed: of all random draws, the same in all processes.
+    resumed: position of the state that is resumed; None for a new run.
+    """
 
     accelerator: Accelerator
     seed: int
@@ -54,8 +58,8 @@ class Session:
         *,
         may_skip_parameters: bool = False,
     ) -> Session:
-        """Start accelerate and agree on a seed. Raises UserError for a state folder that cannot be gone on
-        from, and for what this machine or several processes cannot do.
+        """Start accelerate and agree on a seed. Raises UserError for a state folder that cannot be resumed,
+        and for what this machine or several processes cannot do.
 
         may_skip_parameters: whether a step may leave trained parameters without a gradient (DDP has to know).
         """
@@ -79,9 +83,9 @@ class Session:
         return self.accelerator.is_main_process
 
     def agrees_to_stop(self, requested: bool, step_closes: bool) -> bool:
-        """Whether all processes stop here: at once when there is one, else together at the end of a step.
+        """Whether all processes stop here: a single one at once, several together at the end of a step.
 
-        They agree over the CPU, so no process waits for its device.
+        They agree over the CPU, so that no process waits for its device.
         """
         if self.accelerator.num_processes == 1:
             return requested
@@ -92,7 +96,7 @@ class Session:
         return bool(flag)
 
     def sharing(self) -> Sharing:
-        """How work before training is shared among the processes."""
+        """How the processes share the work that comes before training."""
         accelerator = self.accelerator
         if accelerator.num_processes == 1:
             return ALONE
@@ -106,18 +110,18 @@ class Session:
 
     def _on_cpu(self) -> torch.distributed.ProcessGroup:
         if self._cpu_group is None:
-            # One process may cache for hours more than another.
+            # A week, as one process may cache for hours longer than another.
             self._cpu_group = torch.distributed.new_group(backend="gloo", timeout=timedelta(days=7))
         return self._cpu_group
 
     def say(self, message: str) -> None:
-        """A line on stdout, from the first process only."""
+        """Print a line on stdout, from the first process only."""
         if self.is_main:
             say(message)
 
 
 def versions(device: torch.device) -> str:
-    """What a report of a fault should say: Python, libraries, device."""
+    """What a bug report should name: Python, libraries, device."""
     libraries = ("torch", "accelerate", "diffusers", "transformers", "safetensors")
     found = [f"Python {platform.python_version()} on {platform.system()}"]
     found += [f"{name} {version(name)}" for name in libraries]
@@ -128,7 +132,9 @@ def versions(device: torch.device) -> str:
 def make_accelerator(
     mixed_precision: Precision, processes: ProcessOptions, may_skip_parameters: bool
 ) -> Accelerator:
-    """accelerate's part in a run; its arguments as those of `Session.start`."""
+    """The run's accelerator; its arguments are those of `Session.start`. Raises UserError for a configuration
+    that does not work here.
+    """
     for name in SHARDING:
         if os.environ.get(f"ACCELERATE_USE_{name}", "").lower() == "true":
             fix = "start it with plain accelerate launch (--multi_gpu); see docs/many_devices.md"
@@ -137,7 +143,7 @@ def make_accelerator(
         cause = "does not hold with --stop_text_encoder_training: what is trained changes"
         raise UserError.of("--ddp_static_graph", cause, "leave one of them out")
     ddp = DistributedDataParallelKwargs(
-        broadcast_buffers=False,  # they are constants here
+        broadcast_buffers=False,  # buffers are constants here
         find_unused_parameters=may_skip_parameters,
         gradient_as_bucket_view=processes.ddp_gradient_as_bucket_view,
         static_graph=processes.ddp_static_graph,
@@ -146,7 +152,7 @@ def make_accelerator(
     group = InitProcessGroupKwargs(timeout=timedelta(minutes=minutes) if minutes else None)
     accelerator = Accelerator(
         mixed_precision=mixed_precision,
-        dynamo_backend="no",  # --torch_compile does it block by block, whatever accelerate was told
+        dynamo_backend="no",  # --torch_compile compiles block by block, whatever accelerate was told
         kwargs_handlers=[ddp, group],
     )
     accelerator.gradient_accumulation_steps = 1  # whatever accelerate was told: the loop divides the loss
@@ -159,7 +165,7 @@ def make_accelerator(
 
 
 def _agree_on_seed(asked: int | None, resumed: StateInfo | None) -> int:
-    """The state's seed when resuming, else the one asked for, else a new one that all processes share."""
+    """The state's seed when resuming, else the one asked for, else a random one; equal in all processes."""
     if resumed is not None:
         if asked not in (None, resumed.seed):
             raise UserError.of(
@@ -173,7 +179,7 @@ def _agree_on_seed(asked: int | None, resumed: StateInfo | None) -> int:
 
 
 def open_model(options: ModelOptions, session: Session, *, keeps_others: bool = False) -> Model:
-    """The run's model in its file's precision; on the CPU, with --lowram on the run's device at once.
+    """The run's model in the precision of its file; on the CPU, or with --lowram on the run's device at once.
 
     keeps_others: as for `load_model`.
     Raises UserError when it cannot be used.

@@ -1,1 +1,1 @@
-"""The maths of diffusion training: what is drawn, what the model should give, what an error counts."""
+"""The maths of diffusion training: noise, objectives (noisy picture and target), losses and weightings."""

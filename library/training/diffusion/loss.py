@@ -11,7 +11,7 @@ from library.models.noise_schedule import TRAIN_STEPS
 from library.models.prediction import PredictionType
 from library.options.objective import HuberSchedule, ObjectiveOptions
 
-LARGEST_SNR = 1000.0  # what the weightings below count a higher one as, as in sd-scripts
+LARGEST_SNR = 1000.0  # two weightings below count a larger one as this, as sd-scripts does
 
 
 def squared_error(prediction: Tensor, target: Tensor) -> Tensor:
@@ -37,7 +37,7 @@ def huber(prediction: Tensor, target: Tensor, c: Tensor) -> Tensor:
     return c * pseudo_huber(prediction, target, c)
 
 
-# The loss of every element: of a prediction and its target, and of the width for those of the second table.
+# The loss of every element, from a prediction and its target; Huber losses also take their width.
 ERRORS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"l2": squared_error, "l1": absolute_error}
 HUBER_ERRORS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "huber": huber,
@@ -46,10 +46,12 @@ HUBER_ERRORS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
 
 
 def huber_width(schedule: HuberSchedule, c: float, t: Tensor, snr: Tensor) -> Tensor:
-    """The width of the Huber losses at timesteps t (batch,) in 0..1000, whose signal-to-noise ratio is snr.
+    """The width (batch,) of the Huber losses at timesteps t (batch,) in 0..1000 with signal-to-noise ratio
+    snr.
 
-    constant: c. exponential: from 1 at t = 0 to c at t = 1000 (arXiv:2403.16728). snr:
-    (1 - c) / (1 + sigma)^2 + c with sigma = snr^-1/2, from 1 without noise to c in pure noise.
+    constant: c.
+    exponential: from 1 at t = 0 to c at t = 1000 (arXiv:2403.16728).
+    snr: (1 - c) / (1 + sigma)^2 + c with sigma = snr^-1/2, from 1 without noise to c in pure noise.
     """
     if schedule == "constant":
         return snr.new_full(snr.shape, c)
@@ -67,7 +69,7 @@ def mean_per_sample(loss: Tensor, masks: Tensor | None = None) -> Tensor:
 
 
 def weighting(options: ObjectiveOptions, snr: Tensor, prediction: PredictionType) -> Tensor:
-    """All that weighs the loss of samples with these signal-to-noise ratios: (batch,) -> (batch,)."""
+    """The product of all weightings asked for, at these signal-to-noise ratios: (batch,) -> (batch,)."""
     weight = snr.new_ones(snr.shape)
     if options.min_snr_gamma:
         weight = weight * min_snr_weight(snr, options.min_snr_gamma, prediction)
@@ -91,7 +93,7 @@ def min_snr_weight(snr: Tensor, gamma: float, prediction: PredictionType) -> Ten
 
 
 def v_like_noise_weight(snr: Tensor) -> Tensor:
-    """snr / (snr + 1): what makes the squared error of v that of the noise; (batch,) -> (batch,)."""
+    """snr / (snr + 1), which makes the squared error of v that of the noise: (batch,) -> (batch,)."""
     snr = snr.clamp(max=LARGEST_SNR)
     return snr / (snr + 1)
 

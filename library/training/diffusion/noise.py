@@ -1,4 +1,4 @@
-"""The random draws of one training sample, made on the CPU so that they are the same on every device."""
+"""The random draws of a training sample, made on the CPU so that they are the same on every device."""
 
 from __future__ import annotations
 
@@ -11,12 +11,20 @@ from library.options.objective import ObjectiveOptions
 from library.randomness import derive_seed, keyed_generator, keyed_random
 
 Shape = tuple[int, int, int]  # channels, height and width of a latent
-RATIOS = (2.0, 4.0)  # how much smaller each further resolution of multires noise is
+RATIOS = (2.0, 4.0)  # bounds of the ratio between one resolution of multires noise and the next
 
 
 @dataclass(frozen=True)
 class SampleDraws:
-    """What a batch takes of one sample; see `Batch` for noise, u, posterior, disturbance and offset."""
+    """One sample's draws, as `Batch` stacks them.
+
+    noise: (channels, h, w) standard normal, with what the options add.
+    u: in [0, 1), becomes the timestep.
+    posterior: (channels, h, w) standard normal, to sample what the VAE gives; None when latents are cached.
+    disturbance: (channels, h, w), added to the noise of the picture but not to the target; None: nothing.
+    offset: normal numbers (channels, 1, 1) and strength (1, 1, 1) of a noise offset that waits for the
+        latents; None when the noise is complete.
+    """
 
     noise: Tensor
     u: float
@@ -28,10 +36,10 @@ class SampleDraws:
 @dataclass(frozen=True)
 class NoiseDraw:
     """Draws by key: the same (seed, epoch, sample) always gives the same noise, timestep and posterior noise.
-    Each idea has a key of its own, so that turning it on leaves the other draws alone.
+    Each option has a key of its own, so that turning it on changes no other draw.
 
-    options: of the noise; None draws it plainly. encodes: whether pictures are encoded at every step, which
-    takes the posterior's noise.
+    options: of the noise; None: plain standard normal noise.
+    encodes: whether pictures are encoded at every step, which takes noise for the VAE's posterior.
     """
 
     seed: int
@@ -68,7 +76,7 @@ class NoiseDraw:
     def _offset(
         self, options: ObjectiveOptions, epoch: int, sample: int, channels: int
     ) -> tuple[Tensor, Tensor] | None:
-        """A standard normal number for each channel, and how strongly they count."""
+        """A standard normal number for each channel (channels, 1, 1), and their strength (1, 1, 1)."""
         strength = options.noise_offset or 0.0
         if not strength and options.adaptive_noise_scale is None:
             return None
@@ -93,8 +101,8 @@ class NoiseDraw:
 
 
 def level_sizes(shape: Shape, ratios: list[float]) -> list[tuple[int, int]]:
-    """Heights and widths of multires noise: the i-th is ratios[i]^i times smaller than the latent, and the
-    first with a side of 1 is the last.
+    """Heights and widths of multires noise: the i-th is ratios[i]^i times smaller than the latent. The first
+    one with a side of 1 is the last.
     """
     sizes = []
     for i, ratio in enumerate(ratios):
@@ -112,16 +120,17 @@ def noise_of_levels(
     """
     total = torch.zeros(shape)
     for i, size in enumerate(sizes):
-        level = torch.randn((1, shape[0], *size), generator=generator)
+        level = torch.randn((1, shape[0], *size), generator=generator)  # (1, channels, smaller h, w)
         enlarged = torch.nn.functional.interpolate(level, size=shape[1:], mode="bilinear")
-        total += discount**i * enlarged[0]
+        total += discount**i * enlarged[0]  # (channels, h, w)
     return total
 
 
 def complete_noise(noise: Tensor, offset: tuple[Tensor, Tensor] | None, options: ObjectiveOptions) -> Tensor:
-    """Noise with its offset, and with unit variance when it has several resolutions: of one sample or more.
+    """Noise with its offset added and, when it has several resolutions, scaled to unit variance; of one
+    sample or more.
 
-    offset: normal numbers and their strengths, each (..., channels or 1, 1, 1); None for none.
+    offset: normal numbers and their strengths, each (..., channels or 1, 1, 1); None: no offset.
     """
     if offset is not None:
         noise = noise + offset[0] * offset[1]
@@ -129,7 +138,7 @@ def complete_noise(noise: Tensor, offset: tuple[Tensor, Tensor] | None, options:
 
 
 def unit_variance(noise: Tensor) -> Tensor:
-    """Each sample (..., channels, height, width) over its standard deviation."""
+    """Each sample (..., channels, height, width) divided by its standard deviation."""
     return noise / noise.std(dim=(-3, -2, -1), keepdim=True)
 
 

@@ -1,6 +1,6 @@
-"""What noise does to a picture and what the model is asked for: DDPM (epsilon or v) and Flow.
+"""How noise is added to a picture and what the model is to predict: DDPM (epsilon or v) and Flow.
 
-x0 are latents and noise is standard normal, both (batch, 4, height, width); t is (batch,) in 0..1000.
+x0 are latents and noise is standard normal, both (batch, channels, height, width); t is (batch,) in 0..1000.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ def scaled_linear_alphas_cumprod() -> Tensor:
 
 
 def zero_terminal_snr(alphas_cumprod: Tensor) -> Tensor:
-    """The same products, shifted and scaled in their roots so that nothing of the picture is left at the last
-    timestep (Lin et al. 2023, arXiv:2305.08891, algorithm 1).
+    """The same products, shifted and scaled in their square roots so that the last timestep is pure noise
+    (Lin et al. 2023, arXiv:2305.08891, algorithm 1).
     """
     roots = alphas_cumprod.sqrt()
     first, last = roots[0], roots[-1]
@@ -35,14 +35,15 @@ def zero_terminal_snr(alphas_cumprod: Tensor) -> Tensor:
 
 
 class Objective(nn.Module):
-    """A noising rule and the target that goes with it. `prediction` is the model's output kind, as files
-    name it.
+    """A rule for adding noise, and the target that goes with it.
+
+    prediction: what the model predicts, as files name it.
     """
 
     prediction: Literal["epsilon", "v", "flow"]
 
     def sample_t(self, u: Tensor, low: int, high: int) -> Tensor:
-        """Timesteps in [low, high) from numbers in [0, 1)."""
+        """Timesteps in [low, high) from numbers u in [0, 1), both (batch,)."""
         raise NotImplementedError
 
     def times(self, t: float, count: int, device: torch.device) -> Tensor:
@@ -50,15 +51,15 @@ class Objective(nn.Module):
         return torch.full((count,), t, device=device)
 
     def noisy(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """The picture after noising up to t."""
+        """The latents x0 with noise up to t, in their shape."""
         raise NotImplementedError
 
     def target(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """What the model should give for the noisy picture."""
+        """What the model should predict for the noisy latents, in their shape."""
         raise NotImplementedError
 
     def snr(self, t: Tensor) -> Tensor:
-        """Signal-to-noise ratio at t, (batch,)."""
+        """The signal-to-noise ratio at t, (batch,)."""
         raise NotImplementedError
 
 
@@ -86,7 +87,7 @@ class DDPM(Objective):
         return super().times(t, count, device).long()
 
     def _signal_and_noise(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        a = self.alphas_cumprod[t].view(-1, 1, 1, 1)
+        a = self.alphas_cumprod[t].view(-1, 1, 1, 1)  # (batch, 1, 1, 1)
         return a.sqrt(), (1 - a).sqrt()
 
     def noisy(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
@@ -121,7 +122,7 @@ class Flow(Objective):
         return TRAIN_STEPS * self.shift * s / (1 + (self.shift - 1) * s)
 
     def noisy(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        s = (t / TRAIN_STEPS).view(-1, 1, 1, 1)
+        s = (t / TRAIN_STEPS).view(-1, 1, 1, 1)  # (batch, 1, 1, 1)
         return (1 - s) * x0 + s * noise
 
     def target(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
@@ -133,9 +134,9 @@ class Flow(Objective):
 
 
 def make_objective(options: ObjectiveOptions, prediction: PredictionType) -> Objective:
-    """The objective a run asks for, with the model's own prediction type for DDPM.
+    """The objective that a run asks for; by default that of the model's own prediction type.
 
-    Raises UserError for options that mean nothing for what is predicted.
+    Raises UserError for options that have no meaning for what the model predicts.
     """
     if options.objective == "flow" or prediction == "flow":
         _check_flow(options)

@@ -1,1 +1,1 @@
-"""`--dry_run`: all that a run would do, without doing it."""
+"""`--dry_run`: tries all that a run would do, and leaves nothing behind."""

@@ -17,14 +17,16 @@ from library.training.session import Session
 from library.training.start.precision import frozen_layers
 from library.training.tasks.task import Task
 
-LEAST_SHARE = 0.01  # of the peak: what saves less is not worth a line
+LEAST_SHARE = 0.01  # of the peak: an option that saves less is not worth a line
 
 
 @dataclass(frozen=True)
 class Outlook:
-    """memory: of the run as it is, None where it cannot be told, with the reason in `why_not`.
+    """How much memory a run needs, and what would lower it.
 
+    memory: of the run as it is; None when it cannot be estimated.
     choices: options that would lower the peak, each with the peak it leaves; the most helpful first.
+    why_not: why it cannot be estimated.
     """
 
     memory: Memory | None
@@ -33,7 +35,7 @@ class Outlook:
 
 
 def look_ahead(task: Task, run: TrainingRun, session: Session, batch: Batch) -> Outlook:
-    """The outlook of a run whose largest batch is this one. The task is as it was afterwards."""
+    """The outlook of a run whose largest batch is `batch`. The task stays unchanged."""
     try:
         memory = _as_asked(estimate(task, session, batch, run.optimizer), task, run, session)
         found = list(_choices(memory, task, run, session, batch))
@@ -44,7 +46,7 @@ def look_ahead(task: Task, run: TrainingRun, session: Session, batch: Batch) -> 
 
 
 def device_memory(device: torch.device) -> tuple[int, int]:
-    """Bytes that are free and bytes there are, on the GPU or in the machine."""
+    """Bytes free and bytes in total, of the GPU or of the machine."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)
     import psutil
@@ -54,28 +56,28 @@ def device_memory(device: torch.device) -> tuple[int, int]:
 
 
 def _as_asked(memory: Memory, task: Task, run: TrainingRun, session: Session) -> Memory:
-    """With what the run's options take away or add beside the step."""
+    """A step's memory with what the run's options save or add."""
     if run.optimizer.steps_in_backward:
+        # Each part's gradients are freed before the next part's exist.
         parts = _parts(task, run.optimizer.fused_optimizer_groups)
         memory = replace(memory, gradients=memory.gradients // parts)
     if run.caching.caches_latents:
         memory = replace(memory, encoding=0, weights=memory.weights - _leaves_device(task, run, session))
     if run.averaging.use_ema and run.averaging.ema_device in (None, session.device.type):
+        # Averages are float32, whatever the weights are.
         averages = 4 * sum(parameter.numel() for parameter in task.trained_parameters())
         memory = replace(memory, weights=memory.weights + averages)
     return memory
 
 
 def _parts(task: Task, groups: int | None) -> int:
-    """How many times the gradients of one part, stepped within the backward pass, are in those of all. Parts
-    are so many groups; None: weights.
-    """
+    """How often one part's gradients fit into all. groups: how many parts; None: one per weight."""
     sizes = [parameter.numel() for parameter in task.trained_parameters()]
     return groups or max(1, sum(sizes) // max(sizes))
 
 
 def _leaves_device(task: Task, run: TrainingRun, session: Session) -> int:
-    """Bytes of the VAE where it is not needed any more once latents are cached (see `fill_caches`)."""
+    """Bytes of the VAE if it is offloaded once latents are cached (see `fill_caches`), else 0."""
     stays = run.preview.sample_prompts is not None or session.accelerator.num_processes > 1
     if stays or session.device.type == "cpu":
         return 0
@@ -117,6 +119,7 @@ def _could_step_in_backward(run: TrainingRun, session: Session) -> bool:
 
 @contextmanager
 def _checkpointing(task: Task) -> Iterator[None]:
+    """Context manager; inside it the model recomputes activations."""
     model = task.model
     model.use_gradient_checkpointing(denoiser=True, text_encoders=task.needs_text_gradients(0))
     try:
@@ -126,12 +129,12 @@ def _checkpointing(task: Task) -> Iterator[None]:
 
 
 def _float8_saves(task: Task) -> int:
-    """Bytes that frozen layers of U-Net and text encoders would lose (see `set_precision`)."""
+    """Bytes that float8 saves on frozen layers of U-Net and text encoders (see `set_precision`)."""
     return sum(layer.weight.nbytes - layer.weight.numel() for layer in frozen_layers(task, ("unet", "te")))
 
 
 def _eight_bit(memory: Memory, task: Task, session: Session) -> Memory | None:
-    """With AdamW8bit's state; None where that is not installed."""
+    """The memory with AdamW8bit's state; None where bitsandbytes is not installed."""
     count = sum(parameter.numel() for parameter in task.trained_parameters())
     try:
         each = state_per_weight(OptimizerOptions(optimizer_type="AdamW8bit"), session.device)

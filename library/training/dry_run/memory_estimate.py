@@ -1,7 +1,7 @@
-"""How much memory a training step takes, found without taking it.
+"""The memory of a training step, estimated without taking it.
 
 The real task runs a step on tensors that have shapes, types and a device but no memory (torch's FakeTensor),
-while every storage that comes and goes is counted. So nothing here knows any family, network or loss.
+while every storage that is made and freed is counted. So nothing here knows any family, network or loss.
 """
 
 from __future__ import annotations
@@ -27,14 +27,18 @@ from library.training.session import Session
 from library.training.tasks.components import ParamGroup
 from library.training.tasks.task import Task
 
-PROBE = 256  # the side of the matrix whose optimizer state is looked at
+PROBE = 256  # the side of the matrix on which an optimizer's state is measured
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes. weights: of everything on the device, trained and frozen; gradients: of what is trained;
-    optimizer: its state after the first step; activations: what a step needs besides at its worst moment;
-    encoding: what encoding a batch's pictures needs at its worst moment, 0 where latents are cached.
+    """Bytes on the device.
+
+    weights: all that stays there, trained and frozen.
+    gradients: of what is trained.
+    optimizer: the optimizer's state after its first step.
+    activations: the most that a step needs besides.
+    encoding: the most that encoding a batch's pictures needs; 0 where latents are cached.
     """
 
     weights: int
@@ -45,14 +49,16 @@ class Memory:
 
     @property
     def peak(self) -> int:
-        """The most there is at once. Pictures are encoded before there are activations."""
+        """The most bytes at once. Pictures are encoded before there are activations."""
         return self.weights + self.optimizer + max(self.gradients + self.activations, self.encoding)
 
 
 class StorageCounter(TorchDispatchMode):
-    """While it is entered: bytes of all storages that operations make, now (`live`) and at most (`peak`).
+    """Context manager; inside it the bytes of all storages that operations make are counted.
 
-    known: tensors that were there before and do not count.
+    known: tensors that existed before and do not count.
+    live: bytes at this moment.
+    peak: the most bytes at once.
     """
 
     def __init__(self, known: Iterable[Tensor]) -> None:
@@ -68,7 +74,7 @@ class StorageCounter(TorchDispatchMode):
         return result
 
     def _note(self, storage: torch.UntypedStorage) -> None:
-        key = storage._cdata
+        key = storage._cdata  # views share it, so that they count once
         if key not in self._sizes:
             self._sizes[key] = storage.nbytes()
             self.live += storage.nbytes()
@@ -88,10 +94,11 @@ def estimate(
     frozen: torch.dtype | None = None,
 ) -> Memory:
     """What a step over a batch takes at its peak, with the task as it is set up now: its weights' types,
-    gradient checkpointing, attention. The task and the batch stay as they are.
+    gradient checkpointing, attention. Task and batch stay unchanged.
 
-    frozen: as if frozen float32 weights had this type, and it were computed in; None: as they are.
-    Raises RuntimeError (or a kind of it) where an operation cannot be followed without memory.
+    frozen: estimate as if frozen float32 weights had this type and the step were computed in it; None: as
+        they are.
+    Raises RuntimeError (or a kind of it) where an operation cannot run on tensors without memory.
     """
     trained = task.trained_parameters()
     gradients = sum(parameter.nbytes for parameter in trained)
@@ -107,18 +114,19 @@ def estimate(
 
 
 def state_per_weight(options: OptimizerOptions, device: torch.device) -> float:
-    """Bytes that an optimizer keeps for each trained weight, seen after one step on a small matrix."""
+    """Bytes of optimizer state per trained weight, measured after one step on a small matrix."""
     probe = nn.Parameter(torch.ones(PROBE, PROBE, device=device))
     optimizer = make_optimizer([ParamGroup(params=[probe], lr=1e-4, name="probe")], options)
     probe.grad = torch.ones_like(probe)
     begin_training(optimizer)
     optimizer.step()
     state = [leaf for leaf in tree_leaves(list(optimizer.state.values())) if isinstance(leaf, Tensor)]
+    # Scalars are step counters: they do not grow with the weights.
     return sum(tensor.nbytes for tensor in state if tensor.numel() > 1) / probe.numel()
 
 
 def _planned(task: Task, frozen: torch.dtype | None) -> dict[str, tuple[Tensor, torch.dtype]]:
-    """Every weight and buffer, and the type it is to have."""
+    """Every weight and buffer with the type that it is to have."""
 
     def dtype_of(tensor: Tensor) -> torch.dtype:
         if frozen is None or tensor.dtype != torch.float32 or tensor.requires_grad:
@@ -132,7 +140,7 @@ def _planned(task: Task, frozen: torch.dtype | None) -> dict[str, tuple[Tensor, 
 def _run_without_memory(
     task: Task, session: Session, batch: Batch, frozen: torch.dtype | None
 ) -> tuple[int, int]:
-    """The peaks of a step over latents, gradients included, and of encoding the batch's pictures."""
+    """The peak of a step over latents, gradients included, and that of encoding the batch's pictures."""
     was_training = task.training
     task.train()
     try:
@@ -151,7 +159,7 @@ def _run_without_memory(
 
 
 class _Step(nn.Module):
-    """A step as one module, so that its weights can be swapped for those without memory."""
+    """A step as one module, so that its weights can be swapped for fake ones."""
 
     def __init__(self, task: Task, session: Session, precision: torch.dtype | None) -> None:
         super().__init__()
@@ -161,7 +169,7 @@ class _Step(nn.Module):
             self.autocast = partial(torch.autocast, session.device.type, precision)
 
     def follow(self, weights: dict[str, Tensor], batch: Batch, *, encodes: bool) -> tuple[int, Any]:
-        """The peak of one pass, and what it gives."""
+        """The peak of one pass, and its result."""
         counter = StorageCounter(weights.values())
         with counter:
             named = {f"task.{name}": tensor for name, tensor in weights.items()}

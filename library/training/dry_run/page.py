@@ -1,4 +1,4 @@
-"""What --dry_run prints: a page for the console, a label and a few lines for each thing."""
+"""The page that --dry_run prints on the console: a label and a few lines for each thing."""
 
 from __future__ import annotations
 
@@ -20,12 +20,19 @@ from library.training.session import Session
 from library.training.tasks.task import Task
 from library.wording import columns, counted
 
-LABEL = 10  # columns
+LABEL = 10  # width of a label, in columns
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What one step and one save came to: seconds, and bytes of a result and of a state."""
+    """What one step and one save took.
+
+    loss: of the step.
+    seconds: of the step.
+    saving: seconds of the save.
+    result_size: bytes of a result.
+    state_size: bytes of a state.
+    """
 
     loss: float
     seconds: float
@@ -35,7 +42,7 @@ class Trial:
 
 
 def about_run(job: Job) -> list[str]:
-    """What is trained, on what, for how long."""
+    """What is trained, on which data, for how long."""
     run, session, task = job.run, job.session, job.task
     return [
         *_section("model", _about_model(run, task)),
@@ -46,7 +53,7 @@ def about_run(job: Job) -> list[str]:
 
 
 def about_memory(outlook: Outlook, session: Session, batch: Batch) -> list[str]:
-    """The estimate, what it is made of, and what would lower it."""
+    """The estimate, its parts, and options that would lower it."""
     free, there = device_memory(session.device)
     room = f"{gigabytes(there)} there, {gigabytes(free)} free now"
     if (memory := outlook.memory) is None:
@@ -74,7 +81,7 @@ def about_memory(outlook: Outlook, session: Session, batch: Batch) -> list[str]:
 
 
 def about_trial(trial: Trial, plan: RunPlan) -> list[str]:
-    """What a real step and a real save took."""
+    """How long a real step and a real save took."""
     steps = plan.last_step - plan.first_step
     lines = [
         f"one of the largest batches took {_duration(trial.seconds)}, loss {trial.loss:.4f}",
@@ -85,7 +92,7 @@ def about_trial(trial: Trial, plan: RunPlan) -> list[str]:
 
 
 def about_files(files: PlannedFiles, run: TrainingRun, plan: RunPlan) -> list[str]:
-    """What would be written, and whether there is room for it."""
+    """Which files would be written, and whether there is room for them."""
     folder = run.saving.output_dir
     assert folder is not None
     rows = [_row(files.results[-1:], files.result_size, "the result")]

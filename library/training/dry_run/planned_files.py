@@ -1,4 +1,4 @@
-"""Which files a run will write, how large, and how much of them is there at once."""
+"""Which files a run will write, how large they are, and how many bytes of them exist at once."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ from library.training.saving.checkpoints import Checkpoints, best_name
 
 @dataclass
 class PlannedFiles:
-    """results, states: the names that are written, in order. left: those still there at the end.
+    """The files of a run, as its saver writes and removes them.
 
-    most: bytes there at once; the old stays until the new one is whole.
+    result_size, state_size: bytes of one.
+    results, states: the names written, in order.
+    left: sizes, by name, of the files still there.
+    most: the most bytes at once; an old file stays until the new one is whole.
     """
 
     result_size: int
@@ -38,7 +41,11 @@ class PlannedFiles:
 def plan_files(
     options: SavingOptions, suffix: str, plan: RunPlan, *, sizes: tuple[int, int], keeps_best: bool
 ) -> PlannedFiles:
-    """What the run's own saver would do, without doing it. sizes: of a result and of a state, bytes."""
+    """What the run's own saver would write and remove, without doing it.
+
+    sizes: bytes of a result and of a state.
+    keeps_best: whether the best result of validation is saved too.
+    """
     files = PlannedFiles(*sizes)
     saver = Checkpoints(
         options,
@@ -61,5 +68,5 @@ def plan_files(
 
 
 def name_pattern(names: Sequence[str]) -> str:
-    """`x-000001` and `x-000009` as "x-000001 ... x-000009", one name as it is."""
+    """`x-000001` and `x-000009` as "x-000001 ... x-000009"; a single name stays."""
     return names[0] if len(names) == 1 else f"{names[0]} ... {names[-1]}"

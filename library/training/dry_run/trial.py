@@ -1,5 +1,5 @@
-"""--dry_run: everything that a run does, once and without leaving anything: what it trains, what memory it
-takes, a real step and a real save, and what it would write.
+"""--dry_run: does everything that a run does, once, and leaves nothing behind: what is trained, how much
+memory it takes, a real step, a real save, and which files would be written.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from library.training.watching.trackers import Trackers
 
 
 def rehearse(job: Job) -> None:
-    """Do it all once, and print what there is to know. Nothing is left in the output folder or elsewhere, and
-    no cache is made: a picture that would be cached is encoded in the step.
+    """Try everything once, and print the findings. Nothing is left in the output folder or elsewhere, and no
+    cache is made: a picture that would be cached is encoded in the step.
 
-    Raises UserError when the step does not work or does not fit into memory.
+    Raises UserError when the step fails or does not fit into memory.
     """
     run, session, task = job.run, job.session, job.task
     for line in job.batches.warnings():
@@ -43,6 +43,7 @@ def rehearse(job: Job) -> None:
     set_up_model(job)
     _say(session, about_run(job))
     batch = _largest_batch(job)
+    # First the estimate: it takes no memory, and shows what would help if the step does not fit.
     outlook = look_ahead(task, run, session, batch)
     _say(session, about_memory(outlook, session, batch))
     _require_room(outlook, session)
@@ -65,7 +66,7 @@ def _say(session: Session, lines: list[str]) -> None:
 
 
 def _largest_batch(job: Job) -> Batch:
-    """The first epoch's batch that takes the most memory. No cache was filled, so its pictures are encoded in
+    """The first epoch's batch that takes the most memory. No cache is filled, so its pictures are encoded in
     the step.
     """
     session, batches = job.session, job.batches
@@ -82,7 +83,7 @@ def _require_room(outlook: Outlook, session: Session) -> None:
 
 
 def _try(job: Job, batch: Batch) -> Trial:
-    """One real step and one real save into a temporary folder."""
+    """Take one real step, and make one real save into a temporary folder."""
     session, output = job.session, job.output
     try:
         place_model(job)
@@ -91,7 +92,7 @@ def _try(job: Job, batch: Batch) -> Trial:
         start = time.perf_counter()
         stepper.forward_backward(batch)
         loss, _ = stepper.optimizer_step(job.plan.first_step)
-        found = float(loss)
+        found = float(loss)  # waits for the device, so that its time counts
         seconds = time.perf_counter() - start
     except torch.OutOfMemoryError as error:
         cause = f"a step does not fit: {str(error).splitlines()[0]}"
@@ -100,7 +101,7 @@ def _try(job: Job, batch: Batch) -> Trial:
         raise UserError.of(
             "the step", f"its loss is {found}", "lower the learning rate, or use another precision"
         )
-    log = LossLog(session.accelerator, Trackers(), stepper.update.guard)  # none: nothing is written down
+    log = LossLog(session.accelerator, Trackers(), stepper.update.guard)  # no trackers: nothing is logged
     saver = make_checkpoints(job, stepper.learner, Standing(), log)
     with tempfile.TemporaryDirectory() as folder:
         path, start = Path(folder) / f"trial{output.suffix}", time.perf_counter()

@@ -1,1 +1,1 @@
-"""Optimizers and their schedules, a step of theirs, and the weights they move."""
+"""Optimizers, their schedules and steps, and what follows the weights they train: averages and ledger."""

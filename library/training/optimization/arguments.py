@@ -1,4 +1,4 @@
-"""Classes by name and their `name=value` arguments: of optimizers and of learning-rate schedulers."""
+"""Classes given by name and their `name=value` arguments: of optimizers and of learning-rate schedulers."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ _PIP_NAMES = {"lion_pytorch": "lion-pytorch", "pytorch_optimizer": "pytorch-opti
 
 
 def read_arguments(option: str, words: tuple[str, ...]) -> dict[str, Any]:
-    """`("weight_decay=0.01", "betas=0.9,0.999")` as Python values.
+    """The Python values of words like `("weight_decay=0.01", "betas=0.9,0.999")`, by name.
 
-    option: where they were given. Raises UserError naming each one that is no value.
+    option: the option that took the words, for messages.
+    Raises UserError with every word whose value is no Python literal.
     """
     problems = Problems()
     values = {}
@@ -29,8 +30,10 @@ def read_arguments(option: str, words: tuple[str, ...]) -> dict[str, Any]:
 
 
 def find_class(where: str, path: str, fix: str) -> type:
-    """The class at a dotted path. where: the option that named it; fix: what to do when there is none.
+    """The class at a dotted path.
 
+    where: the option that named it, for messages.
+    fix: what to do when the package has no such class.
     Raises UserError, which says how to install a package that is missing.
     """
     package, _, name = path.rpartition(".")

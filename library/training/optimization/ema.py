@@ -1,10 +1,10 @@
-"""An exponential moving average of what is trained: steadier than the weights of any one step.
+"""An exponential moving average (EMA) of the trained weights: steadier than the weights of any one step.
 
     average <- decay x average + (1 - decay) x weights,    decay = min(--ema_decay, (1 + n) / (10 + n))
 
 after the n-th step, so that the first weights are soon forgotten (the rule of TensorFlow's
-ExponentialMovingAverage and of latent-diffusion's LitEma). It is kept in float32. Previews, validation and
-results show it; a state holds both, so that a run goes on exactly.
+ExponentialMovingAverage and of latent-diffusion's LitEma). The average is kept in float32. Previews,
+validation and results use it; a state holds it beside the weights, so that a run resumes exactly.
 """
 
 from __future__ import annotations
@@ -22,23 +22,25 @@ from library.training.tasks.task import Task
 
 
 class Average:
-    """The averages of some of a module's parameters."""
+    """The moving averages of some of a module's parameters."""
 
     def __init__(
         self, module: nn.Module, parameters: Iterable[nn.Parameter], decay: float, device: torch.device
     ) -> None:
-        """device: where they are kept, the parameters' own or the CPU."""
+        """device: where the averages are kept, the parameters' own or the CPU."""
         self.module, self.parameters, self.decay, self.updates = module, list(parameters), decay, 0
         self.values = [p.detach().to(device, torch.float32, copy=True) for p in self.parameters]
         self._landing: list[Tensor] | None = None
         self._landed: torch.cuda.Event | None = None
         if self.parameters and self.parameters[0].is_cuda and device.type == "cpu":
+            # Pinned memory: only copies into it run beside the next step.
             self._landing = [torch.empty_like(p, device="cpu", pin_memory=True) for p in self.parameters]
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take in the weights after a step. No step waits for the way to the CPU: what is under way counts
-        when the next step is done or the average is looked at.
+        """Update the averages with the weights after a step.
+
+        No step waits for the copy to the CPU: it is mixed in at the next update, or when averages are used.
         """
         self.flush()
         self.updates += 1
@@ -52,7 +54,7 @@ class Average:
 
     @torch.no_grad()
     def flush(self) -> None:
-        """Take in what is on its way."""
+        """Mix in a copy that is still on its way to the CPU."""
         if self._landed is not None and self._landing is not None:
             self._landed.synchronize()
             self._landed = None
@@ -62,11 +64,11 @@ class Average:
     def in_place(self, dtype: torch.dtype | None = None) -> Generator[None, None, None]:
         """Context manager; inside it the module has the averages in its parameters' places.
 
-        dtype: what they are turned into; None: the parameters' own. Nothing is copied where that is float32
-        on the averages' device.
+        dtype: the type the averages are cast to; None: the parameters' own. Where that is float32 on the
+        averages' device, nothing is copied.
 
-        The parameters stay as they are: one whose data had another type for a moment would lose what DDP
-        hooked onto its gradient, and processes would wait for each other for ever.
+        The parameters are swapped, not their data: a parameter whose data changed its type for a moment would
+        lose DDP's gradient hook, and processes would wait for each other for ever.
         """
         self.flush()
         shown = {
@@ -88,21 +90,21 @@ class Average:
                 setattr(owner, name, parameter)
 
     def tensors(self) -> dict[str, Tensor]:
-        """What a state must hold: the averages by their parameters' numbers, as an optimizer's state has
-        them, and how many steps are in them.
+        """What a state must hold: the averages by their parameters' numbers, as in an optimizer's state, and
+        the number of updates.
         """
         self.flush()
         numbered = {f"{number:05d}": value for number, value in enumerate(self.values)}
         return numbered | {"updates": torch.tensor(self.updates)}
 
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
-        """Take back what `tensors` gave. Raises KeyError or RuntimeError when it is of other parameters."""
+        """Restore what `tensors` returned. Raises KeyError or RuntimeError when it is of other parameters."""
         for number, value in enumerate(self.values):
             value.copy_(tensors[f"{number:05d}"])
         self.updates = int(tensors["updates"])
 
     def restart(self) -> None:
-        """Begin anew with the parameters as they are."""
+        """Start anew from the weights as they are."""
         for value, parameter in zip(self.values, self.parameters, strict=True):
             value.copy_(parameter.detach())
         self.updates = 0
@@ -114,15 +116,15 @@ class Average:
         if whole:
             torch._foreach_lerp_([value for value, _ in whole], [weight for _, weight in whole], share)
         for value, weight in pairs:
-            if weight.dtype != torch.float32:  # one at a time: the float32 copy is short-lived
+            if weight.dtype != torch.float32:  # one at a time, so that only one float32 copy exists
                 value.lerp_(weight.float(), share)
 
 
 def make_average(task: Task, options: AveragingOptions, session: Session) -> Average | None:
-    """The average of what a task trains, where it is asked for. It starts from the checkpoint's own, where
-    that has one, else from the weights.
+    """The average of what a task trains; None without --use_ema. It starts from the checkpoint's own averages
+    if there are any, else from the weights.
 
-    Raises UserError for a device that is not there.
+    Raises UserError when the device of --ema_device is not there.
     """
     if not options.use_ema:
         return None
@@ -136,8 +138,9 @@ def make_average(task: Task, options: AveragingOptions, session: Session) -> Ave
 
 
 def _start_from_checkpoint(average: Average, task: Task) -> int:
-    """Take in the averages that the source has of the denoiser. Returns how many there are."""
+    """Copy the checkpoint's own averages of the denoiser. Returns how many there are."""
     found, updates = task.model.source_averages()
+    # A parameter shares its storage with its tensor in part_weights, which has the name in the file.
     places = {tensor.data_ptr(): name for name, tensor in task.model.part_weights("unet").items()}
     count = 0
     for parameter, value in zip(average.parameters, average.values, strict=True):

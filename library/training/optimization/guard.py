@@ -1,7 +1,8 @@
-"""Steps whose loss or gradients are no finite numbers: left out, named, and the end of a run when they go on.
+"""The guard: skips steps whose gradients are not finite, names their pictures, and ends a run that has too
+many of them in a row.
 
-Nothing here waits for the device, except with optimizers that cannot leave out a step by themselves: then one
-number is read before each step.
+Nothing here waits for the device, except with optimizers that cannot skip a step on the device: with these,
+one number is read before each step.
 """
 
 from __future__ import annotations
@@ -20,20 +21,23 @@ from library.training.optimization.self_tuning import unwrapped
 from library.training.session import Session
 from library.training.tasks.task import Task
 
-# How much of a bad step an overflow counts under a loss scaler: it finds its scale by overflows, and needs
-# about 20 in a row at worst.
+# An overflow under a loss scaler counts as this much of a bad step: the scaler finds its scale by overflows,
+# and needs about 20 in a row at worst.
 OVERFLOW = 0.25
 MOST_NAMED = 8  # pictures in one message
 
 
 class BrokeDown(UserError):
-    """Too many steps in a row were left out."""
+    """Too many steps in a row were skipped."""
 
 
 @dataclass(frozen=True)
 class Seen:
-    """A batch of a step: its pictures, what became their timesteps (on the CPU), and their losses, which stay
-    on the device.
+    """A batch that went through the forward pass.
+
+    names: of its pictures.
+    u: (batch,) in [0, 1), which became the timesteps; on the CPU.
+    losses: (batch,), each sample's loss; on the device.
     """
 
     names: list[str]
@@ -43,10 +47,13 @@ class Seen:
 
 @dataclass
 class Guard:
-    """Takes the optimizer's steps. optimizer: as accelerate prepared it. limit: bad steps in a row that end a
-    run.
+    """Takes the optimizer's steps, and skips those with bad gradients.
 
-    in_a_row: the bad steps up to now, a scalar on the device, 0 after a good one; equal in all processes.
+    optimizer: as accelerate prepared it.
+    limit: how many bad steps in a row end a run.
+    in_a_row: the number of bad steps in a row so far, a scalar on the device, 0 after a good one; equal in
+        all processes.
+    seen: the batches of the current step, for messages.
     """
 
     session: Session
@@ -57,24 +64,25 @@ class Guard:
     seen: list[Seen] = field(default_factory=list)
 
     def remember(self, batch: Batch) -> None:
-        """Remember a batch that just went forward, for messages. batch: on the CPU."""
+        """Remember a batch that just went through the forward pass, for messages. batch: on the CPU."""
         assert self.task.sample_losses is not None
         self.seen.append(Seen(batch.names, batch.u, self.task.sample_losses))
 
     def take_seen(self) -> list[Seen]:
-        """The batches of the step that was just done; they are not remembered any more."""
+        """The batches of the step that just ended; the guard forgets them."""
         seen, self.seen = self.seen, []
         return seen
 
     @torch.no_grad()
     def step(self, loss: Tensor, norm: Tensor) -> None:
-        """Take the optimizer's step, or leave weights and state as they are when the gradients are bad.
+        """Take the optimizer's step. When gradients are bad, skip it: weights and state stay unchanged.
 
-        loss: of the step, in this process. norm: of the gradients, equal in all processes.
+        loss: of the step, in this process.
+        norm: of the gradients, equal in all processes.
         """
         overflows = ~norm.isfinite()
         if self.session.accelerator.scaler is not None:
-            self.optimizer.step()  # the scaler leaves out steps with bad gradients
+            self.optimizer.step()  # the scaler itself skips steps with bad gradients
             weight = torch.where(self._is_bad_anywhere(loss), 1.0, OVERFLOW * overflows)
         else:
             step_unless(overflows, self.optimizer, unwrapped(self.optimizer))
@@ -82,24 +90,26 @@ class Guard:
         self.count(weight)
 
     def count(self, weight: Tensor) -> None:
-        """Count a step as so much of a bad one; 0 is a good one."""
+        """Count a step as `weight` bad steps; a good one, of weight 0, resets the count."""
         self.in_a_row = torch.where(weight > 0, self.in_a_row + weight, 0.0)
 
     def _is_bad_anywhere(self, loss: Tensor) -> Tensor:
         is_bad = (~loss.isfinite()).float()
+        # Each process has the loss of its own share of the batch.
         if self.session.accelerator.num_processes > 1:
             is_bad = self.session.accelerator.reduce(is_bad, "sum")
         return is_bad > 0
 
     def report(self, step: int, loss: float, in_a_row: float, seen: list[Seen]) -> None:
-        """Name a bad step. All processes come here together.
+        """Warn of a bad step and name its pictures. All processes must call this together.
 
-        Raises BrokeDown when it is one too many.
+        Raises BrokeDown when the limit is reached.
         """
+        # A loss scaler's overflows, at a finite loss, are part of its search and not worth a message.
         if not math.isfinite(loss) or self.session.accelerator.scaler is None:
             shares = self.session.sharing().gather([entry for batch in seen for entry in self._named(batch)])
             pictures = [entry for share in shares for entry in share]
-            # Those whose loss is no number; else all: the gradients are of all together.
+            # Pictures whose loss is not finite; if there are none, all, as the gradients are of all together.
             named = [text for text, is_finite in pictures if not is_finite] or [text for text, _ in pictures]
             what = "a gradient is no number" if math.isfinite(loss) else f"the loss is {loss}"
             if self.session.is_main:
@@ -113,20 +123,23 @@ class Guard:
             )
 
     def _named(self, batch: Seen) -> list[tuple[str, bool]]:
-        """Each picture with its timestep, and whether its loss is a number."""
+        """Each picture with its timestep, and whether its loss is finite."""
         times = self.task.objective.sample_t(batch.u, *self.task.options.timestep_range)
         entries = zip(batch.names, times.tolist(), batch.losses.tolist(), strict=True)
         return [(f"{name} at timestep {t:g}", math.isfinite(loss)) for name, t, loss in entries]
 
 
 def step_unless(is_bad: Tensor, optimizer: torch.optim.Optimizer, inner: torch.optim.Optimizer) -> bool:
-    """Take an optimizer's step, unless gradients are bad. inner: it without accelerate's wrapper. Returns
-    False when it was left out, as far as this is known here.
+    """Take an optimizer's step, unless gradients are bad.
 
-    With torch's fused optimizers the device decides; they take the word of a loss scaler so.
+    is_bad: a bool scalar on the gradients' device.
+    inner: the optimizer without accelerate's wrapper.
+    Returns False if the step was skipped; True if it was taken, or if only the device knows.
+
+    torch's fused optimizers skip a step on the device, told by the attributes that a loss scaler sets.
     """
     if not getattr(inner, "_step_supports_amp_scaling", False):
-        if is_bad:
+        if is_bad:  # reads one number from the device
             return False
         optimizer.step()
         return True
@@ -138,14 +151,14 @@ def step_unless(is_bad: Tensor, optimizer: torch.optim.Optimizer, inner: torch.o
 
 
 def spoiled(loss: Tensor) -> Tensor:
-    """The loss with gradients that are no numbers when it is none: their norm then tells of both, and it is
-    equal in all processes.
+    """The loss; when it is not finite, with gradients that are NaN. The norm of the gradients, which is equal
+    in all processes, then tells of a bad loss too.
     """
     return loss * (1 + 0 * loss.detach())
 
 
 def gradient_norm(parameters: Iterable[torch.nn.Parameter]) -> Tensor:
-    """The norm of all gradients together, float32 whatever they are."""
+    """The L2 norm of all gradients together: a scalar, float32 whatever their types."""
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients, 2, dtype=torch.float32)))
 

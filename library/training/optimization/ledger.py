@@ -1,9 +1,9 @@
-"""The ledger of a run: of each part that was trained, how many parameters, how far they moved, how strong
-their gradients were. A part that was to be trained and stands where it stood is an error, once there were ten
+"""The ledger of a run: for each component that is trained, how many parameters it has, how far they moved and
+how large their gradients were. A component that was to be trained and did not move is an error after ten
 steps.
 
-How far a part moved is measured on a sample of its weights, the same in every run: all of a small part, about
-262,000 of a large one. So it costs 1 MB a part, not a second model, and a state can hold it.
+How far a component moved is measured on a sample of its weights, the same in every run: all of a small
+component, about 262,000 of a large one. So it costs 1 MB per component, not a second model, and fits a state.
 """
 
 from __future__ import annotations
@@ -21,20 +21,22 @@ from library.randomness import keyed_generator
 from library.training.tasks.components import Component
 from library.wording import counted
 
-SAMPLE = 2**18  # weights of a part that are looked at
-SMALLEST_SAMPLE = 16  # of a tensor of a larger part
-GRADIENTS_EVERY = 10  # steps between two looks at the gradients
-# Some optimizers' first steps move nothing: RAdam's, when it cannot tell the variance of gradients yet.
+SAMPLE = 2**18  # weights that are sampled from a component
+SMALLEST_SAMPLE = 16  # at least this many from each tensor of a component
+GRADIENTS_EVERY = 10  # steps between two measurements of the gradients
+# Some optimizers move nothing in their first steps: RAdam, until it can estimate the variance of gradients.
 ENOUGH_STEPS = 10
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What became of a part.
+    """How a component was trained.
 
-    parameters: how many were trained. moved: norm of the change over the norm at the start, infinite when
-    that was 0. gradient: mean norm of its gradients before clipping; None when none was looked at. steps:
-    that were to move it, those without a rate or left out not among them.
+    part: the component's name.
+    parameters: how many were trained.
+    moved: norm of the change over the norm at the start; infinite when that was 0.
+    gradient: mean norm of its gradients before clipping; None when none was measured.
+    steps: how many should have moved it, without those that were skipped or had a rate of 0.
     """
 
     part: str
@@ -50,14 +52,19 @@ class Entry:
 
 @dataclass(frozen=True)
 class Balance:
-    """The entries, from step `since` (steps done then) to step `until`."""
+    """How each component was trained in a span of steps.
+
+    entries: one per component.
+    since: steps done at the start of the span.
+    until: steps done at its end.
+    """
 
     entries: tuple[Entry, ...]
     since: int
     until: int
 
     def __str__(self) -> str:
-        """A small table."""
+        """The entries as a small table."""
         rows = [("", "parameters", "moved", "gradient")]
         rows += [(e.part, f"{e.parameters:,}", percent(e.moved), figure(e.gradient)) for e in self.entries]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -65,8 +72,8 @@ class Balance:
         return "\n".join([f"what steps {self.since} to {self.until} trained:", *lines])
 
     def raise_if_still(self) -> None:
-        """Raises UserError with the parts that were to be trained and did not move; only warns of those whose
-        steps were few.
+        """Raises UserError with the components that were to be trained and did not move; only warns of those
+        that had fewer than ENOUGH_STEPS steps.
         """
         still = [entry for entry in self.entries if entry.stands_still]
         cause = f"was to be trained and did not move in steps {self.since} to {self.until}"
@@ -80,24 +87,27 @@ class Balance:
 
 
 class Ledger:
-    """Keeps the books while a run goes."""
+    """Records during a run how its components are trained."""
 
     def __init__(self, components: Sequence[Component], since: int) -> None:
-        """since: steps done before. Weights are as they begin."""
+        """since: steps done before. The weights as they are now count as the start."""
         self.components, self.since = components, since
         self._start = {one.name: _sample(one) for one in components}
-        # Of each part: the sum of gradient norms and how many they are.
+        # Of each component: the sum of its gradient norms and their count, (2,); its steps, a scalar.
         self._gradients = {one.name: torch.zeros(2, device=one.parameters[0].device) for one in components}
         self._steps = {name: torch.zeros_like(sums[0]) for name, sums in self._gradients.items()}
         self._numbers: dict[str, list[int]] = {}
 
     def restart(self) -> None:
-        """Begin with the weights as they are now."""
+        """Take the weights as they are now for the start."""
         self._start = {one.name: _sample(one) for one in self.components}
 
     def note_step(self, groups: Sequence[Mapping[str, Any]], norm: Tensor, *, trains_text: bool) -> None:
-        """A step with these optimizer groups, whose rates are set, and this norm of all gradients: it is left
-        out when that is no number. Nothing waits for the device.
+        """Count a step for each component that it should move, without waiting for the device.
+
+        groups: the optimizer's, with the rates of the step.
+        norm: of all gradients; when it is not finite, the step is skipped and counts for nothing.
+        trains_text: whether gradients reach the text encoders in this step.
         """
         for one in self.components:
             if any(groups[n]["lr"] != 0 for n in self._groups_of(one, groups)) and (
@@ -106,7 +116,7 @@ class Ledger:
                 self._steps[one.name] += norm.isfinite()
 
     def _groups_of(self, one: Component, groups: Sequence[Mapping[str, Any]]) -> list[int]:
-        """The numbers of the groups that have parameters of a part; they stay the same."""
+        """The indices of the groups that hold a component's parameters; they never change."""
         if one.name not in self._numbers:
             own = set(map(id, one.parameters))
             found = [n for n, group in enumerate(groups) if any(id(p) in own for p in group["params"])]
@@ -114,12 +124,15 @@ class Ledger:
         return self._numbers[one.name]
 
     def notes_gradients(self, step: int) -> bool:
-        """Whether those of a (0-based) step are looked at."""
+        """Whether the gradients of a (0-based) step are measured."""
         return step % GRADIENTS_EVERY == 0
 
     @torch.no_grad()
     def note_gradients(self, step: int, factor: Tensor | float = 1.0) -> None:
-        """The gradients of a (0-based) step, if they are looked at. factor: what they were multiplied by."""
+        """Measure the gradients of a (0-based) step, if it is one of those measured.
+
+        factor: what the gradients were multiplied by, by clipping or a loss scaler.
+        """
         if not self.notes_gradients(step):
             return
         for one in self.components:
@@ -130,7 +143,7 @@ class Ledger:
 
     @torch.no_grad()
     def note_norms(self, step: int, norms: Mapping[nn.Parameter, Tensor]) -> None:
-        """The same of gradients that are gone, by the norm of each."""
+        """The same for gradients that are freed already, given the norm of each."""
         if not self.notes_gradients(step):
             return
         for one in self.components:
@@ -142,7 +155,7 @@ class Ledger:
         self._gradients[one.name] += torch.where(norm.isfinite(), found, 0)
 
     def balance(self, until: int) -> Balance:
-        """The entries after `until` steps."""
+        """The balance after `until` steps."""
         return Balance(tuple(map(self._entry, self.components)), self.since, until)
 
     def _entry(self, one: Component) -> Entry:
@@ -155,7 +168,7 @@ class Ledger:
         return Entry(one.name, number, moved, total / count if count else None, int(self._steps[one.name]))
 
     def tensors(self) -> dict[str, Tensor]:
-        """What a state must hold."""
+        """What a state must hold of the ledger."""
         found = {"since": torch.tensor(self.since)}
         for name in self._start:
             found |= {
@@ -166,7 +179,7 @@ class Ledger:
         return found
 
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        """Go on with the books of a state, part by part; of a part that it does not know they begin now."""
+        """Resume from a state's ledger; a component that the state does not know starts now."""
         for name, start in self._start.items():
             if (kept := tensors.get(f"{name}.start")) is not None and kept.shape == start.shape:
                 self._start[name] = kept
@@ -176,7 +189,7 @@ class Ledger:
 
 
 def _shares(parameters: Sequence[nn.Parameter]) -> list[int]:
-    """How many weights of each tensor are looked at."""
+    """How many weights of each tensor are sampled."""
     total = sum(parameter.numel() for parameter in parameters)
     share = min(1.0, SAMPLE / max(total, 1))
     return [min(p.numel(), max(SMALLEST_SAMPLE, math.ceil(p.numel() * share))) for p in parameters]
@@ -184,11 +197,12 @@ def _shares(parameters: Sequence[nn.Parameter]) -> list[int]:
 
 @torch.no_grad()
 def _sample(one: Component) -> Tensor:
-    """(n,) float32 on the CPU, always the same weights of a part."""
+    """A sample of a component's weights, always the same ones: (n,) float32 on the CPU."""
     found = []
     for number, (parameter, count) in enumerate(zip(one.parameters, _shares(one.parameters), strict=True)):
         values = parameter.detach().flatten()
         if count < parameter.numel():
+            # Always the same weights, as a state holds the values that they began with.
             generator = keyed_generator(0, "ledger", one.name, number)
             chosen = torch.randint(parameter.numel(), (count,), generator=generator)
             values = values[chosen.to(values.device)]
@@ -197,7 +211,7 @@ def _sample(one: Component) -> Tensor:
 
 
 def _weights(parameters: Sequence[nn.Parameter]) -> Tensor:
-    """(n,): how many weights each one of a sample stands for."""
+    """How many weights each value of a sample stands for: (n,)."""
     counts = torch.tensor(_shares(parameters))
     sizes = torch.tensor([float(parameter.numel()) for parameter in parameters])
     return torch.repeat_interleave(sizes / counts, counts)
@@ -208,10 +222,10 @@ def _norm(values: Tensor, weights: Tensor) -> float:
 
 
 def percent(share: float) -> str:
-    """How far a part moved, in words."""
+    """How far a component moved, as text."""
     return "from 0" if math.isinf(share) else f"{100 * share:.3g} %"
 
 
 def figure(value: float | None) -> str:
-    """A gradient's norm, in words."""
+    """The norm of a gradient, as text."""
     return "-" if value is None else f"{value:.3g}"

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 ADAFACTOR = "transformers.optimization.Adafactor"
 _NESTEROV = {"nesterov": True, "momentum": 0.9}
-# Name -> (class, arguments unless --optimizer_args says otherwise). Names are matched in any case.
+# Name -> (class, default arguments, which --optimizer_args overrides). Case does not matter in names.
 OPTIMIZERS: dict[str, tuple[str, dict[str, Any]]] = {
     "AdamW": ("torch.optim.AdamW", {}),
     "AdamW8bit": ("bitsandbytes.optim.AdamW8bit", {}),
@@ -47,8 +47,8 @@ OPTIMIZERS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def find_optimizer(name: str) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
-    """The class an --optimizer_type means, and its own default arguments. Raises UserError when there is
-    none.
+    """The class that an --optimizer_type names, and its default arguments. Raises UserError when there is no
+    such class.
     """
     known = {key.lower(): row for key, row in OPTIMIZERS.items()}
     path, defaults = known.get(name.lower(), (name if "." in name else f"torch.optim.{name}", {}))
@@ -57,8 +57,9 @@ def find_optimizer(name: str) -> tuple[type[torch.optim.Optimizer], dict[str, An
 
 
 def make_optimizer(groups: Sequence[ParamGroup], options: OptimizerOptions) -> torch.optim.Optimizer:
-    """The optimizer of a run over parameter groups that carry their own `lr`. Raises UserError for wrong
-    arguments.
+    """The optimizer of a run, over parameter groups that carry their own `lr`.
+
+    Raises UserError for arguments, rates or options of the run that it does not work with.
     """
     import torch
 
@@ -73,7 +74,7 @@ def make_optimizer(groups: Sequence[ParamGroup], options: OptimizerOptions) -> t
         arguments = {"fused": True} | arguments  # one kernel for all tensors
     if _name(found) == ADAFACTOR:
         arguments = _adafactor_arguments(arguments)
-        if arguments["relative_step"]:
+        if arguments["relative_step"]:  # Adafactor computes the rate, and refuses to be given one
             rate, given = None, [{k: v for k, v in group.items() if k != "lr"} for group in given]
     try:
         optimizer = make(given, lr=rate, **arguments)
@@ -86,7 +87,7 @@ def make_optimizer(groups: Sequence[ParamGroup], options: OptimizerOptions) -> t
 
 
 def _adafactor_arguments(given: dict[str, Any]) -> dict[str, Any]:
-    """With its steps relative unless told otherwise; its own warm-up is of such steps only."""
+    """AdaFactor's steps are relative unless told otherwise; warmup_init exists for relative ones only."""
     relative = given.get("relative_step", True)
     if given.get("warmup_init") and not relative:
         warn("--optimizer_args relative_step=False has no effect with warmup_init=True")
@@ -94,7 +95,7 @@ def _adafactor_arguments(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_optimizer(options: OptimizerOptions, schedule: ScheduleOptions) -> None:
-    """Raises UserError when the optimizer or its schedule cannot be made; both are, of a single number."""
+    """Raises UserError when the optimizer or its schedule cannot be made, tried on a single number."""
     import torch
 
     parameter = torch.nn.Parameter(torch.zeros(1))

@@ -1,8 +1,8 @@
-"""Training weights of 16 bits: a step is computed in float32 and rounded back by chance.
+"""Training 16-bit weights: a step is computed in float32 and rounded stochastically.
 
-Neighbours of a bfloat16 weight are up to 0.8 % away: rounded to the nearest, every smaller change is lost. A
-number between two neighbours goes to either of them, to the nearer one more often, so that what is lost and
-gained evens out (stochastic rounding: Gupta et al. 2015, https://arxiv.org/abs/1502.02551).
+Adjacent bfloat16 numbers are up to 0.8 % apart: rounding to nearest loses every smaller update. Stochastic
+rounding goes to either neighbour, to the nearer one more often, so that the mean is the exact value (Gupta et
+al. 2015, https://arxiv.org/abs/1502.02551).
 """
 
 from __future__ import annotations
@@ -17,44 +17,45 @@ from library.problems import UserError
 from library.randomness import derive_seed
 from library.training.tasks.components import ParamGroup
 
-CHUNK = 2**26  # weights that are in float32 at once: 256 MiB, and their gradients as much
-# Optimizers whose step on a tensor needs no other tensor: with these a step goes chunk by chunk.
+CHUNK = 2**26  # weights held in float32 at once: 256 MiB, and as much for their gradients
+# Packages whose optimizers step each tensor independently: with these a step can go chunk by chunk.
 _TENSOR_BY_TENSOR = ("torch.optim.", "bitsandbytes.", "lion_pytorch.", "transformers.")
 
 
 def round_by_chance(values: Tensor, dtype: torch.dtype, generator: torch.Generator) -> Tensor:
-    """float32 values in dtype (bfloat16 or float16), each rounded to one of its two neighbours there, so that
-    the mean is the value.
+    """float32 values, stochastically rounded to dtype (bfloat16 or float16): each becomes one of its two
+    neighbours there, with the value itself as the mean.
     """
     if dtype == torch.float16:
         return _round_float16(values, generator)
+    # bfloat16 is the upper 16 bits of float32.
     return torch.where(values.isfinite(), _cut(values, 16, generator), values).to(dtype)
 
 
 def _round_float16(values: Tensor, generator: torch.Generator) -> Tensor:
-    """Below 2^-14 float16's numbers are evenly spaced, 2^-24 apart."""
-    normal = _cut(values, 13, generator)
+    """Below 2^-14 float16 is subnormal: its numbers are evenly spaced, 2^-24 apart."""
+    normal = _cut(values, 13, generator)  # float16 has 10 of float32's 23 bits of mantissa
     small = (values * 2**24 + torch.rand(values.shape, generator=generator, device=values.device)).floor()
     rounded = torch.where(values.abs() < 2**-14, small / 2**24, normal)
     return torch.where(values.isfinite(), rounded, values).to(torch.float16)
 
 
 def _cut(values: Tensor, bits: int, generator: torch.Generator) -> Tensor:
-    """The last bits of float32 numbers set to 0, after a random number below 2^bits was added to them."""
+    """float32 values with their last bits set to 0, after a random number below 2^bits was added."""
     device = values.device
     chance = torch.randint(2**bits, values.shape, dtype=torch.int32, generator=generator, device=device)
     return ((values.view(torch.int32) + chance) & -(2**bits)).view(torch.float32)
 
 
 class Rounded(torch.optim.Optimizer):
-    """Any optimizer over 16-bit parameters: `inner` works on float32 copies that exist during a step only.
+    """Any optimizer over 16-bit parameters: `inner` works on float32 copies that exist only during a step.
 
-    Its state is of float32 parameters, so its smallest numbers are not lost either. Gradients are turned into
-    float32 before they are divided by a loss scaler's scale, and are clipped there.
+    Its state belongs to float32 parameters, so that small numbers in it are not lost either. Gradients are
+    cast to float32 before they are unscaled and clipped.
     """
 
-    # torch.amp.GradScaler then gives `grad_scale` and `found_inf` to `step` and leaves the gradients alone,
-    # which it would refuse to divide in float16.
+    # It makes torch.amp.GradScaler hand `grad_scale` and `found_inf` to `step` instead of unscaling the
+    # gradients, which it refuses to do in float16.
     _step_supports_amp_scaling = True
 
     def __init__(
@@ -65,9 +66,11 @@ class Rounded(torch.optim.Optimizer):
         seed: int,
         max_grad_norm: float = 0.0,
     ) -> None:
-        """make: gives the inner optimizer for groups. seed: of the rounding. max_grad_norm: 0 does not clip.
+        """make: makes the inner optimizer for parameter groups.
+        seed: of the rounding.
+        max_grad_norm: 0 does not clip.
 
-        Raises UserError for an optimizer that cannot work so.
+        Raises UserError for an optimizer that changes weights between steps (a schedule-free one).
         """
         copies = {p: nn.Parameter(_stand_in(p)) for group in groups for p in group["params"]}
         self.inner = make([_with_params(group, [copies[p] for p in group["params"]]) for group in groups])
@@ -80,15 +83,16 @@ class Rounded(torch.optim.Optimizer):
         self._follow()
 
     def step(self, closure: None = None) -> None:  # type: ignore[override]  # it takes no closures
-        """One step on the gradients there are; none when a scaled gradient overflowed."""
+        """Take a step on the gradients; skip it when a scaled gradient overflowed."""
         overflow = getattr(self, "found_inf", None)
         if self.step_part(torch.tensor(False) if overflow is None else overflow):
             self.count_step()
 
     @torch.no_grad()
     def step_part(self, is_bad: Tensor) -> bool:
-        """A step of the parameters that are in the groups now, which does not count yet: several may make one
-        step of the whole. Returns whether it was taken, which it is not when gradients are bad.
+        """Step the parameters that the groups hold now. It does not count: several parts may make up a step.
+
+        Returns whether the step was taken; it is skipped when gradients are bad.
         """
         if is_bad:
             return False
@@ -107,11 +111,11 @@ class Rounded(torch.optim.Optimizer):
         return True
 
     def count_step(self) -> None:
-        """The step is whole: the next one is rounded by other draws."""
+        """Count a whole step: the next one is rounded by other draws."""
         self.steps += 1
 
     def copies_of(self, parameters: Iterable[nn.Parameter]) -> list[nn.Parameter]:
-        """The float32 copies that `inner` works on, for these parameters."""
+        """The float32 copies of these parameters, which `inner` works on."""
         return [self.copies[parameter] for parameter in parameters]
 
     def state_dict(self) -> dict[str, Any]:
@@ -123,7 +127,7 @@ class Rounded(torch.optim.Optimizer):
         self._follow()
 
     def _chunks(self) -> Iterator[list[nn.Parameter]]:
-        """Parameters with gradients; all at once for optimizers that look at all."""
+        """Parameters with gradients, in chunks; all at once for optimizers that need all together."""
         having = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
         if not type(self.inner).__module__.startswith(_TENSOR_BY_TENSOR):
             yield having
@@ -139,7 +143,7 @@ class Rounded(torch.optim.Optimizer):
         yield chunk
 
     def _factor(self) -> Tensor | float:
-        """What each gradient is multiplied by."""
+        """What each gradient is multiplied by to unscale and clip it."""
         scale = getattr(self, "grad_scale", None)
         factor = 1.0 if scale is None else 1 / scale
         gradients = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
@@ -150,43 +154,44 @@ class Rounded(torch.optim.Optimizer):
         return factor * (self.max_grad_norm / (norm + 1e-6)).clamp(max=1)
 
     def _put_back(self, parameter: nn.Parameter) -> None:
-        """Every process draws the same, in whatever order parameters are stepped."""
+        """Every process draws the same numbers, in whatever order parameters are stepped."""
         key = derive_seed(self.seed, "rounding", self.steps + 1, self.numbers[parameter])
         generator, copy = torch.Generator(parameter.device).manual_seed(key), self.copies[parameter]
         parameter.copy_(round_by_chance(copy.data, parameter.dtype, generator))
         copy.data, copy.grad = _stand_in(parameter), None
 
     def _lead(self) -> None:
-        """What the loop set in the groups, such as rates, holds inside."""
+        """Hand what the loop set in the groups, such as rates, to `inner`."""
         for own, inner in zip(self.param_groups, self.inner.param_groups, strict=True):
             inner.update({key: value for key, value in own.items() if key != "params"})
 
     def _follow(self) -> None:
+        """Take over what `inner` changed in its groups."""
         for own, inner in zip(self.param_groups, self.inner.param_groups, strict=True):
             own.update({key: value for key, value in inner.items() if key != "params"})
 
 
 def _with_params(group: ParamGroup, params: list[nn.Parameter]) -> ParamGroup:
-    """The group's settings for other parameters."""
+    """A copy of a group with other parameters."""
     changed = group.copy()
     changed["params"] = params
     return changed
 
 
 def _stand_in(parameter: Tensor) -> Tensor:
-    """Has a parameter's shape in float32 and no memory of its own."""
+    """A float32 tensor in a parameter's shape that takes no memory."""
     return torch.zeros((), device=parameter.device).expand(parameter.shape)
 
 
 def levels(optimizer: torch.optim.Optimizer) -> list[torch.optim.Optimizer]:
-    """The optimizer and, for 16-bit weights, the one inside it: the last is as its package made it."""
+    """The optimizer and, for 16-bit weights, the one inside it; the last is always the package's own."""
     return [optimizer, optimizer.inner] if isinstance(optimizer, Rounded) else [optimizer]
 
 
 def on_level(
     level: torch.optim.Optimizer, optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter]
 ) -> list[nn.Parameter]:
-    """The parameters as one of an optimizer's `levels` knows them."""
+    """These parameters as one of an optimizer's `levels` holds them: `inner` has the copies."""
     if isinstance(optimizer, Rounded) and level is optimizer.inner:
         return optimizer.copies_of(parameters)
     return parameters

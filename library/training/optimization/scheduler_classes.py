@@ -1,8 +1,8 @@
-"""Learning rates by a scheduler class: --lr_scheduler_type, of torch.optim.lr_scheduler or anywhere.
+"""Learning rates by a scheduler class: --lr_scheduler_type, of torch.optim.lr_scheduler or any package.
 
-Such a scheduler counts its own steps. It drives a stand-in with the optimizer's groups and is stepped anew
-from the start of the run, so that its rates are a function of the step, like those of all other schedules:
-nothing of it is kept in a state.
+Such a scheduler counts its own steps. Here it drives a stand-in with the optimizer's groups and is replayed
+from the start of the run, so that its rates are a function of the step, like those of all other schedules,
+and a state holds nothing of it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from library.problems import UserError
 from library.training.optimization.arguments import find_class
 from library.training.optimization.self_tuning import bare
 
-DRIVEN = ("lr", "momentum", "betas")  # what schedulers change: OneCycleLR and CyclicLR have momenta too
+DRIVEN = ("lr", "momentum", "betas")  # what schedulers set: OneCycleLR and CyclicLR change momenta too
 
 
 class ClassSchedule:
@@ -25,7 +25,7 @@ class ClassSchedule:
     def __init__(
         self, optimizer: torch.optim.Optimizer, name: str, arguments: dict[str, Any], total_steps: int
     ) -> None:
-        """Raises UserError when there is no such class, it does not take these arguments, or so many steps"""
+        """Raises UserError when there is no such class or it does not take these arguments or steps."""
         self.where = f"--lr_scheduler_type {name}"
         self.optimizer, self.arguments = optimizer, arguments
         path = name if "." in name else f"torch.optim.lr_scheduler.{name}"
@@ -33,7 +33,7 @@ class ClassSchedule:
         _require_steps_alone(self.kind, self.where)
         self._beginning = _StandIn(bare(optimizer))
         self._start()
-        self._go_to(total_steps - 1)
+        self._go_to(total_steps - 1)  # a class that cannot reach the last step is refused before the first
 
     def rates_at(self, step: int) -> list[float]:
         """The rate of each parameter group for a (0-based) step."""
@@ -41,7 +41,7 @@ class ClassSchedule:
         return [group["lr"] for group in self._stand_in.param_groups]
 
     def set_rates(self, step: int) -> None:
-        """Give the optimizer its rates for a (0-based) step."""
+        """Set the optimizer's rates for a (0-based) step."""
         self._go_to(step)
         for group, driven in zip(self.optimizer.param_groups, self._stand_in.param_groups, strict=True):
             group |= {key: driven[key] for key in DRIVEN if key in group}
@@ -54,19 +54,19 @@ class ClassSchedule:
             raise UserError.of(self.where, f"does not take these arguments: {error}") from None
 
     def _go_to(self, step: int) -> None:
-        if step < self._step:
+        if step < self._step:  # a scheduler cannot step back
             self._start()
         try:
             while self._step < step:
                 self._stand_in.step()
                 self._scheduler.step()
                 self._step += 1
-        except (ValueError, TypeError, ArithmeticError) as error:  # of a class of whom we know nothing
+        except (ValueError, TypeError, ArithmeticError) as error:  # from a class that we know nothing about
             raise UserError.of(self.where, f"has no rate for step {self._step + 2}: {error}") from None
 
 
 class _StandIn(torch.optim.Optimizer):
-    """An optimizer's groups and defaults with a parameter each that nobody trains."""
+    """An optimizer's groups and defaults, with one dummy parameter in each group."""
 
     def __init__(self, optimizer: torch.optim.Optimizer) -> None:
         groups = [
@@ -75,11 +75,11 @@ class _StandIn(torch.optim.Optimizer):
         super().__init__(groups, dict(optimizer.defaults))
 
     def step(self, closure: None = None) -> None:  # type: ignore[override]  # it takes no closures
-        """Schedulers want an optimizer to step before they do."""
+        """Do nothing: schedulers warn when they step before their optimizer does."""
 
 
 def _require_steps_alone(kind: type, where: str) -> None:
-    """Raises UserError for a class that wants to know more than that a step is over (ReduceLROnPlateau)."""
+    """Raises UserError for a class whose step() needs arguments, as ReduceLROnPlateau's needs a loss."""
     step = getattr(kind, "step", None)
     if step is None:
         raise UserError.of(where, "is no scheduler: it has no step()")

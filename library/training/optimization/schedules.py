@@ -1,7 +1,7 @@
-"""Learning-rate schedules: a table of functions of the step, as factors of the rate.
+"""Learning-rate schedules: a table of formulas, each from a step to the factor of the learning rate.
 
-The formulas are those of transformers and diffusers, whose names they have. A rate depends on the step alone,
-so a state holds nothing of its schedule, and a run that goes on follows the options it is given then.
+Formulas and names are those of transformers and diffusers. A rate depends on the step alone, so a state holds
+nothing of its schedule, and a resumed run follows the options that it is given.
 """
 
 from __future__ import annotations
@@ -25,7 +25,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Span:
-    """Steps of a schedule: of its warm-up, of the decay at its end, and in all. rate: what factors are of."""
+    """The lengths of a schedule, in steps.
+
+    warmup: of its warm-up.
+    decay: of the decay at its end.
+    total: of the whole run.
+    rate: the learning rate that factors multiply.
+    """
 
     warmup: int
     decay: int
@@ -33,7 +39,7 @@ class Span:
     rate: float
 
     def progress(self, step: float) -> float:
-        """How much of what follows the warm-up is over at a step, from 0 to 1."""
+        """How much of what follows the warm-up is done at a step, from 0 to 1."""
         return (step - self.warmup) / max(1, self.total - self.warmup)
 
 
@@ -49,7 +55,7 @@ def constant_with_warmup(step: int, span: Span) -> float:
 
 
 def linear(step: int, span: Span) -> float:
-    """Falls in a line to 0 at the end."""
+    """Falls linearly to 0 at the end."""
     return 1 - span.progress(step)
 
 
@@ -97,7 +103,9 @@ def cosine_warmup_with_min_lr(
     min_lr_rate: float | None = None,
     warmup_lr_rate: float | None = None,
 ) -> float:
-    """The same, one step ahead; the warm-up starts at warmup_lr_rate of the rate, or at one step's part."""
+    """`cosine_with_min_lr`, one step ahead. The warm-up starts at warmup_lr_rate of the rate, by default at
+    1/warmup of it.
+    """
     if step < span.warmup:
         if warmup_lr_rate is None:
             return (step + 1) / span.warmup
@@ -114,7 +122,7 @@ def warmup_stable_decay(
     warmup_type: str = "linear",
     decay_type: str = "cosine",
 ) -> float:
-    """Rises from min_lr_ratio, stays, and falls to it in the last span.decay steps."""
+    """Rises from min_lr_ratio to 1, stays, and falls back in the last span.decay steps."""
     if step < span.warmup:
         return _floored(_RISES[warmup_type](step / span.warmup), min_lr_ratio)
     if step < span.total - span.decay:
@@ -166,7 +174,7 @@ SCHEDULES: dict[str, Formula] = {
     "piecewise_constant": piecewise_constant,
     "adafactor": constant,  # AdaFactor sets its own rate
 }
-_OWN_WARMUP = ("cosine_warmup_with_min_lr", "warmup_stable_decay")
+_OWN_WARMUP = ("cosine_warmup_with_min_lr", "warmup_stable_decay")  # formulas that include the warm-up
 
 
 class Schedule:
@@ -180,7 +188,7 @@ class Schedule:
         self.base_rates = [group["lr"] for group in optimizer.param_groups]
 
     def factor_at(self, step: int) -> float:
-        """What the rates of a (0-based) step are multiplied by."""
+        """The factor of all rates at a (0-based) step."""
         if step < self.span.warmup and self.name not in _OWN_WARMUP:
             return constant_with_warmup(step, self.span)
         return max(0.0, SCHEDULES[self.name](step, self.span, **self.arguments))
@@ -191,7 +199,7 @@ class Schedule:
         return [None if base is None else base * factor for base in self.base_rates]
 
     def set_rates(self, step: int) -> None:
-        """Give the optimizer its rates for a (0-based) step."""
+        """Set the optimizer's rates for a (0-based) step."""
         for group, rate in zip(self.optimizer.param_groups, self.rates_at(step), strict=True):
             group["lr"] = rate
 
@@ -199,9 +207,9 @@ class Schedule:
 def make_schedule(
     optimizer: torch.optim.Optimizer, options: ScheduleOptions, total_steps: int | None
 ) -> Schedule | ClassSchedule:
-    """The schedule of a run of total_steps (None: not known yet, in a trial). An optimizer that needs none
-    keeps its rate.
+    """The schedule of a run. An optimizer that needs none keeps its rate.
 
+    total_steps: of the run; None: not known yet, in a trial.
     Raises UserError for arguments that the schedule does not take.
     """
     if options.lr_scheduler == "adafactor" and not sets_its_rate(optimizer):
@@ -216,7 +224,7 @@ def make_schedule(
     arguments = _from_options(options) | given
     schedule = Schedule(optimizer, options.lr_scheduler, span, arguments)
     _check_arguments(options.lr_scheduler, arguments)
-    try:
+    try:  # wrong values show at these steps, before the run starts
         for step in (0, span.warmup, span.total - 1):
             schedule.factor_at(step)
     except (ValueError, TypeError, KeyError, ZeroDivisionError) as error:
@@ -243,12 +251,12 @@ def _span(optimizer: torch.optim.Optimizer, options: ScheduleOptions, total: int
 
 
 def _steps(steps: int | float, total: int) -> int:
-    """Of a number of steps, or of a share of all."""
+    """A number of steps, given as such or as a fraction of all steps."""
     return steps if isinstance(steps, int) else int(steps * total)
 
 
 def _from_options(options: ScheduleOptions) -> dict[str, Any]:
-    """The formula's arguments that have options of their own. Waves of a cosine count half of a cycle."""
+    """Arguments that have options of their own. A cosine counts whole waves, the option half ones."""
     cycles, lowest = options.lr_scheduler_num_cycles, options.lr_scheduler_min_lr_ratio
     waves = {"num_cycles": cycles / 2}
     arguments: dict[str, dict[str, Any]] = {

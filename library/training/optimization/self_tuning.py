@@ -1,5 +1,5 @@
-"""Optimizers that look after their learning rate themselves: D-Adaptation and Prodigy, which find its size;
-AdaFactor's relative steps; schedule-free ones. They are known by what they have, not by their names.
+"""Optimizers that adapt their own learning rate: D-Adaptation and Prodigy, which estimate its size;
+AdaFactor's relative steps; schedule-free ones. They are recognised by their attributes, not by their names.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ if TYPE_CHECKING:
 
     from library.training.run import TrainingRun
 
-SMALL_RATE = 0.1  # those who find the rate's size multiply it by the one they are given: 1 is usual
+SMALL_RATE = 0.1  # D-Adaptation and Prodigy multiply their estimate by the given rate; 1 is usual
 
 
 def finds_its_rate(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether it estimates the size of its steps, d, from all gradients together."""
+    """Whether the optimizer estimates the size of its steps, d, from all gradients together."""
     return "d" in optimizer.param_groups[0]
 
 
 def sets_its_rate(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether its rate is a function of its own steps, as AdaFactor's is with relative_step."""
+    """Whether the optimizer's rate is a function of its own steps, as AdaFactor's is with relative_step."""
     return optimizer.param_groups[0]["lr"] is None
 
 
 class ScheduleFree(Protocol):
-    """An optimizer whose result is an average of the weights it trains: `eval` puts the average into their
-    place, `train` puts them back.
+    """An optimizer whose result is an average of the weights that it trains: `eval` puts the average into the
+    parameters, `train` puts the trained weights back.
     """
 
     param_groups: list[dict[str, Any]]
@@ -43,22 +43,22 @@ class ScheduleFree(Protocol):
 
 
 def is_schedule_free(optimizer: torch.optim.Optimizer) -> TypeGuard[ScheduleFree]:
-    """Whether its result is an average, which its `train` and `eval` exchange for the weights it trains."""
+    """Whether the optimizer's result is an average, see `ScheduleFree`."""
     return all(callable(getattr(bare(optimizer), name, None)) for name in ("train", "eval"))
 
 
 def begin_training(optimizer: torch.optim.Optimizer) -> None:
-    """Before the first step: a schedule-free optimizer wants to know."""
+    """Switch a schedule-free optimizer to training, before the first step."""
     if is_schedule_free(optimizer):
         optimizer.train()
 
 
 @contextmanager
 def schedule_free_result(optimizer: ScheduleFree) -> Iterator[None]:
-    """Context manager; inside it the parameters are the average that is a schedule-free optimizer's result.
+    """Context manager; inside it the parameters hold the average that is a schedule-free optimizer's result.
 
-    Afterwards they are what they were, bit for bit: its `eval` and `train` in turn would round.
-    Meanwhile they wait on the CPU.
+    Afterwards they are what they were, bit for bit: `eval` followed by `train` would round. Meanwhile the
+    trained weights are kept on the CPU.
     """
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     kept = [parameter.detach().to("cpu", copy=True) for parameter in parameters]
@@ -72,30 +72,30 @@ def schedule_free_result(optimizer: ScheduleFree) -> Iterator[None]:
 
 
 def group_settings(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
-    """What each group was told, besides what it has learned: the values its class takes as arguments."""
+    """The settings of each group, without what the optimizer learned: the arguments that its class takes."""
     names = inspect.signature(type(bare(optimizer))).parameters.keys() - {"params"}
     return [{key: group[key] for key in names if key in group} for group in optimizer.param_groups]
 
 
 def bare(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
-    """The optimizer as its package made it, out of accelerate's wrapper and ours for weights of 16 bits."""
+    """The optimizer as its package made it, without accelerate's wrapper and without `Rounded`."""
     from library.training.optimization.rounding import levels
 
     return levels(unwrapped(optimizer))[-1]
 
 
 def unwrapped(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
-    """The optimizer out of accelerate's wrapper."""
+    """The optimizer without accelerate's wrapper."""
     from accelerate.optimizer import AcceleratedOptimizer
 
     return optimizer.optimizer if isinstance(optimizer, AcceleratedOptimizer) else optimizer
 
 
 def used_rates(optimizer: torch.optim.Optimizer) -> dict[str, float | Tensor]:
-    """The rates of the last step by the names they have in logs; a Tensor where it is on a device.
+    """The learning rates of the last step, by their names in logs; a Tensor where it is on a device.
 
     `lr/<group>` is what the schedule or the optimizer itself chose; with D-Adaptation and Prodigy
-    `lr/d*lr/<group>` is what it comes to.
+    `lr/d*lr/<group>` is the rate that results.
     """
     found, optimizer = {}, bare(optimizer)
     for group in optimizer.param_groups:
@@ -109,21 +109,21 @@ def used_rates(optimizer: torch.optim.Optimizer) -> dict[str, float | Tensor]:
 
 
 def _own_rate(optimizer: torch.optim.Optimizer, group: dict) -> float | Tensor | None:
-    """AdaFactor's for the group's first parameter, as transformers' AdafactorSchedule reads it."""
-    adafactor: Any = optimizer  # whose method is private, but the only place where its rate is known
+    """AdaFactor's rate for the group's first parameter, as transformers' AdafactorSchedule reads it."""
+    adafactor: Any = optimizer  # its method is private, but nothing else knows its rate
     state = adafactor.state.get(group["params"][0])
     return adafactor._get_lr(group, state) if state else None
 
 
 def require_steps_in_parts(optimizer: torch.optim.Optimizer, option: str, where: str) -> None:
-    """Raises UserError when an optimizer has to see all gradients together."""
+    """Raises UserError when an optimizer needs all gradients together."""
     if finds_its_rate(optimizer):
         cause = f"does not work with {option}: it finds its rate from all gradients together"
         raise UserError.of(where, cause, "choose another one, or leave that out")
 
 
 def require_one_rate(optimizer: torch.optim.Optimizer, where: str) -> None:
-    """Raises UserError when an optimizer that finds the size of its rate is given several."""
+    """Raises UserError when an optimizer that estimates the size of its rate is given several rates."""
     rates = sorted({group["lr"] for group in optimizer.param_groups})
     if finds_its_rate(optimizer) and len(rates) > 1:
         cause = f"has one learning rate for everything, this run gives {', '.join(map(str, rates))}"
@@ -131,7 +131,7 @@ def require_one_rate(optimizer: torch.optim.Optimizer, where: str) -> None:
 
 
 def advise(optimizer: torch.optim.Optimizer, run: TrainingRun) -> Iterator[str]:
-    """What to know about a run's optimizer and the options that it makes little of, a line each."""
+    """What to know about a run's optimizer and about options that it ignores, a line each."""
     name, group, schedule = run.optimizer.optimizer_name, optimizer.param_groups[0], run.schedule
     has_schedule = bool(schedule.lr_scheduler_type) or schedule.lr_scheduler not in ("constant", "adafactor")
     if finds_its_rate(optimizer) and (rate := group["lr"]) <= SMALL_RATE:

@@ -1,4 +1,4 @@
-"""The optimizer's part of a step: gradients are clipped, then it steps unless they are broken."""
+"""The optimizer's part of a step: clip the gradients, then step unless they are bad."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from library.training.session import Session
 
 @dataclass(frozen=True)
 class Update:
-    """Steps after the backward pass, on all gradients.
+    """Steps after the backward pass, on all gradients together.
 
     max_grad_norm: what the norm of all gradients together is clipped to; 0 does not clip.
-    is_in_backward: whether the backward pass changes weights already.
+    is_in_backward: whether weights change during the backward pass already.
     """
 
     session: Session
@@ -29,8 +29,10 @@ class Update:
     is_in_backward: ClassVar[bool] = False
 
     def clip_gradients(self, step: int) -> Tensor:
-        """Clip the gradients of the (0-based) step. Returns their norm before, a float32 scalar, equal in all
-        processes; it is no number when a gradient is none.
+        """Clip the gradients of the (0-based) step.
+
+        Returns their norm before clipping, a float32 scalar, equal in all processes; it is not finite when a
+        gradient is not.
         """
         trained = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         if self.max_grad_norm:
@@ -42,18 +44,19 @@ class Update:
         return norm
 
     def take_step(self, loss: Tensor, norm: Tensor) -> None:
-        """Take the optimizer's step, unless gradients of this norm are broken. loss: of the step, in this
-        process.
+        """Take the optimizer's step, or skip it when the norm says that gradients are bad.
+
+        loss: of the step, in this process.
         """
         self.guard.step(loss, norm)
         self.optimizer.zero_grad()
 
     def _scale(self, step: int) -> float:
-        """What a loss scaler multiplied gradients by that were not clipped; read only when they are noted."""
+        """The loss scaler's factor of gradients that were not clipped; read only when they are measured."""
         scaler = self.session.accelerator.scaler
         return 1.0 if scaler is None or not self.ledger.notes_gradients(step) else scaler.get_scale()
 
 
 def clipped_by(norm: Tensor, limit: float) -> Tensor:
-    """What gradients of this norm were multiplied by, as in torch.nn.utils.clip_grad_norm_."""
+    """The factor by which torch.nn.utils.clip_grad_norm_ scales gradients of this norm."""
     return (limit / (norm + 1e-6)).clamp(max=1)

@@ -1,6 +1,6 @@
-"""Steps within the backward pass, part by part of what is trained.
+"""Optimizer steps within the backward pass, part by part.
 
-A gradient that is used at once can be freed at once, so that no more of them are in memory than a part has.
+Gradients that are used at once can be freed at once, so that no more of them are in memory than a part has.
 """
 
 from __future__ import annotations
@@ -25,9 +25,11 @@ Group = dict[str, Any]
 
 @dataclass
 class Part:
-    """Parameters that are stepped together. groups: their optimizer groups' numbers, and those of each.
+    """Parameters that are stepped together.
 
-    missing: how many still wait for their gradient. is_done: whether it was stepped in this step.
+    groups: the indices of their optimizer groups, each with the parameters from it.
+    missing: how many parameters still wait for their gradient.
+    is_done: whether the part was stepped in this step.
     """
 
     groups: list[tuple[int, list[nn.Parameter]]]
@@ -40,19 +42,21 @@ class Part:
 
 
 class StepsInBackward:
-    """Steps each part as soon as the backward pass has its gradients, and frees these.
+    """Steps each part as soon as the backward pass has its gradients, and frees them.
 
-    The optimizer stays one: for a part's step its groups have that part's parameters only. So its state is
-    what it is without this, and states fit both.
+    There is still one optimizer: during a part's step its groups hold only that part's parameters. Its state
+    is therefore the same as without this, and a state fits both.
     """
 
     def __init__(
         self, optimizer: torch.optim.Optimizer, parts: int | None, *, max_grad_norm: float = 0.0
     ) -> None:
-        """parts: how many; None: as many as parameters. max_grad_norm: of a part's gradients; 0 is none."""
+        """parts: how many; None: one per parameter.
+        max_grad_norm: what the norm of a part's gradients is clipped to; 0 does not clip.
+        """
         self.optimizer, self.max_grad_norm = optimizer, max_grad_norm
         self.parts = _divide(optimizer.param_groups, parts)
-        self._learned: dict[tuple[int, int], Group] = {}  # what parts' steps changed in their groups
+        self._learned: dict[tuple[int, int], Group] = {}  # (level, group): the group after a part's step
         self._norms: dict[nn.Parameter, Tensor] = {}
         for part in self.parts:
             part.missing = len(part.parameters)
@@ -60,15 +64,15 @@ class StepsInBackward:
                 parameter.register_post_accumulate_grad_hook(lambda _, part=part: self._take(part))
 
     def finish(self) -> dict[nn.Parameter, Tensor]:
-        """End a step: those without gradients are stepped too, as an optimizer counts steps for all it has.
+        """End a step: parts without gradients are stepped too, as an optimizer counts steps for all it has.
 
-        Returns the norm of each gradient there was, before clipping. A part with one that is no number was
-        not stepped.
+        Returns the norm of each gradient before clipping. Parts with a bad gradient were skipped.
         """
         for part in self.parts:
             if not part.is_done:
                 self._step(part)
             part.missing, part.is_done = len(part.parameters), False
+        # Only now: each part's step had to find the groups as they were before the whole step.
         for (level, number), group in self._learned.items():
             whole = levels(self.optimizer)[level].param_groups[number]
             whole.update({key: value for key, value in group.items() if key != "params"})
@@ -90,11 +94,11 @@ class StepsInBackward:
             if self._steps_unless(is_bad):
                 self._learn(part)
         for parameter in having:
-            parameter.grad = None
+            parameter.grad = None  # freed here, which is why parts are stepped early
         part.is_done = True
 
     def _clip(self, parameters: list[nn.Parameter]) -> Tensor:
-        """Clip a part's gradients. Returns their norm before."""
+        """Clip a part's gradients. Returns their norm before clipping."""
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         norms = torch._foreach_norm(gradients, 2, dtype=torch.float32)
         self._norms.update(zip(parameters, norms, strict=True))
@@ -104,14 +108,14 @@ class StepsInBackward:
         return norm
 
     def _steps_unless(self, is_bad: Tensor) -> bool:
-        """Whether a step was taken."""
+        """Step the parameters in the groups. Returns False if the step was skipped, see `step_unless`."""
         if isinstance(self.optimizer, Rounded):
             return self.optimizer.step_part(is_bad)
         return step_unless(is_bad, self.optimizer, self.optimizer)
 
     @contextmanager
     def _only(self, part: Part) -> Iterator[None]:
-        """Inside, the optimizer has only this part, in groups as they were before the step."""
+        """Context manager; inside it the optimizer has only this part, in the groups as before the step."""
         layers = levels(self.optimizer)
         wholes = [level.param_groups for level in layers]
         for level, whole in zip(layers, wholes, strict=True):
@@ -126,14 +130,14 @@ class StepsInBackward:
                 level.param_groups = whole
 
     def _learn(self, part: Part) -> None:
-        """Keep what a part's step changed in groups until all parts are done."""
+        """Keep what a part's step changed in its groups until all parts are done."""
         for index, level in enumerate(levels(self.optimizer)):
             for (number, _), group in zip(part.groups, level.param_groups, strict=True):
                 self._learned[index, number] = group
 
 
 def _divide(groups: list[Group], count: int | None) -> list[Part]:
-    """Neighbours come together, and parts have about the same number of values."""
+    """Parts of neighbouring parameters, with about the same number of values each."""
     owned = [(number, parameter) for number, group in enumerate(groups) for parameter in group["params"]]
     if count is None:
         return [Part([(number, [parameter])]) for number, parameter in owned]
@@ -141,6 +145,7 @@ def _divide(groups: list[Group], count: int | None) -> list[Part]:
     shares: list[dict[int, list[nn.Parameter]]] = [{} for _ in range(count)]
     done = 0
     for number, parameter in owned:
+        # The share that the middle of the parameter falls into, if all values lay in a row.
         share = shares[(done + parameter.numel() // 2) * count // total]
         share.setdefault(number, []).append(parameter)
         done += parameter.numel()
@@ -149,16 +154,17 @@ def _divide(groups: list[Group], count: int | None) -> list[Part]:
 
 @dataclass(frozen=True)
 class UpdateInBackward(Update):
-    """Steps within the backward pass, part by part; what comes after it ends the step.
+    """Steps within the backward pass, part by part; the methods here end the step.
 
     max_grad_norm: what the norm of each part's gradients is clipped to; 0 does not clip.
+    steps: steps the parts.
     """
 
     steps: StepsInBackward
     is_in_backward: ClassVar[bool] = True
 
     def clip_gradients(self, step: int) -> Tensor:
-        """The norm of the gradients there were: each part was clipped when it was stepped."""
+        """End the step. Returns the norm of all gradients before clipping, which was done part by part."""
         norms = self.steps.finish()
         self.ledger.note_norms(step, norms)
         if not norms:
@@ -166,12 +172,12 @@ class UpdateInBackward(Update):
         return torch.linalg.vector_norm(torch.stack(list(norms.values())))
 
     def take_step(self, loss: Tensor, norm: Tensor) -> None:
-        """Count a broken one: a part whose gradients were no numbers was skipped already."""
+        """Count a bad step; the parts with bad gradients were skipped already."""
         self.guard.count((~norm.isfinite()).float())
 
 
 def in_backward(update: Update, options: OptimizerOptions) -> UpdateInBackward:
-    """The same update within the backward pass. Raises UserError where that cannot be."""
+    """The same update within the backward pass. Raises UserError with several processes."""
     if update.session.accelerator.num_processes > 1:
         cause = "works with one process: gradients of several are averaged after the backward pass"
         raise UserError.of(options.steps_in_backward, cause, "leave it out, or start one process")

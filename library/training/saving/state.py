@@ -1,12 +1,12 @@
-"""The training state: a folder a run can go on from, bit for bit.
+"""The training state: a folder from which a run resumes bit for bit.
 
     <name>-state/
-        model.safetensors     what is trained, in the precision it is trained in
+        model.safetensors     the trained weights, in the precision they are trained in
         optimizer.bin         the optimizer's state (torch, loaded with weights_only)
         ema.safetensors       the moving averages, with --use_ema only
-        ledger.safetensors    how the trained weights began, a sample of them
+        ledger.safetensors    the ledger, with a sample of the trained weights as they began
         scaler.pt             the loss scaler's state, with fp16 only
-        train_state.json      position, seed, what the position means, validation so far, settings
+        train_state.json      position, seed, fingerprint of the data, validation so far, settings
 
 Randomness is a function of (seed, position), so no generator is saved. States are written between optimizer
 steps.
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def write_state(folder: Path, info: StateInfo, learner: Learner) -> None:
-    """Write a state folder, whole."""
+    """Write a state folder, which appears under its name only when it is whole."""
     from library.models.weights import save_objects, save_tensors
 
     with whole_folder(folder) as target:
@@ -46,7 +46,7 @@ def write_state(folder: Path, info: StateInfo, learner: Learner) -> None:
 
 
 def load_state(info: StateInfo, learner: Learner, kind: str) -> None:
-    """Take a state back into a run, whose optimizer keeps the settings that it was made with.
+    """Load a state into a run. The optimizer keeps the settings that this run gave it.
 
     kind: the class of this run's optimizer.
     Raises UserError when the state belongs to another kind of run or is damaged.
@@ -79,8 +79,8 @@ def _load(path: Path) -> dict[str, Any]:
 
 
 def with_settings(state: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """An optimizer's state with the settings of this one: some of them, such as `fused`, say on which device
-    its tensors are to be.
+    """An optimizer's state dict with the settings of this optimizer in place of its own: some of them, such
+    as `fused`, decide on which device its tensors belong.
     """
     from library.training.optimization.self_tuning import group_settings
 

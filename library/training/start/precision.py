@@ -1,6 +1,4 @@
-"""In which precision weights are kept: trained ones in float32, unless told otherwise, frozen ones in that of
-the computation.
-"""
+"""The precision of weights: trained ones in float32 unless told otherwise, frozen ones as computed in."""
 
 from __future__ import annotations
 
@@ -25,12 +23,14 @@ def set_precision(
 ) -> None:
     """Cast a task's weights.
 
-    frozen: the type of the model's parts that are not trained. trained: of the other parts, and of what is
-    trained beside the model.
-    float8: the layers in these parts ("unet", "te") that are not trained keep their weights in float8.
-    A part that loses digits by it and will be saved with the result is saved as it was read.
+    frozen: the dtype of the model's parts that are not trained.
+    trained: the dtype of its other parts, and of what is trained beside the model.
+    no_half_vae: keep the VAE in float32.
+    float8: the parts ("unet", "te") whose frozen layers keep their weights in float8.
+    A part that loses precision by the cast and is saved with the result is saved as it was read.
     """
     model = task.model
+    # Some VAEs overflow in float16.
     keeps_vae = no_half_vae or (frozen == torch.float16 and not model.half_vae)
     for part, module in model.parts.items():
         is_trained = any(parameter.requires_grad for parameter in module.parameters())
@@ -47,8 +47,8 @@ def set_precision(
 
 
 def frozen_layers(task: Task, parts: Collection[str]) -> list[nn.Module]:
-    """The layers in these parts ("unet", "te") that are not trained and that networks know: nearly all of
-    their weights.
+    """The layers in these parts ("unet", "te") that are not trained and that networks can attach to: they
+    hold nearly all weights.
     """
     trained = {id(module) for part in task.trained_parts() for module in task.model.parts[part].modules()}
     points = [point for point in task.model.attach_points() if point.part in parts]
@@ -56,7 +56,7 @@ def frozen_layers(task: Task, parts: Collection[str]) -> list[nn.Module]:
 
 
 def _kind(part: Part) -> str:
-    """A part of the model as networks call it."""
+    """A part of the model as networks name it: "te" is every text encoder."""
     return "te" if part.startswith("text_encoder") else part
 
 

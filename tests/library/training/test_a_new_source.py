@@ -1,4 +1,4 @@
-"""A source of batches of one's own, here a list of prompts without a picture, has all that the loop has."""
+"""A source of batches of one's own, here a list of prompts without pictures, has all that the loop offers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from library.training.session import Session, open_model
 from library.training.start.command import begin_with
 from library.training.tasks.network import NetworkTask
 
-BATCH, SIDE = 2, 8  # samples, and latents each way
+BATCH, SIDE = 2, 8  # samples, and latents per side
 
 
 @dataclass

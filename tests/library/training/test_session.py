@@ -1,4 +1,4 @@
-"""What a run tells accelerate."""
+"""How a run configures accelerate."""
 
 from collections.abc import Iterator
 from datetime import timedelta

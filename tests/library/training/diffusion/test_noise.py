@@ -1,4 +1,4 @@
-"""What the noise options add to a sample's noise, and that they leave all other draws alone."""
+"""The noise options add what they say to a sample's noise, and leave all other draws alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The estimate of a step's memory: counted without memory, and right where it can be worked out by hand."""
+"""The estimate of a step's memory takes no memory, and is right where it can be computed by hand."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_what_was_there_before_does_not_count() -> None:
 
 
 def test_backward_frees_what_forward_kept() -> None:
-    """Two layers without bias: a, relu(a W1) and the output for the backward pass, then the gradients."""
+    """Two layers without bias keep a, relu(a W1) and the output for the backward pass; then gradients."""
     side = 256
     with FakeTensorMode():
         layers = nn.Sequential(
@@ -71,8 +71,8 @@ def test_the_peak_has_pictures_encoded_before_there_are_activations() -> None:
 
 
 def test_a_full_size_model_takes_what_was_counted() -> None:
-    """SD 1.5 at 512 pixels with a LoRA: 0.87 GiB in bfloat16, counted from its published configuration.
-    Nothing of it takes memory here.
+    """SD 1.5 at 512 pixels with a LoRA: 0.87 GiB of activations in bfloat16, counted from its published
+    configuration. No tensor here takes memory.
     """
     session, task = session_in("bf16"), lora_task(full_size_model("sd1"))
     batch = latent_batch(task.model, side=64)

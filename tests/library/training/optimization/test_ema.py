@@ -1,4 +1,4 @@
-"""Moving averages: the formula, where they are kept, what is shown of them, and where they start."""
+"""Moving averages: their formula, where they are kept, what uses them, and where they start."""
 
 from pathlib import Path
 
@@ -45,7 +45,7 @@ def test_inside_shown_the_parameters_are_the_averages_and_afterwards_themselves(
 
 
 def test_hooks_on_gradients_stay_when_averages_of_another_type_are_shown() -> None:
-    """DDP's are on the nodes that take gradients in, which torch makes anew for data of another type."""
+    """DDP hooks nodes that accumulate gradients, which torch makes anew for data of another type."""
     module = nn.ParameterList([torch.ones(2)])
     node = module[0].expand_as(module[0]).grad_fn.next_functions[0][0]
     calls = []
@@ -90,7 +90,7 @@ def options(model: Path, out: Path, *more: object) -> list[object]:
 
 
 def test_the_result_is_the_average_of_what_the_states_hold(tiny_model_file: Path, tmp_path: Path) -> None:
-    """Computed anew from the plain weights of every step."""
+    """Computed again from the plain weights of every step."""
     words = ("--use_ema", "--ema_decay", 0.3, "--save_state", "--save_every_n_steps", 1)
     common = options(tiny_model_file, tmp_path / "out", "--use_safetensors", *words, "--max_train_steps", 4)
     run_here("fine_tune.py", *common)

@@ -1,4 +1,4 @@
-"""What holds for each optimizer of the table: it learns, goes on exactly from a state, and says its rate."""
+"""Each optimizer of the table learns, resumes exactly from a state, and reports its learning rate."""
 
 from __future__ import annotations
 
@@ -24,9 +24,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Paged optimizers are not support
 
 
 class Fit(nn.Module):
-    """Two matrices that are to become all ones, seen through noise that depends on the step. One has 8-bit
-    states.
-    """
+    """Two matrices that should become all ones, with noise that depends on the step. One has 8-bit states."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,7 +48,7 @@ class Fit(nn.Module):
 
 
 class Training:
-    """A run of an optimizer on the task above."""
+    """A run of an optimizer on `Fit`."""
 
     def __init__(
         self, name: str, *args: str, rate: float | None = None, schedule: ScheduleOptions | None = None
@@ -68,7 +66,7 @@ class Training:
         self.rates: list[dict[str, float]] = []
 
     def train(self, first: int, last: int, *, look: bool = False) -> Training:
-        """look: see the result after each step, as previews do."""
+        """look: look at the result after each step, as previews do."""
         self.learner.train()
         for step in range(first, last):
             self.schedule.set_rates(step)
@@ -102,7 +100,7 @@ def same(one: Training, other: Training) -> bool:
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_the_loss_falls(name: str) -> None:
-    """Those who find their rate need longer for it; RAdam moves nothing at first."""
+    """Optimizers that estimate their rate need longer for it; RAdam moves nothing at first."""
     steps = {"DAdaptSGD": 40, "RAdamScheduleFree": 40}.get(name, 160 if finds_its_rate(name) else STEPS)
     training = Training(name)
     before = training.task.loss(0).item()
@@ -132,7 +130,7 @@ def test_every_group_says_its_rate(name: str) -> None:
     finds_rate = finds_its_rate(name)
     assert rates.keys() == own | ({"lr/d*lr/unet", "lr/d*lr/textencoder"} if finds_rate else set())
     if name == "RAdamScheduleFree":
-        assert rates["lr/unet"] == 0  # at first it only looks
+        assert rates["lr/unet"] == 0  # its first steps move nothing
     elif name == "AdaFactor":  # a hundredth of the parameters' size, its paper's relative step
         size = Fit().unet.square().mean().sqrt().item()
         assert rates["lr/unet"] == pytest.approx(0.01 * size)

@@ -1,4 +1,4 @@
-"""A step with gradients that are no numbers leaves weights and optimizer as they are."""
+"""A step with gradients that are not finite leaves weights and optimizer unchanged."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_the_norm_is_of_all_gradients_in_float32() -> None:
 
 
 class Scaler:
-    """What an optimizer does under a loss scaler is the scaler's business."""
+    """Stands for a loss scaler: the guard only has to know that there is one."""
 
 
 def test_overflow_under_a_loss_scaler_is_normal_for_a_while() -> None:

@@ -1,4 +1,4 @@
-"""The books of a run: what was trained, how far it moved."""
+"""The ledger of a run: what was trained and how far it moved."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_a_part_that_was_asked_for_and_stands_still_is_an_error() -> None:
     ledger = Ledger([*parts, text], since=0)
     rates = [{"lr": lr, "params": one.parameters} for lr, one in zip((0.1, 0.1, 0.0), parts, strict=True)]
     rates.append({"lr": 0.1, "params": text.parameters})
-    ledger.note_step(rates, torch.tensor(math.inf), trains_text=True)  # left out
+    ledger.note_step(rates, torch.tensor(math.inf), trains_text=True)  # skipped
     # b has a rate; c has none on purpose; text training stopped.
     for _ in range(10):
         ledger.note_step(rates, torch.tensor(1.0), trains_text=False)

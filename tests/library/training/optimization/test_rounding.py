@@ -1,4 +1,4 @@
-"""16-bit weights: rounding by chance keeps small updates, and a step is that of float32."""
+"""16-bit weights: stochastic rounding keeps small updates, and a step is that of float32."""
 
 import copy
 from collections.abc import Callable
@@ -30,10 +30,10 @@ def test_a_number_goes_to_either_neighbour_and_stays_itself_on_average(
     assert low < values[0].item() < high
     assert set(found.tolist()) == {low, high}
     share = (values[0].item() - low) / (high - low)
-    error = (high - low) * (share * (1 - share) / len(values)) ** 0.5  # of a mean of draws
+    error = (high - low) * (share * (1 - share) / len(values)) ** 0.5  # standard deviation of the mean
     assert found.double().mean().item() == pytest.approx(values[0].item(), abs=5 * error)
     step = torch.tensor([low, high]).to(dtype).view(torch.int16)
-    assert abs(int(step[1]) - int(step[0])) == 1  # nothing lies between them
+    assert abs(int(step[1]) - int(step[0])) == 1  # adjacent numbers
 
 
 @pytest.mark.parametrize("dtype", HALVES)

@@ -31,7 +31,7 @@ def rates(options: ScheduleOptions, base: float = 1.0, steps: int = STEPS) -> li
 
 
 def rates_of(scheduler: torch.optim.lr_scheduler.LRScheduler) -> list[float]:
-    """The same of a library's scheduler."""
+    """The learning rates of a library's scheduler."""
     found = []
     for _ in range(STEPS):
         found.append(scheduler.optimizer.param_groups[0]["lr"])
@@ -191,7 +191,7 @@ def test_scheduler_classes_give_their_rates_from_any_step(name: str, arguments: 
         driven.step()
         if step < STEPS - 1:
             scheduler.step()
-    for first in (0, 13):  # as a run that goes on does
+    for first in (0, 13):  # as a resumed run does
         ours = optimizer(0.5)
         schedule = make_schedule(ours, options, STEPS)
         found = []
@@ -277,7 +277,7 @@ def test_a_warm_up_that_the_run_does_not_outlast_is_told(capsys: pytest.CaptureF
 
 
 def test_a_schedule_free_optimizer_keeps_its_rate() -> None:
-    """Also in a warm-up: it has its own."""
+    """During warm-up too: it has a warm-up of its own."""
     options = ScheduleOptions(lr_scheduler="cosine", lr_warmup_steps=4)
     schedule = make_schedule(optimizer(0.5, name="AdamWScheduleFree"), options, STEPS)
     assert [schedule.rates_at(step) for step in range(STEPS)] == [[0.5]] * STEPS

@@ -1,4 +1,4 @@
-"""Steps within the backward pass are those after it; only the gradients in memory are fewer."""
+"""Steps within the backward pass equal those after it, with fewer gradients in memory."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ OTHERS = [name for name in OPTIMIZERS if name not in FIND_THEIR_RATE]
 
 
 class Net(nn.Module):
-    """Six layers; the last one is not used in every second step, as a text encoder that is done."""
+    """Six layers; the last one is unused every second step, like a text encoder that is done training."""
 
     def __init__(self, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class Net(nn.Module):
 
 
 class Training:
-    """Trains the net, or goes on with another's state, and counts the gradients that are there at once."""
+    """Trains the net, from the start or from another's state, and counts the gradients in memory at once."""
 
     def __init__(self, name: str, parts: int | None | str, dtype: torch.dtype = torch.float32) -> None:
         self.net, self.most, self.bad = Net(dtype), 0, []
@@ -108,7 +108,7 @@ def test_weights_of_16_bits_are_stepped_in_parts_too(name: str) -> None:
     half = torch.bfloat16
     whole, each = Training(name, "after", half).train(), Training(name, None, half).train()
     assert (whole.most, each.most) == (6 * 70 * 70, 70 * 70)
-    assert same(whole, each)  # rounded by the same chances
+    assert same(whole, each)  # rounded by the same draws
     first = Training(name, 2, half).train(0, 3)
     assert same(whole, Training(name, "after", half).go_on_from(first).train(3))
 

@@ -1,4 +1,4 @@
-"""What the checks before a run tell the data about its trainer."""
+"""The checks before a run warn of data and options that do not suit the trainer."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A task of one's own, here a single bias of the U-Net, has all that the loop has."""
+"""A task of one's own, here a single bias of the U-Net, has all that the loop offers."""
 
 from __future__ import annotations
 

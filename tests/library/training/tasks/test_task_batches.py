@@ -1,4 +1,4 @@
-"""What the data side puts into a batch acts in the loss: masks, multipliers, attributes, cached outputs."""
+"""What a batch holds acts on the loss: masks, multipliers, attributes, cached text-encoder outputs."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def make_batch(model: Model, **changes) -> Batch:
 
 @pytest.fixture
 def network_task(tiny_model: Model) -> NetworkTask:
-    """A LoRA on U-Net and text encoder whose weights are no zeros."""
+    """A LoRA on U-Net and text encoder whose weights are not zero."""
     options = NetworkOptions(network_module="networks.lora", network_dim=2)
     task = NetworkTask(tiny_model, ObjectiveOptions(), options, learning_rate=1e-3, clip_skip=None, seed=0)
     with torch.no_grad():
@@ -200,11 +200,11 @@ def test_training_on_without_its_last_timestep_is_told(
 
 
 def test_hidden_padding_is_as_if_captions_were_not_padded(any_model: Model) -> None:
-    """For the second caption; the first one is longer."""
+    """Seen on the second caption; the first one is longer."""
     task = ModelTask(any_model, ObjectiveOptions(), learning_rate=1e-3, hides_padding=True).eval()
     batch = make_batch(any_model, tokens=any_model.tokenizer()(["a cat on a mat", "a dog"]))
     condition, t = task.condition(batch), torch.tensor([300, 700])
-    assert condition.mask.sum(-1).tolist() == [7, 4]  # with start and end
+    assert condition.mask.sum(-1).tolist() == [7, 4]  # start and end tokens included
     hidden = task.model.predict(batch.latents, t, condition, batch.sizes)
     cut = replace(condition, hidden=condition.hidden[:, :4], mask=None)
     trimmed = task.model.predict(batch.latents, t, cut, batch.sizes)

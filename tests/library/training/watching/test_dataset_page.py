@@ -1,4 +1,4 @@
-"""--debug_dataset: the page instead of a run."""
+"""--debug_dataset: writes the page and does not train."""
 
 from __future__ import annotations
 

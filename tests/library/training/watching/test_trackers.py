@@ -27,7 +27,7 @@ class OneProcess:
 
 
 class Watch:
-    """A guard that was told which steps are bad."""
+    """A guard with given bad steps."""
 
     def __init__(self) -> None:
         self.in_a_row, self.told = torch.tensor(0.0), []
@@ -40,7 +40,7 @@ class Watch:
 
 
 class Paper:
-    """A tracker that keeps what it is told, and fails from one step on."""
+    """A tracker that keeps what it is given, and fails from one step on."""
 
     def __init__(self, fails_at: int = 1000) -> None:
         self.lines: list[tuple[int, dict[str, float]]] = []

@@ -1,4 +1,4 @@
-"""What a report keeps: thinned where it is much, cut where a run goes on, the same after saving."""
+"""A report's history: thinned when long, cut when a run resumes from earlier, the same after saving."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from library.options.fields import require, warn_unless
+from library.options.fields import refuse, warn_when
 from library.options.network import FineTuneOptions, PartOptions
 from library.options.saving import CheckpointOptions
 from library.problems import run_command
@@ -39,18 +39,18 @@ class Run(TrainingRun):
     def __post_init__(self) -> None:
         super().__post_init__()
         asks = self.fine_tune.train_text_encoder
-        require(
-            (not (asks and self.parts.unetonly), "train_text_encoder", "contradicts --unetonly"),
-            (self.trains_text or bool(self.denoiser_rate), "learning_rate", "is 0: nothing would be trained"),
+        refuse(
+            (asks and self.parts.unetonly, "train_text_encoder", "contradicts --unetonly"),
+            (not (self.trains_text or self.denoiser_rate), "learning_rate", "is 0: nothing would be trained"),
         )
-        warn_unless(
+        warn_when(
             (
-                asks or self.parts.encoderonly or self.parts.learning_rate_te is None,
+                self.parts.learning_rate_te is not None and not (asks or self.parts.encoderonly),
                 "learning_rate_te",
                 "has no effect without --train_text_encoder",
             ),
             (
-                not asks or self.parts.learning_rate_te != 0,
+                asks and self.parts.learning_rate_te == 0,
                 "train_text_encoder",
                 "has no effect with --learning_rate_te 0",
             ),

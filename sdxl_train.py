@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from library.options.fields import require
+from library.options.fields import refuse
 from library.options.network import BlockOptions, FineTuneTwoOptions
 from library.options.saving import CheckpointOptions
 from library.problems import run_command
@@ -37,7 +37,7 @@ class Run(TrainingRun):
         blocks = self.blocks.block_lr
         trains = self.trains_text or any(blocks or (self.optimizer.learning_rate,))
         option = "block_lr" if blocks else "learning_rate"
-        require((trains, option, "is 0: nothing would be trained"))
+        refuse((not trains, option, "is 0: nothing would be trained"))
 
 
 def main() -> None:

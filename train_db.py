@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from library.options.fields import require, warn_unless
+from library.options.fields import refuse, warn_when
 from library.options.network import DreamBoothOptions, PartOptions
 from library.options.saving import CheckpointOptions
 from library.problems import run_command
@@ -38,32 +38,33 @@ class Run(TrainingRun):
         self._check_padding()
         stop_at = self.dreambooth.stop_text_encoder_training
         alone = "--encoderonly" if self.parts.encoderonly else "--learning_rate 0"
-        require(
+        refuse(
             (
-                bool(self.denoiser_rate) or not self.trains_text or stop_at is None,
+                stop_at is not None and self.trains_text and not self.denoiser_rate,
                 "stop_text_encoder_training",
                 f"contradicts {alone}: nothing would be trained any more",
             ),
-            (self.trains_text or bool(self.denoiser_rate), "learning_rate", "is 0: nothing would be trained"),
+            (not (self.trains_text or self.denoiser_rate), "learning_rate", "is 0: nothing would be trained"),
         )
-        warn_unless(
+        warn_when(
             (
-                self.dreambooth.trains_text or not self.parts.learning_rate_te,
+                self.parts.learning_rate_te and not self.dreambooth.trains_text,
                 "learning_rate_te",
                 f"has no effect with --stop_text_encoder_training {stop_at}",
             )
         )
 
     def _check_padding(self) -> None:
-        sees_all = not self.dreambooth.no_token_padding
-        require(
+        hides = self.dreambooth.no_token_padding
+        others = {
+            "max_token_length": self.model.max_token_length not in (None, 75),
+            "cache_text_encoder_outputs": self.caching.caches_text,
+            "xformers": self.model.attention == "xformers",
+        }
+        refuse(
             *(
-                (sees_all or not asked, "no_token_padding", f"does not work with --{name}")
-                for name, asked in (
-                    ("max_token_length", self.model.max_token_length not in (None, 75)),
-                    ("cache_text_encoder_outputs", self.caching.caches_text),
-                    ("xformers", self.model.attention == "xformers"),
-                )
+                (hides and asked, "no_token_padding", f"does not work with --{name}")
+                for name, asked in others.items()
             )
         )
 

@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from shapes import COLOURS, PATTERNS, SHAPES, Pattern, Size, Thing, draw_scene
 
 from library.files import whole_file
-from library.options.fields import option, require
+from library.options.fields import below, option, refuse
 from library.options.parser import parse
 from library.problems import run_command
 from library.randomness import keyed_random
@@ -56,9 +56,9 @@ class WorldOptions:
     seed: int = option(1, "another world of the same kind", metavar="N")
 
     def __post_init__(self) -> None:
-        require(
-            (self.folder is not None, "<folder>", "is needed: where the pictures go"),
-            (self.count >= 1, "count", "must be 1 or more"),
+        refuse(
+            (self.folder is None, "<folder>", "is needed: where the pictures go"),
+            *below(1, self, "count"),
         )
 
 

@@ -25,7 +25,7 @@ from shapes import COLOURS, PATTERNS, draw_background
 
 from library.files import whole_file
 from library.models.saving import Saving
-from library.options.fields import option, require
+from library.options.fields import option, refuse
 from library.options.parser import parse
 from library.problems import run_command
 from library.randomness import keyed_generator, keyed_random
@@ -63,9 +63,9 @@ class VaeOptions:
     seed: int = option(1, "seed of everything random", metavar="N")
 
     def __post_init__(self) -> None:
-        require(
-            (self.pictures is not None, "<pictures>", "is needed: a folder that make_world.py drew"),
-            (self.path is not None, "<model_to_save>", "is needed: the model to write"),
+        refuse(
+            (self.pictures is None, "<pictures>", "is needed: a folder that make_world.py drew"),
+            (self.path is None, "<model_to_save>", "is needed: the model to write"),
         )
 
 

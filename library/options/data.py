@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from library.options.fields import option, require, warn_unless
+from library.options.fields import Check, below, option, refuse, warn_when
 
 Interpolation = Literal["lanczos", "nearest", "bilinear", "linear", "bicubic", "cubic", "area"]
 
@@ -168,71 +168,90 @@ class DataOptions:
         """What contradicts itself here. The bounds of what a dataset file can say too are checked for both in
         `library/data/config/datasets.py`.
         """
-        sources = self.train_data_dir or self.dataset_config
-        require(
+        refuse(
+            *self._sources(),
+            *self._fine_tuning(),
+            *below(1, self, "dataset_repeats"),
             (
-                sources is not None,
-                "train_data_dir",
-                "is needed: give the folder with the images, or a --dataset_config",
-            ),
-            (
-                self.in_json is None or self.train_data_dir is not None,
-                "in_json",
-                "needs --train_data_dir, the folder of its images",
-            ),
-            (
-                self.in_json is None or self.reg_data_dir is None,
-                "reg_data_dir",
-                "cannot be combined with --in_json",
-            ),
-            (
-                self.dataset_config is None or not (self.train_data_dir or self.reg_data_dir or self.in_json),
-                "dataset_config",
-                "replaces --train_data_dir, --reg_data_dir and --in_json; give one or the other",
-            ),
-            (
-                not self.fine_tuning or self.reg_data_dir is None,
-                "reg_data_dir",
-                "contradicts --fine_tuning, which has no regularization images",
-            ),
-            (
-                not self.fine_tuning or self.prior_loss_weight == 1,
-                "prior_loss_weight",
-                "contradicts --fine_tuning, which has no regularization images",
-            ),
-            (
-                not self.fine_tuning or self.dataset_config is None,
-                "fine_tuning",
-                "contradicts --dataset_config, which says of each folder what it is",
-            ),
-            (self.dataset_repeats >= 1, "dataset_repeats", "must be 1 or more"),
-            (
-                self.ucg is None or self.caption_dropout_rate == 0,
+                self.ucg is not None and self.caption_dropout_rate != 0,
                 "ucg",
                 "is another name of --caption_dropout_rate; give one of them",
             ),
-            (self.min_image_side >= 1, "min_image_side", "must be 1 or more"),
-            (
-                self.conditioning_data_dir is None or self.dataset_config is None,
-                "conditioning_data_dir",
-                "belongs in the subsets of the dataset file",
-            ),
-            (
-                self.conditioning_data_dir is None or self.in_json is None,
-                "conditioning_data_dir",
-                "cannot be combined with --in_json: only image folders have conditioning images",
-            ),
-            (
-                self.conditioning_data_dir is None or self.masked_loss,
-                "conditioning_data_dir",
-                "needs --masked_loss, which its images are the masks for",
-            ),
-            (self.max_data_loader_n_workers >= 0, "max_data_loader_n_workers", "must be 0 or more"),
+            *below(1, self, "min_image_side"),
+            *self._conditioning_images(),
+            *below(0, self, "max_data_loader_n_workers"),
         )
-        warn_unless(
+        warn_when(
             (
-                not self.fine_tuning or self.in_json is None,
+                self.fine_tuning and self.in_json is not None,
                 "fine_tuning",
                 "has no effect with --in_json, which has the captions",
             )
         )
+
+    def _sources(self) -> list[Check]:
+        """Where the pictures come from."""
+        folders = self.train_data_dir or self.reg_data_dir or self.in_json
+        return [
+            (
+                self.train_data_dir is None and self.dataset_config is None,
+                "train_data_dir",
+                "is needed: give the folder with the images, or a --dataset_config",
+            ),
+            (
+                self.in_json is not None and self.train_data_dir is None,
+                "in_json",
+                "needs --train_data_dir, the folder of its images",
+            ),
+            (
+                self.in_json is not None and self.reg_data_dir is not None,
+                "reg_data_dir",
+                "cannot be combined with --in_json",
+            ),
+            (
+                self.dataset_config is not None and folders is not None,
+                "dataset_config",
+                "replaces --train_data_dir, --reg_data_dir and --in_json; give one or the other",
+            ),
+        ]
+
+    def _fine_tuning(self) -> list[Check]:
+        """What --fine_tuning leaves no room for."""
+        return [
+            (
+                self.fine_tuning and self.reg_data_dir is not None,
+                "reg_data_dir",
+                "contradicts --fine_tuning, which has no regularization images",
+            ),
+            (
+                self.fine_tuning and self.prior_loss_weight != 1,
+                "prior_loss_weight",
+                "contradicts --fine_tuning, which has no regularization images",
+            ),
+            (
+                self.fine_tuning and self.dataset_config is not None,
+                "fine_tuning",
+                "contradicts --dataset_config, which says of each folder what it is",
+            ),
+        ]
+
+    def _conditioning_images(self) -> list[Check]:
+        """Which pictures can have conditioning images, and what for."""
+        has_folder = self.conditioning_data_dir is not None
+        return [
+            (
+                has_folder and self.dataset_config is not None,
+                "conditioning_data_dir",
+                "belongs in the subsets of the dataset file",
+            ),
+            (
+                has_folder and self.in_json is not None,
+                "conditioning_data_dir",
+                "cannot be combined with --in_json: only image folders have conditioning images",
+            ),
+            (
+                has_folder and not self.masked_loss,
+                "conditioning_data_dir",
+                "needs --masked_loss, which its images are the masks for",
+            ),
+        ]

@@ -8,7 +8,7 @@ import dataclasses
 import math
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Union
@@ -143,24 +143,42 @@ def sections_of(run_type: type) -> dict[str, type]:
     return {field.name: hints[field.name] for field in dataclasses.fields(run_type)}
 
 
-def require(*checks: tuple[bool, str, str]) -> None:
-    """For `__post_init__`: raises one UserError for all checks that do not hold.
+Check = tuple[object, str, str]  # when it is a mistake (a truth value), the option, why
 
-    Each check is (holds, option name, what is wrong).
+
+def refuse(*checks: Check) -> None:
+    """For `__post_init__`: raises one UserError with every mistake that the checks find.
+
+    A check is *when, option, why*, and reads as the sentence of the mistake:
+    `(self.flip_aug and self.face_crop, "flip_aug", "contradicts --face_crop")`.
     """
-    problems = [Problem(_flag(name), cause) for holds, name, cause in checks if not holds]
+    problems = [Problem(_flag(name), why) for when, name, why in checks if when]
     if problems:
         raise UserError(problems)
 
 
-def warn_unless(*checks: tuple[bool, str, str]) -> None:
-    """The same checks for what is asked for but comes to nothing: one warning each, and the run goes on.
+def warn_when(*checks: Check) -> None:
+    """The same checks for options that have no effect: one warning each, and the run goes on.
 
     Commands written for other programs often have such options.
     """
-    for holds, name, cause in checks:
-        if not holds:
-            warn(f"{_flag(name)} {cause}")
+    for when, name, why in checks:
+        if when:
+            warn(f"{_flag(name)} {why}")
+
+
+def below(least: float, section: object, *names: str) -> list[Check]:
+    """The checks of a section's numbers that must not be below the least, where they are given."""
+    values = {name: getattr(section, name) for name in names}
+    return [
+        (value is not None and value < least, name, f"must be {least} or more")
+        for name, value in values.items()
+    ]
+
+
+def not_pairs(name: str, words: Iterable[str]) -> list[Check]:
+    """The checks of an option that takes several name=value."""
+    return [("=" not in word, name, f"expects name=value, got {word!r}") for word in words]
 
 
 def _flag(name: str) -> str:

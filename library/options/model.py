@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from library.options.fields import option, require, warn_unless
+from library.options.fields import below, option, refuse, warn_when
 
 Attention = Literal["sdpa", "xformers", "sliced"]
 DynamoBackend = Literal[
@@ -74,23 +74,23 @@ class ModelOptions:
     dynamo_backend: DynamoBackend = option("inductor", "what --torch_compile compiles with")
 
     def __post_init__(self) -> None:
-        require(
+        refuse(
             (
-                bool(self.pretrained_model_name_or_path),
+                not self.pretrained_model_name_or_path,
                 "pretrained_model_name_or_path",
                 "is needed: the model to train",
             ),
-            (self.clip_skip is None or self.clip_skip >= 1, "clip_skip", "must be 1 or more"),
+            *below(1, self, "clip_skip"),
             (
-                self.sdpa + self.xformers + self.mem_eff_attn <= 1,
+                self.sdpa + self.xformers + self.mem_eff_attn > 1,
                 "xformers",
                 "choose one of --sdpa, --xformers, --mem_eff_attn",
             ),
         )
-        warn_unless(
-            (not (self.fp8_base and self.fp8_base_unet), "fp8_base_unet", "has no effect with --fp8_base"),
+        warn_when(
+            (self.fp8_base and self.fp8_base_unet, "fp8_base_unet", "has no effect with --fp8_base"),
             (
-                self.torch_compile or self.dynamo_backend == "inductor",
+                self.dynamo_backend != "inductor" and not self.torch_compile,
                 "dynamo_backend",
                 "has no effect without --torch_compile",
             ),

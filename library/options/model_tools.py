@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from library.options.fields import option, require, warn_unless
+from library.options.fields import Check, option, refuse, warn_when
 
 Precision = Literal["float", "fp16", "bf16"]
 KeptPrecision = Literal["no", "float", "fp16", "bf16"]
@@ -32,20 +32,19 @@ class MergeModelsOptions:
     show_skipped: bool = option(False, "list the tensors that not all models have")
 
     def __post_init__(self) -> None:
-        require(
-            (len(self.models) >= 2, "models", "needs two models or more"),
-            (self.output is not None, "output", "is needed: the file to write"),
-            (self.output is None or self.output.suffix in _FILE_SUFFIXES, "output", _FILE_NEEDED),
+        refuse(
+            (len(self.models) < 2, "models", "needs two models or more"),
+            *_file_checks("output", self.output),
             (
-                not self.ratios or len(self.ratios) == len(self.models),
+                self.ratios and len(self.ratios) != len(self.models),
                 "ratios",
                 f"has {len(self.ratios)} values for {len(self.models)} models",
             ),
         )
         total = sum(self.shares)
-        warn_unless(
+        warn_when(
             (
-                abs(total - 1) < 1e-4,
+                abs(total - 1) >= 1e-4,
                 "ratios",
                 f"are {total:g} together; a model that is not 1 together rarely draws anything",
             )
@@ -64,7 +63,7 @@ class ShowMetadataOptions:
     model: Path | None = option(None, "file to look into: a model, a LoRA, ...", metavar="FILE")
 
     def __post_init__(self) -> None:
-        require((self.model is not None, "model", "is needed: the file to look into"))
+        refuse((self.model is None, "model", "is needed: the file to look into"))
 
 
 @dataclass(frozen=True)
@@ -78,11 +77,11 @@ class PruneOptions:
     saving_precision: KeptPrecision = option("no", "precision of the file; no keeps every weight's")
 
     def __post_init__(self) -> None:
-        require(
-            (self.model_to_load is not None, "<model_to_load>", "is needed: the model to read"),
-            *_file_checks(self.model_to_save),
+        refuse(
+            (self.model_to_load is None, "<model_to_load>", "is needed: the model to read"),
+            *_file_checks("<model_to_save>", self.model_to_save),
             (
-                not (self.ema and self.keep_only) or "unet" in self.keep_only,
+                self.ema and "unet" not in self.parts,
                 "ema",
                 "is about the U-Net, which --keep_only leaves out",
             ),
@@ -108,15 +107,16 @@ class MergeVaeOptions:
     saving_precision: KeptPrecision = option("no", "precision of the file; no keeps every weight's")
 
     def __post_init__(self) -> None:
-        require(
-            (self.model_to_load is not None, "<model_to_load>", "is needed: the model to read"),
-            (self.vae is not None, "<vae>", "is needed: the VAE to put in"),
-            *_file_checks(self.model_to_save),
+        refuse(
+            (self.model_to_load is None, "<model_to_load>", "is needed: the model to read"),
+            (self.vae is None, "<vae>", "is needed: the VAE to put in"),
+            *_file_checks("<model_to_save>", self.model_to_save),
         )
 
 
-def _file_checks(path: Path | None) -> tuple[tuple[bool, str, str], ...]:
-    return (
-        (path is not None, "<model_to_save>", "is needed: the file to write"),
-        (path is None or path.suffix in _FILE_SUFFIXES, "<model_to_save>", _FILE_NEEDED),
-    )
+def _file_checks(name: str, path: Path | None) -> list[Check]:
+    """Of the file to write."""
+    return [
+        (path is None, name, "is needed: the file to write"),
+        (path is not None and path.suffix not in _FILE_SUFFIXES, name, _FILE_NEEDED),
+    ]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from library.options.fields import option, require, warn_unless
+from library.options.fields import Check, below, not_pairs, option, refuse, warn_when
 
 
 @dataclass(frozen=True)
@@ -50,68 +50,61 @@ class NetworkOptions:
     no_metadata: bool = option(False, "write only the metadata other programs need")
 
     def __post_init__(self) -> None:
-        require(
+        dropout, norms = self.network_dropout, self.scale_weight_norms
+        refuse(
             (
-                bool(self.network_module),
+                not self.network_module,
                 "network_module",
                 "is needed: the kind of network to train, e.g. networks.lora",
             ),
-            (self.network_dim is None or self.network_dim >= 1, "network_dim", "must be 1 or more"),
-            (self.network_alpha >= 0, "network_alpha", "must be 0 or more"),
+            *below(1, self, "network_dim"),
+            *below(0, self, "network_alpha"),
+            (dropout is not None and not 0 <= dropout < 1, "network_dropout", "is a probability below 1"),
+            (norms is not None and norms < 0, "scale_weight_norms", "must be 0 (off) or more"),
             (
-                self.network_dropout is None or 0 <= self.network_dropout < 1,
-                "network_dropout",
-                "is a probability below 1",
-            ),
-            (
-                self.scale_weight_norms is None or self.scale_weight_norms >= 0,
-                "scale_weight_norms",
-                "must be 0 (off) or more",
-            ),
-            (
-                self.network_weights is not None or not self.dim_from_weights,
+                self.dim_from_weights and self.network_weights is None,
                 "dim_from_weights",
                 "needs --network_weights",
             ),
             (
-                len(self.base_weights_multiplier) <= len(self.base_weights),
+                len(self.base_weights_multiplier) > len(self.base_weights),
                 "base_weights_multiplier",
                 f"has {len(self.base_weights_multiplier)} values for {len(self.base_weights)} --base_weights",
             ),
-            (self.unet_lr is None or self.unet_lr >= 0, "unet_lr", "must be 0 or more"),
-            (min(self.text_encoder_lr, default=0) >= 0, "text_encoder_lr", "must be 0 or more"),
+            *below(0, self, "unet_lr"),
+            (min(self.text_encoder_lr, default=0) < 0, "text_encoder_lr", "must be 0 or more"),
             (
-                not (self.network_train_unet_only and self.network_train_text_encoder_only),
+                self.network_train_unet_only and self.network_train_text_encoder_only,
                 "network_train_unet_only",
                 "contradicts --network_train_text_encoder_only",
             ),
-            *(
-                (("=" in arg), "network_args", f"expects name=value, got {arg!r}")
-                for arg in self.network_args
-            ),
+            *not_pairs("network_args", self.network_args),
         )
-        warn_unless(
+        warn_when(*self._without_effect())
+
+    def _without_effect(self) -> list[Check]:
+        return [
             (
-                self.network_dim is None or not self.dim_from_weights,
+                self.network_dim is not None and self.dim_from_weights,
                 "network_dim",
                 "has no effect with --dim_from_weights",
             ),
             (
-                len(self.text_encoder_lr) <= 1,
+                len(self.text_encoder_lr) > 1,
                 "text_encoder_lr",
                 "has more values than text encoders: the first counts",
             ),
             (
-                not (self.network_train_unet_only and self.text_encoder_lr),
+                self.text_encoder_lr and self.network_train_unet_only,
                 "text_encoder_lr",
                 "has no effect with --network_train_unet_only",
             ),
             (
-                not (self.network_train_text_encoder_only and self.unet_lr is not None),
+                self.unet_lr is not None and self.network_train_text_encoder_only,
                 "unet_lr",
                 "has no effect with --network_train_text_encoder_only",
             ),
-        )
+        ]
 
     @property
     def arguments(self) -> dict[str, str]:
@@ -151,18 +144,12 @@ class PartOptions:
 
     def __post_init__(self) -> None:
         rate = self.learning_rate_te
-        require(
-            (rate is None or rate >= 0, "learning_rate_te", "must be 0 or more"),
-            (not (self.unetonly and self.encoderonly), "unetonly", "contradicts --encoderonly"),
-            (
-                not (self.encoderonly and rate == 0),
-                "learning_rate_te",
-                "is 0, which contradicts --encoderonly",
-            ),
+        refuse(
+            *below(0, self, "learning_rate_te"),
+            (self.unetonly and self.encoderonly, "unetonly", "contradicts --encoderonly"),
+            (self.encoderonly and rate == 0, "learning_rate_te", "is 0, which contradicts --encoderonly"),
         )
-        warn_unless(
-            (not (self.unetonly and rate), "learning_rate_te", "has no effect with --unetonly"),
-        )
+        warn_when((self.unetonly and rate, "learning_rate_te", "has no effect with --unetonly"))
 
     def denoiser_rate(self, learning_rate: float) -> float:
         """Of the U-Net; 0 when it is not trained."""
@@ -231,15 +218,16 @@ class FineTuneTwoOptions:
     )
 
     def __post_init__(self) -> None:
-        given = {name: getattr(self, name) for name in ("learning_rate_te1", "learning_rate_te2")}
-        require(*((rate is None or rate >= 0, name, "must be 0 or more") for name, rate in given.items()))
-        warn_unless(
+        rates = {"learning_rate_te1": self.learning_rate_te1, "learning_rate_te2": self.learning_rate_te2}
+        refuse(*below(0, self, *rates))
+        nothing = "has no effect without --train_text_encoder"
+        warn_when(
             *(
-                (rate is None or self.train_text_encoder, name, "has no effect without --train_text_encoder")
-                for name, rate in given.items()
+                (rate is not None and not self.train_text_encoder, name, nothing)
+                for name, rate in rates.items()
             ),
             (
-                not self.train_text_encoder or any(rate != 0 for rate in given.values()),
+                self.train_text_encoder and all(rate == 0 for rate in rates.values()),
                 "train_text_encoder",
                 "has no effect with --learning_rate_te1 0 and --learning_rate_te2 0",
             ),

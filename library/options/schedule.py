@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from library.options.fields import option, require, warn_unless
+from library.options.fields import below, not_pairs, option, refuse, warn_when
 
 ScheduleName = Literal[
     "constant",
@@ -94,19 +94,19 @@ class ScheduleOptions:
         has_warmup = not self.lr_scheduler_type and name not in WITHOUT_WARMUP
         given = {word.split("=", 1)[0] for word in self.lr_scheduler_args}
         lowest = self.lr_scheduler_min_lr_ratio is not None or given & {"min_lr", "min_lr_rate"}
-        require(
+        refuse(
             (
-                has_warmup or not self.lr_warmup_steps,
+                self.lr_warmup_steps and not has_warmup,
                 "lr_warmup_steps",
                 f"has no effect with {flag} {name}{hint}",
             ),
             (
-                bool(lowest) or name not in NEEDS_LOWEST,
+                name in NEEDS_LOWEST and not lowest,
                 "lr_scheduler",
                 f"{name} needs --lr_scheduler_min_lr_ratio",
             ),
             (
-                "step_rules" in given or name != "piecewise_constant",
+                name == "piecewise_constant" and "step_rules" not in given,
                 "lr_scheduler",
                 "piecewise_constant needs --lr_scheduler_args \"step_rules='1:100,0.1'\""
                 " (1 up to step 100, then 0.1)",
@@ -115,16 +115,13 @@ class ScheduleOptions:
         self._warn_of_the_unheard(f"{flag} {name}", LISTENS.get(name, ()))
 
     def _check_values(self) -> None:
-        ratio, timescale = self.lr_scheduler_min_lr_ratio, self.lr_scheduler_timescale
-        require(
-            (self.lr_scheduler_num_cycles >= 1, "lr_scheduler_num_cycles", "must be 1 or more"),
-            (self.lr_scheduler_power > 0, "lr_scheduler_power", "must be above 0"),
-            (timescale is None or timescale >= 1, "lr_scheduler_timescale", "must be 1 or more"),
-            (ratio is None or 0 <= ratio <= 1, "lr_scheduler_min_lr_ratio", "must be 0 to 1"),
-            *(
-                (("=" in arg), "lr_scheduler_args", f"expects name=value, got {arg!r}")
-                for arg in self.lr_scheduler_args
-            ),
+        ratio = self.lr_scheduler_min_lr_ratio
+        refuse(
+            *below(1, self, "lr_scheduler_num_cycles"),
+            (self.lr_scheduler_power <= 0, "lr_scheduler_power", "must be above 0"),
+            *below(1, self, "lr_scheduler_timescale"),
+            (ratio is not None and not 0 <= ratio <= 1, "lr_scheduler_min_lr_ratio", "must be 0 to 1"),
+            *not_pairs("lr_scheduler_args", self.lr_scheduler_args),
         )
 
     def _warn_of_the_unheard(self, chosen: str, heard: tuple[str, ...]) -> None:
@@ -136,13 +133,13 @@ class ScheduleOptions:
             "lr_scheduler_min_lr_ratio": self.lr_scheduler_min_lr_ratio,
             "lr_scheduler": self.lr_scheduler_type and self.lr_scheduler != "constant",
         }
-        warn_unless(
+        warn_when(
             *(
-                (not value or key in heard, key, f"has no effect with {chosen}")
-                for key, value in given.items()
+                (value and name not in heard, name, f"has no effect with {chosen}")
+                for name, value in given.items()
             ),
             (
-                "lr_decay_steps" not in heard or bool(self.lr_decay_steps),
+                "lr_decay_steps" in heard and not self.lr_decay_steps,
                 "lr_scheduler",
                 "warmup_stable_decay does not decay without --lr_decay_steps",
             ),

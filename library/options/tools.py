@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from library.options.fields import option, require, warn_unless
+from library.options.fields import below, option, refuse, warn_when
 from library.options.saving import CheckpointFormat
 
 SavePrecision = Literal["no", "fp16", "bf16", "float"]
@@ -29,9 +29,9 @@ class TinyModelOptions:
     v_parameterization: bool = option(False, "a model that predicts v")
 
     def __post_init__(self) -> None:
-        require(
-            (self.path is not None, "<model_to_save>", "is needed: the file or folder to write"),
-            (_is_target(self.path), "<model_to_save>", "a file must end in .safetensors or .ckpt"),
+        refuse(
+            (self.path is None, "<model_to_save>", "is needed: the file or folder to write"),
+            (_is_other_file(self.path), "<model_to_save>", "a file must end in .safetensors or .ckpt"),
         )
 
     @property
@@ -97,30 +97,35 @@ class ConvertOptions:
 
     def __post_init__(self) -> None:
         precisions = self.fp16 + self.bf16 + self.float + (self.save_precision_as != "no")
-        require(
-            (self.model_to_load is not None, "<model_to_load>", "is needed: the model to read"),
-            (self.model_to_save is not None, "<model_to_save>", "is needed: the file or folder to write"),
-            (_is_target(self.model_to_save), "<model_to_save>", "a file must end in .safetensors or .ckpt"),
-            (not (self.v1 and self.v2), "v1", "choose --v1 or --v2"),
-            (precisions <= 1, "fp16", "choose one of --fp16, --bf16, --float, --save_precision_as"),
+        target = self.model_to_save
+        refuse(
+            (self.model_to_load is None, "<model_to_load>", "is needed: the model to read"),
+            (target is None, "<model_to_save>", "is needed: the file or folder to write"),
+            (_is_other_file(target), "<model_to_save>", "a file must end in .safetensors or .ckpt"),
+            (self.v1 and self.v2, "v1", "choose --v1 or --v2"),
+            (precisions > 1, "fp16", "choose one of --fp16, --bf16, --float, --save_precision_as"),
         )
         is_ckpt, is_folder = self.format == "ckpt", self.format.startswith("diffusers")
-        warn_unless(
-            (self.epoch == 0 or is_ckpt, "epoch", "has no effect: only a .ckpt notes it"),
-            (self.global_step == 0 or is_ckpt, "global_step", "has no effect: only a .ckpt notes it"),
+        warn_when(
+            (self.epoch != 0 and not is_ckpt, "epoch", "has no effect: only a .ckpt notes it"),
+            (self.global_step != 0 and not is_ckpt, "global_step", "has no effect: only a .ckpt notes it"),
             (
-                self.metadata is None or self.format == "safetensors",
+                self.metadata is not None and self.format != "safetensors",
                 "metadata",
                 "has no effect: only a .safetensors file has any",
             ),
-            (not self.use_safetensors or is_folder, "use_safetensors", "has no effect: the suffix decides"),
             (
-                not (self.keep_other_tensors and is_folder),
+                self.use_safetensors and not is_folder,
+                "use_safetensors",
+                "has no effect: the suffix decides",
+            ),
+            (
+                self.keep_other_tensors and is_folder,
                 "keep_other_tensors",
                 "has no effect: a folder has no place for them",
             ),
             (
-                self.reference_model is None,
+                self.reference_model is not None,
                 "reference_model",
                 "is not needed: scheduler and tokenizer come with Atelier",
             ),
@@ -153,11 +158,12 @@ class CheckDatasetOptions:
     )
 
     def __post_init__(self) -> None:
-        require(
-            (self.report.suffix in (".html", ".htm"), "report", "must end in .html"),
-            (self.max_train_steps >= 1, "max_train_steps", "must be 1 or more"),
+        refuse(
+            (self.report.suffix not in (".html", ".htm"), "report", "must end in .html"),
+            *below(1, self, "max_train_steps"),
         )
 
 
-def _is_target(path: Path | None) -> bool:
-    return path is None or path.suffix not in _OTHER_FILES
+def _is_other_file(path: Path | None) -> bool:
+    """Whether the name asks for a file of a kind that is not written; any other suffix is a folder's name."""
+    return path is not None and path.suffix in _OTHER_FILES

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from library.options.fields import option, require, warn_unless
+from library.options.fields import below, option, refuse, warn_when
 
 Precision = Literal["no", "fp16", "bf16"]
 
@@ -53,38 +53,31 @@ class TrainingOptions:
     )
 
     def __post_init__(self) -> None:
-        require(
-            (self.max_train_steps >= 1, "max_train_steps", "must be 1 or more"),
+        seed = self.seed
+        refuse(
+            *below(1, self, "max_train_steps", "max_train_epochs"),
+            *below(0, self, "initial_epoch", "initial_step"),
+            *below(1, self, "gradient_accumulation_steps"),
             (
-                self.max_train_epochs is None or self.max_train_epochs >= 1,
-                "max_train_epochs",
-                "must be 1 or more",
-            ),
-            *(
-                (getattr(self, name) is None or getattr(self, name) >= 0, name, "must be 0 or more")
-                for name in ("initial_epoch", "initial_step")
-            ),
-            (self.gradient_accumulation_steps >= 1, "gradient_accumulation_steps", "must be 1 or more"),
-            *(
-                (
-                    not getattr(self, f"full_{precision}") or self.mixed_precision == precision,
-                    f"full_{precision}",
-                    f"needs --mixed_precision {precision}",
-                )
-                for precision in ("bf16", "fp16")
+                self.full_bf16 and self.mixed_precision != "bf16",
+                "full_bf16",
+                "needs --mixed_precision bf16",
             ),
             (
-                self.gradient_checkpointing or not self.cpu_offload_checkpointing,
+                self.full_fp16 and self.mixed_precision != "fp16",
+                "full_fp16",
+                "needs --mixed_precision fp16",
+            ),
+            (
+                self.cpu_offload_checkpointing and not self.gradient_checkpointing,
                 "cpu_offload_checkpointing",
                 "needs --gradient_checkpointing",
             ),
-            (self.max_grad_norm >= 0, "max_grad_norm", "must be 0 or more"),
-            (self.max_bad_steps >= 1, "max_bad_steps", "must be 1 or more"),
-            (self.seed is None or 0 <= self.seed < 2**63, "seed", "must be between 0 and 2^63 - 1"),
+            *below(0, self, "max_grad_norm"),
+            *below(1, self, "max_bad_steps"),
+            (seed is not None and not 0 <= seed < 2**63, "seed", "must be between 0 and 2^63 - 1"),
         )
-        warn_unless(
-            (not (self.initial_epoch and self.initial_step), "initial_epoch", "gives way to --initial_step")
-        )
+        warn_when((self.initial_epoch and self.initial_step, "initial_epoch", "gives way to --initial_step"))
 
     def initial(self, steps_per_epoch: int) -> int | None:
         """How many steps are to be taken as done; None when nothing was said about it, as with 0."""

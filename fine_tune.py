@@ -11,30 +11,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from library.options.fields import refuse, warn_when
-from library.options.network import FineTuneOptions, PartOptions
 from library.options.saving import CheckpointOptions
+from library.options.trained_parts import FineTuneOptions
 from library.problems import run_command
-from library.training.run import TrainingRun
+from library.training.run import PartsRun
 from library.training.start.command import begin
 
 
 @dataclass(frozen=True)
-class Run(TrainingRun):
-    parts: PartOptions
+class Run(PartsRun):
     fine_tune: FineTuneOptions
     checkpoint: CheckpointOptions
 
     @property
-    def text_rate(self) -> float:
-        return self.parts.text_rate(self.optimizer.learning_rate)
-
-    @property
     def trains_text(self) -> bool:
         return bool(self.text_rate) and (self.fine_tune.train_text_encoder or self.parts.encoderonly)
-
-    @property
-    def denoiser_rate(self) -> float:
-        return self.parts.denoiser_rate(self.optimizer.learning_rate)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -64,8 +55,14 @@ def main() -> None:
     from library.training.tasks.task import TextTraining
 
     text = TextTraining((run.text_rate,)) if run.trains_text else None
-    rate, name = run.denoiser_rate, "finetuning"
-    train_model(run, run.checkpoint, text, data, learning_rate=rate, tracker_name=name)
+    train_model(
+        run,
+        run.checkpoint,
+        text,
+        data,
+        learning_rate=run.denoiser_rate,
+        tracker_name="finetuning",
+    )
 
 
 if __name__ == "__main__":

@@ -12,22 +12,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from library.options.fields import refuse, warn_when
-from library.options.network import DreamBoothOptions, PartOptions
 from library.options.saving import CheckpointOptions
+from library.options.trained_parts import DreamBoothOptions
 from library.problems import run_command
-from library.training.run import TrainingRun
+from library.training.run import PartsRun
 from library.training.start.command import begin
 
 
 @dataclass(frozen=True)
-class Run(TrainingRun):
-    parts: PartOptions
+class Run(PartsRun):
     dreambooth: DreamBoothOptions
     checkpoint: CheckpointOptions
-
-    @property
-    def text_rate(self) -> float:
-        return self.parts.text_rate(self.optimizer.learning_rate)
 
     @property
     def trains_text(self) -> bool:
@@ -68,10 +63,6 @@ class Run(TrainingRun):
             )
         )
 
-    @property
-    def denoiser_rate(self) -> float:
-        return self.parts.denoiser_rate(self.optimizer.learning_rate)
-
 
 def main() -> None:
     run, data = begin(Run, __doc__)
@@ -81,9 +72,15 @@ def main() -> None:
 
     stop_at = run.dreambooth.stop_text_encoder_training
     text = TextTraining((run.text_rate,), stop_at) if run.trains_text else None
-    hides = run.dreambooth.no_token_padding
-    facts = {"learning_rate": run.denoiser_rate, "tracker_name": "dreambooth"}
-    train_model(run, run.checkpoint, text, data, **facts, hides_padding=hides)
+    train_model(
+        run,
+        run.checkpoint,
+        text,
+        data,
+        learning_rate=run.denoiser_rate,
+        tracker_name="dreambooth",
+        hides_padding=run.dreambooth.no_token_padding,
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The option sections that every trainer has. A script's Run adds its own."""
+"""The option sections that every trainer has, and how they must fit together. A script's Run adds its own."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from library.options.optimizer import OptimizerOptions
 from library.options.processes import ProcessOptions
 from library.options.saving import MetadataOptions, SavingOptions
 from library.options.schedule import ScheduleOptions
+from library.options.trained_parts import PartOptions
 from library.options.training import TrainingOptions
 from library.options.validation import ValidationOptions
 
@@ -107,3 +108,18 @@ class TrainingRun:
                 f"{training.max_grad_norm:g} clips {part} alone with --{option}; 0 does not clip",
             )
         )
+
+
+@dataclass(frozen=True)
+class PartsRun(TrainingRun):
+    """What trainers of a model's U-Net and text encoder are told. A rate of 0: that part is not trained."""
+
+    parts: PartOptions
+
+    @property
+    def denoiser_rate(self) -> float:
+        return self.parts.denoiser_rate(self.optimizer.learning_rate)
+
+    @property
+    def text_rate(self) -> float:
+        return self.parts.text_rate(self.optimizer.learning_rate)

@@ -51,7 +51,7 @@ PLACED, ONE_OF_TWO = (14.0, 16.0), (15.5, 17.0)
 class WorldOptions:
     """World."""
 
-    folder: Path | None = option(None, "folder for the pictures", positional=True, metavar="folder")
+    folder: Path = option(None, "folder for the pictures", positional=True, metavar="folder")
     count: int = option(12000, "pictures to draw", metavar="N")
     seed: int = option(1, "another world of the same kind", metavar="N")
 

@@ -49,12 +49,8 @@ SAVE_EVERY = 250  # steps
 class VaeOptions:
     """VAE."""
 
-    pictures: Path | None = option(
-        None, "folder of the world's pictures", positional=True, metavar="pictures"
-    )
-    path: Path | None = option(
-        None, "model to write (.safetensors)", positional=True, metavar="model_to_save"
-    )
+    pictures: Path = option(None, "folder of the world's pictures", positional=True, metavar="pictures")
+    path: Path = option(None, "model to write (.safetensors)", positional=True, metavar="model_to_save")
     steps: int = option(20000, "steps to train", metavar="N")
     encoder_steps: int = option(3400, "of which the first so many train the encoder too", metavar="N")
     clean_steps: int = option(5500, "of which the first so many have no noise on the latents", metavar="N")

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from library.options.fields import Check, below, option, refuse, warn_when
 
 Interpolation = Literal["lanczos", "nearest", "bilinear", "linear", "bicubic", "cubic", "area"]
 
 
-def read_resolutions(value: Any) -> tuple[tuple[int, int], ...]:
+def read_resolutions(value: object) -> tuple[tuple[int, int], ...]:
     """`512`, `"512,768"` (width, height) or `[512, 768]` is one size; words or a list of such sizes are
     several: each picture trains at every one. Raises ValueError.
     """
-    is_list = isinstance(value, (list, tuple)) and any(isinstance(item, (str, list, tuple)) for item in value)
-    return tuple(map(_read_resolution, value if is_list else [value]))
+    if isinstance(value, (list, tuple)) and any(isinstance(item, (str, list, tuple)) for item in value):
+        return tuple(map(_read_resolution, value))
+    return (_read_resolution(value),)
 
 
-def _read_resolution(value: Any) -> tuple[int, int]:
+def _read_resolution(value: object) -> tuple[int, int]:
     parts = value if isinstance(value, (list, tuple)) else str(value).split(",")
     try:
         sides = [int(str(part)) for part in parts]
@@ -30,7 +31,7 @@ def _read_resolution(value: Any) -> tuple[int, int]:
     return sides[0], sides[-1]
 
 
-def read_range(value: Any) -> tuple[float, float]:
+def read_range(value: object) -> tuple[float, float]:
     """`"2.0,4.0"` or `[2.0, 4.0]`: two numbers, the smaller first. Raises ValueError."""
     parts = value if isinstance(value, (list, tuple)) else str(value).split(",")
     try:

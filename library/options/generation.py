@@ -69,7 +69,7 @@ class PreviewOptions:
 class GeneratorModelOptions:
     """Model."""
 
-    ckpt: str | None = option(
+    ckpt: str = option(
         None, "checkpoint: a .safetensors or .ckpt file, a Diffusers folder, or a hub id", metavar="MODEL"
     )
     vae: str | None = option(None, "take the VAE from here instead", metavar="MODEL")

@@ -9,6 +9,7 @@ from typing import Literal
 from library.options.fields import below, option, refuse, warn_when
 
 Attention = Literal["sdpa", "xformers", "sliced"]
+TokenLength = Literal[75, 150, 225]
 DynamoBackend = Literal[
     "inductor",
     "eager",
@@ -29,7 +30,7 @@ DynamoBackend = Literal[
 class ModelOptions:
     """Model."""
 
-    pretrained_model_name_or_path: str | None = option(
+    pretrained_model_name_or_path: str = option(
         None,
         "checkpoint to train: a .safetensors or .ckpt file, a Diffusers folder, or a hub id (owner/name)",
         metavar="MODEL",
@@ -44,7 +45,7 @@ class ModelOptions:
     clip_skip: int | None = option(
         None, "use the text encoder's output of the n-th layer from the end (1 is the last)", metavar="N"
     )
-    max_token_length: Literal[75, 150, 225] | None = option(
+    max_token_length: TokenLength | None = option(
         None, "longest caption in tokens; longer ones are cut (default 75)"
     )
     no_half_vae: bool = option(False, "keep the VAE in float32 whatever the mixed precision")

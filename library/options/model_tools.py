@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from library.options.fields import Check, option, refuse, warn_when
+from library.options.saving import FORMATS, CheckpointFormat, Precision
 
-Precision = Literal["float", "fp16", "bf16"]
 KeptPrecision = Literal["no", "float", "fp16", "bf16"]
 PartName = Literal["unet", "text_encoder", "vae"]
 
-_FILE_SUFFIXES = (".safetensors", ".ckpt")
 _FILE_NEEDED = "must end in .safetensors or .ckpt"
 
 
@@ -21,7 +20,7 @@ class MergeModelsOptions:
     """Merging."""
 
     models: tuple[str, ...] = option((), "model files to merge, two or more", metavar="FILE")
-    output: Path | None = option(None, "file to write (.safetensors, .ckpt)", metavar="FILE")
+    output: Path = option(None, "file to write (.safetensors, .ckpt)", metavar="FILE")
     ratios: tuple[float, ...] = option(
         (), "share of each model; may be negative (default: the same for all, 1 together)", metavar="X"
     )
@@ -60,7 +59,7 @@ class MergeModelsOptions:
 class ShowMetadataOptions:
     """Metadata."""
 
-    model: Path | None = option(None, "file to look into: a model, a LoRA, ...", metavar="FILE")
+    model: Path = option(None, "file to look into: a model, a LoRA, ...", metavar="FILE")
 
     def __post_init__(self) -> None:
         refuse((self.model is None, "model", "is needed: the file to look into"))
@@ -70,8 +69,8 @@ class ShowMetadataOptions:
 class PruneOptions:
     """Pruning."""
 
-    model_to_load: str | None = option(None, "model file to read (.safetensors, .ckpt)", positional=True)
-    model_to_save: Path | None = option(None, "file to write (.safetensors, .ckpt)", positional=True)
+    model_to_load: str = option(None, "model file to read (.safetensors, .ckpt)", positional=True)
+    model_to_save: Path = option(None, "file to write (.safetensors, .ckpt)", positional=True)
     ema: bool = option(False, "make the U-Net of the averaged weights (model_ema.), where a file has them")
     keep_only: tuple[PartName, ...] = option((), "keep only these parts (default: all three)")
     saving_precision: KeptPrecision = option("no", "precision of the file; no keeps every weight's")
@@ -97,13 +96,13 @@ class PruneOptions:
 class MergeVaeOptions:
     """Putting a VAE into a model."""
 
-    model_to_load: str | None = option(
+    model_to_load: str = option(
         None, "model to read: a .safetensors or .ckpt file, a Diffusers folder or a hub id", positional=True
     )
-    vae: str | None = option(
+    vae: str = option(
         None, "VAE to put in: a VAE file, a checkpoint, a Diffusers folder or a hub id", positional=True
     )
-    model_to_save: Path | None = option(None, "file to write (.safetensors, .ckpt)", positional=True)
+    model_to_save: Path = option(None, "file to write (.safetensors, .ckpt)", positional=True)
     saving_precision: KeptPrecision = option("no", "precision of the file; no keeps every weight's")
 
     def __post_init__(self) -> None:
@@ -113,10 +112,14 @@ class MergeVaeOptions:
             *_file_checks("<model_to_save>", self.model_to_save),
         )
 
+    @property
+    def format(self) -> CheckpointFormat:
+        return FORMATS[self.model_to_save.suffix]
+
 
 def _file_checks(name: str, path: Path | None) -> list[Check]:
     """Of the file to write."""
     return [
         (path is None, name, "is needed: the file to write"),
-        (path is not None and path.suffix not in _FILE_SUFFIXES, name, _FILE_NEEDED),
+        (path is not None and path.suffix not in FORMATS, name, _FILE_NEEDED),
     ]

@@ -12,6 +12,9 @@ from library.options.fields import Check, below, option, refuse, warn_when
 CheckpointFormat = Literal["ckpt", "safetensors", "diffusers", "diffusers_safetensors"]
 Precision = Literal["float", "fp16", "bf16"]
 
+# By a file's suffix; a name with none of these is a Diffusers folder.
+FORMATS: dict[str, CheckpointFormat] = {".safetensors": "safetensors", ".ckpt": "ckpt"}
+
 # Names Windows keeps for devices, with or without a suffix.
 _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
 _FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f]')
@@ -34,7 +37,7 @@ def name_fault(name: str) -> str | None:
 class SavingOptions:
     """Saving and resuming."""
 
-    output_dir: Path | None = option(None, "folder for everything the run writes", metavar="DIR")
+    output_dir: Path = option(None, "folder for everything the run writes", metavar="DIR")
     output_name: str | None = option(
         None, "name of the files, without suffix (default: last, epoch-..., at-step...)", metavar="NAME"
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from library.options.fields import below, not_pairs, option, refuse, warn_when
 
@@ -34,7 +34,7 @@ WITHOUT_WARMUP = ("constant", "piecewise_constant", "adafactor")
 NEEDS_LOWEST = ("cosine_with_min_lr", "cosine_warmup_with_min_lr")
 
 
-def read_steps(value: Any) -> int | float:
+def read_steps(value: object) -> int | float:
     """Steps: a whole number, or a share of the whole run as `0.1` or `10%`. Raises ValueError."""
     text = str(value).strip()
     try:

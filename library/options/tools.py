@@ -6,14 +6,14 @@ import ast
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from library.options.fields import below, option, refuse, warn_when
-from library.options.saving import CheckpointFormat
+from library.options.model import TokenLength
+from library.options.saving import FORMATS, CheckpointFormat
 
 SavePrecision = Literal["no", "fp16", "bf16", "float"]
 
-_FILES: dict[str, CheckpointFormat] = {".safetensors": "safetensors", ".ckpt": "ckpt"}
 _OTHER_FILES = (".pt", ".pth", ".bin")
 
 
@@ -21,7 +21,7 @@ _OTHER_FILES = (".pt", ".pth", ".bin")
 class TinyModelOptions:
     """Tiny model."""
 
-    path: Path | None = option(
+    path: Path = option(
         None, "file (.safetensors, .ckpt) or folder to write", positional=True, metavar="model_to_save"
     )
     seed: int = option(0, "seed of the random weights", metavar="N")
@@ -37,33 +37,35 @@ class TinyModelOptions:
     @property
     def format(self) -> CheckpointFormat:
         """By the path's suffix; without one it is a Diffusers folder."""
-        assert self.path is not None
-        return _FILES.get(self.path.suffix, "diffusers_safetensors")
+        return FORMATS.get(self.path.suffix, "diffusers_safetensors")
 
 
-def read_metadata(value: Any) -> dict[str, str]:
+def read_metadata(value: object) -> dict[str, str]:
     """Metadata from JSON or a Python dictionary, all values as text. Raises ValueError for anything else."""
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except ValueError:
-            try:
-                value = ast.literal_eval(value)
-            except (ValueError, SyntaxError):
-                value = None
-    if not isinstance(value, dict):
+    content = _parse(value) if isinstance(value, str) else value
+    if not isinstance(content, dict):
         raise ValueError('expects a dictionary such as {"modelspec.title": "my model"}')
-    return {str(name): str(text) for name, text in value.items()}
+    return {str(name): str(text) for name, text in content.items()}
+
+
+def _parse(text: str) -> object:
+    try:
+        return json.loads(text)
+    except ValueError:
+        try:
+            return ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            return None
 
 
 @dataclass(frozen=True)
 class ConvertOptions:
     """Conversion."""
 
-    model_to_load: str | None = option(
+    model_to_load: str = option(
         None, "model to read: a .safetensors or .ckpt file, a Diffusers folder or a hub id", positional=True
     )
-    model_to_save: Path | None = option(
+    model_to_save: Path = option(
         None,
         "where to write: a name ending in .safetensors or .ckpt is a file, any other a Diffusers folder",
         positional=True,
@@ -97,11 +99,14 @@ class ConvertOptions:
 
     def __post_init__(self) -> None:
         precisions = self.fp16 + self.bf16 + self.float + (self.save_precision_as != "no")
-        target = self.model_to_save
         refuse(
             (self.model_to_load is None, "<model_to_load>", "is needed: the model to read"),
-            (target is None, "<model_to_save>", "is needed: the file or folder to write"),
-            (_is_other_file(target), "<model_to_save>", "a file must end in .safetensors or .ckpt"),
+            (self.model_to_save is None, "<model_to_save>", "is needed: the file or folder to write"),
+            (
+                _is_other_file(self.model_to_save),
+                "<model_to_save>",
+                "a file must end in .safetensors or .ckpt",
+            ),
             (self.v1 and self.v2, "v1", "choose --v1 or --v2"),
             (precisions > 1, "fp16", "choose one of --fp16, --bf16, --float, --save_precision_as"),
         )
@@ -134,9 +139,8 @@ class ConvertOptions:
     @property
     def format(self) -> CheckpointFormat:
         """By the path's suffix; without one it is a Diffusers folder."""
-        assert self.model_to_save is not None
         folder: CheckpointFormat = "diffusers_safetensors" if self.use_safetensors else "diffusers"
-        return _FILES.get(self.model_to_save.suffix, folder)
+        return FORMATS.get(self.model_to_save.suffix, folder)
 
     @property
     def precision(self) -> str | None:
@@ -151,7 +155,7 @@ class CheckDatasetOptions:
     """Report."""
 
     report: Path = option(Path("dataset.html"), "page to write", metavar="FILE")
-    max_token_length: Literal[75, 150, 225] = option(75, "longest caption in tokens; longer ones are cut")
+    max_token_length: TokenLength = option(75, "longest caption in tokens; longer ones are cut")
     sample_seed: int = option(0, "seed of the crops and captions that are shown", metavar="N")
     max_train_steps: int = option(
         1600, "steps of the run, of which --token_warmup_step may be a share", metavar="N"

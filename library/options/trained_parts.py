@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 from library.options.fields import below, option, refuse, warn_when
 
@@ -100,11 +99,11 @@ class TwoEncodersOptions:
         return (learning_rate if first is None else first, learning_rate if second is None else second)
 
 
-def read_rates(value: Any) -> tuple[float, ...]:
+def read_rates(value: object) -> tuple[float, ...]:
     """`1e-5,1e-6,0` or a TOML list. Raises ValueError for anything but numbers of 0 or more."""
     words = value.split(",") if isinstance(value, str) else value
     try:
-        rates = tuple(float(word) for word in words)
+        rates = tuple(map(float, words)) if isinstance(words, (list, tuple)) else (math.nan,)
     except (TypeError, ValueError):
         rates = (math.nan,)
     if not all(rate >= 0 and math.isfinite(rate) for rate in rates):

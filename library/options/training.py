@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from library.options.fields import below, option, refuse, warn_when
+from library.options.saving import Precision
 
-Precision = Literal["no", "fp16", "bf16"]
+MixedPrecision = Literal["no", "fp16", "bf16"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class TrainingOptions:
     seed: int | None = option(
         None, "seed of everything random (default: a new one, printed and kept in the metadata)", metavar="N"
     )
-    mixed_precision: Precision = option("no", "precision of the computation")
+    mixed_precision: MixedPrecision = option("no", "precision of the computation")
     full_bf16: bool = option(
         False, "keep trained weights and gradients in bf16; steps are rounded by chance, so that none is lost"
     )
@@ -89,7 +90,7 @@ class TrainingOptions:
         return self.full_bf16 or self.full_fp16
 
     @property
-    def trained_precision(self) -> Literal["float", "fp16", "bf16"]:
+    def trained_precision(self) -> Precision:
         """Of the weights that are trained."""
         if self.full_bf16:
             return "bf16"

@@ -1,4 +1,4 @@
-"""What is computed once, before training, instead of at every step: latents and text-encoder outputs."""
+"""What is computed once before training instead of at every step: latents and text-encoder outputs."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ class CachingOptions:
 
     @property
     def caches_latents(self) -> bool:
-        """In memory or on disk."""
+        """Whether latents are cached, in memory or on disk."""
         return self.cache_latents or self.cache_latents_to_disk
 
     @property
     def caches_text(self) -> bool:
-        """In memory or on disk."""
+        """Whether text-encoder outputs are cached, in memory or on disk."""
         return self.cache_text_encoder_outputs or self.cache_text_encoder_outputs_to_disk
 
     def __post_init__(self) -> None:

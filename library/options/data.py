@@ -12,8 +12,8 @@ Interpolation = Literal["lanczos", "nearest", "bilinear", "linear", "bicubic", "
 
 
 def read_resolutions(value: object) -> tuple[tuple[int, int], ...]:
-    """`512`, `"512,768"` (width, height) or `[512, 768]` is one size; words or a list of such sizes are
-    several: each picture trains at every one. Raises ValueError.
+    """The (width, height) of each size: `512`, `"512,768"` or `[512, 768]` is one; words or a list of such
+    sizes are several. Raises ValueError.
     """
     if isinstance(value, (list, tuple)) and any(isinstance(item, (str, list, tuple)) for item in value):
         return tuple(map(_read_resolution, value))
@@ -32,7 +32,7 @@ def _read_resolution(value: object) -> tuple[int, int]:
 
 
 def read_range(value: object) -> tuple[float, float]:
-    """`"2.0,4.0"` or `[2.0, 4.0]`: two numbers, the smaller first. Raises ValueError."""
+    """(lowest, highest) of `"2.0,4.0"` or `[2.0, 4.0]`, both above 0. Raises ValueError."""
     parts = value if isinstance(value, (list, tuple)) else str(value).split(",")
     try:
         low, high = map(float, parts)
@@ -166,7 +166,7 @@ class DataOptions:
         return source.resolve().name
 
     def __post_init__(self) -> None:
-        """What contradicts itself here. The bounds of what a dataset file can say too are checked for both in
+        """Checks what a dataset file cannot say. Bounds of what it can say are checked for both in
         `library/data/config/datasets.py`.
         """
         refuse(
@@ -217,7 +217,7 @@ class DataOptions:
         ]
 
     def _fine_tuning(self) -> list[Check]:
-        """What --fine_tuning leaves no room for."""
+        """What contradicts --fine_tuning."""
         return [
             (
                 self.fine_tuning and self.reg_data_dir is not None,
@@ -237,7 +237,7 @@ class DataOptions:
         ]
 
     def _conditioning_images(self) -> list[Check]:
-        """Which pictures can have conditioning images, and what for."""
+        """What --conditioning_data_dir cannot be combined with, and what it needs."""
         has_folder = self.conditioning_data_dir is not None
         return [
             (

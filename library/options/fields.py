@@ -191,7 +191,7 @@ def refuse(*checks: Check) -> None:
     """For `__post_init__`: raises one UserError with every mistake that the checks find.
 
     A check is *when, option, why*, and reads as the sentence of the mistake:
-    `(self.flip_aug and self.face_crop, "flip_aug", "contradicts --face_crop")`.
+    `(self.fp16 and self.bf16, "fp16", "choose --fp16 or --bf16")`.
     """
     problems = [Problem(_flag(name), why) for when, name, why in checks if when]
     if problems:

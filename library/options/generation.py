@@ -1,4 +1,4 @@
-"""Making pictures: previews while training, and the generator."""
+"""Drawing pictures: the previews of a training run, and the generator."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ class GeneratorComputeOptions:
 
     @property
     def dtype_name(self) -> Literal["float32", "float16", "bfloat16"]:
-        """The torch type of the weights."""
+        """The name of the weights' torch dtype."""
         if self.fp16:
             return "float16"
         return "bfloat16" if self.bf16 else "float32"
@@ -219,7 +219,7 @@ class SizeOptions:
 
     @property
     def given(self) -> dict[str, int]:
-        """Those that were given, by name."""
+        """The sizes that were given, by option."""
         return {name: value for name, value in vars(self).items() if value is not None}
 
 

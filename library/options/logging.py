@@ -1,4 +1,4 @@
-"""What a run writes down while it goes."""
+"""The logs and the report that a run writes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which model, and how its parts are run."""
+"""Which model, and how it computes."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class ModelOptions:
 
     @property
     def float8_parts(self) -> tuple[str, ...]:
-        """Where weights that are not trained are kept in float8: parts as networks call them."""
+        """The parts whose frozen weights are kept in float8, by the names that networks give them."""
         if self.fp8_base:
             return ("unet", "te")
         return ("unet",) if self.fp8_base_unet else ()

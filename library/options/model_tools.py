@@ -1,4 +1,4 @@
-"""Options of the tools that make a model file out of others, or show what is in one."""
+"""Options of the tools that merge or prune model files, or show the metadata of one."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class MergeModelsOptions:
 
     @property
     def shares(self) -> tuple[float, ...]:
-        """One for each model."""
+        """The share of each model."""
         return self.ratios or (1 / len(self.models),) * len(self.models)
 
 
@@ -88,7 +88,7 @@ class PruneOptions:
 
     @property
     def parts(self) -> tuple[PartName, ...]:
-        """What to keep."""
+        """The parts to keep."""
         return self.keep_only or get_args(PartName)
 
 
@@ -118,7 +118,7 @@ class MergeVaeOptions:
 
 
 def _file_checks(name: str, path: Path | None) -> list[Check]:
-    """Of the file to write."""
+    """Checks of the file to write."""
     return [
         (path is None, name, "is needed: the file to write"),
         (path is not None and path.suffix not in FORMATS, name, _FILE_NEEDED),

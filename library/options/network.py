@@ -111,8 +111,10 @@ class NetworkOptions:
         return dict(arg.split("=", 1) for arg in self.network_args)
 
     def rates(self, learning_rate: float) -> dict[str, float]:
-        """The learning rate of each part that gets a network: "unet", "te" or both. 0 means it is there but
-        not trained. learning_rate: where none is given.
+        """The learning rate of each part that gets a network: "unet", "te" or both. With a rate of 0 the part
+        has a network that is not trained.
+
+        learning_rate: of parts without a rate of their own.
         """
         rates = {
             "unet": learning_rate if self.unet_lr is None else self.unet_lr,

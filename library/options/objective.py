@@ -1,4 +1,4 @@
-"""What is predicted, of which noise, and how an error counts."""
+"""The training objective: its noise, its target and its loss."""
 
 from __future__ import annotations
 

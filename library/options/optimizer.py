@@ -52,7 +52,7 @@ class OptimizerOptions:
 
     @property
     def steps_in_backward(self) -> str:
-        """The option that asks for steps within the backward pass; empty when none does."""
+        """The option that asks for optimizer steps within the backward pass, "" if none does."""
         if self.fused_backward_pass:
             return "--fused_backward_pass"
         return "--fused_optimizer_groups" if self.fused_optimizer_groups else ""

@@ -24,5 +24,5 @@ class ProcessOptions:
 
     @property
     def given(self) -> list[str]:
-        """The names of those that were asked for."""
+        """The names of the options that were given."""
         return [name for name in vars(self) if getattr(self, name)]

@@ -1,4 +1,4 @@
-"""Where, when and how results are saved, and what is said about them in the file."""
+"""Where, when and how results are saved, and with which metadata."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Precision = Literal["float", "fp16", "bf16"]
 # By a file's suffix; a name with none of these is a Diffusers folder.
 FORMATS: dict[str, CheckpointFormat] = {".safetensors": "safetensors", ".ckpt": "ckpt"}
 
-# Names Windows keeps for devices, with or without a suffix.
+# Names that Windows reserves for devices, with or without a suffix.
 _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
 _FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f]')
 
@@ -84,7 +84,7 @@ class SavingOptions:
 
 
 def _without(section: object, name: str, *needed: str) -> Check:
-    """That an option is given without any of those that it works on."""
+    """The check that an option is not given without one of those it needs to have an effect."""
     is_given = getattr(section, name) is not None
     can_act = any(getattr(section, other) for other in needed)
     return (is_given and not can_act, name, f"has no effect without --{' or --'.join(needed)}")

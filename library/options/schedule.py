@@ -1,4 +1,4 @@
-"""How the learning rate changes over a run."""
+"""How the learning rate changes over a run: a schedule of ours, or a class of torch."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ ScheduleName = Literal[
     "piecewise_constant",
     "adafactor",
 ]
-# What each listens to. All but three have a warm-up.
-LISTENS: dict[str, tuple[str, ...]] = {
+# The options that a schedule reads besides --lr_warmup_steps, which all but three have.
+READS: dict[str, tuple[str, ...]] = {
     "cosine_with_restarts": ("lr_scheduler_num_cycles",),
     "polynomial": ("lr_scheduler_power",),
     "inverse_sqrt": ("lr_scheduler_timescale",),
@@ -35,7 +35,7 @@ NEEDS_LOWEST = ("cosine_with_min_lr", "cosine_warmup_with_min_lr")
 
 
 def read_steps(value: object) -> int | float:
-    """Steps: a whole number, or a share of the whole run as `0.1` or `10%`. Raises ValueError."""
+    """Steps as an int, or a share of the run (`0.1`, `10%`) as a float in 0..1. Raises ValueError."""
     text = str(value).strip()
     try:
         number = float(text[:-1]) / 100 if text.endswith("%") else float(text)
@@ -112,7 +112,7 @@ class ScheduleOptions:
                 " (1 up to step 100, then 0.1)",
             ),
         )
-        self._warn_of_the_unheard(f"{flag} {name}", LISTENS.get(name, ()))
+        self._warn_of_unread(f"{flag} {name}", READS.get(name, ()))
 
     def _check_values(self) -> None:
         ratio = self.lr_scheduler_min_lr_ratio
@@ -124,7 +124,7 @@ class ScheduleOptions:
             *not_pairs("lr_scheduler_args", self.lr_scheduler_args),
         )
 
-    def _warn_of_the_unheard(self, chosen: str, heard: tuple[str, ...]) -> None:
+    def _warn_of_unread(self, chosen: str, read: tuple[str, ...]) -> None:
         given = {
             "lr_decay_steps": self.lr_decay_steps,
             "lr_scheduler_num_cycles": self.lr_scheduler_num_cycles != 1,
@@ -135,15 +135,15 @@ class ScheduleOptions:
         }
         warn_when(
             *(
-                (value and name not in heard, name, f"has no effect with {chosen}")
+                (value and name not in read, name, f"has no effect with {chosen}")
                 for name, value in given.items()
             ),
             (
-                "lr_decay_steps" in heard and not self.lr_decay_steps,
+                "lr_decay_steps" in read and not self.lr_decay_steps,
                 "lr_scheduler",
                 "warmup_stable_decay does not decay without --lr_decay_steps",
             ),
         )
 
 
-assert set(LISTENS) < set(get_args(ScheduleName))
+assert set(READS) < set(get_args(ScheduleName))

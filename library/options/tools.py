@@ -1,4 +1,4 @@
-"""Options of the tools."""
+"""Options of the tools that convert a model, make a tiny one, or write the page about a dataset."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ class ConvertOptions:
 
     @property
     def precision(self) -> str | None:
-        """float, fp16 or bf16; None keeps what the weights have."""
+        """float, fp16 or bf16; None keeps the precision of each weight."""
         switches = {"fp16": self.fp16, "bf16": self.bf16, "float": self.float}
         named = None if self.save_precision_as == "no" else self.save_precision_as
         return next((name for name, on in switches.items() if on), named)
@@ -169,5 +169,5 @@ class CheckDatasetOptions:
 
 
 def _is_other_file(path: Path | None) -> bool:
-    """Whether the name asks for a file of a kind that is not written; any other suffix is a folder's name."""
+    """Whether the suffix is that of a file we do not write; other suffixes are part of a folder's name."""
     return path is not None and path.suffix in _OTHER_FILES

@@ -28,11 +28,11 @@ class PartOptions:
         warn_when((self.unetonly and rate, "learning_rate_te", "has no effect with --unetonly"))
 
     def denoiser_rate(self, learning_rate: float) -> float:
-        """Of the U-Net; 0 when it is not trained."""
+        """The U-Net's learning rate; 0 if it is not trained."""
         return 0.0 if self.encoderonly else learning_rate
 
     def text_rate(self, learning_rate: float) -> float:
-        """Of the text encoder; 0 when it is not trained."""
+        """The text encoder's learning rate; 0 if it is not trained."""
         if self.unetonly:
             return 0.0
         return learning_rate if self.learning_rate_te is None else self.learning_rate_te
@@ -92,7 +92,10 @@ class TwoEncodersOptions:
         )
 
     def rates(self, learning_rate: float) -> tuple[float, float]:
-        """Of both text encoders; 0 for one that is not trained. learning_rate: where none is given."""
+        """The learning rates of both text encoders; 0 for one that is not trained.
+
+        learning_rate: of an encoder without a rate of its own.
+        """
         if not self.train_text_encoder:
             return 0.0, 0.0
         first, second = self.learning_rate_te1, self.learning_rate_te2
@@ -100,7 +103,7 @@ class TwoEncodersOptions:
 
 
 def read_rates(value: object) -> tuple[float, ...]:
-    """`1e-5,1e-6,0` or a TOML list. Raises ValueError for anything but numbers of 0 or more."""
+    """Rates of `1e-5,1e-6,0` or a TOML list. Raises ValueError for anything but numbers of 0 or more."""
     words = value.split(",") if isinstance(value, str) else value
     try:
         rates = tuple(map(float, words)) if isinstance(words, (list, tuple)) else (math.nan,)

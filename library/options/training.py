@@ -81,7 +81,7 @@ class TrainingOptions:
         warn_when((self.initial_epoch and self.initial_step, "initial_epoch", "gives way to --initial_step"))
 
     def initial(self, steps_per_epoch: int) -> int | None:
-        """How many steps are to be taken as done; None when nothing was said about it, as with 0."""
+        """How many steps count as done when the run begins; None if no option says so (0 says nothing)."""
         epochs_done = max(0, (self.initial_epoch or 0) - 1)
         return self.initial_step or epochs_done * steps_per_epoch or None
 
@@ -91,7 +91,7 @@ class TrainingOptions:
 
     @property
     def trained_precision(self) -> Precision:
-        """Of the weights that are trained."""
+        """The precision of the weights that are trained."""
         if self.full_bf16:
             return "bf16"
         return "fp16" if self.full_fp16 else "float"

@@ -1,4 +1,4 @@
-"""Measuring what was not trained on."""
+"""Validation: the loss on images that are not trained on."""
 
 from __future__ import annotations
 

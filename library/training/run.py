@@ -25,7 +25,7 @@ from library.options.validation import ValidationOptions
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """What every trainer is told. trains_text: whether the text encoders change while it trains."""
+    """The sections of every trainer."""
 
     model: ModelOptions
     data: DataOptions
@@ -46,6 +46,7 @@ class TrainingRun:
 
     @property
     def trains_text(self) -> bool:
+        """Whether the run trains text encoders, or networks on them."""
         raise NotImplementedError
 
     def __post_init__(self) -> None:
@@ -84,7 +85,7 @@ class TrainingRun:
         self._check_steps_in_backward()
 
     def _check_steps_in_backward(self) -> None:
-        """Gradients that are freed at once cannot be looked at together."""
+        """Gradients that the backward pass frees can be neither added up nor scaled or clipped together."""
         if not (option := self.optimizer.steps_in_backward.removeprefix("--")):
             return
         training = self.training
@@ -112,7 +113,7 @@ class TrainingRun:
 
 @dataclass(frozen=True)
 class PartsRun(TrainingRun):
-    """What trainers of a model's U-Net and text encoder are told. A rate of 0: that part is not trained."""
+    """The sections of a trainer of U-Net and text encoder. A rate of 0 means that the part is not trained."""
 
     parts: PartOptions
 

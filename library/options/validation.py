@@ -24,9 +24,10 @@ class ValidationOptions:
     )
 
     def __post_init__(self) -> None:
-        counts = ("validate_every_n_steps", "validate_every_n_epochs", "max_validation_steps")
-        for name in (*counts, "early_stopping_patience"):
-            refuse(*below(1, self, name))
+        refuse(
+            *below(1, self, "validate_every_n_steps", "validate_every_n_epochs"),
+            *below(1, self, "max_validation_steps", "early_stopping_patience"),
+        )
         warn_when(
             (
                 self.validate_every_n_steps is not None and self.validate_every_n_epochs is not None,

@@ -14,7 +14,6 @@ import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from anywhere, installed or not
 
@@ -137,7 +136,7 @@ def _value(spec: OptionSpec) -> str:
     return f"several: {kind}" if spec.is_list else kind
 
 
-def default_of(spec: OptionSpec) -> Any:
+def default_of(spec: OptionSpec) -> object:
     """The default if it is worth showing, else None: the help says what one that is empty or off means."""
     default = None if spec.default is dataclasses.MISSING else spec.default
     if default in ("", ()) or default is False:
@@ -169,7 +168,7 @@ def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n".replace("|  |", "| |") for line in lines)
 
 
-def _code(value: Any) -> str:
+def _code(value: object) -> str:
     return "" if value is None else f"`{value}`"
 
 

@@ -153,8 +153,8 @@ class GeneratorPromptOptions:
     from_file: Path | None = option(None, "text file with a prompt a line", metavar="FILE")
 
     def __post_init__(self) -> None:
-        has_one = (self.prompt is None) != (self.from_file is None)
-        refuse((not has_one, "prompt", "give either --prompt or --from_file"))
+        both_or_none = (self.prompt is None) == (self.from_file is None)
+        refuse((both_or_none, "prompt", "give either --prompt or --from_file"))
 
 
 @dataclass(frozen=True)

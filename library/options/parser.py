@@ -76,7 +76,7 @@ class Reading(Generic[R]):
 
     @property
     def run(self) -> R:
-        """The Run. There must be no problems."""
+        """The Run; there must be no problems. Raises UserError if its sections do not fit together."""
         assert not self.problems
         return self.run_type(**self.sections)
 

@@ -10,47 +10,38 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from library.options.fields import require, warn_unless
-from library.options.network import FineTuneOptions, PartOptions
+from library.options.fields import refuse, warn_when
 from library.options.saving import CheckpointOptions
+from library.options.trained_parts import FineTuneOptions
 from library.problems import run_command
-from library.training.run import TrainingRun
+from library.training.run import PartsRun
 from library.training.start.command import begin
 
 
 @dataclass(frozen=True)
-class Run(TrainingRun):
-    parts: PartOptions
+class Run(PartsRun):
     fine_tune: FineTuneOptions
     checkpoint: CheckpointOptions
-
-    @property
-    def text_rate(self) -> float:
-        return self.parts.text_rate(self.optimizer.learning_rate)
 
     @property
     def trains_text(self) -> bool:
         return bool(self.text_rate) and (self.fine_tune.train_text_encoder or self.parts.encoderonly)
 
-    @property
-    def denoiser_rate(self) -> float:
-        return self.parts.denoiser_rate(self.optimizer.learning_rate)
-
     def __post_init__(self) -> None:
         super().__post_init__()
         asks = self.fine_tune.train_text_encoder
-        require(
-            (not (asks and self.parts.unetonly), "train_text_encoder", "contradicts --unetonly"),
-            (self.trains_text or bool(self.denoiser_rate), "learning_rate", "is 0: nothing would be trained"),
+        refuse(
+            (asks and self.parts.unetonly, "train_text_encoder", "contradicts --unetonly"),
+            (not (self.trains_text or self.denoiser_rate), "learning_rate", "is 0: nothing would be trained"),
         )
-        warn_unless(
+        warn_when(
             (
-                asks or self.parts.encoderonly or self.parts.learning_rate_te is None,
+                self.parts.learning_rate_te is not None and not (asks or self.parts.encoderonly),
                 "learning_rate_te",
                 "has no effect without --train_text_encoder",
             ),
             (
-                not asks or self.parts.learning_rate_te != 0,
+                asks and self.parts.learning_rate_te == 0,
                 "train_text_encoder",
                 "has no effect with --learning_rate_te 0",
             ),
@@ -64,8 +55,14 @@ def main() -> None:
     from library.training.tasks.model import TextTraining
 
     text = TextTraining((run.text_rate,)) if run.trains_text else None
-    rate, name = run.denoiser_rate, "finetuning"
-    train_model(run, run.checkpoint, text, pictures, learning_rate=rate, tracker_name=name)
+    train_model(
+        run,
+        run.checkpoint,
+        text,
+        pictures,
+        learning_rate=run.denoiser_rate,
+        tracker_name="finetuning",
+    )
 
 
 if __name__ == "__main__":

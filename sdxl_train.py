@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from library.options.fields import require
-from library.options.network import BlockOptions, FineTuneTwoOptions
+from library.options.fields import refuse
 from library.options.saving import CheckpointOptions
+from library.options.trained_parts import BlockOptions, TwoEncodersOptions
 from library.problems import run_command
 from library.training.run import TrainingRun
 from library.training.start.command import begin
@@ -20,7 +20,7 @@ from library.training.start.command import begin
 
 @dataclass(frozen=True)
 class Run(TrainingRun):
-    fine_tune: FineTuneTwoOptions
+    fine_tune: TwoEncodersOptions
     blocks: BlockOptions
     checkpoint: CheckpointOptions
 
@@ -37,7 +37,7 @@ class Run(TrainingRun):
         blocks = self.blocks.block_lr
         trains = self.trains_text or any(blocks or (self.optimizer.learning_rate,))
         option = "block_lr" if blocks else "learning_rate"
-        require((trains, option, "is 0: nothing would be trained"))
+        refuse((not trains, option, "is 0: nothing would be trained"))
 
 
 def main() -> None:
@@ -47,9 +47,15 @@ def main() -> None:
     from library.training.tasks.model import TextTraining
 
     text = TextTraining(run.text_rates) if run.trains_text else None
-    blocks = run.blocks.block_lr
-    names = {"learning_rate": run.optimizer.learning_rate, "tracker_name": "finetuning"}
-    train_model(run, run.checkpoint, text, pictures, **names, block_rates=blocks)
+    train_model(
+        run,
+        run.checkpoint,
+        text,
+        pictures,
+        learning_rate=run.optimizer.learning_rate,
+        tracker_name="finetuning",
+        block_rates=run.blocks.block_lr,
+    )
 
 
 if __name__ == "__main__":

@@ -11,23 +11,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from library.options.fields import require, warn_unless
-from library.options.network import DreamBoothOptions, PartOptions
+from library.options.fields import refuse, warn_when
 from library.options.saving import CheckpointOptions
+from library.options.trained_parts import DreamBoothOptions
 from library.problems import run_command
-from library.training.run import TrainingRun
+from library.training.run import PartsRun
 from library.training.start.command import begin
 
 
 @dataclass(frozen=True)
-class Run(TrainingRun):
-    parts: PartOptions
+class Run(PartsRun):
     dreambooth: DreamBoothOptions
     checkpoint: CheckpointOptions
-
-    @property
-    def text_rate(self) -> float:
-        return self.parts.text_rate(self.optimizer.learning_rate)
 
     @property
     def trains_text(self) -> bool:
@@ -38,38 +33,35 @@ class Run(TrainingRun):
         self._check_padding()
         stop_at = self.dreambooth.stop_text_encoder_training
         alone = "--encoderonly" if self.parts.encoderonly else "--learning_rate 0"
-        require(
+        refuse(
             (
-                bool(self.denoiser_rate) or not self.trains_text or stop_at is None,
+                stop_at is not None and self.trains_text and not self.denoiser_rate,
                 "stop_text_encoder_training",
                 f"contradicts {alone}: nothing would be trained any more",
             ),
-            (self.trains_text or bool(self.denoiser_rate), "learning_rate", "is 0: nothing would be trained"),
+            (not (self.trains_text or self.denoiser_rate), "learning_rate", "is 0: nothing would be trained"),
         )
-        warn_unless(
+        warn_when(
             (
-                self.dreambooth.trains_text or not self.parts.learning_rate_te,
+                self.parts.learning_rate_te and not self.dreambooth.trains_text,
                 "learning_rate_te",
                 f"has no effect with --stop_text_encoder_training {stop_at}",
             )
         )
 
     def _check_padding(self) -> None:
-        sees_all = not self.dreambooth.no_token_padding
-        require(
+        hides = self.dreambooth.no_token_padding
+        others = {
+            "max_token_length": self.model.max_token_length not in (None, 75),
+            "cache_text_encoder_outputs": self.caching.caches_text,
+            "xformers": self.model.attention == "xformers",
+        }
+        refuse(
             *(
-                (sees_all or not asked, "no_token_padding", f"does not work with --{name}")
-                for name, asked in (
-                    ("max_token_length", self.model.max_token_length not in (None, 75)),
-                    ("cache_text_encoder_outputs", self.caching.caches_text),
-                    ("xformers", self.model.attention == "xformers"),
-                )
+                (hides and asked, "no_token_padding", f"does not work with --{name}")
+                for name, asked in others.items()
             )
         )
-
-    @property
-    def denoiser_rate(self) -> float:
-        return self.parts.denoiser_rate(self.optimizer.learning_rate)
 
 
 def main() -> None:
@@ -80,9 +72,15 @@ def main() -> None:
 
     stop_at = run.dreambooth.stop_text_encoder_training
     text = TextTraining((run.text_rate,), stop_at) if run.trains_text else None
-    hides = run.dreambooth.no_token_padding
-    facts = {"learning_rate": run.denoiser_rate, "tracker_name": "dreambooth"}
-    train_model(run, run.checkpoint, text, pictures, **facts, hides_padding=hides)
+    train_model(
+        run,
+        run.checkpoint,
+        text,
+        pictures,
+        learning_rate=run.denoiser_rate,
+        tracker_name="dreambooth",
+        hides_padding=run.dreambooth.no_token_padding,
+    )
 
 
 if __name__ == "__main__":

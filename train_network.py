@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from library.options.fields import require
+from library.options.fields import refuse
 from library.options.network import NetworkOptions
 from library.problems import run_command
 from library.training.run import TrainingRun
@@ -35,7 +35,7 @@ class Run(TrainingRun):
     def __post_init__(self) -> None:
         super().__post_init__()
         rates = self.network.rates(self.optimizer.learning_rate)
-        require((any(rates.values()), "learning_rate", "every rate is 0: nothing would be trained"))
+        refuse((not any(rates.values()), "learning_rate", "every rate is 0: nothing would be trained"))
 
 
 def main() -> None:

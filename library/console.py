@@ -1,4 +1,4 @@
-"""What a command says while it runs: lines, warnings and progress bars, as --console_log_* asks for them."""
+"""What a command prints while it runs: lines, warnings and progress bars, as --console_log_* asks."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 Level = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 _LOGGER = logging.getLogger("atelier")
-_SECONDS_A_LINE = 10.0  # between two lines of a bar that is written in lines
+_SECONDS_A_LINE = 10.0  # between two lines of a progress bar that is printed as lines
 
 
 def set_up(level: Level = "INFO", file: Path | None = None, *, is_simple: bool = False) -> None:
-    """How the program speaks from here on.
+    """Set how the program prints from here on. Raises OSError if the file cannot be written.
 
-    level: the least that is said; bars are INFO. file: lines and warnings go there, with the time, and not
-    to the console; errors go to both. is_simple: bars are lines, for logs and terminals that cannot redraw.
-    Raises OSError when the file cannot be written.
+    level: the lowest level that is printed; progress bars are INFO.
+    file: where lines and warnings go, with the time, instead of to the console; errors go to both.
+    is_simple: progress is printed as lines, for logs and terminals that cannot redraw.
     """
     for old in list(_LOGGER.handlers):
         _LOGGER.removeHandler(old)
@@ -34,16 +34,15 @@ def set_up(level: Level = "INFO", file: Path | None = None, *, is_simple: bool =
     _LOGGER.addHandler(_Console(is_simple, logging.CRITICAL if file else logging.DEBUG))
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
-        written = logging.FileHandler(file, encoding="utf-8", errors="replace")
-        written.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        written.handleError = lambda record: None  # a full disk: the run is worth more than its log
-        _LOGGER.addHandler(written)
+        log = _LogFile(file, encoding="utf-8", errors="replace")
+        log.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        _LOGGER.addHandler(log)
 
 
 @contextmanager
 def lasting() -> Iterator[None]:
-    """Inside, a stdout or stderr that nobody reads any more, or whose disk is full, swallows what is written:
-    the work is worth more than what is said about it. Ctrl-C ends `| tee` too, before a state is saved.
+    """Context manager: inside, stdout and stderr do not raise when nobody reads them any more or the disk is
+    full, for the work is worth more than its messages. Ctrl-C ends `| tee` too, before a state is saved.
     """
     kept = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = (stream and _Lasting(stream) for stream in kept)
@@ -56,7 +55,7 @@ def lasting() -> Iterator[None]:
 
 
 def debug(message: str) -> None:
-    """What helps to find a fault."""
+    """A line for finding bugs, on stdout."""
     _log(logging.DEBUG, message)
 
 
@@ -71,12 +70,12 @@ def warn(message: str) -> None:
 
 
 def fail(message: str) -> None:
-    """Why the program ends, on stderr. It is always said."""
+    """A line on stderr about why the program ends; printed at every level."""
     _log(logging.CRITICAL, message)
 
 
 def progress_bar(*words: Any, disable: bool = False, **options: Any) -> tqdm:
-    """A tqdm bar; hidden when lines are."""
+    """A tqdm bar with tqdm's own arguments; hidden when lines are."""
     from tqdm import tqdm
 
     console = _console()
@@ -105,7 +104,7 @@ def _console() -> _Console:
 
 
 class _Console(logging.Handler):
-    """Lines to stdout, warnings and errors to stderr, as they are: nothing before them."""
+    """Lines to stdout, warnings and errors to stderr, with nothing before them."""
 
     def __init__(self, is_simple: bool, level: int) -> None:
         super().__init__(level)
@@ -118,8 +117,15 @@ class _Console(logging.Handler):
         print(record.getMessage(), file=sys.stdout if is_line else sys.stderr, flush=True)
 
 
+class _LogFile(logging.FileHandler):
+    """A log that a full disk does not stop: the run is worth more than its log."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        pass
+
+
 class _Lines:
-    """A stderr on which a bar's next state is a new line."""
+    """A stderr for tqdm on which each state of a bar is a line of its own."""
 
     def write(self, text: str) -> None:
         if state := text.strip("\r\n "):
@@ -130,7 +136,7 @@ class _Lines:
 
 
 class _Lasting:
-    """A stream that goes nowhere once it cannot be written to."""
+    """A stream that writes to nowhere once it cannot be written to."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -154,7 +160,7 @@ class _Lasting:
         return getattr(self._stream, name)
 
     def _give_up(self) -> None:
-        """What is still in buffers is written at the end of the program, and must not fail there."""
+        """Python writes what is still buffered when the program ends, which must not fail either."""
         with suppress(OSError):
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self._stream.fileno())

@@ -1,4 +1,6 @@
-"""Files appear whole or not at all: written beside their place under a temporary name, flushed, renamed."""
+"""Files appear whole or not at all: they are written in the same folder under a temporary name, flushed and
+renamed.
+"""
 
 from __future__ import annotations
 
@@ -32,18 +34,19 @@ _REMEDIES = {
 
 
 class NotWritten(UserError):
-    """A file or folder could not be written. What was there before is still there."""
+    """A file or folder could not be written. The one that was there before is untouched."""
 
 
 @contextmanager
 def whole_file(path: Path, *, flush: bool = True, otherwise: str = "") -> Iterator[Path]:
-    """Gives a temporary path in the same folder; it replaces `path` when the block ends well, and is removed
-    otherwise.
+    """Context manager: gives a temporary path in the same folder, which replaces `path` if the block succeeds
+    and is removed if it raises. Raises NotWritten if the file cannot be written.
 
-    Until the rename the old file is untouched, so a crash or a full disk never leaves half a file under
-    `path`. flush: wait until it is on the disk; without it the same is true of crashes of the program, but
-    not of the machine, so it is for files that carry checksums. otherwise: what a user can do instead of
-    writing it. Raises UserError when it cannot be written.
+    Until the rename the old file is untouched: neither a crash nor a full disk leaves half a file there.
+
+    flush: wait until the file is on the disk. Without, a crash of the machine (not one of the program) can
+        still leave half a file, so that is for files that carry checksums.
+    otherwise: what a user can do instead of writing it, for the message.
     """
     temporary = _temporary_name(path)
     try:
@@ -64,10 +67,10 @@ def whole_file(path: Path, *, flush: bool = True, otherwise: str = "") -> Iterat
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """The same for a folder: the block fills a temporary folder, which then takes the place of `path`.
+    """The same for a folder: the block fills a temporary folder, which then replaces `path`.
 
-    A folder that is there steps aside first, so for a moment there is none; `restore_folder` makes up for a
-    program that ends then.
+    An old folder is renamed first, so for a moment there is none; `restore_folder` puts it back if the
+    program ended at that moment.
     """
     temporary = _temporary_name(path)
     try:
@@ -88,7 +91,9 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def unwritten_is_a_warning() -> Iterator[None]:
-    """For what a run can go on without: a full disk may have room again when it is written the next time."""
+    """Context manager for files that a run can do without: NotWritten becomes a warning. A full disk may have
+    room again the next time.
+    """
     try:
         yield
     except NotWritten as error:
@@ -98,7 +103,7 @@ def unwritten_is_a_warning() -> Iterator[None]:
 
 
 def restore_folder(path: Path) -> None:
-    """Put back a folder that stepped aside for a new one when its program ended before that was there."""
+    """Put back an old folder that was renamed for a new one, if the program ended before that was there."""
     for aside in path.parent.glob(f".{glob.escape(path.name)}.*.old"):
         name = _ASIDE_NAME.fullmatch(aside.name)
         if name is None or name["path"] != path.name or _is_running(name):
@@ -111,26 +116,26 @@ def restore_folder(path: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove temporary files and folders of ours that killed processes left behind: those whose process is
-    gone from this machine, and any older than a day. Folders that had stepped aside are put back.
-
-    Others may belong to a program that is writing right now.
+    """Remove our temporary files and folders that killed processes left behind: those whose process is gone
+    from this machine, and any older than a day. The rest may belong to a program that is writing right now.
+    Old folders that were renamed for new ones are put back.
     """
     for aside in folder.glob(".*.old"):
         if name := _ASIDE_NAME.fullmatch(aside.name):
             restore_folder(folder / name["path"])
     for path in folder.glob(".*.part"):
         name = _TEMPORARY_NAME.fullmatch(path.name)
-        if name is None:  # somebody else's
+        if name is None:  # not one of ours
             continue
-        with suppress(OSError):  # another process removed it, or it may not be removed
+        with suppress(OSError):  # another process removed it, or we have no right to
             if _owner_is_gone(name) or time.time() - path.stat().st_mtime > LEFTOVER_AGE:
                 remove(path)
 
 
 def prepare_folder(folder: Path, fix: str, *, make: bool = True) -> None:
-    """Make a folder that is not there, or only look whether it can be made. Raises UserError, with that fix,
-    unless files can be made in it.
+    """Make a folder if it is missing. Raises UserError, with that fix, unless files can be made in it.
+
+    make: False only checks whether it could be made.
     """
     try:
         if not make:
@@ -150,13 +155,13 @@ def check_writable(folder: Path, fix: str) -> None:
 
 
 def is_name_too_long(path: Path) -> bool:
-    """Whether its name, or the temporary one that `whole_file` gives it, is longer than its folder takes."""
+    """Whether its name, or the temporary one of `whole_file`, is longer than the file system allows."""
     longest = _longest_name(path.parent)
     return any(_name_length(name) > longest for name in (path.name, _temporary_name(path).name))
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a folder with all it holds; nothing when it is not there."""
+    """Remove a file, or a folder with everything in it; no error if there is none."""
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -174,7 +179,7 @@ def _not_written(path: Path, error: OSError, otherwise: str = "") -> NotWritten:
 
 @functools.cache
 def _longest_name(folder: Path) -> int:
-    """What a name in the folder may have, in the units of `_name_length`."""
+    """The longest name that the folder allows, in the units of `_name_length`."""
     if os.name != "nt":
         with suppress(OSError, ValueError):
             longest = os.pathconf(folder, "PC_NAME_MAX")
@@ -183,17 +188,17 @@ def _longest_name(folder: Path) -> int:
 
 
 def _name_length(name: str) -> int:
-    """Windows counts its two-byte units, others bytes."""
+    """Windows counts UTF-16 units, other systems bytes."""
     if os.name == "nt":
         return len(name.encode("utf-16-le", "surrogatepass")) // 2
     return len(os.fsencode(name))
 
 
-# Whatever `_temporary_name` makes, and nothing that others do.
+# Matches what `_temporary_name` makes, and no file of another program.
 _TEMPORARY_NAME = re.compile(
     r"\..{1,40}\.(?P<machine>[0-9a-f]{6})-(?P<process>[0-9]+)\.[0-9a-f]{8}\.part", re.DOTALL
 )
-# And `_aside_name`.
+# Matches what `_aside_name` makes.
 _ASIDE_NAME = re.compile(r"\.(?P<path>.+)\.(?P<machine>[0-9a-f]{6})-(?P<process>[0-9]+)\.old", re.DOTALL)
 
 
@@ -207,7 +212,7 @@ def _aside_name(path: Path) -> Path:
 
 @functools.cache
 def _machine() -> str:
-    """Six digits for where this process's number is known: the machine, on Linux also the container."""
+    """Six digits for where a process id means this process: the machine, on Linux also the container."""
     name = platform.node()
     with suppress(OSError):
         name += str(Path("/proc/self/ns/pid").readlink())
@@ -216,25 +221,25 @@ def _machine() -> str:
 
 def _owner_is_gone(temporary: re.Match[str]) -> bool:
     """Whether the process that a temporary file is named after is known to have ended."""
-    if temporary["machine"] != _machine() or os.name == "nt":  # there, asking would end it
+    if temporary["machine"] != _machine() or os.name == "nt":  # on Windows os.kill would end the process
         return False
     try:
-        os.kill(int(temporary["process"]), 0)  # sends nothing
+        os.kill(int(temporary["process"]), 0)  # signal 0 only asks whether it exists
     except ProcessLookupError:
         return True
-    except (PermissionError, OverflowError):  # another user's; no process has such a number
+    except (PermissionError, OverflowError):  # another user's process; no process id
         pass
     return False
 
 
 def _is_running(name: re.Match[str]) -> bool:
-    """Whether the process that a name is of is known to run, and is another one: it steps aside right now."""
+    """Whether another process that is known to run renamed a folder: it is replacing it just now."""
     is_here = name["machine"] == _machine() and os.name != "nt"
     return is_here and int(name["process"]) != os.getpid() and not _owner_is_gone(name)
 
 
 def _replace_folder(temporary: Path, path: Path) -> None:
-    # A folder cannot be renamed over a full one: the old one steps aside first and goes last.
+    # A folder cannot be renamed onto one that has files: the old one is renamed first and removed last.
     if not path.exists():
         _rename(temporary, path)
         return
@@ -243,20 +248,20 @@ def _replace_folder(temporary: Path, path: Path) -> None:
     try:
         _rename(temporary, path)
     except OSError:
-        with suppress(OSError):  # it was put back already
+        with suppress(OSError):  # another process put it back already
             aside.rename(path)
         raise
     _discard(aside)
 
 
 def _discard(aside: Path) -> None:
-    """Remove a folder that stepped aside. Under that name it is always whole."""
+    """Remove an old folder. It gets a temporary name first: what has an aside name must always be whole."""
     with suppress(OSError):
         shutil.rmtree(aside.rename(_temporary_name(aside)), ignore_errors=True)
 
 
 def _rename(source: Path, target: Path) -> None:
-    """Windows refuses while another program reads the target: virus scanners are done in a moment."""
+    """Try again for a while: Windows refuses while another program reads the target, say a virus scanner."""
     for pause in (0.1, 0.3, 1.0, 3.0):
         try:
             source.replace(target)

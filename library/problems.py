@@ -1,7 +1,6 @@
-"""What is wrong with a user's inputs, said in one line each: *file: cause; fix*.
+"""What is wrong with a user's inputs, one line each: *file: cause; fix*.
 
-Checks collect `Problem`s instead of stopping at the first; a command shows them all together and exits with
-code 2.
+Checks collect `Problem`s instead of stopping at the first; a command shows all of them and exits with code 2.
 """
 
 from __future__ import annotations
@@ -13,24 +12,27 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 from library import console
 from library.secrets import hide_tokens
 from library.stopping import Stopped, exit_code, signals_stop
 
 T = TypeVar("T")
+P = ParamSpec("P")
+E = TypeVar("E", bound="UserError")
 
 EXIT_CODE = 2
-_heard: list[list[str]] = []  # by those who listen, the latest last
+_heard: list[list[str]] = []  # the warnings that each `hears_warnings` has heard, the innermost last
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing the user has to mend.
+    """One thing that the user has to fix.
 
-    where: the file, folder or option it is about; cause: what is wrong with it; fix: what to do next, may be
-    empty.
+    where: the file, folder or option it is about.
+    cause: what is wrong with it.
+    fix: what to do next; may be empty.
     """
 
     where: str
@@ -50,24 +52,22 @@ class UserError(Exception):
         super().__init__("\n".join(map(str, self.problems)))
 
     @classmethod
-    def of(cls, where: object, cause: str, fix: str = "") -> UserError:
-        """A UserError with a single problem."""
+    def of(cls: type[E], where: object, cause: str, fix: str = "") -> E:
+        """An error with a single problem."""
         return cls([Problem(str(where), cause, fix)])
 
 
 @dataclass
 class Problems:
-    """A collector. `attempt` runs a check and keeps what it complains about, so that the next check still
-    runs.
-    """
+    """Collects problems. `attempt` runs a check and keeps its problems, so that the next check still runs."""
 
     found: list[Problem] = field(default_factory=list)
 
     def add(self, where: object, cause: str, fix: str = "") -> None:
         self.found.append(Problem(str(where), cause, fix))
 
-    def attempt(self, check: Callable[..., T], *args, **kwargs) -> T | None:
-        """The check's result, or None after its problems were kept."""
+    def attempt(self, check: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
+        """The check's result, or None if it raised UserError, whose problems are kept."""
         try:
             return check(*args, **kwargs)
         except UserError as error:
@@ -75,19 +75,19 @@ class Problems:
             return None
 
     def raise_if_any(self) -> None:
-        """Raises UserError with everything found so far, each line once."""
+        """Raises UserError with every problem found so far, each once."""
         if self.found:
             raise UserError(dict.fromkeys(self.found))
 
 
 @console.lasting()
 def run_command(main: Callable[[], None], *, unfinished: str = "") -> None:
-    """Run a command's main() the way its user should see it: problems as lines on stderr, exit code 2, no
-    traceback.
+    """Run a command's main(). A UserError becomes lines on stderr and exit code 2, without a traceback.
 
-    Ctrl-C, SIGTERM and a closed terminal (SIGHUP) end it with one line and code 130, 143 or 129. unfinished:
-    what to say about its work then.
-    Of several processes only the first on each machine prints.
+    Ctrl-C, SIGTERM and a closed terminal (SIGHUP) end it with one line and code 130, 143 or 129. Of several
+    processes only the first on each machine prints.
+
+    unfinished: what that line says of the command's work if nothing else does.
     """
     quiet_libraries()
     is_first = os.environ.get("LOCAL_RANK", "0") == "0"
@@ -109,22 +109,21 @@ def run_command(main: Callable[[], None], *, unfinished: str = "") -> None:
 
 
 def quiet_libraries() -> None:
-    """Libraries warn about things our users did not ask for; these say nothing about a run."""
-    # bitsandbytes, on every import without a GPU: an optional kernel for 4-bit layers, which are not used
-    # here.
+    """Silence warnings of libraries that say nothing about a run."""
+    # bitsandbytes, on every import without a GPU: an optional kernel for 4-bit layers, which we do not use.
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
-    # bitsandbytes again: we say it in our own words.
+    # bitsandbytes again: we warn of this ourselves.
     warnings.filterwarnings("ignore", message="Paged optimizers are not supported on CPU")
-    # Pillow, about images that it reads all the same; what it cannot read is a Problem.
+    # Pillow, about images that it can read; one that it cannot is a Problem.
     warnings.filterwarnings("ignore", module=r"PIL\.")
-    # diffusers, about a sampler that users name and that is there.
+    # diffusers, about a sampler that users choose by name and that it still has.
     warnings.filterwarnings("ignore", message=".*algorithm_types? dpmsolver.*", category=FutureWarning)
-    # transformers, when diffusers looks at it: image processors that would rather have torchvision.
+    # transformers, when diffusers imports it: image processors that would rather have torchvision.
     logging.getLogger("transformers.utils.import_utils").setLevel(logging.ERROR)
 
 
 def warn(message: str) -> None:
-    """One line about something the user may not expect, from the first process only."""
+    """Print one line about something the user may not expect, in the first process only."""
     if os.environ.get("LOCAL_RANK", "0") == "0":
         line = hide_tokens(message)
         console.warn(line)
@@ -134,7 +133,7 @@ def warn(message: str) -> None:
 
 @contextmanager
 def hears_warnings() -> Iterator[Sequence[str]]:
-    """While it is entered, the lines that `warn` says, from any thread; they grow. It is forgotten after."""
+    """Context manager: the lines that `warn` prints inside it, from any thread, as a list that grows."""
     _heard.append([])
     try:
         yield _heard[-1]
@@ -143,5 +142,5 @@ def hears_warnings() -> Iterator[Sequence[str]]:
 
 
 def warnings_heard() -> Sequence[str]:
-    """What was warned of since this command began; it grows. Empty where nobody listens."""
+    """The warnings since this command began, as a list that grows. Empty outside of `hears_warnings`."""
     return _heard[-1] if _heard else ()

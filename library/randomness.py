@@ -1,8 +1,7 @@
 """Randomness is a function: every draw comes from a generator made from (seed, purpose, keys).
 
-Nothing is kept between draws, so a run gives the same numbers for any number of loader workers or processes,
-and
-after a resume at any step. There is no generator state to save.
+No state is kept between draws, so a run gives the same numbers for any number of loader workers or processes
+and after a resume at any step, and there is no generator state to save.
 """
 
 from __future__ import annotations
@@ -22,12 +21,12 @@ def derive_seed(seed: int, purpose: str, *keys: int | str) -> int:
 
 
 def keyed_random(seed: int, purpose: str, *keys: int | str) -> random.Random:
-    """A Python generator for shuffles, flips, crops and dropouts."""
+    """A Python generator, for shuffles, flips, crops and dropout."""
     return random.Random(derive_seed(seed, purpose, *keys))
 
 
 def keyed_generator(seed: int, purpose: str, *keys: int | str) -> torch.Generator:
-    """A torch CPU generator for noise."""
+    """A torch generator on the CPU, for noise."""
     import torch
 
     return torch.Generator().manual_seed(derive_seed(seed, purpose, *keys))

@@ -1,4 +1,4 @@
-"""Tokens: they are used, and never shown or written."""
+"""Tokens: never shown and never written."""
 
 from __future__ import annotations
 
@@ -10,15 +10,13 @@ HIDDEN = "***"
 # Where huggingface_hub and wandb look for theirs.
 _VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "WANDB_API_KEY")
 _HUB_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{8,}")
-# A line of a file, TOML or JSON, in the words of its parser.
+# A token in a line of TOML or JSON, which the parser's messages quote.
 _TOKEN_LINE = re.compile(r"""((?:token|api_key)(?:["']?\s*=|"\s*:)\s*)\S+""")
 
 
 @dataclass(frozen=True, repr=False)
 class Secret:
-    """An option's value that only `reveal` shows. JSON and TOML refuse it, so it cannot be written by
-    accident.
-    """
+    """A token as an option's value. Only `reveal` shows it; JSON and TOML refuse to write it."""
 
     _text: str
 
@@ -32,7 +30,7 @@ class Secret:
 
 
 def hide_tokens(text: str, *known: Secret | None) -> str:
-    """The text without the known tokens, those of the environment, and whatever looks like a hub's."""
+    """The text without the known tokens, those of the environment, and whatever looks like one of the hub."""
     found = [secret.reveal() for secret in known if secret is not None]
     found += [os.environ[name] for name in _VARIABLES if os.environ.get(name)]
     for token in found:
@@ -41,7 +39,7 @@ def hide_tokens(text: str, *known: Secret | None) -> str:
 
 
 def hide_words(words: list[str], given: list[tuple[str, str]]) -> None:
-    """Take tokens, each with the flag it was given by, out of a command line."""
+    """Replace tokens in a command line, in place. given: (flag, token) of each."""
     for index, word in enumerate(words):
         for flag, token in given:
             if word in (token, f"{flag}={token}"):

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP end a command with a line that says what was kept, and the shell's exit code."""
+"""Ctrl-C, SIGTERM and SIGHUP end a command with a line about what was saved and the shell's exit code."""
 
 from __future__ import annotations
 
@@ -10,11 +10,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-GRACE = 5.0  # seconds from a signal to the end, whatever the program is in
+GRACE = 5.0  # seconds from a signal to the end, whatever the program is doing
 
 
 class Stopped(KeyboardInterrupt):
-    """The command was asked to stop. kept: what there is of its work, for the user; empty when unknown."""
+    """The command was asked to stop.
+
+    number: the signal.
+    kept: what was saved of its work, in words for the user; empty if that is not known.
+    """
 
     def __init__(self, number: int) -> None:
         super().__init__()
@@ -22,28 +26,31 @@ class Stopped(KeyboardInterrupt):
 
 
 def exit_code(stop: KeyboardInterrupt) -> int:
-    """The shell's for the signal behind it: 130, 143 or 129."""
+    """The shell's code for the signal: 130, 143 or 129."""
     return 128 + (stop.number if isinstance(stop, Stopped) else signal.SIGINT)
 
 
-def stop_signals() -> list[int]:
-    """Those that ask a program to stop: Ctrl-C, SIGTERM, and SIGHUP, which a terminal sends when it is closed
-    (Windows has none; `nohup` turns it off).
+def stop_signals() -> list[signal.Signals]:
+    """The signals that ask a program to stop: Ctrl-C, SIGTERM, and SIGHUP, which a terminal sends when it is
+    closed (Windows has no SIGHUP; `nohup` makes the program ignore it).
     """
+    signals = [signal.SIGINT, signal.SIGTERM]
     hang_up = getattr(signal, "SIGHUP", None)
-    is_heard = hang_up is not None and signal.getsignal(hang_up) is not signal.SIG_IGN
-    return [signal.SIGINT, signal.SIGTERM] + ([hang_up] if is_heard else [])
+    if hang_up is not None and signal.getsignal(hang_up) is not signal.SIG_IGN:
+        signals.append(hang_up)
+    return signals
 
 
 def is_echo(number: int) -> bool:
-    """Whether a signal after another means nothing new: shells and the system both send SIGHUP."""
+    """Whether a signal may only repeat the one before: shells and the system both send SIGHUP."""
     return number == getattr(signal, "SIGHUP", None)
 
 
 @contextmanager
 def signals_stop() -> Iterator[None]:
-    """Inside, the first signal raises Stopped; a second one ends the program at once. It also ends when GRACE
-    passes: a library may take the exception for its own, or work on.
+    """Context manager: inside, the first signal raises Stopped and a second one ends the program at once.
+
+    The program also ends GRACE seconds after the first: a library may swallow the exception or work on.
     """
     owner, is_stopping = os.getpid(), False
 
@@ -51,7 +58,7 @@ def signals_stop() -> Iterator[None]:
         nonlocal is_stopping
         if is_stopping and os.getpid() == owner and is_echo(number):
             return
-        if is_stopping or os.getpid() != owner:  # processes that were forked have it too
+        if is_stopping or os.getpid() != owner:  # forked processes inherit this handler
             os._exit(128 + number)
         is_stopping = True
         timer = threading.Timer(GRACE, _end, [number])
@@ -59,7 +66,7 @@ def signals_stop() -> Iterator[None]:
         timer.start()
         raise Stopped(number)
 
-    if threading.current_thread() is not threading.main_thread():  # only that one may
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
         yield
         return
     old = {number: signal.signal(number, take) for number in stop_signals()}

@@ -49,11 +49,16 @@ def main() -> None:
 
 
 def check(options: ConvertOptions) -> None:
-    """Raises UserError with everything that is wrong with the model and the place it should go to."""
+    """Raises UserError with everything that is wrong with the model and the target."""
     problems = Problems()
     problems.attempt(check_target, options.model_to_save, options.format)
-    claims = {"v1": options.v1, "v2": options.v2, "variant": options.variant}
-    source = problems.attempt(check_source, options.model_to_load, **claims)
+    source = problems.attempt(
+        check_source,
+        options.model_to_load,
+        v1=options.v1,
+        v2=options.v2,
+        variant=options.variant,
+    )
     is_other = source is not None and FAMILIES[detect_family(source)].flag != "--v2"
     if options.unet_use_linear_projection and is_other:
         problems.add("--unet_use_linear_projection", "only SD 2.x has such projections", "leave it out")

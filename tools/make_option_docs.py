@@ -2,8 +2,8 @@
 
 python tools/make_option_docs.py
 
-The page is made from what the parser reads and from nothing else, so it cannot say anything different. No
-torch is imported, and the same code always gives the same page.
+The page is made from what the parser reads and from nothing else, so the two cannot differ. No torch is
+imported, and the same code always gives the same page.
 """
 
 from __future__ import annotations
@@ -14,13 +14,12 @@ import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from anywhere, installed or not
 
 from library.files import whole_file
-from library.options.fields import OptionSpec, sections_of, specs_of, title_of
-from library.options.parser import ConfigFileOptions
+from library.options.fields import OptionSpec, specs_of, title_of
+from library.options.parser import all_sections
 from library.options.unavailable import NOT_YET, REFUSED
 from library.secrets import Secret
 
@@ -88,10 +87,7 @@ def commands_by_section(runs: dict[str, type]) -> dict[type, list[str]]:
     """
     found: dict[type, list[str]] = {}
     for command, run in runs.items():
-        sections = list(sections_of(run).values())
-        if not any(spec.positional for section in sections for spec in specs_of(section)):
-            sections.append(ConfigFileOptions)
-        for section in sections:
+        for section in all_sections(run):
             found.setdefault(section, []).append(command)
     return dict(sorted(found.items(), key=lambda item: len(item[1]) == 1))
 
@@ -134,15 +130,14 @@ def _value(spec: OptionSpec) -> str:
             Secret: "token",
         }
         kind = names[spec.item_type]
-        if (
-            spec.metavar and len(spec.metavar) > 1 and not spec.positional
-        ):  # DIR, FILE, MODEL; N and X say nothing more
+        # DIR, FILE and MODEL say more than the kind; N and X do not.
+        if spec.metavar and len(spec.metavar) > 1 and not spec.positional:
             kind += f" `{spec.metavar}`"
     return f"several: {kind}" if spec.is_list else kind
 
 
-def default_of(spec: OptionSpec) -> Any:
-    """The default worth showing, or None: one that is empty, off or chosen later is said in the help."""
+def default_of(spec: OptionSpec) -> object:
+    """The default if it is worth showing, else None: the help says what one that is empty or off means."""
     default = None if spec.default is dataclasses.MISSING else spec.default
     if default in ("", ()) or default is False:
         return None
@@ -150,7 +145,7 @@ def default_of(spec: OptionSpec) -> Any:
 
 
 def _not_yet(runs: dict[str, type]) -> str:
-    """NOT_YET as a table; an option that some command has is not yet there in the others."""
+    """NOT_YET as a table; it names the commands that have an option which the others lack."""
     having: dict[str, list[str]] = {}
     for section, commands in commands_by_section(runs).items():
         for spec in specs_of(section):
@@ -173,7 +168,7 @@ def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n".replace("|  |", "| |") for line in lines)
 
 
-def _code(value: Any) -> str:
+def _code(value: object) -> str:
     return "" if value is None else f"`{value}`"
 
 

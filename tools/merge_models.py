@@ -26,7 +26,7 @@ class Run:
 def main() -> None:
     options = parse(Run, __doc__).merging
     plan = check(options)
-    tell_incomplete(plan, options.show_skipped)
+    tell_incomplete(plan, each=options.show_skipped)
 
     from tqdm import tqdm
 
@@ -48,16 +48,17 @@ def main() -> None:
 
 
 def check(options: MergeModelsOptions) -> MergePlan:
-    """Raises UserError with everything that is wrong with the models and the place of the result."""
+    """How the models merge. Raises UserError with everything that is wrong with the models and the target."""
     problems = Problems()
     problems.attempt(check_output, options.output, map(Path, options.models))
     plan = problems.attempt(plan_merge, options.models, unet_only=options.unet_only)
     problems.raise_if_any()
+    assert plan is not None
     return plan
 
 
-def tell_incomplete(plan: MergePlan, each: bool) -> None:
-    """Says what was not to be had of every model. each: with the tensors' names."""
+def tell_incomplete(plan: MergePlan, *, each: bool) -> None:
+    """Print how many tensors not every model has. each: and their names."""
     not_in_all = "tensors not in all models (where one is lacking, the first model's counts)"
     for names, what in ((plan.incomplete, not_in_all), (plan.skipped, "tensors left out: not in the first")):
         if names:

@@ -42,8 +42,12 @@ def main() -> None:
     source = find_file(options.model_to_load)
     header = read_header(source.path)
     dtype = None if options.saving_precision == "no" else dtype_of(options.saving_precision)
-    bar = lambda names: tqdm(names, desc="pruning", unit="tensor")  # noqa: E731
-    tensors = prune(source, plan, dtype=dtype, progress=bar)
+    tensors = prune(
+        source,
+        plan,
+        dtype=dtype,
+        progress=lambda names: tqdm(names, desc="pruning", unit="tensor"),
+    )
     told = kept_metadata(header.metadata, options.model_to_save)
     save_tensors(options.model_to_save, tensors, told, beside=told)
     take_config_along(source.path, options.model_to_save)
@@ -55,11 +59,14 @@ def main() -> None:
 
 
 def check(options: PruneOptions) -> dict[str, str]:
-    """What to take, by name. Raises UserError with everything that is wrong with model and place."""
+    """Name in the result -> name in the file. Raises UserError with everything that is wrong with model and
+    target.
+    """
     problems = Problems()
     problems.attempt(check_output, options.model_to_save, [Path(options.model_to_load)])
     plan = problems.attempt(plan_pruning, options.model_to_load, options.parts, ema=options.ema)
     problems.raise_if_any()
+    assert plan is not None
     return plan
 
 

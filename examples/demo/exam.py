@@ -24,7 +24,7 @@ from make_world import HELD_OUT, SQUARE, Scene, choose_scene, sentence
 from shapes import COLOURS
 
 from library.generation.prompts import PromptRequest
-from library.options.fields import option, require
+from library.options.fields import below, option, refuse
 from library.options.generation import GeneratorComputeOptions, GeneratorModelOptions, GeneratorNetworkOptions
 from library.options.parser import parse
 from library.problems import run_command
@@ -50,7 +50,7 @@ class ExamOptions:
     sheet: Path | None = option(None, "write all pictures as one, wrong ones framed in red", metavar="FILE")
 
     def __post_init__(self) -> None:
-        require((self.count >= 1, "count", "must be 1 or more"))
+        refuse(*below(1, self, "count"))
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from shapes import COLOURS, PATTERNS, SHAPES, Pattern, Size, Thing, draw_scene
 
 from library.files import whole_file
-from library.options.fields import option, require
+from library.options.fields import below, option, refuse
 from library.options.parser import parse
 from library.problems import run_command
 from library.randomness import keyed_random
@@ -51,14 +51,14 @@ PLACED, ONE_OF_TWO = (14.0, 16.0), (15.5, 17.0)
 class WorldOptions:
     """World."""
 
-    folder: Path | None = option(None, "folder for the pictures", positional=True, metavar="folder")
+    folder: Path = option(None, "folder for the pictures", positional=True, metavar="folder")
     count: int = option(12000, "pictures to draw", metavar="N")
     seed: int = option(1, "another world of the same kind", metavar="N")
 
     def __post_init__(self) -> None:
-        require(
-            (self.folder is not None, "<folder>", "is needed: where the pictures go"),
-            (self.count >= 1, "count", "must be 1 or more"),
+        refuse(
+            (self.folder is None, "<folder>", "is needed: where the pictures go"),
+            *below(1, self, "count"),
         )
 
 

@@ -25,7 +25,7 @@ from shapes import COLOURS, PATTERNS, draw_background
 
 from library.files import whole_file
 from library.models.saving import Saving
-from library.options.fields import option, require
+from library.options.fields import option, refuse
 from library.options.parser import parse
 from library.problems import run_command
 from library.randomness import keyed_generator, keyed_random
@@ -49,12 +49,8 @@ SAVE_EVERY = 250  # steps
 class VaeOptions:
     """VAE."""
 
-    pictures: Path | None = option(
-        None, "folder of the world's pictures", positional=True, metavar="pictures"
-    )
-    path: Path | None = option(
-        None, "model to write (.safetensors)", positional=True, metavar="model_to_save"
-    )
+    pictures: Path = option(None, "folder of the world's pictures", positional=True, metavar="pictures")
+    path: Path = option(None, "model to write (.safetensors)", positional=True, metavar="model_to_save")
     steps: int = option(20000, "steps to train", metavar="N")
     encoder_steps: int = option(3400, "of which the first so many train the encoder too", metavar="N")
     clean_steps: int = option(5500, "of which the first so many have no noise on the latents", metavar="N")
@@ -63,9 +59,9 @@ class VaeOptions:
     seed: int = option(1, "seed of everything random", metavar="N")
 
     def __post_init__(self) -> None:
-        require(
-            (self.pictures is not None, "<pictures>", "is needed: a folder that make_world.py drew"),
-            (self.path is not None, "<model_to_save>", "is needed: the model to write"),
+        refuse(
+            (self.pictures is None, "<pictures>", "is needed: a folder that make_world.py drew"),
+            (self.path is None, "<model_to_save>", "is needed: the model to write"),
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from library.options.fields import option, require, warn_unless
+from library.options.fields import option, refuse, warn_when
 
 DECAY = 0.9999
 
@@ -26,14 +26,13 @@ class AveragingOptions:
     )
 
     def __post_init__(self) -> None:
-        require(
-            (self.ema_decay is None or 0 <= self.ema_decay < 1, "ema_decay", "is a share from 0 to below 1")
-        )
-        asked = ("ema_decay", "ema_device")
-        warn_unless(
+        decay = self.ema_decay
+        refuse((decay is not None and not 0 <= decay < 1, "ema_decay", "is a share from 0 to below 1"))
+        given = {"ema_decay": self.ema_decay, "ema_device": self.ema_device}
+        warn_when(
             *(
-                (self.use_ema or getattr(self, name) is None, name, "has no effect without --use_ema")
-                for name in asked
+                (value is not None and not self.use_ema, name, "has no effect without --use_ema")
+                for name, value in given.items()
             )
         )
 

@@ -1,10 +1,10 @@
-"""What is computed once, before training, instead of at every step: latents and text-encoder outputs."""
+"""What is computed once before training instead of at every step: latents and text-encoder outputs."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from library.options.fields import option, require, warn_unless
+from library.options.fields import below, option, refuse, warn_when
 
 
 @dataclass(frozen=True)
@@ -33,33 +33,30 @@ class CachingOptions:
 
     @property
     def caches_latents(self) -> bool:
-        """In memory or on disk."""
+        """Whether latents are cached, in memory or on disk."""
         return self.cache_latents or self.cache_latents_to_disk
 
     @property
     def caches_text(self) -> bool:
-        """In memory or on disk."""
+        """Whether text-encoder outputs are cached, in memory or on disk."""
         return self.cache_text_encoder_outputs or self.cache_text_encoder_outputs_to_disk
 
     def __post_init__(self) -> None:
-        require(
-            (self.vae_batch_size >= 1, "vae_batch_size", "must be 1 or more"),
-            (self.text_encoder_batch_size >= 1, "text_encoder_batch_size", "must be 1 or more"),
-        )
+        refuse(*below(1, self, "vae_batch_size", "text_encoder_batch_size"))
         to_disk = self.cache_latents_to_disk or self.cache_text_encoder_outputs_to_disk
-        warn_unless(
+        warn_when(
             (
-                self.caches_latents or self.vae_batch_size == 1,
+                self.vae_batch_size != 1 and not self.caches_latents,
                 "vae_batch_size",
                 "has no effect without --cache_latents",
             ),
             (
-                self.caches_text or self.text_encoder_batch_size == 16,
+                self.text_encoder_batch_size != 16 and not self.caches_text,
                 "text_encoder_batch_size",
                 "has no effect without --cache_text_encoder_outputs",
             ),
             (
-                to_disk or not self.skip_cache_check,
+                self.skip_cache_check and not to_disk,
                 "skip_cache_check",
                 "has no effect without caches on disk",
             ),

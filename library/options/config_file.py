@@ -1,30 +1,32 @@
-"""Options in a TOML file. Tables only group: their names mean nothing, as in sd-scripts."""
+"""Options in a TOML file. Tables only group options: their names mean nothing, as in sd-scripts."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from library.files import whole_file
+from library.options.fields import changed_values
 from library.problems import UserError, warn
 from library.secrets import Secret
 from library.table_files import read_tables
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
-def read_config_file(path: Path) -> tuple[Path, dict[str, Any]]:
-    """The file's path (`.toml` is added where it is missing) and its options with tables flattened.
 
-    Raises UserError when there is no such file, it is not TOML, or an option stands in two tables with two
-    values.
+def read_config_file(path: Path) -> tuple[Path, dict[str, object]]:
+    """The file's path (with `.toml` added where it is missing) and its options, out of their tables.
+
+    Raises UserError if there is no such file, it is not TOML, or two tables give an option two values.
     """
     path = path.expanduser()
     if path.suffix != ".toml" and not path.is_file():
         path = path.with_name(path.name + ".toml")
     document = read_tables(path)
-    flat: dict[str, Any] = {}
+    flat: dict[str, object] = {}
     for key, value in document.items():
         entries = value if isinstance(value, dict) else {key: value}
         for name, entry in entries.items():
@@ -34,10 +36,10 @@ def read_config_file(path: Path) -> tuple[Path, dict[str, Any]]:
     return path, flat
 
 
-def write_config_file(target: str | None, sections: dict[str, Any]) -> Path:
-    """Write all options that differ from their defaults, one table a section, and return the file's path.
+def write_config_file(target: str | None, sections: Mapping[str, DataclassInstance]) -> Path:
+    """Write the options that differ from their defaults, one table a section, and return the file's path.
 
-    Tokens are left out, with a warning. Raises UserError when no --config_file was given or the file exists.
+    Tokens are left out, with a warning. Raises UserError if no --config_file was given or the file exists.
     """
     if not target:
         raise UserError.of("--output_config", "needs --config_file, the file to write")
@@ -45,26 +47,21 @@ def write_config_file(target: str | None, sections: dict[str, Any]) -> Path:
     path = path if path.suffix == ".toml" else path.with_name(path.name + ".toml")
     if path.exists():
         raise UserError.of(path, "exists already", "choose another name or delete it")
-    tables = {name: _changed_options(section) for name, section in sections.items()}
+    tables = {name: _written(changed_values(section)) for name, section in sections.items()}
     with whole_file(path) as temporary:
         temporary.write_text(to_toml(tables), encoding="utf-8")
     return path
 
 
-def _changed_options(section: Any) -> dict[str, Any]:
-    changed = {
-        field.name: getattr(section, field.name)
-        for field in dataclasses.fields(section)
-        if getattr(section, field.name) != field.default
-    }
-    for name in [name for name, value in changed.items() if isinstance(value, Secret)]:
-        del changed[name]
-        warn(f"--{name} is not written to the file: keep tokens in the environment, or log in")
-    return {name: _as_toml(value) for name, value in changed.items()}
+def _written(values: Mapping[str, object]) -> dict[str, object]:
+    for name, value in values.items():
+        if isinstance(value, Secret):
+            warn(f"--{name} is not written to the file: keep tokens in the environment, or log in")
+    return {name: _as_toml(value) for name, value in values.items() if not isinstance(value, Secret)}
 
 
-def to_toml(tables: Mapping[str, Mapping[str, Any]]) -> str:
-    """TOML of tables of texts, numbers, booleans and lists: JSON writes these the same way."""
+def to_toml(tables: Mapping[str, Mapping[str, object]]) -> str:
+    """TOML of tables that hold texts, numbers, booleans and lists: JSON writes these the same way."""
     lines = []
     for name, table in tables.items():
         if table:
@@ -73,7 +70,7 @@ def to_toml(tables: Mapping[str, Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _as_toml(value: Any) -> Any:
+def _as_toml(value: object) -> object:
     """Paths as text with forward slashes, which every system reads."""
     if isinstance(value, Path):
         return value.as_posix()

@@ -1,4 +1,4 @@
-"""What a command says while it runs."""
+"""What a command prints while it runs."""
 
 from __future__ import annotations
 

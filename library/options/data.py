@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import ClassVar, Literal
 
-from library.options.fields import option, require, warn_unless
+from library.options.fields import Check, below, option, refuse, warn_when
 
 Interpolation = Literal["lanczos", "nearest", "bilinear", "linear", "bicubic", "cubic", "area"]
 
 
-def read_resolutions(value: Any) -> tuple[tuple[int, int], ...]:
-    """`512`, `"512,768"` (width, height) or `[512, 768]` is one size; words or a list of such sizes are
-    several: each picture trains at every one. Raises ValueError.
+def read_resolutions(value: object) -> tuple[tuple[int, int], ...]:
+    """The (width, height) of each size: `512`, `"512,768"` or `[512, 768]` is one; words or a list of such
+    sizes are several. Raises ValueError.
     """
-    is_list = isinstance(value, (list, tuple)) and any(isinstance(item, (str, list, tuple)) for item in value)
-    return tuple(map(_read_resolution, value if is_list else [value]))
+    if isinstance(value, (list, tuple)) and any(isinstance(item, (str, list, tuple)) for item in value):
+        return tuple(map(_read_resolution, value))
+    return (_read_resolution(value),)
 
 
-def _read_resolution(value: Any) -> tuple[int, int]:
+def _read_resolution(value: object) -> tuple[int, int]:
     parts = value if isinstance(value, (list, tuple)) else str(value).split(",")
     try:
         sides = [int(str(part)) for part in parts]
@@ -30,8 +31,8 @@ def _read_resolution(value: Any) -> tuple[int, int]:
     return sides[0], sides[-1]
 
 
-def read_range(value: Any) -> tuple[float, float]:
-    """`"2.0,4.0"` or `[2.0, 4.0]`: two numbers, the smaller first. Raises ValueError."""
+def read_range(value: object) -> tuple[float, float]:
+    """(lowest, highest) of `"2.0,4.0"` or `[2.0, 4.0]`, both above 0. Raises ValueError."""
     parts = value if isinstance(value, (list, tuple)) else str(value).split(",")
     try:
         low, high = map(float, parts)
@@ -45,6 +46,8 @@ def read_range(value: Any) -> tuple[float, float]:
 @dataclass(frozen=True)
 class DataOptions:
     """Pictures and captions."""
+
+    needs_pictures: ClassVar[bool] = True  # a trainer of something else says no in a section of its own
 
     train_data_dir: Path | None = option(
         None,
@@ -165,74 +168,93 @@ class DataOptions:
         return source.resolve().name
 
     def __post_init__(self) -> None:
-        """What contradicts itself here. The bounds of what a dataset file can say too are checked for both in
+        """Checks what a dataset file cannot say. Bounds of what it can say are checked for both in
         `library/data/config/datasets.py`.
         """
-        sources = self.train_data_dir or self.dataset_config
-        require(
+        refuse(
+            *self._sources(),
+            *self._fine_tuning(),
+            *below(1, self, "dataset_repeats"),
             (
-                sources is not None,
-                "train_data_dir",
-                "is needed: give the folder with the images, or a --dataset_config",
-            ),
-            (
-                self.in_json is None or self.train_data_dir is not None,
-                "in_json",
-                "needs --train_data_dir, the folder of its images",
-            ),
-            (
-                self.in_json is None or self.reg_data_dir is None,
-                "reg_data_dir",
-                "cannot be combined with --in_json",
-            ),
-            (
-                self.dataset_config is None or not (self.train_data_dir or self.reg_data_dir or self.in_json),
-                "dataset_config",
-                "replaces --train_data_dir, --reg_data_dir and --in_json; give one or the other",
-            ),
-            (
-                not self.fine_tuning or self.reg_data_dir is None,
-                "reg_data_dir",
-                "contradicts --fine_tuning, which has no regularization images",
-            ),
-            (
-                not self.fine_tuning or self.prior_loss_weight == 1,
-                "prior_loss_weight",
-                "contradicts --fine_tuning, which has no regularization images",
-            ),
-            (
-                not self.fine_tuning or self.dataset_config is None,
-                "fine_tuning",
-                "contradicts --dataset_config, which says of each folder what it is",
-            ),
-            (self.dataset_repeats >= 1, "dataset_repeats", "must be 1 or more"),
-            (
-                self.ucg is None or self.caption_dropout_rate == 0,
+                self.ucg is not None and self.caption_dropout_rate != 0,
                 "ucg",
                 "is another name of --caption_dropout_rate; give one of them",
             ),
-            (self.min_image_side >= 1, "min_image_side", "must be 1 or more"),
-            (
-                self.conditioning_data_dir is None or self.dataset_config is None,
-                "conditioning_data_dir",
-                "belongs in the subsets of the dataset file",
-            ),
-            (
-                self.conditioning_data_dir is None or self.in_json is None,
-                "conditioning_data_dir",
-                "cannot be combined with --in_json: only image folders have conditioning images",
-            ),
-            (
-                self.conditioning_data_dir is None or self.masked_loss,
-                "conditioning_data_dir",
-                "needs --masked_loss, which its images are the masks for",
-            ),
-            (self.max_data_loader_n_workers >= 0, "max_data_loader_n_workers", "must be 0 or more"),
+            *below(1, self, "min_image_side"),
+            *self._conditioning_images(),
+            *below(0, self, "max_data_loader_n_workers"),
         )
-        warn_unless(
+        warn_when(
             (
-                not self.fine_tuning or self.in_json is None,
+                self.fine_tuning and self.in_json is not None,
                 "fine_tuning",
                 "has no effect with --in_json, which has the captions",
             )
         )
+
+    def _sources(self) -> list[Check]:
+        """Where the pictures come from."""
+        folders = self.train_data_dir or self.reg_data_dir or self.in_json
+        return [
+            (
+                self.needs_pictures and self.train_data_dir is None and self.dataset_config is None,
+                "train_data_dir",
+                "is needed: give the folder with the images, or a --dataset_config",
+            ),
+            (
+                self.in_json is not None and self.train_data_dir is None,
+                "in_json",
+                "needs --train_data_dir, the folder of its images",
+            ),
+            (
+                self.in_json is not None and self.reg_data_dir is not None,
+                "reg_data_dir",
+                "cannot be combined with --in_json",
+            ),
+            (
+                self.dataset_config is not None and folders is not None,
+                "dataset_config",
+                "replaces --train_data_dir, --reg_data_dir and --in_json; give one or the other",
+            ),
+        ]
+
+    def _fine_tuning(self) -> list[Check]:
+        """What contradicts --fine_tuning."""
+        return [
+            (
+                self.fine_tuning and self.reg_data_dir is not None,
+                "reg_data_dir",
+                "contradicts --fine_tuning, which has no regularization images",
+            ),
+            (
+                self.fine_tuning and self.prior_loss_weight != 1,
+                "prior_loss_weight",
+                "contradicts --fine_tuning, which has no regularization images",
+            ),
+            (
+                self.fine_tuning and self.dataset_config is not None,
+                "fine_tuning",
+                "contradicts --dataset_config, which says of each folder what it is",
+            ),
+        ]
+
+    def _conditioning_images(self) -> list[Check]:
+        """What --conditioning_data_dir cannot be combined with, and what it needs."""
+        has_folder = self.conditioning_data_dir is not None
+        return [
+            (
+                has_folder and self.dataset_config is not None,
+                "conditioning_data_dir",
+                "belongs in the subsets of the dataset file",
+            ),
+            (
+                has_folder and self.in_json is not None,
+                "conditioning_data_dir",
+                "cannot be combined with --in_json: only image folders have conditioning images",
+            ),
+            (
+                has_folder and not self.masked_loss,
+                "conditioning_data_dir",
+                "needs --masked_loss, which its images are the masks for",
+            ),
+        ]

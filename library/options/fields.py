@@ -1,5 +1,22 @@
-"""How an option is declared: a field of a frozen dataclass section. Its name, type, default, help and check
-are written once.
+"""How an option is declared: as a field of a section, a frozen dataclass. Its name, type, default, help and
+checks are written once.
+
+    @dataclass(frozen=True)
+    class CachingOptions:
+        \"""Caches.\"""  # the heading in --help
+
+        cache_latents: bool = option(False, "encode every image once, before training")
+        vae_batch_size: int = option(1, "images the VAE encodes together when caching", metavar="N")
+
+        def __post_init__(self) -> None:
+            refuse(*below(1, self, "vae_batch_size"))
+            warn_when(
+                (
+                    self.vae_batch_size != 1 and not self.cache_latents,
+                    "vae_batch_size",
+                    "has no effect without --cache_latents",
+                )
+            )
 """
 
 from __future__ import annotations
@@ -8,20 +25,24 @@ import dataclasses
 import math
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Union
+from typing import TYPE_CHECKING, Any, Literal, Union
 
 from library.problems import Problem, UserError, warn
 from library.secrets import Secret
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 
 def option(
     default: Any,
     help: str,
     *,
-    convert: Callable[[Any], Any] | None = None,
+    convert: Callable[[object], object] | None = None,
     metavar: str | None = None,
     aliases: tuple[str, ...] = (),
     positional: bool = False,
@@ -30,11 +51,15 @@ def option(
 ) -> Any:
     """Declare an option as a dataclass field; the annotation gives its type and, as a Literal, its choices.
 
-    convert: turns the command line's text or a TOML value into the field's value; raises ValueError saying
-    what it expects.
+    default: its value when it is not given. An option that must be given has None here and no None in its
+        annotation: `__post_init__` refuses the None, so that those who read a section need not ask.
+    convert: turns the command line's text or a TOML value into the field's value. Raises ValueError that says
+        what it expects.
+    metavar: what --help shows for its value.
     aliases: further flags with the same meaning.
+    positional: given without a flag, by its place.
     several: takes several words; `convert` gets them as a list.
-    bare: the value when the option stands without one; None when it needs one.
+    bare: its value when it is given without one; None if it needs one.
     """
     metadata = {
         "help": help,
@@ -50,13 +75,13 @@ def option(
 
 @dataclass(frozen=True)
 class OptionSpec:
-    """One option as the parser sees it."""
+    """One option as the parser sees it: what `option` was told, with the field's name and annotation."""
 
     name: str
-    annotation: Any
+    annotation: Any  # a type, or a form of typing's: Literal[...], X | None, tuple[X, ...]
     default: Any
     help: str
-    convert: Callable[[Any], Any] | None
+    convert: Callable[[object], object] | None
     metavar: str | None
     aliases: tuple[str, ...]
     positional: bool
@@ -97,13 +122,13 @@ class OptionSpec:
     def choices(self) -> tuple[Any, ...]:
         return typing.get_args(self.item_type) if typing.get_origin(self.item_type) is Literal else ()
 
-    def read(self, value: Any) -> Any:
+    def read(self, value: object) -> Any:
         """The field's value from command-line text (a list of words for a list) or a TOML value.
 
-        Raises ValueError with what the option expects.
+        Raises ValueError that says what the option expects.
         """
         if value == "" and self.default is None:
-            return None  # as other programs write what is not set
+            return None  # other programs write "" for an option that is not set
         if self.convert is not None:
             return self.convert(value)
         if self.is_list:
@@ -113,7 +138,7 @@ class OptionSpec:
             raise ValueError(f"expects one value, got {len(value)}")
         return self._read_one(value)
 
-    def _read_one(self, value: Any) -> Any:
+    def _read_one(self, value: object) -> Any:
         if self.choices:
             for choice in self.choices:
                 if str(choice) == str(value):
@@ -138,76 +163,110 @@ def title_of(section: type) -> str:
 
 
 def sections_of(run_type: type) -> dict[str, type]:
-    """The sections of a Run, by field name."""
+    """The section classes of a Run class, by field name."""
     hints = typing.get_type_hints(run_type)
     return {field.name: hints[field.name] for field in dataclasses.fields(run_type)}
 
 
-def require(*checks: tuple[bool, str, str]) -> None:
-    """For `__post_init__`: raises one UserError for all checks that do not hold.
+def sections_in(run: DataclassInstance) -> dict[str, DataclassInstance]:
+    """The sections of a Run, by field name."""
+    return {field.name: getattr(run, field.name) for field in dataclasses.fields(run)}
 
-    Each check is (holds, option name, what is wrong).
+
+def values_of(section: DataclassInstance) -> dict[str, Any]:
+    """A section's options and their values, in the order they are written."""
+    return {spec.name: getattr(section, spec.name) for spec in specs_of(type(section))}
+
+
+def changed_values(section: DataclassInstance) -> dict[str, Any]:
+    """The same without those that have their default."""
+    defaults = {spec.name: spec.default for spec in specs_of(type(section))}
+    return {name: value for name, value in values_of(section).items() if value != defaults[name]}
+
+
+Check = tuple[object, str, str]  # when it is a mistake (a truth value), the option, why
+
+
+def refuse(*checks: Check) -> None:
+    """For `__post_init__`: raises one UserError with every mistake that the checks find.
+
+    A check is *when, option, why*, and reads as the sentence of the mistake:
+    `(self.fp16 and self.bf16, "fp16", "choose --fp16 or --bf16")`.
     """
-    problems = [Problem(_flag(name), cause) for holds, name, cause in checks if not holds]
+    problems = [Problem(_flag(name), why) for when, name, why in checks if when]
     if problems:
         raise UserError(problems)
 
 
-def warn_unless(*checks: tuple[bool, str, str]) -> None:
-    """The same checks for what is asked for but comes to nothing: one warning each, and the run goes on.
+def warn_when(*checks: Check) -> None:
+    """The same checks for options that have no effect: one warning each, and the run goes on.
 
     Commands written for other programs often have such options.
     """
-    for holds, name, cause in checks:
-        if not holds:
-            warn(f"{_flag(name)} {cause}")
+    for when, name, why in checks:
+        if when:
+            warn(f"{_flag(name)} {why}")
+
+
+def below(least: float, section: object, *names: str) -> list[Check]:
+    """The checks of a section's numbers that must not be below the least, where they are given."""
+    values = {name: getattr(section, name) for name in names}
+    return [
+        (value is not None and value < least, name, f"must be {least} or more")
+        for name, value in values.items()
+    ]
+
+
+def not_pairs(name: str, words: Iterable[str]) -> list[Check]:
+    """The checks of an option that takes several name=value."""
+    return [("=" not in word, name, f"expects name=value, got {word!r}") for word in words]
 
 
 def _flag(name: str) -> str:
-    """How a check's option is written; a name in <> is a positional one's."""
+    """How messages write an option; a positional one is named in <> already."""
     return name if name.startswith("<") else f"--{name}"
 
 
-def _read_bool(value: Any) -> bool:
+def _read_bool(value: object) -> bool:
     if isinstance(value, bool):
         return value
     raise ValueError(f"expects true or false, got {value!r}")
 
 
-def _read_int(value: Any) -> int:
+def _read_int(value: object) -> int:
     try:
         if isinstance(value, str):
             return int(value)
-        if not isinstance(value, bool) and value == int(value):
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and value == int(value):
             return int(value)
-    except (ValueError, TypeError, OverflowError):
+    except (ValueError, OverflowError):  # OverflowError: infinity
         pass
     raise ValueError(f"expects a whole number, got {value!r}")
 
 
-def _read_float(value: Any) -> float:
-    try:
-        number = math.nan if isinstance(value, bool) else float(value)
-    except (ValueError, TypeError):
-        number = math.nan
+def _read_float(value: object) -> float:
+    number = math.nan
+    if isinstance(value, (int, float, str)) and not isinstance(value, bool):
+        with suppress(ValueError):
+            number = float(value)
     if not math.isfinite(number):
         raise ValueError(f"expects a number, got {value!r}")
     return number
 
 
-def _read_str(value: Any) -> str:
+def _read_str(value: object) -> str:
     if isinstance(value, (bool, dict)):
         raise ValueError(f"expects text, got {value!r}")
     return str(value)
 
 
-def _read_secret(value: Any) -> Secret:
+def _read_secret(value: object) -> Secret:
     if not isinstance(value, str) or not value.strip():
-        raise ValueError("expects a token")  # and never shows what it got
+        raise ValueError("expects a token")  # never shows what it got
     return Secret(value.strip())
 
 
-def _read_path(value: Any) -> Path:
+def _read_path(value: object) -> Path:
     if isinstance(value, Path):
         return value
     if not isinstance(value, str) or not value.strip():
@@ -215,7 +274,7 @@ def _read_path(value: Any) -> Path:
     return Path(value).expanduser()
 
 
-_READERS: dict[Any, Callable[[Any], Any]] = {
+_READERS: dict[type, Callable[[object], object]] = {
     bool: _read_bool,
     int: _read_int,
     float: _read_float,

@@ -1,10 +1,8 @@
-"""What other programs, the kohya GUI above all, write into config files though it means nothing there."""
+"""What other programs, above all the kohya GUI, write into config files to no effect."""
 
 from __future__ import annotations
 
-from typing import Any
-
-# Keys that sd-scripts passes over, and why nothing is lost.
+# Keys that sd-scripts ignores, and what says the same instead.
 IGNORED: dict[str, str] = {
     "epoch": "max_train_epochs or max_train_steps say how long to train",
     "noise_offset_type": "noise_offset and multires_noise_iterations say which noise to use",
@@ -13,20 +11,22 @@ IGNORED: dict[str, str] = {
 }
 
 _COUNTS = (
-    *(
-        "max_train_epochs",
-        "vae_batch_size",
-        "save_every_n_epochs",
-        "save_every_n_steps",
-        "save_n_epoch_ratio",
-    ),
-    *("save_last_n_epochs", "save_last_n_steps", "save_last_n_epochs_state", "save_last_n_steps_state"),
-    *("sample_every_n_epochs", "sample_every_n_steps"),
+    "max_train_epochs",
+    "vae_batch_size",
+    "save_every_n_epochs",
+    "save_every_n_steps",
+    "save_n_epoch_ratio",
+    "save_last_n_epochs",
+    "save_last_n_steps",
+    "save_last_n_epochs_state",
+    "save_last_n_steps_state",
+    "sample_every_n_epochs",
+    "sample_every_n_steps",
 )
 # Values that stand for an option that was not set.
-_NOT_SET: dict[str, Any] = {"dynamo_backend": "no"} | dict.fromkeys(_COUNTS, 0)
+_NOT_SET: dict[str, object] = {"dynamo_backend": "no"} | dict.fromkeys(_COUNTS, 0)
 
 
-def is_not_set(key: str, value: Any) -> bool:
-    """Whether a key with this value is how a program writes that it was not set."""
+def is_not_set(key: str, value: object) -> bool:
+    """Whether programs write this value of a key for an option that was not set."""
     return key in _NOT_SET and value == _NOT_SET[key]

@@ -1,4 +1,4 @@
-"""Making pictures: previews while training, and the generator."""
+"""Drawing pictures: the previews of a training run, and the generator."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from library.options.fields import option, require, warn_unless
+from library.options.fields import below, option, refuse, warn_when
 
 SamplerName = Literal[
     "ddim",
@@ -48,26 +48,17 @@ class PreviewOptions:
 
     def __post_init__(self) -> None:
         wanted = self.sample_at_first or self.sample_every_n_steps or self.sample_every_n_epochs
-        require(
+        refuse(
             (
-                not wanted or self.sample_prompts is not None,
+                wanted and self.sample_prompts is None,
                 "sample_prompts",
                 "is needed to draw previews: a text file with a prompt a line",
             ),
-            (
-                self.sample_every_n_steps is None or self.sample_every_n_steps >= 1,
-                "sample_every_n_steps",
-                "must be 1 or more",
-            ),
-            (
-                self.sample_every_n_epochs is None or self.sample_every_n_epochs >= 1,
-                "sample_every_n_epochs",
-                "must be 1 or more",
-            ),
+            *below(1, self, "sample_every_n_steps", "sample_every_n_epochs"),
         )
-        warn_unless(
+        warn_when(
             (
-                self.sample_prompts is None or bool(wanted),
+                self.sample_prompts is not None and not wanted,
                 "sample_prompts",
                 "has no effect without --sample_every_n_steps, --sample_every_n_epochs or --sample_at_first",
             )
@@ -78,7 +69,7 @@ class PreviewOptions:
 class GeneratorModelOptions:
     """Model."""
 
-    ckpt: str | None = option(
+    ckpt: str = option(
         None, "checkpoint: a .safetensors or .ckpt file, a Diffusers folder, or a hub id", metavar="MODEL"
     )
     vae: str | None = option(None, "take the VAE from here instead", metavar="MODEL")
@@ -92,10 +83,7 @@ class GeneratorModelOptions:
     )
 
     def __post_init__(self) -> None:
-        require(
-            (bool(self.ckpt), "ckpt", "is needed: the model to draw with"),
-            (self.clip_skip is None or self.clip_skip >= 1, "clip_skip", "must be 1 or more"),
-        )
+        refuse((not self.ckpt, "ckpt", "is needed: the model to draw with"), *below(1, self, "clip_skip"))
 
 
 @dataclass(frozen=True)
@@ -111,14 +99,14 @@ class GeneratorComputeOptions:
     )
 
     def __post_init__(self) -> None:
-        require(
-            (not (self.fp16 and self.bf16), "fp16", "choose --fp16 or --bf16"),
-            (not (self.sdpa and self.xformers), "xformers", "choose --sdpa or --xformers"),
+        refuse(
+            (self.fp16 and self.bf16, "fp16", "choose --fp16 or --bf16"),
+            (self.sdpa and self.xformers, "xformers", "choose --sdpa or --xformers"),
         )
 
     @property
     def dtype_name(self) -> Literal["float32", "float16", "bfloat16"]:
-        """The torch type of the weights."""
+        """The name of the weights' torch dtype."""
         if self.fp16:
             return "float16"
         return "bfloat16" if self.bf16 else "float32"
@@ -137,15 +125,15 @@ class GeneratorNetworkOptions:
 
     def __post_init__(self) -> None:
         networks = len(self.network_weights)
-        require(
+        refuse(
             (
-                len(self.network_module) == networks,
+                len(self.network_module) != networks,
                 "network_module",
                 "needs as many --network_weights, one for each",
             ),
-            (len(self.network_mul) <= networks, "network_mul", "has more values than there are networks"),
+            (len(self.network_mul) > networks, "network_mul", "has more values than there are networks"),
             (
-                networks > 0 or not self.network_merge,
+                self.network_merge and networks == 0,
                 "network_merge",
                 "has no effect without --network_weights",
             ),
@@ -165,13 +153,8 @@ class GeneratorPromptOptions:
     from_file: Path | None = option(None, "text file with a prompt a line", metavar="FILE")
 
     def __post_init__(self) -> None:
-        require(
-            (
-                (self.prompt is None) != (self.from_file is None),
-                "prompt",
-                "give either --prompt or --from_file",
-            )
-        )
+        both_or_none = (self.prompt is None) == (self.from_file is None)
+        refuse((both_or_none, "prompt", "give either --prompt or --from_file"))
 
 
 @dataclass(frozen=True)
@@ -203,14 +186,12 @@ class GenerationOptions:
     )
 
     def __post_init__(self) -> None:
-        require(
-            (1 <= self.steps <= 1000, "steps", "must be from 1 to 1000"),
-            (self.batch_size >= 1, "batch_size", "must be 1 or more"),
-            (self.n_iter >= 1, "n_iter", "must be 1 or more"),
-            (self.images_per_prompt >= 1, "images_per_prompt", "must be 1 or more"),
-            (_is_size(self.W), "W", "must be a multiple of 8"),
-            (_is_size(self.H), "H", "must be a multiple of 8"),
-            (self.seed is None or 0 <= self.seed < 2**64, "seed", "must be 0 or more"),
+        refuse(
+            (not 1 <= self.steps <= 1000, "steps", "must be from 1 to 1000"),
+            *below(1, self, "batch_size", "n_iter", "images_per_prompt"),
+            (self.W is not None and not _is_side(self.W), "W", "must be a multiple of 8"),
+            (self.H is not None and not _is_side(self.H), "H", "must be a multiple of 8"),
+            (self.seed is not None and not 0 <= self.seed < 2**64, "seed", "must be 0 or more"),
         )
 
 
@@ -230,14 +211,17 @@ class SizeOptions:
     crop_left: int | None = option(None, "pixels cut off on the left (default 0)", metavar="N")
 
     def __post_init__(self) -> None:
-        lowest = {name: 0 if name.startswith("crop") else 1 for name in self.given}
-        require(*((self.given[name] >= low, name, f"must be {low} or more") for name, low in lowest.items()))
+        refuse(
+            *below(1, self, "original_width", "original_height"),
+            *below(1, self, "original_width_negative", "original_height_negative"),
+            *below(0, self, "crop_top", "crop_left"),
+        )
 
     @property
     def given(self) -> dict[str, int]:
-        """Those that were given, by name."""
+        """The sizes that were given, by option."""
         return {name: value for name, value in vars(self).items() if value is not None}
 
 
-def _is_size(pixels: int | None) -> bool:
-    return pixels is None or (pixels >= 8 and pixels % 8 == 0)
+def _is_side(pixels: int) -> bool:
+    return pixels >= 8 and pixels % 8 == 0

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from library.options.fields import option, require, warn_unless
+from library.options.fields import option, refuse, warn_when
 from library.secrets import Secret
 
 RepoType = Literal["model", "dataset", "space"]
@@ -40,28 +40,31 @@ class HubOptions:
 
     def __post_init__(self) -> None:
         repo, folder = self.huggingface_repo_id, self.huggingface_path_in_repo or ""
-        require(
+        refuse(
             (
-                repo is None or bool(REPO_ID.fullmatch(repo)),
+                repo is not None and not REPO_ID.fullmatch(repo),
                 "huggingface_repo_id",
                 f"is written OWNER/NAME, not {repo}",
             ),
             (
-                ".." not in folder.split("/") and "\\" not in folder,
+                ".." in folder.split("/") or "\\" in folder,
                 "huggingface_path_in_repo",
                 "must be a folder inside the repository, with / between its parts",
             ),
         )
-        names = (
-            *("huggingface_repo_type", "huggingface_path_in_repo", "huggingface_repo_visibility"),
-            *("async_upload", "save_state_to_huggingface"),
-        )
-        uses_token = repo is not None or self.resume_from_huggingface
+        needs_repo = {
+            "huggingface_repo_type": self.huggingface_repo_type,
+            "huggingface_path_in_repo": self.huggingface_path_in_repo,
+            "huggingface_repo_visibility": self.huggingface_repo_visibility,
+            "async_upload": self.async_upload,
+            "save_state_to_huggingface": self.save_state_to_huggingface,
+        }
         nothing = "has no effect without --huggingface_repo_id"
-        warn_unless(
-            *((repo is not None or not getattr(self, name), name, nothing) for name in names),
+        uses_token = repo is not None or self.resume_from_huggingface
+        warn_when(
+            *((value and repo is None, name, nothing) for name, value in needs_repo.items()),
             (
-                uses_token or self.huggingface_token is None,
+                self.huggingface_token is not None and not uses_token,
                 "huggingface_token",
                 f"{nothing} or --resume_from_huggingface",
             ),

@@ -1,4 +1,4 @@
-"""What a run writes down while it goes."""
+"""The logs and the report that a run writes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from library.options.fields import option, require, warn_unless
+from library.options.fields import option, refuse, warn_when
 from library.options.saving import name_fault
 from library.secrets import Secret
 
@@ -46,35 +46,35 @@ class LoggingOptions:
         return () if self.logging_dir is None else ("tensorboard",)
 
     def __post_init__(self) -> None:
-        names = (("log_prefix", self.log_prefix), ("log_tracker_name", self.log_tracker_name))
-        require(
+        names = {"log_prefix": self.log_prefix, "log_tracker_name": self.log_tracker_name}
+        refuse(
             (
-                self.logging_dir is not None or "tensorboard" not in self.trackers,
+                "tensorboard" in self.trackers and self.logging_dir is None,
                 "log_with",
                 f"{self.log_with} needs --logging_dir",
             ),
             *(
-                (not given or name_fault(given) is None, name, "must be a plain name: it names a folder")
-                for name, given in names
+                (given and name_fault(given), name, "must be a plain name: it names a folder")
+                for name, given in names.items()
             ),
         )
-        nothing = "has no effect without --logging_dir or --log_with wandb"
-        warn_unless(
+        for_any = {
+            "log_tracker_name": self.log_tracker_name,
+            "log_tracker_config": self.log_tracker_config,
+            "log_config": self.log_config,
+        }
+        for_wandb = {"wandb_run_name": self.wandb_run_name, "wandb_api_key": self.wandb_api_key}
+        no_tracker = "has no effect without --logging_dir or --log_with wandb"
+        no_wandb = "has no effect without --log_with wandb"
+        warn_when(
             (
-                self.log_prefix is None or "tensorboard" in self.trackers,
+                self.log_prefix is not None and "tensorboard" not in self.trackers,
                 "log_prefix",
                 "names TensorBoard's folder only",
             ),
+            *((value and not self.trackers, name, no_tracker) for name, value in for_any.items()),
             *(
-                (bool(self.trackers) or not getattr(self, name), name, nothing)
-                for name in ("log_tracker_name", "log_tracker_config", "log_config")
-            ),
-            *(
-                (
-                    "wandb" in self.trackers or getattr(self, name) is None,
-                    name,
-                    "has no effect without --log_with wandb",
-                )
-                for name in ("wandb_run_name", "wandb_api_key")
+                (value is not None and "wandb" not in self.trackers, name, no_wandb)
+                for name, value in for_wandb.items()
             ),
         )

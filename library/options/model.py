@@ -1,4 +1,4 @@
-"""Which model, and how its parts are run."""
+"""Which model, and how it computes."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from library.options.fields import option, require, warn_unless
+from library.options.fields import below, option, refuse, warn_when
 
 Attention = Literal["sdpa", "xformers", "sliced"]
+TokenLength = Literal[75, 150, 225]
 DynamoBackend = Literal[
     "inductor",
     "eager",
@@ -29,7 +30,7 @@ DynamoBackend = Literal[
 class ModelOptions:
     """Model."""
 
-    pretrained_model_name_or_path: str | None = option(
+    pretrained_model_name_or_path: str = option(
         None,
         "checkpoint to train: a .safetensors or .ckpt file, a Diffusers folder, or a hub id (owner/name)",
         metavar="MODEL",
@@ -44,7 +45,7 @@ class ModelOptions:
     clip_skip: int | None = option(
         None, "use the text encoder's output of the n-th layer from the end (1 is the last)", metavar="N"
     )
-    max_token_length: Literal[75, 150, 225] | None = option(
+    max_token_length: TokenLength | None = option(
         None, "longest caption in tokens; longer ones are cut (default 75)"
     )
     no_half_vae: bool = option(False, "keep the VAE in float32 whatever the mixed precision")
@@ -74,23 +75,23 @@ class ModelOptions:
     dynamo_backend: DynamoBackend = option("inductor", "what --torch_compile compiles with")
 
     def __post_init__(self) -> None:
-        require(
+        refuse(
             (
-                bool(self.pretrained_model_name_or_path),
+                not self.pretrained_model_name_or_path,
                 "pretrained_model_name_or_path",
                 "is needed: the model to train",
             ),
-            (self.clip_skip is None or self.clip_skip >= 1, "clip_skip", "must be 1 or more"),
+            *below(1, self, "clip_skip"),
             (
-                self.sdpa + self.xformers + self.mem_eff_attn <= 1,
+                self.sdpa + self.xformers + self.mem_eff_attn > 1,
                 "xformers",
                 "choose one of --sdpa, --xformers, --mem_eff_attn",
             ),
         )
-        warn_unless(
-            (not (self.fp8_base and self.fp8_base_unet), "fp8_base_unet", "has no effect with --fp8_base"),
+        warn_when(
+            (self.fp8_base and self.fp8_base_unet, "fp8_base_unet", "has no effect with --fp8_base"),
             (
-                self.torch_compile or self.dynamo_backend == "inductor",
+                self.dynamo_backend != "inductor" and not self.torch_compile,
                 "dynamo_backend",
                 "has no effect without --torch_compile",
             ),
@@ -98,7 +99,7 @@ class ModelOptions:
 
     @property
     def float8_parts(self) -> tuple[str, ...]:
-        """Where weights that are not trained are kept in float8: parts as networks call them."""
+        """The parts whose frozen weights are kept in float8, by the names that networks give them."""
         if self.fp8_base:
             return ("unet", "te")
         return ("unet",) if self.fp8_base_unet else ()

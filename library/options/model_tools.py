@@ -1,4 +1,4 @@
-"""Options of the tools that make a model file out of others, or show what is in one."""
+"""Options of the tools that merge or prune model files, or show the metadata of one."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from library.options.fields import option, require, warn_unless
+from library.options.fields import Check, option, refuse, warn_when
+from library.options.saving import FORMATS, CheckpointFormat, Precision
 
-Precision = Literal["float", "fp16", "bf16"]
 KeptPrecision = Literal["no", "float", "fp16", "bf16"]
 PartName = Literal["unet", "text_encoder", "vae"]
 
-_FILE_SUFFIXES = (".safetensors", ".ckpt")
 _FILE_NEEDED = "must end in .safetensors or .ckpt"
 
 
@@ -21,7 +20,7 @@ class MergeModelsOptions:
     """Merging."""
 
     models: tuple[str, ...] = option((), "model files to merge, two or more", metavar="FILE")
-    output: Path | None = option(None, "file to write (.safetensors, .ckpt)", metavar="FILE")
+    output: Path = option(None, "file to write (.safetensors, .ckpt)", metavar="FILE")
     ratios: tuple[float, ...] = option(
         (), "share of each model; may be negative (default: the same for all, 1 together)", metavar="X"
     )
@@ -32,20 +31,19 @@ class MergeModelsOptions:
     show_skipped: bool = option(False, "list the tensors that not all models have")
 
     def __post_init__(self) -> None:
-        require(
-            (len(self.models) >= 2, "models", "needs two models or more"),
-            (self.output is not None, "output", "is needed: the file to write"),
-            (self.output is None or self.output.suffix in _FILE_SUFFIXES, "output", _FILE_NEEDED),
+        refuse(
+            (len(self.models) < 2, "models", "needs two models or more"),
+            *_file_checks("output", self.output),
             (
-                not self.ratios or len(self.ratios) == len(self.models),
+                self.ratios and len(self.ratios) != len(self.models),
                 "ratios",
                 f"has {len(self.ratios)} values for {len(self.models)} models",
             ),
         )
         total = sum(self.shares)
-        warn_unless(
+        warn_when(
             (
-                abs(total - 1) < 1e-4,
+                abs(total - 1) >= 1e-4,
                 "ratios",
                 f"are {total:g} together; a model that is not 1 together rarely draws anything",
             )
@@ -53,7 +51,7 @@ class MergeModelsOptions:
 
     @property
     def shares(self) -> tuple[float, ...]:
-        """One for each model."""
+        """The share of each model."""
         return self.ratios or (1 / len(self.models),) * len(self.models)
 
 
@@ -61,28 +59,28 @@ class MergeModelsOptions:
 class ShowMetadataOptions:
     """Metadata."""
 
-    model: Path | None = option(None, "file to look into: a model, a LoRA, ...", metavar="FILE")
+    model: Path = option(None, "file to look into: a model, a LoRA, ...", metavar="FILE")
 
     def __post_init__(self) -> None:
-        require((self.model is not None, "model", "is needed: the file to look into"))
+        refuse((self.model is None, "model", "is needed: the file to look into"))
 
 
 @dataclass(frozen=True)
 class PruneOptions:
     """Pruning."""
 
-    model_to_load: str | None = option(None, "model file to read (.safetensors, .ckpt)", positional=True)
-    model_to_save: Path | None = option(None, "file to write (.safetensors, .ckpt)", positional=True)
+    model_to_load: str = option(None, "model file to read (.safetensors, .ckpt)", positional=True)
+    model_to_save: Path = option(None, "file to write (.safetensors, .ckpt)", positional=True)
     ema: bool = option(False, "make the U-Net of the averaged weights (model_ema.), where a file has them")
     keep_only: tuple[PartName, ...] = option((), "keep only these parts (default: all three)")
     saving_precision: KeptPrecision = option("no", "precision of the file; no keeps every weight's")
 
     def __post_init__(self) -> None:
-        require(
-            (self.model_to_load is not None, "<model_to_load>", "is needed: the model to read"),
-            *_file_checks(self.model_to_save),
+        refuse(
+            (self.model_to_load is None, "<model_to_load>", "is needed: the model to read"),
+            *_file_checks("<model_to_save>", self.model_to_save),
             (
-                not (self.ema and self.keep_only) or "unet" in self.keep_only,
+                self.ema and "unet" not in self.parts,
                 "ema",
                 "is about the U-Net, which --keep_only leaves out",
             ),
@@ -90,7 +88,7 @@ class PruneOptions:
 
     @property
     def parts(self) -> tuple[PartName, ...]:
-        """What to keep."""
+        """The parts to keep."""
         return self.keep_only or get_args(PartName)
 
 
@@ -98,25 +96,30 @@ class PruneOptions:
 class MergeVaeOptions:
     """Putting a VAE into a model."""
 
-    model_to_load: str | None = option(
+    model_to_load: str = option(
         None, "model to read: a .safetensors or .ckpt file, a Diffusers folder or a hub id", positional=True
     )
-    vae: str | None = option(
+    vae: str = option(
         None, "VAE to put in: a VAE file, a checkpoint, a Diffusers folder or a hub id", positional=True
     )
-    model_to_save: Path | None = option(None, "file to write (.safetensors, .ckpt)", positional=True)
+    model_to_save: Path = option(None, "file to write (.safetensors, .ckpt)", positional=True)
     saving_precision: KeptPrecision = option("no", "precision of the file; no keeps every weight's")
 
     def __post_init__(self) -> None:
-        require(
-            (self.model_to_load is not None, "<model_to_load>", "is needed: the model to read"),
-            (self.vae is not None, "<vae>", "is needed: the VAE to put in"),
-            *_file_checks(self.model_to_save),
+        refuse(
+            (self.model_to_load is None, "<model_to_load>", "is needed: the model to read"),
+            (self.vae is None, "<vae>", "is needed: the VAE to put in"),
+            *_file_checks("<model_to_save>", self.model_to_save),
         )
 
+    @property
+    def format(self) -> CheckpointFormat:
+        return FORMATS[self.model_to_save.suffix]
 
-def _file_checks(path: Path | None) -> tuple[tuple[bool, str, str], ...]:
-    return (
-        (path is not None, "<model_to_save>", "is needed: the file to write"),
-        (path is None or path.suffix in _FILE_SUFFIXES, "<model_to_save>", _FILE_NEEDED),
-    )
+
+def _file_checks(name: str, path: Path | None) -> list[Check]:
+    """Checks of the file to write."""
+    return [
+        (path is None, name, "is needed: the file to write"),
+        (path is not None and path.suffix not in FORMATS, name, _FILE_NEEDED),
+    ]

@@ -1,20 +1,19 @@
-"""What is trained: an added network, or which parts of the model."""
+"""The network that train_network.py trains beside a model."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from library.options.fields import option, require, warn_unless
+from library.options.fields import Check, below, not_pairs, option, refuse, warn_when
 
 
 @dataclass(frozen=True)
 class NetworkOptions:
     """Network."""
 
-    network_module: str | None = option(None, "kind of network as a module: networks.lora", metavar="MODULE")
+    network_module: str = option(None, "kind of network as a module: networks.lora", metavar="MODULE")
     network_weights: Path | None = option(None, "start from these weights", metavar="FILE")
     dim_from_weights: bool = option(False, "take layers, ranks and alphas from --network_weights")
     base_weights: tuple[Path, ...] = option(
@@ -50,68 +49,61 @@ class NetworkOptions:
     no_metadata: bool = option(False, "write only the metadata other programs need")
 
     def __post_init__(self) -> None:
-        require(
+        dropout, norms = self.network_dropout, self.scale_weight_norms
+        refuse(
             (
-                bool(self.network_module),
+                not self.network_module,
                 "network_module",
                 "is needed: the kind of network to train, e.g. networks.lora",
             ),
-            (self.network_dim is None or self.network_dim >= 1, "network_dim", "must be 1 or more"),
-            (self.network_alpha >= 0, "network_alpha", "must be 0 or more"),
+            *below(1, self, "network_dim"),
+            *below(0, self, "network_alpha"),
+            (dropout is not None and not 0 <= dropout < 1, "network_dropout", "is a probability below 1"),
+            (norms is not None and norms < 0, "scale_weight_norms", "must be 0 (off) or more"),
             (
-                self.network_dropout is None or 0 <= self.network_dropout < 1,
-                "network_dropout",
-                "is a probability below 1",
-            ),
-            (
-                self.scale_weight_norms is None or self.scale_weight_norms >= 0,
-                "scale_weight_norms",
-                "must be 0 (off) or more",
-            ),
-            (
-                self.network_weights is not None or not self.dim_from_weights,
+                self.dim_from_weights and self.network_weights is None,
                 "dim_from_weights",
                 "needs --network_weights",
             ),
             (
-                len(self.base_weights_multiplier) <= len(self.base_weights),
+                len(self.base_weights_multiplier) > len(self.base_weights),
                 "base_weights_multiplier",
                 f"has {len(self.base_weights_multiplier)} values for {len(self.base_weights)} --base_weights",
             ),
-            (self.unet_lr is None or self.unet_lr >= 0, "unet_lr", "must be 0 or more"),
-            (min(self.text_encoder_lr, default=0) >= 0, "text_encoder_lr", "must be 0 or more"),
+            *below(0, self, "unet_lr"),
+            (min(self.text_encoder_lr, default=0) < 0, "text_encoder_lr", "must be 0 or more"),
             (
-                not (self.network_train_unet_only and self.network_train_text_encoder_only),
+                self.network_train_unet_only and self.network_train_text_encoder_only,
                 "network_train_unet_only",
                 "contradicts --network_train_text_encoder_only",
             ),
-            *(
-                (("=" in arg), "network_args", f"expects name=value, got {arg!r}")
-                for arg in self.network_args
-            ),
+            *not_pairs("network_args", self.network_args),
         )
-        warn_unless(
+        warn_when(*self._without_effect())
+
+    def _without_effect(self) -> list[Check]:
+        return [
             (
-                self.network_dim is None or not self.dim_from_weights,
+                self.network_dim is not None and self.dim_from_weights,
                 "network_dim",
                 "has no effect with --dim_from_weights",
             ),
             (
-                len(self.text_encoder_lr) <= 1,
+                len(self.text_encoder_lr) > 1,
                 "text_encoder_lr",
                 "has more values than text encoders: the first counts",
             ),
             (
-                not (self.network_train_unet_only and self.text_encoder_lr),
+                self.text_encoder_lr and self.network_train_unet_only,
                 "text_encoder_lr",
                 "has no effect with --network_train_unet_only",
             ),
             (
-                not (self.network_train_text_encoder_only and self.unet_lr is not None),
+                self.unet_lr is not None and self.network_train_text_encoder_only,
                 "unet_lr",
                 "has no effect with --network_train_text_encoder_only",
             ),
-        )
+        ]
 
     @property
     def arguments(self) -> dict[str, str]:
@@ -119,8 +111,10 @@ class NetworkOptions:
         return dict(arg.split("=", 1) for arg in self.network_args)
 
     def rates(self, learning_rate: float) -> dict[str, float]:
-        """The learning rate of each part that gets a network: "unet", "te" or both. 0 means it is there but
-        not trained. learning_rate: where none is given.
+        """The learning rate of each part that gets a network: "unet", "te" or both. With a rate of 0 the part
+        has a network that is not trained.
+
+        learning_rate: of parts without a rate of their own.
         """
         rates = {
             "unet": learning_rate if self.unet_lr is None else self.unet_lr,
@@ -137,124 +131,3 @@ class NetworkOptions:
         """--base_weights, each with its multiplier."""
         multipliers = (*self.base_weights_multiplier, *(1.0 for _ in self.base_weights))
         return list(zip(self.base_weights, multipliers, strict=False))
-
-
-@dataclass(frozen=True)
-class PartOptions:
-    """Parts of the model."""
-
-    unetonly: bool = option(False, "train the U-Net only")
-    encoderonly: bool = option(False, "train the text encoder only")
-    learning_rate_te: float | None = option(
-        None, "learning rate of the text encoder (default: --learning_rate)", metavar="X"
-    )
-
-    def __post_init__(self) -> None:
-        rate = self.learning_rate_te
-        require(
-            (rate is None or rate >= 0, "learning_rate_te", "must be 0 or more"),
-            (not (self.unetonly and self.encoderonly), "unetonly", "contradicts --encoderonly"),
-            (
-                not (self.encoderonly and rate == 0),
-                "learning_rate_te",
-                "is 0, which contradicts --encoderonly",
-            ),
-        )
-        warn_unless(
-            (not (self.unetonly and rate), "learning_rate_te", "has no effect with --unetonly"),
-        )
-
-    def denoiser_rate(self, learning_rate: float) -> float:
-        """Of the U-Net; 0 when it is not trained."""
-        return 0.0 if self.encoderonly else learning_rate
-
-    def text_rate(self, learning_rate: float) -> float:
-        """Of the text encoder; 0 when it is not trained."""
-        if self.unetonly:
-            return 0.0
-        return learning_rate if self.learning_rate_te is None else self.learning_rate_te
-
-
-@dataclass(frozen=True)
-class DreamBoothOptions:
-    """DreamBooth."""
-
-    stop_text_encoder_training: int | None = option(
-        None, "train the text encoder for this many steps only; 0 or less: never", metavar="N"
-    )
-    no_token_padding: bool = option(False, "hide from the U-Net what captions are padded with")
-
-    @property
-    def trains_text(self) -> bool:
-        return self.stop_text_encoder_training is None or self.stop_text_encoder_training > 0
-
-
-def read_rates(value: Any) -> tuple[float, ...]:
-    """`1e-5,1e-6,0` or a TOML list. Raises ValueError for anything but numbers of 0 or more."""
-    words = value.split(",") if isinstance(value, str) else value
-    try:
-        rates = tuple(float(word) for word in words)
-    except (TypeError, ValueError):
-        rates = (math.nan,)
-    if not all(rate >= 0 and math.isfinite(rate) for rate in rates):
-        raise ValueError(f"expects learning rates separated by commas, got {value!r}")
-    return rates
-
-
-@dataclass(frozen=True)
-class BlockOptions:
-    """Blocks of the U-Net."""
-
-    block_lr: tuple[float, ...] = option(
-        (),
-        "learning rates of the U-Net's blocks instead of --learning_rate, separated by commas; 0 is not "
-        "trained. SDXL has 23: the embeddings, 9 input, 3 middle and 9 output blocks, the last layer",
-        convert=read_rates,
-        metavar="X,X,...",
-    )
-
-
-@dataclass(frozen=True)
-class FineTuneTwoOptions:
-    """Fine-tuning."""
-
-    train_text_encoder: bool = option(False, "train the text encoders too")
-    learning_rate_te1: float | None = option(
-        None,
-        "learning rate of the first text encoder; 0 is not trained (default: --learning_rate)",
-        metavar="X",
-    )
-    learning_rate_te2: float | None = option(
-        None,
-        "learning rate of the second text encoder; 0 is not trained (default: --learning_rate)",
-        metavar="X",
-    )
-
-    def __post_init__(self) -> None:
-        given = {name: getattr(self, name) for name in ("learning_rate_te1", "learning_rate_te2")}
-        require(*((rate is None or rate >= 0, name, "must be 0 or more") for name, rate in given.items()))
-        warn_unless(
-            *(
-                (rate is None or self.train_text_encoder, name, "has no effect without --train_text_encoder")
-                for name, rate in given.items()
-            ),
-            (
-                not self.train_text_encoder or any(rate != 0 for rate in given.values()),
-                "train_text_encoder",
-                "has no effect with --learning_rate_te1 0 and --learning_rate_te2 0",
-            ),
-        )
-
-    def rates(self, learning_rate: float) -> tuple[float, float]:
-        """Of both text encoders; 0 for one that is not trained. learning_rate: where none is given."""
-        if not self.train_text_encoder:
-            return 0.0, 0.0
-        first, second = self.learning_rate_te1, self.learning_rate_te2
-        return (learning_rate if first is None else first, learning_rate if second is None else second)
-
-
-@dataclass(frozen=True)
-class FineTuneOptions:
-    """Fine-tuning."""
-
-    train_text_encoder: bool = option(False, "train the text encoder too")

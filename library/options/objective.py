@@ -1,11 +1,11 @@
-"""What is predicted, of which noise, and how an error counts."""
+"""The training objective: its noise, its target and its loss."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
-from library.options.fields import option, require, warn_unless
+from library.options.fields import Check, below, option, refuse, warn_when
 
 LossType = Literal["l2", "l1", "huber", "smooth_l1"]
 HuberSchedule = Literal["constant", "exponential", "snr"]
@@ -78,8 +78,8 @@ class ObjectiveOptions:
     )
 
     def __post_init__(self) -> None:
-        require(*self._times(), *self._noises(), *self._losses())
-        warn_unless(*self._without_effect())
+        refuse(*self._times(), *self._noises(), *self._losses())
+        warn_when(*self._without_effect())
 
     @property
     def timestep_range(self) -> tuple[int, int]:
@@ -98,60 +98,59 @@ class ObjectiveOptions:
         names = ("min_snr_gamma", "debiased_estimation_loss", "scale_v_pred_loss_like_noise_pred")
         return [name for name in (*names, "v_pred_like_loss") if getattr(self, name)]
 
-    def _times(self) -> list[tuple[bool, str, str]]:
+    def _times(self) -> list[Check]:
         low, high = self.timestep_range
         return [
-            (0 <= low < _TRAIN_STEPS, "min_timestep", "must be 0 to 999"),
-            (1 <= high <= _TRAIN_STEPS, "max_timestep", "must be 1 to 1000"),
-            (low < high, "min_timestep", f"must be below --max_timestep ({high})"),
-            (self.flow_shift > 0, "flow_shift", "must be above 0"),
+            (not 0 <= low < _TRAIN_STEPS, "min_timestep", "must be 0 to 999"),
+            (not 1 <= high <= _TRAIN_STEPS, "max_timestep", "must be 1 to 1000"),
+            (low >= high, "min_timestep", f"must be below --max_timestep ({high})"),
+            (self.flow_shift <= 0, "flow_shift", "must be above 0"),
             (
-                not (self.zero_terminal_snr and self.objective == "flow"),
+                self.zero_terminal_snr and self.objective == "flow",
                 "zero_terminal_snr",
                 "contradicts --objective flow, which ends in noise anyway",
             ),
         ]
 
-    def _noises(self) -> list[tuple[bool, str, str]]:
-        iterations = self.multires_noise_iterations
+    def _noises(self) -> list[Check]:
+        iterations, gamma = self.multires_noise_iterations or 0, self.ip_noise_gamma or 0
         return [
             (
-                self.adaptive_noise_scale is None or self.noise_offset is not None,
+                self.adaptive_noise_scale is not None and self.noise_offset is None,
                 "adaptive_noise_scale",
                 "needs --noise_offset, which may be 0",
             ),
-            (iterations is None or iterations >= 0, "multires_noise_iterations", "must be 0 (off) or more"),
-            (self.multires_noise_discount >= 0, "multires_noise_discount", "must be 0 or more"),
-            ((self.ip_noise_gamma or 0) >= 0, "ip_noise_gamma", "must be 0 (off) or more"),
+            (iterations < 0, "multires_noise_iterations", "must be 0 (off) or more"),
+            *below(0, self, "multires_noise_discount"),
+            (gamma < 0, "ip_noise_gamma", "must be 0 (off) or more"),
         ]
 
-    def _losses(self) -> list[tuple[bool, str, str]]:
+    def _losses(self) -> list[Check]:
+        gamma, share = self.min_snr_gamma or 0, self.v_pred_like_loss or 0
         return [
-            (self.huber_c > 0, "huber_c", "must be above 0"),
-            (self.huber_scale > 0, "huber_scale", "must be above 0"),
-            ((self.min_snr_gamma or 0) >= 0, "min_snr_gamma", "must be 0 (off) or more"),
-            ((self.v_pred_like_loss or 0) >= 0, "v_pred_like_loss", "must be 0 (off) or more"),
+            (self.huber_c <= 0, "huber_c", "must be above 0"),
+            (self.huber_scale <= 0, "huber_scale", "must be above 0"),
+            (gamma < 0, "min_snr_gamma", "must be 0 (off) or more"),
+            (share < 0, "v_pred_like_loss", "must be 0 (off) or more"),
         ]
 
-    def _without_effect(self) -> list[tuple[bool, str, str]]:
-        has_offset = bool(self.noise_offset)
-        has_levels = bool(self.multires_noise_iterations)
+    def _without_effect(self) -> list[Check]:
         return [
-            (self.is_huber or self.huber_c == 0.1, "huber_c", _NO_HUBER),
-            (self.is_huber or self.huber_scale == 1, "huber_scale", _NO_HUBER),
-            (self.is_huber or self.huber_schedule == "snr", "huber_schedule", _NO_HUBER),
+            (self.huber_c != 0.1 and not self.is_huber, "huber_c", _NO_HUBER),
+            (self.huber_scale != 1 and not self.is_huber, "huber_scale", _NO_HUBER),
+            (self.huber_schedule != "snr" and not self.is_huber, "huber_schedule", _NO_HUBER),
             (
-                has_offset or not self.noise_offset_random_strength,
+                self.noise_offset_random_strength and not self.noise_offset,
                 "noise_offset_random_strength",
                 "has no effect without --noise_offset",
             ),
             (
-                has_levels or self.multires_noise_discount == 0.3,
+                self.multires_noise_discount != 0.3 and not self.multires_noise_iterations,
                 "multires_noise_discount",
                 "has no effect without --multires_noise_iterations",
             ),
             (
-                bool(self.ip_noise_gamma) or not self.ip_noise_gamma_random_strength,
+                self.ip_noise_gamma_random_strength and not self.ip_noise_gamma,
                 "ip_noise_gamma_random_strength",
                 "has no effect without --ip_noise_gamma",
             ),

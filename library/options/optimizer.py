@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from library.options.fields import option, require
+from library.options.fields import below, not_pairs, option, refuse
 
 
 @dataclass(frozen=True)
@@ -34,32 +34,25 @@ class OptimizerOptions:
 
     def __post_init__(self) -> None:
         chosen = bool(self.optimizer_type) + self.use_8bit_adam + self.use_lion_optimizer
-        require(
+        refuse(
             (
-                chosen <= 1,
+                chosen > 1,
                 "optimizer_type",
                 "choose one of --optimizer_type, --use_8bit_adam, --use_lion_optimizer",
             ),
+            *below(1, self, "fused_optimizer_groups"),
             (
-                self.fused_optimizer_groups is None or self.fused_optimizer_groups >= 1,
-                "fused_optimizer_groups",
-                "must be 1 or more",
-            ),
-            (
-                not (self.fused_backward_pass and self.fused_optimizer_groups),
+                self.fused_backward_pass and self.fused_optimizer_groups,
                 "fused_optimizer_groups",
                 "contradicts --fused_backward_pass, which makes a group of each weight",
             ),
-            (self.learning_rate >= 0, "learning_rate", "must be 0 or more"),
-            *(
-                (("=" in arg), "optimizer_args", f"expects name=value, got {arg!r}")
-                for arg in self.optimizer_args
-            ),
+            *below(0, self, "learning_rate"),
+            *not_pairs("optimizer_args", self.optimizer_args),
         )
 
     @property
     def steps_in_backward(self) -> str:
-        """The option that asks for steps within the backward pass; empty when none does."""
+        """The option that asks for optimizer steps within the backward pass, "" if none does."""
         if self.fused_backward_pass:
             return "--fused_backward_pass"
         return "--fused_optimizer_groups" if self.fused_optimizer_groups else ""

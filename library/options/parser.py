@@ -1,5 +1,4 @@
-"""Command line and config file -> a Run: a frozen dataclass of frozen option sections. argparse lives here
-and nowhere else.
+"""Command line and config file -> a Run, a frozen dataclass of option sections. argparse is used here only.
 
     @dataclass(frozen=True)
     class Run:
@@ -9,8 +8,7 @@ and nowhere else.
     run = parse(Run, __doc__)
 
 A script's Run names the sections it has. `--config_file x.toml` gives values, the command line wins, and
-everything
-that is wrong is found in one go.
+everything that is wrong is found in one go.
 """
 
 from __future__ import annotations
@@ -38,7 +36,8 @@ from library.secrets import hide_words
 
 R = TypeVar("R")
 
-Given = dict[str, tuple[str, Any]]  # option name -> (where the user said it, the raw value)
+# Option name -> (where the user gave it, the raw value: a word, a list of words or a TOML value).
+Given = dict[str, tuple[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -50,11 +49,11 @@ class ConfigFileOptions:
 
 
 def parse(run_type: type[R], doc: str | None = None, argv: Sequence[str] | None = None) -> R:
-    """The Run that the command line asks for.
+    """The Run that the command line asks for. Raises UserError with every problem of the command line and the
+    config file; --help and --output_config end the program.
 
-    doc: the script's docstring, shown by --help. argv: words after the program's name, default sys.argv's.
-    Raises UserError with every problem of the command line and the config file. --help and --output_config
-    end the program.
+    doc: the script's docstring, which --help shows.
+    argv: the words after the program's name; None: those of sys.argv.
     """
     reading = read_command_line(run_type, doc, argv)
     if reading.problems:
@@ -64,7 +63,12 @@ def parse(run_type: type[R], doc: str | None = None, argv: Sequence[str] | None 
 
 @dataclass
 class Reading(Generic[R]):
-    """What a command line gave: the sections that are whole, and what is wrong with the others."""
+    """What a command line gave.
+
+    run_type: the class of the Run.
+    sections: those without problems, by field name.
+    problems: what is wrong with the others.
+    """
 
     run_type: type[R]
     sections: dict[str, Any] = field(default_factory=dict)
@@ -72,7 +76,7 @@ class Reading(Generic[R]):
 
     @property
     def run(self) -> R:
-        """The Run. Only when there are no problems."""
+        """The Run; there must be no problems. Raises UserError if its sections do not fit together."""
         assert not self.problems
         return self.run_type(**self.sections)
 
@@ -80,14 +84,14 @@ class Reading(Generic[R]):
 def read_command_line(
     run_type: type[R], doc: str | None = None, argv: Sequence[str] | None = None
 ) -> Reading[R]:
-    """Like `parse`, but gives problems back instead of raising them, so that a caller can look for further
-    ones.
-    """
-    by_name = {spec.name: spec for section in sections_of(run_type).values() for spec in specs_of(section)}
-    commands = [] if any(spec.positional for spec in by_name.values()) else specs_of(ConfigFileOptions)
+    """Like `parse`, but returns problems instead of raising them, so that a caller can look for more."""
     reading: Reading[R] = Reading(run_type)
-    words = list(sys.argv[1:] if argv is None else argv)
-    given = _split_words(words, [*by_name.values(), *commands], run_type, doc, reading.problems)
+    specs = [spec for section in all_sections(run_type) for spec in specs_of(section)]
+    given = _split_words(sys.argv[1:] if argv is None else argv, specs, reading.problems)
+    if "help" in given:
+        _help_parser(run_type, doc).print_help()
+        sys.exit(0)
+    by_name = {spec.name: spec for section in sections_of(run_type).values() for spec in specs_of(section)}
     _hide_tokens(sys.argv, given, by_name)
 
     config_file = given.pop("config_file", ("", None))[1]
@@ -102,10 +106,17 @@ def read_command_line(
     return reading
 
 
-def _split_words(
-    words: list[str], specs: list[OptionSpec], run_type: type, doc: str | None, problems: list[Problem]
-) -> Given:
-    """Sort the words of a command line by option. All stays text; `OptionSpec.read` converts it later."""
+def all_sections(run_type: type) -> list[type]:
+    """The section classes of a Run class, with --config_file unless it has positional options."""
+    sections = list(sections_of(run_type).values())
+    has_positional = any(spec.positional for section in sections for spec in specs_of(section))
+    return sections if has_positional else [*sections, ConfigFileOptions]
+
+
+def _split_words(words: Sequence[str], specs: list[OptionSpec], problems: list[Problem]) -> Given:
+    """Sort the words of a command line by option; only "help" if it asks for that. The values stay texts;
+    `OptionSpec.read` converts them later.
+    """
     by_flag = {flag: spec for spec in specs for flag in (spec.flag, *spec.aliases) if not spec.positional}
     positionals = [spec for spec in specs if spec.positional]
     given: Given = {}
@@ -113,10 +124,10 @@ def _split_words(
     while index < len(words):
         word, index = words[index], index + 1
         if word in ("-h", "--help"):
-            _help_parser(run_type, doc).print_help()
-            sys.exit(0)
+            return {"help": (word, True)}
         flag, equals, value = word.partition("=")
         spec = by_flag.get(flag)
+        # Up to the next option. One dash begins a value: a negative number.
         end = next((i for i in range(index, len(words)) if words[i].startswith("--")), len(words))
         if not word.startswith("--"):
             if positionals:
@@ -125,14 +136,15 @@ def _split_words(
             else:
                 problems.append(Problem(word, "is a value without an option"))
         elif spec is None:
-            _explain_unknown(flag, flag[2:], value if equals else words[index:end] or True, by_flag, problems)
+            asked = value if equals else list(words[index:end]) or True
+            _explain_unknown(flag, flag[2:], asked, by_flag, problems)
             index = end
         elif spec.is_switch:
             given[spec.name] = (flag, True)
             if equals:
                 problems.append(Problem(flag, "takes no value"))
         elif spec.is_list:
-            given[spec.name] = (flag, [value] if equals else words[index:end])
+            given[spec.name] = (flag, [value] if equals else list(words[index:end]))
             index = index if equals else end
         elif equals or index < end:
             given[spec.name] = (flag, value if equals else words[index])
@@ -145,7 +157,7 @@ def _split_words(
 
 
 def _hide_tokens(words: list[str], given: Given, by_name: dict[str, OptionSpec]) -> None:
-    """Take tokens out of the program's own words, which trackers and other libraries write down."""
+    """Take tokens out of sys.argv, which trackers and other libraries write down."""
     tokens = [given[name] for name, spec in by_name.items() if spec.is_secret and name in given]
     hide_words(words, [(flag, str(token)) for flag, token in tokens])
 
@@ -173,8 +185,9 @@ def _from_config_file(config_file: str, by_name: dict[str, OptionSpec], problems
 
 
 def _explain_unknown(
-    where: str, name: str, value: Any, known: Iterable[str], problems: list[Problem]
+    where: str, name: str, value: object, known: Iterable[str], problems: list[Problem]
 ) -> None:
+    """Add the problem of an option that there is not; none if its value is its default in sd-scripts."""
     refusal = refusal_of(name)
     if refusal is None:
         word = where if where.startswith("--") else name
@@ -186,25 +199,16 @@ def _explain_unknown(
         problems.append(Problem(where, refusal.cause, refusal.fix))
 
 
-def _build_sections(reading: Reading, given: Given) -> None:
+def _build_sections(reading: Reading[R], given: Given) -> None:
     """Convert the raw values and construct each section, whose own checks add their problems.
 
     A section with a value that could not be read is left out.
     """
     console.set_up()
     classes = sections_of(reading.run_type)
-    # The console first: the others may have something to say.
+    # The console first: the checks of the others may warn.
     for name, section in sorted(classes.items(), key=lambda item: item[1] is not ConsoleOptions):
-        values, unread = {}, set()
-        for spec in specs_of(section):
-            if spec.name not in given:
-                continue
-            where, raw = given[spec.name]
-            try:
-                values[spec.name] = spec.read(raw)
-            except ValueError as error:
-                reading.problems.append(Problem(where, str(error)))
-                unread.add(spec.flag)
+        values, unread = _read_values(section, given, reading.problems)
         if unread:
             reading.problems.extend(_certain_problems(section, values, unread))
             continue
@@ -216,6 +220,21 @@ def _build_sections(reading: Reading, given: Given) -> None:
             reading.problems.extend(error.problems)
 
 
+def _read_values(section: type, given: Given, problems: list[Problem]) -> tuple[dict[str, object], list[str]]:
+    """A section's values by option name, and the flags of those that could not be read."""
+    values: dict[str, object] = {}
+    unread: list[str] = []
+    for spec in specs_of(section):
+        if spec.name in given:
+            where, raw = given[spec.name]
+            try:
+                values[spec.name] = spec.read(raw)
+            except ValueError as error:
+                problems.append(Problem(where, str(error)))
+                unread.append(spec.flag)
+    return values, unread
+
+
 def _set_up_console(options: ConsoleOptions) -> None:
     level, file = options.console_log_level or "INFO", options.console_log_file
     try:
@@ -225,12 +244,12 @@ def _set_up_console(options: ConsoleOptions) -> None:
         raise UserError.of(f"--console_log_file {file}", cause, "choose another file") from None
 
 
-def _certain_problems(section: type, values: dict[str, Any], unread: set[str]) -> list[Problem]:
-    """What is wrong with a section's values besides those that could not be read: problems that speak of one
-    of these, in whose place the default stands, may be untrue.
+def _certain_problems(section: type, values: dict[str, object], unread: list[str]) -> list[Problem]:
+    """What else is wrong with a section of which some values could not be read. Their defaults stand in for
+    them, so a problem that names one of these options may not be one.
     """
     try:
-        with redirect_stderr(io.StringIO()):  # so may warnings
+        with redirect_stderr(io.StringIO()):  # nor need a warning be true
             section(**values)
     except UserError as error:
         named = [re.compile(rf"{re.escape(flag)}(?!\w)") for flag in unread]
@@ -239,14 +258,9 @@ def _certain_problems(section: type, values: dict[str, Any], unread: set[str]) -
 
 
 def _help_parser(run_type: type, doc: str | None) -> argparse.ArgumentParser:
-    """argparse lays out --help; the words themselves are read above, so that every mistake is found, not the
-    first.
-    """
+    """argparse only lays out --help. The words are read above, for argparse stops at the first mistake."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=_HelpFormatter, add_help=False)
-    sections = list(sections_of(run_type).values())
-    if not any(spec.positional for section in sections for spec in specs_of(section)):
-        sections.append(ConfigFileOptions)
-    for section in sections:
+    for section in all_sections(run_type):
         group = parser.add_argument_group(title_of(section))
         for spec in specs_of(section):
             _describe(group, spec)
@@ -273,6 +287,12 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=36, width=110)
 
-    def _format_usage(self, usage, actions, groups, prefix) -> str:
+    def _format_usage(
+        self,
+        usage: str | None,
+        actions: Iterable[argparse.Action],
+        groups: Iterable[argparse._MutuallyExclusiveGroup],
+        prefix: str | None,
+    ) -> str:
         positionals = " ".join(str(action.metavar) for action in actions if not action.option_strings)
         return f"usage: python {self._prog} [options] {positionals}".rstrip() + "\n\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from library.options.fields import option, require
+from library.options.fields import below, option, refuse
 
 
 @dataclass(frozen=True)
@@ -20,9 +20,9 @@ class ProcessOptions:
     ddp_static_graph: bool = option(False, "promise that each step trains the same weights: less to look up")
 
     def __post_init__(self) -> None:
-        require((self.ddp_timeout is None or self.ddp_timeout >= 1, "ddp_timeout", "must be 1 or more"))
+        refuse(*below(1, self, "ddp_timeout"))
 
     @property
     def given(self) -> list[str]:
-        """The names of those that were asked for."""
+        """The names of the options that were given."""
         return [name for name in vars(self) if getattr(self, name)]

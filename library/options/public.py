@@ -2,55 +2,53 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Sequence
 from pathlib import Path, PureWindowsPath
-from typing import Any
+from typing import TYPE_CHECKING
 
-from library.options.fields import specs_of
+from library.options.fields import changed_values, sections_in, values_of
 from library.secrets import Secret, hide_tokens
 
-# What a whole path begins with, in any system's way, but not an address on the web.
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Plain = bool | int | float | str
+Listed = Plain | list["Listed"]
+
+# The folders that a path begins with, as any system writes them; not the address of a web page.
 _FOLDERS = re.compile(r"(?<![\w/\\:])(?:[A-Za-z]:)?[/\\](?:[^\s/\\:;,'\"]+[/\\])+")
 
 
-def public_options(run: Any) -> dict[str, bool | int | float | str]:
-    """Every option of a Run that is set, by name. Lists are texts with spaces, paths the last of their
-    names.
-    """
-    found: dict[str, Any] = {}
-    for section in (getattr(run, field.name) for field in dataclasses.fields(run)):
-        found |= {spec.name: getattr(section, spec.name) for spec in specs_of(type(section))}
+def public_options(run: DataclassInstance) -> dict[str, Plain]:
+    """Every option of a Run that is set, by name. Lists become texts with spaces, paths their last name."""
     return {
         name: _shown(value)
-        for name, value in found.items()
+        for section in sections_in(run).values()
+        for name, value in values_of(section).items()
         if value is not None and value != () and not isinstance(value, Secret)
     }
 
 
-def changed_options(run: Any) -> dict[str, dict[str, Any]]:
-    """Those that differ from their defaults, a table for each section; values as in `public_options`, but
-    lists are lists.
+def changed_options(run: DataclassInstance) -> dict[str, dict[str, Listed]]:
+    """The options that differ from their defaults, by section; values as in `public_options`, but a list is a
+    list.
     """
-    tables = {}
-    for field in dataclasses.fields(run):
-        section = getattr(run, field.name)
-        values = {spec.name: getattr(section, spec.name) for spec in specs_of(type(section))}
-        changed = {spec.name for spec in specs_of(type(section)) if values[spec.name] != spec.default}
-        tables[field.name] = {
-            name: _listed(value)
-            for name, value in values.items()
-            if name in changed and not isinstance(value, Secret)
+    return {
+        name: {
+            option: _listed(value)
+            for option, value in changed_values(section).items()
+            if not isinstance(value, Secret)
         }
-    return tables
+        for name, section in sections_in(run).items()
+    }
 
 
-def places_of(run: Any, *more: Path) -> list[Path]:
-    """The places that a Run's options name, and more of them, the longest first; see `public_text`."""
+def places_of(run: DataclassInstance, *more: Path) -> list[Path]:
+    """The paths that a Run's options name, and more of them, the longest first; for `public_text`."""
     found = set(more)
-    for section in (getattr(run, field.name) for field in dataclasses.fields(run)):
-        for value in (getattr(section, spec.name) for spec in specs_of(type(section))):
+    for section in sections_in(run).values():
+        for value in values_of(section).values():
             values = value if isinstance(value, tuple) else (value,)
             found |= {Path(one) for one in values if isinstance(one, Path) or _is_path(one)}
     found |= {path.absolute() for path in found} | {path.resolve() for path in found}
@@ -58,17 +56,20 @@ def places_of(run: Any, *more: Path) -> list[Path]:
 
 
 def public_text(text: str, places: Sequence[Path]) -> str:
-    """A message as others may see it: no tokens, of these places the names, and no folders before others."""
+    """A message as others may see it: without tokens and without the folders of paths.
+
+    places: known paths, as of `places_of`. Of others only those without spaces can be told from the text.
+    """
     for place in places:
         text = text.replace(str(place), place.name)
     return _FOLDERS.sub("", hide_tokens(text))
 
 
-def _listed(value: Any) -> Any:
+def _listed(value: object) -> Listed:
     return [_listed(item) for item in value] if isinstance(value, (tuple, list)) else _shown(value)
 
 
-def _shown(value: Any) -> bool | int | float | str:
+def _shown(value: object) -> Plain:
     if isinstance(value, (bool, int, float)):
         return value
     if isinstance(value, Path):
@@ -79,8 +80,8 @@ def _shown(value: Any) -> bool | int | float | str:
     return f"{name}{equals}{PureWindowsPath(path).name if _is_path(path) else path}"
 
 
-def _is_path(text: Any) -> bool:
-    """Whether a text names a place on this machine, in any system's way; a hub id does not."""
+def _is_path(text: object) -> bool:
+    """Whether a text names a place on this machine, as any system writes it; a hub id does not."""
     if not isinstance(text, str):
         return False
     try:

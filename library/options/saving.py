@@ -1,4 +1,4 @@
-"""Where, when and how results are saved, and what is said about them in the file."""
+"""Where, when and how results are saved, and with which metadata."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from library.options.fields import option, require, warn_unless
+from library.options.fields import Check, below, option, refuse, warn_when
 
 CheckpointFormat = Literal["ckpt", "safetensors", "diffusers", "diffusers_safetensors"]
 Precision = Literal["float", "fp16", "bf16"]
 
-# Names Windows keeps for devices, with or without a suffix.
+# By a file's suffix; a name with none of these is a Diffusers folder.
+FORMATS: dict[str, CheckpointFormat] = {".safetensors": "safetensors", ".ckpt": "ckpt"}
+
+# Names that Windows reserves for devices, with or without a suffix.
 _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
 _FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f]')
 
@@ -34,7 +37,7 @@ def name_fault(name: str) -> str | None:
 class SavingOptions:
     """Saving and resuming."""
 
-    output_dir: Path | None = option(None, "folder for everything the run writes", metavar="DIR")
+    output_dir: Path = option(None, "folder for everything the run writes", metavar="DIR")
     output_name: str | None = option(
         None, "name of the files, without suffix (default: last, epoch-..., at-step...)", metavar="NAME"
     )
@@ -59,42 +62,32 @@ class SavingOptions:
     )
 
     def __post_init__(self) -> None:
-        counts = (
-            "save_every_n_epochs",
-            "save_n_epoch_ratio",
-            "save_every_n_steps",
-            "save_last_n_epochs",
-            "save_last_n_steps",
-            "save_last_n_epochs_state",
-            "save_last_n_steps_state",
+        fault = None if self.output_name is None else name_fault(self.output_name)
+        refuse(
+            (self.output_dir is None, "output_dir", "is needed: the folder for the results"),
+            (fault is not None, "output_name", fault or ""),
+            *below(1, self, "save_every_n_epochs", "save_n_epoch_ratio", "save_every_n_steps"),
+            *below(1, self, "save_last_n_epochs", "save_last_n_steps"),
+            *below(1, self, "save_last_n_epochs_state", "save_last_n_steps_state"),
         )
-        fault = name_fault(self.output_name) if self.output_name is not None else None
-        require(
-            (self.output_dir is not None, "output_dir", "is needed: the folder for the results"),
-            (fault is None, "output_name", fault or ""),
-            *(
-                (getattr(self, name) is None or getattr(self, name) >= 1, name, "must be 1 or more")
-                for name in counts
-            ),
-        )
-        warn_unless(
+        warn_when(
             (
-                not (self.save_every_n_epochs and self.save_n_epoch_ratio),
+                self.save_every_n_epochs and self.save_n_epoch_ratio,
                 "save_every_n_epochs",
                 "has no effect with --save_n_epoch_ratio",
             ),
-            *_asked_with(self, "save_last_n_epochs", ("save_every_n_epochs", "save_n_epoch_ratio")),
-            *_asked_with(self, "save_last_n_steps", ("save_every_n_steps",)),
-            *_asked_with(self, "save_last_n_epochs_state", ("save_state",)),
-            *_asked_with(self, "save_last_n_steps_state", ("save_state",)),
+            _without(self, "save_last_n_epochs", "save_every_n_epochs", "save_n_epoch_ratio"),
+            _without(self, "save_last_n_steps", "save_every_n_steps"),
+            _without(self, "save_last_n_epochs_state", "save_state"),
+            _without(self, "save_last_n_steps_state", "save_state"),
         )
 
 
-def _asked_with(section: object, name: str, needed: tuple[str, ...]) -> list[tuple[bool, str, str]]:
-    """A check that `name` is not given without one of the options it works on."""
-    asked = getattr(section, name) is not None
-    present = any(getattr(section, other) for other in needed)
-    return [(present or not asked, name, f"has no effect without --{' or --'.join(needed)}")]
+def _without(section: object, name: str, *needed: str) -> Check:
+    """The check that an option is not given without one of those it needs to have an effect."""
+    is_given = getattr(section, name) is not None
+    can_act = any(getattr(section, other) for other in needed)
+    return (is_given and not can_act, name, f"has no effect without --{' or --'.join(needed)}")
 
 
 @dataclass(frozen=True)
@@ -110,14 +103,14 @@ class CheckpointOptions:
     )
 
     def __post_init__(self) -> None:
-        require(
+        refuse(
             (
-                not (self.use_safetensors and self.save_model_as in ("ckpt", "diffusers")),
+                self.use_safetensors and self.save_model_as in ("ckpt", "diffusers"),
                 "use_safetensors",
                 f"contradicts --save_model_as {self.save_model_as}",
             ),
             (
-                not (self.keep_other_tensors and (self.save_model_as or "").startswith("diffusers")),
+                self.keep_other_tensors and (self.save_model_as or "").startswith("diffusers"),
                 "keep_other_tensors",
                 f"contradicts --save_model_as {self.save_model_as}: a folder has no place for them",
             ),

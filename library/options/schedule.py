@@ -1,11 +1,11 @@
-"""How the learning rate changes over a run."""
+"""How the learning rate changes over a run: a schedule of ours, or a class of torch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
-from library.options.fields import option, require, warn_unless
+from library.options.fields import below, not_pairs, option, refuse, warn_when
 
 ScheduleName = Literal[
     "constant",
@@ -21,8 +21,8 @@ ScheduleName = Literal[
     "piecewise_constant",
     "adafactor",
 ]
-# What each listens to. All but three have a warm-up.
-LISTENS: dict[str, tuple[str, ...]] = {
+# The options that a schedule reads besides --lr_warmup_steps, which all but three have.
+READS: dict[str, tuple[str, ...]] = {
     "cosine_with_restarts": ("lr_scheduler_num_cycles",),
     "polynomial": ("lr_scheduler_power",),
     "inverse_sqrt": ("lr_scheduler_timescale",),
@@ -34,8 +34,8 @@ WITHOUT_WARMUP = ("constant", "piecewise_constant", "adafactor")
 NEEDS_LOWEST = ("cosine_with_min_lr", "cosine_warmup_with_min_lr")
 
 
-def read_steps(value: Any) -> int | float:
-    """Steps: a whole number, or a share of the whole run as `0.1` or `10%`. Raises ValueError."""
+def read_steps(value: object) -> int | float:
+    """Steps as an int, or a share of the run (`0.1`, `10%`) as a float in 0..1. Raises ValueError."""
     text = str(value).strip()
     try:
         number = float(text[:-1]) / 100 if text.endswith("%") else float(text)
@@ -94,40 +94,37 @@ class ScheduleOptions:
         has_warmup = not self.lr_scheduler_type and name not in WITHOUT_WARMUP
         given = {word.split("=", 1)[0] for word in self.lr_scheduler_args}
         lowest = self.lr_scheduler_min_lr_ratio is not None or given & {"min_lr", "min_lr_rate"}
-        require(
+        refuse(
             (
-                has_warmup or not self.lr_warmup_steps,
+                self.lr_warmup_steps and not has_warmup,
                 "lr_warmup_steps",
                 f"has no effect with {flag} {name}{hint}",
             ),
             (
-                bool(lowest) or name not in NEEDS_LOWEST,
+                name in NEEDS_LOWEST and not lowest,
                 "lr_scheduler",
                 f"{name} needs --lr_scheduler_min_lr_ratio",
             ),
             (
-                "step_rules" in given or name != "piecewise_constant",
+                name == "piecewise_constant" and "step_rules" not in given,
                 "lr_scheduler",
                 "piecewise_constant needs --lr_scheduler_args \"step_rules='1:100,0.1'\""
                 " (1 up to step 100, then 0.1)",
             ),
         )
-        self._warn_of_the_unheard(f"{flag} {name}", LISTENS.get(name, ()))
+        self._warn_of_unread(f"{flag} {name}", READS.get(name, ()))
 
     def _check_values(self) -> None:
-        ratio, timescale = self.lr_scheduler_min_lr_ratio, self.lr_scheduler_timescale
-        require(
-            (self.lr_scheduler_num_cycles >= 1, "lr_scheduler_num_cycles", "must be 1 or more"),
-            (self.lr_scheduler_power > 0, "lr_scheduler_power", "must be above 0"),
-            (timescale is None or timescale >= 1, "lr_scheduler_timescale", "must be 1 or more"),
-            (ratio is None or 0 <= ratio <= 1, "lr_scheduler_min_lr_ratio", "must be 0 to 1"),
-            *(
-                (("=" in arg), "lr_scheduler_args", f"expects name=value, got {arg!r}")
-                for arg in self.lr_scheduler_args
-            ),
+        ratio = self.lr_scheduler_min_lr_ratio
+        refuse(
+            *below(1, self, "lr_scheduler_num_cycles"),
+            (self.lr_scheduler_power <= 0, "lr_scheduler_power", "must be above 0"),
+            *below(1, self, "lr_scheduler_timescale"),
+            (ratio is not None and not 0 <= ratio <= 1, "lr_scheduler_min_lr_ratio", "must be 0 to 1"),
+            *not_pairs("lr_scheduler_args", self.lr_scheduler_args),
         )
 
-    def _warn_of_the_unheard(self, chosen: str, heard: tuple[str, ...]) -> None:
+    def _warn_of_unread(self, chosen: str, read: tuple[str, ...]) -> None:
         given = {
             "lr_decay_steps": self.lr_decay_steps,
             "lr_scheduler_num_cycles": self.lr_scheduler_num_cycles != 1,
@@ -136,17 +133,17 @@ class ScheduleOptions:
             "lr_scheduler_min_lr_ratio": self.lr_scheduler_min_lr_ratio,
             "lr_scheduler": self.lr_scheduler_type and self.lr_scheduler != "constant",
         }
-        warn_unless(
+        warn_when(
             *(
-                (not value or key in heard, key, f"has no effect with {chosen}")
-                for key, value in given.items()
+                (value and name not in read, name, f"has no effect with {chosen}")
+                for name, value in given.items()
             ),
             (
-                "lr_decay_steps" not in heard or bool(self.lr_decay_steps),
+                "lr_decay_steps" in read and not self.lr_decay_steps,
                 "lr_scheduler",
                 "warmup_stable_decay does not decay without --lr_decay_steps",
             ),
         )
 
 
-assert set(LISTENS) < set(get_args(ScheduleName))
+assert set(READS) < set(get_args(ScheduleName))

@@ -1,4 +1,4 @@
-"""Options of the tools."""
+"""Options of the tools that convert a model, make a tiny one, or write the page about a dataset."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import ast
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from library.options.fields import option, require, warn_unless
-from library.options.saving import CheckpointFormat
+from library.options.fields import below, option, refuse, warn_when
+from library.options.model import TokenLength
+from library.options.saving import FORMATS, CheckpointFormat
 
 SavePrecision = Literal["no", "fp16", "bf16", "float"]
 
-_FILES: dict[str, CheckpointFormat] = {".safetensors": "safetensors", ".ckpt": "ckpt"}
 _OTHER_FILES = (".pt", ".pth", ".bin")
 
 
@@ -21,7 +21,7 @@ _OTHER_FILES = (".pt", ".pth", ".bin")
 class TinyModelOptions:
     """Tiny model."""
 
-    path: Path | None = option(
+    path: Path = option(
         None, "file (.safetensors, .ckpt) or folder to write", positional=True, metavar="model_to_save"
     )
     seed: int = option(0, "seed of the random weights", metavar="N")
@@ -29,41 +29,43 @@ class TinyModelOptions:
     v_parameterization: bool = option(False, "a model that predicts v")
 
     def __post_init__(self) -> None:
-        require(
-            (self.path is not None, "<model_to_save>", "is needed: the file or folder to write"),
-            (_is_target(self.path), "<model_to_save>", "a file must end in .safetensors or .ckpt"),
+        refuse(
+            (self.path is None, "<model_to_save>", "is needed: the file or folder to write"),
+            (_is_other_file(self.path), "<model_to_save>", "a file must end in .safetensors or .ckpt"),
         )
 
     @property
     def format(self) -> CheckpointFormat:
         """By the path's suffix; without one it is a Diffusers folder."""
-        assert self.path is not None
-        return _FILES.get(self.path.suffix, "diffusers_safetensors")
+        return FORMATS.get(self.path.suffix, "diffusers_safetensors")
 
 
-def read_metadata(value: Any) -> dict[str, str]:
+def read_metadata(value: object) -> dict[str, str]:
     """Metadata from JSON or a Python dictionary, all values as text. Raises ValueError for anything else."""
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except ValueError:
-            try:
-                value = ast.literal_eval(value)
-            except (ValueError, SyntaxError):
-                value = None
-    if not isinstance(value, dict):
+    content = _parse(value) if isinstance(value, str) else value
+    if not isinstance(content, dict):
         raise ValueError('expects a dictionary such as {"modelspec.title": "my model"}')
-    return {str(name): str(text) for name, text in value.items()}
+    return {str(name): str(text) for name, text in content.items()}
+
+
+def _parse(text: str) -> object:
+    try:
+        return json.loads(text)
+    except ValueError:
+        try:
+            return ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            return None
 
 
 @dataclass(frozen=True)
 class ConvertOptions:
     """Conversion."""
 
-    model_to_load: str | None = option(
+    model_to_load: str = option(
         None, "model to read: a .safetensors or .ckpt file, a Diffusers folder or a hub id", positional=True
     )
-    model_to_save: Path | None = option(
+    model_to_save: Path = option(
         None,
         "where to write: a name ending in .safetensors or .ckpt is a file, any other a Diffusers folder",
         positional=True,
@@ -97,30 +99,38 @@ class ConvertOptions:
 
     def __post_init__(self) -> None:
         precisions = self.fp16 + self.bf16 + self.float + (self.save_precision_as != "no")
-        require(
-            (self.model_to_load is not None, "<model_to_load>", "is needed: the model to read"),
-            (self.model_to_save is not None, "<model_to_save>", "is needed: the file or folder to write"),
-            (_is_target(self.model_to_save), "<model_to_save>", "a file must end in .safetensors or .ckpt"),
-            (not (self.v1 and self.v2), "v1", "choose --v1 or --v2"),
-            (precisions <= 1, "fp16", "choose one of --fp16, --bf16, --float, --save_precision_as"),
+        refuse(
+            (self.model_to_load is None, "<model_to_load>", "is needed: the model to read"),
+            (self.model_to_save is None, "<model_to_save>", "is needed: the file or folder to write"),
+            (
+                _is_other_file(self.model_to_save),
+                "<model_to_save>",
+                "a file must end in .safetensors or .ckpt",
+            ),
+            (self.v1 and self.v2, "v1", "choose --v1 or --v2"),
+            (precisions > 1, "fp16", "choose one of --fp16, --bf16, --float, --save_precision_as"),
         )
         is_ckpt, is_folder = self.format == "ckpt", self.format.startswith("diffusers")
-        warn_unless(
-            (self.epoch == 0 or is_ckpt, "epoch", "has no effect: only a .ckpt notes it"),
-            (self.global_step == 0 or is_ckpt, "global_step", "has no effect: only a .ckpt notes it"),
+        warn_when(
+            (self.epoch != 0 and not is_ckpt, "epoch", "has no effect: only a .ckpt notes it"),
+            (self.global_step != 0 and not is_ckpt, "global_step", "has no effect: only a .ckpt notes it"),
             (
-                self.metadata is None or self.format == "safetensors",
+                self.metadata is not None and self.format != "safetensors",
                 "metadata",
                 "has no effect: only a .safetensors file has any",
             ),
-            (not self.use_safetensors or is_folder, "use_safetensors", "has no effect: the suffix decides"),
             (
-                not (self.keep_other_tensors and is_folder),
+                self.use_safetensors and not is_folder,
+                "use_safetensors",
+                "has no effect: the suffix decides",
+            ),
+            (
+                self.keep_other_tensors and is_folder,
                 "keep_other_tensors",
                 "has no effect: a folder has no place for them",
             ),
             (
-                self.reference_model is None,
+                self.reference_model is not None,
                 "reference_model",
                 "is not needed: scheduler and tokenizer come with Atelier",
             ),
@@ -129,13 +139,12 @@ class ConvertOptions:
     @property
     def format(self) -> CheckpointFormat:
         """By the path's suffix; without one it is a Diffusers folder."""
-        assert self.model_to_save is not None
         folder: CheckpointFormat = "diffusers_safetensors" if self.use_safetensors else "diffusers"
-        return _FILES.get(self.model_to_save.suffix, folder)
+        return FORMATS.get(self.model_to_save.suffix, folder)
 
     @property
     def precision(self) -> str | None:
-        """float, fp16 or bf16; None keeps what the weights have."""
+        """float, fp16 or bf16; None keeps the precision of each weight."""
         switches = {"fp16": self.fp16, "bf16": self.bf16, "float": self.float}
         named = None if self.save_precision_as == "no" else self.save_precision_as
         return next((name for name, on in switches.items() if on), named)
@@ -146,18 +155,19 @@ class CheckDatasetOptions:
     """Report."""
 
     report: Path = option(Path("dataset.html"), "page to write", metavar="FILE")
-    max_token_length: Literal[75, 150, 225] = option(75, "longest caption in tokens; longer ones are cut")
+    max_token_length: TokenLength = option(75, "longest caption in tokens; longer ones are cut")
     sample_seed: int = option(0, "seed of the crops and captions that are shown", metavar="N")
     max_train_steps: int = option(
         1600, "steps of the run, of which --token_warmup_step may be a share", metavar="N"
     )
 
     def __post_init__(self) -> None:
-        require(
-            (self.report.suffix in (".html", ".htm"), "report", "must end in .html"),
-            (self.max_train_steps >= 1, "max_train_steps", "must be 1 or more"),
+        refuse(
+            (self.report.suffix not in (".html", ".htm"), "report", "must end in .html"),
+            *below(1, self, "max_train_steps"),
         )
 
 
-def _is_target(path: Path | None) -> bool:
-    return path is None or path.suffix not in _OTHER_FILES
+def _is_other_file(path: Path | None) -> bool:
+    """Whether the suffix is that of a file we do not write; other suffixes are part of a folder's name."""
+    return path is not None and path.suffix in _OTHER_FILES

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from library.options.fields import option, require, warn_unless
+from library.options.fields import below, option, refuse, warn_when
+from library.options.saving import Precision
 
-Precision = Literal["no", "fp16", "bf16"]
+MixedPrecision = Literal["no", "fp16", "bf16"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class TrainingOptions:
     seed: int | None = option(
         None, "seed of everything random (default: a new one, printed and kept in the metadata)", metavar="N"
     )
-    mixed_precision: Precision = option("no", "precision of the computation")
+    mixed_precision: MixedPrecision = option("no", "precision of the computation")
     full_bf16: bool = option(
         False, "keep trained weights and gradients in bf16; steps are rounded by chance, so that none is lost"
     )
@@ -53,41 +54,34 @@ class TrainingOptions:
     )
 
     def __post_init__(self) -> None:
-        require(
-            (self.max_train_steps >= 1, "max_train_steps", "must be 1 or more"),
+        seed = self.seed
+        refuse(
+            *below(1, self, "max_train_steps", "max_train_epochs"),
+            *below(0, self, "initial_epoch", "initial_step"),
+            *below(1, self, "gradient_accumulation_steps"),
             (
-                self.max_train_epochs is None or self.max_train_epochs >= 1,
-                "max_train_epochs",
-                "must be 1 or more",
-            ),
-            *(
-                (getattr(self, name) is None or getattr(self, name) >= 0, name, "must be 0 or more")
-                for name in ("initial_epoch", "initial_step")
-            ),
-            (self.gradient_accumulation_steps >= 1, "gradient_accumulation_steps", "must be 1 or more"),
-            *(
-                (
-                    not getattr(self, f"full_{precision}") or self.mixed_precision == precision,
-                    f"full_{precision}",
-                    f"needs --mixed_precision {precision}",
-                )
-                for precision in ("bf16", "fp16")
+                self.full_bf16 and self.mixed_precision != "bf16",
+                "full_bf16",
+                "needs --mixed_precision bf16",
             ),
             (
-                self.gradient_checkpointing or not self.cpu_offload_checkpointing,
+                self.full_fp16 and self.mixed_precision != "fp16",
+                "full_fp16",
+                "needs --mixed_precision fp16",
+            ),
+            (
+                self.cpu_offload_checkpointing and not self.gradient_checkpointing,
                 "cpu_offload_checkpointing",
                 "needs --gradient_checkpointing",
             ),
-            (self.max_grad_norm >= 0, "max_grad_norm", "must be 0 or more"),
-            (self.max_bad_steps >= 1, "max_bad_steps", "must be 1 or more"),
-            (self.seed is None or 0 <= self.seed < 2**63, "seed", "must be between 0 and 2^63 - 1"),
+            *below(0, self, "max_grad_norm"),
+            *below(1, self, "max_bad_steps"),
+            (seed is not None and not 0 <= seed < 2**63, "seed", "must be between 0 and 2^63 - 1"),
         )
-        warn_unless(
-            (not (self.initial_epoch and self.initial_step), "initial_epoch", "gives way to --initial_step")
-        )
+        warn_when((self.initial_epoch and self.initial_step, "initial_epoch", "gives way to --initial_step"))
 
     def initial(self, steps_per_epoch: int) -> int | None:
-        """How many steps are to be taken as done; None when nothing was said about it, as with 0."""
+        """How many steps count as done when the run begins; None if no option says so (0 says nothing)."""
         epochs_done = max(0, (self.initial_epoch or 0) - 1)
         return self.initial_step or epochs_done * steps_per_epoch or None
 
@@ -96,8 +90,8 @@ class TrainingOptions:
         return self.full_bf16 or self.full_fp16
 
     @property
-    def trained_precision(self) -> Literal["float", "fp16", "bf16"]:
-        """Of the weights that are trained."""
+    def trained_precision(self) -> Precision:
+        """The precision of the weights that are trained."""
         if self.full_bf16:
             return "bf16"
         return "fp16" if self.full_fp16 else "float"

@@ -1,20 +1,26 @@
-"""Options of sd-scripts' commands that Atelier does not have: not yet, or for good.
+"""Options of sd-scripts' commands that Atelier does not have yet or never will.
 
-Asking for one is refused by name. Giving one its default in sd-scripts asks for nothing, as config files
-written by other programs do.
+Asking for one is refused by name. Config files of other programs often give one its default in sd-scripts,
+which asks for nothing and is accepted.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+
+Default = bool | int | float | str | None
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why there is no such option, and what to do instead. default: that of sd-scripts."""
+    """Why there is no such option.
 
-    default: Any
+    default: its default in sd-scripts.
+    cause: why it is refused.
+    fix: what to do instead.
+    """
+
+    default: Default
     cause: str
     fix: str = "remove it"
 
@@ -23,7 +29,7 @@ _SHARDED = (
     "DeepSpeed shares weights out among processes, and its states cannot be gone on from exactly",
     "train with plain accelerate launch; see docs/many_devices.md for what saves memory",
 )
-# For good; docs/differences.md argues each.
+# Refused for good; docs/differences.md gives the reasons.
 REFUSED: dict[str, Refusal] = {
     "dataset_class": Refusal(
         None,
@@ -41,8 +47,8 @@ REFUSED: dict[str, Refusal] = {
     "fp16_master_weights_and_gradients": Refusal(False, *_SHARDED),
 }
 
-# With their defaults. This table only shrinks.
-NOT_YET: dict[str, Any] = {
+# Not there yet, with their defaults in sd-scripts. This table only shrinks.
+NOT_YET: dict[str, Default] = {
     "XTI_embeddings": None,
     "clip_guidance_scale": 0.0,
     "clip_image_guidance_scale": 0.0,
@@ -99,14 +105,14 @@ NOT_YET: dict[str, Any] = {
 
 
 def refusal_of(name: str) -> Refusal | None:
-    """What is said to those who ask for an option that is not there; None when the name is in no table."""
+    """Why an option is not there; None if neither table has it."""
     if name in NOT_YET:
         return Refusal(NOT_YET[name], "is not available yet")
     return REFUSED.get(name)
 
 
-def asks_for(value: Any, default: Any) -> bool:
-    """Whether a raw value asks for something, where `default` asks for nothing."""
+def asks_for(value: object, default: object) -> bool:
+    """Whether a raw value asks for something; the option's default in sd-scripts asks for nothing."""
     value = " ".join(value) if isinstance(value, list) and all(isinstance(v, str) for v in value) else value
     nothing = value in (None, "") or (value in (0, "0") and default in (None, False))
     return not (nothing or value == default or str(value) == str(default))

@@ -1,10 +1,10 @@
-"""Measuring what was not trained on."""
+"""Validation: the loss on images that are not trained on."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from library.options.fields import option, require, warn_unless
+from library.options.fields import below, option, refuse, warn_when
 
 
 @dataclass(frozen=True)
@@ -24,13 +24,13 @@ class ValidationOptions:
     )
 
     def __post_init__(self) -> None:
-        counts = ("validate_every_n_steps", "validate_every_n_epochs", "max_validation_steps")
-        for name in (*counts, "early_stopping_patience"):
-            value = getattr(self, name)
-            require((value is None or value >= 1, name, "must be 1 or more"))
-        warn_unless(
+        refuse(
+            *below(1, self, "validate_every_n_steps", "validate_every_n_epochs"),
+            *below(1, self, "max_validation_steps", "early_stopping_patience"),
+        )
+        warn_when(
             (
-                self.validate_every_n_steps is None or self.validate_every_n_epochs is None,
+                self.validate_every_n_steps is not None and self.validate_every_n_epochs is not None,
                 "validate_every_n_epochs",
                 "has no effect with --validate_every_n_steps",
             )

@@ -1,4 +1,4 @@
-"""The option sections that every trainer has. A script's Run adds its own."""
+"""The option sections that every trainer has, and how they must fit together. A script's Run adds its own."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from library.options.averaging import AveragingOptions
 from library.options.caching import CachingOptions
 from library.options.console import ConsoleOptions
 from library.options.data import DataOptions
-from library.options.fields import require, warn_unless
+from library.options.fields import refuse, warn_when
 from library.options.generation import PreviewOptions
 from library.options.hub import HubOptions
 from library.options.logging import LoggingOptions
@@ -18,6 +18,7 @@ from library.options.optimizer import OptimizerOptions
 from library.options.processes import ProcessOptions
 from library.options.saving import MetadataOptions, SavingOptions
 from library.options.schedule import ScheduleOptions
+from library.options.trained_parts import PartOptions
 from library.options.training import TrainingOptions
 from library.options.validation import ValidationOptions
 
@@ -51,32 +52,32 @@ class TrainingRun:
     def __post_init__(self) -> None:
         is_flow = self.objective.objective == "flow"
         is_static = self.processes.ddp_static_graph
-        require(
+        refuse(
             (
-                not is_static or self.training.gradient_accumulation_steps == 1,
+                is_static and self.training.gradient_accumulation_steps != 1,
                 "ddp_static_graph",
                 "does not work with --gradient_accumulation_steps: torch needs to see every step whole",
             ),
             (
-                not (is_flow and self.model.v_parameterization),
+                self.model.v_parameterization and is_flow,
                 "v_parameterization",
                 "contradicts --objective flow",
             ),
             (
-                not (self.caching.caches_text and self.trains_text),
+                self.caching.caches_text and self.trains_text,
                 "cache_text_encoder_outputs",
                 "needs text encoders that are not trained",
             ),
             (
-                self.saving.resume is not None or not self.hub.resume_from_huggingface,
+                self.hub.resume_from_huggingface and self.saving.resume is None,
                 "resume_from_huggingface",
                 "needs --resume, the state on the hub",
             ),
         )
         saves_state = self.saving.save_state or self.saving.save_state_on_train_end
-        warn_unless(
+        warn_when(
             (
-                saves_state or not self.hub.save_state_to_huggingface,
+                self.hub.save_state_to_huggingface and not saves_state,
                 "save_state_to_huggingface",
                 "has no effect without --save_state or --save_state_on_train_end",
             )
@@ -88,23 +89,38 @@ class TrainingRun:
         if not (option := self.optimizer.steps_in_backward.removeprefix("--")):
             return
         training = self.training
-        require(
+        refuse(
             (
-                training.gradient_accumulation_steps == 1,
+                training.gradient_accumulation_steps != 1,
                 option,
                 "needs --gradient_accumulation_steps 1: gradients that are added up cannot be freed",
             ),
             (
-                training.mixed_precision != "fp16",
+                training.mixed_precision == "fp16",
                 option,
                 "does not work with --mixed_precision fp16, whose loss scaler looks at all gradients first",
             ),
         )
         part = "each weight's gradient" if option == "fused_backward_pass" else "each group's gradients"
-        warn_unless(
+        warn_when(
             (
-                not training.max_grad_norm,
+                training.max_grad_norm,
                 "max_grad_norm",
                 f"{training.max_grad_norm:g} clips {part} alone with --{option}; 0 does not clip",
             )
         )
+
+
+@dataclass(frozen=True)
+class PartsRun(TrainingRun):
+    """The sections of a trainer of U-Net and text encoder. A rate of 0 means that the part is not trained."""
+
+    parts: PartOptions
+
+    @property
+    def denoiser_rate(self) -> float:
+        return self.parts.denoiser_rate(self.optimizer.learning_rate)
+
+    @property
+    def text_rate(self) -> float:
+        return self.parts.text_rate(self.optimizer.learning_rate)

@@ -20,7 +20,7 @@ from library.models import load_model
 from library.models.base import Model
 from library.options.model import ModelOptions
 from library.options.processes import ProcessOptions
-from library.options.training import Precision, TrainingOptions
+from library.options.training import MixedPrecision, TrainingOptions
 from library.problems import UserError, warn
 from library.sharing import ALONE, Sharing
 from library.training.position import StateInfo, read_state_info
@@ -130,7 +130,7 @@ def versions(device: torch.device) -> str:
 
 
 def make_accelerator(
-    mixed_precision: Precision, processes: ProcessOptions, may_skip_parameters: bool
+    mixed_precision: MixedPrecision, processes: ProcessOptions, may_skip_parameters: bool
 ) -> Accelerator:
     """The run's accelerator; its arguments are those of `Session.start`. Raises UserError for a configuration
     that does not work here.

@@ -7,7 +7,7 @@ import pytest
 
 from library import console
 from library.options.console import ConsoleOptions
-from library.options.fields import option, warn_unless
+from library.options.fields import option, warn_when
 from library.options.parser import parse
 from library.problems import UserError, run_command, warn
 
@@ -19,7 +19,7 @@ class Section:
     thing: bool = option(False, "a thing")
 
     def __post_init__(self) -> None:
-        warn_unless((not self.thing, "thing", "has no effect"))
+        warn_when((self.thing, "thing", "has no effect"))
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from library.models.noise_schedule import BETA_END, BETA_START, TRAIN_STEPS
 from library.models.prediction import PredictionType
-from library.options.fields import require
+from library.options.fields import refuse
 from library.options.objective import ObjectiveOptions
 from library.problems import Problem, UserError, warn
 
@@ -159,19 +159,19 @@ def _check_ddpm(options: ObjectiveOptions, prediction: PredictionType) -> None:
         warn("--flow_shift has no effect on a model that is no flow model")
     divides_by_snr = options.debiased_estimation_loss or bool(options.v_pred_like_loss)
     is_v, ends_in_noise = prediction == "v", options.zero_terminal_snr
-    require(
+    refuse(
         (
-            is_v or not options.scale_v_pred_loss_like_noise_pred,
+            options.scale_v_pred_loss_like_noise_pred and not is_v,
             "scale_v_pred_loss_like_noise_pred",
             "is for models that predict v; this one predicts the noise",
         ),
         (
-            not (is_v and options.v_pred_like_loss),
+            options.v_pred_like_loss and is_v,
             "v_pred_like_loss",
             "is for models that predict the noise; this one predicts v",
         ),
         (
-            is_v or not (ends_in_noise and divides_by_snr),
+            ends_in_noise and divides_by_snr and not is_v,
             "zero_terminal_snr",
             "with --debiased_estimation_loss or --v_pred_like_loss needs a model that predicts v: the last "
             "timestep would count infinitely",

@@ -12,6 +12,7 @@ from library.options.parser import ConfigFileOptions
 from library.options.saving import SavingOptions, name_fault
 from library.options.schedule import ScheduleOptions, read_steps
 from library.options.unavailable import NOT_YET, REFUSED, asks_for
+from library.options.validation import ValidationOptions
 from library.problems import UserError
 
 DATA = Path(__file__).parents[2] / "data"
@@ -180,3 +181,13 @@ def test_a_timestep_range_must_not_be_empty() -> None:
     assert ObjectiveOptions(min_timestep=100, max_timestep=900).timestep_range == (100, 900)
     with pytest.raises(UserError, match="--min_timestep: must be below --max_timestep"):
         ObjectiveOptions(min_timestep=900, max_timestep=900)
+
+
+def test_every_count_that_is_too_small_is_told_at_once() -> None:
+    with pytest.raises(UserError) as error:
+        ValidationOptions(validate_every_n_steps=0, max_validation_steps=0, early_stopping_patience=-1)
+    assert [str(problem) for problem in error.value.problems] == [
+        "--validate_every_n_steps: must be 1 or more",
+        "--max_validation_steps: must be 1 or more",
+        "--early_stopping_patience: must be 1 or more",
+    ]

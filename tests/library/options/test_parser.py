@@ -4,7 +4,7 @@ from typing import Literal
 
 import pytest
 
-from library.options.fields import option, require
+from library.options.fields import below, option, refuse
 from library.options.parser import parse, read_command_line
 from library.problems import UserError
 
@@ -20,7 +20,7 @@ class Colours:
     bright: bool = option(False, "brighter")
 
     def __post_init__(self) -> None:
-        require((self.strength >= 0, "strength", "must be 0 or more"))
+        refuse(*below(0, self, "strength"))
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from library.data.batch import Batch
 from library.data.plan import Position
 from library.models.base import Model
 from library.models.text import Tokenizer
+from library.options.data import DataOptions
 from library.options.network import NetworkOptions
 from library.options.parser import Reading
 from library.randomness import keyed_generator, keyed_random
@@ -125,7 +126,15 @@ class ShiftTask(NetworkTask):
 
 
 @dataclass(frozen=True)
+class PromptOptions(DataOptions):
+    """Of a trainer without pictures."""
+
+    needs_pictures = False
+
+
+@dataclass(frozen=True)
 class Run(TrainingRun):
+    data: PromptOptions
     network: NetworkOptions
     trains_text = False
 

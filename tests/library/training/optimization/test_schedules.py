@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from library.options.optimizer import OptimizerOptions
-from library.options.schedule import LISTENS, ScheduleOptions, read_steps
+from library.options.schedule import READS, ScheduleOptions, read_steps
 from library.problems import UserError
 from library.training.optimization.optimizers import make_optimizer
 from library.training.optimization.schedules import SCHEDULES, make_schedule
@@ -166,7 +166,7 @@ def test_every_schedule_of_the_options_has_a_formula() -> None:
 
     from library.options.schedule import ScheduleName
 
-    assert set(get_args(ScheduleName)) == set(SCHEDULES) > set(LISTENS)
+    assert set(get_args(ScheduleName)) == set(SCHEDULES) > set(READS)
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,8 @@ def main(folder: Path) -> None:
 def _measure(data, side: int, draws: bool) -> None:
     import torch
 
-    from library.data.dataset import BatchBuilder, make_loader
+    from library.data.builder import BatchBuilder
+    from library.data.loader import make_loader
     from library.data.plan import Course
     from library.models.text import Tokenizer
     from library.training.diffusion.noise import NoiseDraw, SampleDraws

@@ -152,7 +152,7 @@ def _prepare(model: Path, pictures: Path, out: Path, steps: int, *more: str) -> 
 
 def _bare_loop(model: Path, pictures: Path, out: Path, steps: int) -> float:
     """Seconds of `steps` forward, backward and optimizer steps of the same task on ready batches."""
-    from library.data.dataset import BatchBuilder
+    from library.data.builder import BatchBuilder
     from library.data.plan import Course
     from library.training.diffusion.noise import NoiseDraw
     from library.training.optimization.optimizers import make_optimizer

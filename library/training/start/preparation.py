@@ -14,7 +14,8 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from library.data.batch import Batch
-from library.data.dataset import BatchBuilder, make_loader
+from library.data.builder import BatchBuilder
+from library.data.loader import make_loader
 from library.data.plan import Course
 from library.data.training_data import TrainingData
 from library.models.compiling import check_backend, compile_blocks

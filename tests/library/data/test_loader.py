@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 
 from library.data.batch import Batch
-from library.data.dataset import BatchBuilder, make_loader
+from library.data.builder import BatchBuilder
+from library.data.loader import make_loader
 from library.data.plan import Course, Position
 from library.data.views import make_view
 from library.problems import UserError

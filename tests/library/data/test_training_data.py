@@ -106,7 +106,7 @@ def test_scanning_and_planning_import_no_torch(save_image, tmp_path):
     code = f"""
 import sys
 from pathlib import Path
-from library.data.dataset import make_loader
+from library.data.loader import make_loader
 from library.data.plan import plan_epoch
 from library.data.training_data import TrainingData
 from library.options.data import DataOptions

@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from library.data.dataset import BatchBuilder, make_loader
+from library.data.builder import BatchBuilder
+from library.data.loader import make_loader
 from library.data.plan import Course
 from library.data.training_data import TrainingData
 from library.options.data import DataOptions

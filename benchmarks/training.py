@@ -14,6 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from library.latent_space import LatentSpace
 from library.models.saving import Saving
 
 ROOT = Path(__file__).parents[1]
@@ -144,7 +145,7 @@ def _prepare(model: Path, pictures: Path, out: Path, steps: int, *more: str) -> 
         *("--max_data_loader_n_workers", 2, *more),
     ]
     run = parse(train_network.Run, argv=[str(word) for word in words])
-    data = TrainingData.scan(run.data)
+    data = TrainingData.scan(run.data, latent_space=LatentSpace(4, 8, 8))
     session = Session.start(run.training, run.processes, run.saving.resume)
     task, output = train_network.make_task(run, session, data)
     return run, session, task, data, output
@@ -158,7 +159,13 @@ def _bare_loop(model: Path, pictures: Path, out: Path, steps: int) -> float:
     from library.training.optimization.optimizers import make_optimizer
 
     run, session, task, data, _ = _prepare(model, pictures, out, steps)
-    builder = BatchBuilder(data, task.model.tokenizer(75), NoiseDraw(session.seed), session.seed)
+    builder = BatchBuilder(
+        data,
+        task.model.tokenizer(75),
+        NoiseDraw(session.seed),
+        session.seed,
+        latent_space=task.model.latent_space,
+    )
     loader = map(builder.build, Course(data.batches_per_epoch(1)).positions(0, 4))
     batches = [_with_latents(task, batch) for batch in loader]
     optimizer = make_optimizer(task.param_groups(), run.optimizer)

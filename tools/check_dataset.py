@@ -20,6 +20,7 @@ from library.data.report import Look, show_page
 from library.data.report.findings import every_record
 from library.data.report.inspection import Inspection, inspect_pictures
 from library.data.training_data import TrainingData
+from library.models import FAMILIES
 from library.options.caching import CachingOptions
 from library.options.data import DataOptions
 from library.options.parser import parse
@@ -38,7 +39,9 @@ def main() -> None:
     if run.data.debug_dataset:
         warn("--debug_dataset has no effect: the page is written in any case")
     problems = Problems()
-    data = TrainingData.collect(run.data, CachingOptions(), problems)
+    # No model is known here, so sizes are checked against the first family's latents.
+    latent_space = next(iter(FAMILIES.values())).latent_space
+    data = TrainingData.collect(run.data, CachingOptions(), problems, latent_space=latent_space)
     inspection = inspect(data)
     # With --on_bad_image skip a bad image is no problem: it is left out, and listed.
     (data.bad_images if data.skips_bad_images else problems.found).extend(inspection.problems)

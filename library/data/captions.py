@@ -110,12 +110,12 @@ def final_caption(
     return _compose(caption, subset, rng, step=step, total_steps=total_steps, replacements=replacements)
 
 
-def kept_caption(caption: str, subset: SubsetSpec) -> str:
-    """The caption without a draw: not dropped, all tags in their order, the first line and the first text of
-    each choice. In a subset without a `changing_setting` it is the final caption of every epoch that does not
-    drop it.
+def kept_caption(caption: str, subset: SubsetSpec, *, replacements: Replacements | None = None) -> str:
+    """The caption without any random draw: not dropped, all tags in their order, the first line, the first
+    text of each choice and the first template. In a subset without a `caption_changing_setting` it is the
+    final caption of every epoch that does not drop it.
     """
-    return _compose(caption, subset, None, step=math.inf, total_steps=1, replacements=None)
+    return _compose(caption, subset, None, step=math.inf, total_steps=1, replacements=replacements)
 
 
 def is_random(subset: SubsetSpec) -> bool:
@@ -128,7 +128,7 @@ def is_random(subset: SubsetSpec) -> bool:
     )
 
 
-def changing_setting(subset: SubsetSpec) -> str | None:
+def caption_changing_setting(subset: SubsetSpec) -> str | None:
     """The first setting under which a caption has another text from epoch to epoch, so that what the text
     encoders make of it cannot be cached; None when there is none. Caption dropout does not count: it is the
     empty text.

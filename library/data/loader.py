@@ -1,7 +1,7 @@
-"""The loader: positions in a run -> batches, built here, in processes or in a thread.
+"""The loader: positions in a run -> batches, built by worker processes, by a thread, or when asked for.
 
-A batch is a function of its position: the loader's processes hold no state, so nothing depends on how many
-there are, and they read ahead over the end of an epoch.
+A batch is a function of its position. So the workers hold no state, nothing depends on how many there are,
+and they read ahead over the end of an epoch.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import signal
 import threading
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 from library.data.batch import Batch
 from library.data.builder import BatchBuilder
@@ -19,17 +20,19 @@ from library.problems import Problem, UserError
 
 BATCHES_AHEAD = 4
 
+T = TypeVar("T")
+
 
 def make_loader(
     builder: BatchBuilder, positions: Iterable[Position], *, workers: int = 0, pin_memory: bool = False
 ) -> Generator[Batch, None, None]:
     """The batches at `positions`, in order: one iterator for a whole run.
 
-    workers: 0 builds every batch when it is asked for. With cached latents a thread builds batches ahead
-    instead of processes, which would cost more than they save.
+    workers: how many processes build batches ahead; with 0, a batch is built when it is asked for. With
+    cached latents a thread builds batches ahead instead: processes would cost more than they save.
 
-    What goes wrong while a batch is built is raised here; a bad image is a UserError. Close it when it is not
-    read to its end: loader processes live as long as it does.
+    Exceptions raised while a batch is built are raised here; a bad image is a UserError. Close the iterator
+    unless it is read to its end: worker processes live as long as it does.
     """
     if workers > 0 and builder.latents is None:
         yield from _from_processes(builder, positions, workers, pin_memory)
@@ -41,9 +44,9 @@ def make_loader(
 
 
 @dataclass
-class _InProcess:
-    """The builder as torch's DataLoader indexes it. A UserError does not survive the way between processes as
-    it is, so its problems are sent.
+class _InWorker:
+    """The builder as torch's DataLoader indexes it, in a worker process. A UserError cannot be pickled back
+    as it is, so its problems are sent.
     """
 
     builder: BatchBuilder
@@ -61,15 +64,15 @@ def _from_processes(
     import torch
     from torch.utils.data import DataLoader
 
-    loader = DataLoader(
-        _InProcess(builder.without_texts()),
+    loader: DataLoader[Batch | list[Problem]] = DataLoader(
+        _InWorker(builder.without_texts()),  # type: ignore[arg-type]  # torch only indexes it
         batch_size=None,
         sampler=positions,
         num_workers=workers,
-        collate_fn=_as_it_is,
+        collate_fn=_unchanged,
         pin_memory=pin_memory,
         worker_init_fn=_start_worker,
-        generator=torch.Generator(),  # the loader draws a number, which must not be the global generator's
+        generator=torch.Generator(),  # the DataLoader draws a number; not from the global generator
     )
     for batch in loader:
         if isinstance(batch, list):
@@ -77,14 +80,16 @@ def _from_processes(
         yield builder.with_texts(batch)
 
 
-def _as_it_is(batch: Batch) -> Batch:
+def _unchanged(batch: T) -> T:
+    """Instead of torch's default, which would take a Batch apart."""
     return batch
 
 
 def _start_worker(worker: int) -> None:
-    """OpenCV's own threads hang in a forked process, and the workers share the cores as it is.
+    """OpenCV's own threads hang in a forked process, and the workers share the cores anyway.
 
-    Signals reach every process of a run, which then saves its state: workers go on until it ends them.
+    Ctrl-C and SIGTERM reach every process of a run. The main one then saves the run's state, for which it
+    may need further batches, so workers ignore both and live until it ends them.
     """
     import cv2
 
@@ -94,7 +99,7 @@ def _start_worker(worker: int) -> None:
 
 
 def _from_thread(batches: Iterator[Batch]) -> Iterator[Batch]:
-    """The same batches, built ahead in a thread, which ends with the iterator. Its exceptions are raised
+    """The same batches, built ahead in a thread that ends with this iterator. Its exceptions are raised
     here.
     """
     ready: queue.Queue[Batch | BaseException | None] = queue.Queue(BATCHES_AHEAD)
@@ -119,6 +124,6 @@ def _from_thread(batches: Iterator[Batch]) -> Iterator[Batch]:
             yield item
     finally:
         is_over.set()
-        while not ready.empty():  # makes room, in case the thread waits to put a batch
+        while not ready.empty():  # the thread may be waiting for room in the queue
             ready.get_nowait()
         thread.join()

@@ -19,6 +19,7 @@ from library.data.scan.records import Record, ScanRules, SubsetScan, refit, scan
 from library.data.scan.unused import note_unused
 from library.data.scan.validation import hold_out
 from library.data.summary import summarize, unexpected
+from library.latent_space import LatentSpace
 from library.options.caching import CachingOptions
 from library.options.data import DataOptions
 from library.options.validation import ValidationOptions
@@ -115,19 +116,24 @@ class TrainingData:
         options: DataOptions,
         caching: CachingOptions | None = None,
         *,
+        latent_space: LatentSpace,
         validation: ValidationOptions | None = None,
         has_network: bool = True,
         writes: bool = True,
     ) -> TrainingData:
-        """Look at every image and caption that the options name.
+        """Scan every image and caption that the options name.
 
-        caching, validation: the run's; has_network: whether it trains a network. What comes to nothing with
-        them is a warning. writes: whether metadata_cache.json files may be written.
+        caching, validation: the run's options; settings that have no effect with them give a warning.
+        latent_space: of the model's family.
+        has_network: whether the run trains a network; settings that need one give a warning without it.
+        writes: whether metadata_cache.json files may be written.
         Raises UserError with everything that is wrong with the dataset file, folders, images and captions,
-        and with settings that `caching` contradicts.
+        and with settings that contradict `caching`.
         """
         problems = Problems()
-        data = cls.collect(options, caching or CachingOptions(), problems, writes=writes)
+        data = cls.collect(
+            options, caching or CachingOptions(), problems, latent_space=latent_space, writes=writes
+        )
         problems.raise_if_any()
         specs = [dataset.spec for dataset in data.datasets]
         warn_idle(specs, validation or ValidationOptions(), has_network=has_network)
@@ -135,23 +141,28 @@ class TrainingData:
 
     @classmethod
     def collect(
-        cls, options: DataOptions, caching: CachingOptions, problems: Problems, *, writes: bool = True
+        cls,
+        options: DataOptions,
+        caching: CachingOptions,
+        problems: Problems,
+        *,
+        latent_space: LatentSpace,
+        writes: bool = True,
     ) -> TrainingData:
-        """Like `scan`, but adds to `problems` and gives what can be used all the same, maybe nothing."""
-        specs = collect_datasets(options, problems)
+        """As `scan`, but adds to `problems` and returns whatever can be used, maybe nothing."""
+        specs = collect_datasets(options, problems, pixel_multiple=latent_space.pixel_multiple)
         find_contradictions(specs, options, caching, problems)
         found = _scan_all(specs, options, problems, writes)
         parts = [_make_dataset(spec, scans, problems) for spec, scans in zip(specs, found, strict=True)]
         held_out = [part for _, part in parts if part is not None]
-        facts = {"skips_bad_images": options.on_bad_image == "skip"}
+        skips = options.on_bad_image == "skip"
+        bad_images = [bad for scans in found for scan in scans for bad in scan.bad_images]
         return cls(
             [dataset for dataset, _ in parts],
             options.prior_loss_weight,
-            validation=cls(held_out, **facts) if held_out else None,
-            bad_images=list(
-                dict.fromkeys(bad for scans in found for scan in scans for bad in scan.bad_images)
-            ),
-            **facts,
+            validation=cls(held_out, skips_bad_images=skips) if held_out else None,
+            bad_images=list(dict.fromkeys(bad_images)),
+            skips_bad_images=skips,
         )
 
     @property

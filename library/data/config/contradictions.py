@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import fields
 
-from library.data import captions, views
+from library.data.captions import caption_changing_setting
 from library.data.config.specs import DEFAULTS, DatasetSpec, SubsetSpec
 from library.data.scan.folders import name_some
+from library.data.views import picture_changing_setting
 from library.options.caching import CachingOptions
 from library.options.data import DataOptions
 from library.options.validation import ValidationOptions
@@ -63,11 +64,11 @@ def _sources(subsets: list[SubsetSpec]) -> str:
 
 
 def _check_caching(subset: SubsetSpec, caching: CachingOptions, problems: Problems) -> None:
-    key = views.changing_setting(subset)
+    key = picture_changing_setting(subset)
     if caching.caches_latents and key:
         cause = f"{key} cannot be combined with --cache_latents: a cached latent never changes"
         problems.add(subset.source, cause, "leave one of them out")
-    key = captions.changing_setting(subset)
+    key = caption_changing_setting(subset)
     if caching.caches_text and key:
         cause = f"{key} cannot be combined with --cache_text_encoder_outputs: a cached caption never changes"
         problems.add(subset.source, cause, "leave one of them out")

@@ -7,22 +7,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from library.data.builder import SampleDraws
 from library.options.objective import ObjectiveOptions
 from library.randomness import derive_seed, keyed_generator, keyed_random
 
 Shape = tuple[int, int, int]  # channels, height and width of a latent
 RATIOS = (2.0, 4.0)  # how much smaller each further resolution of multires noise is
-
-
-@dataclass(frozen=True)
-class SampleDraws:
-    """What a batch takes of one sample; see `Batch` for noise, u, posterior, disturbance and offset."""
-
-    noise: Tensor
-    u: float
-    posterior: Tensor | None
-    disturbance: Tensor | None = None
-    offset: tuple[Tensor, Tensor] | None = None
 
 
 @dataclass(frozen=True)

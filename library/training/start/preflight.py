@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 from library.data.training_data import TrainingData
 from library.files import prepare_folder
 from library.generation.prompts import read_prompts
-from library.models import check_source, check_vae
+from library.latent_space import LatentSpace
+from library.models import FAMILIES, check_source, check_vae, detect_family
 from library.models.attention import check_attention
 from library.network.loading import load_network_module
 from library.options.data import DataOptions
@@ -24,7 +25,7 @@ from library.options.parser import Reading
 from library.options.saving import MetadataOptions, SavingOptions
 from library.options.schedule import ScheduleOptions
 from library.options.training import TrainingOptions
-from library.problems import Problems
+from library.problems import Problem, Problems
 from library.training.optimization.optimizers import check_optimizer
 from library.training.position import read_state_info
 from library.training.run import TrainingRun
@@ -45,12 +46,15 @@ def check(reading: Reading[R], family: str | None = None) -> tuple[R, TrainingDa
     problems = Problems(reading.problems)
     data, training = None, reading.sections.get("training")
     is_dry = isinstance(training, TrainingOptions) and training.dry_run
+    # The model comes first, as the data is checked against its latents; its problems keep their place.
+    model_problems, latent_space = _check_model(reading.sections.get("model"), family)
     for section in reading.sections.values():
         if isinstance(section, DataOptions):
             data = problems.attempt(
                 TrainingData.scan,
                 section,
                 reading.sections.get("caching"),
+                latent_space=latent_space,
                 validation=reading.sections.get("validation"),
                 has_network=NetworkOptions in sections_of(reading.run_type).values(),
                 writes=not is_dry,
@@ -58,7 +62,7 @@ def check(reading: Reading[R], family: str | None = None) -> tuple[R, TrainingDa
         elif isinstance(section, SavingOptions):
             problems.attempt(_check_saving, section, is_dry)
         elif isinstance(section, ModelOptions):
-            problems.attempt(_check_model, section, family)
+            problems.found.extend(model_problems)
         elif isinstance(section, OptimizerOptions):
             schedule = reading.sections.get("schedule", ScheduleOptions())
             problems.attempt(check_optimizer, section, schedule)
@@ -72,20 +76,27 @@ def check(reading: Reading[R], family: str | None = None) -> tuple[R, TrainingDa
     return run, data
 
 
-def _check_model(options: ModelOptions, family: str | None) -> None:
-    problems = Problems()
+def _check_model(options: ModelOptions | None, family: str | None) -> tuple[list[Problem], LatentSpace]:
+    """What is wrong with the model, and its family's latents: those of the first family when the model cannot
+    be used.
+    """
+    problems, latent_space = Problems(), next(iter(FAMILIES.values())).latent_space
+    if options is None:
+        return [], latent_space
     assert options.pretrained_model_name_or_path is not None
-    problems.attempt(
+    source = problems.attempt(
         check_source,
         options.pretrained_model_name_or_path,
         v2=options.v2,
         v_parameterization=options.v_parameterization,
         family=family,
     )
+    if source is not None:
+        latent_space = FAMILIES[detect_family(source)].latent_space
     if options.vae is not None:
         problems.attempt(check_vae, options.vae)
     problems.attempt(check_attention, options.attention)
-    problems.raise_if_any()
+    return problems.found, latent_space
 
 
 def _check_resume(reading: Reading, problems: Problems) -> None:

@@ -182,6 +182,7 @@ def make_builder(job: Job, data: TrainingData, cached: Cached) -> BatchBuilder:
         training_tokenizer(task.model, run.model.max_token_length, weighted=run.data.weighted_captions),
         NoiseDraw(session.seed, run.objective, encodes=not run.caching.caches_latents),
         session.seed,
+        latent_space=task.model.latent_space,
         total_steps=job.plan.last_step,
         latents=cached.latents,
         text=cached.text,

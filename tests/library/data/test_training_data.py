@@ -109,9 +109,11 @@ from pathlib import Path
 from library.data.loader import make_loader
 from library.data.plan import plan_epoch
 from library.data.training_data import TrainingData
+from library.latent_space import LatentSpace
 from library.options.data import DataOptions
 folder = Path({str(tmp_path / "train")!r})
-data = TrainingData.scan(DataOptions(train_data_dir=folder, resolution=((64, 64),)))
+options = DataOptions(train_data_dir=folder, resolution=((64, 64),))
+data = TrainingData.scan(options, latent_space=LatentSpace(4, 8, 8))
 assert len(plan_epoch(data, 0, 0, 1)) == 2
 print(sorted({{"torch", "cv2", "transformers", "diffusers"}} & sys.modules.keys()))
 """

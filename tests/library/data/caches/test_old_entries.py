@@ -7,11 +7,13 @@ They are of a real run of train_network.py (sd1, --clip_skip 2) and of sdxl_trai
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from stand_ins import LATENTS
 
 from library.data.caches.latent_cache import cache_latents
 from library.data.caches.latent_files import LatentFiles
@@ -52,7 +54,14 @@ def test_old_latents_are_used(folder, scan, capsys):
     old = recipe(path)
     files = LatentFiles("_sd", old["vae"], old["precision"])
     data = scan(flip_aug=True, alpha_mask=True, masked_loss=True, caption_extension=".txt")
-    cached = cache_latents(data, make_nothing, scale=0.18215, batch_size=1, disk=files, progress=False)
+    cached = cache_latents(
+        data,
+        make_nothing,
+        latent_space=replace(LATENTS, scale=0.18215),
+        batch_size=1,
+        disk=files,
+        progress=False,
+    )
     assert capsys.readouterr().out == "latents on disk: 1 were there already, 0 made\n"
     with np.load(path) as arrays:
         for name, flip in (("latents", False), ("latents_flipped", True)):

@@ -13,12 +13,10 @@ from library.data.config.contradictions import find_contradictions, warn_idle
 from library.data.config.datasets import collect_datasets
 from library.data.config.specs import DatasetSpec, SubsetSpec
 from library.data.plan import BucketSamples, batches_per_epoch
-from library.data.scan.folders import name_some
 from library.data.scan.hints import note_spare
 from library.data.scan.records import Record, ScanRules, SubsetScan, refit, scan_subset
 from library.data.scan.unused import note_unused
 from library.data.scan.validation import hold_out
-from library.data.summary import summarize, unexpected
 from library.latent_space import LatentSpace
 from library.options.caching import CachingOptions
 from library.options.data import DataOptions
@@ -205,27 +203,6 @@ class TrainingData:
                 name = _free_name(scan.subset.name, found)
                 found[name] = {"n_repeats": scan.subset.num_repeats, "img_count": len(scan.records)}
         return found
-
-    def summary(self) -> list[str]:
-        """What there is to train on, for the console."""
-        lines = []
-        for number, dataset in enumerate(self.datasets, 1):
-            first, *rest = summarize(dataset)
-            lines += [f"dataset {number}: {first}", *rest]
-        return lines
-
-    def warnings(self) -> list[str]:
-        """What the user may not expect, each thing once."""
-        lines = [line for dataset in self.datasets for line in unexpected(dataset)]
-        return list(dict.fromkeys(lines + self._leaks()))
-
-    def _leaks(self) -> list[str]:
-        trained = {record.image for record in self.records}
-        held_out = self.validation.records if self.validation else []
-        both = list(dict.fromkeys(record.image.name for record in held_out if record.image in trained))
-        if not both:
-            return []
-        return [f"{len(both)} held-out images are trained on in another dataset: {name_some(both)}"]
 
     def _sort_into_buckets(self) -> list[BucketSamples]:
         dataset_of = [index for index, dataset in enumerate(self.datasets) for _ in dataset.records]

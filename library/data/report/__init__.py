@@ -19,6 +19,7 @@ from library.data.report.texts import (
     once_each,
     training_texts,
 )
+from library.data.summary import summary_lines, warning_lines
 from library.data.training_data import TrainingData
 from library.files import whole_file
 from library.problems import Problem
@@ -40,7 +41,7 @@ def show_page(
     See `write_page`.
     """
     warnings = write_page(path, data, look, title=title, problems=problems, inspection=inspection)
-    say("\n".join([*data.summary(), *(f"warning: {line}" for line in warnings), f"wrote {path}"]))
+    say("\n".join([*summary_lines(data), *(f"warning: {line}" for line in warnings), f"wrote {path}"]))
 
 
 def write_page(
@@ -85,7 +86,7 @@ def _contents(
         findings=all_findings(data, inspection),
         resemblances=show_resemblances(data, inspection) if inspection else None,
     )
-    return replace(contents, warnings=data.warnings() + _further_warnings(contents, inspection))
+    return replace(contents, warnings=warning_lines(data) + _further_warnings(contents, inspection))
 
 
 def _held_out(data: TrainingData, look: Look) -> list[Wall]:

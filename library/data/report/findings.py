@@ -19,7 +19,7 @@ from library.problems import Problems
 @dataclass(frozen=True)
 class Finding:
     """What can be said about some files, each with a remark that may be empty. kind: what they are.
-    is_warning: whether it is a warning too, beside those of `TrainingData.warnings`.
+    is_warning: whether it is a warning too, beside those of `warning_lines`.
     """
 
     text: str

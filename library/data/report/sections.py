@@ -22,7 +22,7 @@ from library.data.report.figures import (
 from library.data.report.findings import Finding, file_name
 from library.data.report.pictures import Resemblance, Wall
 from library.data.report.texts import Look, Texts, count_tags, cut_texts, once_each, same_captions
-from library.data.summary import summarize
+from library.data.summary import dataset_lines
 from library.data.training_data import Dataset, TrainingData
 from library.pages.markup import Html, element, join
 from library.problems import Problem
@@ -158,7 +158,7 @@ def _words(heading: str, words: Sequence[str]) -> Html | None:
 
 def _source(data: TrainingData, index: int, with_folders: bool) -> Html:
     dataset = data.datasets[index]
-    settings = summarize(dataset)[0]
+    settings = dataset_lines(dataset)[0]
     parts = [
         ("training", dataset.train_count, "train"),
         ("regularization", dataset.reg_count, "reg"),

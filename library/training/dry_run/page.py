@@ -12,6 +12,7 @@ from pathlib import Path
 from library.data.batch import Batch
 from library.data.buckets import size_text
 from library.data.plan import plan_epoch
+from library.data.summary import summary_lines
 from library.data.training_data import TrainingData
 from library.models import FAMILIES
 from library.training.dry_run.memory_choices import Outlook, device_memory
@@ -148,7 +149,7 @@ def _rate(rate: float | None) -> str:
 
 
 def _about_data(session: Session, data: TrainingData, plan: RunPlan) -> list[str]:
-    lines = data.summary()
+    lines = summary_lines(data)
     batches = plan_epoch(data, session.seed, 0, session.accelerator.num_processes)
     counts, samples = Counter[tuple[int, tuple[int, int]]](), Counter[tuple[int, tuple[int, int]]]()
     for batch in batches:

@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_leaves
 
 from library.data.batch import Batch
 from library.data.plan import Position, plan_epoch
+from library.data.summary import warning_lines
 from library.data.training_data import TrainingData
 from library.files import remove
 from library.options.caching import CachingOptions
@@ -50,7 +51,7 @@ def rehearse(run: TrainingRun, session: Session, task: Task, data: TrainingData,
     Raises UserError when the step does not work or does not fit into memory.
     """
     job = Job(run, session, task, data, output, plan_run(run.training, session, data))
-    for line in data.warnings():
+    for line in warning_lines(data):
         warn(line)
     set_up_model(job)
     _say(session, about_run(job))

@@ -17,6 +17,7 @@ from library.data.batch import Batch
 from library.data.builder import BatchBuilder
 from library.data.loader import make_loader
 from library.data.plan import Course
+from library.data.summary import summary_lines, warning_lines
 from library.data.training_data import TrainingData
 from library.models.compiling import check_backend, compile_blocks
 from library.models.prompt_weights import training_tokenizer
@@ -271,9 +272,9 @@ def _require_finite(task: Task, step: int, dtype: torch.dtype | None = None) -> 
 def announce(job: Job, stepper: Stepper) -> None:
     """Say what will be trained, on what, and for how long."""
     session, plan, optimizer = job.session, job.plan, stepper.schedule.optimizer
-    for line in job.data.summary():
+    for line in summary_lines(job.data):
         session.say(line)
-    for line in (*job.data.warnings(), *advise(optimizer, job.run)):
+    for line in (*warning_lines(job.data), *advise(optimizer, job.run)):
         warn(line)
     count = sum(parameter.numel() for parameter in job.task.trained_parameters())
     course, processes = plan.course, session.accelerator.num_processes

@@ -8,8 +8,8 @@ import pytest
 
 from library.data.captions import (
     Replacements,
-    caption_lines,
     caption_changing_setting,
+    caption_lines,
     final_caption,
     is_random,
     kept_caption,

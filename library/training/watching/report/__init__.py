@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from library.data.summary import warning_lines
 from library.files import whole_file
 from library.options.public import changed_options, places_of, public_text
 from library.problems import warnings_heard
@@ -119,5 +120,5 @@ def history_file(page: Path) -> Path:
 def _public_warnings(run: TrainingRun, data: TrainingData) -> Callable[[], list[str]]:
     """What gives the warnings about the data and all others of this command, each once."""
     sources = {scan.subset.source for dataset in data.datasets for scan in dataset.scans}
-    places, about_data, heard = places_of(run, *sources), data.warnings(), warnings_heard()
+    places, about_data, heard = places_of(run, *sources), warning_lines(data), warnings_heard()
     return lambda: list(dict.fromkeys(public_text(line, places) for line in (*about_data, *heard)))

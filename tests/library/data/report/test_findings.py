@@ -10,6 +10,7 @@ from PIL import Image
 from library.data.report import Look, show_page
 from library.data.report.findings import Finding, all_findings
 from library.data.report.inspection import Inspection, inspect_pictures
+from library.data.summary import summary_lines
 from library.data.training_data import TrainingData
 
 LOOK = Look(
@@ -62,7 +63,7 @@ def test_they_are_a_warning_each_on_the_console_and_on_the_page(
     warnings = [f"2 pictures {WHITE}", f"1 picture {FIRST}"]
     copies = "1 picture looks like another one"
     assert capsys.readouterr().out.splitlines() == [
-        *data.summary(),
+        *summary_lines(data),
         *(f"warning: {line}" for line in [*warnings, copies]),
         f"wrote {page}",
     ]

@@ -16,9 +16,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from anywhere, installed or not
 
-from library.data.report import Look, show_page
 from library.data.report.findings import every_record
 from library.data.report.inspection import Inspection, inspect_pictures
+from library.data.report.texts import Look
+from library.data.report.writing import say_in_short, write_page
 from library.data.training_data import TrainingData
 from library.models import FAMILIES
 from library.options.caching import CachingOptions
@@ -67,7 +68,7 @@ def write(run: Run, data: TrainingData, problems: Problems, inspection: Inspecti
         total_steps=run.check.max_train_steps,
         steps_per_epoch=data.batches_per_epoch(1),
     )
-    show_page(
+    warnings = write_page(
         run.check.report,
         data,
         look,
@@ -75,6 +76,7 @@ def write(run: Run, data: TrainingData, problems: Problems, inspection: Inspecti
         problems=list(dict.fromkeys(problems.found)),
         inspection=inspection,
     )
+    say_in_short(run.check.report, data, warnings)
 
 
 if __name__ == "__main__":

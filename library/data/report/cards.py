@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from library.data.report.figures import counted, number, percent, times
 from library.data.report.findings import file_name
 from library.data.report.pictures import Exhibit, Shot
 from library.data.report.texts import Text
 from library.data.summary import cut_off
+from library.pages.figures import counted, number, percent, times
 from library.pages.markup import Html, element
 
 

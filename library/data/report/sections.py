@@ -7,23 +7,13 @@ from collections.abc import Iterable, Sequence
 
 from library.data.buckets import size_text
 from library.data.report.cards import caption_text, card
-from library.data.report.figures import (
-    Bar,
-    bars,
-    counted,
-    histogram,
-    number,
-    percent,
-    shape,
-    shares,
-    summary,
-    times,
-)
 from library.data.report.findings import Finding, file_name
+from library.data.report.histogram import histogram, in_words
 from library.data.report.pictures import Resemblance, Wall
 from library.data.report.texts import Look, Texts, count_tags, cut_texts, once_each, same_captions
 from library.data.summary import dataset_lines
 from library.data.training_data import Dataset, TrainingData
+from library.pages.figures import Bar, bars, counted, number, percent, shape, shares, times
 from library.pages.markup import Html, element, join
 from library.problems import Problem
 
@@ -68,7 +58,7 @@ def captions(texts: Sequence[Texts], limit: int) -> Html:
     cut, same = cut_texts(images), same_captions(images)
     return join(
         [
-            element("p", f"Tokens in a caption: {summary(lengths, limit)}."),
+            element("p", f"Tokens in a caption: {in_words(lengths, limit)}."),
             histogram(lengths, limit),
             element("p", f"{counted(empty, 'picture')} without a caption.") if empty else None,
             _cut_captions(cut, limit) if cut else None,

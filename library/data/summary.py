@@ -1,4 +1,4 @@
-"""What a dataset is, and what about it its user may not expect, in lines for the console."""
+"""What the data is, and what about it the user may not expect, in lines for the console."""
 
 from __future__ import annotations
 

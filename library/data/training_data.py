@@ -26,8 +26,11 @@ from library.problems import Problem, Problems
 
 @dataclass
 class Dataset:
-    """A scanned dataset. records: the images in use, training images first; dropped_reg: regularization
-    samples beyond the number of training samples; held_out: images that are left to validation.
+    """A scanned dataset.
+
+    records: the images in use, training images first.
+    dropped_reg: number of regularization samples left out because there are fewer training samples.
+    held_out: number of images held out for validation.
     """
 
     spec: DatasetSpec
@@ -48,7 +51,7 @@ class Dataset:
 
     @property
     def reg_found(self) -> int:
-        """Regularization images with their repeats, before they are made as many as training samples
+        """Regularization images with their repeats, before they are balanced with the training samples
         (`ss_num_reg_images`).
         """
         return sum(len(scan.records) * scan.subset.num_repeats for scan in self.scans if scan.subset.is_reg)
@@ -74,7 +77,7 @@ class Dataset:
         return {"buckets": buckets, "mean_img_ar_error": sum(errors) / len(errors)}
 
     def tag_frequency(self) -> dict[str, dict[str, int]]:
-        """`ss_tag_frequency`: for each folder or metadata file, how many captions have a tag."""
+        """`ss_tag_frequency`: for each folder or metadata file, how many captions have each tag."""
         frequency: dict[str, Counter[str]] = {}
         for scan in self.scans:
             counts = frequency.setdefault(scan.subset.name, Counter())
@@ -87,11 +90,15 @@ class Dataset:
 class TrainingData:
     """All datasets of a run.
 
-    records: images of all datasets in a row. samples: for each sample of an epoch the index of its record;
-    repeats of a record stand together. A sample's and a record's number are what randomness is keyed by.
-    prior_loss_weight: weight of regularization images. validation: the held-out images, none of which is in
-    `records`; None when nothing is held out. bad_images: what was left out because it cannot be used;
-    skips_bad_images: whether what turns out to be bad later is left out too.
+    Random draws are keyed by the numbers of samples and records.
+
+    prior_loss_weight: the loss weight of regularization images.
+    validation: the held-out images, none of which is in `records`; None when nothing is held out.
+    bad_images: why images were left out that cannot be used.
+    skips_bad_images: whether images that turn out to be bad later are skipped.
+    records: the images of all datasets, one dataset after the other.
+    samples[i]: the record of sample i of an epoch, by its index; repeats of a record stand together.
+    buckets: the samples of each dataset by size.
     """
 
     datasets: list[Dataset]
@@ -219,7 +226,7 @@ class TrainingData:
 def _scan_all(
     specs: list[DatasetSpec], options: DataOptions, problems: Problems, writes: bool
 ) -> list[list[SubsetScan]]:
-    """Each dataset's scans. The resolutions of a dataset share their subsets, which are looked at once."""
+    """Each dataset's scans. The resolutions of a dataset share their subsets, which are scanned once."""
     subsets = [subset for spec in specs for subset in spec.subsets]
     rules = ScanRules(
         min_side=options.min_image_side,
@@ -261,7 +268,7 @@ def _folders(subset: SubsetSpec) -> list[Path]:
 def _make_dataset(
     spec: DatasetSpec, scans: list[SubsetScan], problems: Problems
 ) -> tuple[Dataset, Dataset | None]:
-    """The dataset and, when some of it is held out, that part."""
+    """The dataset and, when some of its images are held out, a dataset of those."""
     trained, held_out = hold_out(spec, scans)
     train = [record for scan in trained if not scan.subset.is_reg for record in scan.records]
     reg = [record for scan in trained if scan.subset.is_reg for record in scan.records]
@@ -281,10 +288,10 @@ def _no_images_fix(scans: list[SubsetScan]) -> str:
 
 
 def balance_regularization(train: list[Record], reg: list[Record]) -> tuple[list[Record], int]:
-    """As many regularization samples as training samples, and how many samples that leaves unused.
+    """As many regularization samples as training samples, and the number of samples that are left out.
 
-    Images are taken in order, with their repeats, until there are enough; when they are too few, each in turn
-    is repeated once more.
+    Images are taken in order, with their repeats, until there are enough. When there are too few, each in
+    turn is repeated once more.
     """
     wanted = sum(record.repeats for record in train)
     available = sum(record.repeats for record in reg)

@@ -14,6 +14,7 @@ from library.data.builder import BatchBuilder, SampleDraws
 from library.data.captions import Replacements
 from library.data.loader import make_loader
 from library.data.plan import Course
+from library.data.templates import words_of
 from library.problems import UserError
 
 
@@ -190,7 +191,7 @@ def test_words_and_templates_of_textual_inversion_reach_the_batch(save_image, sc
     for name in ("a", "b"):
         save_image(f"train/1_x/{name}.png", caption="my cat and a dog")
     data = scan()
-    words = Replacements({"cat": "cat cat1 cat2", "dog": "dog dog1"})
+    words = Replacements({"cat": words_of("cat", 3), "dog": words_of("dog", 2)})
     (first, *_) = load(data, replacements=words)
     assert first.captions == ["my cat cat1 cat2 and a dog dog1"]
     templates = replace(words, templates=("a photo of cat", "a cat", "one dog"))

@@ -11,7 +11,7 @@ setup(
     packages=find_packages(include=["library*", "networks*", "tools*"]),
     package_data={
         "library.models": ["tokenizer/*"],
-        "library.data.report": ["page.html", "page.css"],
+        "library.pages": ["page.html", "page.css"],
         "library.training.watching.report": ["report.css"],
     },
     install_requires=[

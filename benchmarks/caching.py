@@ -61,11 +61,17 @@ def _cache(data: TrainingData, to_disk: bool) -> float:
 def _call(data: TrainingData, to_disk: bool) -> Any:
     from library.data.caches.latent_cache import cache_latents
     from library.data.caches.latent_files import LatentFiles
+    from library.latent_space import LatentSpace
 
     disk = LatentFiles("_sd", "none", "float32") if to_disk else None
     with contextlib.redirect_stdout(io.StringIO()):
         return cache_latents(
-            data, lambda pixels, noise: noise, scale=1.0, batch_size=4, disk=disk, progress=False
+            data,
+            lambda pixels, noise: noise,
+            latent_space=LatentSpace(4, 8, 8),
+            batch_size=4,
+            disk=disk,
+            progress=False,
         )
 
 
@@ -106,6 +112,7 @@ def _data(folder: Path, pictures: list[np.ndarray], resolution: int) -> Training
     from PIL import Image
 
     from library.data.training_data import TrainingData
+    from library.latent_space import LatentSpace
     from library.options.data import DataOptions
 
     (folder / "1_x").mkdir(parents=True)
@@ -114,7 +121,7 @@ def _data(folder: Path, pictures: list[np.ndarray], resolution: int) -> Training
     options = DataOptions(
         train_data_dir=folder, resolution=((resolution, resolution),), enable_bucket=True, min_bucket_reso=64
     )
-    return TrainingData.scan(options)
+    return TrainingData.scan(options, latent_space=LatentSpace(4, 8, 8))
 
 
 if __name__ == "__main__":

@@ -43,16 +43,24 @@ def main(folder: Path) -> None:
 def _measure(data, side: int, draws: bool) -> None:
     import torch
 
-    from library.data.dataset import BatchBuilder, make_loader
+    from library.data.builder import BatchBuilder, SampleDraws
+    from library.data.loader import make_loader
     from library.data.plan import Course
+    from library.latent_space import LatentSpace
     from library.models.text import Tokenizer
-    from library.training.diffusion.noise import NoiseDraw, SampleDraws
+    from library.training.diffusion.noise import NoiseDraw
 
     noise = NoiseDraw(1, encodes=False)
     still = SampleDraws(torch.zeros(4, side, side), 0.5, None)
     draw = (lambda epoch, sample, _: noise(epoch, sample, (4, side, side))) if draws else lambda *_: still
     builder = BatchBuilder(
-        data, Tokenizer(pads=(49407,)), draw, 1, latents=ReadyLatents(torch.zeros(4, side, side))
+        data,
+        Tokenizer(pads=(49407,)),
+        draw,
+        1,
+        # A picture of 64 pixels gives latents of any side here.
+        latent_space=LatentSpace(4, 64 // side, 8),
+        latents=ReadyLatents(torch.zeros(4, side, side)),
     )
     course = Course(data.batches_per_epoch(1))
 
@@ -82,6 +90,7 @@ def _data(folder: Path):
     from PIL import Image
 
     from library.data.training_data import TrainingData
+    from library.latent_space import LatentSpace
     from library.options.data import DataOptions
 
     rng = random.Random(0)
@@ -100,7 +109,7 @@ def _data(folder: Path):
         keep_tokens=1,
         flip_aug=True,
     )
-    return TrainingData.scan(options)
+    return TrainingData.scan(options, latent_space=LatentSpace(4, 8, 8))
 
 
 if __name__ == "__main__":

@@ -65,6 +65,7 @@ def main(folder: Path) -> None:
 
 def _scan(pictures: Path, *, cache_info: bool = False) -> float:
     from library.data.training_data import TrainingData
+    from library.latent_space import LatentSpace
     from library.options.data import DataOptions
 
     options = DataOptions(
@@ -73,7 +74,7 @@ def _scan(pictures: Path, *, cache_info: bool = False) -> float:
         caption_extension=".txt",
         cache_info=cache_info,
     )
-    return seconds(lambda: TrainingData.scan(options))
+    return seconds(lambda: TrainingData.scan(options, latent_space=LatentSpace(4, 8, 8)))
 
 
 def _read_all(folder: Path) -> None:

@@ -27,15 +27,17 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.measuring import say  # noqa: E402
-from library.data.caches.findings import ABSENT, Wanted, look_at  # noqa: E402
+from library.data.caches.checks import ABSENT, Wanted, check_entry  # noqa: E402
 from library.data.caches.latent_cache import LatentCache, cache_latents  # noqa: E402
 from library.data.caches.latent_files import LatentFiles, pictures_of  # noqa: E402
 from library.data.training_data import TrainingData  # noqa: E402
+from library.latent_space import LatentSpace  # noqa: E402
 from library.options.data import DataOptions  # noqa: E402
 from library.sharing import Sharing  # noqa: E402
 
 PROCESSES = 2
 FILES = LatentFiles("_sd", "a VAE", "float32")
+LATENTS = LatentSpace(4, 8, 8)
 FORK = multiprocessing.get_context("fork")  # a new Python would take seconds to start
 
 
@@ -69,7 +71,7 @@ class Soak:
 
     def __post_init__(self) -> None:
         self.data = _make_data(self.folder / "train", self.pictures)
-        self.wanted = FILES.wanted(pictures_of(self.data.records)[0])
+        self.wanted = FILES.wanted(pictures_of(self.data.records)[0], LATENTS)
 
     def run(self, kills: int) -> None:
         """Kills that many runs at work; then one goes to its end."""
@@ -123,16 +125,16 @@ class Soak:
     def _check(self, before: dict[Path, tuple[int, int]]) -> None:
         entries = self._entries()
         assert before.items() <= entries.items(), "what was there is not made again"
-        findings = [look_at(wanted) for wanted in self.wanted]
-        assert {finding.reason for finding in findings} <= {None, ABSENT}, "no torn entry has a final name"
-        assert sum(finding.is_good for finding in findings) == len(entries)
+        checks = [check_entry(wanted) for wanted in self.wanted]
+        assert {check.reason for check in checks} <= {None, ABSENT}, "no torn entry has a final name"
+        assert sum(check.is_hit for check in checks) == len(entries)
         self.looked_at += len(entries)
         self.leftovers += len(list((self.folder / "train").rglob("*.part")))
 
     def _check_result(self) -> None:
-        in_memory = cache_latents(self.data, _encode, scale=1.0, batch_size=1, progress=False)
+        in_memory = cache_latents(self.data, _encode, latent_space=LATENTS, batch_size=1, progress=False)
         paths = [wanted.path for wanted in self.wanted]
-        on_disk = LatentCache(paths, 1.0)
+        on_disk = LatentCache(paths, LATENTS)
         for index in range(self.pictures):
             assert np.array_equal(on_disk[index, False], in_memory[index, False])
         assert not list((self.folder / "train").rglob("*.part")), "what killed runs left is removed"
@@ -170,7 +172,9 @@ def _cache(folder: Path, data: TrainingData, store: str, rank: int, started: Any
 
     started.set()
     sharing = Sharing(rank, PROCESSES, gather)
-    cache_latents(data, encode, scale=1.0, batch_size=2, disk=FILES, sharing=sharing, progress=False)
+    cache_latents(
+        data, encode, latent_space=LATENTS, batch_size=2, disk=FILES, sharing=sharing, progress=False
+    )
     (folder / f"encoded{rank}").write_text(str(encoded))
     distributed.destroy_process_group()
 
@@ -191,7 +195,7 @@ def _make_data(folder: Path, count: int) -> TrainingData:
     options = DataOptions(
         train_data_dir=folder, resolution=((64, 64),), enable_bucket=True, min_bucket_reso=64
     )
-    return TrainingData.scan(options)
+    return TrainingData.scan(options, latent_space=LATENTS)
 
 
 if __name__ == "__main__":

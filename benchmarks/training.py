@@ -14,6 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from library.latent_space import LatentSpace
 from library.models.saving import Saving
 
 ROOT = Path(__file__).parents[1]
@@ -143,7 +144,7 @@ def _prepare(model: Path, images: Path, out: Path, steps: int, *more: str) -> tu
         *("--max_data_loader_n_workers", 2, *more),
     ]
     run = parse(train_network.Run, argv=[str(word) for word in words])
-    pictures = Pictures(TrainingData.scan(run.data))
+    pictures = Pictures(TrainingData.scan(run.data, latent_space=LatentSpace(4, 8, 8)))
     session = Session.start(run.training, run.processes, run.saving.resume)
     task, output = train_network.make_task(run, session, pictures)
     return run, session, task, pictures, output
@@ -155,7 +156,7 @@ def _bare_loop(model: Path, pictures: Path, out: Path, steps: int) -> float:
     from library.training.optimization.optimizers import make_optimizer
 
     run, session, task, source, _ = _prepare(model, pictures, out, steps)
-    builder = source.builder(task.model, run, session, total_steps=steps)
+    builder = source.builder(task.model, run, session, total_steps=steps, needs=task.needs)
     loader = map(builder.build, Course(source.batches_per_epoch(1)).positions(0, 4))
     batches = [_with_latents(task, batch) for batch in loader]
     optimizer = make_optimizer(task.param_groups(), run.optimizer)

@@ -1,11 +1,11 @@
-"""Work before training, shared among the processes of a run."""
+"""Work before training, divided among the processes of a run."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, zip_longest
 from typing import Any, TypeVar
 
 from library.console import progress_bar
@@ -14,15 +14,17 @@ from library.problems import Problem, UserError
 K = TypeVar("K")
 V = TypeVar("V")
 
-# Values sent at a time: the latents of so many images are some tens of megabytes.
+# Values sent at a time. The latents of so many images take some tens of megabytes.
 VALUES_AT_ONCE = 64
+
+_NOTHING: Any = object()
 
 
 @dataclass(frozen=True)
 class Sharing:
-    """One of the processes that share some work. All of them make the same calls in the same order.
+    """One of the processes that share some work. All of them must make the same calls in the same order.
 
-    gather: a value -> the values of all processes, in the order of their ranks; it waits for all of them.
+    gather: a value -> the values of all processes in the order of their ranks; it waits for all of them.
     """
 
     rank: int
@@ -34,19 +36,17 @@ class Sharing:
         return self.rank == 0
 
     def share(self, work: Sequence[V]) -> Sequence[V]:
-        """This process's part: every n-th of it, so that all have as much of each kind if it is sorted."""
+        """This process's share: every n-th piece of work, so that shares of sorted work are alike."""
         return work[self.rank :: self.processes]
 
     def joined(self, share: Sequence[V]) -> list[V]:
-        """All the work again, from everybody's share of it."""
+        """The whole work again, from the shares of all processes."""
         shares = self.gather(share)
-        joined: list[V] = [None] * sum(map(len, shares))  # type: ignore[list-item]
-        for rank, values in enumerate(shares):
-            joined[rank :: self.processes] = values
-        return joined
+        rows = zip_longest(*shares, fillvalue=_NOTHING)
+        return [value for row in rows for value in row if value is not _NOTHING]
 
     def merged(self, mine: Mapping[K, V]) -> dict[K, V]:
-        """Everybody's entries, sent a few at a time."""
+        """The entries of all processes, sent a few at a time."""
         rest = iter(mine.items())
         merged: dict[K, V] = {}
         for _ in range(max(self.gather(-(-len(mine) // VALUES_AT_ONCE)))):
@@ -56,8 +56,8 @@ class Sharing:
 
     @contextmanager
     def bar(self, total: int, what: str, unit: str, *, progress: bool) -> Iterator[Callable[[], object]]:
-        """Gives what to call for each thing that this process has done. The first one shows a bar that stands
-        for all of them.
+        """A progress bar for the work of all processes, shown by the first. Yields what to call after each
+        piece of work of this process.
         """
 
         is_hidden = not progress or self.rank > 0 or total == 0
@@ -65,7 +65,7 @@ class Sharing:
             yield lambda: bar.update(min(self.processes, total - bar.n))
 
     def raise_together(self, problems: Sequence[Problem]) -> None:
-        """Raises UserError in every process when there is a problem in one, with the problems of all."""
+        """Raise UserError in every process, with the problems of all, when any process has one."""
         found = [problem for share in self.gather(list(problems)) for problem in share]
         if found:
             raise UserError(dict.fromkeys(found))

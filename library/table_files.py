@@ -1,4 +1,4 @@
-"""TOML and JSON files that people write; mistakes of writing are explained with their line."""
+"""TOML and JSON files that people write; syntax errors are explained, with their line."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-# What a backslash in double quotes does, and how a path is written instead.
+# How to write a path: in double quotes, a backslash begins a special character.
 PATH_FIX = {
     ".toml": "write the path in single quotes, or with / instead of \\",
     ".json": "write the path with / or \\\\ instead of \\",
 }
 
-# Found in a parser's complaint, "cause: line", it tells what was most likely meant.
+# Pattern in "cause: line", from a parser's message -> what to do about the most likely mistake.
 _HINTS = {
     ".toml": (
         (r"^(Unescaped|Invalid hex)", "in double quotes \\ begins a special character; " + PATH_FIX[".toml"]),
@@ -47,7 +47,7 @@ _KINDS = {list: "an array", dict: "an object", str: "a text", type(None): "null"
 
 def read_tables(path: Path) -> dict[str, Any]:
     """The keys and tables of a file: JSON when its name ends in .json, else TOML. Raises UserError when it
-    cannot be read or holds something else, with the line for a mistake of writing.
+    cannot be read or holds something else, with the line of a syntax error.
     """
     content = parse_tables(read_text(path), path)
     if not isinstance(content, dict):
@@ -56,12 +56,12 @@ def read_tables(path: Path) -> dict[str, Any]:
 
 
 def kind_of(value: Any) -> str:
-    """What a value of JSON is called: `an array`, ..."""
+    """The name of a JSON value's type: "an array", ..."""
     return _KINDS.get(type(value), "a number")
 
 
 def parse_tables(text: str, path: Path) -> Any:
-    """What is in a file of this name with this text, as for `read_tables`."""
+    """The content of a file of this name with this text, as for `read_tables`."""
     text = re.sub("\r\n|\r", "\n", text)
     try:
         is_json = _language(path) == ".json"
@@ -77,7 +77,7 @@ def _language(path: Path) -> str:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object whose keys are all different; else the last would win in silence."""
+    """A JSON object. Raises ValueError for equal keys, of which the last would win silently."""
     found = dict(pairs)
     if len(found) < len(pairs):
         twice = next(key for index, (key, _) in enumerate(pairs) if key in dict(pairs[:index]))
@@ -86,7 +86,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _explain(path: Path, text: str, message: str) -> UserError:
-    """What a parser complains about, with the line and what to do."""
+    """A parser's message as a UserError, with the line and what to do."""
     suffix, found = _language(path), re.search(r"line (\d+),? column (\d+)", message)
     cause = re.sub(r"\s*\(?:?\s*(at )?line \d+,? column \d+.*", "", message)
     if found is None:

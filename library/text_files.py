@@ -1,5 +1,5 @@
-"""Text files of users: captions, metadata, dataset and prompt files. One that says clearly what it is
-written in gets read; nothing is guessed.
+"""Users' text files: captions, metadata, dataset and prompt files. Encodings are recognized where there is no
+doubt, and never guessed.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from library.problems import UserError
 
-# UTF-32's little-endian mark begins with UTF-16's, so it comes first.
+# UTF-32's little-endian mark begins with UTF-16's, so it is tried first.
 _MARKS = {
     codecs.BOM_UTF8: "utf-8",
     codecs.BOM_UTF32_LE: "utf-32-le",
@@ -21,14 +21,14 @@ _MARKS = {
 
 
 def read_text(path: Path, *, longest: int | None = None) -> str:
-    """The file's text, line ends as they are. A byte order mark says UTF-8, UTF-16 or UTF-32; a file of
-    characters below U+0100 in UTF-16 is known without one, by every second byte being zero; all else is
-    UTF-8.
+    """The file's text, with line ends as they are.
 
-    longest: how many bytes it may have.
+    A byte order mark tells UTF-8, UTF-16 or UTF-32. UTF-16 without one is recognized when all characters are
+    below U+0100, by every second byte being zero. Everything else is UTF-8.
 
-    Raises UserError when the file cannot be read or is longer, and with the offset of the first byte that is
-    not text.
+    longest: how many bytes the file may have; None: any number.
+    Raises UserError when the file cannot be read or is longer, or for a byte that is not text, with its
+    offset.
     """
     try:
         with path.open("rb") as file:
@@ -44,7 +44,7 @@ def read_text(path: Path, *, longest: int | None = None) -> str:
 
 
 def decode(content: bytes, path: Path) -> str:
-    """Text of a file's bytes, as `read_text` reads them; `path` is for the message."""
+    """The text of a file's content, as `read_text` reads it. path: for messages."""
     mark, encoding = next((item for item in _MARKS.items() if content.startswith(item[0])), (b"", "utf-8"))
     if not mark and b"\0" in content:
         encoding = _wide_encoding(content)
@@ -58,13 +58,11 @@ def decode(content: bytes, path: Path) -> str:
     if "\0" in text:
         offset = len(text[: text.index("\0")].encode(encoding)) + len(mark)
         raise UserError.of(path, f"is not text: a zero byte at offset {offset}", "save it as UTF-8")
-    return text.lstrip("\ufeff")  # a mark put before a file that had one already
+    return text.lstrip("\ufeff")  # a second mark, from a program that added one to a file with one
 
 
 def _wide_encoding(content: bytes) -> str:
-    """UTF-16 when it cannot be anything else: at least two characters, and every second byte is zero, no
-    other.
-    """
+    """UTF-16 when it can be nothing else: at least two characters, and exactly every second byte is zero."""
     first, second = content[::2], content[1::2]
     if len(first) == len(second) >= 2:
         zeros = first.count(0), second.count(0)
@@ -76,7 +74,7 @@ def _wide_encoding(content: bytes) -> str:
 
 
 def _nearest(path: Path) -> str:
-    """What the user may have meant, or where was looked."""
+    """The name that the user may have meant, or else the folder that was searched."""
     folder = path.absolute().parent
     if not folder.is_dir():
         return f"there is no folder {folder} either"

@@ -1,4 +1,4 @@
-"""What the tests of caches share: a stand-in for a VAE, and processes that are threads."""
+"""What the tests of data share: a stand-in for a VAE, its latents, and processes that are threads."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from typing import TypeVar
 
 import torch
 
+from library.latent_space import LatentSpace
 from library.sharing import Sharing
 
 R = TypeVar("R")
+
+LATENTS = LatentSpace(channels=4, pixels_per_latent=8, pixel_multiple=8)
 
 
 class CountingVae:

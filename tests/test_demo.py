@@ -15,8 +15,10 @@ import make_examples
 from exam import exam_scenes
 from make_world import draw
 from sheets import MARGIN, TILE
+from stand_ins import LATENTS
 
 import train_network
+from library.data.summary import warning_lines
 from library.data.training_data import TrainingData
 from library.options.parser import parse
 from library.randomness import keyed_random
@@ -31,9 +33,9 @@ def test_the_examples_can_be_trained_by_the_demos_own_config(
     make_examples.main()
     argv = ["--config_file", str(DEMO / "lora.toml")]
     argv += ["--train_data_dir", str(tmp_path / "pictures"), "--reg_data_dir", str(tmp_path / "known")]
-    data = TrainingData.scan(parse(train_network.Run, argv=argv).data)
+    data = TrainingData.scan(parse(train_network.Run, argv=argv).data, latent_space=LATENTS)
     assert (data.image_count, data.train_count) == (110, 100)
-    assert data.warnings() == []
+    assert warning_lines(data) == []
 
 
 def test_the_demo_asks_for_a_shs_in_colours_it_was_not_shown() -> None:

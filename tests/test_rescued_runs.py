@@ -12,7 +12,7 @@ from commands import run_here
 from trainers import of_trainer, options, two_buckets, weights
 
 from library.data.batch import Batch
-from library.data.dataset import BatchBuilder
+from library.data.builder import BatchBuilder
 from library.data.plan import Position
 from library.problems import UserError
 from library.training.optimization.guard import Guard

@@ -10,8 +10,10 @@ import make_world
 import pytest
 from judge import faults
 from make_world import HELD_OUT, Scene, choose_scene, draw, sentence, tags
+from stand_ins import LATENTS
 
 import fine_tune
+from library.data.summary import warning_lines
 from library.data.training_data import TrainingData
 from library.options.parser import parse
 from library.randomness import keyed_random
@@ -24,10 +26,10 @@ def test_the_world_can_be_trained_by_its_own_config(tmp_path: Path, monkeypatch:
     make_world.main()
     argv = ["--config_file", str(DEMO / "from_scratch.toml"), "--train_data_dir", str(tmp_path)]
     argv += ["--in_json", str(tmp_path / "metadata.json"), "--pretrained_model_name_or_path", "any"]
-    data = TrainingData.scan(parse(fine_tune.Run, argv=argv).data)
+    data = TrainingData.scan(parse(fine_tune.Run, argv=argv).data, latent_space=LATENTS)
     assert data.image_count == 800
     assert {record.fit.bucket for record in data.records} == {(64, 64), (80, 48), (48, 80)}
-    assert data.warnings() == []
+    assert warning_lines(data) == []
 
 
 def test_no_picture_of_the_world_has_a_held_out_pair() -> None:

@@ -16,10 +16,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from anywhere, installed or not
 
-from library.data.report import Look, show_page
 from library.data.report.findings import every_record
 from library.data.report.inspection import Inspection, inspect_pictures
+from library.data.report.texts import Look
+from library.data.report.writing import say_in_short, write_page
 from library.data.training_data import TrainingData
+from library.models import FAMILIES
 from library.options.caching import CachingOptions
 from library.options.data import DataOptions
 from library.options.parser import parse
@@ -38,7 +40,9 @@ def main() -> None:
     if run.data.debug_dataset:
         warn("--debug_dataset has no effect: the page is written in any case")
     problems = Problems()
-    data = TrainingData.collect(run.data, CachingOptions(), problems)
+    # No model is known here, so sizes are checked against the first family's latents.
+    latent_space = next(iter(FAMILIES.values())).latent_space
+    data = TrainingData.collect(run.data, CachingOptions(), problems, latent_space=latent_space)
     inspection = inspect(data)
     # With --on_bad_image skip a bad image is no problem: it is left out, and listed.
     (data.bad_images if data.skips_bad_images else problems.found).extend(inspection.problems)
@@ -64,7 +68,7 @@ def write(run: Run, data: TrainingData, problems: Problems, inspection: Inspecti
         total_steps=run.check.max_train_steps,
         steps_per_epoch=data.batches_per_epoch(1),
     )
-    show_page(
+    warnings = write_page(
         run.check.report,
         data,
         look,
@@ -72,6 +76,7 @@ def write(run: Run, data: TrainingData, problems: Problems, inspection: Inspecti
         problems=list(dict.fromkeys(problems.found)),
         inspection=inspection,
     )
+    say_in_short(run.check.report, data, warnings)
 
 
 if __name__ == "__main__":

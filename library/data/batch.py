@@ -11,35 +11,50 @@ from library.data.plan import Position
 if TYPE_CHECKING:
     import torch
 
-LATENT_CHANNELS = 4
-PIXELS_PER_LATENT = 8  # per side: what the VAE of every supported family makes one latent of
+
+@dataclass(frozen=True)
+class Needs:
+    """What a task needs in its batches beyond what every batch has. What is not needed costs nothing.
+
+    pixels: the pictures, even where their latents are cached.
+    hints: the conditioning images as pictures; they are then not used as masks.
+    """
+
+    pixels: bool = False
+    hints: bool = False
 
 
 @dataclass
 class Batch:
     """What one step sees; b samples of one size, this rank's share of a global batch.
 
-    pixels: (b, 3, h, w) in -1..1, or None when latents are cached.
-    latents: (b, 4, h/8, w/8), scaled, or None.
-    masks: (b, 1, h/8, w/8) float32 in 0..1, how much each place counts; None when no sample has a mask.
-    tokens: what tokenize gives: per text encoder (b, chunks, 77) int64; after them, when captions have
-        weights, those of the positions, float32. Empty when text-encoder outputs are cached.
-    text: those outputs by name, each (b, ...), or None.
+    A latent has c channels and one place for p x p pixels, as the family's `LatentSpace` says.
+
+    pixels: (b, 3, h, w) in -1..1; None when latents are cached, unless the task needs them.
+    latents: (b, c, h/p, w/p), scaled; None when they are not cached.
+    masks: (b, 1, h/p, w/p) float32 in 0..1, how much each place counts; None when no sample has a mask.
+    tokens: what the tokenizer gives: per text encoder (b, chunks, 77) int64; after them, when captions have
+        weights, the weight of each position, float32. Empty when text-encoder outputs are cached.
+    text: the cached text-encoder outputs by name, each (b, ...), or None.
     captions: the final captions.
     sizes: (b, 6) int64: original height, width; crop top, left in the resized image (mirrored when the image
         is); target height, width.
     weights: (b,) float32, loss weights: prior_loss_weight for regularization images, 0 for padding, else 1.
-    divisor: loss = (loss per sample x weights).sum() / divisor; the real samples of the global batch per
-        process.
-    noise: (b, 4, h/8, w/8) standard normal.
+    divisor: loss = (loss per sample x weights).sum() / divisor; the number of real samples in the global
+        batch, per process.
+    noise: (b, c, h/p, w/p) standard normal.
     u: (b,) float32 in [0, 1), becomes the timestep.
-    posterior: (b, 4, h/8, w/8) standard normal, to sample what the VAE gives; None when latents are cached.
-    network_multiplier: how strongly a network counts in this batch.
+    posterior: (b, c, h/p, w/p) standard normal, to sample the VAE's posterior; None when latents are cached.
+    network_multiplier: the strength of networks in this batch.
     attributes: each sample's custom_attributes.
+    position: where the batch stands in the run.
     names: base names of the images, for messages.
-    disturbance: (b, 4, h/8, w/8), added to the noise of the picture but not to the target; None: nothing.
-    offset: normal numbers (b, 4, 1, 1) and strengths (b, 1, 1, 1) of a noise offset that waits for the
-        latents; None when the noise is complete.
+    disturbance: (b, c, h/p, w/p), added to the noise in the noisy latents but not in the target; None for
+        nothing.
+    offset: normal numbers (b, c, 1, 1) and strengths (b, 1, 1, 1) of a noise offset that depends on the
+        latents and is added once they are known; None when the noise is complete.
+    hints: (b, 3, h, w) in 0..1, the conditioning images, resized, cropped and mirrored exactly as their
+        pictures; None unless the task needs them.
     """
 
     pixels: torch.Tensor | None
@@ -60,6 +75,7 @@ class Batch:
     names: list[str]
     disturbance: torch.Tensor | None = None
     offset: tuple[torch.Tensor, torch.Tensor] | None = None
+    hints: torch.Tensor | None = None
 
     def to(self, device: torch.device | str) -> Batch:
         """The batch with its tensors on a device; copies from pinned memory do not block."""
@@ -70,7 +86,7 @@ class Batch:
         return self.with_tensors(lambda tensor: tensor.pin_memory())
 
     def with_tensors(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
-        """The batch with each tensor changed."""
+        """The batch with `change` applied to every tensor."""
         import torch
 
         def changed(value: Any) -> Any:
@@ -80,5 +96,6 @@ class Batch:
                 return {name: change(tensor) for name, tensor in value.items()}
             return change(value) if isinstance(value, torch.Tensor) else value
 
+        # A Position is a dataclass of numbers, not a tuple of tensors.
         names = [entry.name for entry in fields(self) if entry.name != "position"]
         return replace(self, **{name: changed(getattr(self, name)) for name in names})

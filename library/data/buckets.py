@@ -16,7 +16,7 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class Fit:
-    """How an image becomes a training picture: resized to `resized`, then cropped to `bucket`."""
+    """How an image is fitted to its bucket: resized to `resized`, then cropped to `bucket`."""
 
     bucket: Size
     resized: Size
@@ -39,8 +39,8 @@ def bucket_resolutions(resolution: Size, *, shortest: int, longest: int, step: i
 
 
 def fit_to_list(size: Size, buckets: Sequence[Size]) -> Fit:
-    """The bucket that is the image's own size, else the one with the nearest aspect ratio (the first on
-    ties), and the size to resize to so that the image covers it; small images are enlarged.
+    """The bucket of the image's own size, else the one with the nearest aspect ratio (the first on ties). The
+    image is resized to cover it; small images are enlarged.
     """
     if size in buckets:
         return Fit(size, size)
@@ -50,10 +50,10 @@ def fit_to_list(size: Size, buckets: Sequence[Size]) -> Fit:
 
 
 def fit_without_enlarging(size: Size, *, area: int, step: int) -> Fit:
-    """An image of at most `area` pixels keeps its size, a larger one shrinks to about `area`; the bucket is
-    the largest multiple of `step` inside.
+    """An image of at most `area` pixels keeps its size, a larger one shrinks to about `area`; the bucket has
+    the largest sides inside it that are multiples of `step`.
 
-    An image with a side under `step` (a bucket of zero in sd-scripts) is enlarged just enough to fill one
+    An image with a side below `step` (a bucket of zero in sd-scripts) is enlarged just enough to fill one
     step.
     """
     width, height = size
@@ -65,8 +65,8 @@ def fit_without_enlarging(size: Size, *, area: int, step: int) -> Fit:
 
 
 def _shrink(size: Size, area: int, step: int) -> Size:
-    # One side is rounded to a multiple of `step`, the other follows the image; of the two ways to do it, the
-    # one whose bucket is nearer to the image's aspect ratio.
+    # One side is rounded to a multiple of `step`, the other follows from the aspect ratio. Of the two ways to
+    # do it, the one whose bucket is nearer to the image's aspect ratio is taken.
     aspect = size[0] / size[1]
     width = math.sqrt(area * aspect)
     by_width = _floor(width + 0.5, step)
@@ -116,9 +116,11 @@ def letterbox(bucket: Size, size: Size) -> tuple[float, float, float, float]:
     """`crop_ltrb` of latent cache files: (left, top, right, bottom) of the whole image fitted *into* the
     bucket.
 
-    It is not the crop that training uses (that is in `Batch.sizes`); only the cache format asks for it.
+    This is not the crop that training uses (see `Batch.sizes`); only the file format requires it.
     """
     aspect = size[0] / size[1]
+    width: float
+    height: float
     if bucket[0] / bucket[1] > aspect:
         width, height = bucket[1] * aspect, bucket[1]
     else:

@@ -1,7 +1,7 @@
-"""The caption pipeline: what is written about an image -> the text of this sample in this epoch.
+"""The caption pipeline: an image's caption as written -> the text of a sample in an epoch.
 
-The draws of a caption do not disturb each other: whether it is dropped, which choices are made, how each tag
-is placed and whether it stays keep their numbers when another feature is switched on.
+The random draws of a caption do not disturb each other: whether it is dropped, which choices are made, where
+each tag goes and whether it stays are the same numbers when another feature is switched on.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 LONGEST_CAPTION = 1_000_000  # bytes; a longer file is something else
 
 _LINE_END = re.compile("\r\n|\r|\n")
-# What no eye can see: control characters, and with them form feeds and Unicode's line separators, are spaces;
-# soft hyphens, zero-width spaces, marks of byte order and of direction are nothing. Joiners are spelling.
+# Invisible characters. Control characters, form feeds and Unicode's line separators become spaces; soft
+# hyphens, zero-width spaces, byte order marks and direction marks are removed. Joiners are part of spelling.
 _SPACES = {*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029}
 _NOTHING = {0xAD, 0x200B, 0x200E, 0x200F, *range(0x202A, 0x202F), 0x2060, *range(0x2066, 0x206A), 0xFEFF}
 _CLEAN = {**dict.fromkeys(_SPACES, " "), **dict.fromkeys(_NOTHING)}
@@ -34,18 +34,19 @@ _CLEAN = {**dict.fromkeys(_SPACES, " "), **dict.fromkeys(_NOTHING)}
 
 @dataclass(frozen=True)
 class Replacements:
-    """What textual inversion makes of captions.
+    """How textual inversion changes captions.
 
-    words: text in a caption -> what stands for it, such as "cat" -> "cat cat1 cat2" for a token of three
-    vectors. Only whole words are replaced. templates: texts of which one, by draw, takes the place of the
-    whole caption before that; none leaves it.
+    words: a word in captions -> its replacement, such as "cat" -> "cat cat1 cat2" for a token of three
+        vectors (see `templates.words_of`). Only whole words are replaced; there may be several.
+    templates: texts, one of which, drawn at random, takes the place of the whole caption before words are
+        replaced; with none the caption stays.
     """
 
     words: Mapping[str, str] = field(default_factory=dict)
     templates: tuple[str, ...] = ()
 
     def apply(self, caption: str, draw: float) -> str:
-        """The caption with its replacements. draw: uniform in [0, 1), chooses the template."""
+        """The caption after replacement. draw: uniform in [0, 1), chooses the template."""
         if self.templates:
             caption = self.templates[int(draw * len(self.templates))]
         return self._pattern.sub(lambda match: self.words[match[0]], caption) if self.words else caption
@@ -57,7 +58,7 @@ class Replacements:
 
 
 def _whole_word(word: str) -> str:
-    """A pattern for the word where no letter or digit goes on before or after it."""
+    """A pattern for the word that matches only where no letter or digit precedes or follows it."""
     before, after = r"(?<!\w)" if word[0].isalnum() else "", r"(?!\w)" if word[-1].isalnum() else ""
     return before + re.escape(word) + after
 
@@ -73,7 +74,7 @@ def sample_caption(
     total_steps: int,
     replacements: Replacements | None = None,
 ) -> str:
-    """`final_caption` with the draws of a sample in an epoch."""
+    """`final_caption` with the random draws of a sample in an epoch."""
     needs_draws = is_random(subset) or (replacements is not None and replacements.templates)
     rng = keyed_random(seed, "caption", epoch, sample) if needs_draws else None
     return final_caption(
@@ -94,14 +95,14 @@ def final_caption(
     """The caption to train on. `epoch` and `step` count from 0; `rng` may be None for a subset that is not
     `is_random` and replacements without templates.
 
-    In order: caption dropout (an empty text, nothing else happens), wildcards, token warm-up, shuffling and
-    tag dropout, prefix and suffix, the secondary separator, replacements of textual inversion.
+    In this order: caption dropout (the text is empty, nothing else happens), wildcards, token warm-up,
+    shuffling and tag dropout, prefix and suffix, the secondary separator, textual inversion's replacements.
 
-    Unlike sd-scripts: the prefix and the suffix are put around the finished caption, so shuffling and tag
-    dropout never touch them and `keep_tokens` counts the caption's own tags; tags are joined with the
-    caption's own separator and a space; `keep_tokens_separator` never stays in the text; empty tags ("a,,b")
-    vanish when tags are shuffled or dropped; choices may nest; and "every n epochs" means the n-th, 2n-th,
-    ... epoch, never the first of a run for n > 1.
+    Unlike sd-scripts: prefix and suffix are added to the finished caption, so shuffling and tag dropout never
+    touch them and `keep_tokens` counts the caption's own tags; tags are joined with the caption's own
+    separator and a space; `keep_tokens_separator` never stays in the text; empty tags ("a,,b") are removed
+    when tags are shuffled or dropped; choices may nest; and "every n epochs" means epochs n, 2n, ..., so
+    never the first of a run for n > 1.
     """
     assert rng is not None or not is_random(subset)
     dropout = rng.random() if rng else 1.0
@@ -110,16 +111,16 @@ def final_caption(
     return _compose(caption, subset, rng, step=step, total_steps=total_steps, replacements=replacements)
 
 
-def kept_caption(caption: str, subset: SubsetSpec) -> str:
-    """The caption without a draw: not dropped, all tags in their order, the first line and the first text of
-    each choice. In a subset without a `changing_setting` it is the final caption of every epoch that does not
-    drop it.
+def kept_caption(caption: str, subset: SubsetSpec, *, replacements: Replacements | None = None) -> str:
+    """The caption without any random draw: not dropped, all tags in their order, the first line, the first
+    text of each choice and the first template. In a subset without a `caption_changing_setting` it is the
+    final caption of every epoch that does not drop it.
     """
-    return _compose(caption, subset, None, step=math.inf, total_steps=1, replacements=None)
+    return _compose(caption, subset, None, step=math.inf, total_steps=1, replacements=replacements)
 
 
 def is_random(subset: SubsetSpec) -> bool:
-    """Whether captions of the subset depend on the draw at all."""
+    """Whether the subset's captions depend on random draws."""
     return bool(
         subset.enable_wildcard
         or subset.shuffle_caption
@@ -128,29 +129,28 @@ def is_random(subset: SubsetSpec) -> bool:
     )
 
 
-def changing_setting(subset: SubsetSpec) -> str | None:
-    """The first setting under which a caption has another text from epoch to epoch, so that what the text
-    encoders make of it cannot be cached; None when there is none. Caption dropout does not count: it is the
-    empty text.
+def caption_changing_setting(subset: SubsetSpec) -> str | None:
+    """The first setting that changes a caption from epoch to epoch, so that its text-encoder outputs cannot
+    be cached; None when there is none. Caption dropout does not count: the empty text is cached, too.
     """
     settings = ("shuffle_caption", "caption_tag_dropout_rate", "enable_wildcard", "token_warmup_step")
     return next((key for key in settings if getattr(subset, key)), None)
 
 
 def read_caption(path: Path) -> str:
-    """The text of a caption file; see `read_text`. Raises UserError, also for one above a million bytes."""
+    """The text of a caption file, as `read_text` reads it. Raises UserError, also above a million bytes."""
     return read_text(path, longest=LONGEST_CAPTION)
 
 
 def used_lines(caption: str, is_wildcard: bool) -> str:
-    """The first line with text; with wildcards all of them, which are alternatives."""
+    """The first line with text; with wildcards all lines with text, which are alternatives."""
     lines = caption_lines(caption)
     return "\n".join(lines if is_wildcard else lines[:1])
 
 
 def caption_lines(caption: str) -> list[str]:
-    """A caption's lines that hold text, cleaned. Lines end as a text file's do, at a newline or carriage
-    return; what else `str.splitlines` would split at (form feeds, U+2028) is a space.
+    """A caption's lines that hold text, cleaned of invisible characters. Lines end at a newline or carriage
+    return, as in a text file; what else `str.splitlines` splits at (form feeds, U+2028) becomes a space.
     """
     lines = [line if line.isprintable() else line.translate(_CLEAN) for line in _LINE_END.split(caption)]
     return [stripped for line in lines if (stripped := line.strip())]
@@ -159,8 +159,8 @@ def caption_lines(caption: str) -> list[str]:
 def with_tags(caption: str, tags: str, separator: str, *, every_line: bool) -> str:
     """Caption and tags of a metadata entry as one text; either may be empty.
 
-    every_line: the caption's lines are alternatives (wildcards), so each gets the tags; otherwise only its
-    first line counts.
+    every_line: whether the caption's lines are alternatives (wildcards), each of which gets the tags;
+        otherwise only its first line is used.
     """
     lines, tags = caption_lines(caption), " ".join(caption_lines(tags))
     if not lines or not tags:
@@ -182,8 +182,8 @@ def _compose(
     total_steps: int,
     replacements: Replacements | None,
 ) -> str:
-    """The caption with everything done to it but dropout."""
-    # Always these two first, so that the tags' draws do not depend on who needs them.
+    """The whole pipeline but caption dropout."""
+    # Always drawn, and first, so that the tags' draws do not depend on whether these are needed.
     choices, template = (rng.getrandbits(64), rng.random()) if rng else (0, 0.0)
     prefix, suffix = subset.caption_prefix or "", subset.caption_suffix or ""
     if subset.enable_wildcard:
@@ -198,7 +198,9 @@ def _compose(
 
 
 def _choose(prefix: str, caption: str, suffix: str, rng: random.Random | None) -> list[str]:
-    """One of the caption's lines, and one of the texts of each choice; without `rng` the first."""
+    """Prefix, one of the caption's lines, and suffix, with one alternative of each choice; without `rng` the
+    first.
+    """
     lines = caption_lines(caption) or [""]
     line = lines[int(rng.random() * len(lines)) if rng else 0]
     return [expand_wildcards(part, rng) for part in (prefix, line, suffix)]
@@ -207,7 +209,9 @@ def _choose(prefix: str, caption: str, suffix: str, rng: random.Random | None) -
 def _rearrange(
     caption: str, subset: SubsetSpec, rng: random.Random | None, *, step: float, total_steps: int
 ) -> str:
-    """Hold back, shuffle and thin out the tags that nothing holds in place. Without `rng` none is moved."""
+    """Apply token warm-up, shuffling and tag dropout to the tags that are not kept in place; without `rng`
+    the warm-up alone.
+    """
     mark, rate = subset.keep_tokens_separator, subset.caption_tag_dropout_rate
     is_marked = bool(mark) and mark in caption
     if not (subset.shuffle_caption or rate or subset.token_warmup_step or is_marked):
@@ -219,7 +223,7 @@ def _rearrange(
         head, free, tail = tags[: subset.keep_tokens], tags[subset.keep_tokens :], []
     order: Sequence[int] = range(_warm_count(len(free), subset, step, total_steps))
     if rng is not None and (subset.shuffle_caption or rate):
-        places = [rng.random() for _ in free]  # a tag's draw is its own, whichever tags are there
+        places = [rng.random() for _ in free]  # one draw for each tag, so that dropping one moves no other
         if rate:
             order = [index for index in order if rng.random() >= rate]
         if subset.shuffle_caption:
@@ -228,8 +232,8 @@ def _rearrange(
 
 
 def _warm_count(count: int, subset: SubsetSpec, step: float, total_steps: int) -> int:
-    """How many of `count` free tags take part at this step: `token_warmup_min` at the first, more and more in
-    equal steps, all from `token_warmup_step` on.
+    """How many of `count` free tags are used at this step: `token_warmup_min` at the first, then linearly
+    more, all of them from `token_warmup_step` on.
     """
     end = subset.token_warmup_step
     if 0 < end < 1:

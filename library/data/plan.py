@@ -1,8 +1,8 @@
 """A plan, then work: the batches of an epoch as a pure function, and where each stands in the run.
 
-Batches are global: `batch_size` samples for each of `processes`, out of one bucket. A rank takes its share;
-the share of a short batch is filled up with copies that carry no weight, so that the number of processes does
-not change what is learned.
+Batches are global: `batch_size` samples for each of `processes`, all of one bucket. A rank takes its share. A
+short batch is padded with copies that carry no weight, so the number of processes does not change what is
+learned.
 """
 
 from __future__ import annotations
@@ -18,7 +18,12 @@ from library.randomness import keyed_random
 
 @dataclass(frozen=True)
 class BucketSamples:
-    """The samples of one dataset that have one size. dataset: its index."""
+    """The samples of one dataset that have one size.
+
+    dataset: its index.
+    size: (width, height) of the bucket.
+    samples: their numbers.
+    """
 
     dataset: int
     size: Size
@@ -29,13 +34,17 @@ class BucketSamples:
 class HasBuckets(Protocol):
     """What a plan is made from: `TrainingData`."""
 
-    buckets: Sequence[BucketSamples]
+    @property
+    def buckets(self) -> Sequence[BucketSamples]: ...
 
 
 @dataclass(frozen=True)
 class GlobalBatch:
-    """Samples of one bucket of a dataset (its index), for all processes together: at most batch_size x
-    processes.
+    """Samples of one bucket for all processes together, at most batch_size x processes.
+
+    dataset: its index.
+    size: (width, height) of the bucket.
+    samples: their numbers.
     """
 
     dataset: int
@@ -43,8 +52,8 @@ class GlobalBatch:
     samples: tuple[int, ...]
 
     def share(self, rank: int, processes: int) -> tuple[tuple[int, ...], int]:
-        """A rank's samples, and how many of them are real. The batch is filled up to a multiple of
-        `processes` with copies of its last sample; ranks take contiguous parts of equal length.
+        """A rank's samples, and how many of them are real. The batch is padded to a multiple of `processes`
+        with copies of its last sample; ranks take contiguous parts of equal length.
         """
         length = math.ceil(len(self.samples) / processes)
         share = self.samples[rank * length : (rank + 1) * length]
@@ -52,8 +61,8 @@ class GlobalBatch:
 
 
 def plan_epoch(data: HasBuckets, seed: int, epoch: int, processes: int) -> list[GlobalBatch]:
-    """The batches of an epoch, in order. The same arguments give the same plan; its length does not depend on
-    seed or epoch. Every sample is in exactly one batch.
+    """The batches of an epoch, in order. Equal arguments give equal plans, whose length does not depend on
+    seed and epoch. Every sample is in exactly one batch.
     """
     batches = []
     for bucket in data.buckets:
@@ -75,10 +84,12 @@ def batches_per_epoch(data: HasBuckets, processes: int) -> int:
 
 @dataclass(frozen=True)
 class Position:
-    """Where a batch stands in the run. All counts are from 0.
+    """Where a batch stands in the run. All counts start at 0.
 
-    batch: index in its epoch's plan; step: the optimizer step it belongs to; window: how many batches that
-    step has; closes: whether it is the last of them.
+    batch: its index in the epoch's plan.
+    step: the optimizer step it belongs to.
+    window: how many batches that step accumulates.
+    closes: whether it is the last of them.
     """
 
     epoch: int
@@ -90,9 +101,9 @@ class Position:
 
 @dataclass(frozen=True)
 class Course:
-    """How epochs divide into optimizer steps of `accumulation` batches.
+    """How epochs are divided into optimizer steps of `accumulation` batches.
 
-    A step never spans two epochs: the last of an epoch may have fewer batches. So a step's number alone says
+    A step never spans two epochs: the last of an epoch may have fewer batches. So a step number alone says
     where the run is.
     """
 

@@ -1,23 +1,35 @@
-"""What a dataset is, and what about it its user may not expect, in lines for the console."""
+"""What the data is, and what about it the user may not expect, in lines for the console."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from library.data.buckets import size_text
 from library.data.config.specs import DatasetSpec
 from library.data.scan.folders import name_some
 from library.data.scan.records import Record, SubsetScan
+from library.data.training_data import Dataset, TrainingData
 from library.wording import counted, plural
 
-if TYPE_CHECKING:
-    from library.data.training_data import Dataset
+
+def summary_lines(data: TrainingData) -> list[str]:
+    """What there is to train on."""
+    lines = []
+    for number, dataset in enumerate(data.datasets, 1):
+        first, *rest = dataset_lines(dataset)
+        lines += [f"dataset {number}: {first}", *rest]
+    return lines
 
 
-def summarize(dataset: Dataset) -> list[str]:
-    """What is in it; the first line is its size."""
+def warning_lines(data: TrainingData) -> list[str]:
+    """What the user may not expect, each thing once."""
+    lines = [line for dataset in data.datasets for line in _unexpected(dataset)]
+    return list(dict.fromkeys(lines + _leaks(data)))
+
+
+def dataset_lines(dataset: Dataset) -> list[str]:
+    """What a dataset holds; the first line has its resolution, batch size and buckets."""
     spec = dataset.spec
     lines = [f"resolution {size_text(spec.resolution)}, batch size {spec.batch_size}, {_bucket_mode(spec)}"]
     for scan in dataset.scans:
@@ -36,8 +48,8 @@ def summarize(dataset: Dataset) -> list[str]:
     return lines
 
 
-def unexpected(dataset: Dataset) -> list[str]:
-    """What its user may not expect."""
+def _unexpected(dataset: Dataset) -> list[str]:
+    """What the user may not expect of a dataset."""
     lines = [line for scan in dataset.scans for line in _about_scan(scan)]
     if dataset.dropped_reg:
         unused = counted(dataset.dropped_reg, "regularization sample is", "regularization samples are")
@@ -47,6 +59,16 @@ def unexpected(dataset: Dataset) -> list[str]:
     if dataset.spec.validation_split and not dataset.held_out:
         lines.append(f"validation_split {dataset.spec.validation_split} holds out nothing: too few images")
     return lines + _small_buckets(dataset) + _odd_shapes(dataset.records)
+
+
+def _leaks(data: TrainingData) -> list[str]:
+    """A line about held-out images that another dataset trains on."""
+    trained = {record.image for record in data.records}
+    held_out = data.validation.records if data.validation else []
+    both = list(dict.fromkeys(record.image.name for record in held_out if record.image in trained))
+    if not both:
+        return []
+    return [f"{len(both)} held-out images are trained on in another dataset: {name_some(both)}"]
 
 
 def _about_scan(scan: SubsetScan) -> list[str]:
@@ -90,8 +112,8 @@ def _bucket_mode(spec: DatasetSpec) -> str:
 
 
 def odd_shapes(records: Iterable[Record]) -> dict[str, list[tuple[Record, str]]]:
-    """Images whose shape or size is most likely a mistake, by what they are (`ODD_SHAPES`), each with its
-    figures; the worst first. Only kinds of which there are some.
+    """Images whose shape or size is most likely a mistake, by kind (see `ODD_SHAPES`), each with its figures;
+    the worst first. Kinds without images are left out.
     """
     records = list(records)
     found = {kind: shape.find(records) for kind, shape in ODD_SHAPES.items()}
@@ -100,7 +122,11 @@ def odd_shapes(records: Iterable[Record]) -> dict[str, list[tuple[Record, str]]]
 
 @dataclass(frozen=True)
 class OddShape:
-    """measure: how far an image goes; more than `limit` is odd. describe: an image's figures in words."""
+    """A way in which an image's shape or size may be odd.
+
+    measure: how odd an image is; odd above `limit`.
+    describe: an image's figures in words.
+    """
 
     measure: Callable[[Record], float]
     limit: float

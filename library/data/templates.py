@@ -1,4 +1,4 @@
-"""Sentences to learn a new word with, `{}` where it goes: textual inversion's object and style templates."""
+"""Textual inversion's object and style templates: captions with `{}` in place of the word that is learned."""
 
 from __future__ import annotations
 
@@ -54,3 +54,8 @@ STYLE_TEMPLATES = (
 def templates_with(words: str, templates: tuple[str, ...]) -> Replacements:
     """Replacements that put one of the templates, with `words` in it, in the place of every caption."""
     return Replacements(templates=tuple(template.replace("{}", words) for template in templates))
+
+
+def words_of(token: str, vectors: int) -> str:
+    """The words of a token of several vectors, as in sd-scripts: ("cat", 3) -> "cat cat1 cat2"."""
+    return " ".join([token, *(f"{token}{number}" for number in range(1, vectors))])

@@ -13,12 +13,11 @@ from library.data.config.contradictions import find_contradictions, warn_idle
 from library.data.config.datasets import collect_datasets
 from library.data.config.specs import DatasetSpec, SubsetSpec
 from library.data.plan import BucketSamples, batches_per_epoch
-from library.data.scan.folders import name_some
 from library.data.scan.hints import note_spare
 from library.data.scan.records import Record, ScanRules, SubsetScan, refit, scan_subset
 from library.data.scan.unused import note_unused
 from library.data.scan.validation import hold_out
-from library.data.summary import summarize, unexpected
+from library.latent_space import LatentSpace
 from library.options.caching import CachingOptions
 from library.options.data import DataOptions
 from library.options.validation import ValidationOptions
@@ -27,8 +26,11 @@ from library.problems import Problem, Problems
 
 @dataclass
 class Dataset:
-    """A scanned dataset. records: the images in use, training images first; dropped_reg: regularization
-    samples beyond the number of training samples; held_out: images that are left to validation.
+    """A scanned dataset.
+
+    records: the images in use, training images first.
+    dropped_reg: number of regularization samples left out because there are fewer training samples.
+    held_out: number of images held out for validation.
     """
 
     spec: DatasetSpec
@@ -49,7 +51,7 @@ class Dataset:
 
     @property
     def reg_found(self) -> int:
-        """Regularization images with their repeats, before they are made as many as training samples
+        """Regularization images with their repeats, before they are balanced with the training samples
         (`ss_num_reg_images`).
         """
         return sum(len(scan.records) * scan.subset.num_repeats for scan in self.scans if scan.subset.is_reg)
@@ -75,7 +77,7 @@ class Dataset:
         return {"buckets": buckets, "mean_img_ar_error": sum(errors) / len(errors)}
 
     def tag_frequency(self) -> dict[str, dict[str, int]]:
-        """`ss_tag_frequency`: for each folder or metadata file, how many captions have a tag."""
+        """`ss_tag_frequency`: for each folder or metadata file, how many captions have each tag."""
         frequency: dict[str, Counter[str]] = {}
         for scan in self.scans:
             counts = frequency.setdefault(scan.subset.name, Counter())
@@ -88,11 +90,15 @@ class Dataset:
 class TrainingData:
     """All datasets of a run.
 
-    records: images of all datasets in a row. samples: for each sample of an epoch the index of its record;
-    repeats of a record stand together. A sample's and a record's number are what randomness is keyed by.
-    prior_loss_weight: weight of regularization images. validation: the held-out images, none of which is in
-    `records`; None when nothing is held out. bad_images: what was left out because it cannot be used;
-    skips_bad_images: whether what turns out to be bad later is left out too.
+    Random draws are keyed by the numbers of samples and records.
+
+    prior_loss_weight: the loss weight of regularization images.
+    validation: the held-out images, none of which is in `records`; None when nothing is held out.
+    bad_images: why images were left out that cannot be used.
+    skips_bad_images: whether images that turn out to be bad later are skipped.
+    records: the images of all datasets, one dataset after the other.
+    samples[i]: the record of sample i of an epoch, by its index; repeats of a record stand together.
+    buckets: the samples of each dataset by size.
     """
 
     datasets: list[Dataset]
@@ -115,19 +121,24 @@ class TrainingData:
         options: DataOptions,
         caching: CachingOptions | None = None,
         *,
+        latent_space: LatentSpace,
         validation: ValidationOptions | None = None,
         has_network: bool = True,
         writes: bool = True,
     ) -> TrainingData:
-        """Look at every image and caption that the options name.
+        """Scan every image and caption that the options name.
 
-        caching, validation: the run's; has_network: whether it trains a network. What comes to nothing with
-        them is a warning. writes: whether metadata_cache.json files may be written.
+        caching, validation: the run's options; settings that have no effect with them give a warning.
+        latent_space: of the model's family.
+        has_network: whether the run trains a network; settings that need one give a warning without it.
+        writes: whether metadata_cache.json files may be written.
         Raises UserError with everything that is wrong with the dataset file, folders, images and captions,
-        and with settings that `caching` contradicts.
+        and with settings that contradict `caching`.
         """
         problems = Problems()
-        data = cls.collect(options, caching or CachingOptions(), problems, writes=writes)
+        data = cls.collect(
+            options, caching or CachingOptions(), problems, latent_space=latent_space, writes=writes
+        )
         problems.raise_if_any()
         specs = [dataset.spec for dataset in data.datasets]
         warn_idle(specs, validation or ValidationOptions(), has_network=has_network)
@@ -135,23 +146,28 @@ class TrainingData:
 
     @classmethod
     def collect(
-        cls, options: DataOptions, caching: CachingOptions, problems: Problems, *, writes: bool = True
+        cls,
+        options: DataOptions,
+        caching: CachingOptions,
+        problems: Problems,
+        *,
+        latent_space: LatentSpace,
+        writes: bool = True,
     ) -> TrainingData:
-        """Like `scan`, but adds to `problems` and gives what can be used all the same, maybe nothing."""
-        specs = collect_datasets(options, problems)
+        """As `scan`, but adds to `problems` and returns whatever can be used, maybe nothing."""
+        specs = collect_datasets(options, problems, pixel_multiple=latent_space.pixel_multiple)
         find_contradictions(specs, options, caching, problems)
         found = _scan_all(specs, options, problems, writes)
         parts = [_make_dataset(spec, scans, problems) for spec, scans in zip(specs, found, strict=True)]
         held_out = [part for _, part in parts if part is not None]
-        facts = {"skips_bad_images": options.on_bad_image == "skip"}
+        skips = options.on_bad_image == "skip"
+        bad_images = [bad for scans in found for scan in scans for bad in scan.bad_images]
         return cls(
             [dataset for dataset, _ in parts],
             options.prior_loss_weight,
-            validation=cls(held_out, **facts) if held_out else None,
-            bad_images=list(
-                dict.fromkeys(bad for scans in found for scan in scans for bad in scan.bad_images)
-            ),
-            **facts,
+            validation=cls(held_out, skips_bad_images=skips) if held_out else None,
+            bad_images=list(dict.fromkeys(bad_images)),
+            skips_bad_images=skips,
         )
 
     @property
@@ -195,27 +211,6 @@ class TrainingData:
                 found[name] = {"n_repeats": scan.subset.num_repeats, "img_count": len(scan.records)}
         return found
 
-    def summary(self) -> list[str]:
-        """What there is to train on, for the console."""
-        lines = []
-        for number, dataset in enumerate(self.datasets, 1):
-            first, *rest = summarize(dataset)
-            lines += [f"dataset {number}: {first}", *rest]
-        return lines
-
-    def warnings(self) -> list[str]:
-        """What the user may not expect, each thing once."""
-        lines = [line for dataset in self.datasets for line in unexpected(dataset)]
-        return list(dict.fromkeys(lines + self._leaks()))
-
-    def _leaks(self) -> list[str]:
-        trained = {record.image for record in self.records}
-        held_out = self.validation.records if self.validation else []
-        both = list(dict.fromkeys(record.image.name for record in held_out if record.image in trained))
-        if not both:
-            return []
-        return [f"{len(both)} held-out images are trained on in another dataset: {name_some(both)}"]
-
     def _sort_into_buckets(self) -> list[BucketSamples]:
         dataset_of = [index for index, dataset in enumerate(self.datasets) for _ in dataset.records]
         samples: dict[tuple[int, tuple[int, int]], list[int]] = {}
@@ -231,7 +226,7 @@ class TrainingData:
 def _scan_all(
     specs: list[DatasetSpec], options: DataOptions, problems: Problems, writes: bool
 ) -> list[list[SubsetScan]]:
-    """Each dataset's scans. The resolutions of a dataset share their subsets, which are looked at once."""
+    """Each dataset's scans. The resolutions of a dataset share their subsets, which are scanned once."""
     subsets = [subset for spec in specs for subset in spec.subsets]
     rules = ScanRules(
         min_side=options.min_image_side,
@@ -273,7 +268,7 @@ def _folders(subset: SubsetSpec) -> list[Path]:
 def _make_dataset(
     spec: DatasetSpec, scans: list[SubsetScan], problems: Problems
 ) -> tuple[Dataset, Dataset | None]:
-    """The dataset and, when some of it is held out, that part."""
+    """The dataset and, when some of its images are held out, a dataset of those."""
     trained, held_out = hold_out(spec, scans)
     train = [record for scan in trained if not scan.subset.is_reg for record in scan.records]
     reg = [record for scan in trained if scan.subset.is_reg for record in scan.records]
@@ -293,10 +288,10 @@ def _no_images_fix(scans: list[SubsetScan]) -> str:
 
 
 def balance_regularization(train: list[Record], reg: list[Record]) -> tuple[list[Record], int]:
-    """As many regularization samples as training samples, and how many samples that leaves unused.
+    """As many regularization samples as training samples, and the number of samples that are left out.
 
-    Images are taken in order, with their repeats, until there are enough; when they are too few, each in turn
-    is repeated once more.
+    Images are taken in order, with their repeats, until there are enough. When there are too few, each in
+    turn is repeated once more.
     """
     wanted = sum(record.repeats for record in train)
     available = sum(record.repeats for record in reg)

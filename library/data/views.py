@@ -22,7 +22,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class View:
-    """How an image becomes a training picture. index: its record's; resized, crop (left, top): in pixels."""
+    """How an image becomes a training picture.
+
+    index: of the record.
+    resized: (width, height) that the image is resized to, in pixels.
+    crop: (left, top) of the bucket-sized crop in the resized image.
+    flip: whether the picture is mirrored, after cropping.
+    colour: a change of its colours, or None.
+    """
 
     index: int
     record: Record
@@ -36,30 +43,50 @@ class View:
         return Geometry(self.resized, self.crop, self.record.fit.bucket, self.flip)
 
     def load(self) -> tuple[np.ndarray, np.ndarray | None]:
-        """The pixels, uint8 (height, width, 3), and the mask, float32 (height, width) in 0..1, if it has one.
+        """The pixels, uint8 (height, width, 3), and the mask, float32 (height, width) in 0..1, or None.
 
-        Raises UserError when the image, or its conditioning image, cannot be decoded or has changed its size.
+        The mask is the conditioning image if there is one, else, with alpha_mask, the alpha channel.
+        Raises UserError when either image cannot be decoded or has another size than when it was scanned.
         """
-        record, options = self.record, {"size": self.record.size, "colour": self.colour}
-        options["interpolation"] = record.subset.resize_interpolation
+        record = self.record
         if record.hint is not None or not record.subset.alpha_mask:
-            return load_pixels(record.image, self.geometry, **options), self.load_hint_mask()
-        pixels, alpha = load_pixels_and_alpha(record.image, self.geometry, **options)
+            return self.load_pixels(), self.load_hint_mask()
+        pixels, alpha = load_pixels_and_alpha(
+            record.image,
+            self.geometry,
+            size=record.size,
+            interpolation=record.subset.resize_interpolation,
+            colour=self.colour,
+        )
         return pixels, None if alpha is None else mask_from_alpha(alpha)
 
-    def load_hint_mask(self) -> np.ndarray | None:
-        """The mask that the conditioning image is, float32 (height, width) in 0..1; None without one."""
+    def load_pixels(self) -> np.ndarray:
+        """The pixels alone, as `load` gives them."""
+        return load_pixels(
+            self.record.image,
+            self.geometry,
+            size=self.record.size,
+            interpolation=self.record.subset.resize_interpolation,
+            colour=self.colour,
+        )
+
+    def load_hint(self) -> np.ndarray:
+        """The conditioning image, uint8 (height, width, 3), resized, cropped and mirrored as the picture; its
+        colours are never changed. There must be one.
+        """
         record = self.record
-        if record.hint is None:
-            return None
-        hint = load_hint(
+        assert record.hint is not None
+        return load_hint(
             record.hint,
             self.geometry,
             image=record.image,
             image_size=record.size,
             interpolation=record.subset.resize_interpolation,
         )
-        return mask_from_hint(hint)
+
+    def load_hint_mask(self) -> np.ndarray | None:
+        """The conditioning image as a mask, float32 (height, width) in 0..1; None when there is none."""
+        return None if self.record.hint is None else mask_from_hint(self.load_hint())
 
     def sizes(self) -> tuple[int, int, int, int, int, int]:
         """A row of `Batch.sizes`."""
@@ -70,7 +97,7 @@ class View:
 
 
 def centre_view(record: Record, *, index: int, flip: bool = False) -> View:
-    """The picture without any draw: what is cached, and what validation looks at."""
+    """The picture without any random draw: what is cached, and what validation sees."""
     return View(index, record, record.fit.resized, centre_crop(record.fit), flip)
 
 
@@ -80,7 +107,7 @@ def make_view(record: Record, *, index: int, seed: int, epoch: int, sample: int)
     if not varies(subset):
         return centre_view(record, index=index)
     rng = keyed_random(seed, "picture", epoch, sample)
-    # Always drawn, so that turning one thing on leaves the others as they were.
+    # Always drawn, so that turning one augmentation on leaves the draws of the others as they were.
     flips, colour_seed = rng.random() < 0.5, rng.getrandbits(64)
     resized, crop = _draw_crop(record, rng)
     colour = draw_colour_shift(random.Random(colour_seed)) if subset.color_aug else None
@@ -88,13 +115,13 @@ def make_view(record: Record, *, index: int, seed: int, epoch: int, sample: int)
 
 
 def varies(subset: SubsetSpec) -> bool:
-    """Whether the subset's pictures depend on the draw."""
+    """Whether the subset's pictures differ from epoch to epoch."""
     return bool(subset.flip_aug or subset.random_crop or subset.color_aug or subset.face_crop_aug_range)
 
 
-def changing_setting(subset: SubsetSpec) -> str | None:
-    """The first setting under which a picture has more forms than itself and its mirror image, so that its
-    latents cannot be cached; None when there is none.
+def picture_changing_setting(subset: SubsetSpec) -> str | None:
+    """The first setting that gives a picture more forms than itself and its mirror image, so that its latents
+    cannot be cached; None when there is none.
     """
     return next(
         (key for key in ("random_crop", "color_aug", "face_crop_aug_range") if getattr(subset, key)), None
@@ -102,7 +129,7 @@ def changing_setting(subset: SubsetSpec) -> str | None:
 
 
 def _draw_crop(record: Record, rng: random.Random) -> tuple[Size, tuple[int, int]]:
-    """The size to resize to, and the crop's (left, top)."""
+    """The size to resize to, and the (left, top) of the crop."""
     subset, fit = record.subset, record.fit
     face = face_of(record.image) if subset.face_crop_aug_range else None
     if face is not None:
@@ -121,10 +148,25 @@ def to_pixels(images: list[np.ndarray]) -> torch.Tensor:
     """uint8 images of one size, (h, w, 3) -> (b, 3, h, w) float32 in -1..1."""
     import torch
 
-    height, width, _ = images[0].shape
-    pixels = np.empty((len(images), 3, height, width), np.float32)
-    # Not torch, whose threads wait for cores that other threads are decoding on.
-    for image, planes in zip(images, pixels, strict=True):
-        np.divide(image.transpose(2, 0, 1), np.float32(127.5), out=planes)
+    pixels = _to_planes(images, 127.5)
     pixels -= 1
     return torch.from_numpy(pixels)
+
+
+def to_hints(images: list[np.ndarray]) -> torch.Tensor:
+    """uint8 conditioning images of one size, (h, w, 3) -> (b, 3, h, w) float32 in 0..1."""
+    import torch
+
+    return torch.from_numpy(_to_planes(images, 255.0))
+
+
+def _to_planes(images: list[np.ndarray], divisor: float) -> np.ndarray:
+    """(h, w, 3) each -> (b, 3, h, w) float32, divided by `divisor`.
+
+    In numpy: torch's threads would wait for cores that other threads are decoding on.
+    """
+    height, width, _ = images[0].shape
+    planes = np.empty((len(images), 3, height, width), np.float32)
+    for image, plane in zip(images, planes, strict=True):
+        np.divide(image.transpose(2, 0, 1), np.float32(divisor), out=plane)
+    return planes

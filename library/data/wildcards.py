@@ -9,17 +9,16 @@ from typing import Union
 
 _TOKEN = re.compile(r"\{\{|\{|\}+|\||[^{}|]+")
 
-# A text in parts: each a text, or the alternatives of a choice, which are texts in parts themselves.
+# A parsed text: each part is a text, or the alternatives of a choice, which are parsed texts themselves.
 Part = Union[str, "tuple[Parts, ...]"]
 Parts = tuple[Part, ...]
 
 
 def expand_wildcards(text: str, rng: random.Random | None) -> str:
-    """The text with one alternative of every choice `{a|b|c}`, each as likely as the others; without `rng`
-    the first.
+    """The text with one alternative of every choice `{a|b|c}`, all equally likely; without `rng` the first.
 
-    Inside a choice there may be choices. `{{` is a brace; `}}` is one where a `{{` is open, or no more than
-    one choice. Braces without partners, and `{}`, stay as they are.
+    Choices may nest. `{{` is a brace; `}}` is one where a `{{` is open, or where at most one choice is.
+    Braces without partners, and `{}`, stay as they are.
     """
     if "{" not in text and "}" not in text:
         return text
@@ -35,7 +34,7 @@ def expand_wildcards(text: str, rng: random.Random | None) -> str:
 
 @functools.lru_cache(maxsize=20_000)
 def _parse(text: str) -> Parts:
-    """The text in parts. A choice of one alternative is that alternative."""
+    """Parse a text. A choice of one alternative becomes that alternative."""
     reader = _Reader()
     for token in _TOKEN.findall(text):
         reader.take(token)
@@ -64,7 +63,7 @@ class _Reader:
             self.opened[-1][-1].append("{" if token == "{{" else token)
 
     def close(self, count: int) -> None:
-        """A run of `count` closing braces: what was opened last is closed first."""
+        """Take `count` closing braces in a row: what was opened last is closed first."""
         while count:
             is_single = len(self.opened) == 1 or (len(self.opened) == 2 and not self.braces[0])
             if count >= 2 and (self.braces[-1] or is_single):
@@ -90,7 +89,7 @@ class _Reader:
             here.append(tuple(map(tuple, choice)))
 
     def finish(self) -> Parts:
-        """Choices that were never closed are text."""
+        """The parsed text. Choices that were never closed become text."""
         while len(self.opened) > 1:
             first, *others = self.opened.pop()
             self.opened[-1][-1] += ["{", *first]

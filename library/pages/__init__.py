@@ -1,1 +1,1 @@
-"""HTML pages that are whole in one file: what the dataset page and a run's report share."""
+"""HTML pages that need no other file: what the dataset page and a run's report share."""

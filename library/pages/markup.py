@@ -1,14 +1,18 @@
-"""HTML as values. Text is escaped when it becomes part of an element, so no caption or file name can do
-anything on the page.
+"""HTML as values. Text is escaped when it becomes part of an element, so captions and file names cannot
+inject markup.
 """
 
 from __future__ import annotations
 
 import html
+from collections.abc import Iterable
+from typing import TypeAlias, Union
 
 VOID = ("img", "br", "col", "wbr")
 
-Content = "Html | str | None | Iterable[Content]"
+# Text is escaped, Html is not; None is nothing. A string cannot be told from an iterable of strings by type,
+# but `join` looks for strings first.
+Content: TypeAlias = Union["Html", str, None, "Iterable[Content]"]
 
 
 class Html(str):
@@ -19,15 +23,15 @@ def element(tag: str, *content: Content, **attributes: str | int | float | bool 
     """`element("p", "a < b", class_="note")` -> `<p class="note">a &lt; b</p>`.
 
     content: text (escaped), Html (as it is), None (nothing), or any nesting of iterables of these.
-    attributes: a trailing underscore goes, others become hyphens; None and False are left out, True stands
-    alone.
+    attributes: trailing underscores are removed, others become hyphens; None and False are left out; True
+        gives an attribute without a value.
     """
     opening = f"<{tag}{''.join(_attribute(name, value) for name, value in attributes.items())}>"
     return Html(opening if tag in VOID else f"{opening}{join(content)}</{tag}>")
 
 
 def join(content: Content) -> Html:
-    """Nested content as one piece."""
+    """Nested content as one piece of markup."""
     if content is None:
         return Html("")
     if isinstance(content, Html):

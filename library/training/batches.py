@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from library.data.dataset import BatchBuilder
+    from library.data.batch import Needs
+    from library.data.loader import Builder
     from library.models.base import Model
     from library.pages.markup import Html
     from library.training.output import Moment
@@ -39,11 +40,13 @@ class BatchSource(ABC):
         session: Session,
         *,
         total_steps: int,
+        needs: Needs,
         fixed_seed: int | None = None,
-    ) -> BatchBuilder:
+    ) -> Builder:
         """What builds the batch at a position, in this process or in a loader's.
 
         total_steps: of the whole run.
+        needs: what the task needs beyond what every batch has.
         fixed_seed: for validation: the same pictures, captions and noise in every epoch, drawn with this
         seed. None: the run's own draws.
         """

@@ -1,4 +1,4 @@
-"""Pictures -> latents: images are decoded ahead in threads while the VAE works on batches of one size."""
+"""Pictures -> latents: threads decode images ahead while the VAE encodes batches of one size."""
 
 from __future__ import annotations
 
@@ -10,22 +10,23 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from library.data.caches.latent_files import Picture
-from library.data.caches.recipes import image_content
+from library.data.caches.recipes import Recipe, image_content
 from library.data.views import to_pixels
+from library.latent_space import LatentSpace
 from library.problems import Problem, Problems, UserError
 from library.randomness import keyed_generator
 
 if TYPE_CHECKING:
     import torch
 
-# Decoding and resizing leave Python to the other threads.
+# Decoding and resizing release Python's lock, so threads run side by side.
 DECODERS = min(16, max(2, os.cpu_count() or 1))
-# Pixels a thread decodes before it hands them over: handing over costs as much as decoding a small image.
+# Pixels that a thread decodes before it hands them over: a handover costs as much as decoding a small image.
 PIXELS_PER_JOB = 2**16
 MOST_PER_JOB = 16
 JOBS_AHEAD = 3 * DECODERS
@@ -34,10 +35,14 @@ Encode = Callable[["torch.Tensor", "torch.Tensor"], "torch.Tensor"]
 Work = Sequence[tuple[int, Picture]]
 
 
-class Loaded(NamedTuple):
-    """A decoded picture.
+class DecodedPicture(NamedTuple):
+    """A picture with its pixels, ready to be encoded.
 
-    key: of its pixels, for randomness. mask: of its alpha channel. content: of its image file.
+    number: the picture's, among those of the run.
+    pixels: uint8 (h, w, 3).
+    key: a hash of the pixels, which the posterior's noise is keyed by.
+    mask: float32 (h, w) of its alpha channel, or None.
+    content: the part of its recipe that says what its image file holds.
     """
 
     number: int
@@ -45,21 +50,26 @@ class Loaded(NamedTuple):
     pixels: np.ndarray
     key: int
     mask: np.ndarray | None
-    content: dict[str, Any]
+    content: Recipe
 
 
-class Made(NamedTuple):
-    """An encoded picture: its number and its arrays, as cache files call them; which image file it is of."""
+class EncodedPicture(NamedTuple):
+    """A picture's latents.
+
+    number: the picture's, among those of the run.
+    arrays: what its cache file holds of it, by the names used there.
+    content: the part of its recipe that says what its image file holds.
+    """
 
     number: int
     arrays: dict[str, np.ndarray]
-    content: dict[str, Any]
+    content: Recipe
 
 
-class _Shot(NamedTuple):
-    """A picture or its mirror image, waiting to be encoded."""
+class _Exposure(NamedTuple):
+    """A picture or its mirror image, waiting to be encoded. name: of its latent in cache files."""
 
-    loaded: Loaded
+    decoded: DecodedPicture
     name: str
 
     @property
@@ -68,84 +78,92 @@ class _Shot(NamedTuple):
 
     @property
     def pixels(self) -> np.ndarray:
-        return self.loaded.pixels[:, ::-1] if self.flip else self.loaded.pixels
+        return self.decoded.pixels[:, ::-1] if self.flip else self.decoded.pixels
 
-    def noise(self) -> np.ndarray:
-        """What its latent is drawn from the VAE's posterior with."""
+    def noise(self, latent_space: LatentSpace) -> np.ndarray:
+        """The noise that its latent is sampled from the VAE's posterior with, (c, h/p, w/p)."""
         import torch
 
-        generator = keyed_generator(0, "cached posterior", self.loaded.key, int(self.flip))
-        return torch.randn(self.loaded.picture.latent_shape, generator=generator).numpy()
+        shape = latent_space.shape(*self.decoded.picture.bucket)
+        generator = keyed_generator(0, "cached posterior", self.decoded.key, int(self.flip))
+        return torch.randn(shape, generator=generator).numpy()
 
 
 @dataclass
 class Encoder:
-    """How pictures are encoded (see `cache_latents`), and what went wrong.
+    """Encodes pictures (see `cache_latents`) and collects what goes wrong.
 
-    problems: what stops the run. skipped: images that cannot be decoded, by the number of their picture, if
-    such are left out. inexact: names of images that needed encode_exactly.
+    problems: what stops the run.
+    skipped: why images are left out that cannot be decoded, by the number of their picture, with skip_bad.
+    inexact: names of images that needed encode_exactly.
     """
 
     encode: Encode
     encode_exactly: Encode | None
+    latent_space: LatentSpace
     batch_size: int
     skip_bad: bool
     problems: Problems = field(default_factory=Problems)
     skipped: dict[int, list[Problem]] = field(default_factory=dict)
     inexact: list[str] = field(default_factory=list)
 
-    def make(self, work: Work, advance: Callable[[], object], *, reads_content: bool) -> Iterator[Made]:
-        """The pictures, encoded. Once there is a problem the rest is only decoded, to find every bad image.
+    def make(
+        self, work: Work, advance: Callable[[], object], *, reads_content: bool
+    ) -> Iterator[EncodedPicture]:
+        """The pictures, encoded. After the first problem the rest is only decoded, to find every bad image.
 
-        work: pictures with their numbers; those of one size should stand together. advance: called for each.
-        reads_content: whether the image files' content is looked at.
+        work: pictures with their numbers, sorted by size so that batches are full.
+        advance: called for each picture.
+        reads_content: whether the image files' content is needed, for recipes.
         """
         arrays: dict[str, np.ndarray] = {}
-        for batch in _batches(self._shots(work, advance, reads_content), self.batch_size):
+        for batch in _batches(self._exposures(work, advance, reads_content), self.batch_size):
             if self.problems.found:
                 continue
             latents = self._encode(batch)
             if self.problems.found:
                 continue
-            for shot, latent in zip(batch, latents, strict=True):
-                loaded = shot.loaded
-                arrays[shot.name] = latent
-                if shot.name == loaded.picture.names[-1]:
-                    if loaded.mask is not None:
-                        arrays["alpha_mask"] = loaded.mask
-                    yield Made(loaded.number, arrays, loaded.content)
+            for exposure, latent in zip(batch, latents, strict=True):
+                decoded = exposure.decoded
+                arrays[exposure.name] = latent
+                if exposure.name == decoded.picture.names[-1]:
+                    if decoded.mask is not None:
+                        arrays["alpha_mask"] = decoded.mask
+                    yield EncodedPicture(decoded.number, arrays, decoded.content)
                     arrays = {}
 
-    def _shots(self, work: Work, advance: Callable[[], object], reads_content: bool) -> Iterator[_Shot]:
+    def _exposures(
+        self, work: Work, advance: Callable[[], object], reads_content: bool
+    ) -> Iterator[_Exposure]:
         """Pictures, each followed by its mirror image if that is needed."""
-        for number, loaded in _load_ahead(work, reads_content):
+        for number, decoded in _decode_ahead(work, reads_content):
             advance()
-            if isinstance(loaded, Loaded):
-                yield from (_Shot(loaded, name) for name in loaded.picture.names)
+            if isinstance(decoded, DecodedPicture):
+                yield from (_Exposure(decoded, name) for name in decoded.picture.names)
             elif self.skip_bad:
-                self.skipped[number] = loaded.problems
+                self.skipped[number] = decoded.problems
             else:
-                self.problems.found.extend(loaded.problems)
+                self.problems.found.extend(decoded.problems)
 
-    def _encode(self, batch: list[_Shot]) -> list[np.ndarray]:
-        """Each one's latents, float32 (4, h/8, w/8), in memory of their own. Those that are not finite are
+    def _encode(self, batch: list[_Exposure]) -> list[np.ndarray]:
+        """A latent for each, float32 (c, h/p, w/p), in memory of its own. Latents that are not finite are
         problems.
         """
         import torch
 
-        pixels = to_pixels([shot.pixels for shot in batch])
-        noise = torch.from_numpy(np.stack([shot.noise() for shot in batch]))
-        latents = _to_numpy(self.encode(pixels, noise))
+        pixels = to_pixels([exposure.pixels for exposure in batch])
+        noise = torch.from_numpy(np.stack([exposure.noise(self.latent_space) for exposure in batch]))
+        latents = _to_numpy(self.encode(pixels, noise))  # (b, c, h/p, w/p)
         broken = _not_finite(latents)
         if broken and self.encode_exactly is not None:
             latents[broken] = _to_numpy(self.encode_exactly(pixels[broken], noise[broken]))
-            self.inexact += [batch[index].loaded.picture.image.name for index in broken]
+            self.inexact += [batch[index].decoded.picture.image.name for index in broken]
             broken = _not_finite(latents)
         for index in broken:
             fix = "use another VAE" if self.encode_exactly else "try --no_half_vae"
-            image = batch[index].loaded.picture.image
+            image = batch[index].decoded.picture.image
             self.problems.add(image, "the VAE gives NaN or infinite latents for it", fix)
-        return [latent.copy() for latent in latents]  # a part would keep its whole batch
+        return [latent.copy() for latent in latents]  # a view would keep the whole batch in memory
 
 
 def _to_numpy(latents: torch.Tensor) -> np.ndarray:
@@ -158,35 +176,35 @@ def _not_finite(latents: np.ndarray) -> list[int]:
     return [index for index, latent in enumerate(latents) if not np.isfinite(latent).all()]
 
 
-def _batches(shots: Iterable[_Shot], batch_size: int) -> Iterator[list[_Shot]]:
+def _batches(exposures: Iterable[_Exposure], batch_size: int) -> Iterator[list[_Exposure]]:
     """Groups of at most `batch_size` of one size."""
-    batch: list[_Shot] = []
-    for shot in shots:
-        if batch and (len(batch) == batch_size or shot.pixels.shape != batch[0].pixels.shape):
+    batch: list[_Exposure] = []
+    for exposure in exposures:
+        if batch and (len(batch) == batch_size or exposure.pixels.shape != batch[0].pixels.shape):
             yield batch
             batch = []
-        batch.append(shot)
+        batch.append(exposure)
     if batch:
         yield batch
 
 
-def _load_ahead(work: Work, reads_content: bool) -> Iterator[tuple[int, Loaded | UserError]]:
+def _decode_ahead(work: Work, reads_content: bool) -> Iterator[tuple[int, DecodedPicture | UserError]]:
     """Every picture with its number, in order."""
 
-    def load(job: Work) -> list[tuple[int, Loaded | UserError]]:
-        return [(number, _load(number, picture, reads_content)) for number, picture in job]
+    def decode(job: Work) -> list[tuple[int, DecodedPicture | UserError]]:
+        return [(number, _decode(number, picture, reads_content)) for number, picture in job]
 
     with ThreadPoolExecutor(DECODERS) as pool:
         jobs = _jobs(work)
-        waiting = deque(pool.submit(load, job) for job in islice(jobs, JOBS_AHEAD))
+        waiting = deque(pool.submit(decode, job) for job in islice(jobs, JOBS_AHEAD))
         while waiting:
             done = waiting.popleft().result()
-            waiting.extend(pool.submit(load, job) for job in islice(jobs, 1))
+            waiting.extend(pool.submit(decode, job) for job in islice(jobs, 1))
             yield from done
 
 
 def _jobs(work: Work) -> Iterator[Work]:
-    """Parts of the work for one thread each; small pictures go together."""
+    """The work in parts for one thread each; small pictures go together."""
     start = 0
     while start < len(work):
         width, height = work[start][1].bucket
@@ -195,14 +213,14 @@ def _jobs(work: Work) -> Iterator[Work]:
         start += length
 
 
-def _load(number: int, picture: Picture, reads_content: bool) -> Loaded | UserError:
-    content: dict[str, Any] = {}
+def _decode(number: int, picture: Picture, reads_content: bool) -> DecodedPicture | UserError:
+    content: Recipe = {}
     try:
         if reads_content:
-            with suppress(OSError):  # which opening the image will name
+            with suppress(OSError):  # opening the image raises it again, with the file's name
                 content = image_content(picture.image)
         pixels, mask = picture.view.load()
     except UserError as error:
         return error
     mask = mask if picture.has_mask else None
-    return Loaded(number, picture, pixels, zlib.crc32(pixels), mask, content)
+    return DecodedPicture(number, picture, pixels, zlib.crc32(pixels.data), mask, content)

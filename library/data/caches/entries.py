@@ -1,4 +1,4 @@
-"""Cache entries written and read: uncompressed .npz files in sd-scripts' layout, with a recipe inside."""
+"""Cache entries, written and read: uncompressed .npz files in sd-scripts' layout, with a recipe inside."""
 
 from __future__ import annotations
 
@@ -26,8 +26,11 @@ IN_MEMORY = "cache in memory: without _to_disk"
 MADE_AGAIN = "was made again by another run"
 
 
-class Entry(NamedTuple):
-    """What is to be written. keep: arrays that are in the file already and not made anew stay."""
+class CacheEntry(NamedTuple):
+    """An entry to be written.
+
+    keep: whether arrays that the file already has, and that `arrays` does not replace, stay in it.
+    """
 
     path: Path
     arrays: Mapping[str, np.ndarray]
@@ -35,12 +38,12 @@ class Entry(NamedTuple):
     keep: bool = False
 
 
-def write_entries(entries: Iterable[Entry]) -> dict[Path, Sums]:
-    """Write entries in threads while the next ones are made; gives the checksums of each one's arrays.
+def write_entries(entries: Iterable[CacheEntry]) -> dict[Path, Sums]:
+    """Write entries in threads while the next ones are made. Returns the checksums of each one's arrays.
     Raises UserError at the first that cannot be written.
     """
 
-    def write(job: list[Entry]) -> dict[Path, Sums]:
+    def write(job: list[CacheEntry]) -> dict[Path, Sums]:
         return {entry.path: write_entry(entry) for entry in job}
 
     written: dict[Path, Sums] = {}
@@ -55,10 +58,12 @@ def write_entries(entries: Iterable[Entry]) -> dict[Path, Sums]:
     return written
 
 
-def write_entry(entry: Entry) -> Sums:
-    """Write an entry whole; gives the checksums of its arrays. It is not flushed to the disk, which would
-    take longer than making it: what a power cut tears is found by its checksums. Raises UserError when it
+def write_entry(entry: CacheEntry) -> Sums:
+    """Write an entry whole or not at all. Returns the checksums of its arrays. Raises UserError when it
     cannot be written.
+
+    The file is not flushed to the disk, which would take longer than making the entry: what a power cut
+    tears is found by its checksums.
     """
     arrays = {**(_kept_arrays(entry) if entry.keep else {}), **entry.arrays}
     members = {name: npy_bytes(array) for name, array in arrays.items() if name != RECIPE}
@@ -72,9 +77,12 @@ def write_entry(entry: Entry) -> Sums:
 def read_entry(
     path: Path, shapes: Mapping[str, tuple[int, ...] | None], *, sums: Sums | None = None
 ) -> list[np.ndarray]:
-    """The named arrays of an entry that was found good or is used unchecked. shapes: what they have to have;
-    None: any. sums: the checksums that they had. Raises UserError when they cannot be read, have another
-    shape, or are not the same any more: another run with other settings writes to the same places.
+    """The named arrays of an entry that was verified, or that is used without (--skip_cache_check).
+
+    shapes: of each array to be read; None: any.
+    sums: the checksums that the arrays had when they were verified or written.
+    Raises UserError when an array cannot be read, has another shape, or has changed: a run with other
+    settings may write to the same places meanwhile.
     """
     fix = "start again" if sums else "run again without --skip_cache_check, and it is made again"
     try:
@@ -91,11 +99,12 @@ def read_entry(
     return list(arrays.values())
 
 
-def _write_jobs(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
-    """Entries for one thread at a time: handing them over singly costs as much as making a small one. What
-    was made before the command was stopped is written, too.
+def _write_jobs(entries: Iterable[CacheEntry]) -> Iterator[list[CacheEntry]]:
+    """Entries in jobs for one thread: a handover costs as much as making a small entry.
+
+    When the command is stopped, what was made before is still written.
     """
-    job: list[Entry] = []
+    job: list[CacheEntry] = []
     stop = None
     try:
         for entry in entries:
@@ -111,8 +120,8 @@ def _write_jobs(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
         raise stop
 
 
-def _kept_arrays(entry: Entry) -> dict[str, np.ndarray]:
-    """What is in its file, unless another run has written there since it was found."""
+def _kept_arrays(entry: CacheEntry) -> dict[str, np.ndarray]:
+    """What its file holds, unless another run has replaced it since it was verified."""
     with suppress(OSError, BrokenArrays):
         arrays, sums = read_npz(entry.path)
         recipe = recipe_of(arrays, sums)

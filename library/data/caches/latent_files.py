@@ -4,28 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from library.data.batch import LATENT_CHANNELS, PIXELS_PER_LATENT
 from library.data.buckets import Size, letterbox
-from library.data.caches.findings import ABSENT, Wanted, real_places
+from library.data.caches.checks import ABSENT, Wanted, real_places
 from library.data.caches.recipes import REASONS
 from library.data.scan.records import Record
 from library.data.views import View, centre_view
+from library.latent_space import LatentSpace
 
-# To be raised when an image file gives other pixels, or its pixels other latents, than before.
+# Raise it when an image file gives other pixels than before, or its pixels other latents.
 CODE_VERSION = 1
 
 
 @dataclass(frozen=True)
 class Picture:
-    """Something to encode. view: not mirrored; flips: whether its mirror image is needed, too; has_mask:
-    whether its alpha channel is.
+    """A picture to encode.
+
+    view: how it is made from its image; not mirrored.
+    flips: whether its mirror image is needed, too.
+    has_mask: whether the image's alpha channel is needed.
     """
 
     view: View
@@ -41,15 +43,11 @@ class Picture:
         return self.view.record.fit.bucket
 
     @property
-    def latent_shape(self) -> tuple[int, ...]:
-        return array_shape("latents", self.bucket)
-
-    @property
     def names(self) -> tuple[str, ...]:
-        """The latents it needs, as cache files call them."""
+        """The latents it needs, by their names in cache files."""
         return ("latents", "latents_flipped") if self.flips else ("latents",)
 
-    def recipe(self) -> dict[str, Any]:
+    def recipe(self) -> dict[str, object]:
         """How the image becomes pixels."""
         return {
             "bucket": list(self.bucket),
@@ -61,10 +59,12 @@ class Picture:
 
 @dataclass(frozen=True)
 class LatentFiles:
-    """Cache files for latents, and what has to be known of the VAE.
+    """The cache files of latents, and what identifies the VAE that made them.
 
-    suffix: the family's, "_sd" or "_sdxl". vae: a name for its weights. precision: what it computes in, such
-    as "bfloat16". skip_check: use what is there as it is.
+    suffix: of the family's files, "_sd" or "_sdxl".
+    vae: an identity of the VAE's weights.
+    precision: that the VAE computes in, such as "bfloat16".
+    skip_check: whether files that are there are used without being verified.
     """
 
     suffix: str
@@ -72,19 +72,21 @@ class LatentFiles:
     precision: str
     skip_check: bool = False
 
-    def wanted(self, pictures: Sequence[Picture]) -> list[Wanted]:
-        """For each picture its file. Of several with one name the first has it, others get their bucket in
-        theirs, so that they do not take it from each other.
+    def wanted(self, pictures: Sequence[Picture], latent_space: LatentSpace) -> list[Wanted]:
+        """The file of each picture. When several would share a name, the first gets it and the others get one
+        with their bucket in it, so that no picture overwrites another's file.
         """
         taken: set[Path] = set()
         images = real_places(picture.image for picture in pictures)
         cached = _cached_images(images, self.suffix)
         return [
-            self._wanted(picture, image, taken, cached)
+            self._wanted(picture, image, latent_space, taken, cached)
             for picture, image in zip(pictures, images, strict=True)
         ]
 
-    def _wanted(self, picture: Picture, image: Path, taken: set[Path], cached: set[Path]) -> Wanted:
+    def _wanted(
+        self, picture: Picture, image: Path, latent_space: LatentSpace, taken: set[Path], cached: set[Path]
+    ) -> Wanted:
         paths = (image.with_name(image.stem + ending) for ending in self._endings(picture))
         order, path = next((order, path) for order, path in enumerate(paths) if path not in taken)
         taken.add(path)
@@ -93,7 +95,7 @@ class LatentFiles:
         return Wanted(
             path,
             {"version": CODE_VERSION, "vae": self.vae, "precision": self.precision, **picture.recipe()},
-            _shapes(picture),
+            _shapes(picture, latent_space),
             misshapen=REASONS["bucket"],
             image=image,
             beside=image,
@@ -103,8 +105,8 @@ class LatentFiles:
         )
 
     def _endings(self, picture: Picture) -> Iterator[str]:
-        """What may follow an image's name. sd-scripts looks for `_<size><suffix>.npz`, so what tells files
-        apart stands behind that. The last is no other picture's.
+        """What may follow the image's stem in the file's name. sd-scripts looks for `_<size><suffix>.npz`, so
+        what tells files apart comes after that. The last one is no other picture's.
         """
         plain = "_" + _size_text(picture.view.record.size) + self.suffix
         yield f"{plain}.npz"
@@ -116,7 +118,7 @@ class LatentFiles:
 def pictures_of(records: Sequence[Record]) -> tuple[list[Picture], list[int]]:
     """Every picture that the records need, once, and for each record the index of its picture."""
     pictures: list[Picture] = []
-    index_of: dict[Any, int] = {}
+    index_of: dict[Hashable, int] = {}
     indices = []
     images = real_places(record.image for record in records)
     for number, (record, image) in enumerate(zip(records, images, strict=True)):
@@ -132,18 +134,14 @@ def pictures_of(records: Sequence[Record]) -> tuple[list[Picture], list[int]]:
     return pictures, indices
 
 
-def array_shape(name: str, bucket: Size) -> tuple[int, ...]:
-    """Of an array in a cache file: (4, h/8, w/8), or (h, w) of a mask."""
+def array_shape(name: str, bucket: Size, latent_space: LatentSpace) -> tuple[int, ...]:
+    """The shape of an array in a cache file: (c, h/p, w/p) of a latent, (h, w) of a mask."""
     width, height = bucket
-    if name == "alpha_mask":
-        return height, width
-    return LATENT_CHANNELS, height // PIXELS_PER_LATENT, width // PIXELS_PER_LATENT
+    return (height, width) if name == "alpha_mask" else latent_space.shape(width, height)
 
 
 def file_arrays(picture: Picture, made: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """What a cache file holds of a picture. Where there is no alpha channel, sd-scripts wants a mask of
-    ones.
-    """
+    """What a picture's cache file holds. Without an alpha channel, sd-scripts expects a mask of ones."""
     record = picture.view.record
     arrays = {
         **made,
@@ -161,15 +159,13 @@ def _for_both(one: Picture, other: Picture) -> Picture:
     return replace(seen, flips=one.flips or other.flips)
 
 
-def _shapes(picture: Picture) -> dict[str, tuple[int, ...]]:
+def _shapes(picture: Picture, latent_space: LatentSpace) -> dict[str, tuple[int, ...]]:
     names = (*picture.names, "alpha_mask") if picture.has_mask else picture.names
-    return {name: array_shape(name, picture.bucket) for name in names}
+    return {name: array_shape(name, picture.bucket, latent_space) for name in names}
 
 
 def _cached_images(images: Sequence[Path], suffix: str) -> set[Path]:
-    """Images in their folders, without their suffix, of which there are latents under a name with a size,
-    whatever it is.
-    """
+    """The images, without their suffix, that have a latent file with a size in its name, whichever size."""
     sized_name = re.compile(rf"(.+)_\d{{4,}}x\d{{4,}}{re.escape(suffix)}\.npz")
     folders = {image.parent for image in images}
     paths = (path for folder in folders for path in folder.iterdir())

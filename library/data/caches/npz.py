@@ -1,4 +1,4 @@
-"""Arrays in uncompressed .npz files, as numpy.savez lays them out; every checksum is made and looked at."""
+"""Uncompressed .npz files, as numpy.savez lays them out; checksums are written and verified."""
 
 from __future__ import annotations
 
@@ -12,28 +12,29 @@ from pathlib import Path
 import numpy as np
 from numpy.lib import format as npy
 
-# What zipfile and numpy make of files that are cut off, overwritten, or something else altogether.
+# What zipfile and numpy raise for files that are cut off, overwritten, or something else altogether.
 _BROKEN = (zipfile.BadZipFile, zlib.error, ValueError, KeyError, EOFError, NotImplementedError, RuntimeError)
-_DATE = (1980, 1, 1, 0, 0, 0)  # the earliest there is: equal arrays make equal files
+# The earliest a ZIP file can hold. Always the same, so that equal arrays give equal files.
+_DATE = (1980, 1, 1, 0, 0, 0)
 
 
 class BrokenArrays(ValueError):
-    """A file that is no whole .npz file of plain arrays."""
+    """Raised for a file that is not a complete .npz file of plain arrays."""
 
 
 class MissingArray(BrokenArrays):
-    """A file without an array that was asked for."""
+    """Raised for a file that lacks an array that was asked for."""
 
 
 def npy_bytes(array: np.ndarray) -> bytes:
-    """An array as a file of its own."""
+    """The content of an array's .npy file."""
     content = io.BytesIO()
     npy.write_array(content, np.asanyarray(array), allow_pickle=False)
     return content.getvalue()
 
 
 def npz_bytes(members: Mapping[str, bytes]) -> bytes:
-    """Name -> `npy_bytes` as one file."""
+    """The content of an .npz file. members: `npy_bytes` by name."""
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as archive:
         for name, member in members.items():
@@ -44,10 +45,11 @@ def npz_bytes(members: Mapping[str, bytes]) -> bytes:
 def read_npz(
     path: Path | str, names: Iterable[str] | None = None
 ) -> tuple[dict[str, np.ndarray], dict[str, int]]:
-    """Arrays of a file, read-only, and their CRC-32 checksums, by name; all of them unless some are named.
+    """A file's arrays, read-only, and their CRC-32 checksums, by name.
 
-    Raises FileNotFoundError, other OSErrors, MissingArray for names that are not there, and BrokenArrays for
-    a file that is not whole and for objects (pickles are never loaded).
+    names: of the arrays to read; None: all.
+    Raises FileNotFoundError and other OSErrors, MissingArray for a name that is not there, and BrokenArrays
+    for a file that is incomplete or holds objects (pickles are never loaded).
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -65,7 +67,8 @@ def read_npz(
 
 
 def _read_array(content: bytes) -> np.ndarray:
-    # Version 1 of numpy's format, which it writes for all plain arrays: 10 bytes with the header's length.
+    # Version 1 of numpy's format, which numpy writes for all plain arrays: a prefix of 10 bytes, the last two
+    # of which are the header's length.
     start = 10 + int.from_bytes(content[8:10], "little")
     shape, is_fortran, dtype = _read_header(content[:start])
     array = np.frombuffer(content, dtype, offset=start)
@@ -74,7 +77,7 @@ def _read_array(content: bytes) -> np.ndarray:
 
 @functools.lru_cache(maxsize=1024)
 def _read_header(header: bytes) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """Shape, order and type. Parsing takes longer than all else, and most headers are alike."""
+    """Shape, order and type. Cached: parsing takes longer than all else, and most headers are equal."""
     file = io.BytesIO(header)
     if npy.read_magic(file) != (1, 0):
         raise ValueError("another version of the format")

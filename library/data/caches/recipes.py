@@ -1,4 +1,4 @@
-"""What a cache entry was made from: its *recipe*, JSON text in the entry with the checksums of its arrays."""
+"""What a cache entry was made from: its *recipe*, a JSON text in the entry, with checksums of its arrays."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from library.data.caches.npz import BrokenArrays
 
-Recipe = Mapping[str, Any]
-# The CRC-32 of an entry's arrays by name: whether they are still the ones that a run found or wrote.
+# Numbers, texts and lists of them by key, as JSON has them.
+Recipe = Mapping[str, object]
+# The CRC-32 of an entry's arrays by name, to see whether they are still those that a run verified or wrote.
 Sums = Mapping[str, int]
 
-RECIPE = "atelier"  # the array that holds it
+RECIPE = "atelier"  # the name of the array that holds it
 CHECKSUMS = "checksums"
-# What a recipe holds -> what it means when that differs, in the order in which it is looked at.
+# Key of a recipe -> why an entry is stale when that differs, in the order in which they are compared.
 REASONS = {
     "version": "made by an older version",
     "image": "image edited",
@@ -38,15 +38,17 @@ REASONS = {
 
 
 def why_stale(entry: Recipe, recipe: Recipe) -> str | None:
-    """The first difference between what an entry was made from and what it should be made from, in the words
-    of REASONS; None when there is none.
+    """The first difference between the recipe of an entry and the wanted one, in the words of REASONS; None
+    when they agree.
     """
     return next((reason for key, reason in REASONS.items() if entry.get(key) != recipe.get(key)), None)
 
 
-def image_content(path: Path, known: Recipe | None = None) -> dict[str, Any]:
-    """The part of a recipe that says which content an image file has: a hash, and the file's size in bytes
-    and times, as its stamp. known: a recipe whose hash is taken when the stamp agrees; then nothing is read.
+def image_content(path: Path, known: Recipe | None = None) -> Recipe:
+    """The part of a recipe that says what an image file holds: a hash, and the file's size in bytes and times
+    as its stamp.
+
+    known: an earlier recipe; when its stamp agrees, its hash is taken and the file is not read.
     """
     stamp = _stamp(path)
     if known is not None and all(known.get(key) == value for key, value in stamp.items()):
@@ -56,8 +58,10 @@ def image_content(path: Path, known: Recipe | None = None) -> dict[str, Any]:
 
 
 def recipe_of(arrays: Mapping[str, np.ndarray], sums: Mapping[str, int]) -> Recipe | None:
-    """An entry's recipe; None when it has none or another program wrote over what it is about. sd-scripts
-    keeps arrays that it does not know.
+    """An entry's recipe; None when it has none, or when the arrays are not those the recipe is about:
+    sd-scripts replaces arrays of an entry and keeps those that it does not know.
+
+    Raises BrokenArrays when the recipe cannot be read.
     """
     if RECIPE not in arrays:
         return None
@@ -70,12 +74,12 @@ def recipe_of(arrays: Mapping[str, np.ndarray], sums: Mapping[str, int]) -> Reci
 
 
 def _stamp(image: Path) -> dict[str, int]:
-    """What differs when a file has another content. A file that takes another's place may have its size and
-    its time of change (`cp -p`, an unpacked archive, names exchanged), but the status of one changed later.
+    """What differs when a file has another content. A file that replaces another may have the same size and
+    modification time (`cp -p`, an unpacked archive, swapped names), but its status changed later (ctime).
     """
     status = image.stat()
     stamp = {"image_bytes": status.st_size, "image_mtime_ns": status.st_mtime_ns}
     stamp["image_ctime_ns"] = status.st_ctime_ns
-    if os.name == "nt":  # there, that is when a file of this name was made first
+    if os.name == "nt":  # ctime is the creation time there
         stamp["image_inode"] = status.st_ino
     return stamp

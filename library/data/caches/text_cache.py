@@ -1,4 +1,6 @@
-"""What the text encoders make of every caption, once before training, kept in memory or beside the images."""
+"""The text encoders' outputs for every caption, computed once before training and kept in memory or in files
+beside the images.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from library.data.caches.entries import Entry, read_entry, write_entries
-from library.data.caches.findings import Wanted, find_entries, known_sums, prepare_folders, real_places, tell
+from library.data.caches.checks import Wanted, check_entries, known_sums, prepare_folders, real_places, tell
+from library.data.caches.entries import CacheEntry, read_entry, write_entries
 from library.data.caches.recipes import REASONS, Sums
 from library.data.captions import kept_caption
 from library.data.scan.records import HasRecords, Record
@@ -21,10 +23,10 @@ from library.sharing import ALONE, Sharing
 if TYPE_CHECKING:
     import torch
 
-    # By name, of one caption.
+    # One caption's outputs by name, without the batch dimension.
     Outputs = Mapping[str, torch.Tensor]
 
-# To be raised when a caption gives other outputs than before.
+# Raise it when a caption gives other outputs than before.
 CODE_VERSION = 1
 
 EncodeText = Callable[[list[str]], "dict[str, torch.Tensor]"]
@@ -32,10 +34,14 @@ EncodeText = Callable[[list[str]], "dict[str, torch.Tensor]"]
 
 @dataclass(frozen=True)
 class TextFiles:
-    """Cache files for text-encoder outputs, and what has to be known of the encoders.
+    """The cache files of text-encoder outputs, and what identifies the encoders that made them.
 
-    encoder, tokenizer: names for the encoders' weights and the tokenizers. precision: what the encoders
-    compute in, such as "bfloat16". skip_check: use what is there as it is.
+    encoder: an identity of the text encoders' weights.
+    tokenizer: an identity of the tokenizers.
+    max_token_length: 75, 150 or 225.
+    clip_skip: as in the run's options.
+    precision: that the encoders compute in, such as "bfloat16".
+    skip_check: whether files that are there are used without being verified.
     """
 
     encoder: str
@@ -46,8 +52,8 @@ class TextFiles:
     skip_check: bool = False
 
     def wanted(self, records: Sequence[Record], captions: Sequence[str], like: Outputs) -> list[Wanted]:
-        """For each record its file; records with the same image and caption share one. like: the outputs of
-        any caption.
+        """The file of each record; records with the same image and caption share one. like: any caption's
+        outputs, for their shapes.
         """
         paths: dict[tuple[Path, str], Path] = {}
         taken: set[Path] = set()
@@ -81,9 +87,10 @@ class TextFiles:
 class TextCache:
     """The text encoders' outputs for a run's captions.
 
-    entries: for each record its caption's outputs, or the file that has them. captions: what they are of.
-    empty: the outputs of the empty caption, which stands in for a dropped one. sums: the checksums of files
-    that somebody has looked into.
+    entries[i]: the outputs for the caption of record i, or the path of its cache file.
+    captions[i]: that caption.
+    empty: the outputs for the empty caption, which a dropped caption becomes.
+    sums: the checksums of the files that were verified or written.
     """
 
     entries: Sequence[Outputs | Path]
@@ -92,12 +99,13 @@ class TextCache:
     sums: Mapping[Path, Sums] = field(default_factory=dict)
 
     def part(self, start: int, stop: int | None) -> TextCache:
-        """Of the records start..stop (None: the last) alone, counted from 0 then."""
+        """The cache of the records start..stop (None: to the end), which then count from 0."""
         return replace(self, entries=self.entries[start:stop], captions=self.captions[start:stop])
 
     def outputs(self, indices: Sequence[int], captions: Sequence[str]) -> dict[str, torch.Tensor]:
-        """The outputs by name, each (b, ...), for records by their index and with the captions they have:
-        their own or the empty one.
+        """The outputs by name, each (b, ...), for records by their index.
+
+        captions: of each record its own, or the empty one.
         """
         import torch
 
@@ -132,15 +140,16 @@ def cache_text_outputs(
 ) -> TextCache:
     """Encode every caption once, as it is when it is not dropped, and the empty one.
 
-    encode: captions -> outputs by name, each (b, ...). disk: files beside the images; None keeps outputs in
-    memory. sharing: the processes that share the work; all of them get the whole cache.
+    encode: captions -> outputs by name, each (b, ...).
+    disk: files beside the images; None keeps outputs in memory.
+    sharing: the processes that share the work; all of them get the whole cache.
 
     Raises UserError with captions whose outputs are not finite and folders that cannot be written to.
     """
     captions = [kept_caption(record.caption, record.subset) for record in data.records]
     encoder = TextEncoder(encode, batch_size, Problems())
-    # The empty caption has no image to lie beside. One process encodes it, so that all have the same. Alone,
-    # with files or without: outputs differ in their last digits with what they are computed beside.
+    # The empty caption has no image to lie beside. One process encodes it, so that all have the same; in a
+    # batch of its own, on disk and in memory: outputs differ in the last digits between batches.
     made = sharing.gather(next(encoder.make([""], lambda: None), None) if sharing.is_first else None)[0]
     sharing.raise_together(encoder.problems.found)
     _, empty = made
@@ -154,7 +163,7 @@ def cache_text_outputs(
 
 @dataclass
 class TextEncoder:
-    """How captions are encoded (see `cache_text_outputs`), and which gave outputs that are not finite."""
+    """Encodes captions (see `cache_text_outputs`) and collects those whose outputs are not finite."""
 
     encode: EncodeText
     batch_size: int
@@ -163,7 +172,7 @@ class TextEncoder:
     def make(
         self, captions: Sequence[str], advance: Callable[[], object]
     ) -> Iterator[tuple[str, dict[str, torch.Tensor]]]:
-        """Captions with their outputs, in memory of their own; none after a problem."""
+        """Captions with their outputs, in memory of their own. Nothing comes after the first problem."""
         for start in range(0, len(captions), self.batch_size):
             batch = list(captions[start : start + self.batch_size])
             outputs = {name: output.detach().cpu() for name, output in self.encode(batch).items()}
@@ -178,7 +187,7 @@ class TextEncoder:
 
 
 def _path(image: Path, caption: str, paths: dict[tuple[Path, str], Path], taken: set[Path]) -> Path:
-    """An image's file for a caption: the plain name is for the first caption."""
+    """The file of an image and a caption. The image's first caption gets the plain name."""
     path = paths.get((image, caption))
     if path is None:
         digest = hashlib.blake2b(caption.encode(errors="replace"), digest_size=4).hexdigest()
@@ -207,36 +216,36 @@ def _cache_on_disk(
     sharing: Sharing,
     progress: bool,
 ) -> tuple[list[Path], dict[Path, Sums]]:
-    """The file of each record, and what is in the files."""
+    """The file of each record, and the checksums of what is in the files."""
     of_records = disk.wanted(records, captions, empty)
     wanted = list({entry.path: entry for entry in of_records}.values())
-    findings = find_entries(wanted, sharing, skip_check=disk.skip_check, progress=progress)
-    prepare_folders(wanted, findings, encoder.problems)
+    checks = check_entries(wanted, sharing, skip_check=disk.skip_check, progress=progress)
+    prepare_folders(wanted, checks, encoder.problems)
     sharing.raise_together(encoder.problems.found)
     work: dict[str, list[Wanted]] = {}
-    for entry, finding in zip(wanted, findings, strict=True):
-        if not finding.is_good:
-            work.setdefault(entry.recipe["caption"], []).append(entry)
+    for entry, check in zip(wanted, checks, strict=True):
+        if not check.is_hit:
+            work.setdefault(str(entry.recipe["caption"]), []).append(entry)
     with sharing.bar(len(work), "caching text outputs", "caption", progress=progress) as advance:
         made = encoder.make(sharing.share(list(work)), advance)
         written = encoder.problems.attempt(write_entries, _entries(made, work))
     sharing.raise_together(encoder.problems.found)
     if sharing.is_first:
-        tell("text outputs", findings)
-    return [entry.path for entry in of_records], known_sums(findings, written or {}, sharing)
+        tell("text outputs", checks)
+    return [entry.path for entry in of_records], known_sums(checks, written or {}, sharing)
 
 
 def _entries(
     made: Iterable[tuple[str, dict[str, torch.Tensor]]], work: Mapping[str, list[Wanted]]
-) -> Iterator[Entry]:
-    """Each caption's outputs once for each of its files."""
+) -> Iterator[CacheEntry]:
+    """An entry for each file of each caption."""
     for caption, outputs in made:
         arrays = {name: _to_numpy(output) for name, output in outputs.items()}
-        yield from (Entry(entry.path, arrays, entry.recipe) for entry in work[caption])
+        yield from (CacheEntry(entry.path, arrays, entry.recipe) for entry in work[caption])
 
 
 def _to_numpy(output: torch.Tensor) -> np.ndarray:
-    """numpy has no bfloat16; such outputs are kept as float32."""
+    """numpy has no bfloat16; such outputs are kept in float32."""
     import torch
 
     return (output.float() if output.dtype == torch.bfloat16 else output).numpy()

@@ -1,25 +1,26 @@
-"""Settings of a dataset that contradict the run's or come to nothing in it, whatever the images are."""
+"""Dataset settings that contradict the run's or have no effect in it, whatever the images are."""
 
 from __future__ import annotations
 
 from dataclasses import fields
 
-from library.data import captions, views
+from library.data.captions import caption_changing_setting
 from library.data.config.specs import DEFAULTS, DatasetSpec, SubsetSpec
 from library.data.scan.folders import name_some
+from library.data.views import picture_changing_setting
 from library.options.caching import CachingOptions
 from library.options.data import DataOptions
 from library.options.validation import ValidationOptions
 from library.problems import Problems, warn
 
-# What custom_attributes can ask for, all of it of a network. See `NetworkTask.target`.
+# The custom attributes that have an effect, all of them on networks. See `NetworkTask.target`.
 ATTRIBUTES = ("diff_output_preservation",)
 
 
 def find_contradictions(
     specs: list[DatasetSpec], options: DataOptions, caching: CachingOptions, problems: Problems
 ) -> None:
-    """Adds what cannot be done to `problems`, and warns about what comes to nothing."""
+    """Add contradictions to `problems`, and warn about settings without effect."""
     subsets = _subsets(specs)
     for subset in subsets:
         _check_caching(subset, caching, problems)
@@ -37,7 +38,7 @@ def find_contradictions(
 
 
 def warn_idle(specs: list[DatasetSpec], validation: ValidationOptions, *, has_network: bool) -> None:
-    """Warns about what asks for held-out images or a network where there are none."""
+    """Warn about settings for held-out images or a network where there are none."""
     if not any(spec.validation_split for spec in specs):
         for option in fields(validation):
             if getattr(validation, option.name) != option.default:
@@ -54,7 +55,7 @@ def warn_idle(specs: list[DatasetSpec], validation: ValidationOptions, *, has_ne
 
 
 def _subsets(specs: list[DatasetSpec]) -> list[SubsetSpec]:
-    """Each once: a dataset of several resolutions has the same subsets for each."""
+    """Every subset once: a dataset of several resolutions has the same subsets for each."""
     return list({id(subset): subset for spec in specs for subset in spec.subsets}.values())
 
 
@@ -63,11 +64,11 @@ def _sources(subsets: list[SubsetSpec]) -> str:
 
 
 def _check_caching(subset: SubsetSpec, caching: CachingOptions, problems: Problems) -> None:
-    key = views.changing_setting(subset)
+    key = picture_changing_setting(subset)
     if caching.caches_latents and key:
         cause = f"{key} cannot be combined with --cache_latents: a cached latent never changes"
         problems.add(subset.source, cause, "leave one of them out")
-    key = captions.changing_setting(subset)
+    key = caption_changing_setting(subset)
     if caching.caches_text and key:
         cause = f"{key} cannot be combined with --cache_text_encoder_outputs: a cached caption never changes"
         problems.add(subset.source, cause, "leave one of them out")

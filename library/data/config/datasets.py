@@ -1,13 +1,12 @@
 """What to train on, as the user asked for it: datasets, each with its own size and batch, made of subsets
 (folders or metadata files).
 
-They come from the folder options, from `--in_json`, or from a dataset file (`config_file.py`). Whatever a
-dataset file leaves out falls back from subset to dataset to [general] to the command line.
+They come from the folder options, from `--in_json`, or from a dataset file (`file.py`). Whatever a dataset
+file leaves out falls back from subset to dataset to [general] to the command line.
 """
 
 from __future__ import annotations
 
-from collections import ChainMap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -29,12 +28,13 @@ from library.data.scan.folders import ClassFolder, find_class_folders, is_image_
 from library.options.data import DataOptions
 from library.problems import Problems, warn
 
-CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
+# Key -> (whether a value can be used, what it must be).
+Checks = dict[str, tuple[Callable[[Any], bool], str]]
+
+CHECKS: Checks = {
     "batch_size": (lambda n: n >= 1, "must be 1 or more"),
     "min_bucket_reso": (lambda n: n >= 1, "must be 1 or more"),
     "max_bucket_reso": (lambda n: n >= 1, "must be 1 or more"),
-    # The VAE makes one latent of 8 x 8 pixels.
-    "bucket_reso_steps": (lambda n: n >= 8 and n % 8 == 0, "must be a multiple of 8 (64 suits every model)"),
     "num_repeats": (lambda n: n >= 0, "must be 0 (leave the subset out) or more"),
     "keep_tokens": (lambda n: n >= 0, "must be 0 or more"),
     "caption_extension": (lambda text: text.strip(". ") != "", "must not be empty"),
@@ -49,34 +49,39 @@ CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 
-def read_datasets(options: DataOptions) -> list[DatasetSpec]:
-    """The datasets that the options ask for. Looks at folder names, not yet at images.
+def read_datasets(options: DataOptions, *, pixel_multiple: int) -> list[DatasetSpec]:
+    """The datasets that the options ask for. Folders are listed; images are not read yet.
 
+    pixel_multiple: what the sides of pictures must be multiples of, for the model.
     Raises UserError with every problem of the dataset file or the folder options.
     """
     problems = Problems()
-    datasets = collect_datasets(options, problems)
+    datasets = collect_datasets(options, problems, pixel_multiple=pixel_multiple)
     problems.raise_if_any()
     return datasets
 
 
-def collect_datasets(options: DataOptions, problems: Problems) -> list[DatasetSpec]:
-    """Like `read_datasets`, but adds to `problems` and gives what can be made sense of all the same, so that
-    the images in it are looked at too.
+def collect_datasets(options: DataOptions, problems: Problems, *, pixel_multiple: int) -> list[DatasetSpec]:
+    """As `read_datasets`, but adds to `problems` and returns whatever can be understood, so that problems of
+    its images are found too.
     """
     settings = list(_settings(options, problems))
     for line in dict.fromkeys(_unexpected(settings)):
         warn(line)
-    return [made for given, subsets in settings for made in make_datasets(given, subsets, problems)]
+    return [
+        dataset
+        for given, subsets in settings
+        for dataset in make_datasets(given, subsets, problems, pixel_multiple=pixel_multiple)
+    ]
 
 
 def _settings(options: DataOptions, problems: Problems) -> Iterator[tuple[Given, list[Given]]]:
-    """Of each dataset its own settings, and those of its subsets."""
+    """For each dataset its own settings, and those of each of its subsets."""
     command_line = _from_options(options)
     if options.dataset_config is not None:
         for general, dataset, subsets in read_dataset_file(options.dataset_config, problems):
-            given = ChainMap(dataset, general, command_line)
-            yield given, [ChainMap(subset, given) for subset in subsets]
+            given = {**command_line, **general, **dataset}
+            yield given, [{**given, **subset} for subset in subsets]
         return
     if options.in_json is None:
         make = _captioned_subsets if options.fine_tuning else _class_folder_subsets
@@ -84,11 +89,12 @@ def _settings(options: DataOptions, problems: Problems) -> Iterator[tuple[Given,
     else:
         folder, file = ("--train_data_dir", options.train_data_dir), ("--in_json", options.in_json)
         tables = [{"image_dir": folder, "metadata_file": file}]
-    yield command_line, [ChainMap(table, command_line) for table in tables]
+    yield command_line, [{**command_line, **table} for table in tables]
 
 
 def _unexpected(settings: list[tuple[Given, list[Given]]]) -> Iterator[str]:
-    yield from find_without_effect(chain for _, subsets in settings for chain in subsets)
+    """What in the settings has no effect, or another one than it says."""
+    yield from find_without_effect(given for _, subsets in settings for given in subsets)
     for given, _ in settings:
         step = given["bucket_reso_steps"][1]
         if given["enable_bucket"][1] and not given["bucket_no_upscale"][1] and step > 0:
@@ -97,17 +103,21 @@ def _unexpected(settings: list[tuple[Given, list[Given]]]) -> Iterator[str]:
                     yield f"{where}: {limit} is rounded outwards to a multiple of {step}"
 
 
-def make_datasets(given: Given, subsets: list[Given], problems: Problems) -> list[DatasetSpec]:
-    """The dataset of these settings, once for each of its resolutions. Once problems were added it serves
-    only to look at its images.
+def make_datasets(
+    given: Given, subsets: list[Given], problems: Problems, *, pixel_multiple: int
+) -> list[DatasetSpec]:
+    """The dataset of these settings, once for each of its resolutions. When problems were added, it is good
+    only for finding problems of its images.
     """
     before = len(problems.found)
-    values = _checked(given, DATASET_KEYS, problems)
+    values = _checked(
+        given, DATASET_KEYS, CHECKS | {"bucket_reso_steps": _step_check(pixel_multiple)}, problems
+    )
     resolutions = values.pop("resolution")
     if resolutions is None:
         problems.add(given["resolution"][0], "is needed", "give the size to train at, such as 512 or 512,768")
     for resolution in resolutions or ():
-        _check_sizes(given, resolution, problems)
+        _check_sizes(given, resolution, problems, pixel_multiple)
     resolutions = resolutions or ((512, 512),)
     if len(problems.found) > before:
         values["enable_bucket"] = False  # no buckets can be made with such settings
@@ -119,14 +129,14 @@ def make_datasets(given: Given, subsets: list[Given], problems: Problems) -> lis
 
 
 def _make_subset(given: Given, problems: Problems) -> SubsetSpec:
-    values = _checked(given, SUBSET_KEYS, problems)
+    values = _checked(given, SUBSET_KEYS, CHECKS, problems)
     if not values["caption_extension"].startswith("."):
         values["caption_extension"] = "." + values["caption_extension"]
     return SubsetSpec(**values)
 
 
 def _without_idle(subsets: list[SubsetSpec]) -> list[SubsetSpec]:
-    """Leaves out subsets with zero repeats, and later ones with a source that an earlier one has."""
+    """The subsets without those of zero repeats, and without those whose source an earlier one has."""
     kept: dict[Path, SubsetSpec] = {}
     for subset in subsets:
         source = subset.source.resolve()
@@ -139,24 +149,32 @@ def _without_idle(subsets: list[SubsetSpec]) -> list[SubsetSpec]:
     return list(kept.values())
 
 
-def _checked(given: Given, keys: tuple[str, ...], problems: Problems) -> dict[str, Any]:
-    """The values; in place of one that cannot be used its default, so that the rest can be looked at."""
-    values = {}
+def _step_check(multiple: int) -> tuple[Callable[[Any], bool], str]:
+    """The VAE must be able to encode every bucket."""
+    return (
+        lambda n: n >= multiple and n % multiple == 0,
+        f"must be a multiple of {multiple} (64 suits every model)",
+    )
+
+
+def _checked(given: Given, keys: tuple[str, ...], checks: Checks, problems: Problems) -> dict[str, Any]:
+    """The values. One that cannot be used is a problem, and its default is taken to check the rest with."""
+    values: dict[str, Any] = {}
     for key in keys:
         where, values[key] = given[key]
-        if key in CHECKS and not CHECKS[key][0](values[key]):
-            problems.add(where, f"is {values[key]!r}", f"it {CHECKS[key][1]}")
+        if key in checks and not checks[key][0](values[key]):
+            problems.add(where, f"is {values[key]!r}", f"it {checks[key][1]}")
             values[key] = DEFAULTS[key]
     return values
 
 
-def _check_sizes(given: Given, resolution: Size, problems: Problems) -> None:
-    """Whether the resolution fits the buckets; without buckets, whether it can be encoded."""
+def _check_sizes(given: Given, resolution: Size, problems: Problems, multiple: int) -> None:
+    """The resolution must fit the buckets; without buckets, the VAE must be able to encode it."""
     where, (width, height) = given["resolution"][0], resolution
     step = max(1, given["bucket_reso_steps"][1])
     if not given["enable_bucket"][1]:
-        if width % 8 or height % 8:
-            problems.add(where, f"is {width},{height}", "sides must be multiples of 8")
+        if width % multiple or height % multiple:
+            problems.add(where, f"is {width},{height}", f"sides must be multiples of {multiple}")
         return
     if width * height < step * step:
         cause = f"{width},{height} is smaller than one bucket step of {step} x {step}"
@@ -171,7 +189,7 @@ def _check_sizes(given: Given, resolution: Size, problems: Problems) -> None:
 
 
 def _from_options(options: DataOptions) -> Given:
-    """The command line as the last place to look for a key."""
+    """The command line's settings, which hold where nothing else sets a key."""
     given: dict[str, tuple[str, Any]] = {key: (key, value) for key, value in OWN_DEFAULTS.items()}
     if options.ucg is not None:
         given["caption_dropout_rate"] = ("--ucg", options.ucg)
@@ -183,8 +201,8 @@ def _from_options(options: DataOptions) -> Given:
 
 
 def _captioned_subsets(options: DataOptions, problems: Problems) -> list[Given]:
-    """The images in the folder itself; where there are none, its class folders. Nothing stands in for their
-    captions.
+    """The folder itself as a subset; when it holds no images, its class folders, whose names do not stand in
+    for captions.
     """
     folder = options.train_data_dir
     assert folder is not None

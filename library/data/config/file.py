@@ -1,7 +1,7 @@
 """The dataset file: TOML or JSON with [general], [[datasets]] and [[datasets.subsets]].
 
-Keys, types and fallbacks are sd-scripts' (its docs/config_README). Every key is checked by the reader of the
-command-line option it stands for, so a value means the same in both places.
+Keys, types and fallbacks are those of sd-scripts (its docs/config_README). Every key is read by the reader of
+its command-line option, so a value means the same in both places.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def read_dataset_file(path: Path, problems: Problems) -> list[Tables]:
 
 @dataclasses.dataclass
 class _Reader:
-    """Goes through a file's tables. Whatever cannot be used is added to `problems` and left out."""
+    """Reads a file's tables. What cannot be used is added to `problems` and left out."""
 
     text: ConfigText
     problems: Problems
@@ -105,7 +105,7 @@ class _Reader:
             except ValueError as error:
                 self.problems.add(place, *_cause_and_fix(error, value))
                 if key == "resolution":
-                    given[key] = place, ()  # so that nobody says it is missing
+                    given[key] = place, ()  # so that it is not reported as missing
         return given
 
     def _read(self, key: str, value: Any) -> Any:
@@ -120,8 +120,8 @@ class _Reader:
         return _READERS[key](value)
 
     def _named_right(self, content: dict[str, Any], table: str, allowed: tuple[str, ...]) -> dict[str, Any]:
-        """The table without keys it cannot have. A wrong name is explained, and then taken for what is most
-        likely meant, so that the rest is checked too.
+        """The table without keys that it cannot have. A wrong name is a problem; its value is then read as
+        that of the key most likely meant, so that it is checked too.
         """
         known = {key: value for key, value in content.items() if key in allowed}
         for key in (key for key in content if key not in allowed):
@@ -160,12 +160,12 @@ def _shown(value: Any) -> str:
 
 
 def _is_text(value: str) -> bool:
-    """Not so for zero bytes and halves of surrogate pairs, which JSON can write."""
+    """False for zero bytes and halves of surrogate pairs, which JSON can write."""
     return "\0" not in value and not any("\ud800" <= letter <= "\udfff" for letter in value)
 
 
 def _as_this_system_writes(path: str) -> str:
-    """A path written on Windows, with slashes where that leads to something here."""
+    """A path; one written for Windows with slashes, if it exists here that way."""
     slashed = path.replace("\\", "/")
     return slashed if os.sep == "/" and not Path(path).exists() and Path(slashed).exists() else path
 
@@ -173,7 +173,7 @@ def _as_this_system_writes(path: str) -> str:
 def _readers() -> dict[str, Callable[[Any], Any]]:
     by_option = {spec.name: spec for spec in specs_of(DataOptions)}
     options = {key: by_option.get(OPTION_NAMES.get(key, key)) for key in (*DATASET_KEYS, *SUBSET_KEYS)}
-    # An empty text is a text: it takes back, in one place, what a wider one sets.
+    # An empty text counts as given: it unsets, in one table, what a wider one sets.
     return {key: dataclasses.replace(spec, default="").read for key, spec in options.items() if spec} | {
         "image_dir": _own("image_dir", Path),
         "metadata_file": _own("metadata_file", Path),

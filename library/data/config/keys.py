@@ -1,4 +1,4 @@
-"""Which keys a dataset file has, where each may stand, and what a wrong one was most likely meant to be."""
+"""The keys of a dataset file, where each may stand, and which one a wrong name was most likely meant for."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SUBSET = SUBSET_KEYS
 
 
 class Kind(str, Enum):
-    """What the subsets of a dataset are made of. sd-scripts: DreamBooth, fine-tuning, ControlNet."""
+    """What a dataset's subsets are made of. In sd-scripts: DreamBooth, fine-tuning, ControlNet."""
 
     FOLDERS = "image folders"
     METADATA = "metadata files"
@@ -36,7 +36,7 @@ FOREIGN = {
     Kind.PAIRS: ("class_tokens", "is_reg", "alpha_mask", "metadata_file"),
 }
 
-# Options, and words, that have another name in a dataset file.
+# Names of options, and other likely words -> the key of a dataset file.
 _OTHER_NAMES = {
     "train_batch_size": "batch_size",
     "dataset_repeats": "num_repeats",
@@ -53,15 +53,15 @@ _OTHER_NAMES = {
 
 
 def kind_of_subset(table: dict[str, Any]) -> Kind:
-    """By the key that says where its images come from."""
+    """The kind of a subset, by the key that says where its images come from."""
     if table.get("conditioning_data_dir") is not None:
         return Kind.PAIRS
     return Kind.METADATA if table.get("metadata_file") is not None else Kind.FOLDERS
 
 
 def explain_unknown(key: str, allowed: tuple[str, ...]) -> tuple[str, str, str | None]:
-    """Of a key that a table with these keys cannot have: cause, fix, and which of them it is most likely
-    meant for.
+    """About a key that a table cannot have: cause, fix, and the allowed key that it is most likely meant for,
+    or None.
     """
     if _home(key):
         meant = key if key == "subsets" and allowed == TOP else None
@@ -84,7 +84,7 @@ def explain_unknown(key: str, allowed: tuple[str, ...]) -> tuple[str, str, str |
 
 
 def _home(key: str) -> str:
-    """Where a key may stand; empty when there is none of this name."""
+    """Where a key may stand; empty when there is no such key."""
     if key in ONLY_IN_SUBSETS:
         return "[[datasets.subsets]]"
     if key in DATASET_KEYS:
@@ -95,7 +95,7 @@ def _home(key: str) -> str:
 
 
 def _meant(key: str, allowed: tuple[str, ...]) -> str | None:
-    """The key it resembles, one that is allowed here before all others; none for the name of an option."""
+    """The key that a name resembles, preferably one allowed here; None for an option's name."""
     plain = key.lower().replace("-", "_")
     if plain in _OTHER_NAMES:
         return _OTHER_NAMES[plain]
@@ -110,7 +110,7 @@ def _close(key: str, names: tuple[str, ...]) -> list[str]:
 
 @functools.cache
 def _options() -> tuple[str, ...]:
-    """Every option of every command that a dataset file has no key of the same name for."""
+    """The options of all commands that are no keys of a dataset file."""
     from library import options
     from library.options.fields import specs_of
     from library.options.unavailable import NOT_YET, REFUSED

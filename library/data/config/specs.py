@@ -1,4 +1,4 @@
-"""Datasets and subsets as typed settings: what a dataset file or the folder options come down to."""
+"""Datasets and subsets as typed settings, from a dataset file or from the folder options."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from library.data.buckets import Size
 from library.options.data import DataOptions
 from library.options.fields import specs_of
 
-# key -> (where the user said it, its value), so that a complaint can name the place.
+# Key -> (where the user gave it, its value), so that a problem can name the place.
 Given = Mapping[str, tuple[str, Any]]
 
-# Keys of a dataset file whose option on the command line has another name.
+# Key of a dataset file -> its option on the command line, where that has another name.
 OPTION_NAMES = {"batch_size": "train_batch_size", "num_repeats": "dataset_repeats"}
 
 
@@ -53,20 +53,20 @@ class SubsetSpec:
 
     @property
     def source(self) -> Path:
-        """The metadata file, or the folder: what messages are about."""
+        """The metadata file, or else the folder, as messages name it."""
         source = self.metadata_file or self.image_dir
         assert source is not None
         return source
 
     @property
     def name(self) -> str:
-        """Base name of the folder or metadata file, as it stands in model metadata."""
+        """The base name of the folder or metadata file, as in model metadata."""
         return self.source.resolve().name
 
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetSpec:
-    """Subsets that train at one resolution in batches of one size."""
+    """Subsets that train at one resolution and batch size."""
 
     resolution: Size
     batch_size: int
@@ -82,14 +82,14 @@ class DatasetSpec:
 
     @property
     def is_dreambooth(self) -> bool:
-        """Class folders with caption files, rather than metadata files."""
+        """Whether it has class folders with caption files, rather than metadata files."""
         return all(subset.metadata_file is None for subset in self.subsets)
 
 
 DATASET_KEYS = tuple(field.name for field in fields(DatasetSpec) if field.name != "subsets")
 SUBSET_KEYS = tuple(field.name for field in fields(SubsetSpec))
 
-# Keys without an option of the same meaning, and what they are where nobody says it.
+# The defaults of keys without an option of the same meaning.
 OWN_DEFAULTS: dict[str, Any] = {
     "image_dir": None,
     "metadata_file": None,
@@ -98,6 +98,6 @@ OWN_DEFAULTS: dict[str, Any] = {
     "network_multiplier": 1.0,
     "custom_attributes": {},
 }
-# Of every key, and of every option of DataOptions.
+# The defaults of all keys, and of all options of DataOptions.
 DEFAULTS: dict[str, Any] = {spec.name: spec.default for spec in specs_of(DataOptions)}
 DEFAULTS |= {key: DEFAULTS[option] for key, option in OPTION_NAMES.items()} | OWN_DEFAULTS

@@ -14,7 +14,11 @@ from library.text_files import read_text
 
 @dataclass(frozen=True)
 class ConfigText:
-    """A dataset file. lines: (table, key) -> line, as far as known; a table's own key is ""."""
+    """A dataset file.
+
+    content: its tables.
+    lines: (table, key) -> line, as far as it is known; the key "" is the table itself.
+    """
 
     path: Path
     content: dict[str, Any]
@@ -32,7 +36,7 @@ class ConfigText:
 
 
 def read_config_text(path: Path) -> ConfigText:
-    """A .toml or .json file in tables. Raises UserError, with the line for a mistake of writing."""
+    """Read a .toml or .json file. Raises UserError, with the line of a syntax error."""
     suffix = path.suffix.lower()
     if suffix not in (".toml", ".json"):
         raise UserError.of(
@@ -50,8 +54,8 @@ _KEY = re.compile(r"""\s*(["']?)([\w-]+)\1\s*=""")
 
 
 def _key_lines(text: str) -> dict[tuple[str, str], int]:
-    """The line of each table and key of a TOML file. Keys of inline tables have none; texts of several lines
-    may hold anything, so a file with one has none at all.
+    """The line of each table and key of a TOML file. Keys of inline tables are not found; in a file with
+    multi-line texts, which may hold anything, nothing is.
     """
     lines: dict[tuple[str, str], int] = {}
     if '"""' in text or "'''" in text:

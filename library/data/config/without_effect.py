@@ -1,4 +1,4 @@
-"""Settings that come to nothing beside others, on the command line and in dataset files alike."""
+"""Settings that have no effect because of other settings, on the command line and in dataset files."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from library.data.config.specs import DEFAULTS, OPTION_NAMES, Given
 
-# Keys that do something only together with one of these.
+# Key -> those of which one must be set for it to have an effect.
 NEEDS = {
     "bucket_no_upscale": ("enable_bucket",),
     "min_bucket_reso": ("enable_bucket",),
@@ -17,7 +17,7 @@ NEEDS = {
     "token_warmup_min": ("token_warmup_step",),
 }
 
-# Keys that do nothing beside this one.
+# Key -> the one beside which it has no effect.
 YIELDS_TO = {
     "min_bucket_reso": "bucket_no_upscale",  # buckets are made to fit, within no limits
     "max_bucket_reso": "bucket_no_upscale",
@@ -26,10 +26,10 @@ YIELDS_TO = {
 
 
 def find_without_effect(subsets: Iterable[Given]) -> list[str]:
-    """A line for each setting that comes to nothing in all the subsets it reaches. Defaults, which other
-    programs write out, are no settings.
+    """A line for each setting that has no effect in any subset that it applies to. Defaults do not count, as
+    other programs write them out.
 
-    subsets: the settings of each, with those it has from wider tables and the command line.
+    subsets: the settings of each, including those from wider tables and the command line.
     """
     idle: dict[tuple[str, str], str] = {}
     used = set()

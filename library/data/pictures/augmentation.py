@@ -1,4 +1,4 @@
-"""What is drawn anew for a picture each time it is used: a shift of its colours, a crop around its face."""
+"""Augmentations drawn anew each time a picture is used: a shift of its colours, a crop around its face."""
 
 from __future__ import annotations
 
@@ -19,14 +19,18 @@ Face = tuple[int, int, int, int]  # centre x, centre y, width, height, in pixels
 
 @dataclass(frozen=True)
 class ColourShift:
-    """One of two changes. hue: degrees / 2, as OpenCV counts them; gamma: an exponent for 0..255."""
+    """A change of hue or of gamma.
+
+    hue: degrees / 2, as OpenCV counts them.
+    gamma: an exponent for values of 0..255.
+    """
 
     hue: float | None = None
     gamma: float | None = None
 
 
 def draw_colour_shift(rng: random.Random) -> ColourShift | None:
-    """`color_aug`: of three pictures one is changed, in hue or in gamma."""
+    """`color_aug`: one picture in three is changed, in hue or in gamma."""
     if rng.random() >= COLOUR_SHIFT_RATE:
         return None
     if rng.random() < 0.5:
@@ -37,8 +41,8 @@ def draw_colour_shift(rng: random.Random) -> ColourShift | None:
 def apply_colour_shift(pixels: np.ndarray, shift: ColourShift | None) -> np.ndarray:
     """uint8 RGB, (height, width, 3) -> the same, changed.
 
-    hue: turned on the colour circle; saturation and value stay. gamma: value ** gamma on 0..255, clipped, so
-    that it also makes pictures brighter (above 1) or darker.
+    hue: rotated; saturation and value stay.
+    gamma: value ** gamma on 0..255, clipped, so it also makes pictures brighter (above 1) or darker.
     """
     if shift is None:
         return pixels
@@ -51,7 +55,7 @@ def apply_colour_shift(pixels: np.ndarray, shift: ColourShift | None) -> np.ndar
 
 
 def _turn_hue(pixels: np.ndarray, degrees: float) -> np.ndarray:
-    """In floating point: 8-bit hues are two degrees apart."""
+    """In floating point, because 8-bit hues are two degrees apart."""
     import cv2
 
     hsv = cv2.cvtColor(pixels.astype(np.float32) / 255, cv2.COLOR_RGB2HSV)  # hue in 0..360
@@ -60,7 +64,7 @@ def _turn_hue(pixels: np.ndarray, degrees: float) -> np.ndarray:
 
 
 def face_of(path: Path | str) -> Face | None:
-    """The face that a file name ends in, `<name>_<cx>_<cy>_<w>_<h>`; None when it does not."""
+    """The face that a file name ends with, `<name>_<cx>_<cy>_<w>_<h>`, or None."""
     name, *numbers = Path(path).stem.rsplit("_", 4)
     if len(numbers) != 4 or not all(number.isascii() and number.isdigit() for number in numbers):
         return None
@@ -79,18 +83,18 @@ def draw_face_crop(
 ) -> tuple[Size, tuple[int, int]]:
     """`face_crop_aug_range`: (size to resize to, (left, top) of the crop in it) for an image of `size`.
 
-    A factor is drawn uniformly from `factors`; the image is scaled so that the face's longer side is the
-    bucket's shorter side divided by it. But it is never scaled below what covers the bucket, and only
-    enlarged as far as that asks for.
+    A factor is drawn uniformly from `factors`. The image is scaled so that the face's longer side becomes the
+    bucket's shorter side divided by it; but the image always covers the bucket, and is enlarged no further
+    than that takes.
 
-    The face is in the middle of the crop, as far as the image reaches. With random_crop it is anywhere in it;
-    a face larger than the crop is in the middle.
+    The crop is centred on the face, as far as the image reaches. With random_crop the face is anywhere in
+    it; a face larger than the crop is centred.
     """
     covering = cover(size, bucket)
     smallest = max(covering[0] / size[0], covering[1] / size[1])
     wanted = min(bucket) / (rng.uniform(*factors) * max(face[2:]))
     scale = min(max(wanted, smallest), max(1.0, smallest))
-    resized = covering if scale == smallest else tuple(int(side * scale + 0.5) for side in size)
+    resized = covering if scale == smallest else (int(size[0] * scale + 0.5), int(size[1] * scale + 0.5))
     left, top = (
         _place_crop(
             face[axis] * resized[axis] / size[axis],
@@ -105,11 +109,11 @@ def draw_face_crop(
 
 
 def _place_crop(centre: float, length: float, *, crop: int, room: int, rng: random.Random | None) -> int:
-    """Where the crop begins on one axis, 0..room, for a face given in the resized image."""
+    """Where the crop begins on one axis, 0..room. centre, length: of the face in the resized image."""
     middle = min(max(int(centre - crop / 2 + 0.5), 0), room)
     if rng is None:
         return middle
-    # Between the crop that ends with the face and the one that begins with it.
+    # From the crop that ends where the face ends to the one that begins where it begins.
     first = min(max(int(centre + length / 2 - crop + 0.5), 0), room)
     last = min(max(int(centre - length / 2), 0), room)
     return rng.randint(first, last) if first <= last else middle

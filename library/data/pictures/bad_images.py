@@ -1,4 +1,4 @@
-"""What is wrong with a file that cannot be used as an image, in words its owner understands."""
+"""What is wrong with a file that cannot be used as an image, in words that its owner understands."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from PIL import Image, UnidentifiedImageError
 from library.data.buckets import Size
 from library.problems import UserError
 
-# Pillow refuses to decode more pixels: a few bytes can claim any size, and the memory is taken first.
+# Pillow refuses to decode more: a few bytes can claim any size, and the memory is allocated first.
 MAX_PIXELS = 178_956_970
 MAX_SIDE = 100_000
 
@@ -17,7 +17,7 @@ REPLACE = "copy or download it again, or remove it"
 CONVERT = "convert it to PNG or JPEG, or remove it"
 PERMIT = "check its permissions and the drive it is on"
 
-# What the file begins with -> what it is, and what to do about that.
+# (how a file begins, what it is, what to do about it)
 SIGNATURES = (
     (b"version https://git-lfs", "a Git LFS pointer", "run `git lfs pull`"),
     (b"%PDF", "a PDF document", CONVERT),
@@ -28,7 +28,7 @@ SIGNATURES = (
     (b"7z\xbc\xaf", "a 7z archive", "unpack it"),
     (b"\x1aE\xdf\xa3", "a video", REPLACE),
 )
-# The brand of an ISO base media file, after "ftyp" -> the same.
+# Brand of an ISO base media file, after "ftyp" -> what it is.
 BRANDS = {b"heic": "a HEIC photo", b"heix": "a HEIC photo", b"mif1": "a HEIF photo"}
 IMAGE_SIGNATURES = {
     b"\x89PNG": "PNG",
@@ -49,7 +49,7 @@ def cut_off(path: Path | str) -> UserError:
 
 
 def check_dimensions(path: Path | str, size: Size) -> None:
-    """Raises UserError for a size that no picture has, or that is too large to decode."""
+    """Raises UserError for an empty image and for one that is too large to decode."""
     width, height = size
     if min(size) < 1:
         raise UserError.of(path, f"has no pixels ({width}x{height})", REPLACE)
@@ -58,8 +58,8 @@ def check_dimensions(path: Path | str, size: Size) -> None:
 
 
 def unreadable(path: Path | str, error: Exception) -> UserError:
-    """A UserError for whatever was raised while a file was opened or decoded; Pillow's plugins raise many
-    kinds of exception.
+    """A UserError for what was raised while a file was opened or decoded: Pillow's plugins raise all kinds of
+    exceptions.
     """
     path = Path(path)
     try:
@@ -93,7 +93,7 @@ def _cannot_be_opened(path: Path, error: OSError) -> UserError:
 
 
 def _what_it_is(head: bytes) -> tuple[str, str]:
-    """Cause and fix for a file that no image format recognizes as its own."""
+    """Cause and fix for a file that Pillow does not recognize."""
     for signature, what, fix in SIGNATURES:
         if head.startswith(signature):
             return f"is {what}, not an image", fix

@@ -1,4 +1,4 @@
-"""The stored colours of an image, whatever they are, -> 8-bit sRGB and an alpha channel."""
+"""The colours of an image, however they are stored -> 8-bit sRGB and an alpha channel."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ from PIL import Image
 if TYPE_CHECKING:
     from PIL import ImageCms
 
-# How PNG stores pixels, in Pillow's words. Of 16-bit colours Pillow keeps the upper byte, cv2 everything; of
-# grey with 2 or 4 bits it scales the pixels, but not the grey that stands for transparent.
+# PNG's pixel layouts, as Pillow names them. Of 16-bit colours Pillow keeps the upper byte, cv2 keeps all.
+# Of 2- and 4-bit grey Pillow scales the pixels, but not the grey value that stands for transparent.
 DEEP_LAYOUTS = ("RGB;16B", "RGBA;16B", "LA;16B")
 GREY_STEPS = {"L;2": 85, "L;4": 17}
 
 
 def decode_colours(image: Image.Image, path: Path | str) -> tuple[Image.Image, Image.Image | None]:
-    """Decodes an opened image (the first frame of an animation) into RGB, in sRGB, and alpha, L, or None.
+    """Decode an opened image (an animation's first frame) into sRGB, mode RGB, and alpha, mode L, or None.
 
-    16-bit values are scaled by 1/257. Colours are converted by the embedded ICC profile; a profile that is
-    broken or of another colour space is ignored. Raises what Pillow raises for files it cannot decode.
+    16-bit values are scaled by 1/257. Colours are converted by the embedded ICC profile; one that is broken
+    or of another colour space is ignored. Raises what Pillow raises for files it cannot decode.
     """
-    layout = image.tile[0][3] if image.tile else None
+    tile = getattr(image, "tile", None)  # of files only
+    layout = tile[0][3] if tile else None
     image.load()
     profile, clear = image.info.get("icc_profile"), image.info.get("transparency")
     if image.mode.startswith("I"):
@@ -64,12 +65,13 @@ def _from_deep_grey(grey: np.ndarray, clear: int | None) -> tuple[Image.Image, I
 
 
 def _deep_pixels(path: Path | str) -> np.ndarray | None:
-    """uint16, (height, width, 3 or 4), blue first; None when cv2 has another opinion on the file."""
+    """uint16, (height, width, 3 or 4), blue first; None when cv2 reads the file as anything else."""
     import cv2
 
     pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
-    is_as_expected = pixels is not None and pixels.dtype == np.uint16 and pixels.ndim == 3
-    return pixels if is_as_expected and pixels.shape[2] in (3, 4) else None
+    if pixels is None or pixels.dtype != np.uint16 or pixels.ndim != 3 or pixels.shape[2] not in (3, 4):
+        return None
+    return pixels
 
 
 def _from_deep_colours(pixels: np.ndarray, clear: Any) -> tuple[Image.Image, Image.Image | None]:
@@ -83,7 +85,7 @@ def _from_deep_colours(pixels: np.ndarray, clear: Any) -> tuple[Image.Image, Ima
 
 
 def _to_8_bits(values: np.ndarray) -> np.ndarray:
-    """0..65535 -> 0..255, rounded: 257 steps make one."""
+    """0..65535 -> 0..255, rounded: 257 steps become one."""
     return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
@@ -94,14 +96,16 @@ def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
 
     try:
         transform = _transform_to_srgb(profile, image.mode)
-        return image if transform is None else ImageCms.applyTransform(image, transform)
+        converted = image if transform is None else ImageCms.applyTransform(image, transform)
+        assert converted is not None  # it is None with inPlace=True only
+        return converted
     except (ImageCms.PyCMSError, OSError, ValueError):
         return image
 
 
 @functools.lru_cache(maxsize=8)
 def _transform_to_srgb(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """None when the profile is sRGB already."""
+    """None when the profile already is sRGB."""
     from PIL import ImageCms
 
     source = ImageCms.ImageCmsProfile(io.BytesIO(profile))

@@ -1,7 +1,7 @@
-"""The size of an image from a few bytes of its file, several times faster than Pillow opens it.
+"""The format and the size of an image from a few bytes of its file, several times faster than Pillow.
 
-Covers what nearly all image files look like. For anything else, and anything odd, the answer is None: then
-Pillow, which knows more, is asked.
+This covers nearly all image files. For anything else, and for anything odd, the answer is None, and the
+caller asks Pillow, which knows more.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import io
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Literal
 
 from library.data.buckets import Size
 
@@ -17,11 +18,13 @@ HEAD = 16 * 1024  # bytes read at once: the header of nearly every file
 SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 START_OF_SCAN = 0xFFDA
-BMP_HEADERS = (40, 52, 56, 64, 108, 124)  # bytes; which of them it is tells the version
+BMP_HEADERS = (40, 52, 56, 64, 108, 124)  # lengths in bytes; each version has its own
+
+Format = Literal["PNG", "JPEG", "WebP", "BMP"]
 
 
 class Content:
-    """A file's bytes at any place; its first `HEAD` bytes cost no further reading."""
+    """Random access to a file's bytes; the first `HEAD` of them are read once and kept."""
 
     def __init__(self, file: io.RawIOBase) -> None:
         self.file = file
@@ -29,7 +32,7 @@ class Content:
         self.length = file.seek(0, os.SEEK_END)
 
     def at(self, offset: int, count: int) -> bytes:
-        """Up to `count` bytes from `offset` on; fewer where the file ends, whatever a header says."""
+        """Up to `count` bytes from `offset` on; fewer at the file's end, however many a header promises."""
         end = min(offset + count, self.length)
         if end <= len(self.head):
             return self.head[offset:end]
@@ -37,29 +40,35 @@ class Content:
         return self.file.read(max(0, end - offset)) or b""
 
 
-def size_in_header(content: Content) -> Size | None:
-    """(width, height) of the upright image in a PNG, JPEG, WebP or BMP file, or None. As it is written there:
-    it may be nonsense.
-    """
+def format_of(content: Content) -> Format | None:
+    """The format that a file begins as, if it is one of those read here."""
     head = content.head
+    if head.startswith(PNG_SIGNATURE):
+        return "PNG"
+    if head.startswith(b"\xff\xd8\xff"):
+        return "JPEG"
+    if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
+        return "WebP"
+    return "BMP" if head.startswith(b"BM") else None
+
+
+def size_in_header(content: Content) -> Size | None:
+    """(width, height) of the upright image in a PNG, JPEG, WebP or BMP file, or None. It is what the file
+    says, which may be nonsense.
+    """
+    image_format = format_of(content)
+    if image_format is None:
+        return None
     try:
-        if head.startswith(PNG_SIGNATURE):
-            return _png_size(content)
-        if head.startswith(b"\xff\xd8\xff"):
-            return _jpeg_size(content)
-        if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
-            return _webp_size(content)
-        if head.startswith(b"BM"):
-            return _bmp_size(head)
+        return _SIZES[image_format](content)
     except (struct.error, ValueError):  # the file ends too early, or is broken
-        pass
-    return None
+        return None
 
 
 def png_chunks(content: Content) -> Iterator[tuple[bytes, int, int]]:
     """(name, offset of the data, length) of each chunk. PNG specification, 5.3: length, name, data, checksum.
 
-    Raises struct.error where the file ends without IEND, ValueError where something else stands.
+    Raises struct.error when the file ends without IEND, ValueError where there is no chunk.
     """
     name, offset = b"", len(PNG_SIGNATURE)
     while name != b"IEND":
@@ -74,7 +83,7 @@ def jpeg_segments(content: Content) -> Iterator[tuple[int, int, int]]:
     """(marker, offset of the data, length) of each segment up to the first scan, whose marker comes last. ITU
     T.81, B.1.1.
 
-    Raises struct.error where the file ends too early, ValueError where something else stands.
+    Raises struct.error when the file ends too early, ValueError where there is no segment.
     """
     marker, offset = 0, 2
     while marker != START_OF_SCAN:
@@ -95,7 +104,7 @@ def riff_chunks(content: Content) -> Iterator[tuple[bytes, int, int]]:
 
 
 def _png_size(content: Content) -> Size | None:
-    """PNG specification, 11.2.2: IHDR; eXIf counts when it comes before the picture."""
+    """PNG specification, 11.2.2: IHDR. eXIf counts if it comes before the image data, IDAT."""
     width, height = struct.unpack(">II", content.head[16:24])
     sideways = False
     for name, offset, length in png_chunks(content):
@@ -145,15 +154,24 @@ def _has_sideways_exif(content: Content) -> bool:
     return False
 
 
-def _bmp_size(head: bytes) -> Size | None:
-    """BITMAPINFOHEADER and its longer successors; a negative height means that the top row comes first."""
-    header, width, height = struct.unpack("<Iii", head[14:26])
+def _bmp_size(content: Content) -> Size | None:
+    """BITMAPINFOHEADER and its longer successors. A negative height means that the top row comes first."""
+    header, width, height = struct.unpack("<Iii", content.head[14:26])
     return (width, abs(height)) if header in BMP_HEADERS else None
 
 
+_SIZES: dict[Format, Callable[[Content], Size | None]] = {
+    "PNG": _png_size,
+    "JPEG": _jpeg_size,
+    "WebP": _webp_size,
+    "BMP": _bmp_size,
+}
+
+
 def _is_sideways(exif: bytes) -> bool:
-    """TIFF 6.0, section 2: a byte order, where the first directory begins, its entries of 12 bytes. Raises
-    ValueError or struct.error when it is otherwise.
+    """TIFF 6.0, section 2: the byte order, the offset of the first directory, its entries of 12 bytes.
+
+    Raises ValueError or struct.error for anything else.
     """
     order = {b"II": "<", b"MM": ">"}.get(exif[:2])
     if order is None:

@@ -1,6 +1,6 @@
 """Image files -> pixels: opened, turned upright, in sRGB, on white; then resized, cropped and mirrored.
 
-A file is looked at before by `library.data.pictures.integrity`, which says whether it can be used at all.
+Whether a file can be used at all is checked before, by `library.data.pictures.integrity`.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from library.data.pictures.colours import decode_colours, on_white
 from library.data.pictures.headers import SIDEWAYS
 from library.problems import UserError
 
-# Image formats, in Pillow's words, that a file may have whatever its suffix says. Not all that Pillow knows:
-# for some of them noise passes, some are programs.
+# The formats, as Pillow names them, that a file may have whatever its suffix. Not all that Pillow knows: some
+# accept any noise as an image, some are programs.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "AVIF", "GIF", "TIFF")
 JXL_SIGNATURES = (b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")  # ISO/IEC 18181-2: bare, and in a container
 
@@ -52,8 +52,12 @@ HINT_ASPECT_TOLERANCE = 0.01
 
 @dataclass(frozen=True)
 class Geometry:
-    """How a picture becomes a training picture: resized to `resized`, cut to `bucket` at `crop` (left, top),
-    then mirrored if `flip`.
+    """How an image becomes a training picture: resized, then cropped, then mirrored.
+
+    resized: (width, height) to resize to.
+    crop: (left, top) of the crop in the resized image.
+    bucket: (width, height) of the crop.
+    flip: whether the crop is mirrored.
     """
 
     resized: Size
@@ -63,7 +67,7 @@ class Geometry:
 
 
 def read_size(path: Path | str) -> Size:
-    """(width, height) of the upright image, for which Pillow need not decode it (but for JPEG XL).
+    """(width, height) of the upright image. It is not decoded, except for JPEG XL.
 
     Raises UserError for a file that is not an image.
     """
@@ -78,18 +82,18 @@ def read_size(path: Path | str) -> Size:
 
 
 def has_more_frames(path: Path | str) -> bool:
-    """Whether a file is an animation or has several pages, of which `load_image` gives the first."""
+    """Whether a file is an animation or has several pages; `load_image` gives the first."""
     try:
         with _open(path) as image:
-            # The further pictures of a JPEG file are a camera's own: depths, previews.
+            # The further pictures of a JPEG file are added by cameras: depth maps, previews.
             return image.format != "MPO" and getattr(image, "is_animated", False)
-    except Exception:  # Pillow raises many kinds; damage behind the first frame harms nobody
+    except Exception:  # Pillow raises all kinds, and damage behind the first frame does not matter
         return False
 
 
 def load_image(path: Path | str) -> Image.Image:
-    """The upright 8-bit RGB image: transparency on white, 16-bit values scaled by 1/257, colours in sRGB, the
-    first frame of an animation. Raises UserError when any of it cannot be decoded.
+    """The upright 8-bit RGB image: sRGB, transparency on white, 16-bit values scaled by 1/257, of an
+    animation the first frame. Raises UserError when it cannot be decoded.
     """
     return load_rgba(path)[0]
 
@@ -122,8 +126,9 @@ def load_pixels(
 ) -> np.ndarray:
     """The training picture as uint8, (height, width, 3), of the bucket's size.
 
-    size: what the image had when it was scanned. interpolation: see `resize`. Raises UserError when it cannot
-    be decoded or has another size now.
+    size: of the image when it was scanned.
+    interpolation: see `resize`.
+    Raises UserError when the image cannot be decoded or has another size now.
     """
     return load_pixels_and_alpha(path, geometry, size=size, interpolation=interpolation, colour=colour)[0]
 
@@ -136,7 +141,7 @@ def load_pixels_and_alpha(
     interpolation: str | None = None,
     colour: ColourShift | None = None,
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """`load_pixels`, and the alpha channel made in the same way, uint8 (height, width), or None."""
+    """`load_pixels`, and the alpha channel treated alike, uint8 (height, width), or None."""
     image, alpha = load_rgba(path)
     if size is not None and image.size != size:
         cause = f"was {size_text(size)} at the start of the run and is {size_text(image.size)} now"
@@ -153,10 +158,10 @@ def load_hint(
     image_size: Size,
     interpolation: str | None = None,
 ) -> np.ndarray:
-    """A conditioning image as uint8, (height, width, 3), resized and cut exactly as its picture.
+    """A conditioning image as uint8, (height, width, 3), resized, cropped and mirrored as its picture.
 
-    image, image_size: the picture and its (width, height). Raises UserError when the hint cannot be decoded
-    or has another shape than the picture.
+    image, image_size: the picture's file and its (width, height).
+    Raises UserError when the conditioning image cannot be decoded or has another aspect ratio.
     """
     hint = load_image(path)
     check_hint(image_size, hint.size, path, image)
@@ -164,8 +169,8 @@ def load_hint(
 
 
 def check_hint(image_size: Size, hint_size: Size, hint: Path | str, image: Path | str) -> None:
-    """Raises UserError unless a conditioning image has its picture's aspect ratio, within 1 %: only then can
-    it be resized and cut with it.
+    """Raises UserError unless a conditioning image has its picture's aspect ratio, within 1 %: otherwise it
+    cannot be resized and cropped with it.
     """
     (width, height), (hint_width, hint_height) = image_size, hint_size
     if abs(hint_width * height / (hint_height * width) - 1) > HINT_ASPECT_TOLERANCE:
@@ -174,7 +179,7 @@ def check_hint(image_size: Size, hint_size: Size, hint: Path | str, image: Path 
 
 
 def place(image: Image.Image, geometry: Geometry, interpolation: str | None = None) -> np.ndarray:
-    """uint8, (height, width, 3) or for mode L (height, width): resized, cut and mirrored."""
+    """uint8, (height, width, 3), or (height, width) for mode L: resized, cropped and mirrored."""
     pixels = resize(image, geometry.resized, interpolation)
     (left, top), (width, height) = geometry.crop, geometry.bucket
     pixels = pixels[top : top + height, left : left + width]
@@ -182,8 +187,9 @@ def place(image: Image.Image, geometry: Geometry, interpolation: str | None = No
 
 
 def resize(image: Image.Image, size: Size, interpolation: str | None = None) -> np.ndarray:
-    """uint8, (height, width, 3) or (height, width). Without a choice: area averaging when neither side grows,
-    else Lanczos.
+    """uint8, (height, width, 3) or (height, width).
+
+    interpolation: None is area averaging when neither side grows, else Lanczos.
     """
     if image.size == size:
         return np.asarray(image)
@@ -209,7 +215,7 @@ def _open(path: Path | str) -> Image.Image:
 
 @functools.cache
 def _formats() -> list[str]:
-    """`FORMATS`, less what this Pillow was built without."""
+    """Those of `FORMATS` that this Pillow was built with."""
     Image.init()
     return [name for name in FORMATS if name in Image.OPEN]
 
@@ -220,17 +226,17 @@ def _is_jxl(path: Path | str) -> bool:
 
 
 def _import_jxl(path: Path | str) -> None:
-    """Registers the plug-in with Pillow. Raises UserError when there is none."""
+    """Register the plug-in with Pillow. Raises UserError when it is not installed."""
     try:
         import pillow_jxl  # noqa: F401
-    except Exception as error:  # a plug-in for another Python or Pillow fails in other ways than ImportError
+    except Exception as error:  # a plug-in for another Python or Pillow raises more than ImportError
         fix = "run: pip install pillow-jxl-plugin"
         raise UserError.of(path, f"is a JPEG XL image, which needs a plug-in ({error})", fix) from error
 
 
 def _orientation(image: Image.Image) -> int:
     """1 to 8. Broken or absent EXIF data means upright, 1."""
-    # Not image.getexif(): for a PNG without EXIF in its header that decodes the picture to look behind it.
+    # Not image.getexif(): for a PNG without EXIF before the image data, it decodes the image to look behind.
     exif_bytes = image.info.get("exif")
     if not exif_bytes:
         return 1

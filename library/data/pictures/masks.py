@@ -16,7 +16,7 @@ def mask_from_alpha(alpha: np.ndarray) -> np.ndarray:
 
 
 def latent_mask(mask: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """A mask, float32 (height, width), in the (height, width) of its latent: of each part the mean."""
+    """A mask, float32 (height, width), shrunk to the (height, width) of its latent by averaging."""
     import cv2
 
     return cv2.resize(mask, shape[::-1], interpolation=cv2.INTER_AREA)

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from library.data.report.figures import counted, number, percent, times
 from library.data.report.findings import file_name
 from library.data.report.pictures import Exhibit, Shot
 from library.data.report.texts import Text
 from library.data.summary import cut_off
-from library.pages.markup import Html, element
+from library.pages.figures import counted, number, percent, times
+from library.pages.markup import Content, Html, element
 
 
 def card(exhibit: Exhibit) -> Html:
-    """A picture with its captions. One that changes, and its captions too, stands in every epoch beside that
-    epoch's caption.
-    """
+    """A picture with its captions. When both change, each epoch's picture has its caption beside it."""
     texts = exhibit.texts.epochs or (exhibit.texts.whole,)
+    body: Content
     if exhibit.problems:
         body = [element("p", str(problem)) for problem in exhibit.problems]
     elif len(exhibit.shots) > 1 and len(set(texts)) > 1:
@@ -35,7 +34,7 @@ def card(exhibit: Exhibit) -> Html:
 
 
 def caption_text(text: Text) -> Html:
-    """The caption; what is past the limit is marked."""
+    """The caption; what is beyond the token limit is marked."""
     if not text.caption:
         return element("span", "no caption", class_="empty")
     cut = text.caption[text.read :]
@@ -82,7 +81,7 @@ def _shot(shot: Shot, exhibit: Exhibit, epoch: int | None = None) -> Html:
 
 
 def _captions(texts: Sequence[Text]) -> Html:
-    """Those of the epochs, or one when they are all the same."""
+    """The captions of the epochs, or one when they are all equal."""
     if len(set(texts)) == 1:
         return element("div", _caption(texts[0], None), class_="texts")
     return element("div", [_caption(text, epoch) for epoch, text in enumerate(texts, 1)], class_="texts")

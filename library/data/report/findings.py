@@ -9,8 +9,8 @@ from pathlib import Path
 from library.data.config.specs import SubsetSpec
 from library.data.report.inspection import Inspection
 from library.data.scan.folders import list_folder
+from library.data.scan.image_sources import pair_captions
 from library.data.scan.records import Record
-from library.data.scan.sources import pair_captions
 from library.data.summary import odd_shapes
 from library.data.training_data import TrainingData
 from library.problems import Problems
@@ -18,8 +18,12 @@ from library.problems import Problems
 
 @dataclass(frozen=True)
 class Finding:
-    """What can be said about some files, each with a remark that may be empty. kind: what they are.
-    is_warning: whether it is a warning too, beside those of `TrainingData.warnings`.
+    """Something about some files.
+
+    text: what it is.
+    files: (name, remark) of each; the remark may be empty.
+    kind: what the files are.
+    is_warning: whether it is a warning too, besides those of `warning_lines`.
     """
 
     text: str
@@ -29,7 +33,7 @@ class Finding:
 
 
 def all_findings(data: TrainingData, inspection: Inspection | None = None) -> list[Finding]:
-    """Every list that has something in it."""
+    """Every finding about at least one file."""
     held_out = data.validation.records if data.validation else []
     scans = {scan.subset.source: scan for dataset in data.datasets for scan in dataset.scans}.values()
     found = [
@@ -45,14 +49,14 @@ def all_findings(data: TrainingData, inspection: Inspection | None = None) -> li
 
 
 def every_record(data: TrainingData) -> list[Record]:
-    """Of all that was scanned: trained on, left out of a balance, or held out."""
+    """The records of all that was scanned: trained on, left out to balance, or held out."""
     parts = [data] if data.validation is None else [data, data.validation]
     scans = [scan for part in parts for dataset in part.datasets for scan in dataset.scans]
     return [record for scan in scans for record in scan.records]
 
 
 def file_name(record: Record) -> str:
-    """The image's path as the page shows it: folder and name, nothing of the machine it is on."""
+    """The image's path as the page shows it: folder and name, nothing else of the machine."""
     folder = record.subset.image_dir
     if folder is None or not record.image.is_relative_to(folder):
         return record.image.name
@@ -76,7 +80,7 @@ def partly_trained(data: TrainingData, inspection: Inspection) -> list[Finding]:
 
 
 def caption_files(subsets: Iterable[SubsetSpec]) -> list[Finding]:
-    """Of folders with caption files: pictures without one, and caption files without a picture."""
+    """In folders with caption files: pictures without one, and caption files without a picture."""
     without: list[tuple[str, str]] = []
     lonely: list[tuple[str, str]] = []
     for subset in (subset for subset in subsets if subset.metadata_file is None):

@@ -1,4 +1,4 @@
-"""Every picture of a dataset decoded: which are damaged, alike, transparent or animated."""
+"""Decodes every picture of a dataset to find those that are damaged, alike, transparent or animated."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from library.console import progress_bar
 from library.data.pictures.images import has_more_frames, load_rgba
 from library.data.report.lookalikes import Group, Likeness, find_groups, likeness
@@ -17,9 +19,13 @@ from library.problems import Problem, UserError
 
 @dataclass(frozen=True)
 class Inspection:
-    """problems: of the files that cannot be decoded. alike: the others that are there more than once; their
-    members are places in `pictures`. transparent: those with an alpha channel that is not opaque throughout;
-    animated: those with more than one frame.
+    """What decoding every picture found.
+
+    problems: of the files that cannot be decoded.
+    pictures: the files that can, without conditioning images.
+    alike: groups of pictures that look the same; members are indices of `pictures`.
+    transparent: pictures with an alpha channel that is not opaque throughout.
+    animated: pictures with more than one frame.
     """
 
     problems: tuple[Problem, ...]
@@ -30,8 +36,9 @@ class Inspection:
 
 
 def inspect_pictures(pictures: Iterable[Path], hints: Iterable[Path] = ()) -> Inspection:
-    """Decode every file once, in threads, with a progress bar. hints: conditioning images, which are decoded
-    too but may be alike, transparent or animated.
+    """Decode every file once, in threads, with a progress bar.
+
+    hints: conditioning images; they are decoded too, but may be alike, transparent or animated.
     """
     compared = dict.fromkeys(pictures)
     files = list(dict.fromkeys([*compared, *hints]))
@@ -59,7 +66,7 @@ class _Seen(NamedTuple):
 def _look_at(path: Path) -> _Seen | UserError:
     try:
         image, alpha = load_rgba(path)
-        is_transparent = alpha is not None and alpha.getextrema()[0] < 255
+        is_transparent = alpha is not None and bool((np.asarray(alpha) < 255).any())
         return _Seen(likeness(path, image), is_transparent, has_more_frames(path))
     except UserError as error:
         return error

@@ -1,4 +1,4 @@
-"""Pictures that are there more than once: the same file, or what looks the same."""
+"""Pictures that occur more than once: copies of a file, or pictures that look the same."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from PIL import Image
 
 HASH_SIDE = 16  # a hash has 16 x 16 bits
 COLOUR_SIDE = 8
-# Bits that may differ, as a share of those that are set in both pictures together (about 250 in photographs,
-# a few in a drawing on white). Measured on 90 made-up photographs, scenes and drawings: copies compressed
-# again (JPEG 30), of half the size, lighter, of more contrast or cut by 1 % a side differ in at most 0.11,
-# those cut by 2 % in 0.15 (drawings 0.29), any two others in at least 0.32.
+# Bits that may differ, as a share of the bits set in both pictures together (about 250 in photographs, a few
+# in a drawing on white). Measured on 90 synthetic photographs, scenes and drawings: copies compressed again
+# (JPEG 30), of half the size, lighter, of more contrast or cropped by 1 % a side differ in at most 0.11,
+# those cropped by 2 % in 0.15 (drawings 0.29), any two others in at least 0.32.
 HASH_DISTANCE = 0.15
 COLOUR_DISTANCE = 24.0  # root mean square over 8 x 8 pixels, of 0..255; a little lighter is 20
 CELLS = 2**22  # pairs of pictures compared at once; 4 bytes each in three or four tables
@@ -24,7 +24,12 @@ CELLS = 2**22  # pairs of pictures compared at once; 4 bytes each in three or fo
 
 @dataclass(frozen=True)
 class Likeness:
-    """What is compared. content: digest of the file; bits: (256,) bool; colours: (192,) float32, 0..255."""
+    """What two pictures are compared by.
+
+    content: a digest of the file.
+    bits: (256,) bool, the difference hash.
+    colours: (192,) float32 in 0..255, those of 8 x 8 pixels.
+    """
 
     content: bytes
     bits: np.ndarray
@@ -32,7 +37,7 @@ class Likeness:
 
 
 def likeness(path: Path, image: Image.Image) -> Likeness:
-    """image: the upright RGB image that `path` decodes to."""
+    """The likeness of a picture. image: the upright RGB image that `path` decodes to."""
     content = hashlib.blake2b(path.read_bytes(), digest_size=16).digest()
     small = image.resize((COLOUR_SIDE, COLOUR_SIDE), Image.Resampling.HAMMING, reducing_gap=8.0)
     return Likeness(content, difference_hash(image), np.asarray(small, np.float32).ravel())
@@ -52,14 +57,18 @@ def difference_hash(image: Image.Image) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Group:
-    """Pictures that look the same (their places in what was compared). is_same_file: byte for byte."""
+    """Pictures that look the same.
+
+    members: their indices among those compared.
+    is_same_file: whether the files are equal byte for byte.
+    """
 
     members: tuple[int, ...]
     is_same_file: bool
 
 
 def find_groups(pictures: Sequence[Likeness]) -> list[Group]:
-    """Every picture that looks like another is in one group; groups and members in order."""
+    """Groups of pictures that look alike; groups and members are in order."""
     if not pictures:
         return []
     labels = _join_alike(pictures)
@@ -74,11 +83,11 @@ def find_groups(pictures: Sequence[Likeness]) -> list[Group]:
 
 
 def _join_alike(pictures: Sequence[Likeness]) -> np.ndarray:
-    """For each picture the lowest number in its group.
+    """For each picture the lowest index in its group: connected components of "looks like".
 
-    A label is the lowest number known so far. In each round a picture takes the lowest label of those it is
-    like, and hands it to the picture whose number was its label until then; then labels are followed to their
-    ends. So groups grow whole, and a chain of n pictures takes about log2(n) rounds.
+    A picture's label is the lowest index known so far. In each round a picture takes the lowest label of
+    those it looks like, and passes it to the picture whose index was its label until then; then labels are
+    followed until they no longer change. So a chain of n pictures takes about log2(n) rounds.
     """
     bits = np.stack([picture.bits for picture in pictures]).astype(np.float32)
     colours = np.stack([picture.colours for picture in pictures])
@@ -97,8 +106,8 @@ def _join_alike(pictures: Sequence[Likeness]) -> np.ndarray:
 
 
 def _compare(bits: np.ndarray, colours: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Block by block: the pictures whose hash is near another's, and for each which pictures it is like,
-    packed, a bit for every picture. All distances come from matrix products.
+    """Block by block: the pictures whose hash is near another's, and for each the pictures that it looks
+    like, as packed bits, one for every picture. All distances come from matrix products.
     """
     ones, squares = bits.sum(1), (colours**2).sum(1)
     furthest = COLOUR_DISTANCE**2 * colours.shape[1]

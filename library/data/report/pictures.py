@@ -1,4 +1,4 @@
-"""Pictures of the page: a few of every bucket, as the model will see them, small and as data: addresses."""
+"""The page's pictures: a few of every bucket, as the model will see them, small, as data: URLs."""
 
 from __future__ import annotations
 
@@ -32,9 +32,13 @@ MOST_GROUPS, MOST_OF_A_GROUP = 50, 4  # of pictures that look alike
 
 @dataclass(frozen=True)
 class Shot:
-    """A picture as trained. address, mask: data: addresses; size: (width, height) of both in pixels.
+    """A picture as trained.
 
-    view: how it was made. share: how much of it the mask lets count, 0 to 1.
+    view: how it was made.
+    address: its data: URL.
+    size: (width, height) in pixels.
+    mask: the data: URL of its mask, of the same size, or None.
+    share: how much of the picture counts by its mask, 0 to 1.
     """
 
     view: View
@@ -46,8 +50,12 @@ class Shot:
 
 @dataclass(frozen=True)
 class Exhibit:
-    """A picture on the page: a shot for each epoch, or one when it never changes; `problems` when it cannot
-    be decoded.
+    """A picture on the page.
+
+    texts: its captions.
+    repeats: how often an epoch uses it.
+    shots: one for each epoch, or a single one when it never changes.
+    problems: why it cannot be decoded, instead of shots.
     """
 
     texts: Texts
@@ -58,7 +66,13 @@ class Exhibit:
 
 @dataclass(frozen=True)
 class Wall:
-    """A bucket with some of its pictures. samples: per epoch; images: how many there are in all."""
+    """A bucket with some of its pictures.
+
+    dataset: the index of its dataset.
+    samples: their number per epoch.
+    images: their number in all.
+    exhibits: some of the images.
+    """
 
     dataset: int
     size: tuple[int, int]
@@ -69,9 +83,10 @@ class Wall:
 
 
 def hang(data: TrainingData, texts: Sequence[Texts], look: Look, *, is_held_out: bool = False) -> list[Wall]:
-    """Every bucket with a few pictures. texts: of every record. is_held_out: pictures without any draw.
+    """Every bucket with a few pictures. A picture is shown as its first sample, the one that `texts` are of.
 
-    A picture is shown as its first sample, the one that `texts` are of.
+    texts: of every record.
+    is_held_out: whether pictures are shown without random draws, as validation sees them.
     """
     rooms = [list(dict.fromkeys(data.samples[s] for s in bucket.samples)) for bucket in data.buckets]
     first = first_samples(data)
@@ -103,7 +118,12 @@ def hang(data: TrainingData, texts: Sequence[Texts], look: Look, *, is_held_out:
 
 @dataclass(frozen=True)
 class Resemblance:
-    """Pictures that look the same. shots: of the first few, (data: address, (width, height) in pixels)."""
+    """Pictures that look the same.
+
+    names: of all of them.
+    is_same_file: whether the files are equal byte for byte.
+    shots: (data: URL, (width, height) in pixels) of the first few.
+    """
 
     names: tuple[str, ...]
     is_same_file: bool
@@ -111,7 +131,7 @@ class Resemblance:
 
 
 def show_resemblances(data: TrainingData, inspection: Inspection) -> list[Resemblance]:
-    """The groups of an inspection; the first of them with pictures."""
+    """The groups of an inspection; the first ones with pictures."""
     names = {record.image: file_name(record) for record in every_record(data)}
 
     def show(number: int, group: Group) -> Resemblance:
@@ -125,7 +145,7 @@ def show_resemblances(data: TrainingData, inspection: Inspection) -> list[Resemb
 
 
 def choose(rooms: Sequence[Sequence[int]], *, most: int, total: int) -> list[list[int]]:
-    """At most `most` of each room and `total` of all, as evenly as the rooms allow, spread over each room."""
+    """At most `most` of each room and `total` of all, as evenly as possible, spread over each room."""
     counts = [0] * len(rooms)
     while sum(counts) < total:
         open_rooms = [i for i, room in enumerate(rooms) if counts[i] < min(most, len(room))]
@@ -140,7 +160,7 @@ def choose(rooms: Sequence[Sequence[int]], *, most: int, total: int) -> list[lis
 
 
 def thumbnail(pixels: np.ndarray, longest: int) -> tuple[str, tuple[int, int]]:
-    """uint8 (height, width[, 3]) as a small WebP in a data: address, and its (width, height)."""
+    """uint8 (height, width[, 3]) as a small WebP in a data: URL, and its (width, height)."""
     image = Image.fromarray(pixels)
     image.thumbnail((longest, longest), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()

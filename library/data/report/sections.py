@@ -7,34 +7,26 @@ from collections.abc import Iterable, Sequence
 
 from library.data.buckets import size_text
 from library.data.report.cards import caption_text, card
-from library.data.report.figures import (
-    Bar,
-    bars,
-    counted,
-    histogram,
-    number,
-    percent,
-    shape,
-    shares,
-    summary,
-    times,
-)
 from library.data.report.findings import Finding, file_name
+from library.data.report.histogram import histogram, in_words
 from library.data.report.pictures import Resemblance, Wall
 from library.data.report.texts import Look, Texts, count_tags, cut_texts, once_each, same_captions
-from library.data.summary import summarize
+from library.data.scan.records import Record
+from library.data.summary import dataset_lines
 from library.data.training_data import Dataset, TrainingData
-from library.pages.markup import Html, element, join
+from library.pages.figures import Bar, bars, counted, number, percent, shape, shares, times
+from library.pages.markup import Content, Html, element, join
 from library.problems import Problem
 
-MOST_LINES = 100  # of a list that is open from the start
+MOST_LINES = 100  # of a list that is unfolded at first
 MOST_TAGS = 36  # with a bar
-SHORT_PAGE, OPEN_CARDS = 40, 6  # pictures that are all shown; else so many of a bucket, others folded
-OPEN_CUT, MOST_CUT = 3, 100  # captions shown from the start, and whole
+# Up to SHORT_PAGE pictures are all unfolded at first; of more, OPEN_CARDS of each bucket.
+SHORT_PAGE, OPEN_CARDS = 40, 6
+OPEN_CUT, MOST_CUT = 3, 100  # captions that are cut off: unfolded at first, and shown at all
 
 
 def findings(problems: Sequence[Problem], warnings: Sequence[str], details: Sequence[Finding]) -> Html:
-    """Everything that has to be mended, then what the user may not expect, then the files it is about."""
+    """The problems, then the warnings, then the files they are about."""
     if not (problems or warnings or details):
         return element("p", "There are no problems and no warnings.", class_="good")
     lines = [_problem(problem) for problem in problems]
@@ -45,7 +37,7 @@ def findings(problems: Sequence[Problem], warnings: Sequence[str], details: Sequ
 def sources(data: TrainingData, *, with_folders: bool = True) -> Html:
     """For each dataset its settings, where its samples come from, and how they are balanced.
 
-    with_folders: whether folders and files are named with all that stands before their names.
+    with_folders: whether folders and files are shown with their whole paths.
     """
     return join([_source(data, index, with_folders) for index in range(len(data.datasets))])
 
@@ -61,14 +53,14 @@ def buckets(walls: Sequence[Wall], datasets: int) -> Html:
 
 
 def captions(texts: Sequence[Texts], limit: int) -> Html:
-    """How long captions are, what the token limit cuts off, and which captions are the same."""
+    """How long captions are, what the token limit cuts off, and which captions are equal."""
     images = once_each(texts)
     lengths = [entry.longest.tokens for entry in images]
     empty = sum(not entry.whole.caption for entry in images)
     cut, same = cut_texts(images), same_captions(images)
     return join(
         [
-            element("p", f"Tokens in a caption: {summary(lengths, limit)}."),
+            element("p", f"Tokens in a caption: {in_words(lengths, limit)}."),
             histogram(lengths, limit),
             element("p", f"{counted(empty, 'picture')} without a caption.") if empty else None,
             _cut_captions(cut, limit) if cut else None,
@@ -78,7 +70,7 @@ def captions(texts: Sequence[Texts], limit: int) -> Html:
 
 
 def tags(texts: Sequence[Texts]) -> Html | None:
-    """Which tags there are, and how many pictures have each."""
+    """The tags, and how many pictures have each."""
     counts = count_tags(once_each(texts))
     if not counts:
         return None
@@ -98,7 +90,7 @@ def tags(texts: Sequence[Texts]) -> Html | None:
 
 
 def lookalikes(resemblances: Sequence[Resemblance] | None) -> Html | None:
-    """Pictures that are there more than once."""
+    """Pictures that occur more than once."""
     if not resemblances:
         return None
     intro = "The same file, or what looks the same: copies count like repeats, and the model remembers them."
@@ -107,14 +99,15 @@ def lookalikes(resemblances: Sequence[Resemblance] | None) -> Html | None:
 
 
 def walls(walls: Sequence[Wall], datasets: int, look: Look, *, is_held_out: bool = False) -> Html | None:
-    """Pictures of every bucket."""
+    """Some pictures of every bucket."""
     if not walls:
         return None
     if is_held_out:
         intro = "These pictures are not trained on; the loss on them is measured."
     else:
         intro = f"As trained in the first {look.epochs} epochs, drawn with seed {look.seed}."
-    parts, is_long = [], sum(len(wall.exhibits) for wall in walls) > SHORT_PAGE
+    is_long = sum(len(wall.exhibits) for wall in walls) > SHORT_PAGE
+    parts: list[Content] = []
     for dataset in range(datasets):
         made = [_wall(wall, is_held_out, OPEN_CARDS if is_long else None) for wall in _of(walls, dataset)]
         parts += [_dataset_heading(dataset, datasets) if made else None, made]
@@ -158,7 +151,7 @@ def _words(heading: str, words: Sequence[str]) -> Html | None:
 
 def _source(data: TrainingData, index: int, with_folders: bool) -> Html:
     dataset = data.datasets[index]
-    settings = summarize(dataset)[0]
+    settings = dataset_lines(dataset)[0]
     parts = [
         ("training", dataset.train_count, "train"),
         ("regularization", dataset.reg_count, "reg"),
@@ -183,7 +176,7 @@ def _source(data: TrainingData, index: int, with_folders: bool) -> Html:
 
 
 def _subset_rows(dataset: Dataset, names: Sequence[str], with_folders: bool) -> list[Html]:
-    used = Counter()
+    used: Counter[int] = Counter()
     for record in dataset.records:
         used[id(record.subset)] += record.repeats
     total = sum(used.values()) or 1
@@ -254,7 +247,7 @@ def _wall(wall: Wall, is_held_out: bool, most_open: int | None) -> Html:
 
 
 def _cut_captions(cut: Sequence[Texts], limit: int) -> Html:
-    """The longest at once, then some to unfold, then the names of all others."""
+    """The longest unfolded, then more of them folded, then the names of all others."""
     whole = [
         element(
             "li",
@@ -278,7 +271,7 @@ def _cut_captions(cut: Sequence[Texts], limit: int) -> Html:
     )
 
 
-def _same_captions(same: Sequence[tuple[str, list]]) -> Html:
+def _same_captions(same: Sequence[tuple[str, list[Record]]]) -> Html:
     total = sum(len(records) for _, records in same)
     lines = [
         element(

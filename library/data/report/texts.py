@@ -1,4 +1,4 @@
-"""Captions as they will be read: final texts of the first epochs, their tokens, and what is cut off."""
+"""Captions as the text encoder reads them: those of the first epochs, their tokens, and what is cut off."""
 
 from __future__ import annotations
 
@@ -11,18 +11,21 @@ from library.data.captions import kept_caption, sample_caption
 from library.data.scan.records import Record
 from library.data.training_data import TrainingData
 
-# Captions -> for each the places in its text where its tokens end, in order. Handed in: `data` has no
+# Captions -> for each the offsets in its text at which its tokens end, in order. Passed in, as `data` has no
 # tokenizer.
 TokenEnds = Callable[[list[str]], list[list[int]]]
-BLOCK = 1000  # captions tokenized at once: a tokenizer's answer is a hundred times as large as what is kept
+BLOCK = 1000  # captions tokenized at once: a tokenizer's output is a hundred times as large as what is kept
 
 
 @dataclass(frozen=True, kw_only=True)
 class Look:
-    """How a page looks at the data.
+    """How the page shows the data.
 
-    seed: of the draws. token_ends, max_tokens: what the text encoder reads. total_steps, steps_per_epoch: of
-    the run, for captions that grow with it. epochs: how many are shown.
+    seed: of the random draws.
+    token_ends: finds the tokens of captions.
+    max_tokens: that the text encoder reads.
+    total_steps, steps_per_epoch: of the run, for token warm-up.
+    epochs: how many are shown.
     """
 
     seed: int
@@ -35,7 +38,11 @@ class Look:
 
 @dataclass(frozen=True)
 class Text:
-    """A caption with the number of its tokens. read: how many of its characters lie within the limit."""
+    """A caption.
+
+    tokens: their number.
+    read: how many characters are within the token limit.
+    """
 
     caption: str
     tokens: int
@@ -48,8 +55,10 @@ class Text:
 
 @dataclass(frozen=True)
 class Texts:
-    """An image's captions. whole: without any draw; epochs: those of its first sample in the first
-    epochs; none for a held-out image, whose caption does not change.
+    """An image's captions.
+
+    whole: without random draws.
+    epochs: of its first sample in the first epochs; empty for a held-out image, whose caption never changes.
     """
 
     record: Record
@@ -82,17 +91,17 @@ def training_texts(data: TrainingData, look: Look) -> list[Texts]:
 
 
 def first_samples(data: TrainingData) -> dict[int, int]:
-    """For each record in use the number of its first sample: what a page shows of it."""
+    """For each record in use the number of its first sample, the one that the page shows."""
     return {index: sample for sample, index in reversed(list(enumerate(data.samples)))}
 
 
 def held_out_texts(data: TrainingData, look: Look) -> list[Texts]:
-    """The captions of every record as validation sees them: always the same."""
+    """The captions of every record as validation sees them, without random draws."""
     return _read(data.records, [[] for _ in data.records], look)
 
 
 def once_each(texts: Iterable[Texts]) -> list[Texts]:
-    """Every image once, also when several datasets have it."""
+    """Every image once, even if several datasets have it."""
     found: dict[Path, Texts] = {}
     for entry in texts:
         found.setdefault(entry.record.image, entry)
@@ -100,13 +109,13 @@ def once_each(texts: Iterable[Texts]) -> list[Texts]:
 
 
 def cut_texts(texts: Iterable[Texts]) -> list[Texts]:
-    """Those of which something is cut off, the longest first."""
+    """Those with a caption that is cut off, the longest first."""
     return sorted((entry for entry in texts if entry.longest.is_cut), key=lambda e: -e.longest.tokens)
 
 
 def same_captions(texts: Iterable[Texts]) -> list[tuple[str, list[Record]]]:
-    """Captions that several training images share, and their images; most images first. Class tokens that
-    stand in for a caption do not count.
+    """Captions that several training images share, with the images; those with most images first. Class
+    tokens that stand in for a caption do not count.
     """
     groups: defaultdict[str, list[Record]] = defaultdict(list)
     for record in (entry.record for entry in texts):
@@ -117,7 +126,7 @@ def same_captions(texts: Iterable[Texts]) -> list[tuple[str, list[Record]]]:
 
 
 def count_tags(texts: Iterable[Texts]) -> list[tuple[str, int]]:
-    """What stands between the separators of captions, and in how many images' captions; most first."""
+    """The texts between the separators of captions, with the number of images that have them; most first."""
     counts: Counter[str] = Counter()
     for record in (entry.record for entry in texts):
         parts = record.caption.replace("\n", record.subset.caption_separator)

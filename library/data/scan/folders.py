@@ -17,7 +17,7 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".avif", ".jxl")
 
 @dataclass(frozen=True)
 class ClassFolder:
-    """`10_sks dog`: train its images ten times per epoch; an image without a caption is called "sks dog"."""
+    """`10_sks dog`: its images train ten times per epoch, those without a caption with "sks dog"."""
 
     path: Path
     repeats: int
@@ -25,7 +25,7 @@ class ClassFolder:
 
     @classmethod
     def from_path(cls, path: Path) -> ClassFolder | None:
-        """None when the name does not begin with a number."""
+        """The folder's meaning by its name; None when that does not begin with a number."""
         number, _, tokens = path.name.partition("_")
         if not (number.isascii() and number.isdigit()):
             return None
@@ -52,7 +52,7 @@ def find_class_folders(parent: Path, option: str, problems: Problems) -> list[Cl
 
 
 def list_folder(folder: Path, where: str, problems: Problems) -> list[os.DirEntry[str]] | None:
-    """What is in a folder, by name, without hidden and system files; None, and a problem, when it cannot be
+    """A folder's entries by name, without hidden and system files; None, and a problem, when it cannot be
     read.
     """
     try:
@@ -68,7 +68,7 @@ def list_folder(folder: Path, where: str, problems: Problems) -> list[os.DirEntr
 
 
 def is_system_name(name: str) -> bool:
-    """Hidden files (`._photo.jpg` and `.DS_Store` of macOS among them) and Windows' own."""
+    """Whether a file is hidden (as macOS' `._photo.jpg` and `.DS_Store`) or one of Windows' own."""
     return name.startswith(".") or name.lower() in ("thumbs.db", "desktop.ini")
 
 
@@ -77,7 +77,7 @@ def is_image_name(name: str) -> bool:
 
 
 def stem_of(name: str) -> str:
-    """A file's name without its suffix; for a name that has one, and several times faster than Path.stem."""
+    """A file's name without its suffix, which it must have; several times faster than Path.stem."""
     return name.rpartition(".")[0]
 
 
@@ -87,7 +87,7 @@ def name_some(names: Sequence[str], most: int = 5) -> str:
 
 
 def _layout_fix(parent: Path, folders: list[str], entries: list[os.DirEntry[str]]) -> str:
-    """What to do about a folder without class folders, by what was found there."""
+    """What to do about a folder without class folders, depending on what it holds."""
     images = any(is_image_name(entry.name) for entry in entries)
     if images and ClassFolder.from_path(Path(parent.resolve().name)):
         return f"give the folder above it: {parent.resolve().parent}"
@@ -120,7 +120,7 @@ def describe_folder(entries: Iterable[os.DirEntry[str]]) -> str:
 
 
 def _nearest_fix(folder: Path) -> str:
-    """The nearest folder above that exists: it tells a typing mistake from a wrong working directory."""
+    """Names the nearest folder above that exists: it tells a typo from a wrong working directory."""
     for parent in folder.absolute().parents:
         if parent.is_dir():
             return f"{parent} exists, {folder.absolute().relative_to(parent).parts[0]!r} in it does not"

@@ -1,8 +1,8 @@
 """The index of an image folder, `metadata_cache.json`: sizes and captions as an earlier scan found them.
 
 The file is that of sd-scripts' `cache_info`: {image path: {"caption": text, "resolution": [width, height]}}.
-Two more fields make an entry trustworthy: "made_from", the names, sizes and times of change of its files, and
-"text", what the caption file holds, where that is not the caption (null when there is no such file).
+Two more fields let an entry be verified: "made_from", the names, sizes and modification times of its files,
+and "text", the content of the caption file where that differs from the caption (null without such a file).
 """
 
 from __future__ import annotations
@@ -16,27 +16,31 @@ from typing import Any
 
 from library.data.buckets import Size
 from library.data.config.specs import SubsetSpec
-from library.data.scan.sources import Source
+from library.data.scan.image_sources import ImageSource
 from library.files import whole_file
 from library.problems import UserError
 from library.text_files import read_text
 
 NAME = "metadata_cache.json"
-# What an entry says about the same files may change with the program; then this does too.
+# Raise it when the program would say something else about the same files.
 VERSION = "1"
-# A file may change once more within its file system's clock tick (2 s on FAT) and look the same: entries of
-# files younger than this, in nanoseconds, are not trusted.
+# Nanoseconds. A file may change again within one clock tick of its file system (2 s on FAT) and look the
+# same, so entries of files younger than this are not trusted.
 TICK = 2_000_000_000
 
-Entries = dict[str, dict[str, Any]]
+# The fields of an entry by name; those of a file may hold anything.
+Fields = dict[str, Any]
+Entries = dict[str, Fields]
 
 
 @dataclass
 class Index:
     """What is known about a folder's images. Without a path it knows nothing and keeps nothing.
 
-    known: the file's entries by image path; kept: those it will have; stamps: "made_from" of the images that
-    were asked for, empty where it says nothing.
+    known: the file's entries by image path.
+    kept: the entries that the file will have.
+    stamps: "made_from" of the images that `find` was asked for; empty where it could not be trusted.
+    oldest: the modification time, in nanoseconds, that files must not be younger than to be trusted.
     """
 
     path: Path | None
@@ -50,8 +54,8 @@ class Index:
 
     @classmethod
     def open(cls, subset: SubsetSpec, notes: list[str]) -> Index:
-        """The subset's index; one that knows nothing unless `cache_info` asks for it. A file that cannot be
-        used is noted and will be replaced.
+        """The subset's index; without `cache_info`, one that knows nothing. A file that cannot be used is
+        noted and will be replaced.
         """
         if not subset.cache_info:
             return cls(None)
@@ -65,8 +69,8 @@ class Index:
             notes.append(f"{path}: {error.problems[0].cause}, so every file is read and it is written anew")
             return cls(path)
 
-    def find(self, source: Source) -> tuple[Size, str | None] | None:
-        """The size and the caption file's text (see `keep`) of a source whose files are still the same, else
+    def find(self, source: ImageSource) -> tuple[Size, str | None] | None:
+        """The size and the caption file's text (see `keep`) of a source whose files have not changed, else
         None.
         """
         if self.path is None:
@@ -75,28 +79,27 @@ class Index:
         key = self.prefix + source.listed.name
         stamp = self.stamps[key] = _stamp(source, self.oldest)
         entry = self.known.get(key)
-        return _content(entry) if stamp and _made_from(entry) == stamp else None
+        return _content(entry) if entry is not None and stamp and _made_from(entry) == stamp else None
 
-    def keep(self, source: Source, size: Size, caption: str, text: str | None) -> None:
-        """Take what was found out about a source, after `find` was asked for it.
+    def keep(self, source: ImageSource, size: Size, caption: str, text: str | None) -> None:
+        """Take in what a scan found about a source. `find` must have been asked for it.
 
-        caption: what is trained on; text: the lines of the caption file, None when there is none.
+        caption: the caption to train with.
+        text: the lines of the caption file; None when there is none.
         """
         if self.path is None:
             return
         assert source.listed is not None
         key = self.prefix + source.listed.name
         stamp, entry = self.stamps[key], self.known.get(key)
-        if not stamp or _made_from(entry) != stamp or entry.get("caption") != caption:
+        if entry is None or not stamp or _made_from(entry) != stamp or entry.get("caption") != caption:
             entry = {"caption": caption, "resolution": [*size]}
             entry |= {"made_from": stamp} if stamp else {}
             entry |= {"text": text} if text != caption else {}
         self.kept[key] = entry
 
     def save(self, notes: list[str]) -> None:
-        """Write the file if it is to say anything else than before; a folder that cannot be written to is
-        noted.
-        """
+        """Write the file if its content changes. A folder that cannot be written to is noted."""
         if self.path is None or self.kept == self.known:
             return
         try:
@@ -120,8 +123,8 @@ def _made_from(entry: Any) -> Any:
     return entry.get("made_from") if isinstance(entry, dict) else None
 
 
-def _content(entry: dict[str, Any]) -> tuple[Size, str | None] | None:
-    """Size and text of an entry; None when somebody has spoilt it."""
+def _content(entry: Fields) -> tuple[Size, str | None] | None:
+    """Size and text of an entry; None when it is damaged."""
     try:
         (width, height), caption = entry["resolution"], entry["caption"]
     except (KeyError, TypeError, ValueError):
@@ -131,8 +134,8 @@ def _content(entry: dict[str, Any]) -> tuple[Size, str | None] | None:
     return ((width, height), text) if is_sound and isinstance(text, str | None) else None
 
 
-def _stamp(source: Source, oldest: int) -> str:
-    """What the source's files look like from outside; empty when that does not tell whether they changed."""
+def _stamp(source: ImageSource, oldest: int) -> str:
+    """Names, sizes and modification times of the source's files; empty when they cannot be trusted."""
     stamp = VERSION
     for file in (source.listed, source.caption_file, source.hint):
         if file is not None:

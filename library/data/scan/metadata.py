@@ -16,14 +16,16 @@ from typing import Any, NamedTuple
 from library.data.captions import with_tags
 from library.data.config.specs import SubsetSpec
 from library.data.scan.folders import is_image_name, is_system_name, name_some, stem_of
-from library.data.scan.metadata_file import Entry, Repetitive, read_entries
+from library.data.scan.metadata_file import MetadataEntry, Repetitive, read_entries
 from library.problems import Problems
 
 
 @dataclass
 class Metadata:
-    """captions: the text by image path, None where the entry has neither caption nor tags; notes: what the
-    user may not expect.
+    """What a metadata file says.
+
+    captions: the text by image path; None where the entry has neither caption nor tags.
+    notes: what the user may not expect.
     """
 
     captions: dict[Path, str | None] = field(default_factory=dict)
@@ -31,8 +33,8 @@ class Metadata:
 
 
 def read_metadata(subset: SubsetSpec, problems: Problems) -> Metadata:
-    """The images that the subset's metadata file names, in its order. Problems with the file, with entries
-    and with keys that lead to no image are added to `problems`, in one line of each kind.
+    """The images that the subset's metadata file names, in its order. Problems of the file, of entries and of
+    keys that lead to no image are added to `problems`, one line for each kind.
     """
     assert subset.metadata_file is not None
     entries = read_entries(subset.metadata_file, problems)
@@ -54,15 +56,15 @@ def _folder_exists(subset: SubsetSpec, problems: Problems) -> bool:
 
 
 class _Reading:
-    """The entries so far: captions by image, and what is odd, by kind."""
+    """The entries read so far: captions by image, and odd entries by kind."""
 
     def __init__(self, subset: SubsetSpec) -> None:
         self.subset = subset
         self.captions: dict[Path, str | None] = {}
-        self.first: dict[Path, Entry] = {}
+        self.first: dict[Path, MetadataEntry] = {}
         self.odd: defaultdict[str, list[str]] = defaultdict(list)
 
-    def take(self, entry: Entry, lookup: _Lookup) -> None:
+    def take(self, entry: MetadataEntry, lookup: _Lookup) -> None:
         images, is_moved = lookup.find(entry.key)
         if not images:
             self.odd["missing"].append(str(entry))
@@ -76,7 +78,7 @@ class _Reading:
                 self.odd["moved"].append(str(entry))
             self._keep(entry, images[0])
 
-    def _keep(self, entry: Entry, image: Path) -> None:
+    def _keep(self, entry: MetadataEntry, image: Path) -> None:
         caption = _caption(entry.content, self.subset)
         if image not in self.captions:
             self.captions[image], self.first[image] = caption, entry
@@ -120,7 +122,7 @@ def _is_sound(content: Any) -> bool:
 
 
 def _is_text(value: Any) -> bool:
-    """Text, or none. JSON can hold halves of characters ("\\ud83d"), which no tokenizer takes."""
+    """Whether it is text, or None. JSON can hold half a character ("\\ud83d"), which no tokenizer accepts."""
     if not isinstance(value, str):
         return value is None
     try:
@@ -138,8 +140,11 @@ def _caption(content: dict[str, Any], subset: SubsetSpec) -> str | None:
 
 
 class _Listing(NamedTuple):
-    """Images of a folder: by name, by stem all that share it, and by both in a form that is alike for all
-    spellings of a name.
+    """The images of a folder.
+
+    by_name: by file name.
+    by_stem: all that share a name without suffix.
+    by_spelling: by both, in a form that is equal for all spellings of a name.
     """
 
     by_name: dict[str, Path]
@@ -156,8 +161,8 @@ class _Lookup:
         self.moved: dict[PurePosixPath | PureWindowsPath, Path | None] = {}
 
     def find(self, key: str) -> tuple[list[Path], bool]:
-        """The image, or none; several when the key is a stem that they share. And whether it is where the key
-        says, or has been moved with its folder.
+        """The images that a key may mean: none, one, or several that share a stem. And whether they are not
+        where the key says because the folder has been moved.
         """
         keys = [key, key.replace("\\", "/")] if "\\" in key else [key]
         for place in keys:
@@ -168,7 +173,7 @@ class _Lookup:
         return found, bool(found)
 
     def _first(self, paths: list[Path]) -> list[Path]:
-        """Images at one of the paths: of this name, else of this stem, else spelt otherwise."""
+        """The images at one of the paths: of that name, else of that stem, else of another spelling."""
         for path in paths:
             if image := self.listing(path.parent).by_name.get(path.name):
                 return [image]
@@ -181,7 +186,7 @@ class _Lookup:
         return []
 
     def _moved_folder(self, key: str) -> Path | None:
-        """The folder in the image folder that ends as an absolute key's folder does."""
+        """The folder inside the image folder whose path ends as that of an absolute key's folder."""
         parent = PurePosixPath(key).parent if key.startswith("/") else PureWindowsPath(key).parent
         if self.image_dir is None or not parent.is_absolute():
             return None
@@ -200,7 +205,7 @@ def _list(folder: Path) -> _Listing:
     listing = _Listing({}, {}, {})
     try:
         paths = sorted(folder.iterdir())
-    except (OSError, ValueError):  # no folder, or nothing that could be one
+    except (OSError, ValueError):  # there is no such folder, or there cannot be one
         return listing
     for path in paths:
         name = path.name
@@ -213,7 +218,7 @@ def _list(folder: Path) -> _Listing:
 
 
 def _spelling(name: str) -> str:
-    """Windows does not tell A from a, nor macOS an accent from a letter with it."""
+    """Windows does not distinguish A from a, macOS not an accented letter from a letter and an accent."""
     return unicodedata.normalize("NFC", name).casefold()
 
 

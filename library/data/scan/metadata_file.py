@@ -1,7 +1,7 @@
 """Metadata files of the fine-tuning method, as tools write them.
 
 JSON is {image key: {"caption": ..., "tags": ...}}; every line of JSONL is
-{"image_path": ..., "caption": ..., "tags": ...}. Sizes in them are not used: the images' own headers are.
+{"image_path": ..., "caption": ..., "tags": ...}. Sizes in them are ignored; they are read from the images.
 """
 
 from __future__ import annotations
@@ -18,8 +18,12 @@ JSON_FORM = '{"image": {"caption": text, "tags": text}, ...}'
 JSONL_FORM = '{"image_path": text, "caption": text, "tags": text}'
 
 
-class Entry(NamedTuple):
-    """What a file says about the image `key`; line: from 1, of a JSONL file."""
+class MetadataEntry(NamedTuple):
+    """What a metadata file says about one image.
+
+    key: names the image.
+    line: from 1, in a JSONL file; None in a JSON file.
+    """
 
     key: str
     content: Any
@@ -30,16 +34,16 @@ class Entry(NamedTuple):
 
 
 class Repetitive(dict[str, Any]):
-    """A JSON object in which a key stands twice; pairs: all that it says."""
+    """A JSON object in which a key occurs twice. pairs: all of its keys and values."""
 
     def __init__(self, pairs: list[tuple[str, Any]]) -> None:
         super().__init__(pairs)
         self.pairs = pairs
 
 
-def read_entries(path: Path, problems: Problems) -> list[Entry]:
-    """The entries of a metadata file in order, also those of a key that is there twice. A file or lines that
-    cannot be read are added to `problems` and left out.
+def read_entries(path: Path, problems: Problems) -> list[MetadataEntry]:
+    """The entries of a metadata file in order, including those with equal keys. A file and lines that cannot
+    be read are added to `problems` and left out.
     """
     text = problems.attempt(read_text, path)
     if text is None:
@@ -53,7 +57,7 @@ def read_entries(path: Path, problems: Problems) -> list[Entry]:
     return entries or []
 
 
-def _object(path: Path, text: str, problems: Problems) -> list[Entry] | None:
+def _object(path: Path, text: str, problems: Problems) -> list[MetadataEntry] | None:
     try:
         content = _parse(text)
     except (ValueError, RecursionError) as error:
@@ -63,10 +67,10 @@ def _object(path: Path, text: str, problems: Problems) -> list[Entry] | None:
     if not isinstance(content, dict):
         return []
     pairs = content.pairs if isinstance(content, Repetitive) else content.items()
-    return [Entry(key, value) for key, value in pairs]
+    return [MetadataEntry(key, value) for key, value in pairs]
 
 
-def _lines(path: Path, text: str, problems: Problems) -> list[Entry] | None:
+def _lines(path: Path, text: str, problems: Problems) -> list[MetadataEntry] | None:
     entries, broken, unclear = [], [], []
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
@@ -77,7 +81,7 @@ def _lines(path: Path, text: str, problems: Problems) -> list[Entry] | None:
             broken.append(f"line {number} ({error})")
             continue
         if isinstance(content, dict) and isinstance(content.get("image_path"), str):
-            entries.append(Entry(content["image_path"], content, number))
+            entries.append(MetadataEntry(content["image_path"], content, number))
         else:
             unclear.append(f"line {number}")
     if broken:

@@ -1,6 +1,6 @@
 """Files -> records: every image of a subset with its size, its caption and how it is fitted to a bucket.
 
-Images are not decoded unless something is odd about them. All bad files of a subset are found in one pass.
+Images are not decoded unless something about them is odd. One pass finds all bad files of a subset.
 """
 
 from __future__ import annotations
@@ -21,21 +21,26 @@ from library.data.pictures.images import check_hint
 from library.data.pictures.integrity import inspect
 from library.data.scan.folders import name_some
 from library.data.scan.hints import pair_with_hints
+from library.data.scan.image_sources import ImageSource, sources_in_folder
 from library.data.scan.index import Index
 from library.data.scan.metadata import read_metadata
-from library.data.scan.sources import Source, sources_in_folder
 from library.problems import Problem, Problems
 from library.wording import counted
 
-# Threads hide the latency of a disk; once files are in memory they neither help nor hurt.
+# Threads hide the latency of a disk. For files in memory they neither help nor hurt.
 THREADS = 8
 FILES_PER_JOB = 64
 
 
 @dataclass(frozen=True)
 class Record:
-    """One image: its caption as written, its (width, height) upright, its bucket, how often an epoch uses it,
-    and its conditioning image, if it has one.
+    """One image.
+
+    caption: as written, before the caption pipeline.
+    size: (width, height) of the upright image.
+    fit: its bucket, and how it is resized to it.
+    repeats: how often an epoch uses it.
+    hint: its conditioning image, if it has one.
     """
 
     image: Path
@@ -50,16 +55,19 @@ class Record:
 class HasRecords(Protocol):
     """What has images: `TrainingData`, or several of them together."""
 
-    records: Sequence[Record]
+    @property
+    def records(self) -> Sequence[Record]: ...
 
 
 @dataclass
 class SubsetScan:
     """What a subset holds.
 
-    without_caption: images that have none, so that class tokens stand in; empty_captions: images whose
-    caption is an empty text; bad_images: what was left out because it cannot be used; spare_hints:
-    conditioning images that belong to none of its images; notes: what the user may not expect.
+    without_caption: number of images without a caption, which train with class tokens.
+    empty_captions: number of images whose caption is an empty text.
+    bad_images: why images were left out that cannot be used.
+    spare_hints: paths of conditioning images that belong to none of its images.
+    notes: what the user may not expect.
     """
 
     subset: SubsetSpec
@@ -75,9 +83,11 @@ class SubsetScan:
 class ScanRules:
     """What holds for all subsets of a run.
 
-    min_side: pixels; an image with a shorter side is bad. skips_bad: bad images are left out, instead of
-    being problems. needs_captions: an image without one is a problem. folders: all that the run's subsets
-    name. writes: whether what was found is kept in files.
+    min_side: in pixels; an image with a shorter side is bad.
+    skips_bad: whether bad images are left out instead of being problems.
+    needs_captions: whether an image without a caption is a problem.
+    folders: all folders that the run's subsets name.
+    writes: whether the index may be written.
     """
 
     min_side: int = 1
@@ -88,8 +98,12 @@ class ScanRules:
 
 
 class Seen(NamedTuple):
-    """What was found out about a source: its size, its caption's text, why its images cannot be used, and
-    what else is wrong.
+    """What the scan of an image found.
+
+    size: (width, height); None when the image cannot be read.
+    text: of its caption.
+    bad: why the image, or its conditioning image, cannot be used.
+    problems: what else is wrong.
     """
 
     size: Size | None
@@ -101,21 +115,23 @@ class Seen(NamedTuple):
 def scan_subset(
     datasets: Sequence[DatasetSpec], subset: SubsetSpec, problems: Problems, rules: ScanRules
 ) -> SubsetScan:
-    """Every image of the subset in order, fitted to the first of the datasets that it is in: one for each
-    resolution. What is wrong is added to `problems` and left out; an image too thin for one resolution is
-    left out of all, so that the same images are held out at each.
+    """Every image of the subset in order, fitted to the first of `datasets`. What is wrong is added to
+    `problems` and left out.
+
+    datasets: those that the subset is in, one for each resolution. An image too thin for one of them is left
+        out of all, so that the same images are held out at each resolution.
     """
     scan = SubsetScan(subset)
     sources = _find_sources(scan, problems, rules)
     index = Index.open(subset, scan.notes)
     fits = [make_fit(dataset) for dataset in datasets]
-    for source, seen in _look_at_all(sources, index):
+    for source, seen in _scan_images(sources, index):
         seen = _check_shape(source, seen, rules.min_side, fits)
         if seen.bad:
             (scan.bad_images if rules.skips_bad else problems.found).extend(seen.bad)
         if not (seen.bad and rules.skips_bad):
             problems.found.extend(seen.problems)
-        if seen.bad or seen.problems:
+        if seen.size is None or seen.bad or seen.problems:
             continue
         caption = _caption(scan, seen.text)
         index.keep(source, seen.size, caption, seen.text)
@@ -125,7 +141,7 @@ def scan_subset(
     return scan
 
 
-def _record(source: Source, size: Size, caption: str, fit: Fit, subset: SubsetSpec) -> Record:
+def _record(source: ImageSource, size: Size, caption: str, fit: Fit, subset: SubsetSpec) -> Record:
     hint = None if source.hint is None else Path(source.hint.path)
     return Record(source.image, caption, size, fit, subset, subset.num_repeats, hint)
 
@@ -137,8 +153,8 @@ def refit(scan: SubsetScan, dataset: DatasetSpec) -> SubsetScan:
 
 
 def make_fit(dataset: DatasetSpec) -> Callable[[Size], Fit]:
-    """The function from an image's size to its bucket and resize. Without buckets every image is made to
-    cover the resolution and cropped to it.
+    """The function from an image's size to its fit. Without buckets, every image is resized to cover the
+    resolution and cropped to it.
     """
     if not dataset.enable_bucket:
         return functools.lru_cache(4096)(
@@ -154,21 +170,21 @@ def make_fit(dataset: DatasetSpec) -> Callable[[Size], Fit]:
     return functools.lru_cache(4096)(lambda size: fit_to_list(size, buckets))
 
 
-def _find_sources(scan: SubsetScan, problems: Problems, rules: ScanRules) -> list[Source]:
+def _find_sources(scan: SubsetScan, problems: Problems, rules: ScanRules) -> list[ImageSource]:
     subset = scan.subset
     if subset.metadata_file is None:
         sources = sources_in_folder(subset, problems, scan.notes, folders=rules.folders)
     else:
         found = read_metadata(subset, problems)
         scan.notes.extend(found.notes)
-        sources = [Source(image, caption) for image, caption in found.captions.items()]
+        sources = [ImageSource(image, caption) for image, caption in found.captions.items()]
     if rules.needs_captions:
         _find_uncaptioned(subset, sources, problems)
     sources, scan.spare_hints = pair_with_hints(sources, subset, problems)
     return sources
 
 
-def _find_uncaptioned(subset: SubsetSpec, sources: list[Source], problems: Problems) -> None:
+def _find_uncaptioned(subset: SubsetSpec, sources: list[ImageSource], problems: Problems) -> None:
     without = [source.image.name for source in sources if source.caption is source.caption_file is None]
     if without:
         has = f"{len(without)} of {counted(len(sources), 'image')} {'has' if len(without) == 1 else 'have'}"
@@ -176,22 +192,22 @@ def _find_uncaptioned(subset: SubsetSpec, sources: list[Source], problems: Probl
         problems.add(subset.source, cause, "write them, or give their suffix with --caption_extension")
 
 
-def _look_at_all(sources: list[Source], index: Index) -> Iterator[tuple[Source, Seen]]:
-    """Each source with what the index knows about it or, where that does not hold any more, its files say."""
+def _scan_images(sources: list[ImageSource], index: Index) -> Iterator[tuple[ImageSource, Seen]]:
+    """Each source with what the index knows about it, or else with what its files say."""
     known = [index.find(source) for source in sources]
     new = [source for source, found in zip(sources, known, strict=True) if found is None]
     with ThreadPoolExecutor(THREADS) as pool:
         jobs = [new[start : start + FILES_PER_JOB] for start in range(0, len(new), FILES_PER_JOB)]
-        looked = (seen for job in pool.map(_look_at_job, jobs) for seen in job)
+        scanned = (seen for job in pool.map(_scan_job, jobs) for seen in job)
         for source, found in zip(sources, known, strict=True):
-            yield source, next(looked) if found is None else Seen(*found)
+            yield source, next(scanned) if found is None else Seen(*found)
 
 
-def _look_at_job(job: list[Source]) -> list[Seen]:
-    return [_look_at(source) for source in job]
+def _scan_job(job: list[ImageSource]) -> list[Seen]:
+    return [_scan_image(source) for source in job]
 
 
-def _look_at(source: Source) -> Seen:
+def _scan_image(source: ImageSource) -> Seen:
     bad, problems = Problems(), Problems()
     size = bad.attempt(inspect, source.image)
     text = source.caption
@@ -208,8 +224,8 @@ def _read_lines(path: Path) -> str:
     return "\n".join(caption_lines(read_caption(path)))
 
 
-def _check_shape(source: Source, seen: Seen, min_side: int, fits: list[Callable[[Size], Fit]]) -> Seen:
-    """Adds what is wrong with the image's size."""
+def _check_shape(source: ImageSource, seen: Seen, min_side: int, fits: list[Callable[[Size], Fit]]) -> Seen:
+    """What was seen, with what is wrong with the image's size."""
     if seen.size is None:
         return seen
     cause = f"is {seen.size[0]}x{seen.size[1]}: "
@@ -224,7 +240,7 @@ def _check_shape(source: Source, seen: Seen, min_side: int, fits: list[Callable[
 
 
 def _caption(scan: SubsetScan, text: str | None) -> str:
-    """The caption to train with, counted by kind."""
+    """The caption to train with. Missing and empty ones are counted."""
     if text is None:
         scan.without_caption += 1
         return scan.subset.class_tokens or ""

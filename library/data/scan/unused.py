@@ -1,4 +1,4 @@
-"""Settings that would do something, but not with these images and captions."""
+"""Settings that have no effect on these images and captions, though they might on others."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from library.data.scan.records import Record, SubsetScan
 
 
 def note_unused(scans: Iterable[SubsetScan]) -> None:
-    """A note about each setting that none of the images it is meant for makes use of, in the first of their
+    """Add a note about each setting that has no effect on any image it is meant for, to the first of their
     scans.
     """
     meant: dict[tuple[str, Any], list[SubsetScan]] = {}
@@ -39,7 +39,7 @@ def _has_face(record: Record, _: tuple[float, float]) -> bool:
     return face_of(record.image) is not None
 
 
-# key -> (whether an image makes use of its value, what is said when none does).
+# Key -> (whether its value has an effect on an image, what is said when it has none on any).
 _USES: dict[str, tuple[Callable[[Record, Any], bool], str]] = {
     "keep_tokens_separator": (_has_mark, "{} is in no caption"),
     "secondary_separator": (_has_second_mark, "{} is in no caption"),

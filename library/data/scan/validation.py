@@ -1,4 +1,4 @@
-"""Which images of a dataset are held out: not trained on, but measured."""
+"""Which images of a dataset are held out: not trained on, but used for the validation loss."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from library.randomness import keyed_random
 
 
 def hold_out(spec: DatasetSpec, scans: list[SubsetScan]) -> tuple[list[SubsetScan], list[SubsetScan]]:
-    """(what is trained on, what is held out) of a dataset's scans: `validation_split` of its images, never
-    the last one, and no regularization images. A held-out image is used once.
+    """A dataset's scans, split into (trained on, held out). Held out is the share `validation_split` of the
+    images, but never all of them, and no regularization images; their repeats become 1.
 
-    The draw depends on `validation_seed` and the number of images alone, so that it is the same in every run
-    and for every resolution of a dataset.
+    The draw depends only on `validation_seed` and the number of images, so it is the same in every run and
+    for every resolution of a dataset.
     """
     count = sum(len(scan.records) for scan in scans if not scan.subset.is_reg)
     wanted = min(round(count * spec.validation_split), count - 1)
@@ -34,5 +34,5 @@ def hold_out(spec: DatasetSpec, scans: list[SubsetScan]) -> tuple[list[SubsetSca
 
 
 def _part(records: list[Record], first: int, chosen: set[int], *, is_chosen: bool) -> list[Record]:
-    """first: the number of the first record in its dataset."""
+    """The records that are chosen, or those that are not. first: the number of the first in its dataset."""
     return [record for number, record in enumerate(records, first) if (number in chosen) == is_chosen]

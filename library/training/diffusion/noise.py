@@ -7,30 +7,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from library.data.builder import SampleDraws
 from library.options.objective import ObjectiveOptions
 from library.randomness import derive_seed, keyed_generator, keyed_random
 
 Shape = tuple[int, int, int]  # channels, height and width of a latent
 RATIOS = (2.0, 4.0)  # bounds of the ratio between one resolution of multires noise and the next
-
-
-@dataclass(frozen=True)
-class SampleDraws:
-    """One sample's draws, as `Batch` stacks them.
-
-    noise: (channels, h, w) standard normal, with what the options add.
-    u: in [0, 1), becomes the timestep.
-    posterior: (channels, h, w) standard normal, to sample what the VAE gives; None when latents are cached.
-    disturbance: (channels, h, w), added to the noise of the picture but not to the target; None: nothing.
-    offset: normal numbers (channels, 1, 1) and strength (1, 1, 1) of a noise offset that waits for the
-        latents; None when the noise is complete.
-    """
-
-    noise: Tensor
-    u: float
-    posterior: Tensor | None
-    disturbance: Tensor | None = None
-    offset: tuple[Tensor, Tensor] | None = None
 
 
 @dataclass(frozen=True)

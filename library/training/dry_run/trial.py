@@ -71,7 +71,13 @@ def _largest_batch(job: Job) -> Batch:
     """
     session, batches = job.session, job.batches
     number = batches.largest_batch(session.seed, session.accelerator.num_processes)
-    builder = batches.builder(job.task.model, job.run, session, total_steps=job.plan.last_step)
+    builder = batches.builder(
+        job.task.model,
+        job.run,
+        session,
+        total_steps=job.plan.last_step,
+        needs=job.task.needs,
+    )
     return builder.build(Position(epoch=0, batch=number, step=0, window=1, closes=True))
 
 

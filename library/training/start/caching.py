@@ -92,7 +92,7 @@ def _latents(
     files = LatentFiles(model.latent_file_suffix, identities.vae, precision, run.caching.skip_cache_check)
 
     def count() -> str:
-        wanted = files.wanted(pictures_of(data.records)[0])
+        wanted = files.wanted(pictures_of(data.records)[0], model.latent_space)
         return f"{sum(one.path.exists() for one in wanted)} of {len(wanted)} latents are cached"
 
     with _telling(count if run.caching.cache_latents_to_disk else None):
@@ -100,7 +100,7 @@ def _latents(
             data,
             _encoder(model),
             encode_exactly=_exactly(model) if precision != "float32" else None,
-            scale=model.vae.config.scaling_factor,
+            latent_space=model.latent_space,
             batch_size=run.caching.vae_batch_size,
             disk=files if run.caching.cache_latents_to_disk else None,
             sharing=session.sharing(),
@@ -121,11 +121,12 @@ def _telling(kept: Callable[[], str] | None) -> Iterator[None]:
 
 
 def _encoder(model: Model) -> Callable[[Tensor, Tensor], Tensor]:
-    device, scale = next(model.vae.parameters()).device, model.vae.config.scaling_factor
+    device = next(model.vae.parameters()).device
 
     @torch.no_grad()
     def encode(pixels: Tensor, noise: Tensor) -> Tensor:
-        return model.encode_images(pixels.to(device), noise.to(device)).float().cpu() / scale
+        latents = model.encode_images(pixels.to(device), noise.to(device)).float().cpu()
+        return model.latent_space.unscaled(latents)
 
     return encode
 

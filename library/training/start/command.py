@@ -42,7 +42,7 @@ def begin_with(
     make_batches: MakeBatches[B], run_type: type[R], doc: str | None, *, family: str | None = None
 ) -> tuple[R, B]:
     """The same for a trainer of something else than pictures. make_batches: makes that, from the reading of
-    the command line; it raises UserError with everything that is wrong.
+    the command line and the model's latents; it raises UserError with everything that is wrong.
     """
     reading = read_command_line(run_type, doc)
     from library.training.start.preflight import check

@@ -7,14 +7,16 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from library.data.batch import Needs
 from library.data.buckets import size_text
-from library.data.dataset import BatchBuilder
+from library.data.builder import BatchBuilder
 from library.data.plan import GlobalBatch, plan_epoch
-from library.data.report.figures import Bar, bars, number, times
 from library.data.report.sections import sources
+from library.data.summary import summary_lines, warning_lines
 from library.data.training_data import TrainingData
 from library.models.base import Model
 from library.models.prompt_weights import training_tokenizer
+from library.pages.figures import Bar, bars, number, times
 from library.pages.markup import Html, element, join
 from library.training.batches import BatchSource
 from library.training.diffusion.noise import NoiseDraw
@@ -62,6 +64,7 @@ class Pictures(BatchSource):
         session: Session,
         *,
         total_steps: int,
+        needs: Needs,
         fixed_seed: int | None = None,
     ) -> BatchBuilder:
         is_fixed = fixed_seed is not None
@@ -72,9 +75,11 @@ class Pictures(BatchSource):
             training_tokenizer(model, run.model.max_token_length, weighted=run.data.weighted_captions),
             NoiseDraw(seed, None if is_fixed else run.objective, encodes=encodes),
             seed,
+            latent_space=model.latent_space,
             total_steps=total_steps,
             latents=self.cached.latents,
             text=self.cached.text,
+            needs=needs,
             rank=session.accelerator.process_index,
             processes=session.accelerator.num_processes,
             is_fixed=is_fixed,
@@ -100,10 +105,10 @@ class Pictures(BatchSource):
         return self.data.datasets[0].spec.resolution
 
     def summary(self) -> list[str]:
-        return self.data.summary()
+        return summary_lines(self.data)
 
     def warnings(self) -> list[str]:
-        return self.data.warnings()
+        return warning_lines(self.data)
 
     def outline(self, seed: int, processes: int) -> list[str]:
         batches = self._first_epoch(seed, processes)

@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 from library.data.training_data import TrainingData
 from library.files import prepare_folder
 from library.generation.prompts import read_prompts
-from library.models import check_source, check_vae
+from library.latent_space import LatentSpace
+from library.models import FAMILIES, check_source, check_vae, detect_family
 from library.models.attention import check_attention
 from library.network.loading import load_network_module
 from library.options.data import DataOptions
@@ -24,7 +25,7 @@ from library.options.parser import Reading
 from library.options.saving import MetadataOptions, SavingOptions
 from library.options.schedule import ScheduleOptions
 from library.options.training import TrainingOptions
-from library.problems import Problems
+from library.problems import Problem, Problems
 from library.training.batches import BatchSource
 from library.training.optimization.optimizers import check_optimizer
 from library.training.position import read_state_info
@@ -37,24 +38,26 @@ from library.training.watching.tracking import check_logging
 
 R = TypeVar("R", bound=TrainingRun)
 B = TypeVar("B", bound=BatchSource)
-MakeBatches = Callable[[Reading[Any]], B]
+MakeBatches = Callable[[Reading[Any], LatentSpace], B]
 
 
 def check(reading: Reading[R], make_batches: MakeBatches[B], family: str | None = None) -> tuple[R, B]:
     """The run of a command line, and what it trains on.
 
-    make_batches: makes that from the reading, e.g. `scan_pictures`.
+    make_batches: makes that from the reading and the model's latents, e.g. `scan_pictures`.
     family: the only one that the command trains, by its name in FAMILIES; None: any.
     Raises UserError with all problems of the options and of the files they name.
     """
     problems, batches = Problems(reading.problems), None
+    # The model comes first, as the data is checked against its latents; its problems keep their place.
+    model_problems, latent_space = _check_model(reading.sections.get("model"), family)
     for section in reading.sections.values():
         if isinstance(section, DataOptions):
-            batches = problems.attempt(make_batches, reading)
+            batches = problems.attempt(make_batches, reading, latent_space)
         elif isinstance(section, SavingOptions):
             problems.attempt(_check_saving, section, _is_dry(reading))
         elif isinstance(section, ModelOptions):
-            problems.attempt(_check_model, section, family)
+            problems.found.extend(model_problems)
         elif isinstance(section, OptimizerOptions):
             schedule = reading.sections.get("schedule", ScheduleOptions())
             problems.attempt(check_optimizer, section, schedule)
@@ -67,14 +70,15 @@ def check(reading: Reading[R], make_batches: MakeBatches[B], family: str | None 
     return reading.run, batches
 
 
-def scan_pictures(reading: Reading[R]) -> Pictures:
-    """The pictures and captions that a command line names. Raises UserError with everything that is wrong
-    with them.
+def scan_pictures(reading: Reading[R], latent_space: LatentSpace) -> Pictures:
+    """The pictures and captions that a command line names, for a model with these latents. Raises UserError
+    with everything that is wrong with them.
     """
     sections = reading.sections
     data = TrainingData.scan(
         sections["data"],
         sections.get("caching"),
+        latent_space=latent_space,
         validation=sections.get("validation"),
         has_network=NetworkOptions in sections_of(reading.run_type).values(),
         writes=not _is_dry(reading),
@@ -88,20 +92,27 @@ def _is_dry(reading: Reading[R]) -> bool:
     return isinstance(training, TrainingOptions) and training.dry_run
 
 
-def _check_model(options: ModelOptions, family: str | None) -> None:
-    problems = Problems()
+def _check_model(options: ModelOptions | None, family: str | None) -> tuple[list[Problem], LatentSpace]:
+    """What is wrong with the model, and its family's latents: those of the first family when the model cannot
+    be used.
+    """
+    problems, latent_space = Problems(), next(iter(FAMILIES.values())).latent_space
+    if options is None:
+        return [], latent_space
     assert options.pretrained_model_name_or_path is not None
-    problems.attempt(
+    source = problems.attempt(
         check_source,
         options.pretrained_model_name_or_path,
         v2=options.v2,
         v_parameterization=options.v_parameterization,
         family=family,
     )
+    if source is not None:
+        latent_space = FAMILIES[detect_family(source)].latent_space
     if options.vae is not None:
         problems.attempt(check_vae, options.vae)
     problems.attempt(check_attention, options.attention)
-    problems.raise_if_any()
+    return problems.found, latent_space
 
 
 def _check_resume(reading: Reading, problems: Problems) -> None:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Generator, Iterator
 
 from library.data.batch import Batch
-from library.data.dataset import make_loader
+from library.data.loader import make_loader
 from library.data.plan import Course
 from library.problems import warn
 from library.training.interruption import Interruption
@@ -41,7 +41,13 @@ def training_batches(job: Job) -> Generator[Batch, None, None]:
     """The batches of all steps to come. To be closed."""
     run, session, plan = job.run, job.session, job.plan
     return make_loader(
-        job.batches.builder(job.task.model, run, session, total_steps=plan.last_step),
+        job.batches.builder(
+            job.task.model,
+            run,
+            session,
+            total_steps=plan.last_step,
+            needs=job.task.needs,
+        ),
         plan.course.positions(plan.first_step, plan.last_step),
         workers=min(run.data.max_data_loader_n_workers, os.cpu_count() or 1),
         pin_memory=session.device.type == "cuda",
@@ -59,6 +65,7 @@ def make_validation(job: Job, interruption: Interruption) -> Validation:
         run,
         session,
         total_steps=job.plan.last_step,
+        needs=task.needs,
         fixed_seed=run.data.validation_seed or 0,
     )
     count = held_out.batches_per_epoch(session.accelerator.num_processes)

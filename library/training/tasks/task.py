@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from library.data.batch import Batch
+from library.data.batch import Batch, Needs
 from library.models.base import Condition, Model, Part
 from library.models.prompt_weights import encode_text
 from library.models.saving import Saving
@@ -30,10 +30,12 @@ class Task(nn.Module, ABC):
     (`target`), how far off it is (`errors`), how much that counts (`weighting`).
 
     saves_model: whether the result is the model itself.
+    needs: what it needs of a batch beyond what every batch has, such as hints.
     sample_losses: each sample's loss in the latest batch (batch,), for messages.
     """
 
     saves_model = False
+    needs = Needs()
     sample_losses: Tensor | None = None
 
     def __init__(self, model: Model, options: ObjectiveOptions, *, clip_skip: int | None = None) -> None:

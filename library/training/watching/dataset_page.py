@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 
 from library.data.plan import Course
-from library.data.report import Look, show_page
+from library.data.report.texts import Look
+from library.data.report.writing import say_in_short, write_page
 from library.data.training_data import TrainingData
 from library.training.run import TrainingRun
 
@@ -30,4 +31,4 @@ def show_dataset(run: TrainingRun, data: TrainingData) -> None:
     )
     assert run.saving.output_dir is not None
     path = run.saving.output_dir / f"{run.saving.output_name or 'last'}-dataset.html"
-    show_page(path, data, look, title=run.data.name)
+    say_in_short(path, data, write_page(path, data, look, title=run.data.name))

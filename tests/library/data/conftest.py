@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from stand_ins import LATENTS
 
 from library.data.config.datasets import read_datasets
 from library.data.config.specs import DatasetSpec, SubsetSpec
@@ -44,7 +45,7 @@ def scan(tmp_path: Path) -> Callable[..., TrainingData]:
             options.setdefault("resolution", 64)
         if "resolution" in options:
             options["resolution"] = read_resolutions(options["resolution"])
-        return TrainingData.scan(DataOptions(**options))
+        return TrainingData.scan(DataOptions(**options), latent_space=LATENTS)
 
     return scan_with
 
@@ -56,7 +57,7 @@ def subset(tmp_path: Path) -> Callable[..., SubsetSpec]:
 
     def make(**options) -> SubsetSpec:
         options = DataOptions(train_data_dir=tmp_path / "settings", resolution=((64, 64),), **options)
-        return read_datasets(options)[0].subsets[0]
+        return read_datasets(options, pixel_multiple=8)[0].subsets[0]
 
     return make
 
@@ -69,6 +70,6 @@ def read(tmp_path: Path) -> Callable[..., list[DatasetSpec]]:
         is_text = isinstance(content, str)
         path = tmp_path / (name if is_text else "data.json")
         path.write_text(content if is_text else json.dumps(content), encoding="utf-8")
-        return read_datasets(DataOptions(dataset_config=path, **options))
+        return read_datasets(DataOptions(dataset_config=path, **options), pixel_multiple=8)
 
     return read_content

@@ -5,6 +5,7 @@ import codecs
 import pytest
 from bad_texts import bad_captions, make_bad_captions
 
+from library.data.summary import warning_lines
 from library.problems import UserError
 
 
@@ -58,7 +59,7 @@ def test_odd_but_clear_captions_are_read(save_image, scan, what):
     save_image("train/1_x/a.png").with_suffix(".caption").write_bytes(content)
     data = scan()
     assert [record.caption for record in data.records] == [caption]
-    assert not any("empty" in line for line in data.warnings())
+    assert not any("empty" in line for line in warning_lines(data))
 
 
 def test_captions_of_nothing_visible_are_empty_and_counted(save_image, scan):
@@ -66,4 +67,4 @@ def test_captions_of_nothing_visible_are_empty_and_counted(save_image, scan):
         save_image(f"train/1_x/{number}.png").with_suffix(".caption").write_bytes(content)
     data = scan()
     assert [record.caption for record in data.records] == [""] * len(EMPTY)
-    assert any(f"{len(EMPTY)} captions are empty" in line for line in data.warnings())
+    assert any(f"{len(EMPTY)} captions are empty" in line for line in warning_lines(data))

@@ -8,8 +8,8 @@ import pytest
 
 from library.data.captions import (
     Replacements,
+    caption_changing_setting,
     caption_lines,
-    changing_setting,
     final_caption,
     is_random,
     kept_caption,
@@ -252,7 +252,7 @@ def test_the_kept_caption_of_a_subset_that_changes_is_the_one_without_draws(subs
     ],
 )
 def test_the_setting_that_makes_captions_change_is_named(subset, settings, setting):
-    assert changing_setting(subset(**settings)) == setting
+    assert caption_changing_setting(subset(**settings)) == setting
 
 
 def test_words_are_replaced_as_a_whole_and_all_at_once(subset):

@@ -3,6 +3,7 @@
 import pytest
 from dataset_files import SIZE, complaints
 
+from library.data.summary import warning_lines
 from library.options.data import DataOptions
 
 
@@ -16,7 +17,7 @@ def test_the_images_of_the_folder_itself_train_with_their_captions(save_image, s
         ("b.png", "a dog", 2),
     ]
     assert (data.train_count, data.reg_count) == (4, 0)
-    assert "1 image in a folder inside it is not used (5_old)" in data.warnings()[0]
+    assert "1 image in a folder inside it is not used (5_old)" in warning_lines(data)[0]
 
 
 def test_class_folders_keep_their_repeats_when_the_folder_has_no_images(save_image, scan):

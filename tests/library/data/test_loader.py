@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from stand_ins import LATENTS
 
 from library.data.batch import Batch
-from library.data.dataset import BatchBuilder, make_loader
+from library.data.builder import BatchBuilder
+from library.data.loader import make_loader
 from library.data.plan import Course, Position
 from library.data.views import make_view
 from library.problems import UserError
@@ -41,7 +43,14 @@ def load(data, first=0, last=None, *, rank=0, processes=1, accumulation=1, **opt
     course = Course(data.batches_per_epoch(processes), accumulation)
     last = course.steps_per_epoch if last is None else last
     loading = {name: options.pop(name) for name in ("workers", "pin_memory") if name in options}
-    settings = {"tokenize": tokenize, "draw": draw, "seed": 5, "rank": rank, "processes": processes}
+    settings = {
+        "tokenize": tokenize,
+        "draw": draw,
+        "seed": 5,
+        "latent_space": LATENTS,
+        "rank": rank,
+        "processes": processes,
+    }
     return make_loader(BatchBuilder(data, **(settings | options)), course.positions(first, last), **loading)
 
 
@@ -130,7 +139,7 @@ def test_batches_do_not_depend_on_the_number_of_workers(photos, workers):
 
 
 def test_what_goes_to_a_worker_can_be_pickled(photos):
-    builder = BatchBuilder(photos(), tokenize, draw, seed=5, latents=None, rank=0, processes=1)
+    builder = BatchBuilder(photos(), tokenize, draw, seed=5, latent_space=LATENTS)
     position = Position(epoch=2, batch=1, step=9, window=1, closes=True)
     copy = pickle.loads(pickle.dumps(builder))
     assert_same(copy.build(position), pickle.loads(pickle.dumps(builder.build(position))))

@@ -8,7 +8,7 @@ import pytest
 
 from library.data.buckets import Fit
 from library.data.scan.records import Record
-from library.data.summary import odd_shapes
+from library.data.summary import odd_shapes, summary_lines, warning_lines
 
 
 @pytest.mark.parametrize(
@@ -23,12 +23,12 @@ def test_samples_are_counted_in_words(save_image, scan, tmp_path: Path, repeats:
     for name in "abc":
         save_image(f"reg/1_cat/{name}.png", caption=name)
     data = scan(reg_data_dir=tmp_path / "reg")
-    assert data.summary()[1:] == [
+    assert summary_lines(data)[1:] == [
         f'  {tmp_path}/train/{repeats}_cat: 1 image x {repeats}, "cat"',
         f'  {tmp_path}/reg/1_cat: 3 regularization images x 1, "cat"',
         last,
     ]
-    assert data.warnings() == [
+    assert warning_lines(data) == [
         "2 regularization samples are not used: there is only 1 training sample"
         if repeats == 1
         else "1 regularization sample is not used: there are only 2 training samples"
@@ -38,7 +38,7 @@ def test_samples_are_counted_in_words(save_image, scan, tmp_path: Path, repeats:
 def test_one_held_out_image_is_one(save_image, scan) -> None:
     for name in "abcd":
         save_image(f"train/1_x/{name}.png", caption=name)
-    assert scan(validation_split=0.25).summary()[-1] == "  1 image is held out for validation"
+    assert summary_lines(scan(validation_split=0.25))[-1] == "  1 image is held out for validation"
 
 
 def test_one_file_left_out_is_one(save_image, scan, tmp_path: Path) -> None:
@@ -48,7 +48,7 @@ def test_one_file_left_out_is_one(save_image, scan, tmp_path: Path) -> None:
     for name in ("c.gif", "d.caption"):
         (folder / name).touch()
     (folder / "e.png").touch()
-    warnings = scan(on_bad_image="skip").warnings()
+    warnings = warning_lines(scan(on_bad_image="skip"))
     assert warnings == [
         f"{folder}: 1 bad image is left out: {folder / 'e.png'} is empty (0 bytes)",
         f"{folder}: 1 caption is empty",

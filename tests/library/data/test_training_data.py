@@ -6,6 +6,7 @@ import pytest
 
 from library.data.pictures.integrity import inspect
 from library.data.scan import records
+from library.data.summary import summary_lines, warning_lines
 
 
 def test_metadata_facts_are_those_of_the_dataset(save_image, scan, tmp_path):
@@ -53,14 +54,14 @@ def test_datasets_keep_their_own_size_and_folders_of_one_name_are_told_apart(sav
     assert list(data.dirs()) == ["img", "img (2)", "img (3)"]
     assert data.tag_frequency() == {"img": {"cat": 1}}
     assert data.bucket_info() is None
-    assert data.summary()[0] == (
+    assert summary_lines(data)[0] == (
         "dataset 1: resolution 64x64, batch size 2, no buckets: images are cropped to the resolution"
     )
 
 
 def test_the_summary_names_folders_buckets_and_samples(save_image, scan, tmp_path):
     save_image("train/2_sks dog/a.png", (512, 512))
-    assert scan(enable_bucket=True, resolution=(512, 512)).summary() == [
+    assert summary_lines(scan(enable_bucket=True, resolution=(512, 512))) == [
         "dataset 1: resolution 512x512, batch size 1, buckets from 256 to 1024 in steps of 64",
         f'  {tmp_path}/train/2_sks dog: 1 image x 2, "sks dog"',
         "  buckets: 512x512 (2)",
@@ -71,7 +72,7 @@ def test_the_summary_names_folders_buckets_and_samples(save_image, scan, tmp_pat
 def test_odd_images_and_small_buckets_are_pointed_out(save_image, scan):
     save_image("train/1_x/dot.png", (1, 1))
     save_image("train/1_x/strip.png", (500, 40))
-    warnings = scan(train_batch_size=3).warnings()
+    warnings = warning_lines(scan(train_batch_size=3))
     assert "1 image is enlarged more than three times: dot.png" in warnings
     assert "1 image is cropped by more than half: strip.png" in warnings
     assert "1 image is more than four times as long as wide: strip.png" in warnings
@@ -92,7 +93,7 @@ def test_every_image_trains_at_every_resolution_and_is_looked_at_once(save_image
         ("b.png", (320, 320), 2),
     ]
     assert data.train_count == 8
-    assert len([line for line in data.warnings() if "1 image without a caption" in line]) == 1
+    assert len([line for line in warning_lines(data) if "1 image without a caption" in line]) == 1
 
 
 def test_training_data_can_be_pickled(save_image, scan):
@@ -106,12 +107,14 @@ def test_scanning_and_planning_import_no_torch(save_image, tmp_path):
     code = f"""
 import sys
 from pathlib import Path
-from library.data.dataset import make_loader
+from library.data.loader import make_loader
 from library.data.plan import plan_epoch
 from library.data.training_data import TrainingData
+from library.latent_space import LatentSpace
 from library.options.data import DataOptions
 folder = Path({str(tmp_path / "train")!r})
-data = TrainingData.scan(DataOptions(train_data_dir=folder, resolution=((64, 64),)))
+options = DataOptions(train_data_dir=folder, resolution=((64, 64),))
+data = TrainingData.scan(options, latent_space=LatentSpace(4, 8, 8))
 assert len(plan_epoch(data, 0, 0, 1)) == 2
 print(sorted({{"torch", "cv2", "transformers", "diffusers"}} & sys.modules.keys()))
 """

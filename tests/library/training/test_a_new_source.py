@@ -13,8 +13,10 @@ from commands import call
 from torch import Tensor
 from trainers import weights
 
-from library.data.batch import Batch
+from library.data.batch import Batch, Needs
+from library.data.loader import Builder
 from library.data.plan import Position
+from library.latent_space import LatentSpace
 from library.models.base import Model
 from library.models.text import Tokenizer
 from library.options.data import DataOptions
@@ -33,7 +35,7 @@ BATCH, SIDE = 2, 8  # samples, and latents per side
 
 
 @dataclass
-class PromptBuilder:
+class PromptBuilder(Builder):
     """position -> a batch of prompts, with noise in the place of pictures."""
 
     prompts: list[str]
@@ -41,7 +43,6 @@ class PromptBuilder:
     channels: int
     seed: int
     is_fixed: bool
-    reads_files = False
 
     def build(self, position: Position) -> Batch:
         epoch = 0 if self.is_fixed else position.epoch
@@ -101,6 +102,7 @@ class Prompts(BatchSource):
         session: Session,
         *,
         total_steps: int,
+        needs: Needs,
         fixed_seed: int | None = None,
     ) -> PromptBuilder:
         is_fixed = fixed_seed is not None
@@ -139,7 +141,7 @@ class Run(TrainingRun):
     trains_text = False
 
 
-def make_prompts(reading: Reading[Run]) -> Prompts:
+def make_prompts(reading: Reading[Run], latent_space: LatentSpace) -> Prompts:
     return Prompts(["a cat", "a dog", "a tree", "a house", "a ship"], ["a car", "a man"])
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from library.data.report.figures import number
+from library.pages.figures import number
 from library.pages.markup import Html, element
 from library.training.watching.report.history import Point
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from library.data import report as dataset_report
-from library.data.report.figures import number
 from library.options.config_file import to_toml
+from library.pages.document import document
+from library.pages.figures import number
 from library.pages.markup import Html, element, join
 from library.training.batches import BatchSource
 from library.training.optimization.ledger import Balance, figure, percent
@@ -55,23 +54,9 @@ class Now:
 
 def render(about: About, history: History, now: Now) -> str:
     """The page as HTML."""
-    sections = {name: made for name, made in _sections(about, history, now).items() if made}
-    links = [element("li", element("a", name, href=f"#{name.lower()}")) for name in sections]
-    body = [
-        _head(about, history, now),
-        element("nav", element("ul", links), aria_label="Sections"),
-        element(
-            "main",
-            [
-                element("section", element("h2", name, id=name.lower()), made)
-                for name, made in sections.items()
-            ],
-        ),
-    ]
-    shared = Path(dataset_report.__file__).parent
-    template = string.Template((shared / "page.html").read_text(encoding="utf-8"))
-    style = "\n".join(path.read_text(encoding="utf-8") for path in (shared / "page.css", HERE / "report.css"))
-    return template.substitute(title=join(about.title), style=style.strip(), body="\n".join(body))
+    return document(
+        about.title, _head(about, history, now), _sections(about, history, now), HERE / "report.css"
+    )
 
 
 def _sections(about: About, history: History, now: Now) -> dict[str, Html | None]:

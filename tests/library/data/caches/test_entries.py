@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from library.data.caches.entries import Entry, read_entry, write_entries, write_entry
-from library.data.caches.findings import ABSENT, Finding, Wanted, look_at, real_places, summary
+from library.data.caches.checks import ABSENT, EntryCheck, Wanted, check_entry, real_places, summary_line
+from library.data.caches.entries import CacheEntry, read_entry, write_entries, write_entry
 from library.data.caches.npz import npy_bytes, npz_bytes
 from library.data.caches.recipes import REASONS, image_content, why_stale
 from library.problems import UserError
@@ -22,7 +22,7 @@ RECIPE = {"version": 1, "vae": "a", "bucket": [64, 64], "crop": [0, 0]}
 def entry(tmp_path: Path) -> Wanted:
     """A good entry in the file x.npz."""
     path = tmp_path / "x.npz"
-    write_entry(Entry(path, {"latents": LATENTS, "original_size": np.array([64, 64])}, RECIPE))
+    write_entry(CacheEntry(path, {"latents": LATENTS, "original_size": np.array([64, 64])}, RECIPE))
     return wanted(path)
 
 
@@ -35,7 +35,7 @@ def test_every_damage_is_noticed(entry):
     where = random.Random(0)
     for length in [0, 1, 21, 22, len(whole) // 2, len(whole) - 1]:
         entry.path.write_bytes(whole[:length])
-        assert look_at(entry) == Finding(entry.path, "unreadable"), length
+        assert check_entry(entry) == EntryCheck(entry.path, "unreadable"), length
     start = whole.index(LATENTS.tobytes())
     for _ in range(50):  # in the latents and what comes before them; a power cut leaves zeros
         place = where.randrange(start + 4, start + LATENTS.nbytes)
@@ -44,11 +44,11 @@ def test_every_damage_is_noticed(entry):
             whole[:start] + bytes(len(whole[start:place])) + whole[place:],
         ):
             entry.path.write_bytes(damaged)
-            assert look_at(entry) == Finding(entry.path, "unreadable")
+            assert check_entry(entry) == EntryCheck(entry.path, "unreadable")
     entry.path.write_bytes(bytes(len(whole)))
-    assert look_at(entry) == Finding(entry.path, "unreadable")
+    assert check_entry(entry) == EntryCheck(entry.path, "unreadable")
     entry.path.write_bytes(whole)
-    assert look_at(entry) == Finding(entry.path)
+    assert check_entry(entry) == EntryCheck(entry.path)
 
 
 def test_random_changes_never_raise_anything_else(entry):
@@ -59,7 +59,7 @@ def test_random_changes_never_raise_anything_else(entry):
         for _ in range(where.randrange(1, 6)):
             damaged[where.randrange(len(damaged))] = where.randrange(256)
         entry.path.write_bytes(damaged)
-        look_at(entry)
+        check_entry(entry)
 
 
 def test_a_recipe_that_is_not_one_is_unreadable(entry):
@@ -67,12 +67,12 @@ def test_a_recipe_that_is_not_one_is_unreadable(entry):
         entry.path.write_bytes(
             npz_bytes({"latents": npy_bytes(LATENTS), "atelier": npy_bytes(np.array(text))})
         )
-        assert look_at(entry).reason == "unreadable", text
+        assert check_entry(entry).reason == "unreadable", text
 
 
 def test_a_folder_in_the_place_of_a_file_is_unreadable(tmp_path):
     (tmp_path / "x.npz").mkdir()
-    assert look_at(wanted(tmp_path / "x.npz")).reason == "unreadable"
+    assert check_entry(wanted(tmp_path / "x.npz")).reason == "unreadable"
 
 
 @pytest.mark.parametrize("key", REASONS)
@@ -89,12 +89,12 @@ def test_the_first_difference_is_told():
 
 def test_an_entry_is_looked_for_at_its_old_place_too(entry, tmp_path):
     new = tmp_path / "new.npz"
-    assert look_at(wanted(new)) == Finding(new, ABSENT)
-    assert look_at(wanted(new, old_path=entry.path)) == Finding(entry.path)
+    assert check_entry(wanted(new)) == EntryCheck(new, ABSENT)
+    assert check_entry(wanted(new, old_path=entry.path)) == EntryCheck(entry.path)
     new.write_bytes(b"torn")
-    assert look_at(wanted(new, old_path=entry.path)) == Finding(entry.path)
+    assert check_entry(wanted(new, old_path=entry.path)) == EntryCheck(entry.path)
     entry.path.write_bytes(b"torn")
-    assert look_at(wanted(new, old_path=entry.path)) == Finding(new, "unreadable")
+    assert check_entry(wanted(new, old_path=entry.path)) == EntryCheck(new, "unreadable")
 
 
 def test_an_entry_that_another_program_wrote_over_is_taken_as_its_own(entry):
@@ -102,9 +102,9 @@ def test_an_entry_that_another_program_wrote_over_is_taken_as_its_own(entry):
     with np.load(entry.path) as file:
         kept = dict(file)
     np.savez(entry.path, **{**kept, "latents": LATENTS + 1})
-    assert look_at(entry) == Finding(entry.path, is_foreign=True)
+    assert check_entry(entry) == EntryCheck(entry.path, is_foreign=True)
     np.savez(entry.path, **kept)
-    assert look_at(entry) == Finding(entry.path)
+    assert check_entry(entry) == EntryCheck(entry.path)
 
 
 def test_the_hash_of_an_image_is_made_anew_only_if_its_size_or_time_differ(tmp_path):
@@ -139,37 +139,39 @@ def test_an_image_whose_entry_does_not_know_its_change_of_status_is_read_once(tm
     image.write_bytes(b"pixels")
     content = image_content(image)
     older = {key: content[key] for key in ("image_bytes", "image_mtime_ns", "image")}
-    write_entry(Entry(path, {"latents": LATENTS}, {**RECIPE, **older}))
-    assert look_at(wanted(path, image=image)) == Finding(path)
+    write_entry(CacheEntry(path, {"latents": LATENTS}, {**RECIPE, **older}))
+    assert check_entry(wanted(path, image=image)) == EntryCheck(path)
     monkeypatch.setattr(Path, "read_bytes", None)
-    assert look_at(wanted(path, image=image)) == Finding(path)
+    assert check_entry(wanted(path, image=image)) == EntryCheck(path)
 
 
 def test_a_touched_image_is_read_once(tmp_path, monkeypatch):
     image, path = tmp_path / "a.png", tmp_path / "a.npz"
     image.write_bytes(b"pixels")
-    write_entry(Entry(path, {"latents": LATENTS}, {**RECIPE, **image_content(image)}))
+    write_entry(CacheEntry(path, {"latents": LATENTS}, {**RECIPE, **image_content(image)}))
     os.utime(image, ns=(0, 12345))
-    assert look_at(wanted(path, image=image)) == Finding(path)
+    assert check_entry(wanted(path, image=image)) == EntryCheck(path)
     monkeypatch.setattr(Path, "read_bytes", None)
-    assert look_at(wanted(path, image=image)) == Finding(path)
+    assert check_entry(wanted(path, image=image)) == EntryCheck(path)
     assert np.array_equal(read_entry(path, SHAPES)[0], LATENTS)
 
 
 def test_arrays_that_are_kept_stay_beside_new_ones(entry):
-    write_entry(Entry(entry.path, {"latents_flipped": LATENTS * 2}, RECIPE, keep=True))
+    write_entry(CacheEntry(entry.path, {"latents_flipped": LATENTS * 2}, RECIPE, keep=True))
     assert np.array_equal(read_entry(entry.path, SHAPES)[0], LATENTS)
-    write_entry(Entry(entry.path, {"latents_flipped": LATENTS * 3}, {**RECIPE, "vae": "b"}, keep=True))
+    write_entry(CacheEntry(entry.path, {"latents_flipped": LATENTS * 3}, {**RECIPE, "vae": "b"}, keep=True))
     with pytest.raises(UserError, match=r"x.npz: cannot be read .*; run again without --skip_cache_check, "):
         read_entry(entry.path, SHAPES)
 
 
 def test_an_entry_that_is_not_the_one_found_is_a_problem_and_the_same_made_again_is_none(entry):
-    sums = look_at(entry).sums
-    write_entry(Entry(entry.path, {"latents": LATENTS, "alpha_mask": LATENTS[0]}, {**RECIPE, "other": 1}))
+    sums = check_entry(entry).sums
+    write_entry(
+        CacheEntry(entry.path, {"latents": LATENTS, "alpha_mask": LATENTS[0]}, {**RECIPE, "other": 1})
+    )
     assert np.array_equal(read_entry(entry.path, SHAPES, sums=sums)[0], LATENTS)
     for arrays in ({"latents": LATENTS + 1}, {"latents_flipped": LATENTS}):
-        write_entry(Entry(entry.path, arrays, RECIPE))
+        write_entry(CacheEntry(entry.path, arrays, RECIPE))
         with pytest.raises(UserError) as caught:
             read_entry(entry.path, SHAPES, sums=sums)
         assert str(caught.value) == f"{entry.path}: was made again by another run; start again"
@@ -187,7 +189,7 @@ def test_a_full_disk_is_said_with_what_to_do(entry, monkeypatch):
     for name, kept in (("new.npz", ""), ("x.npz", "; what was there before is still there")):
         path = entry.path.with_name(name)
         with pytest.raises(UserError) as caught:
-            write_entry(Entry(path, {"latents": LATENTS}, RECIPE))
+            write_entry(CacheEntry(path, {"latents": LATENTS}, RECIPE))
         assert str(caught.value) == f"{path}: {said}{kept}"
 
 
@@ -223,7 +225,9 @@ def test_a_link_to_a_folder_is_followed_and_a_link_to_an_image_is_an_image_of_it
 
 
 def test_many_entries_are_written_and_the_first_failure_is_raised(tmp_path):
-    made = [Entry(tmp_path / f"{number}.npz", {"latents": LATENTS + number}, RECIPE) for number in range(100)]
+    made = [
+        CacheEntry(tmp_path / f"{number}.npz", {"latents": LATENTS + number}, RECIPE) for number in range(100)
+    ]
     write_entries(iter(made))
     for number, one in enumerate(made):
         assert np.array_equal(read_entry(one.path, SHAPES)[0], LATENTS + number)
@@ -234,15 +238,15 @@ def test_many_entries_are_written_and_the_first_failure_is_raised(tmp_path):
 
 def test_the_summary_counts_by_reason():
     path = Path("x.npz")
-    findings = [
-        *[Finding(path)] * 5,
-        *[Finding(path, ABSENT)] * 2,
-        Finding(path, "other crop"),
-        *[Finding(path, "image edited")] * 2,
-        Finding(path, "other resolution", is_foreign=True),
-        *[Finding(path, is_foreign=True)] * 3,
+    checks = [
+        *[EntryCheck(path)] * 5,
+        *[EntryCheck(path, ABSENT)] * 2,
+        EntryCheck(path, "other crop"),
+        *[EntryCheck(path, "image edited")] * 2,
+        EntryCheck(path, "other resolution", is_foreign=True),
+        *[EntryCheck(path, is_foreign=True)] * 3,
     ]
-    assert summary("latents", findings) == (
+    assert summary_line("latents", checks) == (
         "latents on disk: 5 were there already, 2 made,"
         " 4 made again (2 image edited, 1 other crop, 1 other resolution), 3 taken over from another program"
     )

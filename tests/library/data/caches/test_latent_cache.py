@@ -1,15 +1,17 @@
 import pickle
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from stand_ins import CountingVae, encode, together
+from stand_ins import LATENTS, CountingVae, encode, together
 
 from library.data.caches.latent_cache import cache_latents
 from library.data.caches.latent_files import LatentFiles
 from library.data.views import centre_view, to_pixels
+from library.latent_space import LatentSpace
 from library.problems import UserError
 
 FILES = LatentFiles("_sd", "a VAE", "float32")
@@ -23,7 +25,7 @@ def data(save_image, scan):
 
 
 def cache(data, vae=encode, **options):
-    settings = {"scale": 0.5, "batch_size": 2, "progress": False}
+    settings = {"latent_space": replace(LATENTS, scale=0.5), "batch_size": 2, "progress": False}
     return cache_latents(data, vae, **(settings | options))
 
 
@@ -52,7 +54,12 @@ def test_every_image_and_its_mirror_image_is_encoded_whatever_the_batch_size(dat
 
 @pytest.mark.parametrize("disk", [None, FILES])
 def test_a_latent_is_made_from_the_centre_crop_and_scaled(data, disk):
-    noiseless = cache(data, lambda pixels, noise: encode(pixels, noise * 0), disk=disk, scale=0.18215)
+    noiseless = cache(
+        data,
+        lambda pixels, noise: encode(pixels, noise * 0),
+        disk=disk,
+        latent_space=replace(LATENTS, scale=0.18215),
+    )
     for index, record in enumerate(data.records):
         for is_flipped in (False, True):
             pixels = to_pixels([centre_view(record, index=index, flip=is_flipped).load()[0]])
@@ -71,7 +78,7 @@ def test_latents_are_the_same_in_memory_and_from_files_and_wherever_an_image_sta
 
 
 def test_the_noise_of_a_latent_is_its_own(data):
-    noise = cache(data, lambda pixels, noise: noise, scale=1.0)
+    noise = cache(data, lambda pixels, noise: noise, latent_space=LATENTS)
     latents = [noise[index, is_flipped].flatten()[:64] for index in range(5) for is_flipped in (False, True)]
     assert len({tuple(latent.tolist()) for latent in latents}) == 10
     assert 0.8 < torch.cat(latents).std() < 1.2
@@ -85,7 +92,7 @@ def test_mirror_images_are_not_encoded_without_flip_aug(save_image, scan):
 
 
 def test_a_file_is_what_sd_scripts_reads(data, tmp_path):
-    latents = cache(data, disk=FILES, scale=0.5)
+    latents = cache(data, disk=FILES, latent_space=replace(LATENTS, scale=0.5))
     assert files_in(tmp_path) == [
         "0_0064x0064_sd.npz",
         "1_0130x0044_sd.npz",
@@ -387,3 +394,27 @@ def test_the_progress_bar_stands_for_all_processes(data, capsys):
     together(lambda sharing: cache(data, progress=True, sharing=sharing))
     said = capsys.readouterr().err
     assert "5/5" in said and said.count("caching latents: 100%") == 1
+
+
+@pytest.mark.parametrize("disk", [None, FILES])
+def test_latents_of_other_spaces_have_their_channels_and_are_scaled_by_channel(data, disk):
+    scale, shift = tuple(0.5 + number for number in range(16)), tuple(range(16))
+    space = LatentSpace(16, 16, 16, scale=scale, shift=tuple(map(float, shift)))
+    given = {}
+
+    def encode_widely(pixels, noise):
+        latents = torch.nn.functional.avg_pool2d(pixels, 16)[:, :1] + noise
+        given.update((latent.numpy().tobytes(), latent) for latent in latents)
+        return latents
+
+    cached = cache(data, encode_widely, disk=disk, latent_space=space)
+    for index, record in enumerate(data.records):
+        width, height = record.fit.bucket
+        latent = cached[index, True]
+        assert latent.shape == (16, height // 16, width // 16) and latent.dtype == torch.float32
+        assert any(
+            torch.equal(latent, space.scaled(one)) for one in given.values() if one.shape == latent.shape
+        )
+    unscaled = cache(data, encode_widely, disk=disk, latent_space=LatentSpace(16, 16, 16))
+    expected = (unscaled[0, False][5] - 5.0) * 5.5
+    assert torch.equal(cached[0, False][5], expected)

@@ -5,7 +5,7 @@ import os
 
 import pytest
 import torch
-from stand_ins import CountingVae
+from stand_ins import LATENTS, CountingVae
 
 from library.data.caches.latent_cache import cache_latents
 from library.data.caches.latent_files import LatentFiles
@@ -16,7 +16,9 @@ WAYS = ["dots"] if os.name == "nt" else ["dots", "link"]
 
 
 def cache(data, vae=None, disk=FILES):
-    return cache_latents(data, vae or CountingVae(), scale=1.0, batch_size=2, disk=disk, progress=False)
+    return cache_latents(
+        data, vae or CountingVae(), latent_space=LATENTS, batch_size=2, disk=disk, progress=False
+    )
 
 
 def assert_as_in_memory(cached, data):

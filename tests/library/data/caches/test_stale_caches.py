@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from stand_ins import CountingVae
+from stand_ins import LATENTS, CountingVae
 
 from library.data.caches import latent_files, text_cache
 from library.data.caches.latent_cache import cache_latents
@@ -34,7 +34,7 @@ def folder(tmp_path):
 
 def latents(data, files=FILES):
     vae = CountingVae()
-    cached = cache_latents(data, vae, scale=1.0, batch_size=2, disk=files, progress=False)
+    cached = cache_latents(data, vae, latent_space=LATENTS, batch_size=2, disk=files, progress=False)
     return vae.count, cached
 
 
@@ -93,7 +93,7 @@ def test_latents_are_made_again_with_the_reason(folder, scan, capsys, change):
         f"latents on disk: {3 - count} were there already, 0 made, {count} made again ({count} {reason})\n"
     )
     assert capsys.readouterr().out == expected
-    fresh = cache_latents(data, CountingVae(), scale=1.0, batch_size=1, progress=False)
+    fresh = cache_latents(data, CountingVae(), latent_space=LATENTS, batch_size=1, progress=False)
     for index in range(3):
         assert torch.equal(again[index, False], fresh[index, False])
     assert latents(data, files)[0] == 0

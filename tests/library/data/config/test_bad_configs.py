@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from bad_texts import bad_configs, make_good_images
 from dataset_files import SIZE, complaints, tables
+from stand_ins import LATENTS
 
 from library.data.config.datasets import read_datasets
 from library.data.training_data import TrainingData
@@ -153,7 +154,7 @@ def test_texts_that_are_not_text_are_refused(read):
 
 def test_a_missing_file_is_one_line(tmp_path):
     options = DataOptions(dataset_config=tmp_path / "no.toml")
-    assert complaints(read_datasets, options) == [
+    assert complaints(read_datasets, options, pixel_multiple=8) == [
         f"{tmp_path / 'no.toml'}: there is no such file; it was looked for in {tmp_path}"
     ]
 
@@ -175,7 +176,7 @@ BOUNDS = [
 def test_the_bounds_of_a_dataset_file_hold_on_the_command_line_too(tmp_path, name, value, bound):
     (tmp_path / "1_x").mkdir()
     options = DataOptions(train_data_dir=tmp_path, resolution=SIZE, **{name: value})
-    assert complaints(read_datasets, options) == [f"--{name}: is {value!r}; it {bound}"]
+    assert complaints(read_datasets, options, pixel_multiple=8) == [f"--{name}: is {value!r}; it {bound}"]
 
 
 def test_images_are_looked_at_also_where_a_setting_is_out_of_bounds(save_image, tmp_path):
@@ -184,7 +185,7 @@ def test_images_are_looked_at_also_where_a_setting_is_out_of_bounds(save_image, 
         train_data_dir=tmp_path / "train", resolution=SIZE, train_batch_size=0, caption_separator=""
     )
     problems = Problems()
-    data = TrainingData.collect(options, CachingOptions(), problems)
+    data = TrainingData.collect(options, CachingOptions(), problems, latent_space=LATENTS)
     assert [problem.where for problem in problems.found] == ["--train_batch_size", "--caption_separator"]
     assert data.image_count == data.batches_per_epoch(1) == 1
 

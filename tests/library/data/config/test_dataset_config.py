@@ -215,7 +215,8 @@ def test_a_dataset_file_may_come_from_any_editor(tmp_path, encoding, line_end):
     text = "[[datasets]]\nresolution = 64\n[[datasets.subsets]]\nimage_dir = 'für'\n"
     path = tmp_path / "data.toml"
     path.write_bytes(text.replace("\n", line_end).encode(encoding))
-    assert read_datasets(DataOptions(dataset_config=path))[0].subsets[0].image_dir == Path("für")
+    (dataset,) = read_datasets(DataOptions(dataset_config=path), pixel_multiple=8)
+    assert dataset.subsets[0].image_dir == Path("für")
 
 
 def test_paths_are_relative_to_the_working_folder_and_the_home_folder_is_known(read, tmp_path, monkeypatch):
@@ -290,7 +291,7 @@ def test_class_folders_give_repeats_and_tokens_and_dataset_repeats_multiplies_th
     options = DataOptions(
         train_data_dir=tmp_path / "img", reg_data_dir=tmp_path / "reg", resolution=SIZE, dataset_repeats=3
     )
-    (dataset,) = read_datasets(options)
+    (dataset,) = read_datasets(options, pixel_multiple=8)
     found = [(s.name, s.num_repeats, s.class_tokens, s.is_reg) for s in dataset.subsets]
     assert found == [
         ("10_sks dog", 30, "sks dog", False),
@@ -322,14 +323,30 @@ def test_a_wrong_folder_says_what_is_there_and_what_to_do(tmp_path, layout, give
         (tmp_path / "img" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "img" / name).touch()
     options = DataOptions(train_data_dir=tmp_path / given, resolution=SIZE)
-    (found,) = complaints(read_datasets, options)
+    (found,) = complaints(read_datasets, options, pixel_multiple=8)
     assert found.startswith(f"--train_data_dir {tmp_path / given}: ")
     assert message in found
 
 
 def test_in_json_is_a_fine_tuning_dataset_over_the_image_folder(tmp_path):
     options = DataOptions(train_data_dir=tmp_path, in_json=tmp_path / "m.json", resolution=SIZE)
-    (dataset,) = read_datasets(options)
+    (dataset,) = read_datasets(options, pixel_multiple=8)
     (subset,) = dataset.subsets
     assert not dataset.is_dreambooth
     assert (subset.image_dir, subset.metadata_file, subset.name) == (tmp_path, tmp_path / "m.json", "m.json")
+
+
+def test_what_sides_are_multiples_of_is_the_models(tmp_path):
+    (tmp_path / "1_x").mkdir()
+    options = {"train_data_dir": tmp_path, "resolution": ((72, 64),)}
+    (dataset,) = read_datasets(DataOptions(**options), pixel_multiple=8)
+    assert dataset.resolution == (72, 64)
+    assert complaints(read_datasets, DataOptions(**options), pixel_multiple=16) == [
+        "--resolution: is 72,64; sides must be multiples of 16"
+    ]
+    buckets = DataOptions(**options, enable_bucket=True, bucket_reso_steps=24, min_bucket_reso=24)
+    (dataset,) = read_datasets(buckets, pixel_multiple=8)
+    assert dataset.bucket_reso_steps == 24
+    assert complaints(read_datasets, buckets, pixel_multiple=16) == [
+        "--bucket_reso_steps: is 24; it must be a multiple of 16 (64 suits every model)"
+    ]

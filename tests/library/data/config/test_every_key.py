@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from stand_ins import LATENTS
 
-from library.data.dataset import BatchBuilder, make_loader
+from library.data.builder import BatchBuilder
+from library.data.loader import make_loader
 from library.data.plan import Course
 from library.data.training_data import TrainingData
 from library.options.data import DataOptions
@@ -50,10 +52,10 @@ def batches(tmp_path):
         content = {"datasets": [{"resolution": 64, **(dataset or {}), "subsets": tables}]}
         path = tmp_path / "data.json"
         path.write_text(json.dumps(content))
-        data = TrainingData.scan(DataOptions(dataset_config=path, **options))
+        data = TrainingData.scan(DataOptions(dataset_config=path, **options), latent_space=LATENTS)
         load.data = data
         course = Course(data.batches_per_epoch(1))
-        builder = BatchBuilder(data, tokenize, draw, seed=3, total_steps=total_steps)
+        builder = BatchBuilder(data, tokenize, draw, seed=3, latent_space=LATENTS, total_steps=total_steps)
         return list(make_loader(builder, course.positions(0, course.steps_per_epoch * epochs)))
 
     return load

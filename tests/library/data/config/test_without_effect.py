@@ -1,6 +1,7 @@
 """Settings that come to nothing: each is one warning, and defaults are none."""
 
 import pytest
+from stand_ins import LATENTS
 
 from library.data.config.datasets import read_datasets
 from library.data.config.specs import DEFAULTS
@@ -16,7 +17,10 @@ def warnings(tmp_path, capsys):
     (tmp_path / "img" / "1_x").mkdir(parents=True)
 
     def warn_about(**options):
-        read_datasets(DataOptions(train_data_dir=tmp_path / "img", resolution=((512, 512),), **options))
+        read_datasets(
+            DataOptions(train_data_dir=tmp_path / "img", resolution=((512, 512),), **options),
+            pixel_multiple=8,
+        )
         return capsys.readouterr().err.splitlines()
 
     return warn_about
@@ -130,14 +134,16 @@ def test_validation_options_need_held_out_images(save_image, tmp_path, capsys):
     save_image("train/1_x/b.png")
     options = {"train_data_dir": tmp_path / "train", "resolution": ((64, 64),)}
     asked = {"validate_every_n_steps": 5, "max_validation_steps": 2}
-    TrainingData.scan(DataOptions(**options), validation=ValidationOptions(**asked))
+    TrainingData.scan(DataOptions(**options), latent_space=LATENTS, validation=ValidationOptions(**asked))
     assert capsys.readouterr().err == (
         "warning: --validate_every_n_steps has no effect without --validation_split\n"
         "warning: --max_validation_steps has no effect without --validation_split\n"
     )
-    TrainingData.scan(DataOptions(**options), CachingOptions(), validation=ValidationOptions())
+    TrainingData.scan(
+        DataOptions(**options), CachingOptions(), latent_space=LATENTS, validation=ValidationOptions()
+    )
     options["validation_split"] = 0.5
-    TrainingData.scan(DataOptions(**options), validation=ValidationOptions(**asked))
+    TrainingData.scan(DataOptions(**options), latent_space=LATENTS, validation=ValidationOptions(**asked))
     assert capsys.readouterr().err == ""
 
 
@@ -150,9 +156,9 @@ def test_settings_for_a_network_need_a_trainer_that_has_one(save_image, tmp_path
         "[[datasets]]\nresolution = [[64, 64], [128, 128]]\nnetwork_multiplier = 0.5\n[[datasets.subsets]]\n"
         f"image_dir = '{tmp_path / 'pictures'}'\ncustom_attributes = {{diff_output_preservation = true}}\n"
     )
-    TrainingData.scan(DataOptions(dataset_config=path))
+    TrainingData.scan(DataOptions(dataset_config=path), latent_space=LATENTS)
     assert capsys.readouterr().err == ""
-    TrainingData.scan(DataOptions(dataset_config=path), has_network=False)
+    TrainingData.scan(DataOptions(dataset_config=path), latent_space=LATENTS, has_network=False)
     why = "has no effect: this command trains no network"
     assert capsys.readouterr().err.splitlines() == [
         f"warning: {tmp_path / 'pictures'}: network_multiplier {why}",

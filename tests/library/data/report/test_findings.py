@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from library.data.report import Look, show_page
 from library.data.report.findings import Finding, all_findings
 from library.data.report.inspection import Inspection, inspect_pictures
+from library.data.report.texts import Look
+from library.data.report.writing import say_in_short, write_page
+from library.data.summary import summary_lines
 from library.data.training_data import TrainingData
 
 LOOK = Look(
@@ -58,11 +60,11 @@ def test_they_are_a_warning_each_on_the_console_and_on_the_page(
     data: TrainingData, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     page = tmp_path / "page.html"
-    show_page(page, data, LOOK, title="x", inspection=inspected(data))
+    say_in_short(page, data, write_page(page, data, LOOK, title="x", inspection=inspected(data)))
     warnings = [f"2 pictures {WHITE}", f"1 picture {FIRST}"]
     copies = "1 picture looks like another one"
     assert capsys.readouterr().out.splitlines() == [
-        *data.summary(),
+        *summary_lines(data),
         *(f"warning: {line}" for line in [*warnings, copies]),
         f"wrote {page}",
     ]
@@ -80,7 +82,8 @@ def test_transparent_parts_that_are_a_mask_are_listed_and_no_warning(
     assert finding == Finding(
         "with transparent parts, which do not count in the loss", (("1_x/clear.png", ""),)
     )
-    show_page(tmp_path / "page.html", data, LOOK, title="x", inspection=inspected(data))
+    page = tmp_path / "page.html"
+    say_in_short(page, data, write_page(page, data, LOOK, title="x", inspection=inspected(data)))
     assert "warning" not in capsys.readouterr().out
 
 

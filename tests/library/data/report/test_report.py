@@ -14,12 +14,14 @@ import pytest
 from PIL import Image
 
 from library.data.captions import sample_caption
-from library.data.report import Look, write_page
-from library.data.report.figures import histogram, shares
+from library.data.report.histogram import histogram
 from library.data.report.inspection import inspect_pictures
 from library.data.report.pictures import choose
+from library.data.report.texts import Look
+from library.data.report.writing import write_page
 from library.data.training_data import TrainingData
 from library.data.views import make_view
+from library.pages.figures import shares
 from library.pages.markup import Html, element, join
 from library.problems import Problem
 

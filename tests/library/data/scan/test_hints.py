@@ -2,6 +2,7 @@
 
 import pytest
 
+from library.data.summary import warning_lines
 from library.problems import UserError
 
 
@@ -62,7 +63,9 @@ def test_those_of_no_image_are_counted(save_image, scan_masked, tmp_path):
         save_image(f"masks/{name}")
     (tmp_path / "masks" / "._d.png").touch()
     data = scan_masked()
-    assert data.warnings() == [f"{tmp_path}/masks: 2 conditioning images belong to no image: c.png, e.png"]
+    assert warning_lines(data) == [
+        f"{tmp_path}/masks: 2 conditioning images belong to no image: c.png, e.png"
+    ]
 
 
 def test_a_bad_one_can_be_skipped_with_its_image(save_image, scan_masked, tmp_path):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import library.data.scan.records
+from library.data.summary import warning_lines
 from library.problems import UserError
 
 NAME = "metadata_cache.json"
@@ -80,7 +81,11 @@ def test_a_second_scan_opens_nothing_finds_the_same_and_does_not_write(folder, s
     again = scan(cache_info=True)
     assert len(opened) == 14
     assert facts(plain) == facts(first) == facts(again)
-    assert [line for line in first.warnings() if NAME not in line] == again.warnings() == plain.warnings()
+    assert (
+        [line for line in warning_lines(first) if NAME not in line]
+        == warning_lines(again)
+        == warning_lines(plain)
+    )
     assert ((folder / NAME).stat().st_mtime_ns, (folder / NAME).stat().st_ino) == written
 
 
@@ -166,7 +171,7 @@ def test_entries_of_sd_scripts_are_read_again(folder, scan, opened):
 def test_a_file_that_cannot_be_used_is_replaced_with_a_note(folder, scan, content):
     (folder / NAME).write_bytes(content)
     data = scan(cache_info=True)
-    (note,) = (line for line in data.warnings() if NAME in line)
+    (note,) = (line for line in warning_lines(data) if NAME in line)
     assert note.startswith(f"{folder / NAME}: ")
     assert note.endswith(", so every file is read and it is written anew")
     assert len(entries(folder)) == 4
@@ -193,7 +198,7 @@ def test_a_folder_that_cannot_be_written_to_is_a_warning(folder, scan, monkeypat
     data = scan(cache_info=True)
     assert (
         f"{folder / NAME}: could not be written (Permission denied), so the next start reads every file again"
-    ) in data.warnings()
+    ) in warning_lines(data)
 
 
 def test_bad_images_are_found_every_time_and_the_good_ones_kept(folder, scan, opened):
@@ -249,5 +254,5 @@ def test_a_metadata_file_has_no_use_for_it(scan, save_image, tmp_path):
     save_image("train/a.png")
     (tmp_path / "meta.json").write_text('{"a": {"caption": "x"}}')
     data = scan(in_json=tmp_path / "meta.json", cache_info=True)
-    assert f"{tmp_path}/meta.json: cache_info has no effect on a metadata file" in data.warnings()
+    assert f"{tmp_path}/meta.json: cache_info has no effect on a metadata file" in warning_lines(data)
     assert not (tmp_path / "train" / NAME).exists()

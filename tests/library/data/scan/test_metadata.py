@@ -5,6 +5,7 @@ import os
 
 import pytest
 
+from library.data.summary import warning_lines
 from library.problems import UserError
 
 
@@ -19,7 +20,7 @@ def captions(data):
 
 
 def notes(data, part):
-    return [line for line in data.warnings() if part in line]
+    return [line for line in warning_lines(data) if part in line]
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from picture_files import encoded, photo
 from PIL import Image
 
 from library.data.pictures.bad_images import REPLACE
+from library.data.summary import warning_lines
 from library.problems import UserError
 
 
@@ -46,7 +47,7 @@ def test_a_caption_comes_from_its_file_then_from_the_class_tokens_then_is_empty(
         "whole_0010_0020_0030_0040.png": "all of it",
         "d.png": "",
     }
-    warnings = "\n".join(data.warnings())
+    warnings = "\n".join(warning_lines(data))
     assert '1_sks dog: 1 image without a caption trains with "sks dog"' in warnings
     assert "1_sks dog: 1 caption is empty" in warnings
     assert "train/1: 1 image without a caption trains with an empty caption" in warnings
@@ -60,7 +61,7 @@ def test_with_wildcards_all_lines_with_text_are_kept(save_image, scan):
 @pytest.mark.parametrize("suffix", [".txt", ".TXT", ".Caption"])
 def test_captions_with_another_suffix_are_pointed_out(save_image, scan, suffix):
     save_image("train/1_x/a.png").with_suffix(suffix).write_text("a cat")
-    (warning,) = (line for line in scan().warnings() if "not used, captions" in line)
+    (warning,) = (line for line in warning_lines(scan()) if "not used, captions" in line)
     assert warning.endswith(
         f"1_x: 1 {suffix} file is not used, captions are read from .caption files;"
         f" --caption_extension {suffix} uses it"
@@ -72,7 +73,7 @@ def test_captions_of_no_image_are_counted(save_image, scan):
     path = save_image("train/1_x/a.png", caption="a cat")
     for name in ("b.caption", "c.caption", "d.txt"):
         path.with_name(name).write_text("a dog")
-    (warning,) = scan().warnings()
+    (warning,) = warning_lines(scan())
     assert warning.endswith("1_x: 2 .caption files belong to no image: b.caption, c.caption")
 
 
@@ -84,7 +85,7 @@ def test_pictures_of_other_kinds_and_in_folders_inside_are_counted(save_image, s
     for name in ("more/b.png", "more/deep/c.jpg", "others/d.png", ".hidden/e.png"):
         save_image(f"train/1_x/{name}")
     (folder / "texts").mkdir()
-    warnings = scan().warnings()
+    warnings = warning_lines(scan())
     assert (
         f"{folder}: 3 files of kinds that are not read (.gif .heic .tiff) are left out: b.gif, c.TIFF,"
         " d.heic; convert them to PNG or JPEG to use them"
@@ -103,7 +104,7 @@ def test_a_folder_inside_that_the_run_uses_is_not_pointed_out(save_image, scan, 
         f"[[datasets.subsets]]\nimage_dir = '{tmp_path / name}'" for name in ("pictures", "pictures/inside")
     ]
     path.write_text("\n".join(["[[datasets]]", "resolution = 64", *folders]))
-    assert not any("folders inside" in line for line in scan(dataset_config=path).warnings())
+    assert not any("folders inside" in line for line in warning_lines(scan(dataset_config=path)))
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links need a permission on Windows")
@@ -191,7 +192,7 @@ def test_bad_images_can_be_skipped_and_are_listed(save_image, scan, tmp_path):
     assert (
         f"{folder}: 2 bad images are left out: {folder}/small.png is 8x8: a side is shorter than"
         f" --min_image_side 16, {folder}/zero.png is empty (0 bytes)"
-    ) in data.warnings()
+    ) in warning_lines(data)
 
 
 def test_skipping_bad_images_skips_no_other_problem(save_image, scan, tmp_path):
@@ -268,7 +269,7 @@ def test_regularization_images_are_as_many_samples_as_training_images(
     data = scan(reg_data_dir=tmp_path / "reg")
     assert repeats(data, is_reg=True) == expected
     assert data.reg_count == data.train_count == sum(expected)
-    said = [line for line in data.warnings() if "regularization samples" in line]
+    said = [line for line in warning_lines(data) if "regularization samples" in line]
     assert len(said) == (1 if dropped else 0)
     assert all(line.startswith(f"{dropped} regularization samples are not used") for line in said)
 

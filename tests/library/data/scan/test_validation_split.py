@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from library.data.summary import summary_lines, warning_lines
+
 
 @pytest.fixture
 def pictures(save_image):
@@ -44,13 +46,13 @@ def test_the_number_is_rounded_and_one_image_stays(pictures, scan, split, count)
     data = scan(validation_split=split)
     assert len(data.validation.records if data.validation else []) == count
     assert data.image_count == 10 - count
-    said = [line for line in data.warnings() if "holds out nothing" in line]
+    said = [line for line in warning_lines(data) if "holds out nothing" in line]
     assert said == (["validation_split 0.04 holds out nothing: too few images"] if split == 0.04 else [])
 
 
 def test_the_summary_counts_them(pictures, scan):
-    assert "  3 images are held out for validation" in scan(validation_split=0.3).summary()
-    assert not any("held out" in line for line in scan().summary())
+    assert "  3 images are held out for validation" in summary_lines(scan(validation_split=0.3))
+    assert not any("held out" in line for line in summary_lines(scan()))
 
 
 def test_every_resolution_holds_out_the_same_images(pictures, scan):
@@ -127,4 +129,4 @@ def test_an_image_that_another_dataset_trains_on_is_pointed_out(pictures, scan, 
     )
     data = scan(dataset_config=path)
     (held_out,) = (record.image.name for record in data.validation.records)
-    assert f"1 held-out images are trained on in another dataset: {held_out}" in data.warnings()
+    assert f"1 held-out images are trained on in another dataset: {held_out}" in warning_lines(data)

@@ -10,6 +10,7 @@ from trainers import of_trainer, options, two_buckets
 
 import train_db
 from library.data.training_data import TrainingData
+from library.latent_space import LatentSpace
 from library.options.parser import parse
 from library.training.start.pictures import Pictures
 
@@ -21,7 +22,8 @@ def folder(tmp_path: Path) -> Path:
 
 def scan(folder: Path) -> Pictures:
     words = [str(word) for word in options(folder, folder, folder, *of_trainer("train_db.py"))]
-    return Pictures(TrainingData.scan(parse(train_db.Run, argv=words).data))
+    data = parse(train_db.Run, argv=words).data
+    return Pictures(TrainingData.scan(data, latent_space=LatentSpace(4, 8, 8)))
 
 
 def test_the_fingerprint_is_that_of_states_from_before(folder: Path) -> None:

@@ -1,5 +1,6 @@
 """The checks before a run warn of data and options that do not suit the trainer."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,9 @@ from PIL import Image
 
 import train_db
 import train_network
+from library.models import FAMILIES
 from library.options.parser import read_command_line
+from library.problems import UserError
 from library.training.start.preflight import check, scan_pictures
 
 
@@ -44,3 +47,26 @@ def test_validation_of_nothing_is_a_warning(words: list[str], capsys: pytest.Cap
     assert capsys.readouterr().err == (
         "warning: --validate_every_n_steps has no effect without --validation_split\n"
     )
+
+
+def test_sizes_are_checked_against_the_latents_of_the_models_family(
+    words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    coarse = replace(FAMILIES["sd1"].latent_space, pixel_multiple=128)
+    monkeypatch.setitem(FAMILIES, "sd1", replace(FAMILIES["sd1"], latent_space=coarse))
+    with pytest.raises(UserError) as caught:
+        check(read_command_line(train_db.Run, argv=words))
+    said = "data.toml:2: dataset 1: resolution: is 64,64; sides must be multiples of 128"
+    assert str(said) in str(caught.value)
+
+
+def test_problems_of_the_model_and_the_data_are_shown_in_the_order_of_their_options(words: list[str]) -> None:
+    model = words.index("--pretrained_model_name_or_path") + 1
+    words[model] += "x"
+    words[words.index("--dataset_config") + 1] += "x"
+    with pytest.raises(UserError) as caught:
+        check(read_command_line(train_db.Run, argv=words))
+    assert [problem.where.split()[0] for problem in caught.value.problems] == [
+        words[model],
+        "--dataset_config",
+    ]

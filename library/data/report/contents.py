@@ -1,13 +1,10 @@
-"""The page: its head, its sections in order, and the file they are put into."""
+"""What stands on the dataset page: its head and its sections in order."""
 
 from __future__ import annotations
 
-import string
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from library.data.report.figures import number
 from library.data.report.findings import Finding
 from library.data.report.pictures import Resemblance, Wall
 from library.data.report.sections import (
@@ -21,18 +18,21 @@ from library.data.report.sections import (
 )
 from library.data.report.texts import Look, Texts
 from library.data.training_data import TrainingData
-from library.pages.markup import Html, element, join
+from library.pages.document import document
+from library.pages.figures import number
+from library.pages.markup import Html, element
 from library.problems import Problem
-
-HERE = Path(__file__).parent
 
 
 @dataclass(frozen=True, kw_only=True)
 class Contents:
     """All that the page shows.
 
-    data: None when there is nothing to train on. texts: of every training image; walls, held_out: the buckets
-    of training and of validation. resemblances: pictures that look alike, None when nobody looked.
+    data: None when there is nothing to train on.
+    texts: of every training image.
+    walls: the buckets that are trained on.
+    held_out: the buckets of validation.
+    resemblances: pictures that look alike; None when they were not compared.
     """
 
     title: str
@@ -48,31 +48,17 @@ class Contents:
 
 
 def render(contents: Contents) -> str:
-    """The page as HTML. It needs no other file and no network, and runs no script."""
-    sections = {name: made for name, made in _sections(contents).items() if made}
-    links = [element("li", element("a", name, href=f"#{_anchor(name)}")) for name in sections]
-    body = [
-        _head(contents),
-        element("nav", element("ul", links), aria_label="Sections"),
-        element(
-            "main",
-            [
-                element("section", element("h2", name, id=_anchor(name)), made)
-                for name, made in sections.items()
-            ],
-        ),
-    ]
-    template = string.Template((HERE / "page.html").read_text(encoding="utf-8"))
-    style = (HERE / "page.css").read_text(encoding="utf-8").strip()
-    return template.substitute(title=join(contents.title), style=style, body="\n".join(body))
+    """The page as HTML."""
+    return document(contents.title, _head(contents), _sections(contents))
 
 
 def _sections(contents: Contents) -> dict[str, Html | None]:
-    """What is empty is left out."""
     data, look = contents.data, contents.look
-    made = {"Findings": findings(contents.problems, contents.warnings, contents.findings)}
+    sections: dict[str, Html | None] = {
+        "Findings": findings(contents.problems, contents.warnings, contents.findings)
+    }
     if data is not None:
-        made |= {
+        sections |= {
             "Sources": sources(data),
             "Buckets": buckets(contents.walls, len(data.datasets)),
             "Captions": captions(contents.texts, look.max_tokens),
@@ -81,7 +67,7 @@ def _sections(contents: Contents) -> dict[str, Html | None]:
             "Pictures": walls(contents.walls, len(data.datasets), look),
             "Held out": walls(contents.held_out, len(data.datasets), look, is_held_out=True),
         }
-    return made
+    return sections
 
 
 def _head(contents: Contents) -> Html:
@@ -94,12 +80,12 @@ def _head(contents: Contents) -> Html:
 
 
 def _figures(contents: Contents) -> list[tuple[str, int, str | None]]:
-    """The numbers at the top: (name, value, CSS class)."""
-    data, figures = contents.data, []
-    if contents.problems:
-        figures.append(("problems", len(contents.problems), "bad"))
-    if contents.warnings:
-        figures.append(("warnings", len(contents.warnings), "warn"))
+    """The numbers at the top: (name, value, CSS class). Zeros are left out."""
+    data = contents.data
+    figures: list[tuple[str, int, str | None]] = [
+        ("problems", len(contents.problems), "bad"),
+        ("warnings", len(contents.warnings), "warn"),
+    ]
     if data is not None:
         held_out = data.validation.image_count if data.validation else 0
         figures += [
@@ -114,7 +100,3 @@ def _figures(contents: Contents) -> list[tuple[str, int, str | None]]:
 
 def _figure(name: str, value: int, kind: str | None) -> Html:
     return element("div", element("dt", name), element("dd", number(value)), class_=kind)
-
-
-def _anchor(name: str) -> str:
-    return name.lower().replace(" ", "-")

@@ -1,23 +1,24 @@
-"""Charts of the page, drawn with HTML: they take any width, their numbers can be read and copied."""
+"""Charts drawn with HTML: they take any width, and their numbers can be read and copied. Numbers as text."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from library.data.buckets import Size
 from library.pages.markup import Html, element
 from library.wording import plural
 
-# Tokens per column of the histogram: those that divide 75, so that no column lies across the limit.
-WIDTHS = (1, 3, 5, 15, 25, 75)
-MOST_COLUMNS = 48
+Size = tuple[int, int]  # (width, height) in pixels
 
 
 @dataclass(frozen=True)
 class Bar:
-    """A row of a bar chart. link: the id of what it is about; note: a remark behind the number."""
+    """A row of a bar chart.
+
+    size: of what it is about; its shape is drawn before the label.
+    link: the id of the element it is about.
+    note: a remark behind the number, which flags the row.
+    """
 
     label: str
     value: int
@@ -54,30 +55,6 @@ def shares(parts: Sequence[tuple[str, int, str]]) -> Html:
     )
 
 
-def histogram(values: Sequence[int], limit: int) -> Html:
-    """How many captions have how many tokens; those past the limit in the colour of a warning."""
-    longest = max([*values, limit])
-    width = next((w for w in WIDTHS if longest / w <= MOST_COLUMNS), WIDTHS[-1])
-    counts = Counter(-(-value // width) for value in values)
-    tallest = max(counts.values(), default=0) or 1
-    columns = [
-        _column(index, counts[index], tallest, width, limit) for index in range(-(-longest // width) + 1)
-    ]
-    label = f"Captions by their number of tokens: {summary(values, limit)}"
-    return element("div", columns, class_="histogram", role="img", aria_label=label)
-
-
-def summary(values: Sequence[int], limit: int) -> str:
-    """The figure in words."""
-    if not values:
-        return "there are none"
-    ordered = sorted(values)
-    over = sum(value > limit for value in values)
-    longer = f"{number(over)} of {number(len(values))} are" if over > 1 else "one is" if over else "none is"
-    half = f"half have {ordered[len(ordered) // 2]} or fewer"
-    return f"from {ordered[0]} to {ordered[-1]}, {half}; {longer} longer than {limit}"
-
-
 def shape(size: Size) -> Html:
     """A small rectangle of the size's aspect ratio."""
     scale = 18 / max(size)
@@ -86,21 +63,23 @@ def shape(size: Size) -> Html:
 
 
 def number(value: int) -> str:
-    """With thin spaces between thousands."""
+    """A number with narrow spaces between thousands."""
     return f"{value:,}".replace(",", "\N{NARROW NO-BREAK SPACE}")
 
 
 def counted(value: int, one: str, many: str | None = None) -> str:
-    """ "1 picture", "2 pictures": `wording.counted` with thin spaces between thousands."""
+    """ "1 picture", "2 pictures": `wording.counted` with narrow spaces between thousands."""
     return f"{number(value)} {plural(value, one, many)}"
 
 
 def percent(share: float) -> str:
+    """A share, 0 to 1, in percent, with one decimal below 9.5 %."""
     text = f"{share * 100:.0f}" if share >= 0.095 or share == 0 else f"{share * 100:.1f}"
     return f"{text}\N{NARROW NO-BREAK SPACE}%"
 
 
 def times(size: Size) -> str:
+    """ "640 × 480" """
     return f"{size[0]}\N{NARROW NO-BREAK SPACE}×\N{NARROW NO-BREAK SPACE}{size[1]}"
 
 
@@ -114,18 +93,4 @@ def _bar(row: Bar, largest: int) -> Html:
         element("span", number(row.value), class_="value"),
         element("span", row.note, class_="note") if row.note else None,
         class_="flagged" if row.note else None,
-    )
-
-
-def _column(index: int, count: int, tallest: int, width: int, limit: int) -> Html:
-    low, high = max(0, (index - 1) * width + 1), index * width
-    span = str(high) if low >= high else f"{low} to {high}"
-    height = max(1.5, 100 * count / tallest) if count else 0
-    return element(
-        "span",
-        element("span", style=f"height:{height:.1f}%"),
-        element("small", str(high)) if high % (width * 5) == 0 or high == limit else None,
-        class_=" ".join(filter(None, ("over" if low > limit else "", "limit" if high == limit else "")))
-        or None,
-        title=f"{span} tokens: {counted(count, 'caption')}",
     )

@@ -1,4 +1,4 @@
-"""The files of an image folder: which are images, which captions are theirs, and what will not be used."""
+"""The files of an image folder: which are images, which are their captions, and which will not be used."""
 
 from __future__ import annotations
 
@@ -22,31 +22,22 @@ from library.problems import Problems
 from library.wording import counted
 
 CAPTION_SUFFIXES = (".caption", ".txt")
-# Pictures to other programs, but not read here.
+# Images to other programs; not read here.
 FOREIGN_SUFFIXES = (
     *(".gif", ".tif", ".tiff", ".heic", ".heif", ".psd", ".svg", ".ico", ".tga", ".dds", ".exr", ".hdr"),
-    *(
-        ".jp2",
-        ".jfif",
-        ".qoi",
-        ".ppm",
-        ".pgm",
-        ".pnm",
-        ".pcx",
-        ".raw",
-        ".dng",
-        ".cr2",
-        ".cr3",
-        ".nef",
-        ".arw",
-    ),
+    *(".jp2", ".jfif", ".qoi", ".ppm", ".pgm", ".pnm", ".pcx"),
+    *(".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw"),
 )
-MOST_FILES_BELOW = 100_000  # that are looked at in folders inside an image folder, for a note
+MOST_FILES_BELOW = 100_000  # that are counted in folders inside an image folder, for a note
 
 
-class Source(NamedTuple):
-    """An image to look at: its caption when that is known, else the file to read it from, else neither; its
-    conditioning image. listed: its file as its folder lists it, None when that was not looked at.
+class ImageSource(NamedTuple):
+    """An image to scan.
+
+    caption: if it is known already.
+    listed: its entry in the folder's listing; None when the folder was not listed.
+    caption_file: to read the caption from; None when there is none or the caption is known.
+    hint: its conditioning image.
     """
 
     image: Path
@@ -58,9 +49,11 @@ class Source(NamedTuple):
 
 def sources_in_folder(
     subset: SubsetSpec, problems: Problems, notes: list[str], *, folders: frozenset[Path] = frozenset()
-) -> list[Source]:
-    """The images of the subset's folder by name, with their caption files. What is there but will not be used
-    is counted in `notes`, unless it is in one of `folders`, which the run uses otherwise.
+) -> list[ImageSource]:
+    """The images of the subset's folder by name, with their caption files. Adds notes about what is there but
+    not used.
+
+    folders: that the run's other subsets use; nothing is noted about them.
     """
     folder = subset.image_dir
     assert folder is not None
@@ -80,14 +73,21 @@ def sources_in_folder(
     _note_foreign_images(folder, files.spare, notes)
     _note_images_below(folder, [entry.name for entry in entries if entry.is_dir()], folders, notes)
     return [
-        Source(folder / name, listed=files.entries[name], caption_file=caption and files.entries[caption])
+        ImageSource(
+            folder / name,
+            listed=files.entries[name],
+            caption_file=None if caption is None else files.entries[caption],
+        )
         for name, caption in files.images.items()
     ]
 
 
 class FolderFiles(NamedTuple):
-    """An image folder's files by name. images: each with the name of its caption file, or None; spare: what
-    is neither image nor caption of one; lonely_captions: those of them with the suffix of captions.
+    """An image folder's files by name.
+
+    images: each with the name of its caption file, or None.
+    spare: files that are neither an image nor the caption of one.
+    lonely_captions: those of them with the suffix of captions.
     """
 
     entries: dict[str, os.DirEntry[str]]
@@ -102,7 +102,7 @@ class FolderFiles(NamedTuple):
 
 
 def pair_captions(entries: Iterable[os.DirEntry[str]], suffix: str) -> FolderFiles:
-    """The files among the entries of an image folder. suffix: of caption files."""
+    """The files among a folder's entries, sorted out. suffix: of caption files."""
     files = {entry.name: entry for entry in entries if entry.is_file() or _is_lost_link(entry)}
     images = {name: caption_name(stem_of(name), suffix, files) for name in files if is_image_name(name)}
     spare = sorted(files.keys() - images.keys() - set(images.values()))
@@ -110,12 +110,12 @@ def pair_captions(entries: Iterable[os.DirEntry[str]], suffix: str) -> FolderFil
 
 
 def _is_lost_link(entry: os.DirEntry[str]) -> bool:
-    """A link to nothing is no file, but its user takes it for one."""
+    """A broken link is no file, but its user takes it for one."""
     return entry.is_symlink() and not entry.is_dir()
 
 
 def caption_name(stem: str, suffix: str, names: Container[str]) -> str | None:
-    """`<stem><suffix>`, or for a face crop `<name>_<cx>_<cy>_<w>_<h>` the caption of the whole picture."""
+    """`<stem><suffix>`, or for a face crop, `<name>_<cx>_<cy>_<w>_<h>`, the caption of the whole picture."""
     if (name := stem + suffix) in names:
         return name
     parts = stem.split("_")
@@ -137,8 +137,8 @@ def _find_same_stems(folder: Path, images: list[str], problems: Problems) -> Non
 
 
 def _note_captions(subset: SubsetSpec, files: FolderFiles, notes: list[str]) -> None:
-    """Caption files of no image; and those with another suffix than the one looked for, which are most likely
-    meant to be used.
+    """Note caption files that belong to no image, and those with another suffix than the wanted one, which
+    are most likely meant to be used.
     """
     wanted = subset.caption_extension
     if lonely := files.lonely_captions:
@@ -169,7 +169,7 @@ def _note_foreign_images(folder: Path, spare: list[str], notes: list[str]) -> No
 
 
 def _note_images_below(folder: Path, names: list[str], used: frozenset[Path], notes: list[str]) -> None:
-    """Folders inside an image folder are not looked into, which people do not expect."""
+    """Folders inside an image folder are not scanned, which people do not expect."""
     counts: Counter[str] = Counter()
     for name in names:
         counts[name] = _count_images(folder / name, used)
@@ -184,7 +184,7 @@ def _note_images_below(folder: Path, names: list[str], used: frozenset[Path], no
 
 
 def _count_images(folder: Path, used: frozenset[Path]) -> int:
-    """Images in a folder and all below it, without folders that the run uses."""
+    """The number of images in a folder and all folders below it, without those that the run uses."""
     count = seen = 0
     for path, folders, files in os.walk(folder):
         if Path(path).resolve() in used:

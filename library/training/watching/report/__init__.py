@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from library.data.summary import warning_lines
 from library.files import whole_file
 from library.options.public import changed_options, places_of, public_text
 from library.problems import warnings_heard

@@ -17,7 +17,10 @@ from library.models.saving import Saving
 from library.models.sources import Source
 from library.models.text import Tokenizer, check_clip_skip
 
-Part = Literal["unet", "text_encoder", "text_encoder_2", "vae"]
+# A part's name is that of its folder in a Diffusers folder. Families have parts of their own, so it is no
+# list of names; what a part is for is one of few.
+Part = str
+Role = Literal["denoiser", "text_encoder", "vae"]
 
 
 @dataclass(frozen=True)
@@ -100,11 +103,34 @@ class Model(nn.Module):
         raise NotImplementedError
 
     @property
+    def roles(self) -> dict[Part, Role]:
+        """What each part is for, by its name; text encoders in the order of `text_encoders`."""
+        raise NotImplementedError
+
+    @property
     def parts(self) -> dict[Part, nn.Module]:
-        """The modules by the names of their folders in a Diffusers folder."""
-        texts: tuple[Part, Part] = ("text_encoder", "text_encoder_2")
-        named = dict(zip(texts, self.text_encoders, strict=False))
-        return {"unet": self.denoiser, **named, "vae": self.vae}
+        """The modules by name."""
+        modules = dict(zip(self.text_parts, self.text_encoders, strict=True))
+        modules |= {self.denoiser_part: self.denoiser, self.vae_part: self.vae}
+        return {name: modules[name] for name in self.roles}
+
+    @property
+    def denoiser_part(self) -> Part:
+        """The denoiser's name among the parts."""
+        return self._named("denoiser")[0]
+
+    @property
+    def vae_part(self) -> Part:
+        """The VAE's name among the parts."""
+        return self._named("vae")[0]
+
+    @property
+    def text_parts(self) -> list[Part]:
+        """The names of the text encoders, in their order."""
+        return self._named("text_encoder")
+
+    def _named(self, role: Role) -> list[Part]:
+        return [name for name, found in self.roles.items() if found == role]
 
     def tokenizer(self, max_token_length: int | None = None) -> Tokenizer:
         """Captions -> ids for `encode_text`; can be pickled. max_token_length: 75 (None), 150 or 225."""
@@ -171,9 +197,15 @@ class Model(nn.Module):
         """
         raise NotImplementedError
 
+    def text_weights(self) -> dict[str, Tensor]:
+        """Every weight that `encode_text` uses, under the names of `part_weights`: what identifies a text
+        cache. Weights that it does not use may be among them.
+        """
+        return {name: tensor for part in self.text_parts for name, tensor in self.part_weights(part).items()}
+
     def source_averages(self) -> tuple[dict[str, Tensor], int]:
         """The moving averages of the denoiser's weights that the source has, under the names of
-        `part_weights("unet")`, and how many steps are in them; ({}, 0) when it has none.
+        `part_weights(denoiser_part)`, and how many steps are in them; ({}, 0) when it has none.
         """
         return {}, 0
 

@@ -9,9 +9,15 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from library.models.base import Part
+    from library.models.base import Part, Role
 
 PartKind = Literal["unet", "vae", "clip", "open_clip"]
+_ROLES: dict[PartKind, Role] = {
+    "unet": "denoiser",
+    "vae": "vae",
+    "clip": "text_encoder",
+    "open_clip": "text_encoder",
+}
 HEAD_WIDTH = 64  # of attention heads, where a number of heads is not standard
 
 
@@ -38,8 +44,13 @@ class PartLayout:
     projects: bool = False
 
     @property
+    def role(self) -> Role:
+        """What the part is for."""
+        return _ROLES[self.kind]
+
+    @property
     def is_text_encoder(self) -> bool:
-        return self.kind in ("clip", "open_clip")
+        return self.role == "text_encoder"
 
     def untold(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """What weights cannot tell: the given values where there are any, else the standard."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from library.latent_space import LatentSpace
 from library.models import check_channels
-from library.models.base import AttachPoint, Model, Part, PredictionType
+from library.models.base import AttachPoint, Model, Part, PredictionType, Role
 from library.models.blocks import BlockSpans
 from library.models.ldm import open_clip
 from library.models.ldm.averages import read_averages
@@ -72,6 +72,10 @@ class LatentDiffusion(Model):
             scale=config.scaling_factor,
             shift=config.get("shift_factor") or 0.0,
         )
+
+    @property
+    def roles(self) -> dict[Part, Role]:
+        return {name: part.role for name, part in self.layout.parts.items()}
 
     def tokenizer(self, max_token_length: int | None = None) -> Tokenizer:
         return Tokenizer(max_token_length, pads=self.layout.pads)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -13,8 +12,10 @@ from torch import Tensor, nn
 from library.data.caches.latent_cache import LatentCache, cache_latents
 from library.data.caches.latent_files import LatentFiles, pictures_of
 from library.data.caches.text_cache import TextCache, TextFiles, cache_text_outputs
+from library.data.scan.records import Record
 from library.data.training_data import TrainingData
 from library.models.base import Model
+from library.models.identity import identity_of
 from library.models.prompt_weights import encode_text, training_tokenizer
 from library.models.text import tokenizer_identity
 from library.stopping import Stopped
@@ -49,10 +50,8 @@ class Identities:
         """To be taken before weights are cast, so that a file made in another precision is told as such."""
         options = run.caching
         return cls(
-            vae=_identity(model.part_weights("vae")) if options.cache_latents_to_disk else "",
-            text=_identity(model.part_weights("text_encoder"))
-            if options.cache_text_encoder_outputs_to_disk
-            else "",
+            vae=identity_of(model.part_weights(model.vae_part)) if options.cache_latents_to_disk else "",
+            text=identity_of(model.text_weights()) if options.cache_text_encoder_outputs_to_disk else "",
         )
 
 
@@ -81,14 +80,14 @@ class _Together:
     """The training images and, after them, the held-out ones."""
 
     def __init__(self, data: TrainingData) -> None:
-        self.records = data.records + (data.validation.records if data.validation else [])
+        self.records: Sequence[Record] = data.records + (data.validation.records if data.validation else [])
         self.skips_bad_images = data.skips_bad_images
 
 
 def _latents(
     model: Model, run: TrainingRun, session: Session, data: _Together, identities: Identities
 ) -> LatentCache:
-    precision = _name(next(model.vae.parameters()).dtype)
+    precision = _precision(model.vae)
     files = LatentFiles(model.latent_file_suffix, identities.vae, precision, run.caching.skip_cache_check)
 
     def count() -> str:
@@ -100,7 +99,7 @@ def _latents(
             data,
             _encoder(model),
             encode_exactly=_exactly(model) if precision != "float32" else None,
-            scale=model.vae.config.scaling_factor,
+            scale=model.latent_space.scale,
             batch_size=run.caching.vae_batch_size,
             disk=files if run.caching.cache_latents_to_disk else None,
             sharing=session.sharing(),
@@ -121,11 +120,12 @@ def _telling(kept: Callable[[], str] | None) -> Iterator[None]:
 
 
 def _encoder(model: Model) -> Callable[[Tensor, Tensor], Tensor]:
-    device, scale = next(model.vae.parameters()).device, model.vae.config.scaling_factor
+    """Gives what the VAE gives: neither scale nor shift is in a cache."""
+    device, space = next(model.vae.parameters()).device, model.latent_space
 
     @torch.no_grad()
     def encode(pixels: Tensor, noise: Tensor) -> Tensor:
-        return model.encode_images(pixels.to(device), noise.to(device)).float().cpu() / scale
+        return space.unscaled(model.encode_images(pixels.to(device), noise.to(device)).float().cpu())
 
     return encode
 
@@ -150,11 +150,11 @@ def _texts(
 ) -> TextCache:
     clip_skip = run.model.clip_skip
     tokenize = training_tokenizer(model, run.model.max_token_length, weighted=run.data.weighted_captions)
-    parameter = next(model.text_encoders.parameters())
+    device = next(model.text_encoders.parameters()).device
 
     @torch.no_grad()
     def encode(captions: list[str]) -> dict[str, Tensor]:
-        tokens = tuple(ids.to(parameter.device) for ids in tokenize(captions))
+        tokens = tuple(ids.to(device) for ids in tokenize(captions))
         with session.accelerator.autocast():
             return model.text_outputs(encode_text(model, tokens, clip_skip))
 
@@ -163,7 +163,7 @@ def _texts(
         tokenizer=f"{tokenizer_identity()} {tokenize.pads} {type(tokenize).__name__}",
         max_token_length=run.model.max_token_length or 75,
         clip_skip=clip_skip,
-        precision=f"{_name(parameter.dtype)} {session.accelerator.mixed_precision}",
+        precision=f"{_precision(model.text_encoders)} {session.accelerator.mixed_precision}",
         skip_check=run.caching.skip_cache_check,
     )
     on_disk = run.caching.cache_text_encoder_outputs_to_disk
@@ -178,8 +178,9 @@ def _texts(
         )
 
 
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
+def _precision(module: nn.Module) -> str:
+    """The types of its weights, which are several when some are kept in float8: float32+float8_e4m3fn."""
+    return "+".join(sorted({str(weight.dtype).removeprefix("torch.") for weight in module.parameters()}))
 
 
 def _dismiss(model: Model, run: TrainingRun) -> None:
@@ -189,14 +190,3 @@ def _dismiss(model: Model, run: TrainingRun) -> None:
             model.vae.to("cpu")
         if run.caching.caches_text:
             model.text_encoders.to("cpu")
-
-
-def _identity(weights: dict[str, Tensor]) -> str:
-    """Equal weights give equal identities. Their names are those of checkpoint files, which no library
-    changes.
-    """
-    digest = hashlib.blake2b(digest_size=8)
-    for name, tensor in sorted(weights.items()):
-        digest.update(f"{name} {tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from library.latent_space import LatentSpace
 from library.models.attention import Attention, checkpoint_denoiser, checkpoint_text_encoder, use_attention
 from library.models.blocks import BlockSpans
+from library.models.condition import Condition, Residuals
 from library.models.prediction import PredictionType
 from library.models.saving import Saving
 from library.models.sources import Source
@@ -21,24 +23,6 @@ from library.models.text import Tokenizer, check_clip_skip
 # list of names; what a part is for is one of few.
 Part = str
 Role = Literal["denoiser", "text_encoder", "vae"]
-
-
-@dataclass(frozen=True)
-class Condition:
-    """What the denoiser is told besides the image and the time.
-
-    hidden: (batch, tokens, width) text states. pooled: (batch, width) or None where a family has none.
-    mask: (batch, tokens) bool, which of them it looks at; None: all.
-    """
-
-    hidden: Tensor
-    pooled: Tensor | None = None
-    mask: Tensor | None = None
-
-    def to(self, *args, **kwargs) -> Condition:
-        """As Tensor.to, for the states."""
-        pooled = None if self.pooled is None else self.pooled.to(*args, **kwargs)
-        return replace(self, hidden=self.hidden.to(*args, **kwargs), pooled=pooled)
 
 
 @dataclass(frozen=True)
@@ -70,13 +54,14 @@ class Model(nn.Module):
     denoiser, text_encoders, vae: the modules. prediction_type: what the denoiser gives.
     zero_terminal_snr: whether it was trained with a last timestep that is nothing but noise.
     source: its files, None for a model made in memory. vae_source: the files of a replaced VAE.
+    before_predict: called with t and the condition before every prediction: for networks that look at them.
     epoch, global_step: what a .ckpt source says it was trained for; saving adds to them.
     """
 
     family: str
     latent_file_suffix = "_sd"  # of latent cache files, as sd-scripts names them
     half_vae = True  # whether the VAE stays finite in float16
-    is_told_sizes = False  # whether `predict` needs sizes
+    is_told_sizes = False  # whether conditions must have sizes
 
     def __init__(
         self,
@@ -96,6 +81,7 @@ class Model(nn.Module):
         self.vae_source: Source | None = None
         self.epoch = self.global_step = 0
         self.kept: dict[Part, dict[str, Tensor]] = {}
+        self.before_predict: list[Callable[[Tensor, Condition], None]] = []
 
     @property
     def latent_space(self) -> LatentSpace:
@@ -152,6 +138,17 @@ class Model(nn.Module):
         """The other way round."""
         return Condition(outputs["hidden_state1"])
 
+    def change_text(self, condition: Condition, change: Callable[[Tensor], Tensor]) -> Condition:
+        """The condition with a change of each text encoder's states (batch, tokens, width), which stand side
+        by side here.
+        """
+        widths = [encoder.config.hidden_size for encoder in self.text_encoders]
+
+        def changed(hidden: Tensor) -> Tensor:
+            return torch.cat([change(states) for states in hidden.split(widths, dim=-1)], dim=-1)
+
+        return condition.with_text(changed)
+
     def check_clip_skip(self, clip_skip: int | None) -> None:
         """Raises UserError when a text encoder has fewer layers than are skipped."""
         for text_encoder in self.text_encoders:
@@ -172,11 +169,32 @@ class Model(nn.Module):
         """Pixels (batch, 3, h, w) in -1..1, float32, of scaled latents."""
         raise NotImplementedError
 
-    def predict(self, x: Tensor, t: Tensor, condition: Condition, sizes: Tensor | None = None) -> Tensor:
-        """The denoiser's output for noisy latents x (batch, 4, h, w) at times t (batch,), in x's shape.
+    def predict(self, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
+        """The denoiser's output, in x's shape.
 
-        sizes: (batch, 6) as in a Batch, for families that are told them.
+        x: noisy latents (batch, channels, h, w). t: their times (batch,).
+        The only way to the denoiser, so that nothing a condition holds is left out.
         """
+        for look in self.before_predict:
+            look(t, condition)
+        residuals = None if condition.control is None else condition.control(x, t, condition)
+        if condition.beside is not None:
+            x = torch.cat([x, condition.beside.to(x.dtype)], dim=1)  # (batch, channels + more, h, w)
+        return self.run_denoiser(x, t, condition, residuals)
+
+    def run_denoiser(self, x: Tensor, t: Tensor, condition: Condition, residuals: Residuals | None) -> Tensor:
+        """What a family computes of a prediction: x is what its first layer takes.
+
+        Text layers are given their own states where `condition.by_layer` has some.
+        """
+        raise NotImplementedError
+
+    def text_layers(self) -> list[str]:
+        """The paths of the denoiser's layers that are given text states, in order of execution."""
+        raise NotImplementedError
+
+    def blocks(self) -> list[nn.Module]:
+        """The denoiser's transformer and residual blocks in order of execution."""
         raise NotImplementedError
 
     def attach_points(self) -> list[AttachPoint]:

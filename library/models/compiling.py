@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from library.problems import UserError
@@ -38,18 +39,13 @@ def check_backend(backend: str, device: torch.device) -> None:
         raise UserError.of(flag, "needs a C++ compiler", "install g++, or choose aot_eager")
 
 
-def compile_blocks(denoiser: nn.Module, backend: str) -> int:
-    """Compile each transformer and residual block of a diffusers U-Net at its first use. Returns how many
-    there are.
-    """
+def compile_blocks(blocks: Sequence[nn.Module], backend: str) -> int:
+    """Compile each of `Model.blocks()` at its first use. Returns how many there are."""
     import torch
-    from diffusers.models.attention import BasicTransformerBlock
-    from diffusers.models.resnet import ResnetBlock2D
 
     config = torch._dynamo.config
     config.recompile_limit = max(config.recompile_limit, RECOMPILE_LIMIT)
     config.accumulated_recompile_limit = max(config.accumulated_recompile_limit, 16 * RECOMPILE_LIMIT)
-    blocks = [m for m in denoiser.modules() if isinstance(m, (BasicTransformerBlock, ResnetBlock2D))]
     for block in blocks:
         block.compile(backend=backend)
     return len(blocks)

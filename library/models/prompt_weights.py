@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -104,10 +103,7 @@ def encode_text(
         return model.encode_text(tokens, clip_skip)
     *ids, weights = tokens
     condition = model.encode_text(tuple(ids), clip_skip)
-    widths = [encoder.config.hidden_size for encoder in model.text_encoders]
-    states = condition.hidden.split(widths, dim=-1)  # side by side, one for each text encoder
-    weighed = [_weigh(hidden, weights, _MEANS[normalize]) for hidden in states]
-    return replace(condition, hidden=torch.cat(weighed, dim=-1))
+    return model.change_text(condition, lambda hidden: _weigh(hidden, weights, _MEANS[normalize]))
 
 
 _MEANS: dict[Normalization, Callable[[Tensor], Tensor] | None] = {

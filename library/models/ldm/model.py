@@ -17,6 +17,7 @@ from library.latent_space import LatentSpace
 from library.models import check_channels
 from library.models.base import AttachPoint, Model, Part, PredictionType, Role
 from library.models.blocks import BlockSpans
+from library.models.condition import Condition, Residuals
 from library.models.ldm import open_clip
 from library.models.ldm.averages import read_averages
 from library.models.ldm.building import build_part, canonical, fit
@@ -24,6 +25,7 @@ from library.models.ldm.keys import block_numbers, block_spans, network_block, t
 from library.models.ldm.layout import Layout
 from library.models.ldm.pieces import originals_of, pieces_of, rows_of
 from library.models.ldm.reading import PartFile, read_model, read_vae
+from library.models.ldm.unet import blocks, text_by_layer, text_layers
 from library.models.ldm.writing import save_folder
 from library.models.prediction import CONFIG_KEY, said_prediction, says_zero_terminal_snr
 from library.models.saving import Saving
@@ -88,6 +90,30 @@ class LatentDiffusion(Model):
     def decode_latents(self, latents: Tensor) -> Tensor:
         latents = self.latent_space.unscaled(latents).to(self.vae.dtype)
         return self.vae.decode(latents, return_dict=False)[0].float().clamp(-1, 1)
+
+    def added_condition(self, condition: Condition, dtype: torch.dtype) -> dict[str, Tensor] | None:
+        """What the U-Net is told besides the text states, as diffusers' `added_cond_kwargs`."""
+        return None
+
+    def run_denoiser(self, x: Tensor, t: Tensor, condition: Condition, residuals: Residuals | None) -> Tensor:
+        unet, dtype = self.denoiser, self.denoiser.conv_in.weight.dtype
+        with text_by_layer(unet, condition.by_layer):
+            return unet(
+                x.to(dtype),
+                t,
+                condition.hidden.to(dtype),
+                added_cond_kwargs=self.added_condition(condition, dtype),
+                encoder_attention_mask=condition.mask,
+                down_block_additional_residuals=residuals and [one.to(dtype) for one in residuals.down],
+                mid_block_additional_residual=residuals and residuals.mid.to(dtype),
+                return_dict=False,
+            )[0]
+
+    def text_layers(self) -> list[str]:
+        return list(text_layers(self.denoiser))
+
+    def blocks(self) -> list[nn.Module]:
+        return blocks(self.denoiser)
 
     def attach_points(self) -> list[AttachPoint]:
         with_layers = [name for name, part in self.layout.parts.items() if part.network]

@@ -88,11 +88,6 @@ class StableDiffusion(LatentDiffusion):
         layers = body(self.text_encoders[0]).encoder.layers
         return list(layers[len(layers) + 1 - (clip_skip or 1) :])
 
-    def predict(self, x: Tensor, t: Tensor, condition: Condition, sizes: Tensor | None = None) -> Tensor:
-        dtype = self.denoiser.conv_in.weight.dtype
-        looks = {"encoder_attention_mask": condition.mask}
-        return self.denoiser(x.to(dtype), t, condition.hidden.to(dtype), **looks, return_dict=False)[0]
-
     def save(self, path: Path, saving: Saving) -> None:
         """Beside a single file of SD 2.x goes a .yaml of its name, which other programs look for."""
         super().save(path, saving)

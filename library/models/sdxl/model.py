@@ -93,14 +93,12 @@ class StableDiffusionXL(LatentDiffusion):
         hidden = torch.cat([outputs["hidden_state1"], outputs["hidden_state2"]], dim=-1)
         return Condition(hidden, outputs["pool2"])
 
-    def predict(self, x: Tensor, t: Tensor, condition: Condition, sizes: Tensor | None = None) -> Tensor:
+    def added_condition(self, condition: Condition, dtype: torch.dtype) -> dict[str, Tensor]:
         """diffusers embeds the six sizes as the published model does: cosines, then sines, 256 of each."""
-        assert sizes is not None and condition.pooled is not None, "SDXL is told sizes and a pooled text"
-        dtype = self.denoiser.conv_in.weight.dtype
-        told = {"text_embeds": condition.pooled.to(dtype), "time_ids": sizes}
-        hidden = condition.hidden.to(dtype)
-        more = {"added_cond_kwargs": told, "encoder_attention_mask": condition.mask}
-        return self.denoiser(x.to(dtype), t, hidden, **more, return_dict=False)[0]
+        assert condition.sizes is not None and condition.pooled is not None, (
+            "SDXL is told sizes and a pooled text"
+        )
+        return {"text_embeds": condition.pooled.to(dtype), "time_ids": condition.sizes}
 
 
 MODELS = {SDXL.family: (StableDiffusionXL, SDXL)}

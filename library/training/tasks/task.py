@@ -159,7 +159,7 @@ class Task(nn.Module):
         batch = self.with_noise(batch, x0)
         noise = batch.noise if batch.disturbance is None else batch.noise + batch.disturbance
         x = self.objective.noisy(x0, noise, t)
-        prediction = self.model.predict(x, t, condition, batch.sizes)
+        prediction = self.model.predict(x, t, condition)
         loss = mean_per_sample(self.errors(prediction, self.target(batch, x0, x, t), t), batch.masks)
         return loss * self.weighting(t)
 
@@ -199,9 +199,10 @@ class Task(nn.Module):
 
     def condition(self, batch: Batch) -> Condition:
         if batch.text is not None:
-            return self.model.condition_from(batch.text)
+            return replace(self.model.condition_from(batch.text), sizes=batch.sizes)
         with torch.set_grad_enabled(self.trains_text(batch.position.step) and torch.is_grad_enabled()):
             condition = encode_text(self.model, batch.tokens, self.clip_skip)
+        condition = replace(condition, sizes=batch.sizes)
         return replace(condition, mask=without_padding(batch.tokens[0])) if self.hides_padding else condition
 
     def trains_text(self, step: int) -> bool:

@@ -18,6 +18,7 @@ from library.models.prediction import PredictionType
 from library.models.saving import Saving
 from library.models.sources import Source
 from library.models.text import Tokenizer, check_clip_skip
+from library.models.vocabulary import Vocabulary
 
 # A part's name is that of its folder in a Diffusers folder. Families have parts of their own, so it is no
 # list of names; what a part is for is one of few.
@@ -51,7 +52,8 @@ class AttachPoint:
 class Model(nn.Module):
     """A model of one family: encodes pictures and captions, predicts, saves.
 
-    denoiser, text_encoders, vae: the modules. prediction_type: what the denoiser gives.
+    denoiser, text_encoders, vae: the modules. vocabulary: the words that were added to its own.
+    prediction_type: what the denoiser gives.
     zero_terminal_snr: whether it was trained with a last timestep that is nothing but noise.
     source: its files, None for a model made in memory. vae_source: the files of a replaced VAE.
     before_predict: called with t and the condition before every prediction: for networks that look at them.
@@ -75,6 +77,7 @@ class Model(nn.Module):
         self.denoiser = denoiser
         self.text_encoders = nn.ModuleList(text_encoders)
         self.vae = vae
+        self.vocabulary = Vocabulary(self.text_encoders)
         self.prediction_type = prediction_type
         self.zero_terminal_snr = False
         self.source: Source | None = None
@@ -119,7 +122,10 @@ class Model(nn.Module):
         return [name for name, found in self.roles.items() if found == role]
 
     def tokenizer(self, max_token_length: int | None = None) -> Tokenizer:
-        """Captions -> ids for `encode_text`; can be pickled. max_token_length: 75 (None), 150 or 225."""
+        """Captions -> ids for `encode_text`, with the words of the vocabulary; can be pickled.
+
+        max_token_length: 75 (None), 150 or 225.
+        """
         raise NotImplementedError
 
     def encode_text(self, tokens: tuple[Tensor, ...], clip_skip: int | None = None) -> Condition:
@@ -216,10 +222,13 @@ class Model(nn.Module):
         raise NotImplementedError
 
     def text_weights(self) -> dict[str, Tensor]:
-        """Every weight that `encode_text` uses, under the names of `part_weights`: what identifies a text
-        cache. Weights that it does not use may be among them.
+        """Every weight that `encode_text` uses, under the names of `part_weights`, and the rows of added
+        words: what identifies a text cache. Weights that it does not use may be among them.
         """
-        return {name: tensor for part in self.text_parts for name, tensor in self.part_weights(part).items()}
+        weights = {f"vocabulary.{number}": rows.data for number, rows in enumerate(self.vocabulary.rows)}
+        for part in self.text_parts:
+            weights |= self.part_weights(part)
+        return weights
 
     def source_averages(self) -> tuple[dict[str, Tensor], int]:
         """The moving averages of the denoiser's weights that the source has, under the names of

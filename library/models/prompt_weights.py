@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from library.models.base import Condition, Model
-from library.models.text import CHUNK, Tokenizer, content_ids
+from library.models.text import CHUNK, Tokenizer
 from library.options.generation import Normalization
 
 _ROUND, _SQUARE = 1.1, 1 / 1.1
@@ -69,16 +69,26 @@ class WeightedTokenizer(Tokenizer):
     @classmethod
     def like(cls, tokenizer: Tokenizer) -> WeightedTokenizer:
         """One for the same text encoders and the same longest caption."""
-        return cls(tokenizer.chunks * CHUNK, pads=tokenizer.pads)
+        return cls(tokenizer.chunks * CHUNK, pads=tokenizer.pads, words=tokenizer.words)
 
     def lengths(self, captions: list[str]) -> list[int]:
-        return [len(ids) for ids, _ in _weighted_ids(captions)]
+        return [len(ids) for ids, _ in self._weighted_ids(captions)]
 
     def _rows(self, captions: list[str]) -> list[tuple[Tensor, ...]]:
         return [
             (*self._chunked(ids), torch.tensor(_of_positions(weights, self.chunks)))
-            for ids, weights in _weighted_ids(captions)
+            for ids, weights in self._weighted_ids(captions)
         ]
+
+    def _weighted_ids(self, captions: list[str]) -> list[tuple[list[int], list[float]]]:
+        """Every caption's ids and their weights, without start and end."""
+        parsed = [parse_weights(caption) for caption in captions]
+        ids = iter(self.content_ids([piece for pieces in parsed for piece, _ in pieces]))
+        rows = []
+        for pieces in parsed:
+            found = [(number, weight) for _, weight in pieces for number in next(ids)]
+            rows.append(([number for number, _ in found], [weight for _, weight in found]))
+        return rows
 
 
 def training_tokenizer(model: Model, max_token_length: int | None, *, weighted: bool) -> Tokenizer:
@@ -131,17 +141,6 @@ def _merged(pieces: list[tuple[str, float]]) -> list[tuple[str, float]]:
         else:
             merged.append((piece, weight))
     return merged
-
-
-def _weighted_ids(captions: list[str]) -> list[tuple[list[int], list[float]]]:
-    """Every caption's ids and their weights, without start and end."""
-    parsed = [parse_weights(caption) for caption in captions]
-    ids = iter(content_ids([piece for pieces in parsed for piece, _ in pieces]))
-    rows = []
-    for pieces in parsed:
-        found = [(number, weight) for _, weight in pieces for number in next(ids)]
-        rows.append(([number for number, _ in found], [weight for _, weight in found]))
-    return rows
 
 
 def _of_positions(weights: list[float], chunks: int) -> list[float]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,22 +31,26 @@ CHUNK = 75
 _MEMO_SIZE = 100_000  # captions; about 1 kB each
 
 
-def tokenizer_identity() -> str:
-    """A name for the byte pairs in use: with others, captions become other ids."""
-    content = (TOKENIZER_FOLDER / "merges.txt").read_bytes() + (TOKENIZER_FOLDER / "vocab.json").read_bytes()
-    return hashlib.blake2b(content, digest_size=8).hexdigest()
-
-
 class Tokenizer:
     """Captions -> ids, for one or more text encoders. Can be pickled into loader workers.
 
-    max_token_length: 75 (None is the same), 150 or 225. pads: the padding id of each text encoder.
+    max_token_length: 75 (None is the same), 150 or 225.
+    pads: the padding id of each text encoder.
+    words: added ones and their ids. They are found as they are written, upper case too, as whole words, the
+        longest first.
     A caption seen before is not tokenized again.
     """
 
-    def __init__(self, max_token_length: int | None = None, *, pads: tuple[int, ...] = (EOS,)) -> None:
+    def __init__(
+        self,
+        max_token_length: int | None = None,
+        *,
+        pads: tuple[int, ...] = (EOS,),
+        words: Mapping[str, tuple[int, ...]] | None = None,
+    ) -> None:
         self.chunks = (max_token_length or CHUNK) // CHUNK
         self.pads = pads
+        self.words = dict(words or {})
         self._memo: dict[str, tuple[Tensor, ...]] = {}
 
     def __call__(self, captions: list[str]) -> tuple[Tensor, ...]:
@@ -59,21 +65,54 @@ class Tokenizer:
 
     def lengths(self, captions: list[str]) -> list[int]:
         """Tokens in each caption, without start and end. More than `chunks * 75` are cut."""
-        return [len(ids) for ids in content_ids(captions)]
+        return [len(ids) for ids in self.content_ids(captions)]
+
+    @property
+    def identity(self) -> str:
+        """A name for all that decides which ids a caption becomes, except their number."""
+        files = [(TOKENIZER_FOLDER / name).read_bytes() for name in ("merges.txt", "vocab.json")]
+        pairs = hashlib.blake2b(b"".join(files), digest_size=8).hexdigest()
+        added = f" {sorted(self.words.items())}" if self.words else ""
+        return f"{pairs} {self.pads} {type(self).__name__}{added}"
+
+    def content_ids(self, texts: list[str]) -> list[list[int]]:
+        """Every text's ids, without start and end, of any length."""
+        if not self.words:
+            return content_ids(texts)
+        pieces = [self._pieces(text) for text in texts]
+        plain = iter(content_ids([piece for row in pieces for _, piece in row if piece not in self.words]))
+        return [
+            [number for _, piece in row for number in self.words.get(piece) or next(plain)] for row in pieces
+        ]
 
     def _rows(self, captions: list[str]) -> list[tuple[Tensor, ...]]:
         """What `__call__` gives, caption by caption."""
-        return [self._chunked(ids) for ids in content_ids(captions)]
+        return [self._chunked(ids) for ids in self.content_ids(captions)]
 
     def _chunked(self, ids: list[int]) -> tuple[Tensor, ...]:
         return tuple(torch.tensor(chunk_ids(ids, self.chunks, pad)) for pad in self.pads)
 
     def ends(self, captions: list[str]) -> list[list[int]]:
         """For each caption the places in its text where its tokens end, without start and end."""
-        if not captions:
-            return []
-        found = _load_tokenizer()(captions, add_special_tokens=False, return_offsets_mapping=True)
-        return [[end for _, end in offsets] for offsets in found["offset_mapping"]]
+        if not self.words:
+            return _ends(captions)
+        ends = []
+        for caption in captions:
+            row: list[int] = []
+            for start, piece in self._pieces(caption):
+                own = self.words.get(piece)
+                inner = [len(piece)] * len(own) if own else _ends([piece])[0]
+                row += [start + end for end in inner]
+            ends.append(row)
+        return ends
+
+    def _pieces(self, text: str) -> list[tuple[int, str]]:
+        """The text cut at added words: where each piece begins, and the piece."""
+        pieces, place = [], 0
+        for match in _pattern(tuple(self.words)).finditer(text):
+            pieces += [(place, text[place : match.start()]), (match.start(), match[0])]
+            place = match.end()
+        return [(start, piece) for start, piece in (*pieces, (place, text[place:])) if piece]
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_memo": {}}
@@ -158,10 +197,31 @@ def _end_row(row: list[int], pad: int) -> list[int]:
 
 
 def content_ids(captions: list[str]) -> list[list[int]]:
-    """Every caption's ids, without start and end, of any length."""
+    """Every caption's ids by the byte pairs alone, without start and end, of any length."""
     if not captions:
         return []
     return _load_tokenizer()(captions, add_special_tokens=False)["input_ids"]
+
+
+def _ends(texts: list[str]) -> list[list[int]]:
+    """Where in each text its tokens end."""
+    if not texts:
+        return []
+    found = _load_tokenizer()(texts, add_special_tokens=False, return_offsets_mapping=True)
+    return [[end for _, end in offsets] for offsets in found["offset_mapping"]]
+
+
+@lru_cache(maxsize=8)
+def _pattern(words: tuple[str, ...]) -> re.Pattern[str]:
+    """Finds any of the words. A letter beside a letter is not the border of a word."""
+    longest_first = sorted(words, key=len, reverse=True)
+    return re.compile(
+        "|".join(rf"{_border(w[0], '<!')}{re.escape(w)}{_border(w[-1], '!')}" for w in longest_first)
+    )
+
+
+def _border(letter: str, looking: str) -> str:
+    return rf"(?{looking}\w)" if re.match(r"\w", letter) else ""
 
 
 @lru_cache(maxsize=1)  # one for a process: it never changes and takes 20 MB

@@ -80,7 +80,7 @@ class LatentDiffusion(Model):
         return {name: part.role for name, part in self.layout.parts.items()}
 
     def tokenizer(self, max_token_length: int | None = None) -> Tokenizer:
-        return Tokenizer(max_token_length, pads=self.layout.pads)
+        return Tokenizer(max_token_length, pads=self.layout.pads, words=self.vocabulary.words)
 
     def encode_images(self, pixels: Tensor, noise: Tensor) -> Tensor:
         posterior = self.vae.encode(pixels.to(self.vae.dtype)).latent_dist

@@ -17,7 +17,6 @@ from library.data.training_data import TrainingData
 from library.models.base import Model
 from library.models.identity import identity_of
 from library.models.prompt_weights import encode_text, training_tokenizer
-from library.models.text import tokenizer_identity
 from library.stopping import Stopped
 from library.training.run import TrainingRun
 from library.training.session import Session
@@ -160,7 +159,7 @@ def _texts(
 
     files = TextFiles(
         encoder=identities.text,
-        tokenizer=f"{tokenizer_identity()} {tokenize.pads} {type(tokenize).__name__}",
+        tokenizer=tokenize.identity,
         max_token_length=run.model.max_token_length or 75,
         clip_skip=clip_skip,
         precision=f"{_precision(model.text_encoders)} {session.accelerator.mixed_precision}",

@@ -203,6 +203,11 @@ class Model(nn.Module):
         """The denoiser's transformer and residual blocks in order of execution."""
         raise NotImplementedError
 
+    @property
+    def network_prefixes(self) -> dict[Part, str]:
+        """How names in network files begin after `lora_`, for each part that networks may stand beside."""
+        raise NotImplementedError
+
     def attach_points(self) -> list[AttachPoint]:
         """Every layer networks know, base and convolution targets."""
         raise NotImplementedError

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from library.models import FAMILIES, detect_family
+from library.models.detection import detect_family
+from library.models.families import FAMILIES
 from library.models.parts import part_of
 from library.models.prediction import said_prediction
 from library.models.single_files import all_finite, find_file

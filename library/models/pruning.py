@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from library.models import detect_family
+from library.models.detection import detect_family
 from library.models.parts import MARKS, PART_NAMES, part_of
 from library.models.single_files import all_finite, find_file
 from library.models.sources import Source

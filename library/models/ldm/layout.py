@@ -81,13 +81,15 @@ class Piece(NamedTuple):
 class Layout:
     """A family's files.
 
-    family: its name in FAMILIES; title: what messages call it.
-    parts: by the name of their folder in a Diffusers folder.
+    family: its name in FAMILIES.
+    title: what messages call it.
+    parts: by name, which is that of their folder in a Diffusers folder; text encoders in their order.
     pads: the padding id of each text encoder's tokens.
-    pipeline: diffusers' class for it; pipeline_options: further entries of model_index.json.
+    pipeline: diffusers' class for it.
+    pipeline_options: further entries of model_index.json.
     scheduler: diffusers' class and settings that a folder gets.
     has_original_paths: whether networks call the U-Net's layers as single files do, and count every block of
-    theirs; else as diffusers does.
+        theirs; else as diffusers does.
     says_prediction: whether a file that does not say how it predicts can be taken to predict noise.
     half_vae: whether its VAE stays finite in float16.
     """
@@ -102,3 +104,22 @@ class Layout:
     has_original_paths: bool = False
     says_prediction: bool = True
     half_vae: bool = True
+
+    def named(self, role: Role) -> list[Part]:
+        """The names of the parts that are for this."""
+        return [name for name, part in self.parts.items() if part.role == role]
+
+    @property
+    def denoiser(self) -> Part:
+        """The name of the U-Net."""
+        return self.named("denoiser")[0]
+
+    @property
+    def vae(self) -> Part:
+        """The name of the VAE."""
+        return self.named("vae")[0]
+
+    @property
+    def texts(self) -> list[Part]:
+        """The names of the text encoders."""
+        return self.named("text_encoder")

@@ -14,19 +14,19 @@ import torch
 from torch import Tensor, nn
 
 from library.latent_space import LatentSpace
-from library.models import check_channels
 from library.models.base import AttachPoint, Model, Part, PredictionType, Role
 from library.models.blocks import BlockSpans
 from library.models.condition import Condition, Residuals
+from library.models.detection import check_channels
 from library.models.ldm import open_clip
 from library.models.ldm.averages import read_averages
 from library.models.ldm.building import build_part, canonical, fit
 from library.models.ldm.keys import block_numbers, block_spans, network_block, to_original
-from library.models.ldm.layout import Layout
+from library.models.ldm.layout import Layout, PartLayout
 from library.models.ldm.pieces import originals_of, pieces_of, rows_of
 from library.models.ldm.reading import PartFile, read_model, read_vae
 from library.models.ldm.unet import blocks, text_by_layer, text_layers
-from library.models.ldm.writing import save_folder
+from library.models.ldm.writing import save_folder, scheduler_config
 from library.models.prediction import CONFIG_KEY, said_prediction, says_zero_terminal_snr
 from library.models.saving import Saving
 from library.models.sources import Source
@@ -115,9 +115,12 @@ class LatentDiffusion(Model):
     def blocks(self) -> list[nn.Module]:
         return blocks(self.denoiser)
 
+    @property
+    def network_prefixes(self) -> dict[Part, str]:
+        return {name: part.network for name, part in self.layout.parts.items() if part.network}
+
     def attach_points(self) -> list[AttachPoint]:
-        with_layers = [name for name, part in self.layout.parts.items() if part.network]
-        texts_first = sorted(with_layers, key=lambda name: name == "unet")
+        texts_first = sorted(self.network_prefixes, key=lambda name: name == self.denoiser_part)
         return [point for name in texts_first for point in self._points(name)]
 
     def block_spans(self) -> BlockSpans:
@@ -125,7 +128,7 @@ class LatentDiffusion(Model):
 
     def denoiser_blocks(self) -> list[list[nn.Parameter]]:
         parameters = dict(self.denoiser.named_parameters())
-        originals = to_original(parameters, rows_of(self.layout.parts["unet"], parameters))
+        originals = to_original(parameters, rows_of(self._unet_layout, parameters))
         numbers = block_numbers(originals.values())
         blocks: list[list[nn.Parameter]] = [[] for _ in range(1 + max(numbers.values()))]
         for name, original in originals.items():
@@ -136,7 +139,7 @@ class LatentDiffusion(Model):
         return originals_of(self.layout.parts[part], self._tensors(part))
 
     def source_averages(self) -> tuple[dict[str, Tensor], int]:
-        return read_averages(self.source, self.part_weights("unet"))
+        return read_averages(self.source, self.part_weights(self.denoiser_part))
 
     @torch.no_grad()
     def load_part_weights(self, part: Part, tensors: dict[str, Tensor]) -> None:
@@ -155,7 +158,14 @@ class LatentDiffusion(Model):
     def save(self, path: Path, saving: Saving) -> None:
         if saving.is_folder:
             parts = {part: _cast(self._to_save(part), saving.dtype) for part in self.layout.parts}
-            save_folder(self, path, parts, safetensors=saving.form == "diffusers_safetensors")
+            save_folder(
+                path,
+                self.layout,
+                parts,
+                modules=self.parts,
+                scheduler=scheduler_config(self.layout, self.prediction_type, self.zero_terminal_snr),
+                safetensors=saving.form == "diffusers_safetensors",
+            )
             return
         assert path.suffix == f".{saving.form}", f"{path} does not end in .{saving.form}"
         told = {CONFIG_KEY: json.dumps(self._told(), sort_keys=True)}
@@ -190,7 +200,7 @@ class LatentDiffusion(Model):
     def _points(self, name: Part) -> list[AttachPoint]:
         """The Linear and Conv2d layers in blocks that networks know, by the paths of network files."""
         module, part, points = self.parts[name], self.layout.parts[name], []
-        originals = self._originals() if name == "unet" else {}
+        originals = self._originals() if name == self.denoiser_part else {}
         spans = self.block_spans() if originals else None
         for own, canonical_name in self._weight_names(name).items():
             parents = [parent for piece, parent in _PARENTS.items() if f".{piece}." in canonical_name]
@@ -214,8 +224,12 @@ class LatentDiffusion(Model):
 
     def _originals(self) -> dict[str, str]:
         """The denoiser's canonical weight names -> their names in single files, without the prefix."""
-        names = self._weight_names("unet").values()
-        return to_original(names, rows_of(self.layout.parts["unet"], names))
+        names = self._weight_names(self.denoiser_part).values()
+        return to_original(names, rows_of(self._unet_layout, names))
+
+    @property
+    def _unet_layout(self) -> PartLayout:
+        return self.layout.parts[self.denoiser_part]
 
     def _told(self) -> dict[str, Any]:
         """What weights cannot tell about this model; the file carries it."""
@@ -253,19 +267,20 @@ def load_layout(
     files = read_model(source, layout)
     if keeps_others and files.file is None:
         warn(f"--keep_other_tensors has no effect: {source.name} is a folder, which holds no others")
-    opened = files.parts | ({"vae": read_vae(vae, layout)} if vae else {})
+    opened = files.parts | ({layout.vae: read_vae(vae, layout)} if vae else {})
     if linear_projection:
-        opened["unet"] = _with_matrices(opened["unet"])
+        opened[layout.denoiser] = _with_matrices(opened[layout.denoiser])
     cast = None if dtype == "stored" else dtype_of(dtype) if isinstance(dtype, str) else dtype
-    check_channels(source.name, opened["unet"].shapes.get("conv_in.weight"))
+    check_channels(source.name, family, opened[layout.denoiser].shapes.get("conv_in.weight"))
     predicts = _prediction_type(source, layout, prediction_type)
     modules = {name: build_part(part, dtype=cast, device=device) for name, part in opened.items()}
-    texts = [modules[name] for name, part in layout.parts.items() if part.is_text_encoder]
-    channels = modules["vae"].config.latent_channels
-    if channels != modules["unet"].config.in_channels:
-        cause = f"its latents have {channels} channels, this model's {modules['unet'].config.in_channels}"
+    unet, decoder = modules[layout.denoiser], modules[layout.vae]
+    channels = decoder.config.latent_channels
+    if channels != unet.config.in_channels:
+        cause = f"its latents have {channels} channels, this model's {unet.config.in_channels}"
         raise UserError.of((vae or source).name, cause, f"use a VAE of {layout.title}")
-    model = kind(modules["unet"], texts, modules["vae"], layout=layout, prediction_type=predicts)
+    texts = [modules[name] for name in layout.texts]
+    model = kind(unet, texts, decoder, layout=layout, prediction_type=predicts)
     model.zero_terminal_snr = says_zero_terminal_snr(source)
     model.source, model.vae_source = source, vae
     model.epoch, model.global_step = files.epoch, files.global_step

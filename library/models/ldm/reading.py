@@ -82,14 +82,14 @@ def read_model(source: Source, layout: Layout) -> ModelFiles:
 
 def read_vae(source: Source, layout: Layout) -> PartFile:
     """A VAE from a VAE file of original or Diffusers names, a checkpoint, or a folder."""
-    part = layout.parts["vae"]
+    part = layout.parts[layout.vae]
     if source.kind == "diffusers":
-        path = find_weights(vae_folder(source.path), WEIGHT_STEMS["vae"], source.variant)
+        path = find_weights(vae_folder(source.path), WEIGHT_STEMS[layout.vae], source.variant)
         assert path is not None  # check_vae found it
         return _folder_part(path, part)
     file = open_tensors(source.path)
     has_prefix = any(name.startswith(part.prefix) for name in file.shapes)
-    given = _own_config(file, layout).get("vae", {})
+    given = _own_config(file, layout).get(layout.vae, {})
     return _named_part(file, part, part.prefix if has_prefix else "", given)
 
 
@@ -100,7 +100,7 @@ def _read_file(path: Path, layout: Layout) -> ModelFiles:
         name: _named_part(file, part, part.prefix, config.get(name, {}))
         for name, part in layout.parts.items()
     }
-    _refuse_foreign(parts["unet"], layout)
+    _refuse_foreign(parts[layout.denoiser], layout)
     return ModelFiles(
         parts,
         file=file,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
 from library.problems import UserError
 
 if TYPE_CHECKING:
-    from torch import nn
+    from diffusers import ModelMixin
+    from transformers import PreTrainedModel
 
 Attention = Literal["sdpa", "xformers", "sliced"]
 
@@ -19,7 +21,7 @@ def check_attention(kind: Attention) -> None:
         raise UserError.of("--xformers", "xformers is not installed", "pip install xformers, or leave it out")
 
 
-def use_attention(module: nn.Module, kind: Attention) -> None:
+def use_attention(module: ModelMixin, kind: Attention) -> None:
     """Choose how a diffusers module (U-Net, VAE) computes attention.
 
     sdpa: torch's scaled_dot_product_attention; xformers: its memory-efficient attention; sliced: one head of
@@ -36,7 +38,7 @@ def use_attention(module: nn.Module, kind: Attention) -> None:
     module.set_attn_processor(processors[kind]())
 
 
-def checkpoint_denoiser(denoiser: nn.Module, on: bool) -> None:
+def checkpoint_denoiser(denoiser: ModelMixin, on: bool) -> None:
     """Recompute a diffusers module's blocks in the backward pass, non-reentrant: frozen inputs are fine."""
     if on:
         denoiser.enable_gradient_checkpointing()
@@ -44,7 +46,7 @@ def checkpoint_denoiser(denoiser: nn.Module, on: bool) -> None:
         denoiser.disable_gradient_checkpointing()
 
 
-def checkpoint_text_encoder(text_encoder: nn.Module, on: bool) -> None:
+def checkpoint_text_encoder(text_encoder: PreTrainedModel, on: bool) -> None:
     """The same for a transformers module. Acts in train mode only."""
     if not on:
         _either(text_encoder, "activation_checkpointing_disable", "gradient_checkpointing_disable")()
@@ -54,6 +56,6 @@ def checkpoint_text_encoder(text_encoder: nn.Module, on: bool) -> None:
     )
 
 
-def _either(module: nn.Module, new: str, old: str) -> object:
+def _either(module: PreTrainedModel, new: str, old: str) -> Callable[..., None]:
     """A method by its present name or, before transformers renamed it, its old one."""
     return getattr(module, new) if hasattr(module, new) else getattr(module, old)

@@ -17,7 +17,7 @@ from library.models.condition import Condition, Residuals
 from library.models.prediction import PredictionType
 from library.models.saving import Saving
 from library.models.sources import Source
-from library.models.text import Tokenizer, check_clip_skip
+from library.models.text import Tokenizer, check_clip_skip, width
 from library.models.vocabulary import Vocabulary
 
 # A part's name is that of its folder in a Diffusers folder. Families have parts of their own, so it is no
@@ -148,7 +148,7 @@ class Model(nn.Module):
         """The condition with a change of each text encoder's states (batch, tokens, width), which stand side
         by side here.
         """
-        widths = [encoder.config.hidden_size for encoder in self.text_encoders]
+        widths = [width(text_encoder) for text_encoder in self.text_encoders]
 
         def changed(hidden: Tensor) -> Tensor:
             return torch.cat([change(states) for states in hidden.split(widths, dim=-1)], dim=-1)

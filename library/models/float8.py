@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.grad import conv2d_input
 
 STORED = torch.float8_e4m3fn
 
@@ -21,7 +22,8 @@ def store_in_float8(layer: nn.Linear | nn.Conv2d) -> None:
     """From now on the layer's frozen weight is in float8 (e4m3: 4 significant bits, up to 448)."""
     limit = torch.finfo(STORED).max
     layer.weight.data = layer.weight.data.clamp(-limit, limit).to(STORED)
-    layer.forward = partial(_convolve if isinstance(layer, nn.Conv2d) else _multiply, layer)
+    forward = partial(_convolve, layer) if isinstance(layer, nn.Conv2d) else partial(_multiply, layer)
+    layer.forward = forward  # type: ignore[method-assign]  # torch looks for it on the instance first
 
 
 def _multiply(layer: nn.Linear, x: Tensor) -> Tensor:
@@ -56,5 +58,5 @@ class _Conv2d(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         (weight,) = ctx.saved_tensors
-        x_grad = nn.grad.conv2d_input(ctx.shape, weight.to(grad.dtype), grad, *ctx.settings)
+        x_grad = conv2d_input(ctx.shape, weight.to(grad.dtype), grad, *ctx.settings)
         return x_grad, None, None, None

@@ -47,7 +47,7 @@ def plan_merge(models: Sequence[str], *, unet_only: bool = False) -> MergePlan:
     Raises UserError with everything that speaks against it, a line for each kind and file.
     """
     problems = Problems()
-    found = [problems.attempt(_check_file, name) for name in models]
+    found = [one for name in models if (one := problems.attempt(_check_file, name)) is not None]
     problems.raise_if_any()
     sources = [source for source, _ in found]
     headers = [read_header(source.path) for source in sources]
@@ -110,8 +110,8 @@ def _check_file(name: str) -> tuple[Source, str]:
 
 def _compare(first: tuple[str, Header], other: tuple[str, Header], problems: Problems) -> None:
     """Adds what keeps the other file, (name, header), from being merged with the first one."""
-    for (name, header), (whose, wanted) in ((other, first), (first, other)):
-        lacking = _needed(wanted.shapes.keys() - header.shapes.keys())
+    for (name, header), (whose, full) in ((other, first), (first, other)):
+        lacking = _needed(full.shapes.keys() - header.shapes.keys())
         if lacking:
             cause = f"lacks {len(lacking)} of the tensors of {whose}, e.g. {lacking[0]}"
             problems.add(name, cause, "merge models of one architecture, saved by one program")

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from library.problems import UserError
 
 if TYPE_CHECKING:
-    from transformers import CLIPTokenizer
+    from transformers import CLIPTokenizer, PreTrainedModel
 
 TOKENIZER_FOLDER = Path(__file__).parent / "tokenizer"
 TOKENIZER_FILES = ("vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json")
@@ -139,7 +139,7 @@ def without_padding(tokens: Tensor) -> Tensor:
     return (ends == 0) | ((ends == 1) & (ids == EOS))
 
 
-def encode_chunks(text_encoder: nn.Module, tokens: Tensor, clip_skip: int | None = None) -> Tensor:
+def encode_chunks(text_encoder: PreTrainedModel, tokens: Tensor, clip_skip: int | None = None) -> Tensor:
     """Hidden states (captions, chunks * 75 + 2, width) for ids (captions, chunks, 77).
 
     clip_skip k: the output of the k-th layer from the end, then the final layer norm; None is 1, the last.
@@ -150,7 +150,7 @@ def encode_chunks(text_encoder: nn.Module, tokens: Tensor, clip_skip: int | None
     return join_chunks(hidden.unflatten(0, (count, chunks)))
 
 
-def penultimate_chunks(text_encoder: nn.Module, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
+def penultimate_chunks(text_encoder: PreTrainedModel, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
     """What SDXL takes of a text encoder, for ids (captions, chunks, 77).
 
     Hidden states (captions, chunks * 75 + 2, width) of the last layer but one, without the final norm; and of
@@ -168,7 +168,7 @@ def penultimate_chunks(text_encoder: nn.Module, tokens: Tensor) -> tuple[Tensor,
     return hidden, text_encoder.text_projection(ends)
 
 
-def check_clip_skip(text_encoder: nn.Module, clip_skip: int | None) -> None:
+def check_clip_skip(text_encoder: PreTrainedModel, clip_skip: int | None) -> None:
     """Raises UserError when the text encoder has fewer layers than are skipped."""
     layers = text_encoder.config.num_hidden_layers
     if (clip_skip or 1) > layers:
@@ -181,7 +181,12 @@ def join_chunks(hidden: Tensor) -> Tensor:
     return torch.cat([hidden[:, 0, :1], inner, hidden[:, -1, -1:]], dim=1)
 
 
-def body(text_encoder: nn.Module) -> nn.Module:
+def width(text_encoder: PreTrainedModel) -> int:
+    """The width of its hidden states."""
+    return text_encoder.config.hidden_size
+
+
+def body(text_encoder: PreTrainedModel) -> PreTrainedModel:
     """The module with embeddings, layers and final norm. transformers 5.6 dropped the wrapper around it."""
     return text_encoder.text_model if hasattr(text_encoder, "text_model") else text_encoder
 

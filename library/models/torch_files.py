@@ -64,7 +64,8 @@ class StoredTensor:
     @property
     def is_contiguous(self) -> bool:
         """Whether its values stand one behind the other, in order."""
-        step, steps = 1, []
+        step = 1
+        steps: list[int] = []
         for side in reversed(self.shape):
             steps.insert(0, step)
             step *= side

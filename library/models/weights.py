@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from io import RawIOBase
@@ -74,7 +74,7 @@ class TensorFile:
     path: Path
     shapes: dict[str, tuple[int, ...]]
     metadata: dict[str, str]
-    readers: dict[str, Callable[[int | None], Tensor]]
+    readers: Mapping[str, Callable[[int | None], Tensor]]
 
     def read(self, name: str, *, third: int | None = None) -> Tensor:
         """A tensor in memory of its own; third: only the first (0), second or last third of its rows.
@@ -135,7 +135,7 @@ def tensor_bytes(tensor: Tensor) -> memoryview:
     """A contiguous CPU tensor's bytes, without a copy."""
     import torch
 
-    return memoryview(tensor.detach().reshape(-1).view(torch.uint8).numpy())
+    return tensor.detach().reshape(-1).view(torch.uint8).numpy().data
 
 
 def _read_safetensors_header(path: Path) -> tuple[dict[str, dict], dict[str, str], int]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from accelerate import init_empty_weights
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from library.models.ldm.configs import Shapes, text_config, unet_config, vae_config
@@ -18,11 +18,12 @@ from library.models.ldm.layout import PartLayout
 from library.models.ldm.reading import PartFile
 from library.problems import UserError
 
+PartModule: TypeAlias = UNet2DConditionModel | AutoencoderKL | CLIPTextModel | CLIPTextModelWithProjection
 READERS = 2  # threads: the system copies, and gives new memory its pages, while Python waits
 _TITLES = {"unet": "U-Net", "vae": "VAE", "clip": "text encoder", "open_clip": "text encoder"}
 
 
-def make_part(part: PartLayout, shapes: Shapes, given: Mapping[str, Any]) -> nn.Module:
+def make_part(part: PartLayout, shapes: Shapes, given: Mapping[str, Any]) -> PartModule:
     """A part's module in the sizes that its tensors' shapes, by canonical name, tell.
 
     given: what a config says that weights cannot tell.
@@ -36,7 +37,7 @@ def make_part(part: PartLayout, shapes: Shapes, given: Mapping[str, Any]) -> nn.
     return kind(CLIPTextConfig(**text_config(part, shapes, given)))
 
 
-def build_part(opened: PartFile, *, dtype: torch.dtype | None, device: torch.device | str) -> nn.Module:
+def build_part(opened: PartFile, *, dtype: torch.dtype | None, device: torch.device | str) -> PartModule:
     """The module with the file's weights on a device, nothing requiring gradients.
 
     dtype: of every weight, None keeps each as the file has it.
@@ -61,7 +62,7 @@ def build_part(opened: PartFile, *, dtype: torch.dtype | None, device: torch.dev
     return module.to(device).requires_grad_(False)  # buffers, which are no weights, go to the device too
 
 
-def _make_empty(opened: PartFile) -> nn.Module:
+def _make_empty(opened: PartFile) -> PartModule:
     path, title = opened.file.path, _TITLES[opened.part.kind]
     try:
         with init_empty_weights(include_buffers=False):

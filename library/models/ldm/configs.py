@@ -79,8 +79,7 @@ def _depths(shapes: Shapes, attention: tuple[bool, ...], middle: str) -> int | l
     """Transformer layers of each level; one number when they are alike. The last is the middle's too."""
     firsts = [f"down_blocks.{level}.attentions.0" if there else None for level, there in enumerate(attention)]
     firsts[-1] = firsts[-1] or middle
-    depths = [_count(shapes, f"{first}.transformer_blocks.") if first else None for first in firsts]
-    depths = [depth or 1 for depth in depths]
+    depths = [(_count(shapes, f"{first}.transformer_blocks.") if first else 0) or 1 for first in firsts]
     return depths if len(set(depths)) > 1 else depths[0]
 
 

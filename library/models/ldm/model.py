@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +34,9 @@ from library.models.text import Tokenizer
 from library.models.weights import dtype_of, save_tensors
 from library.problems import UserError, warn
 
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+
 # The kind of block a layer stands in, by a piece of its canonical path.
 _PARENTS = {
     "attentions": "Transformer2DModel",
@@ -47,7 +50,10 @@ M = TypeVar("M", bound="LatentDiffusion")
 
 
 class LatentDiffusion(Model):
-    """A U-Net, one or two text encoders and a VAE, named and saved as a Layout says."""
+    """A U-Net, text encoders and a VAE, named and saved as a Layout says."""
+
+    denoiser: UNet2DConditionModel
+    vae: AutoencoderKL
 
     def __init__(
         self,

@@ -11,7 +11,7 @@ from library.models.base import Condition
 from library.models.ldm.layout import Layout, PartLayout
 from library.models.ldm.model import LatentDiffusion, load_layout
 from library.models.noise_schedule import SCHEDULER_CONFIG
-from library.models.text import EOS, body, penultimate_chunks
+from library.models.text import EOS, body, penultimate_chunks, width
 from library.problems import warn
 
 SDXL = Layout(
@@ -85,8 +85,8 @@ class StableDiffusionXL(LatentDiffusion):
 
     def text_outputs(self, condition: Condition) -> dict[str, Tensor]:
         assert condition.pooled is not None
-        width = self.text_encoders[0].config.hidden_size
-        first, second = condition.hidden[..., :width], condition.hidden[..., width:]
+        widths = [width(text_encoder) for text_encoder in self.text_encoders]
+        first, second = condition.hidden.split(widths, dim=-1)
         return {"hidden_state1": first, "hidden_state2": second, "pool2": condition.pooled}
 
     def condition_from(self, outputs: dict[str, Tensor]) -> Condition:

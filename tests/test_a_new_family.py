@@ -22,12 +22,15 @@ from library.latent_space import LatentSpace
 from library.models import FAMILIES, Family, detect_family, load_model
 from library.models.condition import Condition
 from library.models.ldm.layout import Layout, PartLayout
-from library.models.ldm.model import LatentDiffusion, load_layout
+from library.models.ldm.loading import load_layout
+from library.models.ldm.model import LatentDiffusion
 from library.models.noise_schedule import DDIM_CONFIG
+from library.models.parts import part_of
+from library.models.pruning import plan_pruning
 from library.models.saving import Saving
 from library.models.signs import Folder, Signs
 from library.models.text import EOS, body, encode_chunks
-from library.models.weights import load_tensors
+from library.models.weights import load_tensors, read_header
 from library.problems import UserError
 
 CHANNELS, PIXELS = 16, 16
@@ -170,6 +173,12 @@ def test_it_is_recognised_saved_and_loaded_in_every_form(tmp_path: Path, form: s
     for part in model.parts:
         ours, theirs = model.part_weights(part), loaded.part_weights(part)
         assert ours.keys() == theirs.keys() and all(ours[name].equal(theirs[name]) for name in ours)
+
+
+def test_tools_know_its_parts(wide_file: Path) -> None:
+    names = set(read_header(wide_file).shapes)
+    assert set(plan_pruning(str(wide_file))) == names
+    assert {part_of(name) for name in names} == {"unet", "text_encoder", "vae"}
 
 
 @torch.no_grad()

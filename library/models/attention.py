@@ -1,4 +1,4 @@
-"""How attention is computed, and recomputing activations to save memory. Imports no torch by itself."""
+"""Attention implementations and gradient checkpointing. Imports no torch by itself."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Attention = Literal["sdpa", "xformers", "sliced"]
 
 
 def check_attention(kind: Attention) -> None:
-    """Raises UserError when this way of computing attention is not installed."""
+    """Raises UserError when the attention implementation is not installed."""
     if kind == "xformers" and importlib.util.find_spec("xformers") is None:
         raise UserError.of("--xformers", "xformers is not installed", "pip install xformers, or leave it out")
 
@@ -24,8 +24,9 @@ def check_attention(kind: Attention) -> None:
 def use_attention(module: ModelMixin, kind: Attention) -> None:
     """Choose how a diffusers module (U-Net, VAE) computes attention.
 
-    sdpa: torch's scaled_dot_product_attention; xformers: its memory-efficient attention; sliced: one head of
-    one sample after the other, the least memory.
+    sdpa: torch's scaled_dot_product_attention.
+    xformers: its memory-efficient attention.
+    sliced: one head of one sample at a time, which takes the least memory.
     """
     from diffusers.models import attention_processor
 
@@ -39,7 +40,7 @@ def use_attention(module: ModelMixin, kind: Attention) -> None:
 
 
 def checkpoint_denoiser(denoiser: ModelMixin, on: bool) -> None:
-    """Recompute a diffusers module's blocks in the backward pass, non-reentrant: frozen inputs are fine."""
+    """Recompute a diffusers module's blocks in the backward pass; non-reentrant, so inputs may be frozen."""
     if on:
         denoiser.enable_gradient_checkpointing()
     else:
@@ -47,7 +48,7 @@ def checkpoint_denoiser(denoiser: ModelMixin, on: bool) -> None:
 
 
 def checkpoint_text_encoder(text_encoder: PreTrainedModel, on: bool) -> None:
-    """The same for a transformers module. Acts in train mode only."""
+    """The same for a transformers module. Has an effect in train mode only."""
     if not on:
         _either(text_encoder, "activation_checkpointing_disable", "gradient_checkpointing_disable")()
         return
@@ -57,5 +58,5 @@ def checkpoint_text_encoder(text_encoder: PreTrainedModel, on: bool) -> None:
 
 
 def _either(module: PreTrainedModel, new: str, old: str) -> Callable[..., None]:
-    """A method by its present name or, before transformers renamed it, its old one."""
+    """A method by its current name, or by the one it had in older versions of transformers."""
     return getattr(module, new) if hasattr(module, new) else getattr(module, old)

@@ -20,24 +20,24 @@ from library.models.sources import Source
 from library.models.text import Tokenizer, check_clip_skip, width
 from library.models.vocabulary import Vocabulary
 
-# A part's name is that of its folder in a Diffusers folder. Families have parts of their own, so it is no
-# list of names; what a part is for is one of few.
+# The name of a part is that of its folder in a Diffusers folder. Families bring parts of their own, so there
+# is no closed list of names; roles are few.
 Part = str
 Role = Literal["denoiser", "text_encoder", "vae"]
 
 
 @dataclass(frozen=True)
 class AttachPoint:
-    """A layer that a network may stand beside.
+    """A layer that a network module can be attached to.
 
-    part: "unet" or "te".
+    part: the group of layers that users name: "unet" (the denoiser) or "te" (a text encoder).
     path: dotted path as network files spell it, whatever the libraries call it today.
     module: the Linear or Conv2d itself.
     parent: the kind of block it is in: Transformer2DModel, ResnetBlock2D, Downsample2D, Upsample2D,
-    CLIPAttention or CLIPMLP.
-    prefix: how names in network files begin after `lora_`: "unet", or which text encoder it is.
-    other_path: another path that some programs' files have; None when there is none.
-    block: its number among `Model.block_spans`; None outside the U-Net.
+        CLIPAttention or CLIPMLP.
+    prefix: how names in network files begin after `lora_`, see `Model.network_prefixes`.
+    other_path: an alternative path, which files of some programs use; None when there is none.
+    block: its number, see `Model.block_spans`; None outside the denoiser.
     """
 
     part: str
@@ -52,18 +52,23 @@ class AttachPoint:
 class Model(nn.Module):
     """A model of one family: encodes pictures and captions, predicts, saves.
 
-    denoiser, text_encoders, vae: the modules. vocabulary: the words that were added to its own.
-    prediction_type: what the denoiser gives.
-    zero_terminal_snr: whether it was trained with a last timestep that is nothing but noise.
-    source: its files, None for a model made in memory. vae_source: the files of a replaced VAE.
-    before_predict: called with t and the condition before every prediction: for networks that look at them.
-    epoch, global_step: what a .ckpt source says it was trained for; saving adds to them.
+    denoiser: the U-Net.
+    text_encoders: the text encoders, in the order in which tokens are given.
+    vae: the VAE.
+    vocabulary: the words that were added to those of its tokenizer.
+    prediction_type: what the denoiser predicts.
+    zero_terminal_snr: whether it was trained with a last timestep of pure noise.
+    source: its files; None for a model made in memory.
+    vae_source: the files of a VAE that replaced its own.
+    epoch, global_step: how long a .ckpt source says it was trained; saving adds to them.
+    kept: weights to save instead of the current ones, by part; see `keep_weights`.
+    before_predict: called with (t, condition) before every prediction, for networks that depend on them.
     """
 
     family: str
-    latent_file_suffix = "_sd"  # of latent cache files, as sd-scripts names them
+    latent_file_suffix = "_sd"  # of latent cache files; sd-scripts' name
     half_vae = True  # whether the VAE stays finite in float16
-    is_told_sizes = False  # whether conditions must have sizes
+    is_told_sizes = False  # whether it has size conditioning, so that conditions need sizes
 
     def __init__(
         self,
@@ -88,12 +93,12 @@ class Model(nn.Module):
 
     @property
     def latent_space(self) -> LatentSpace:
-        """How large this model's latents are, and how they are scaled."""
+        """The shape and scaling of this model's latents."""
         raise NotImplementedError
 
     @property
     def roles(self) -> dict[Part, Role]:
-        """What each part is for, by its name; text encoders in the order of `text_encoders`."""
+        """The role of each part, by name; text encoders in the order of `text_encoders`."""
         raise NotImplementedError
 
     @property
@@ -122,7 +127,7 @@ class Model(nn.Module):
         return [name for name, found in self.roles.items() if found == role]
 
     def tokenizer(self, max_token_length: int | None = None) -> Tokenizer:
-        """Captions -> ids for `encode_text`, with the words of the vocabulary; can be pickled.
+        """Captions -> ids for `encode_text`; knows the words of the vocabulary; can be pickled.
 
         max_token_length: 75 (None), 150 or 225.
         """
@@ -137,16 +142,17 @@ class Model(nn.Module):
         raise NotImplementedError
 
     def text_outputs(self, condition: Condition) -> dict[str, Tensor]:
-        """What `encode_text` gave, under the names that cache files use, each (batch, ...)."""
+        """The tensors of a condition that caches keep, each (batch, ...), by their names in cache files."""
         return {"hidden_state1": condition.hidden}
 
     def condition_from(self, outputs: dict[str, Tensor]) -> Condition:
-        """The other way round."""
+        """The inverse of `text_outputs`."""
         return Condition(outputs["hidden_state1"])
 
     def change_text(self, condition: Condition, change: Callable[[Tensor], Tensor]) -> Condition:
-        """The condition with a change of each text encoder's states (batch, tokens, width), which stand side
-        by side here.
+        """The condition with `change` applied to the states of each text encoder (batch, tokens, width).
+
+        Here they are concatenated along the width; a family with another arrangement overrides this.
         """
         widths = [width(text_encoder) for text_encoder in self.text_encoders]
 
@@ -161,25 +167,26 @@ class Model(nn.Module):
             check_clip_skip(text_encoder, clip_skip)
 
     def idle_text_modules(self, clip_skip: int | None = None) -> list[nn.Module]:
-        """The modules of text encoders that `encode_text` takes nothing from: they cannot be trained."""
+        """The modules of text encoders whose output `encode_text` does not use: they get no gradient."""
         raise NotImplementedError
 
     def encode_images(self, pixels: Tensor, noise: Tensor) -> Tensor:
-        """Scaled latents (batch, 4, h/8, w/8), float32, a sample of the VAE's posterior.
+        """Scaled latents, float32, in the shape that `latent_space` says: a sample of the VAE's posterior.
 
-        pixels: (batch, 3, h, w) in -1..1. noise: standard normal in the latents' shape; zeros give the mean.
+        pixels: (batch, 3, h, w) in -1..1.
+        noise: standard normal in the latents' shape; zeros give the mean.
         """
         raise NotImplementedError
 
     def decode_latents(self, latents: Tensor) -> Tensor:
-        """Pixels (batch, 3, h, w) in -1..1, float32, of scaled latents."""
+        """Scaled latents -> pixels (batch, 3, h, w) in -1..1, float32."""
         raise NotImplementedError
 
     def predict(self, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
         """The denoiser's output, in x's shape.
 
         x: noisy latents (batch, channels, h, w). t: their times (batch,).
-        The only way to the denoiser, so that nothing a condition holds is left out.
+        Everything that predicts comes through here, so nothing that a condition holds is ignored.
         """
         for look in self.before_predict:
             look(t, condition)
@@ -189,9 +196,9 @@ class Model(nn.Module):
         return self.run_denoiser(x, t, condition, residuals)
 
     def run_denoiser(self, x: Tensor, t: Tensor, condition: Condition, residuals: Residuals | None) -> Tensor:
-        """What a family computes of a prediction: x is what its first layer takes.
+        """The family's own half of `predict`. x has everything the first layer takes.
 
-        Text layers are given their own states where `condition.by_layer` has some.
+        Text layers get their own states where `condition.by_layer` has some.
         """
         raise NotImplementedError
 
@@ -209,7 +216,7 @@ class Model(nn.Module):
         raise NotImplementedError
 
     def attach_points(self) -> list[AttachPoint]:
-        """Every layer networks know, base and convolution targets."""
+        """Every layer that networks can be attached to: attention, text encoders and convolutions."""
         raise NotImplementedError
 
     def block_spans(self) -> BlockSpans:
@@ -217,18 +224,20 @@ class Model(nn.Module):
         raise NotImplementedError
 
     def denoiser_blocks(self) -> list[list[nn.Parameter]]:
-        """The denoiser's parameters by block, from its input to its output, as --block_lr counts them."""
+        """The denoiser's parameters by block, from input to output, as --block_lr counts blocks."""
         raise NotImplementedError
 
     def part_weights(self, part: Part) -> dict[str, Tensor]:
-        """A part's weights under the names of the family's original single files. Copies only where a file
-        has in one tensor what the module has in several.
+        """A part's weights under the names of the family's original single files.
+
+        They are views of the weights, except where a file joins several of the module's tensors in one.
         """
         raise NotImplementedError
 
     def text_weights(self) -> dict[str, Tensor]:
-        """Every weight that `encode_text` uses, under the names of `part_weights`, and the rows of added
-        words: what identifies a text cache. Weights that it does not use may be among them.
+        """Every weight that `encode_text` depends on, by the names of `part_weights`, and added words' rows.
+
+        Text caches are identified by them. There may be more, but none may be missing.
         """
         weights = {f"vocabulary.{number}": rows.data for number, rows in enumerate(self.vocabulary.rows)}
         for part in self.text_parts:
@@ -236,20 +245,20 @@ class Model(nn.Module):
         return weights
 
     def source_averages(self) -> tuple[dict[str, Tensor], int]:
-        """The moving averages of the denoiser's weights that the source has, under the names of
-        `part_weights(denoiser_part)`, and how many steps are in them; ({}, 0) when it has none.
+        """The source's moving averages of the denoiser's weights, by the names of
+        `part_weights(denoiser_part)`, and how many steps they average; ({}, 0) when it has none.
         """
         return {}, 0
 
     def load_part_weights(self, part: Part, tensors: dict[str, Tensor]) -> None:
-        """Copy values under the same names into the part.
+        """Copy values, by the names of `part_weights`, into the part.
 
         Raises UserError when one is missing or does not fit.
         """
         raise NotImplementedError
 
     def keep_weights(self, part: Part) -> None:
-        """Remember a part's weights as they are: `save` writes these, whatever it is cast to later."""
+        """Remember a part's current weights: `save` writes these, whatever the part is cast to later."""
         raise NotImplementedError
 
     def save(self, path: Path, saving: Saving) -> None:
@@ -257,12 +266,12 @@ class Model(nn.Module):
         raise NotImplementedError
 
     def use_attention(self, kind: Attention) -> None:
-        """How the denoiser and the VAE compute attention. Raises UserError when it is not installed."""
+        """Choose how the denoiser and the VAE compute attention. Raises UserError if it is not installed."""
         for module in (self.denoiser, self.vae):
             use_attention(module, kind)
 
     def use_gradient_checkpointing(self, denoiser: bool, text_encoders: bool) -> None:
-        """Recompute activations in the backward pass. Acts in train mode only."""
+        """Recompute activations in the backward pass. Has an effect in train mode only."""
         checkpoint_denoiser(self.denoiser, denoiser)
         for text_encoder in self.text_encoders:
             checkpoint_text_encoder(text_encoder, text_encoders)

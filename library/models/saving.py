@@ -1,4 +1,4 @@
-"""How a result is written: what everything that is saved is told alike."""
+"""How a result is saved: what is the same for models, networks and tasks."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ Form = CheckpointFormat | Literal["pt"]
 
 @dataclass(frozen=True)
 class Saving:
-    """What is said of a file or folder when it is saved.
+    """How a file or folder is saved.
 
     form: ckpt, pt, safetensors, diffusers (a folder of .bin) or diffusers_safetensors.
     dtype: of every floating-point weight; None keeps each one's.
-    metadata: texts for .safetensors; other containers have no place for them.
+    metadata: for .safetensors; other formats have none.
     epoch, step: of the training so far, for .ckpt; added to those of the source.
     """
 
@@ -39,7 +39,7 @@ class Saving:
 
 
 def check_target(path: Path, form: CheckpointFormat) -> None:
-    """Raises UserError when saving a model here would take the place of something that is no model."""
+    """Raises UserError when saving a model here would replace something that is no model."""
     if not path.exists():
         return
     is_folder = form in ("diffusers", "diffusers_safetensors")

@@ -1,8 +1,8 @@
 """Captions -> token ids -> hidden states, in chunks of 75 tokens for long captions.
 
-A text encoder takes 77 ids: start, 75 of the caption, end. Longer captions are cut into chunks that are
-encoded each on its own and joined again: the first start, the 75 inner states of every chunk, the last end.
-This is how sd-scripts does it, id for id.
+A text encoder takes 77 ids: start, 75 of the caption, end. Longer captions are split into chunks, which are
+encoded separately and joined again: the first start, the 75 inner states of every chunk, the last end. The
+ids are those of sd-scripts.
 """
 
 from __future__ import annotations
@@ -36,9 +36,8 @@ class Tokenizer:
 
     max_token_length: 75 (None is the same), 150 or 225.
     pads: the padding id of each text encoder.
-    words: added ones and their ids. They are found as they are written, upper case too, as whole words, the
-        longest first.
-    A caption seen before is not tokenized again.
+    words: added words and their ids. They match case-sensitively and as whole words; the longest wins.
+    Results are memoized by caption.
     """
 
     def __init__(
@@ -54,7 +53,7 @@ class Tokenizer:
         self._memo: dict[str, tuple[Tensor, ...]] = {}
 
     def __call__(self, captions: list[str]) -> tuple[Tensor, ...]:
-        """For each text encoder ids (captions, chunks, 77), int64."""
+        """The ids for each text encoder, (captions, chunks, 77) int64."""
         new = [caption for caption in dict.fromkeys(captions) if caption not in self._memo]
         if len(self._memo) + len(new) > _MEMO_SIZE:
             self._memo.clear()
@@ -64,12 +63,12 @@ class Tokenizer:
         return tuple(torch.stack(column) for column in zip(*rows, strict=True))
 
     def lengths(self, captions: list[str]) -> list[int]:
-        """Tokens in each caption, without start and end. More than `chunks * 75` are cut."""
+        """The number of tokens in each caption, without start and end; `__call__` truncates."""
         return [len(ids) for ids in self.content_ids(captions)]
 
     @property
     def identity(self) -> str:
-        """A name for all that decides which ids a caption becomes, except their number."""
+        """A name for everything that the ids of a caption depend on, except the length they are cut to."""
         files = [(TOKENIZER_FOLDER / name).read_bytes() for name in ("merges.txt", "vocab.json")]
         pairs = hashlib.blake2b(b"".join(files), digest_size=8).hexdigest()
         added = f" {sorted(self.words.items())}" if self.words else ""
@@ -93,7 +92,7 @@ class Tokenizer:
         return tuple(torch.tensor(chunk_ids(ids, self.chunks, pad)) for pad in self.pads)
 
     def ends(self, captions: list[str]) -> list[list[int]]:
-        """For each caption the places in its text where its tokens end, without start and end."""
+        """For each caption the offsets in its text where its tokens end, without start and end tokens."""
         if not self.words:
             return _ends(captions)
         ends = []
@@ -107,7 +106,7 @@ class Tokenizer:
         return ends
 
     def _pieces(self, text: str) -> list[tuple[int, str]]:
-        """The text cut at added words: where each piece begins, and the piece."""
+        """The text split at added words: the offset and the text of each piece."""
         pieces, place = [], 0
         for match in _pattern(tuple(self.words)).finditer(text):
             pieces += [(place, text[place : match.start()]), (match.start(), match[0])]
@@ -130,9 +129,9 @@ def chunk_ids(ids: list[int], chunks: int, pad: int = EOS) -> list[list[int]]:
 
 
 def without_padding(tokens: Tensor) -> Tensor:
-    """(captions, 77) bool of ids (captions, 1, 77): everything up to the end token, not the padding after it.
+    """A mask (captions, 77) bool for ids (captions, 1, 77): True up to the end token, False for padding.
 
-    Text encoders look back only, so what stands there does not depend on the padding.
+    Attention in text encoders is causal, so states before the padding do not depend on it.
     """
     ids = tokens[:, 0]
     ends = (ids == EOS).cumsum(-1)
@@ -142,7 +141,7 @@ def without_padding(tokens: Tensor) -> Tensor:
 def encode_chunks(text_encoder: PreTrainedModel, tokens: Tensor, clip_skip: int | None = None) -> Tensor:
     """Hidden states (captions, chunks * 75 + 2, width) for ids (captions, chunks, 77).
 
-    clip_skip k: the output of the k-th layer from the end, then the final layer norm; None is 1, the last.
+    clip_skip: k takes the output of the k-th layer from the end, then the final layer norm; None is 1.
     """
     count, chunks, _ = tokens.shape
     out = text_encoder(input_ids=tokens.flatten(0, 1), output_hidden_states=True)
@@ -151,11 +150,11 @@ def encode_chunks(text_encoder: PreTrainedModel, tokens: Tensor, clip_skip: int 
 
 
 def penultimate_chunks(text_encoder: PreTrainedModel, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
-    """What SDXL takes of a text encoder, for ids (captions, chunks, 77).
+    """SDXL's (hidden states, pooled text) of a text encoder, for ids (captions, chunks, 77).
 
-    Hidden states (captions, chunks * 75 + 2, width) of the last layer but one, without the final norm; and of
-    a text encoder with a projection its output at the first chunk's first end token, (captions, projected
-    width), else None.
+    Hidden states: (captions, chunks * 75 + 2, width), of the last layer but one, without the final norm.
+    Pooled text: the projected output at the first end token of the first chunk, (captions, projected width);
+    None for a text encoder without a projection.
     """
     count, chunks, _ = tokens.shape
     out = text_encoder(input_ids=tokens.flatten(0, 1), output_hidden_states=True)
@@ -169,7 +168,7 @@ def penultimate_chunks(text_encoder: PreTrainedModel, tokens: Tensor) -> tuple[T
 
 
 def check_clip_skip(text_encoder: PreTrainedModel, clip_skip: int | None) -> None:
-    """Raises UserError when the text encoder has fewer layers than are skipped."""
+    """Raises UserError when clip skip exceeds the text encoder's layers."""
     layers = text_encoder.config.num_hidden_layers
     if (clip_skip or 1) > layers:
         raise UserError.of("--clip_skip", f"is {clip_skip}, but the text encoder has {layers} layers")
@@ -187,12 +186,12 @@ def width(text_encoder: PreTrainedModel) -> int:
 
 
 def body(text_encoder: PreTrainedModel) -> PreTrainedModel:
-    """The module with embeddings, layers and final norm. transformers 5.6 dropped the wrapper around it."""
+    """The module that has embeddings, layers and final norm; before transformers 5.6 it was wrapped."""
     return text_encoder.text_model if hasattr(text_encoder, "text_model") else text_encoder
 
 
 def _end_row(row: list[int], pad: int) -> list[int]:
-    """Where padding is not the end token, a full chunk and an empty one still get an end."""
+    """Where padding is not the end token, full chunks and empty ones get an end token as well."""
     row = list(row)
     if row[-2] not in (EOS, pad):
         row[-1] = EOS
@@ -202,14 +201,14 @@ def _end_row(row: list[int], pad: int) -> list[int]:
 
 
 def content_ids(captions: list[str]) -> list[list[int]]:
-    """Every caption's ids by the byte pairs alone, without start and end, of any length."""
+    """The ids of CLIP's byte pairs for each caption, without start and end, of any length."""
     if not captions:
         return []
     return _load_tokenizer()(captions, add_special_tokens=False)["input_ids"]
 
 
 def _ends(texts: list[str]) -> list[list[int]]:
-    """Where in each text its tokens end."""
+    """For each text the offsets where its tokens end."""
     if not texts:
         return []
     found = _load_tokenizer()(texts, add_special_tokens=False, return_offsets_mapping=True)
@@ -218,7 +217,7 @@ def _ends(texts: list[str]) -> list[list[int]]:
 
 @lru_cache(maxsize=8)
 def _pattern(words: tuple[str, ...]) -> re.Pattern[str]:
-    """Finds any of the words. A letter beside a letter is not the border of a word."""
+    """Matches any of the words; where one begins or ends with a letter, only at a word boundary."""
     longest_first = sorted(words, key=len, reverse=True)
     return re.compile(
         "|".join(rf"{_border(w[0], '<!')}{re.escape(w)}{_border(w[-1], '!')}" for w in longest_first)
@@ -229,7 +228,7 @@ def _border(letter: str, looking: str) -> str:
     return rf"(?{looking}\w)" if re.match(r"\w", letter) else ""
 
 
-@lru_cache(maxsize=1)  # one for a process: it never changes and takes 20 MB
+@lru_cache(maxsize=1)  # one per process: it never changes and takes 20 MB
 def _load_tokenizer() -> CLIPTokenizer:
     from transformers import CLIPTokenizer
 

@@ -1,4 +1,4 @@
-"""A part's file -> its module: made without memory, then given the file's tensors one by one."""
+"""A part's file -> its module: built on the meta device, then filled with the file's tensors one by one."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from library.models.ldm.reading import PartFile
 from library.problems import UserError
 
 PartModule: TypeAlias = UNet2DConditionModel | AutoencoderKL | CLIPTextModel | CLIPTextModelWithProjection
-READERS = 2  # threads: the system copies, and gives new memory its pages, while Python waits
+READERS = 2  # threads: copying and page faults of new memory release Python's lock
 _TITLES = {"unet": "U-Net", "vae": "VAE", "clip": "text encoder", "open_clip": "text encoder"}
 
 
 def make_part(part: PartLayout, shapes: Shapes, given: Mapping[str, Any]) -> PartModule:
-    """A part's module in the sizes that its tensors' shapes, by canonical name, tell.
+    """A part's module in the sizes of its tensors' shapes, which are by canonical name.
 
-    given: what a config says that weights cannot tell.
+    given: configuration that cannot be read from weights.
     Raises KeyError for a missing tensor and ValueError for sizes that do not go together.
     """
     if part.kind == "unet":
@@ -38,9 +38,9 @@ def make_part(part: PartLayout, shapes: Shapes, given: Mapping[str, Any]) -> Par
 
 
 def build_part(opened: PartFile, *, dtype: torch.dtype | None, device: torch.device | str) -> PartModule:
-    """The module with the file's weights on a device, nothing requiring gradients.
+    """The module with the file's weights, on a device, requiring no gradients.
 
-    dtype: of every weight, None keeps each as the file has it.
+    dtype: of every weight; None keeps each as the file has it.
     Raises UserError when the file lacks tensors or they do not go together.
     """
     path, part = opened.file.path, opened.part
@@ -75,14 +75,14 @@ def _make_empty(opened: PartFile) -> PartModule:
 
 
 def canonical(part: PartLayout, own: str) -> str:
-    """A module's name for a tensor as files have it. They differ where a library dropped a wrapper."""
+    """The canonical name for a module's own name. They differ where a library dropped a wrapper."""
     name = text_name(own, projects=part.projects) if part.is_text_encoder else own
     assert name is not None, own
     return name
 
 
 def fit(tensor: Tensor, shape: torch.Size, where: object, name: str) -> Tensor:
-    """The tensor in this shape; a 1x1 convolution and a matrix are the same. Raises UserError for others."""
+    """The tensor reshaped between 1x1 convolution and matrix. Raises UserError for any other difference."""
     if tensor.shape == shape:
         return tensor
     is_same_matrix = {tensor.ndim, len(shape)} == {2, 4} and tensor.numel() == shape.numel()

@@ -1,14 +1,14 @@
 """A latent diffusion Model: diffusers' U-Net and VAE, transformers' CLIP text encoders in a family's layout.
 
-A family gives a Layout and what differs in computing: `encode_text` and `predict`.
+A family adds its Layout and what it computes differently: `encode_text`, sometimes `added_condition`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -17,27 +17,24 @@ from library.latent_space import LatentSpace
 from library.models.base import AttachPoint, Model, Part, PredictionType, Role
 from library.models.blocks import BlockSpans
 from library.models.condition import Condition, Residuals
-from library.models.detection import check_channels
 from library.models.ldm import open_clip
 from library.models.ldm.averages import read_averages
-from library.models.ldm.building import build_part, canonical, fit
+from library.models.ldm.building import canonical, fit
 from library.models.ldm.keys import block_numbers, block_spans, network_block, to_original
 from library.models.ldm.layout import Layout, PartLayout
 from library.models.ldm.pieces import originals_of, pieces_of, rows_of
-from library.models.ldm.reading import PartFile, read_model, read_vae
 from library.models.ldm.unet import blocks, text_by_layer, text_layers
 from library.models.ldm.writing import save_folder, scheduler_config
-from library.models.prediction import CONFIG_KEY, said_prediction, says_zero_terminal_snr
+from library.models.prediction import CONFIG_KEY
 from library.models.saving import Saving
-from library.models.sources import Source
 from library.models.text import Tokenizer
-from library.models.weights import dtype_of, save_tensors
-from library.problems import UserError, warn
+from library.models.weights import save_tensors
+from library.problems import UserError
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, UNet2DConditionModel
 
-# The kind of block a layer stands in, by a piece of its canonical path.
+# Component of a layer's canonical path -> the kind of block it is in.
 _PARENTS = {
     "attentions": "Transformer2DModel",
     "resnets": "ResnetBlock2D",
@@ -46,7 +43,6 @@ _PARENTS = {
     "self_attn": "CLIPAttention",
     "mlp": "CLIPMLP",
 }
-M = TypeVar("M", bound="LatentDiffusion")
 
 
 class LatentDiffusion(Model):
@@ -66,8 +62,8 @@ class LatentDiffusion(Model):
     ) -> None:
         super().__init__(denoiser, text_encoders, vae, prediction_type=prediction_type)
         self.layout, self.family, self.half_vae = layout, layout.family, layout.half_vae
-        self.spare: dict[str, Tensor] = {}  # of the source, by the file's names; see PartFile
-        self.others: dict[str, Tensor] = {}  # of the source, when they are to be kept; saved as they are
+        self.spare: dict[str, Tensor] = {}  # the source's unused tensors, by the file's names; see PartFile
+        self.others: dict[str, Tensor] = {}  # the source's other tensors, if they are kept; saved unchanged
 
     @property
     def latent_space(self) -> LatentSpace:
@@ -98,7 +94,7 @@ class LatentDiffusion(Model):
         return self.vae.decode(latents, return_dict=False)[0].float().clamp(-1, 1)
 
     def added_condition(self, condition: Condition, dtype: torch.dtype) -> dict[str, Tensor] | None:
-        """What the U-Net is told besides the text states, as diffusers' `added_cond_kwargs`."""
+        """Further conditioning besides text states: diffusers' `added_cond_kwargs`."""
         return None
 
     def run_denoiser(self, x: Tensor, t: Tensor, condition: Condition, residuals: Residuals | None) -> Tensor:
@@ -180,7 +176,7 @@ class LatentDiffusion(Model):
         save_tensors(path, tensors, dict(saving.metadata or {}) | told, beside=counts | told)
 
     def _single_file(self) -> dict[str, Tensor]:
-        """Every tensor of a single file under its name there."""
+        """Every tensor of a single file by its name there."""
         tensors: dict[str, Tensor] = {}
         for name, part in self.layout.parts.items():
             own = originals_of(part, self._to_save(name))
@@ -196,7 +192,7 @@ class LatentDiffusion(Model):
         return self.source is not None and self.source.kind != "diffusers"
 
     def _tensors(self, part: Part) -> dict[str, Tensor]:
-        """A part's tensors under canonical names. Not copies."""
+        """A part's tensors by canonical name. Not copies."""
         state, layout = self.parts[part].state_dict(), self.layout.parts[part]
         return {canonical(layout, own): tensor for own, tensor in state.items()}
 
@@ -204,7 +200,7 @@ class LatentDiffusion(Model):
         return self.kept.get(part) or self._tensors(part)
 
     def _points(self, name: Part) -> list[AttachPoint]:
-        """The Linear and Conv2d layers in blocks that networks know, by the paths of network files."""
+        """A part's Linear and Conv2d layers in blocks that networks are attached to."""
         module, part, points = self.parts[name], self.layout.parts[name], []
         originals = self._originals() if name == self.denoiser_part else {}
         spans = self.block_spans() if originals else None
@@ -238,7 +234,7 @@ class LatentDiffusion(Model):
         return self.layout.parts[self.denoiser_part]
 
     def _told(self) -> dict[str, Any]:
-        """What weights cannot tell about this model; the file carries it."""
+        """What cannot be read from this model's weights; kept in the file's metadata."""
         configs = {name: module.config for name, module in self.parts.items()}
         told: dict[str, Any] = {
             name: {key: _setting(configs[name], key) for key in part.standard}
@@ -246,69 +242,6 @@ class LatentDiffusion(Model):
         }
         told |= {"zero_terminal_snr": True} if self.zero_terminal_snr else {}
         return told | {"prediction_type": self.prediction_type}
-
-
-def load_layout(
-    models: Mapping[str, tuple[type[M], Layout]],
-    source: Source,
-    family: str,
-    *,
-    vae: Source | None,
-    dtype: torch.dtype | str,
-    device: torch.device | str = "cpu",
-    prediction_type: PredictionType | None = None,
-    linear_projection: bool = False,
-    keeps_others: bool = False,
-) -> M:
-    """A model from its files, in eval mode, nothing requiring gradients.
-
-    models: the class and layout of each family that is read alike; `family` is one of them.
-    dtype: of every weight, a torch dtype or its name; "stored" keeps each as the file has it.
-    prediction_type: None takes what the files say, or epsilon.
-    linear_projection: the projections around the U-Net's transformers become matrices, whatever they were.
-    keeps_others: tensors of a single file that belong to none of the model's parts are saved with it again.
-    Raises UserError when files are damaged or do not fit together.
-    """
-    kind, layout = models[family]
-    files = read_model(source, layout)
-    if keeps_others and files.file is None:
-        warn(f"--keep_other_tensors has no effect: {source.name} is a folder, which holds no others")
-    opened = files.parts | ({layout.vae: read_vae(vae, layout)} if vae else {})
-    if linear_projection:
-        opened[layout.denoiser] = _with_matrices(opened[layout.denoiser])
-    cast = None if dtype == "stored" else dtype_of(dtype) if isinstance(dtype, str) else dtype
-    check_channels(source.name, family, opened[layout.denoiser].shapes.get("conv_in.weight"))
-    predicts = _prediction_type(source, layout, prediction_type)
-    modules = {name: build_part(part, dtype=cast, device=device) for name, part in opened.items()}
-    unet, decoder = modules[layout.denoiser], modules[layout.vae]
-    channels = decoder.config.latent_channels
-    if channels != unet.config.in_channels:
-        cause = f"its latents have {channels} channels, this model's {unet.config.in_channels}"
-        raise UserError.of((vae or source).name, cause, f"use a VAE of {layout.title}")
-    texts = [modules[name] for name in layout.texts]
-    model = kind(unet, texts, decoder, layout=layout, prediction_type=predicts)
-    model.zero_terminal_snr = says_zero_terminal_snr(source)
-    model.source, model.vae_source = source, vae
-    model.epoch, model.global_step = files.epoch, files.global_step
-    model.spare = {name: tensor for part in opened.values() for name, tensor in part.read_spare()}
-    model.others = dict(files.read_others()) if keeps_others else {}
-    return model.eval()
-
-
-def _prediction_type(source: Source, layout: Layout, claimed: PredictionType | None) -> PredictionType:
-    """What the user claims, which was checked, or what the files say, or epsilon."""
-    found = claimed or said_prediction(source)
-    if not (found or layout.says_prediction):
-        warn(
-            f"{source.name} does not say whether it predicts the noise or v: taken for one that predicts the "
-            "noise; for a 768-v model give --v_parameterization"
-        )
-    return found or "epsilon"
-
-
-def _with_matrices(unet: PartFile) -> PartFile:
-    given = {**unet.given, "use_linear_projection": True}
-    return PartFile(unet.part, unet.file, unet.pieces, given, unet.spare)
 
 
 def _setting(config: Any, key: str) -> Any:

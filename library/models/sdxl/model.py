@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from library.models.base import Condition
 from library.models.ldm.layout import Layout, PartLayout
-from library.models.ldm.model import LatentDiffusion, load_layout
+from library.models.ldm.loading import load_layout
+from library.models.ldm.model import LatentDiffusion
 from library.models.noise_schedule import SCHEDULER_CONFIG
 from library.models.text import EOS, body, penultimate_chunks, width
 from library.problems import warn
@@ -62,13 +63,13 @@ SDXL = Layout(
 
 
 class StableDiffusionXL(LatentDiffusion):
-    """Two text encoders; the U-Net is also told a pooled text and the picture's sizes."""
+    """Two text encoders; the U-Net is also conditioned on a pooled text and on the picture's sizes."""
 
     is_told_sizes = True
     latent_file_suffix = "_sdxl"
 
     def encode_text(self, tokens: tuple[Tensor, ...], clip_skip: int | None = None) -> Condition:
-        """The last layer but one of both text encoders side by side, and the second one's pooled output."""
+        """Both text encoders' last layers but one, concatenated, and the second one's pooled output."""
         states, pooled = zip(
             *(penultimate_chunks(*pair) for pair in zip(self.text_encoders, tokens, strict=True)), strict=True
         )
@@ -79,7 +80,7 @@ class StableDiffusionXL(LatentDiffusion):
             warn("--clip_skip has no effect on SDXL, which always takes the last layer but one")
 
     def idle_text_modules(self, clip_skip: int | None = None) -> list[nn.Module]:
-        """The first text encoder's last layer and norm; the second one's lead to its pooled output."""
+        """The first text encoder's last layer and norm. The second one's are used by its pooled output."""
         first = body(self.text_encoders[0])
         return [first.encoder.layers[-1], first.final_layer_norm]
 
@@ -94,7 +95,7 @@ class StableDiffusionXL(LatentDiffusion):
         return Condition(hidden, outputs["pool2"])
 
     def added_condition(self, condition: Condition, dtype: torch.dtype) -> dict[str, Tensor]:
-        """diffusers embeds the six sizes as the published model does: cosines, then sines, 256 of each."""
+        """diffusers embeds the six sizes as the published model does: cosines, then sines, 256 each."""
         assert condition.sizes is not None and condition.pooled is not None, (
             "SDXL is told sizes and a pooled text"
         )

@@ -24,7 +24,11 @@ from library.training.session import Session
 
 @dataclass
 class Cached:
-    """What is cached of some data; None is computed at every step."""
+    """The caches of some data.
+
+    latents: None if latents are encoded at every step.
+    text: None if captions are encoded at every step.
+    """
 
     latents: LatentCache | None = None
     text: TextCache | None = None
@@ -32,21 +36,28 @@ class Cached:
 
 @dataclass
 class Caches(Cached):
-    """The caches of the training images and, in `validation`, of the held-out ones."""
+    """The caches of the training images.
+
+    validation: those of the held-out images.
+    """
 
     validation: Cached = field(default_factory=Cached)
 
 
 @dataclass(frozen=True)
 class Identities:
-    """Names for weights by their content, as cache files keep them; empty where there are no files."""
+    """Identities of weights by their content, which cache files record; empty if no files are used.
+
+    vae: of the VAE, by which latents are made.
+    text: of everything that text states depend on.
+    """
 
     vae: str = ""
     text: str = ""
 
     @classmethod
     def of(cls, model: Model, run: TrainingRun) -> Identities:
-        """To be taken before weights are cast, so that a file made in another precision is told as such."""
+        """Must be taken before weights are cast: the precision of a computation is recorded separately."""
         options = run.caching
         return cls(
             vae=identity_of(model.part_weights(model.vae_part)) if options.cache_latents_to_disk else "",
@@ -57,10 +68,10 @@ class Identities:
 def fill_caches(
     model: Model, run: TrainingRun, session: Session, data: TrainingData, identities: Identities
 ) -> Caches:
-    """Compute, or read, everything that the run caches.
+    """Fill all caches of the run, from their files where these are valid.
 
+    Parts of the model that are no longer needed are moved to the CPU.
     Raises UserError with every image that cannot be used.
-    Parts of the model that have nothing left to do leave the device.
     """
     caches = Caches()
     count, everything = len(data.records), _Together(data)
@@ -71,12 +82,12 @@ def fill_caches(
         texts = _texts(model, run, session, everything, identities)
         caches.text, caches.validation.text = texts.part(0, count), texts.part(count, None)
     if session.accelerator.num_processes == 1:  # DDP wants a whole module on one device
-        _dismiss(model, run)
+        _offload_cached_parts(model, run)
     return caches
 
 
 class _Together:
-    """The training images and, after them, the held-out ones."""
+    """The training images, followed by the held-out ones: they are cached together."""
 
     def __init__(self, data: TrainingData) -> None:
         self.records: Sequence[Record] = data.records + (data.validation.records if data.validation else [])
@@ -93,7 +104,7 @@ def _latents(
         wanted = files.wanted(pictures_of(data.records)[0])
         return f"{sum(one.path.exists() for one in wanted)} of {len(wanted)} latents are cached"
 
-    with _telling(count if run.caching.cache_latents_to_disk else None):
+    with _stop_tells(count if run.caching.cache_latents_to_disk else None):
         return cache_latents(
             data,
             _encoder(model),
@@ -108,8 +119,8 @@ def _latents(
 
 
 @contextmanager
-def _telling(kept: Callable[[], str] | None) -> Iterator[None]:
-    """When the command is stopped inside, say what is on disk. kept: it, None: nothing."""
+def _stop_tells(kept: Callable[[], str] | None) -> Iterator[None]:
+    """If the command is stopped inside, its message says what `kept` returns: what is on disk."""
     try:
         yield
     except Stopped as stop:
@@ -119,7 +130,7 @@ def _telling(kept: Callable[[], str] | None) -> Iterator[None]:
 
 
 def _encoder(model: Model) -> Callable[[Tensor, Tensor], Tensor]:
-    """Gives what the VAE gives: neither scale nor shift is in a cache."""
+    """Encodes to the VAE's own latents: caches hold neither scale nor shift."""
     device, space = next(model.vae.parameters()).device, model.latent_space
 
     @torch.no_grad()
@@ -130,7 +141,7 @@ def _encoder(model: Model) -> Callable[[Tensor, Tensor], Tensor]:
 
 
 def _exactly(model: Model) -> Callable[[Tensor, Tensor], Tensor]:
-    """Encodes in float32, whatever the VAE's weights are in."""
+    """The same in float32, whatever type the VAE's weights have."""
     encode = _encoder(model)
 
     def encode_exactly(pixels: Tensor, noise: Tensor) -> Tensor:
@@ -166,7 +177,7 @@ def _texts(
         skip_check=run.caching.skip_cache_check,
     )
     on_disk = run.caching.cache_text_encoder_outputs_to_disk
-    with _telling((lambda: "the text-encoder outputs made so far are cached") if on_disk else None):
+    with _stop_tells((lambda: "the text-encoder outputs made so far are cached") if on_disk else None):
         return cache_text_outputs(
             data,
             encode,
@@ -178,12 +189,12 @@ def _texts(
 
 
 def _precision(module: nn.Module) -> str:
-    """The types of its weights, which are several when some are kept in float8: float32+float8_e4m3fn."""
+    """The types of its weights. With float8 they are several: float32+float8_e4m3fn."""
     return "+".join(sorted({str(weight.dtype).removeprefix("torch.") for weight in module.parameters()}))
 
 
-def _dismiss(model: Model, run: TrainingRun) -> None:
-    """Previews need all of a model; without them, what was cached is not computed again."""
+def _offload_cached_parts(model: Model, run: TrainingRun) -> None:
+    """Moves parts to the CPU whose results are cached. Previews need the whole model on the device."""
     if run.preview.sample_prompts is None:
         if run.caching.caches_latents:
             model.vae.to("cpu")

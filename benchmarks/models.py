@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -218,7 +219,7 @@ def _ours(family: str) -> Iterator[tuple[str, Tensor]]:
         yield "text", condition.hidden
         if condition.pooled is not None:
             yield "pooled", condition.pooled
-        yield "unet", model.predict(x, t, condition, sizes)
+        yield "unet", model.predict(x, t, replace(condition, sizes=sizes))
         yield "picture", model.decode_latents(x)
 
 

@@ -23,8 +23,8 @@ from library.problems import UserError, run_command
 if TYPE_CHECKING:
     from torch import Generator, Tensor, nn
 
-    from library.models.base import PredictionType
     from library.models.ldm.model import LatentDiffusion
+    from library.models.prediction import PredictionType
 
 GROUPS, HEADS = 8, 2
 _FIRST_WIDTH, _SECOND_WIDTH = 32, 48  # of text encoders: diffusers tells them apart by it
@@ -71,8 +71,9 @@ def main() -> None:
     options = parse(Run, __doc__).tiny
     if options.family not in FAMILIES:
         raise UserError.of(f"--family {options.family}", "is not known", f"there are {', '.join(FAMILIES)}")
+    assert options.path is not None  # its section refuses a command line without one
     check_target(options.path, options.format)
-    predicts = "v" if options.v_parameterization else "epsilon"
+    predicts: PredictionType = "v" if options.v_parameterization else "epsilon"
     model = tiny_model(options.family, seed=options.seed, prediction_type=predicts)
     model.save(options.path, Saving(options.format))
     size, title = sum(p.numel() for p in model.parameters()), FAMILIES[options.family].title

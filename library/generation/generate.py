@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache
 
 import torch
@@ -106,7 +107,7 @@ def _draw(
     told = [request.sizes for request in batch]
     if first.is_guided:
         told = [request.sizes_negative for request in batch] + told
-    sizes = torch.tensor(told, device=hidden.device)
+    condition = replace(condition, sizes=torch.tensor(told, device=hidden.device))
     sampler = Sampler(
         first.sampler, model.prediction_type, first.steps, zero_terminal_snr=model.zero_terminal_snr
     )
@@ -115,7 +116,7 @@ def _draw(
         if stop():
             return None
         x_in = sampler.model_input(x, t).to(hidden.dtype).repeat(len(hidden) // len(batch), 1, 1, 1)
-        prediction = model.predict(x_in, t.to(x.device).expand(len(x_in)), condition, sizes).float()
+        prediction = model.predict(x_in, t.to(x.device).expand(len(x_in)), condition).float()
         if first.is_guided:
             unconditional, conditional = prediction.chunk(2)
             # Classifier-free guidance as in Imagen, arXiv:2205.11487, eq. 2.

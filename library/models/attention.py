@@ -1,29 +1,32 @@
-"""How attention is computed, and recomputing activations to save memory. Imports no torch by itself."""
+"""Attention implementations and gradient checkpointing. Imports no torch by itself."""
 
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
 from library.problems import UserError
 
 if TYPE_CHECKING:
-    from torch import nn
+    from diffusers import ModelMixin
+    from transformers import PreTrainedModel
 
 Attention = Literal["sdpa", "xformers", "sliced"]
 
 
 def check_attention(kind: Attention) -> None:
-    """Raises UserError when this way of computing attention is not installed."""
+    """Raises UserError when the attention implementation is not installed."""
     if kind == "xformers" and importlib.util.find_spec("xformers") is None:
         raise UserError.of("--xformers", "xformers is not installed", "pip install xformers, or leave it out")
 
 
-def use_attention(module: nn.Module, kind: Attention) -> None:
+def use_attention(module: ModelMixin, kind: Attention) -> None:
     """Choose how a diffusers module (U-Net, VAE) computes attention.
 
-    sdpa: torch's scaled_dot_product_attention; xformers: its memory-efficient attention; sliced: one head of
-    one sample after the other, the least memory.
+    sdpa: torch's scaled_dot_product_attention.
+    xformers: its memory-efficient attention.
+    sliced: one head of one sample at a time, which takes the least memory.
     """
     from diffusers.models import attention_processor
 
@@ -36,16 +39,16 @@ def use_attention(module: nn.Module, kind: Attention) -> None:
     module.set_attn_processor(processors[kind]())
 
 
-def checkpoint_denoiser(denoiser: nn.Module, on: bool) -> None:
-    """Recompute a diffusers module's blocks in the backward pass, non-reentrant: frozen inputs are fine."""
+def checkpoint_denoiser(denoiser: ModelMixin, on: bool) -> None:
+    """Recompute a diffusers module's blocks in the backward pass; non-reentrant, so inputs may be frozen."""
     if on:
         denoiser.enable_gradient_checkpointing()
     else:
         denoiser.disable_gradient_checkpointing()
 
 
-def checkpoint_text_encoder(text_encoder: nn.Module, on: bool) -> None:
-    """The same for a transformers module. Acts in train mode only."""
+def checkpoint_text_encoder(text_encoder: PreTrainedModel, on: bool) -> None:
+    """The same for a transformers module. Has an effect in train mode only."""
     if not on:
         _either(text_encoder, "activation_checkpointing_disable", "gradient_checkpointing_disable")()
         return
@@ -54,6 +57,6 @@ def checkpoint_text_encoder(text_encoder: nn.Module, on: bool) -> None:
     )
 
 
-def _either(module: nn.Module, new: str, old: str) -> object:
-    """A method by its present name or, before transformers renamed it, its old one."""
+def _either(module: PreTrainedModel, new: str, old: str) -> Callable[..., None]:
+    """A method by its current name, or by the one it had in older versions of transformers."""
     return getattr(module, new) if hasattr(module, new) else getattr(module, old)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 class BlockSpans:
     """The numbers of a U-Net's blocks, 0 to total - 1, as sd-scripts counts.
 
-    down, mid, up: those of the three parts. Numbers in none of them are of layers that no network stands
-    beside.
+    total: of all blocks.
+    down, mid, up: the numbers of each section. The rest belong to layers that networks are not attached to.
     """
 
     total: int

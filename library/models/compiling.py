@@ -1,7 +1,7 @@
 """torch.compile for a denoiser's blocks. Imports no torch by itself.
 
-A U-Net's many blocks are of few kinds: compiled one by one they take little time, names of weights stay what
-they are, and what networks have hooked onto layers is compiled with them.
+A U-Net has many blocks of few kinds, so compiling them one by one takes little time. Names of weights do not
+change, and network modules that are attached to layers are compiled with them.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from library.problems import UserError
@@ -17,13 +18,13 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-# A block is compiled anew for each kind of place it stands in, with and without gradients, and for shapes; it
-# falls back to not compiled code where there are more kinds than this.
+# A block is recompiled for each position in the U-Net, with and without gradients, and for new shapes. Beyond
+# this many variants torch falls back to eager code.
 RECOMPILE_LIMIT = 256
 
 
 def check_backend(backend: str, device: torch.device) -> None:
-    """Raises UserError when this way of compiling cannot be used here."""
+    """Raises UserError when this machine cannot compile with the backend."""
     import torch
 
     flag, there = f"--dynamo_backend {backend}", torch.compiler.list_backends(exclude_tags=())
@@ -38,18 +39,13 @@ def check_backend(backend: str, device: torch.device) -> None:
         raise UserError.of(flag, "needs a C++ compiler", "install g++, or choose aot_eager")
 
 
-def compile_blocks(denoiser: nn.Module, backend: str) -> int:
-    """Compile each transformer and residual block of a diffusers U-Net at its first use. Returns how many
-    there are.
-    """
+def compile_blocks(blocks: Sequence[nn.Module], backend: str) -> int:
+    """Compile each of `Model.blocks()` lazily, at its first use. Returns their number."""
     import torch
-    from diffusers.models.attention import BasicTransformerBlock
-    from diffusers.models.resnet import ResnetBlock2D
 
     config = torch._dynamo.config
     config.recompile_limit = max(config.recompile_limit, RECOMPILE_LIMIT)
     config.accumulated_recompile_limit = max(config.accumulated_recompile_limit, 16 * RECOMPILE_LIMIT)
-    blocks = [m for m in denoiser.modules() if isinstance(m, (BasicTransformerBlock, ResnetBlock2D))]
     for block in blocks:
         block.compile(backend=backend)
     return len(blocks)

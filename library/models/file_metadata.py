@@ -1,4 +1,4 @@
-"""What a file says about itself, for people to read."""
+"""A file's metadata, for people to read."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from library.problems import UserError
 def expanded_metadata(path: Path) -> dict[str, Any]:
     """The metadata of a .safetensors, or the plain values beside a torch file's tensors, sorted by name.
 
-    Values that are JSON objects or lists themselves are read. Raises UserError when there is no such file.
+    JSON objects and lists are parsed. Raises UserError when there is no such file.
     """
     source = find_source(path)
     if source.kind == "diffusers":

@@ -1,37 +1,40 @@
-"""Weights that are not trained, kept in float8: each layer turns its own into the type it computes in.
+"""Frozen weights stored in float8: each layer converts its own weight to the type it computes in.
 
-The turned weights are not kept for the backward pass, which turns them again, so that nothing of what is
-saved is lost.
+Converted weights are not saved for the backward pass, which converts them again; saving them would use the
+memory that float8 frees.
 """
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.grad import conv2d_input
 
 STORED = torch.float8_e4m3fn
 
 
 @torch.no_grad()
 def store_in_float8(layer: nn.Linear | nn.Conv2d) -> None:
-    """From now on the layer's frozen weight is in float8 (e4m3: 4 significant bits, up to 448)."""
+    """Convert the layer's frozen weight to float8 (e4m3: 4 significant bits, up to 448)."""
     limit = torch.finfo(STORED).max
     layer.weight.data = layer.weight.data.clamp(-limit, limit).to(STORED)
-    layer.forward = partial(_convolve if isinstance(layer, nn.Conv2d) else _multiply, layer)
+    # Its class, not its `forward`: a network's module may take that, before or after this.
+    layer.__class__ = _Float8Conv2d if isinstance(layer, nn.Conv2d) else _Float8Linear
 
 
-def _multiply(layer: nn.Linear, x: Tensor) -> Tensor:
-    return _Linear.apply(x, layer.weight, layer.bias)
+class _Float8Linear(nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        return _Linear.apply(x, self.weight, self.bias)
 
 
-def _convolve(layer: nn.Conv2d, x: Tensor) -> Tensor:
-    return _Conv2d.apply(
-        x, layer.weight, layer.bias, (layer.stride, layer.padding, layer.dilation, layer.groups)
-    )
+class _Float8Conv2d(nn.Conv2d):
+    def forward(self, x: Tensor) -> Tensor:
+        return _Conv2d.apply(
+            x, self.weight, self.bias, (self.stride, self.padding, self.dilation, self.groups)
+        )
 
 
 class _Linear(torch.autograd.Function):
@@ -56,5 +59,5 @@ class _Conv2d(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         (weight,) = ctx.saved_tensors
-        x_grad = nn.grad.conv2d_input(ctx.shape, weight.to(grad.dtype), grad, *ctx.settings)
+        x_grad = conv2d_input(ctx.shape, weight.to(grad.dtype), grad, *ctx.settings)
         return x_grad, None, None, None

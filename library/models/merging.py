@@ -1,4 +1,4 @@
-"""Weighted sums of checkpoint files, tensor by tensor: in memory are the result and one tensor of each."""
+"""Weighted sums of checkpoint files, tensor by tensor: memory holds the result and one tensor of each."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from library.models import FAMILIES, detect_family
+from library.models.detection import detect_family
+from library.models.families import FAMILIES
 from library.models.parts import part_of
-from library.models.prediction import said_prediction
+from library.models.prediction import declared_prediction
 from library.models.single_files import all_finite, find_file
 from library.models.sources import Source
 from library.models.weights import Header, open_tensors, read_header
@@ -26,9 +27,12 @@ _OPTIONAL = ("position_ids", "logit_scale", "text_projection", ".resblocks.23.")
 class MergePlan:
     """Which tensors are summed.
 
-    sources: the files, the first of which has the result's names. merged: names that are summed; a file that
-    lacks one counts with the first file's tensor. kept: names whose tensors are those of the first file.
-    incomplete: names of `merged` that some file lacks. skipped: names that only other files have.
+    sources: the files; the first one decides the names of the result.
+    header: of the first file.
+    merged: names that are summed; a file that lacks one counts with the first file's tensor.
+    kept: names whose tensors are taken from the first file.
+    incomplete: names of `merged` that some file lacks.
+    skipped: names that only other files have.
     """
 
     sources: list[Source]
@@ -40,13 +44,13 @@ class MergePlan:
 
 
 def plan_merge(models: Sequence[str], *, unet_only: bool = False) -> MergePlan:
-    """Checks that the files can be merged; reads their headers only.
+    """Checks that the files can be merged. Reads their headers only.
 
-    unet_only: text encoders and VAE are those of the first file.
-    Raises UserError with everything that speaks against it, a line for each kind and file.
+    unet_only: text encoders and VAE are taken from the first file.
+    Raises UserError with every reason against it, one line for each kind and file.
     """
     problems = Problems()
-    found = [problems.attempt(_check_file, name) for name in models]
+    found = [one for name in models if (one := problems.attempt(_check_file, name)) is not None]
     problems.raise_if_any()
     sources = [source for source, _ in found]
     headers = [read_header(source.path) for source in sources]
@@ -73,9 +77,11 @@ def merge(
 ) -> dict[str, Tensor]:
     """The result, on the CPU.
 
-    ratios: one for each file. dtype: what sums are computed in. saving_dtype: of the result's floating-point
-    tensors; others are the first file's. progress: wraps the names, for a progress bar.
-    Raises UserError when a sum is too large for saving_dtype or is no number.
+    ratios: one for each file.
+    dtype: in which sums are computed.
+    saving_dtype: of the result's floating-point tensors; others are the first file's.
+    progress: wraps the names, for a progress bar.
+    Raises UserError when a sum overflows saving_dtype or is NaN.
     """
     files = [open_tensors(source.path) for source in plan.sources]
     summed, result = set(plan.merged), {}
@@ -92,7 +98,7 @@ def merge(
 
 
 def find_device(name: str) -> torch.device:
-    """torch's device of this name. Raises UserError when there is none on this machine."""
+    """torch's device of this name. Raises UserError when this machine has none."""
     import torch
 
     try:
@@ -108,9 +114,9 @@ def _check_file(name: str) -> tuple[Source, str]:
 
 
 def _compare(first: tuple[str, Header], other: tuple[str, Header], problems: Problems) -> None:
-    """Adds what keeps the other file, (name, header), from being merged with the first one."""
-    for (name, header), (whose, wanted) in ((other, first), (first, other)):
-        lacking = _needed(wanted.shapes.keys() - header.shapes.keys())
+    """Adds the problems of merging the other (name, header) with the first one."""
+    for (name, header), (whose, full) in ((other, first), (first, other)):
+        lacking = _needed(full.shapes.keys() - header.shapes.keys())
         if lacking:
             cause = f"lacks {len(lacking)} of the tensors of {whose}, e.g. {lacking[0]}"
             problems.add(name, cause, "merge models of one architecture, saved by one program")
@@ -123,7 +129,7 @@ def _compare(first: tuple[str, Header], other: tuple[str, Header], problems: Pro
 
 
 def _compare_predictions(first: Source, other: Source, problems: Problems) -> None:
-    said, wanted = said_prediction(other), said_prediction(first)
+    said, wanted = declared_prediction(other), declared_prediction(first)
     if said and wanted and said != wanted:
         cause = f"says that it predicts {said}, {first.name} that it predicts {wanted}"
         problems.add(other.name, cause, "merge models that predict the same")
@@ -134,7 +140,7 @@ def _needed(names: Iterable[str]) -> list[str]:
 
 
 def _fits(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
-    """A 1x1 convolution and a matrix are the same."""
+    """Whether shapes agree; a 1x1 convolution and a matrix are the same."""
     return one == other or (one[:2] == other[:2] and set(one[2:] + other[2:]) <= {1})
 
 

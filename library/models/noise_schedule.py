@@ -1,13 +1,13 @@
-"""The noise Stable Diffusion was trained with, as its published scheduler configuration says. No torch."""
+"""Stable Diffusion's noise schedule, as its published scheduler configurations have it. No torch."""
 
 from __future__ import annotations
 
 from typing import Any
 
 TRAIN_STEPS = 1000
-BETA_START, BETA_END = 0.00085, 0.012  # betas lie on a line between these in their square roots
+BETA_START, BETA_END = 0.00085, 0.012  # square roots of the betas are evenly spaced between theirs
 
-# Under the names of diffusers' schedulers.
+# By the names that diffusers' schedulers use.
 SCHEDULER_CONFIG: dict[str, Any] = {
     "num_train_timesteps": TRAIN_STEPS,
     "beta_schedule": "scaled_linear",
@@ -19,9 +19,9 @@ DDIM_CONFIG: dict[str, Any] = SCHEDULER_CONFIG | {"clip_sample": False, "set_alp
 
 
 def terminal_settings(prediction_type: str) -> dict[str, Any]:
-    """More of them for a model whose last timestep is nothing but noise (Lin et al. 2023, arXiv:2305.08891).
+    """Further settings of a model whose last timestep is pure noise (Lin et al. 2023, arXiv:2305.08891).
 
-    Pictures then begin at that timestep, which nothing can be drawn from where the noise is predicted.
+    v-prediction then samples from that timestep; epsilon-prediction learns nothing there.
     """
     spacing = {"timestep_spacing": "trailing"} if prediction_type == "v" else {}
     return {"rescale_betas_zero_snr": True, **spacing}

@@ -1,23 +1,26 @@
-"""Which part of a model a name in a single-file checkpoint belongs to. Alike for SD 1.x, SD 2.x and SDXL."""
+"""Which part of a model a name in a single-file checkpoint belongs to, by the signs of all families."""
 
 from __future__ import annotations
 
 from typing import get_args
 
+from library.models.families import FAMILIES
 from library.options.model_tools import PartName
 
-_STARTS: dict[str, tuple[str, ...]] = {
-    "unet": ("model.diffusion_model.",),
-    "text_encoder": ("cond_stage_model.", "conditioner."),
-    "vae": tuple(
-        f"first_stage_model.{module}." for module in ("encoder", "decoder", "quant_conv", "post_quant_conv")
-    ),
-}
-# Tensors that are there for their names: by them ComfyUI knows how a U-Net predicts.
+_VAE_MODULES = ("encoder", "decoder", "quant_conv", "post_quant_conv")
+# Tensors whose names alone matter: by them ComfyUI knows how a U-Net predicts.
 MARKS = ("v_pred", "ztsnr", "edm_mean", "edm_std", "edm_vpred.sigma_max", "edm_vpred.sigma_min")
 PART_NAMES: tuple[PartName, ...] = get_args(PartName)
 
 
 def part_of(name: str) -> PartName | None:
     """The part; None for what a model does not need: averaged weights (model_ema.), noise tables, losses."""
-    return next((part for part in PART_NAMES if name.startswith(_STARTS[part])), None)
+    for signs in (family.signs for family in FAMILIES.values()):
+        if name.startswith(signs.denoiser):
+            return "unet"
+        # Beside the text encoder's weights are a few of its own that not every program writes.
+        if name.startswith(tuple(text.split(".")[0] + "." for text in signs.texts)):
+            return "text_encoder"
+        if name.startswith(tuple(f"{signs.vae}{module}." for module in _VAE_MODULES)):
+            return "vae"
+    return None

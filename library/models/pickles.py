@@ -1,11 +1,11 @@
-"""What a pickle describes, found without running it.
+"""What a pickle describes, read without running it.
 
-A pickle is a small program: reading one with Python's own reader may call any function. Here it is read as a
-description. Containers, texts and numbers become themselves; a function or class is its name, and calling
-one is a record of the call. Nothing is imported or called. No torch is needed.
+A pickle is a small program: Python's own reader may call any function for it. Here it is read as a
+description. Containers, texts and numbers become themselves; a function or class becomes its name, and a call
+becomes a record. Nothing is imported or called, and no torch is needed.
 
-Weights need a handful of torch's own rebuilding functions, and old checkpoints have objects of their training
-program beside the weights. A file that names anything else is refused: what it would do is not looked into.
+Weights need a few of torch's rebuilding functions, and old checkpoints contain objects of their trainer
+beside the weights. A file that names anything else is refused, whatever it would do.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _FOR_WEIGHTS = (
     r"|_codecs\.encode"
     r"|(builtins|__builtin__)\.(bytearray|set|complex|int|float|bool|str|dict|list|tuple)"
 )
-# What stands beside the weights in checkpoints of Lightning, as CompVis and others trained them.
+# What checkpoints of Lightning (CompVis and others) contain beside the weights.
 _BESIDE_WEIGHTS = (
     r"(pytorch_lightning|lightning(\.pytorch|_fabric|\.fabric)?)(\.\w+)*\.[A-Z]\w*"
     r"|numpy\.(dtype|ndarray)|numpy\.(_?core)\.multiarray\.(scalar|_reconstruct)"
@@ -61,21 +61,21 @@ class Made:
 
 @dataclass(frozen=True, eq=False)
 class Persistent:
-    """Something the pickle names and that is kept outside of it; torch's storages."""
+    """A reference to something stored outside the pickle: torch's storages."""
 
     id: Any
 
 
 @dataclass
 class Description:
-    """What a pickle holds. persistent: everything it says is kept outside, in order."""
+    """What a pickle holds. persistent: its references to the outside, in order."""
 
     content: Any = None
     persistent: list[Persistent] = field(default_factory=list)
 
 
 def describe(file: IO[bytes], path: Path) -> Description:
-    """Read one pickle, up to its end. path: what problems are about.
+    """Read one pickle to its end. path: the file that problems name.
 
     Raises UserError when it names a function or class that weights do not need, and ValueError, EOFError,
     IndexError, KeyError or TypeError when it is damaged.
@@ -101,7 +101,7 @@ class _Reader:
     description: Description = field(default_factory=Description)
 
     def do(self, name: str, argument: Any) -> None:
-        """One instruction with the argument that stands behind it."""
+        """One instruction with its argument."""
         if name in _CONSTANTS:
             self.stack.append(_FIXED.get(name, argument))
         elif name in _INSTRUCTIONS:
@@ -110,7 +110,7 @@ class _Reader:
             raise code_found(self.path, argument or name)
 
     def since_mark(self) -> list[Any]:
-        """Takes off the stack what was put there since the last mark."""
+        """Pops everything since the last mark."""
         place = len(self.stack) - 1
         while not isinstance(self.stack[place], _Mark):
             place -= 1
@@ -154,7 +154,7 @@ class _Reader:
 
 
 def code_found(path: Path, what: object) -> UserError:
-    """The refusal of a file, with the name of what it would run."""
+    """The error that refuses a file, with the name of what it would run."""
     name = " ".join(str(what).replace(" ", ".").split())[:80]
     return UserError.of(
         path, f"holds pickled code ({name}), which is never run", "use a .safetensors version"
@@ -162,7 +162,7 @@ def code_found(path: Path, what: object) -> UserError:
 
 
 def _made(what: Named, arguments: tuple[Any, ...]) -> Any:
-    """The dictionaries of torch's files as such; of anything else a record."""
+    """Dictionaries of torch's files as such; anything else as a record."""
     if what.name not in _DICTS:
         return Made(what, arguments)
     given = arguments[-1] if arguments else []
@@ -173,7 +173,9 @@ def _made(what: Named, arguments: tuple[Any, ...]) -> Any:
 
 
 def _pairs(items: list[Any]) -> dict[Any, Any]:
-    """Keys and values in turn. Keys that are no plain values, such as classes, are left out."""
+    """A dictionary from alternating keys and values. Keys that are no plain values, such as classes, are
+    skipped.
+    """
     if len(items) % 2:
         raise ValueError("a key without a value")
     pairs = zip(items[::2], items[1::2], strict=True)
@@ -200,8 +202,8 @@ _CONSTANTS = {
     *("STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"),
     *("BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"),
 }
-# Instructions that are in neither table are refused: other ways to name and build things (INST, OBJ,
-# NEWOBJ_EX, EXT1, EXT2, EXT4) and buffers from elsewhere. Torch's files have none of them.
+# Instructions in neither table are refused: other ways to name and build objects (INST, OBJ, NEWOBJ_EX, EXT1,
+# EXT2, EXT4) and out-of-band buffers. Torch's files use none of them.
 _INSTRUCTIONS: dict[str, Callable[[_Reader, Any], Any]] = {
     "PROTO": lambda reader, _: None,
     "FRAME": lambda reader, _: None,

@@ -12,18 +12,18 @@ from library.problems import UserError
 
 PredictionType = Literal["epsilon", "v", "flow"]
 
-# Metadata key of a .safetensors, or entry of a .ckpt: a JSON object of what weights cannot tell.
+# Metadata key of a .safetensors, or entry of a .ckpt: a JSON object of what cannot be read from weights.
 CONFIG_KEY = "atelier.config"
 
 _NAMES: dict[str, PredictionType] = {"epsilon": "epsilon", "v": "v", "v_prediction": "v", "flow": "flow"}
 _WORDS = {"epsilon": "the noise", "v": "v", "flow": "flow"}
-# A tensor of this name, whatever is in it, says v in single files that have no metadata.
+# A tensor of this name, whatever its content, declares v in single files without metadata.
 _V_MARK = "v_pred"
-_TERMINAL_MARK = "ztsnr"  # and one of this name, that the last timestep is nothing but noise
+_TERMINAL_MARK = "ztsnr"  # likewise: the last timestep is pure noise
 
 
-def said_prediction(source: Source) -> PredictionType | None:
-    """What a file's metadata or a folder's scheduler says; None when they say nothing."""
+def declared_prediction(source: Source) -> PredictionType | None:
+    """What a file's metadata or a folder's scheduler declares; None if they declare nothing."""
     if source.kind != "diffusers":
         header = read_header(source.path)
         return _of_file(header.names, header.metadata)
@@ -32,8 +32,8 @@ def said_prediction(source: Source) -> PredictionType | None:
     return _NAMES.get(str(named))
 
 
-def says_zero_terminal_snr(source: Source) -> bool:
-    """Whether a file's or a folder's words say that the model was trained with pure noise at the end."""
+def declares_zero_terminal_snr(source: Source) -> bool:
+    """Whether a file or folder declares that the model was trained with pure noise at the last timestep."""
     if source.kind == "diffusers":
         scheduler = read_json(source.path / "scheduler" / "scheduler_config.json")
         return scheduler.get("rescale_betas_zero_snr") is True
@@ -43,8 +43,8 @@ def says_zero_terminal_snr(source: Source) -> bool:
 
 
 def check_claim(source: Source, claimed: PredictionType) -> None:
-    """Raises UserError when a model's files say that it predicts something else than the user claims."""
-    said = said_prediction(source)
+    """Raises UserError when a model's files contradict what the user claims it predicts."""
+    said = declared_prediction(source)
     if said not in (None, claimed):
         cause = f"{source.name} says that it predicts {_WORDS[said]}"
         fix = "leave it out; --objective v trains any model to predict v"
@@ -52,7 +52,7 @@ def check_claim(source: Source, claimed: PredictionType) -> None:
 
 
 def _of_file(names: Collection[str], metadata: Mapping[str, str]) -> PredictionType | None:
-    """Its prediction type, else an architecture that ends in -v (stable-diffusion-v2-768-v)."""
+    """From the declared prediction type, else from an architecture in -v (stable-diffusion-v2-768-v)."""
     named = metadata.get("modelspec.prediction_type") or _own(
         metadata.get(CONFIG_KEY, "{}"), "prediction_type"
     )
@@ -63,8 +63,8 @@ def _of_file(names: Collection[str], metadata: Mapping[str, str]) -> PredictionT
 
 
 def _own(config: str, name: str) -> Any:
-    """A value of our own metadata; None when it has none."""
+    """A value of our own metadata; None if there is none."""
     try:
         return json.loads(config).get(name)
     except (ValueError, AttributeError):
-        return None  # what is damaged is said when the model is read
+        return None  # damaged metadata is reported when the model is read

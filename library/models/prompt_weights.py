@@ -1,7 +1,7 @@
 """Weights in prompts and captions: `(word:1.3)` counts more, `[word]` less.
 
-The weights travel beside the token ids: a `WeightedTokenizer` gives, after the ids of each text encoder, one
-tensor of weights, and `encode_text` multiplies the text states by them. Grammar: AUTOMATIC1111's,
+The weights accompany the token ids: a `WeightedTokenizer` returns, after the ids of each text encoder, one
+tensor of weights, and `encode_text` multiplies the text states by it. The grammar is AUTOMATIC1111's,
 https://github.com/AUTOMATIC1111/stable-diffusion-webui/wiki/Features#attentionemphasis
 """
 
@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from library.models.base import Condition, Model
-from library.models.text import CHUNK, Tokenizer, content_ids
+from library.models.text import CHUNK, Tokenizer
 from library.options.generation import Normalization
 
 _ROUND, _SQUARE = 1.1, 1 / 1.1
@@ -30,10 +29,10 @@ _PIECE = re.compile(
 
 
 def parse_weights(text: str) -> list[tuple[str, float]]:
-    """The pieces of a text and their weights; neighbours of equal weight are one piece. Never empty.
+    """The pieces of a text and their weights; adjacent pieces of equal weight are merged. Never empty.
 
-    `(x)` is 1.1 times x, `(x:1.3)` 1.3 times, `[x]` 1 / 1.1 times; brackets nest, and those that are never
-    closed reach to the end. `\\(`, `\\)`, `\\[`, `\\]` and `\\\\` are the characters themselves.
+    `(x)` weighs x 1.1 times, `(x:1.3)` 1.3 times, `[x]` 1 / 1.1 times. Brackets nest; those that are never
+    closed reach to the end. `\\(`, `\\)`, `\\[`, `\\]` and `\\\\` are literal characters.
     """
     pieces: list[tuple[str, float]] = []
     opened: dict[str, list[int]] = {"(": [], "[": []}  # where each bracket that is open began
@@ -60,30 +59,40 @@ def parse_weights(text: str) -> list[tuple[str, float]]:
 
 
 class WeightedTokenizer(Tokenizer):
-    """A Tokenizer that reads weights. Each piece of a text is tokenized on its own.
+    """A Tokenizer that parses weights. Each piece of a text is tokenized separately.
 
-    After the ids of each text encoder it gives the weights (captions, chunks * 75 + 2), float32, one for
-    each position of the joined chunks, for all text encoders alike: they have the same vocabulary. Start,
+    After the ids of each text encoder it returns the weights (captions, chunks * 75 + 2), float32, one for
+    each position of the joined chunks. They serve all text encoders, which share their byte pairs. Start,
     end and padding weigh 1.
     """
 
     @classmethod
     def like(cls, tokenizer: Tokenizer) -> WeightedTokenizer:
-        """One for the same text encoders and the same longest caption."""
-        return cls(tokenizer.chunks * CHUNK, pads=tokenizer.pads)
+        """One with the text encoders, words and maximum length of another tokenizer."""
+        return cls(tokenizer.chunks * CHUNK, pads=tokenizer.pads, words=tokenizer.words)
 
     def lengths(self, captions: list[str]) -> list[int]:
-        return [len(ids) for ids, _ in _weighted_ids(captions)]
+        return [len(ids) for ids, _ in self._weighted_ids(captions)]
 
     def _rows(self, captions: list[str]) -> list[tuple[Tensor, ...]]:
         return [
             (*self._chunked(ids), torch.tensor(_of_positions(weights, self.chunks)))
-            for ids, weights in _weighted_ids(captions)
+            for ids, weights in self._weighted_ids(captions)
         ]
+
+    def _weighted_ids(self, captions: list[str]) -> list[tuple[list[int], list[float]]]:
+        """Every caption's ids and their weights, without start and end."""
+        parsed = [parse_weights(caption) for caption in captions]
+        ids = iter(self.content_ids([piece for pieces in parsed for piece, _ in pieces]))
+        rows = []
+        for pieces in parsed:
+            found = [(number, weight) for _, weight in pieces for number in next(ids)]
+            rows.append(([number for number, _ in found], [weight for _, weight in found]))
+        return rows
 
 
 def training_tokenizer(model: Model, max_token_length: int | None, *, weighted: bool) -> Tokenizer:
-    """Captions -> what `encode_text` takes. weighted: brackets in captions are weights, not text."""
+    """The tokenizer for `encode_text`. weighted: brackets in captions are weights, not text."""
     tokenizer = model.tokenizer(max_token_length)
     return WeightedTokenizer.like(tokenizer) if weighted else tokenizer
 
@@ -97,17 +106,14 @@ def encode_text(
 ) -> Condition:
     """`Model.encode_text` for tokens with or without weights.
 
-    normalize: how each text encoder's states are rescaled after they were weighed, sample by sample: so that
-    their mean stays what it was (original), that of their absolute values (abs), or not at all (none).
+    normalize: how the weighed states of each text encoder are rescaled, sample by sample: to keep their mean
+        (original), to keep the mean of their absolute values (abs), or not at all (none).
     """
     if not tokens[-1].is_floating_point():
         return model.encode_text(tokens, clip_skip)
     *ids, weights = tokens
     condition = model.encode_text(tuple(ids), clip_skip)
-    widths = [encoder.config.hidden_size for encoder in model.text_encoders]
-    states = condition.hidden.split(widths, dim=-1)  # side by side, one for each text encoder
-    weighed = [_weigh(hidden, weights, _MEANS[normalize]) for hidden in states]
-    return replace(condition, hidden=torch.cat(weighed, dim=-1))
+    return model.change_text(condition, lambda hidden: _weigh(hidden, weights, _MEANS[normalize]))
 
 
 _MEANS: dict[Normalization, Callable[[Tensor], Tensor] | None] = {
@@ -118,7 +124,7 @@ _MEANS: dict[Normalization, Callable[[Tensor], Tensor] | None] = {
 
 
 def _weigh(hidden: Tensor, weights: Tensor, mean: Callable[[Tensor], Tensor] | None) -> Tensor:
-    """(batch, positions, width) times (batch, positions), in float32, given back in hidden's type."""
+    """hidden (batch, positions, width) times weights (batch, positions), in float32, cast back."""
     exact = hidden.float()
     weighed = exact * weights[..., None]
     if mean is not None:
@@ -137,18 +143,7 @@ def _merged(pieces: list[tuple[str, float]]) -> list[tuple[str, float]]:
     return merged
 
 
-def _weighted_ids(captions: list[str]) -> list[tuple[list[int], list[float]]]:
-    """Every caption's ids and their weights, without start and end."""
-    parsed = [parse_weights(caption) for caption in captions]
-    ids = iter(content_ids([piece for pieces in parsed for piece, _ in pieces]))
-    rows = []
-    for pieces in parsed:
-        found = [(number, weight) for _, weight in pieces for number in next(ids)]
-        rows.append(([number for number, _ in found], [weight for _, weight in found]))
-    return rows
-
-
 def _of_positions(weights: list[float], chunks: int) -> list[float]:
-    """A weight for the start, the ids that fit, and what comes after them."""
+    """The weights of the start, of the ids that fit, and of end and padding."""
     inner = weights[: chunks * CHUNK]
     return [1.0, *inner, *[1.0] * (chunks * CHUNK + 1 - len(inner))]

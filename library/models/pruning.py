@@ -1,11 +1,11 @@
-"""A checkpoint without what is not needed to use it: optimizers, averaged weights, noise tables."""
+"""Checkpoints reduced to what is needed to use them: no optimizers, averaged weights or noise tables."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from library.models import detect_family
+from library.models.detection import detect_family
 from library.models.parts import MARKS, PART_NAMES, part_of
 from library.models.single_files import all_finite, find_file
 from library.models.sources import Source
@@ -23,8 +23,9 @@ EMA = "model_ema."
 def plan_pruning(name: str, keep: Collection[PartName] = PART_NAMES, *, ema: bool = False) -> dict[str, str]:
     """Name in the result -> name in the file. Reads the header only.
 
-    keep: the parts to keep. ema: the U-Net is made of the averaged weights.
-    Raises UserError when the file is no checkpoint, has none of these parts, or has not all averages.
+    keep: the parts to keep.
+    ema: take the averaged weights as the U-Net's.
+    Raises UserError when the file is no checkpoint, has none of these parts, or lacks averages.
     """
     source = find_file(name)
     header = read_header(source.path)
@@ -45,9 +46,11 @@ def prune(
     dtype: torch.dtype | None,
     progress: Callable[[Iterable[str]], Iterable[str]] = iter,
 ) -> dict[str, Tensor]:
-    """The tensors of a plan. dtype: of floating-point tensors, None keeps each one's.
+    """The tensors of a plan.
 
-    Raises UserError when a value is too large for dtype.
+    dtype: of floating-point tensors; None keeps each one's.
+    progress: wraps the names, for a progress bar.
+    Raises UserError when a value overflows dtype.
     """
     file, result = open_tensors(source.path), {}
     for name in progress(plan):
@@ -63,7 +66,7 @@ def prune(
 
 
 def ema_name(name: str) -> str:
-    """What an average is called: as the U-Net's tensor, without dots (CompVis' LitEma)."""
+    """The name of a tensor's average: the U-Net's name without dots (CompVis' LitEma)."""
     return EMA + name.removeprefix("model.").replace(".", "")
 
 

@@ -1,12 +1,14 @@
-"""How a result is written: what everything that is saved is told alike."""
+"""How a result is saved: what is the same for models, networks and tasks."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from library.options.saving import CheckpointFormat
+from library.problems import UserError
 
 if TYPE_CHECKING:
     import torch
@@ -16,11 +18,11 @@ Form = CheckpointFormat | Literal["pt"]
 
 @dataclass(frozen=True)
 class Saving:
-    """What is said of a file or folder when it is saved.
+    """How a file or folder is saved.
 
     form: ckpt, pt, safetensors, diffusers (a folder of .bin) or diffusers_safetensors.
     dtype: of every floating-point weight; None keeps each one's.
-    metadata: texts for .safetensors; other containers have no place for them.
+    metadata: for .safetensors; other formats have none.
     epoch, step: of the training so far, for .ckpt; added to those of the source.
     """
 
@@ -34,3 +36,15 @@ class Saving:
     def is_folder(self) -> bool:
         """Whether it is a Diffusers folder; else one file."""
         return self.form.startswith("diffusers")
+
+
+def check_target(path: Path, form: CheckpointFormat) -> None:
+    """Raises UserError when saving a model here would replace something that is no model."""
+    if not path.exists():
+        return
+    is_folder = form in ("diffusers", "diffusers_safetensors")
+    if path.is_dir() != is_folder:
+        raise UserError.of(path, f"is a {'file' if is_folder else 'folder'}", "choose another name")
+    if is_folder and any(path.iterdir()) and not (path / "model_index.json").is_file():
+        cause = "this folder holds other things than a Diffusers model, and would be replaced"
+        raise UserError.of(path, cause, "choose another name")

@@ -1,4 +1,4 @@
-"""What tools that make a checkpoint file out of others have in common: inputs, checks, metadata, sizes."""
+"""For tools that make a checkpoint file from others: inputs, checks, metadata, sizes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from library.problems import Problems, UserError
 if TYPE_CHECKING:
     from torch import Tensor
 
-# What still holds for a file that is made of another one: what kind of model it is.
+# Metadata that still holds for a file made from another one: what kind of model it is.
 _KEPT = {
     f"modelspec.{key}"
     for key in ("sai_model_spec", "architecture", "implementation", "prediction_type", "resolution")
@@ -23,7 +23,7 @@ _KEPT = {
 
 
 def find_file(name: str) -> Source:
-    """The single file behind a path. Raises UserError for anything else, a Diffusers folder too."""
+    """The single file behind a path. Raises UserError for anything else, Diffusers folders included."""
     source = find_source(name)
     if source.kind == "diffusers":
         fix = "make it a file with tools/convert_diffusers20_original_sd.py"
@@ -32,7 +32,7 @@ def find_file(name: str) -> Source:
 
 
 def check_output(path: Path, inputs: Iterable[Path]) -> None:
-    """Raises UserError when a file that is read would be replaced, or something that is no file."""
+    """Raises UserError when writing would replace an input or a folder."""
     problems = Problems()
     if path.is_dir():
         problems.add(path, "is a folder", "choose another name")
@@ -44,7 +44,7 @@ def check_output(path: Path, inputs: Iterable[Path]) -> None:
 def kept_metadata(
     metadata: Mapping[str, str], path: Path, merged_from: Iterable[Path] = ()
 ) -> dict[str, str]:
-    """Metadata of a file made from one with `metadata`: the kind of model, and what weights cannot tell.
+    """The metadata of a file that is made from one with `metadata`: what still holds for it.
 
     merged_from: the files it was made of, for modelspec.merged_from
     (https://github.com/Stability-AI/ModelSpec).
@@ -55,7 +55,7 @@ def kept_metadata(
 
 
 def take_config_along(source: Path, target: Path) -> None:
-    """Copies the .yaml beside a model, by which other programs know SD 2.x, beside a file made of it."""
+    """Copies the .yaml beside a model, by which other programs recognise SD 2.x, to a file made from it."""
     config = source.with_suffix(".yaml")
     if config.is_file():
         with whole_file(target.with_suffix(".yaml")) as temporary:
@@ -63,7 +63,7 @@ def take_config_along(source: Path, target: Path) -> None:
 
 
 def all_finite(tensor: Tensor) -> bool:
-    """Whether every value is a number. Looks at the smallest and largest: ten times as fast as at each."""
+    """Whether every value is finite. Checks minimum and maximum: ten times as fast as checking each."""
     return tensor.numel() == 0 or all(bool(end.isfinite()) for end in tensor.aminmax())
 
 

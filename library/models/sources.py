@@ -16,8 +16,8 @@ from library.problems import UserError
 SourceKind = Literal["safetensors", "ckpt", "diffusers"]
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-# The weights of a folder's part: these names, the first that is there. A variant stands before the suffix.
-# Not every model has every part.
+# Part -> the stem of its weights file in a Diffusers folder. A variant stands before the suffix. Parts of all
+# families; not every model has every part.
 WEIGHT_STEMS = {
     "unet": "diffusion_pytorch_model",
     "vae": "diffusion_pytorch_model",
@@ -32,7 +32,9 @@ _VARIANTS = (None, "fp16")
 class Source:
     """A model's files.
 
-    name: as the user wrote it; path: the file or folder; kind: torch files of any suffix are "ckpt".
+    name: as the user wrote it.
+    path: the file or folder.
+    kind: the format; torch files of any suffix are "ckpt".
     variant: which of a folder's weights to read, e.g. "fp16"; None takes the plain ones, else fp16.
     """
 
@@ -53,10 +55,11 @@ class Source:
 
 
 def find_source(name: str | Path, variant: str | None = None, *, vae_only: bool = False) -> Source:
-    """The files behind a path or a hub id; a hub id is downloaded, or found in the hub's cache.
+    """The files behind a path or a hub id, which is downloaded unless it is in the hub's cache.
 
-    variant: as in Source. vae_only: of a hub repository only the VAE is needed.
-    Raises UserError when there is nothing there that could be a model.
+    variant: as in Source.
+    vae_only: download only the VAE of a hub repository.
+    Raises UserError when there is nothing that could be a model.
     """
     path = Path(name).expanduser()
     if path.is_dir():
@@ -72,7 +75,7 @@ def find_source(name: str | Path, variant: str | None = None, *, vae_only: bool 
 
 
 def find_weights(folder: Path, stem: str, variant: str | None = None) -> Path | None:
-    """The weights file in a part's folder, or None: .safetensors before .bin, plain before fp16."""
+    """The weights file in a part's folder, or None. Prefers plain to fp16 and .safetensors to .bin."""
     for wanted in (variant,) if variant else _VARIANTS:
         for name in _weight_names(stem, wanted):
             if (folder / name).is_file():

@@ -1,25 +1,27 @@
 """Captions -> token ids -> hidden states, in chunks of 75 tokens for long captions.
 
-A text encoder takes 77 ids: start, 75 of the caption, end. Longer captions are cut into chunks that are
-encoded each on its own and joined again: the first start, the 75 inner states of every chunk, the last end.
-This is how sd-scripts does it, id for id.
+A text encoder takes 77 ids: start, 75 of the caption, end. Longer captions are split into chunks, which are
+encoded separately and joined again: the first start, the 75 inner states of every chunk, the last end. The
+ids are those of sd-scripts.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from library.problems import UserError
 
 if TYPE_CHECKING:
-    from transformers import CLIPTokenizer
+    from transformers import CLIPTokenizer, PreTrainedModel
 
 TOKENIZER_FOLDER = Path(__file__).parent / "tokenizer"
 TOKENIZER_FILES = ("vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json")
@@ -29,26 +31,29 @@ CHUNK = 75
 _MEMO_SIZE = 100_000  # captions; about 1 kB each
 
 
-def tokenizer_identity() -> str:
-    """A name for the byte pairs in use: with others, captions become other ids."""
-    content = (TOKENIZER_FOLDER / "merges.txt").read_bytes() + (TOKENIZER_FOLDER / "vocab.json").read_bytes()
-    return hashlib.blake2b(content, digest_size=8).hexdigest()
-
-
 class Tokenizer:
     """Captions -> ids, for one or more text encoders. Can be pickled into loader workers.
 
-    max_token_length: 75 (None is the same), 150 or 225. pads: the padding id of each text encoder.
-    A caption seen before is not tokenized again.
+    max_token_length: 75 (None is the same), 150 or 225.
+    pads: the padding id of each text encoder.
+    words: added words and their ids. They match case-sensitively and as whole words; the longest wins.
+    Results are memoized by caption.
     """
 
-    def __init__(self, max_token_length: int | None = None, *, pads: tuple[int, ...] = (EOS,)) -> None:
+    def __init__(
+        self,
+        max_token_length: int | None = None,
+        *,
+        pads: tuple[int, ...] = (EOS,),
+        words: Mapping[str, tuple[int, ...]] | None = None,
+    ) -> None:
         self.chunks = (max_token_length or CHUNK) // CHUNK
         self.pads = pads
+        self.words = dict(words or {})
         self._memo: dict[str, tuple[Tensor, ...]] = {}
 
     def __call__(self, captions: list[str]) -> tuple[Tensor, ...]:
-        """For each text encoder ids (captions, chunks, 77), int64."""
+        """The ids for each text encoder, (captions, chunks, 77) int64."""
         new = [caption for caption in dict.fromkeys(captions) if caption not in self._memo]
         if len(self._memo) + len(new) > _MEMO_SIZE:
             self._memo.clear()
@@ -58,22 +63,55 @@ class Tokenizer:
         return tuple(torch.stack(column) for column in zip(*rows, strict=True))
 
     def lengths(self, captions: list[str]) -> list[int]:
-        """Tokens in each caption, without start and end. More than `chunks * 75` are cut."""
-        return [len(ids) for ids in content_ids(captions)]
+        """The number of tokens in each caption, without start and end; `__call__` truncates."""
+        return [len(ids) for ids in self.content_ids(captions)]
+
+    @property
+    def identity(self) -> str:
+        """A name for everything that the ids of a caption depend on, except the length they are cut to."""
+        files = [(TOKENIZER_FOLDER / name).read_bytes() for name in ("merges.txt", "vocab.json")]
+        pairs = hashlib.blake2b(b"".join(files), digest_size=8).hexdigest()
+        added = f" {sorted(self.words.items())}" if self.words else ""
+        return f"{pairs} {self.pads} {type(self).__name__}{added}"
+
+    def content_ids(self, texts: list[str]) -> list[list[int]]:
+        """Every text's ids, without start and end, of any length."""
+        if not self.words:
+            return content_ids(texts)
+        pieces = [self._pieces(text) for text in texts]
+        plain = iter(content_ids([piece for row in pieces for _, piece in row if piece not in self.words]))
+        return [
+            [number for _, piece in row for number in self.words.get(piece) or next(plain)] for row in pieces
+        ]
 
     def _rows(self, captions: list[str]) -> list[tuple[Tensor, ...]]:
         """What `__call__` gives, caption by caption."""
-        return [self._chunked(ids) for ids in content_ids(captions)]
+        return [self._chunked(ids) for ids in self.content_ids(captions)]
 
     def _chunked(self, ids: list[int]) -> tuple[Tensor, ...]:
         return tuple(torch.tensor(chunk_ids(ids, self.chunks, pad)) for pad in self.pads)
 
     def ends(self, captions: list[str]) -> list[list[int]]:
-        """For each caption the places in its text where its tokens end, without start and end."""
-        if not captions:
-            return []
-        found = _load_tokenizer()(captions, add_special_tokens=False, return_offsets_mapping=True)
-        return [[end for _, end in offsets] for offsets in found["offset_mapping"]]
+        """For each caption the offsets in its text where its tokens end, without start and end tokens."""
+        if not self.words:
+            return _ends(captions)
+        ends = []
+        for caption in captions:
+            row: list[int] = []
+            for start, piece in self._pieces(caption):
+                own = self.words.get(piece)
+                inner = [len(piece)] * len(own) if own else _ends([piece])[0]
+                row += [start + end for end in inner]
+            ends.append(row)
+        return ends
+
+    def _pieces(self, text: str) -> list[tuple[int, str]]:
+        """The text split at added words: the offset and the text of each piece."""
+        pieces, place = [], 0
+        for match in _pattern(tuple(self.words)).finditer(text):
+            pieces += [(place, text[place : match.start()]), (match.start(), match[0])]
+            place = match.end()
+        return [(start, piece) for start, piece in (*pieces, (place, text[place:])) if piece]
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_memo": {}}
@@ -91,19 +129,19 @@ def chunk_ids(ids: list[int], chunks: int, pad: int = EOS) -> list[list[int]]:
 
 
 def without_padding(tokens: Tensor) -> Tensor:
-    """(captions, 77) bool of ids (captions, 1, 77): everything up to the end token, not the padding after it.
+    """A mask (captions, 77) bool for ids (captions, 1, 77): True up to the end token, False for padding.
 
-    Text encoders look back only, so what stands there does not depend on the padding.
+    Attention in text encoders is causal, so states before the padding do not depend on it.
     """
     ids = tokens[:, 0]
     ends = (ids == EOS).cumsum(-1)
     return (ends == 0) | ((ends == 1) & (ids == EOS))
 
 
-def encode_chunks(text_encoder: nn.Module, tokens: Tensor, clip_skip: int | None = None) -> Tensor:
+def encode_chunks(text_encoder: PreTrainedModel, tokens: Tensor, clip_skip: int | None = None) -> Tensor:
     """Hidden states (captions, chunks * 75 + 2, width) for ids (captions, chunks, 77).
 
-    clip_skip k: the output of the k-th layer from the end, then the final layer norm; None is 1, the last.
+    clip_skip: k takes the output of the k-th layer from the end, then the final layer norm; None is 1.
     """
     count, chunks, _ = tokens.shape
     out = text_encoder(input_ids=tokens.flatten(0, 1), output_hidden_states=True)
@@ -111,12 +149,12 @@ def encode_chunks(text_encoder: nn.Module, tokens: Tensor, clip_skip: int | None
     return join_chunks(hidden.unflatten(0, (count, chunks)))
 
 
-def penultimate_chunks(text_encoder: nn.Module, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
-    """What SDXL takes of a text encoder, for ids (captions, chunks, 77).
+def penultimate_chunks(text_encoder: PreTrainedModel, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
+    """SDXL's (hidden states, pooled text) of a text encoder, for ids (captions, chunks, 77).
 
-    Hidden states (captions, chunks * 75 + 2, width) of the last layer but one, without the final norm; and of
-    a text encoder with a projection its output at the first chunk's first end token, (captions, projected
-    width), else None.
+    Hidden states: (captions, chunks * 75 + 2, width), of the last layer but one, without the final norm.
+    Pooled text: the projected output at the first end token of the first chunk, (captions, projected width);
+    None for a text encoder without a projection.
     """
     count, chunks, _ = tokens.shape
     out = text_encoder(input_ids=tokens.flatten(0, 1), output_hidden_states=True)
@@ -129,8 +167,8 @@ def penultimate_chunks(text_encoder: nn.Module, tokens: Tensor) -> tuple[Tensor,
     return hidden, text_encoder.text_projection(ends)
 
 
-def check_clip_skip(text_encoder: nn.Module, clip_skip: int | None) -> None:
-    """Raises UserError when the text encoder has fewer layers than are skipped."""
+def check_clip_skip(text_encoder: PreTrainedModel, clip_skip: int | None) -> None:
+    """Raises UserError when clip skip exceeds the text encoder's layers."""
     layers = text_encoder.config.num_hidden_layers
     if (clip_skip or 1) > layers:
         raise UserError.of("--clip_skip", f"is {clip_skip}, but the text encoder has {layers} layers")
@@ -142,13 +180,18 @@ def join_chunks(hidden: Tensor) -> Tensor:
     return torch.cat([hidden[:, 0, :1], inner, hidden[:, -1, -1:]], dim=1)
 
 
-def body(text_encoder: nn.Module) -> nn.Module:
-    """The module with embeddings, layers and final norm. transformers 5.6 dropped the wrapper around it."""
+def width(text_encoder: PreTrainedModel) -> int:
+    """The width of its hidden states."""
+    return text_encoder.config.hidden_size
+
+
+def body(text_encoder: PreTrainedModel) -> PreTrainedModel:
+    """The module that has embeddings, layers and final norm; before transformers 5.6 it was wrapped."""
     return text_encoder.text_model if hasattr(text_encoder, "text_model") else text_encoder
 
 
 def _end_row(row: list[int], pad: int) -> list[int]:
-    """Where padding is not the end token, a full chunk and an empty one still get an end."""
+    """Where padding is not the end token, full chunks and empty ones get an end token as well."""
     row = list(row)
     if row[-2] not in (EOS, pad):
         row[-1] = EOS
@@ -158,13 +201,34 @@ def _end_row(row: list[int], pad: int) -> list[int]:
 
 
 def content_ids(captions: list[str]) -> list[list[int]]:
-    """Every caption's ids, without start and end, of any length."""
+    """The ids of CLIP's byte pairs for each caption, without start and end, of any length."""
     if not captions:
         return []
     return _load_tokenizer()(captions, add_special_tokens=False)["input_ids"]
 
 
-@lru_cache(maxsize=1)  # one for a process: it never changes and takes 20 MB
+def _ends(texts: list[str]) -> list[list[int]]:
+    """For each text the offsets where its tokens end."""
+    if not texts:
+        return []
+    found = _load_tokenizer()(texts, add_special_tokens=False, return_offsets_mapping=True)
+    return [[end for _, end in offsets] for offsets in found["offset_mapping"]]
+
+
+@lru_cache(maxsize=8)
+def _pattern(words: tuple[str, ...]) -> re.Pattern[str]:
+    """Matches any of the words; where one begins or ends with a letter, only at a word boundary."""
+    longest_first = sorted(words, key=len, reverse=True)
+    return re.compile(
+        "|".join(rf"{_border(w[0], '<!')}{re.escape(w)}{_border(w[-1], '!')}" for w in longest_first)
+    )
+
+
+def _border(letter: str, looking: str) -> str:
+    return rf"(?{looking}\w)" if re.match(r"\w", letter) else ""
+
+
+@lru_cache(maxsize=1)  # one per process: it never changes and takes 20 MB
 def _load_tokenizer() -> CLIPTokenizer:
     from transformers import CLIPTokenizer
 

@@ -1,8 +1,8 @@
 """Where the tensors of torch's own files (.ckpt, .pt, .bin) are. Runs no pickle and imports no torch.
 
-A file is a zip of a pickle and one entry for each storage, or, from before torch 1.6, pickles in a row and
-the storages behind them (torch/serialization.py). The pickle says how tensors lie in storages; only that is
-taken from it, see pickles.py.
+A file is a zip of a pickle and one entry for each storage, or, before torch 1.6, a sequence of pickles
+followed by the storages (torch/serialization.py). The pickle describes the tensors in storages; nothing else
+is taken from it, see pickles.py.
 """
 
 from __future__ import annotations
@@ -49,7 +49,13 @@ _DTYPES = {*_STORAGES.values(), "uint16", "uint32", "uint64", "float8_e4m3fn", "
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """Where a tensor's values are. dtype: torch's name. strides: in values. position: in the file, bytes."""
+    """Where a tensor's values are.
+
+    dtype: torch's name.
+    shape: the tensor's.
+    strides: in values.
+    position: byte offset in the file.
+    """
 
     dtype: str
     shape: tuple[int, ...]
@@ -58,13 +64,14 @@ class StoredTensor:
 
     @property
     def extent(self) -> int:
-        """Values from the first to the last one, those of other tensors between them included."""
+        """The number of values from the first to the last one, including others in between."""
         return _extent(self.shape, self.strides)
 
     @property
     def is_contiguous(self) -> bool:
-        """Whether its values stand one behind the other, in order."""
-        step, steps = 1, []
+        """Whether its values are in order, without gaps."""
+        step = 1
+        steps: list[int] = []
         for side in reversed(self.shape):
             steps.insert(0, step)
             step *= side
@@ -76,8 +83,9 @@ class StoredTensor:
 class TorchFile:
     """What a torch file holds.
 
-    tensors: by name. names: of tensors and of everything beside them. beside: the plain values among that,
-    as text.
+    tensors: by name.
+    names: of tensors and of everything else.
+    beside: plain values beside the tensors, as text.
     """
 
     tensors: dict[str, StoredTensor]
@@ -106,7 +114,7 @@ def _not_read(path: Path) -> UserError:
 
 
 def not_the_file(path: Path) -> UserError | None:
-    """What came instead of a file from the web, if it can be seen."""
+    """The error for what a failed download left instead of a file; None if it does not look like that."""
     with path.open("rb") as file:
         start = file.read(200).lstrip().lower()
     if start.startswith(b"version https://git-lfs"):
@@ -141,7 +149,7 @@ def _read_zip(path: Path) -> TorchFile:
 
 
 def _entry_place(file: IO[bytes], entry: zipfile.ZipInfo, needed: int) -> int:
-    """Where an entry's bytes begin in the file. Raises ValueError when there are not as many as needed."""
+    """The offset of a zip entry's bytes. Raises ValueError when there are fewer than needed."""
     if entry.compress_type != zipfile.ZIP_STORED:
         raise ValueError("a storage is compressed, which torch does not do")
     file.seek(entry.header_offset)
@@ -185,7 +193,7 @@ def _require_little_endian(path: Path, holds: bool) -> None:
 
 
 def _make(path: Path, content: Any, places: Mapping[str, int]) -> TorchFile:
-    """content: of the pickle. places: where each storage begins in the file."""
+    """content: of the pickle. places: the offset of each storage in the file."""
     state = content.get("state_dict", content) if isinstance(content, dict) else None
     if not isinstance(state, dict):
         raise UserError.of(path, "holds no named tensors")
@@ -200,7 +208,7 @@ def _make(path: Path, content: Any, places: Mapping[str, int]) -> TorchFile:
 
 
 def _tensor(value: Any, places: Mapping[str, int]) -> StoredTensor | None:
-    """The tensor that a record of torch's rebuilding functions describes; None for anything else.
+    """The tensor that a call of torch's rebuilding functions describes; None for anything else.
 
     Raises ValueError, TypeError, KeyError, AttributeError or IndexError when it cannot be one.
     """
@@ -224,7 +232,7 @@ def _tensor(value: Any, places: Mapping[str, int]) -> StoredTensor | None:
 
 
 def _storage(outside: Persistent) -> tuple[str, str, int, int]:
-    """(key, dtype, number of values, where a view of it begins) of a reference to a storage."""
+    """(key, dtype, number of values, offset of a view) of a reference to a storage."""
     kind, what, key, _, count, *view = outside.id
     start = view[0][1] if view and view[0] else 0
     if kind != "storage" or not all(isinstance(n, int) and n >= 0 for n in (count, start)):

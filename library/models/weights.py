@@ -1,8 +1,8 @@
 """Files of tensors, read and written safely: .safetensors, and torch's own (.ckpt, .pt, .bin).
 
-Reading goes tensor by tensor, straight from its place in the file into memory of its own: nothing stays
-mapped, so a file can be replaced while its weights are in use, and loading needs the tensors' size and no
-more. Headers are read without torch.
+Tensors are read one by one, straight from the file into memory of their own. Nothing stays mapped, so a file
+can be replaced while its weights are in use, and loading takes no more memory than the tensors. Headers are
+read without torch.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from io import RawIOBase
@@ -51,11 +51,11 @@ _MAX_HEADER = 100_000_000  # bytes; safetensors' own limit
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says before its tensors are read. No torch needed.
+    """What is known of a file before its tensors are read. Needs no torch.
 
-    names: of all tensors; for a torch file of everything beside them too.
+    names: of all tensors; in a torch file also of everything else.
     shapes: of the tensors, by name.
-    metadata: the texts a .safetensors carries; for a torch file the plain values beside its tensors.
+    metadata: the texts in a .safetensors header; in a torch file the plain values beside its tensors.
     """
 
     names: set[str]
@@ -65,20 +65,23 @@ class Header:
 
 @dataclass(frozen=True)
 class TensorFile:
-    """A file of named tensors, before they are read.
+    """A file of named tensors that are not read yet.
 
-    metadata: for a torch file the plain values beside its tensors, as text.
-    readers: by name, what gives the tensor, or one third of its rows.
+    path: the file.
+    shapes: of the tensors, by name.
+    metadata: as in Header.
+    readers: functions that read a tensor, or one third of its rows, by name.
     """
 
     path: Path
     shapes: dict[str, tuple[int, ...]]
     metadata: dict[str, str]
-    readers: dict[str, Callable[[int | None], Tensor]]
+    readers: Mapping[str, Callable[[int | None], Tensor]]
 
     def read(self, name: str, *, third: int | None = None) -> Tensor:
-        """A tensor in memory of its own; third: only the first (0), second or last third of its rows.
+        """A tensor in memory of its own.
 
+        third: reads only the first (0), second (1) or last (2) third of its rows.
         Raises UserError when the file became shorter since it was opened.
         """
         return self.readers[name](third)
@@ -94,7 +97,7 @@ def read_header(path: Path) -> Header:
 
 
 def open_tensors(path: Path) -> TensorFile:
-    """A file of tensors, ready to read. Raises UserError when it is damaged or holds code."""
+    """Opens a file of tensors for reading. Raises UserError when it is damaged or contains code."""
     return _open_safetensors(path) if path.suffix == ".safetensors" else _open_torch(path)
 
 
@@ -110,12 +113,11 @@ def save_tensors(
     metadata: dict[str, str] | None = None,
     beside: dict[str, Any] | None = None,
 ) -> None:
-    """Write a file whole, in the format its suffix names.
+    """Write a file atomically, in the format of its suffix. Equal contents give equal bytes.
 
-    .safetensors: the tensors and the metadata.
-    .ckpt, .pt, .bin: the tensors alone, or, as checkpoints are, {"state_dict": tensors, **beside}. They carry
-    no metadata.
-    Equal contents give equal bytes.
+    metadata: for .safetensors; other formats have none.
+    beside: for .ckpt, .pt and .bin: None writes the tensors alone, else {"state_dict": tensors, **beside}, as
+        checkpoints are.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with whole_file(path) as temporary:
@@ -126,7 +128,7 @@ def save_tensors(
 
 
 def file_order(tensors: dict[str, Tensor]) -> list[str]:
-    """The names in the order a .safetensors file holds them: widest dtype first, then by name."""
+    """The names in the order of a .safetensors file: widest dtype first, then by name."""
     rank = {name: number for number, name in enumerate(_DTYPES.values())}
     return sorted(tensors, key=lambda name: (-rank[_dtype_name(tensors[name])], name))
 
@@ -135,7 +137,7 @@ def tensor_bytes(tensor: Tensor) -> memoryview:
     """A contiguous CPU tensor's bytes, without a copy."""
     import torch
 
-    return memoryview(tensor.detach().reshape(-1).view(torch.uint8).numpy())
+    return tensor.detach().reshape(-1).view(torch.uint8).numpy().data
 
 
 def _read_safetensors_header(path: Path) -> tuple[dict[str, dict], dict[str, str], int]:
@@ -172,7 +174,7 @@ def _no_safetensors(path: Path) -> UserError:
 
 
 def _check_entries(entries: dict[str, dict]) -> int:
-    """Where the last tensor's bytes end. Raises ValueError unless they stand one behind the other."""
+    """The offset where the last tensor ends. Raises ValueError unless tensors are contiguous."""
     place = 0
     for begin, end in sorted(map(_span, entries.values())):
         if begin != place:
@@ -182,7 +184,7 @@ def _check_entries(entries: dict[str, dict]) -> int:
 
 
 def _span(entry: dict) -> tuple[int, int]:
-    """Where a tensor's bytes begin and end. Raises ValueError when that does not match its shape."""
+    """The byte offsets of a tensor. Raises ValueError when they do not match its shape."""
     (begin, end), shape = entry["data_offsets"], entry["shape"]
     if not all(type(number) is int and number >= 0 for number in (begin, end, *shape)):
         raise ValueError("sizes that are no numbers")
@@ -218,7 +220,7 @@ def _open_safetensors(path: Path) -> TensorFile:
 def _read_at(
     path: Path, position: int, shape: tuple[int, ...], dtype: torch.dtype, third: int | None
 ) -> Tensor:
-    """The tensor whose values begin at a place in the file, or a third of its rows."""
+    """The tensor at a byte offset of the file, or a third of its rows."""
     import torch
 
     if third is not None:
@@ -232,7 +234,7 @@ def _read_at(
 
 
 def _fill(file: RawIOBase, buffer: memoryview, path: Path) -> None:
-    """Systems read at most 2 GB at once."""
+    """Reads until the buffer is full: one read returns 2 GB at most."""
     while buffer:
         count = file.readinto(buffer)
         if not count:
@@ -248,7 +250,7 @@ def _open_torch(path: Path) -> TensorFile:
 
 
 def _read_stored(path: Path, stored: StoredTensor, third: int | None) -> Tensor:
-    """A torch file's tensor; one whose values do not stand in order is put in order."""
+    """A tensor of a torch file, made contiguous."""
     dtype = dtype_of(stored.dtype)
     if stored.is_contiguous:
         return _read_at(path, stored.position, stored.shape, dtype, third)
@@ -277,11 +279,11 @@ def _write_safetensors(path: Path, tensors: dict[str, Tensor], metadata: dict[st
 
 
 def save_objects(path: Path, content: dict[str, Any]) -> None:
-    """torch.save. Raises OSError when it cannot be written."""
+    """torch.save, but a failed write is an OSError."""
     import torch
 
-    # Into a file that is open: given a path, torch writes its name, here a random one, into the file, and
-    # says nothing useful of a full disk.
+    # Into an open file: given a path, torch stores its name (here a random one) in the file, and its error
+    # for a full disk is useless.
     with path.open("wb") as file:
         torch.save(content, file)
 

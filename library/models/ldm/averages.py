@@ -1,4 +1,4 @@
-"""The moving averages that original checkpoints carry beside their weights."""
+"""The moving averages in original checkpoints."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from library.models.pruning import EMA, ema_name
 from library.models.sources import Source
 from library.models.weights import open_tensors
 
-LONG_AGO = 10**6  # updates of averages that do not say how many they had
+LONG_AGO = 10**6  # number of updates of averages that do not say it
 
 
 def read_averages(source: Source | None, names: Iterable[str]) -> tuple[dict[str, Tensor], int]:
-    """A single file's averages by the names of their weights, for the weights of these names, and how many
-    steps are in them. Without any: ({}, 0). Raises UserError when the file cannot be read.
+    """A single file's averages of these weights, by the weights' names, and how many steps they average.
+
+    ({}, 0) if there are none. Raises UserError when the file cannot be read.
     """
     if source is None or source.kind == "diffusers":
         return {}, 0

@@ -1,15 +1,15 @@
-"""A part's file -> its module: made without memory, then given the file's tensors one by one."""
+"""A part's file -> its module: built on the meta device, then filled with the file's tensors one by one."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from accelerate import init_empty_weights
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from library.models.ldm.configs import Shapes, text_config, unet_config, vae_config
@@ -18,14 +18,15 @@ from library.models.ldm.layout import PartLayout
 from library.models.ldm.reading import PartFile
 from library.problems import UserError
 
-READERS = 2  # threads: the system copies, and gives new memory its pages, while Python waits
+PartModule: TypeAlias = UNet2DConditionModel | AutoencoderKL | CLIPTextModel | CLIPTextModelWithProjection
+READERS = 2  # threads: copying and page faults of new memory release Python's lock
 _TITLES = {"unet": "U-Net", "vae": "VAE", "clip": "text encoder", "open_clip": "text encoder"}
 
 
-def make_part(part: PartLayout, shapes: Shapes, given: Mapping[str, Any]) -> nn.Module:
-    """A part's module in the sizes that its tensors' shapes, by canonical name, tell.
+def make_part(part: PartLayout, shapes: Shapes, given: Mapping[str, Any]) -> PartModule:
+    """A part's module in the sizes of its tensors' shapes, which are by canonical name.
 
-    given: what a config says that weights cannot tell.
+    given: configuration that cannot be read from weights.
     Raises KeyError for a missing tensor and ValueError for sizes that do not go together.
     """
     if part.kind == "unet":
@@ -36,10 +37,10 @@ def make_part(part: PartLayout, shapes: Shapes, given: Mapping[str, Any]) -> nn.
     return kind(CLIPTextConfig(**text_config(part, shapes, given)))
 
 
-def build_part(opened: PartFile, *, dtype: torch.dtype | None, device: torch.device | str) -> nn.Module:
-    """The module with the file's weights on a device, nothing requiring gradients.
+def build_part(opened: PartFile, *, dtype: torch.dtype | None, device: torch.device | str) -> PartModule:
+    """The module with the file's weights, on a device, requiring no gradients.
 
-    dtype: of every weight, None keeps each as the file has it.
+    dtype: of every weight; None keeps each as the file has it.
     Raises UserError when the file lacks tensors or they do not go together.
     """
     path, part = opened.file.path, opened.part
@@ -61,7 +62,7 @@ def build_part(opened: PartFile, *, dtype: torch.dtype | None, device: torch.dev
     return module.to(device).requires_grad_(False)  # buffers, which are no weights, go to the device too
 
 
-def _make_empty(opened: PartFile) -> nn.Module:
+def _make_empty(opened: PartFile) -> PartModule:
     path, title = opened.file.path, _TITLES[opened.part.kind]
     try:
         with init_empty_weights(include_buffers=False):
@@ -74,14 +75,14 @@ def _make_empty(opened: PartFile) -> nn.Module:
 
 
 def canonical(part: PartLayout, own: str) -> str:
-    """A module's name for a tensor as files have it. They differ where a library dropped a wrapper."""
+    """The canonical name for a module's own name. They differ where a library dropped a wrapper."""
     name = text_name(own, projects=part.projects) if part.is_text_encoder else own
     assert name is not None, own
     return name
 
 
 def fit(tensor: Tensor, shape: torch.Size, where: object, name: str) -> Tensor:
-    """The tensor in this shape; a 1x1 convolution and a matrix are the same. Raises UserError for others."""
+    """The tensor reshaped between 1x1 convolution and matrix. Raises UserError for any other difference."""
     if tensor.shape == shape:
         return tensor
     is_same_matrix = {tensor.ndim, len(shape)} == {2, 4} and tensor.numel() == shape.numel()

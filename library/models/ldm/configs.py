@@ -1,7 +1,7 @@
-"""Module configurations read from weights: every size is in their shapes.
+"""Module configurations read from weights: every size follows from their shapes.
 
-What shapes cannot tell (heads, norm groups, the text encoder's activation, the latents' scale) is the
-family's standard unless a file's `atelier.config` or a folder's config.json says otherwise.
+What does not (heads, norm groups, the text encoder's activation, the latents' scale) is the family's standard
+unless a file's `atelier.config` or a folder's config.json says otherwise.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Shapes = Mapping[str, tuple[int, ...]]  # by canonical name
 
 
 def unet_config(part: PartLayout, shapes: Shapes, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of diffusers' UNet2DConditionModel. There `attention_head_dim` is the number of heads."""
+    """Arguments of diffusers' UNet2DConditionModel, whose `attention_head_dim` is the number of heads."""
     structure = unet_structure(shapes)
     middle = "mid_block.attentions.0"
     widths = [shapes[f"down_blocks.{i}.resnets.0.conv1.weight"][0] for i in range(structure.levels)]
@@ -34,7 +34,7 @@ def unet_config(part: PartLayout, shapes: Shapes, given: Mapping[str, Any]) -> d
         "transformer_layers_per_block": _depths(shapes, structure.attention, middle),
         "use_linear_projection": given.get("use_linear_projection", is_matrix),
         **_added_embedding(shapes),
-        **part.untold(given),
+        **part.settings(given),
     }
     config["attention_head_dim"] = config["attention_head_dim"] or [_heads(width) for width in widths]
     return config
@@ -52,7 +52,7 @@ def vae_config(part: PartLayout, shapes: Shapes, given: Mapping[str, Any]) -> di
         "layers_per_block": structure.layers,
         "down_block_types": ["DownEncoderBlock2D"] * structure.levels,
         "up_block_types": ["UpDecoderBlock2D"] * structure.levels,
-        **part.untold(given),
+        **part.settings(given),
     }
 
 
@@ -68,7 +68,7 @@ def text_config(part: PartLayout, shapes: Shapes, given: Mapping[str, Any]) -> d
         "bos_token_id": BOS,
         "eos_token_id": EOS,
         "pad_token_id": EOS,
-        **part.untold(given),
+        **part.settings(given),
         "num_hidden_layers": _count(shapes, "text_model.encoder.layers."),
     }
     config["num_attention_heads"] = config["num_attention_heads"] or _heads(width)
@@ -76,16 +76,15 @@ def text_config(part: PartLayout, shapes: Shapes, given: Mapping[str, Any]) -> d
 
 
 def _depths(shapes: Shapes, attention: tuple[bool, ...], middle: str) -> int | list[int]:
-    """Transformer layers of each level; one number when they are alike. The last is the middle's too."""
+    """Transformer layers of each level; one number if all are equal. The last is also the middle's."""
     firsts = [f"down_blocks.{level}.attentions.0" if there else None for level, there in enumerate(attention)]
     firsts[-1] = firsts[-1] or middle
-    depths = [_count(shapes, f"{first}.transformer_blocks.") if first else None for first in firsts]
-    depths = [depth or 1 for depth in depths]
+    depths = [(_count(shapes, f"{first}.transformer_blocks.") if first else 0) or 1 for first in firsts]
     return depths if len(set(depths)) > 1 else depths[0]
 
 
 def _added_embedding(shapes: Shapes) -> dict[str, Any]:
-    """For a U-Net that is told a pooled text and the picture's sizes."""
+    """Further arguments of a U-Net that is conditioned on a pooled text and on sizes."""
     first = shapes.get("add_embedding.linear_1.weight")
     if first is None:
         return {}
@@ -97,5 +96,5 @@ def _heads(width: int) -> int:
 
 
 def _count(shapes: Shapes, beginning: str) -> int:
-    """How many numbered things stand after a beginning of names."""
+    """How many different numbers follow a prefix of names."""
     return len({name[len(beginning) :].partition(".")[0] for name in shapes if name.startswith(beginning)})

@@ -1,7 +1,16 @@
 """Names in original Stable Diffusion files <-> Diffusers names, as two-column tables read in both directions.
 
-A table has one row per module, made from the structure of the network: levels, layers per level, where
-attention is. A name is translated by its longest beginning that has a row.
+A table has one row per module and is generated from the structure of the network: levels, layers per level,
+which levels have attention. A name is translated by its longest prefix that has a row.
+
+A few rows of SD 1.x (original name, without prefix -> Diffusers name):
+
+U-Net  input_blocks.1.0.in_layers.2   -> down_blocks.0.resnets.0.conv1
+       middle_block.1                 -> mid_block.attentions.0
+       output_blocks.2.1.conv         -> up_blocks.0.upsamplers.0.conv
+VAE    encoder.down.0.block.0.norm1   -> encoder.down_blocks.0.resnets.0.norm1
+       decoder.mid.attn_1.q           -> decoder.mid_block.attentions.0.to_q
+       decoder.up.3.block.0.conv1     -> decoder.up_blocks.0.resnets.0.conv1
 """
 
 from __future__ import annotations
@@ -22,7 +31,7 @@ _UNET_RESNET = (
     ("out_layers.3", "conv2"),
     ("skip_connection", "conv_shortcut"),
 )
-# Of U-Nets that are told more than the time, e.g. the picture's size.
+# Of U-Nets with further conditions, e.g. on the picture's size: label_emb.0.0 -> add_embedding.linear_1.
 _ADDED_EMBEDDING = (
     ("label_emb.0.0", "add_embedding.linear_1"),
     ("label_emb.0.2", "add_embedding.linear_2"),
@@ -41,13 +50,18 @@ _VAE_ATTENTION = (
     ("v", "to_v"),
     ("proj_out", "to_out.0"),
 )
-# Diffusers' names of these before version 0.18; folders from then are still about.
+# Diffusers' names of these before version 0.18; folders with them are still in use.
 _OLD_VAE_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
 
 @dataclass(frozen=True)
 class Structure:
-    """What the names of a U-Net or VAE say. attention: which levels of a U-Net have it."""
+    """The structure of a U-Net or VAE, as its names tell.
+
+    levels: resolutions.
+    layers: residual blocks of each level.
+    attention: which levels of a U-Net have it.
+    """
 
     levels: int
     layers: int
@@ -81,11 +95,14 @@ def vae_structure(names: Collection[str]) -> Structure:
     return Structure(levels, _count(names, r"encoder\.down\.0\.block\.(\d+)\."))
 
 
-def unet_rows(structure: Structure, *, is_told_more: bool = False) -> Rows:
-    """(original, Diffusers) for every module of a U-Net. is_told_more: whether it has an added embedding."""
+def unet_rows(structure: Structure, *, has_added_embedding: bool = False) -> Rows:
+    """(original, Diffusers) for every module of a U-Net.
+
+    has_added_embedding: whether it has conditions besides time and text.
+    """
     levels, layers = structure.levels, structure.layers
     rows = [
-        *(_ADDED_EMBEDDING if is_told_more else ()),
+        *(_ADDED_EMBEDDING if has_added_embedding else ()),
         ("time_embed.0", "time_embedding.linear_1"),
         ("time_embed.2", "time_embedding.linear_2"),
         ("input_blocks.0.0", "conv_in"),
@@ -141,10 +158,10 @@ _BLOCK_KINDS = ("input_blocks", "middle_block", "output_blocks")
 
 
 def block_numbers(names: Iterable[str]) -> dict[str, int]:
-    """original U-Net name (without prefix) -> its block, as sd-scripts counts for SDXL.
+    """Original U-Net name (without prefix) -> number of its block, as sd-scripts counts for SDXL.
 
-    0 is what the time and other conditions go through, then the input, middle and output blocks in order,
-    then the output layer: 23 blocks in a U-Net of three levels with two layers each.
+    0 are the embeddings of time and other conditions; input, middle and output blocks follow in order, then
+    the output layer: 23 blocks in a U-Net of three levels with two layers each.
     """
     names = list(names)
     spans = block_spans(names, counts_all=True)
@@ -157,10 +174,10 @@ def block_numbers(names: Iterable[str]) -> dict[str, int]:
 
 
 def block_spans(names: Iterable[str], *, counts_all: bool) -> BlockSpans:
-    """The numbers of a U-Net's blocks, by its original names.
+    """How a U-Net's blocks are numbered, from its original names.
 
-    counts_all: as for SDXL, the embeddings, every middle block and the output layer have numbers of their
-    own: 1 + 9 + 3 + 9 + 1. Else as for SD 1.x and 2.x: 12 + 1 + 12.
+    counts_all: the embeddings, every middle block and the output layer have numbers of their own, as in SDXL:
+        1 + 9 + 3 + 9 + 1. Otherwise as in SD 1.x and 2.x: 12 + 1 + 12.
     """
     names = list(names)
     down, mid, up = (_count(names, rf"{kind}\.(\d+)\.") for kind in _BLOCK_KINDS)
@@ -171,7 +188,7 @@ def block_spans(names: Iterable[str], *, counts_all: bool) -> BlockSpans:
 
 
 def network_block(name: str, spans: BlockSpans) -> int | None:
-    """The number of the block that an original name is of; None outside input, middle and output blocks."""
+    """The number of an original name's block; None outside input, middle and output blocks."""
     kind, number, *_ = name.split(".")
     if kind not in _BLOCK_KINDS:
         return None
@@ -180,21 +197,21 @@ def network_block(name: str, spans: BlockSpans) -> int | None:
 
 
 def to_diffusers(names: Iterable[str], rows: Rows) -> dict[str, str]:
-    """original name -> Diffusers name, for the names that have a row."""
+    """Original name -> Diffusers name, for names that have a row."""
     return _translate(names, dict(rows))
 
 
 def to_original(names: Iterable[str], rows: Rows) -> dict[str, str]:
-    """Diffusers name -> original name, for the names that have a row."""
+    """Diffusers name -> original name, for names that have a row."""
     return _translate(names, {new: old for old, new in rows})
 
 
 def text_name(name: str, *, projects: bool = False) -> str | None:
-    """A text encoder's canonical name (always with `text_model.`) for transformers' name in a file, or None
-    for what is not kept.
+    """A text encoder's canonical name (always with `text_model.`) for transformers' name in a file.
 
-    Some files lack `text_model.`; `position_ids` is a row of numbers that modules make themselves. projects:
-    whether the text encoder ends in a projection, whose name has no `text_model.`.
+    None for what is not kept: `position_ids`, which modules make themselves, and unknown names. Some files
+    lack `text_model.`.
+    projects: whether the text encoder ends in a projection, whose name has no `text_model.`.
     """
     if name.endswith("position_ids"):
         return None
@@ -206,7 +223,7 @@ def text_name(name: str, *, projects: bool = False) -> str | None:
 
 
 def current_vae_name(name: str) -> str:
-    """A Diffusers VAE name as it is today, for one from any time."""
+    """The current Diffusers name of a VAE's tensor, from the name of any version."""
     head, dot, rest = name.partition(".attentions.0.")
     module, _, kind = rest.rpartition(".")
     return f"{head}{dot}{_OLD_VAE_ATTENTION[module]}.{kind}" if module in _OLD_VAE_ATTENTION else name
@@ -233,5 +250,5 @@ def _translate(names: Iterable[str], table: dict[str, str]) -> dict[str, str]:
 
 
 def _count(names: Iterable[str], pattern: str) -> int:
-    """How many different numbers the pattern's group finds at the beginnings of the names."""
+    """How many different numbers the pattern's group matches at the start of names."""
     return len({match[1] for name in names if (match := re.match(pattern, name))})

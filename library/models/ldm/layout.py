@@ -1,4 +1,4 @@
-"""What a family's files look like: its parts, how their names begin, and what weights cannot tell."""
+"""What a family's files look like: parts, prefixes of their names, and settings that weights do not show."""
 
 from __future__ import annotations
 
@@ -9,24 +9,30 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from library.models.base import Part
+    from library.models.base import Part, Role
 
 PartKind = Literal["unet", "vae", "clip", "open_clip"]
-HEAD_WIDTH = 64  # of attention heads, where a number of heads is not standard
+_ROLES: dict[PartKind, Role] = {
+    "unet": "denoiser",
+    "vae": "vae",
+    "clip": "text_encoder",
+    "open_clip": "text_encoder",
+}
+HEAD_WIDTH = 64  # of attention heads, in parts without a standard number of heads
 
 
 @dataclass(frozen=True)
 class PartLayout:
     """One part of a model.
 
-    kind: what it is; of a text encoder also whether single files name its tensors as transformers does
-    ("clip") or as OpenCLIP does ("open_clip").
-    prefix: what stands before its names in a single file.
-    standard: configuration that weights cannot tell, as the published models have it. None as a number of
-    heads means heads of HEAD_WIDTH.
-    network: how network files begin the names of its layers, after `lora_`; empty when there are none.
-    spare_layers: layers at the end of a text encoder that single files hold and nothing computes with; how
-    many are computed with is then among `standard`, as num_hidden_layers.
+    kind: what it is. A text encoder's also says whether single files name its tensors as transformers does
+        ("clip") or as OpenCLIP does ("open_clip").
+    prefix: of its names in a single file.
+    standard: settings that cannot be read from weights, as published models have them. None as a number of
+        heads means heads of HEAD_WIDTH.
+    network: prefix of its layers' names in network files, after `lora_`; empty if networks do not train it.
+    spare_layers: unused layers at the end of a text encoder in single files; the number of used ones is then
+        among `standard`, as num_hidden_layers.
     projects: whether a text encoder ends in a projection of its pooled output.
     """
 
@@ -38,46 +44,58 @@ class PartLayout:
     projects: bool = False
 
     @property
-    def is_text_encoder(self) -> bool:
-        return self.kind in ("clip", "open_clip")
+    def role(self) -> Role:
+        """Which role the part has in a model."""
+        return _ROLES[self.kind]
 
-    def untold(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """What weights cannot tell: the given values where there are any, else the standard."""
+    @property
+    def is_text_encoder(self) -> bool:
+        return self.role == "text_encoder"
+
+    def settings(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Settings that cannot be read from weights: the given ones, else the standard."""
         return {name: given.get(name, value) for name, value in self.standard.items()}
 
 
 class Piece(NamedTuple):
-    """A tensor in a file: the whole of it, one third of its rows (0, 1, 2), or the transposed matrix."""
+    """Where a tensor is in a file.
+
+    name: of the tensor in the file.
+    third: it is the first (0), second (1) or last (2) third of that tensor's rows; None: the whole.
+    is_transposed: the file has its transpose.
+    """
 
     name: str
     third: int | None = None
-    is_turned: bool = False
+    is_transposed: bool = False
 
     def shape(self, whole: tuple[int, ...]) -> tuple[int, ...]:
-        """Its shape, when the tensor in the file has the shape `whole`."""
+        """Its shape, given the shape of the tensor in the file."""
         if self.third is not None:
             return (whole[0] // 3, *whole[1:])
-        return whole[::-1] if self.is_turned else whole
+        return whole[::-1] if self.is_transposed else whole
 
     def of(self, whole: Tensor) -> Tensor:
-        """The piece of the tensor in the file. Not a copy."""
+        """A view of the tensor in the file."""
         if self.third is not None:
             return whole.chunk(3)[self.third]
-        return whole.T if self.is_turned else whole
+        return whole.T if self.is_transposed else whole
 
 
 @dataclass(frozen=True)
 class Layout:
     """A family's files.
 
-    family: its name in FAMILIES; title: what messages call it.
-    parts: by the name of their folder in a Diffusers folder.
+    family: its name in FAMILIES.
+    title: what messages call it.
+    parts: by name, which is that of their folder in a Diffusers folder; text encoders in their order.
     pads: the padding id of each text encoder's tokens.
-    pipeline: diffusers' class for it; pipeline_options: further entries of model_index.json.
+    pipeline: diffusers' class for it.
+    pipeline_options: further entries of model_index.json.
     scheduler: diffusers' class and settings that a folder gets.
-    has_original_paths: whether networks call the U-Net's layers as single files do, and count every block of
-    theirs; else as diffusers does.
-    says_prediction: whether a file that does not say how it predicts can be taken to predict noise.
+    has_original_paths: whether network files name the U-Net's layers as single files do, and count all of
+        its blocks; otherwise as diffusers does.
+    defaults_to_epsilon: whether files that do not declare what they predict certainly predict the noise.
     half_vae: whether its VAE stays finite in float16.
     """
 
@@ -89,5 +107,24 @@ class Layout:
     pipeline_options: Mapping[str, Any]
     scheduler: tuple[str, Mapping[str, Any]]
     has_original_paths: bool = False
-    says_prediction: bool = True
+    defaults_to_epsilon: bool = True
     half_vae: bool = True
+
+    def named(self, role: Role) -> list[Part]:
+        """The names of the parts with a role."""
+        return [name for name, part in self.parts.items() if part.role == role]
+
+    @property
+    def denoiser(self) -> Part:
+        """The name of the U-Net."""
+        return self.named("denoiser")[0]
+
+    @property
+    def vae(self) -> Part:
+        """The name of the VAE."""
+        return self.named("vae")[0]
+
+    @property
+    def texts(self) -> list[Part]:
+        """The names of the text encoders."""
+        return self.named("text_encoder")

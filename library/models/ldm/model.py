@@ -1,38 +1,40 @@
 """A latent diffusion Model: diffusers' U-Net and VAE, transformers' CLIP text encoders in a family's layout.
 
-A family gives a Layout and what differs in computing: `encode_text` and `predict`.
+A family adds its Layout and what it computes differently: `encode_text`, sometimes `added_condition`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from library.latent_space import LatentSpace
-from library.models import check_channels
-from library.models.base import AttachPoint, Model, Part, PredictionType
+from library.models.base import AttachPoint, Model, Part, PredictionType, Role
 from library.models.blocks import BlockSpans
+from library.models.condition import Condition, Residuals
 from library.models.ldm import open_clip
 from library.models.ldm.averages import read_averages
-from library.models.ldm.building import build_part, canonical, fit
+from library.models.ldm.building import canonical, fit
 from library.models.ldm.keys import block_numbers, block_spans, network_block, to_original
-from library.models.ldm.layout import Layout
+from library.models.ldm.layout import Layout, PartLayout
 from library.models.ldm.pieces import originals_of, pieces_of, rows_of
-from library.models.ldm.reading import PartFile, read_model, read_vae
-from library.models.ldm.writing import save_folder
-from library.models.prediction import CONFIG_KEY, said_prediction, says_zero_terminal_snr
+from library.models.ldm.unet import blocks, text_by_layer, text_layers
+from library.models.ldm.writing import save_folder, scheduler_config
+from library.models.prediction import CONFIG_KEY
 from library.models.saving import Saving
-from library.models.sources import Source
 from library.models.text import Tokenizer
-from library.models.weights import dtype_of, save_tensors
-from library.problems import UserError, warn
+from library.models.weights import save_tensors
+from library.problems import UserError
 
-# The kind of block a layer stands in, by a piece of its canonical path.
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+
+# Component of a layer's canonical path -> the kind of block it is in.
 _PARENTS = {
     "attentions": "Transformer2DModel",
     "resnets": "ResnetBlock2D",
@@ -41,11 +43,13 @@ _PARENTS = {
     "self_attn": "CLIPAttention",
     "mlp": "CLIPMLP",
 }
-M = TypeVar("M", bound="LatentDiffusion")
 
 
 class LatentDiffusion(Model):
-    """A U-Net, one or two text encoders and a VAE, named and saved as a Layout says."""
+    """A U-Net, text encoders and a VAE, named and saved as a Layout says."""
+
+    denoiser: UNet2DConditionModel
+    vae: AutoencoderKL
 
     def __init__(
         self,
@@ -58,8 +62,8 @@ class LatentDiffusion(Model):
     ) -> None:
         super().__init__(denoiser, text_encoders, vae, prediction_type=prediction_type)
         self.layout, self.family, self.half_vae = layout, layout.family, layout.half_vae
-        self.spare: dict[str, Tensor] = {}  # of the source, by the file's names; see PartFile
-        self.others: dict[str, Tensor] = {}  # of the source, when they are to be kept; saved as they are
+        self.spare: dict[str, Tensor] = {}  # the source's unused tensors, by the file's names; see PartFile
+        self.others: dict[str, Tensor] = {}  # the source's other tensors, if they are kept; saved unchanged
 
     @property
     def latent_space(self) -> LatentSpace:
@@ -73,8 +77,12 @@ class LatentDiffusion(Model):
             shift=config.get("shift_factor") or 0.0,
         )
 
+    @property
+    def roles(self) -> dict[Part, Role]:
+        return {name: part.role for name, part in self.layout.parts.items()}
+
     def tokenizer(self, max_token_length: int | None = None) -> Tokenizer:
-        return Tokenizer(max_token_length, pads=self.layout.pads)
+        return Tokenizer(max_token_length, pads=self.layout.pads, words=self.vocabulary.words)
 
     def encode_images(self, pixels: Tensor, noise: Tensor) -> Tensor:
         posterior = self.vae.encode(pixels.to(self.vae.dtype)).latent_dist
@@ -85,9 +93,36 @@ class LatentDiffusion(Model):
         latents = self.latent_space.unscaled(latents).to(self.vae.dtype)
         return self.vae.decode(latents, return_dict=False)[0].float().clamp(-1, 1)
 
+    def added_condition(self, condition: Condition, dtype: torch.dtype) -> dict[str, Tensor] | None:
+        """Further conditioning besides text states: diffusers' `added_cond_kwargs`."""
+        return None
+
+    def run_denoiser(self, x: Tensor, t: Tensor, condition: Condition, residuals: Residuals | None) -> Tensor:
+        unet, dtype = self.denoiser, self.denoiser.conv_in.weight.dtype
+        with text_by_layer(unet, condition.by_layer):
+            return unet(
+                x.to(dtype),
+                t,
+                condition.hidden.to(dtype),
+                added_cond_kwargs=self.added_condition(condition, dtype),
+                encoder_attention_mask=condition.mask,
+                down_block_additional_residuals=residuals and [one.to(dtype) for one in residuals.down],
+                mid_block_additional_residual=residuals and residuals.mid.to(dtype),
+                return_dict=False,
+            )[0]
+
+    def text_layers(self) -> list[str]:
+        return list(text_layers(self.denoiser))
+
+    def blocks(self) -> list[nn.Module]:
+        return blocks(self.denoiser)
+
+    @property
+    def network_prefixes(self) -> dict[Part, str]:
+        return {name: part.network for name, part in self.layout.parts.items() if part.network}
+
     def attach_points(self) -> list[AttachPoint]:
-        with_layers = [name for name, part in self.layout.parts.items() if part.network]
-        texts_first = sorted(with_layers, key=lambda name: name == "unet")
+        texts_first = sorted(self.network_prefixes, key=lambda name: name == self.denoiser_part)
         return [point for name in texts_first for point in self._points(name)]
 
     def block_spans(self) -> BlockSpans:
@@ -95,7 +130,7 @@ class LatentDiffusion(Model):
 
     def denoiser_blocks(self) -> list[list[nn.Parameter]]:
         parameters = dict(self.denoiser.named_parameters())
-        originals = to_original(parameters, rows_of(self.layout.parts["unet"], parameters))
+        originals = to_original(parameters, rows_of(self._unet_layout, parameters))
         numbers = block_numbers(originals.values())
         blocks: list[list[nn.Parameter]] = [[] for _ in range(1 + max(numbers.values()))]
         for name, original in originals.items():
@@ -106,7 +141,7 @@ class LatentDiffusion(Model):
         return originals_of(self.layout.parts[part], self._tensors(part))
 
     def source_averages(self) -> tuple[dict[str, Tensor], int]:
-        return read_averages(self.source, self.part_weights("unet"))
+        return read_averages(self.source, self.part_weights(self.denoiser_part))
 
     @torch.no_grad()
     def load_part_weights(self, part: Part, tensors: dict[str, Tensor]) -> None:
@@ -125,7 +160,14 @@ class LatentDiffusion(Model):
     def save(self, path: Path, saving: Saving) -> None:
         if saving.is_folder:
             parts = {part: _cast(self._to_save(part), saving.dtype) for part in self.layout.parts}
-            save_folder(self, path, parts, safetensors=saving.form == "diffusers_safetensors")
+            save_folder(
+                path,
+                self.layout,
+                parts,
+                modules=self.parts,
+                scheduler=scheduler_config(self.layout, self.prediction_type, self.zero_terminal_snr),
+                safetensors=saving.form == "diffusers_safetensors",
+            )
             return
         assert path.suffix == f".{saving.form}", f"{path} does not end in .{saving.form}"
         told = {CONFIG_KEY: json.dumps(self._told(), sort_keys=True)}
@@ -134,7 +176,7 @@ class LatentDiffusion(Model):
         save_tensors(path, tensors, dict(saving.metadata or {}) | told, beside=counts | told)
 
     def _single_file(self) -> dict[str, Tensor]:
-        """Every tensor of a single file under its name there."""
+        """Every tensor of a single file by its name there."""
         tensors: dict[str, Tensor] = {}
         for name, part in self.layout.parts.items():
             own = originals_of(part, self._to_save(name))
@@ -150,7 +192,7 @@ class LatentDiffusion(Model):
         return self.source is not None and self.source.kind != "diffusers"
 
     def _tensors(self, part: Part) -> dict[str, Tensor]:
-        """A part's tensors under canonical names. Not copies."""
+        """A part's tensors by canonical name. Not copies."""
         state, layout = self.parts[part].state_dict(), self.layout.parts[part]
         return {canonical(layout, own): tensor for own, tensor in state.items()}
 
@@ -158,9 +200,9 @@ class LatentDiffusion(Model):
         return self.kept.get(part) or self._tensors(part)
 
     def _points(self, name: Part) -> list[AttachPoint]:
-        """The Linear and Conv2d layers in blocks that networks know, by the paths of network files."""
+        """A part's Linear and Conv2d layers in blocks that networks are attached to."""
         module, part, points = self.parts[name], self.layout.parts[name], []
-        originals = self._originals() if name == "unet" else {}
+        originals = self._originals() if name == self.denoiser_part else {}
         spans = self.block_spans() if originals else None
         for own, canonical_name in self._weight_names(name).items():
             parents = [parent for piece, parent in _PARENTS.items() if f".{piece}." in canonical_name]
@@ -184,11 +226,15 @@ class LatentDiffusion(Model):
 
     def _originals(self) -> dict[str, str]:
         """The denoiser's canonical weight names -> their names in single files, without the prefix."""
-        names = self._weight_names("unet").values()
-        return to_original(names, rows_of(self.layout.parts["unet"], names))
+        names = self._weight_names(self.denoiser_part).values()
+        return to_original(names, rows_of(self._unet_layout, names))
+
+    @property
+    def _unet_layout(self) -> PartLayout:
+        return self.layout.parts[self.denoiser_part]
 
     def _told(self) -> dict[str, Any]:
-        """What weights cannot tell about this model; the file carries it."""
+        """What cannot be read from this model's weights; kept in the file's metadata."""
         configs = {name: module.config for name, module in self.parts.items()}
         told: dict[str, Any] = {
             name: {key: _setting(configs[name], key) for key in part.standard}
@@ -196,68 +242,6 @@ class LatentDiffusion(Model):
         }
         told |= {"zero_terminal_snr": True} if self.zero_terminal_snr else {}
         return told | {"prediction_type": self.prediction_type}
-
-
-def load_layout(
-    models: Mapping[str, tuple[type[M], Layout]],
-    source: Source,
-    family: str,
-    *,
-    vae: Source | None,
-    dtype: torch.dtype | str,
-    device: torch.device | str = "cpu",
-    prediction_type: PredictionType | None = None,
-    linear_projection: bool = False,
-    keeps_others: bool = False,
-) -> M:
-    """A model from its files, in eval mode, nothing requiring gradients.
-
-    models: the class and layout of each family that is read alike; `family` is one of them.
-    dtype: of every weight, a torch dtype or its name; "stored" keeps each as the file has it.
-    prediction_type: None takes what the files say, or epsilon.
-    linear_projection: the projections around the U-Net's transformers become matrices, whatever they were.
-    keeps_others: tensors of a single file that belong to none of the model's parts are saved with it again.
-    Raises UserError when files are damaged or do not fit together.
-    """
-    kind, layout = models[family]
-    files = read_model(source, layout)
-    if keeps_others and files.file is None:
-        warn(f"--keep_other_tensors has no effect: {source.name} is a folder, which holds no others")
-    opened = files.parts | ({"vae": read_vae(vae, layout)} if vae else {})
-    if linear_projection:
-        opened["unet"] = _with_matrices(opened["unet"])
-    cast = None if dtype == "stored" else dtype_of(dtype) if isinstance(dtype, str) else dtype
-    check_channels(source.name, opened["unet"].shapes.get("conv_in.weight"))
-    predicts = _prediction_type(source, layout, prediction_type)
-    modules = {name: build_part(part, dtype=cast, device=device) for name, part in opened.items()}
-    texts = [modules[name] for name, part in layout.parts.items() if part.is_text_encoder]
-    channels = modules["vae"].config.latent_channels
-    if channels != modules["unet"].config.in_channels:
-        cause = f"its latents have {channels} channels, this model's {modules['unet'].config.in_channels}"
-        raise UserError.of((vae or source).name, cause, f"use a VAE of {layout.title}")
-    model = kind(modules["unet"], texts, modules["vae"], layout=layout, prediction_type=predicts)
-    model.zero_terminal_snr = says_zero_terminal_snr(source)
-    model.source, model.vae_source = source, vae
-    model.epoch, model.global_step = files.epoch, files.global_step
-    model.spare = {name: tensor for part in opened.values() for name, tensor in part.read_spare()}
-    model.others = dict(files.read_others()) if keeps_others else {}
-    return model.eval()
-
-
-def _prediction_type(source: Source, layout: Layout, claimed: PredictionType | None) -> PredictionType:
-    """What the user claims, which was checked, or what the files say, or epsilon."""
-    found = claimed or said_prediction(source)
-    if not (found or layout.says_prediction):
-        warn(
-            f"{source.name} does not say whether it predicts the noise or v: taken for one that predicts the "
-            "noise; for a 768-v model give --v_parameterization"
-        )
-    return found or "epsilon"
-
-
-def _with_matrices(unet: PartFile) -> PartFile:
-    given = {**unet.given, "use_linear_projection": True}
-    return PartFile(unet.part, unet.file, unet.pieces, given, unet.spare)
 
 
 def _setting(config: Any, key: str) -> Any:

@@ -1,8 +1,14 @@
 """OpenCLIP's names for a text encoder (SD 2.x, SDXL's second one) <-> transformers'.
 
-Two things are more than a name: OpenCLIP keeps query, key and value in one matrix, one below the other, and
-multiplies with its projection from the other side (x @ P, transformers x @ W.T), so that one is the other
-transposed (Stability-AI/generative-models, issue 111).
+Two things are more than a renaming: OpenCLIP stacks query, key and value in one matrix, and it multiplies by
+its projection from the right (x @ P; transformers computes x @ W.T), so one is the transpose of the other
+(Stability-AI/generative-models, issue 111).
+
+A few rows (OpenCLIP's name -> transformers'):
+
+transformer.resblocks.0.ln_1.weight     -> text_model.encoder.layers.0.layer_norm1.weight
+transformer.resblocks.11.mlp.c_fc.bias  -> text_model.encoder.layers.11.mlp.fc1.bias
+positional_embedding                    -> text_model.embeddings.position_embedding.weight
 """
 
 from __future__ import annotations
@@ -33,13 +39,13 @@ _ENDS = (
 _PROJECTION = "text_projection"
 _JOINED = re.compile(r"transformer\.resblocks\.(\d+)\.attn\.in_proj_(weight|bias)")
 _SPLIT = re.compile(r"text_model\.encoder\.layers\.(\d+)\.self_attn\.([qkv])_proj\.(weight|bias)")
-_MAX_LOGIT_SCALE = math.log(100)  # where CLIP's training holds it; no picture depends on it
+_MAX_LOGIT_SCALE = math.log(100)  # the limit in CLIP's training; no picture depends on it
 
 
 def pieces(part: PartLayout, names: Collection[str], given: Mapping[str, Any]) -> dict[str, Piece]:
-    """transformers' name -> where the tensor stands, for OpenCLIP names without prefix.
+    """transformers' name -> where the tensor is, for OpenCLIP names without prefix.
 
-    given: what the file's config says that weights cannot tell.
+    given: the file's configuration that cannot be read from weights.
     """
     layers = _layers_used(part, names, given)
     found = {new: Piece(old) for old, new in to_diffusers(names, _rows(layers)).items()}
@@ -49,14 +55,14 @@ def pieces(part: PartLayout, names: Collection[str], given: Mapping[str, Any]) -
             layer = f"text_model.encoder.layers.{match[1]}.self_attn"
             found |= {f"{layer}.{which}_proj.{match[2]}": Piece(name, i) for i, which in enumerate("qkv")}
     if part.projects:
-        # Playground v2 has it under transformers' name, and as transformers has it.
-        both = (Piece(_PROJECTION, is_turned=True), Piece(f"{_PROJECTION}.weight"))
+        # Playground v2 has it by transformers' name, and not transposed.
+        both = (Piece(_PROJECTION, is_transposed=True), Piece(f"{_PROJECTION}.weight"))
         found |= {f"{_PROJECTION}.weight": piece for piece in both if piece.name in names}
     return found
 
 
 def originals(part: PartLayout, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors under OpenCLIP names, without prefix, for transformers' names."""
+    """The tensors by OpenCLIP names without prefix, from transformers' names."""
     layers = 1 + max(int(match[1]) for name in tensors if (match := _SPLIT.fullmatch(name)))
     found = {old: tensors[new] for new, old in to_original(tensors, _rows(layers)).items()}
     for layer in range(layers):
@@ -70,7 +76,7 @@ def originals(part: PartLayout, tensors: Mapping[str, Tensor]) -> dict[str, Tens
 
 
 def spare_names(part: PartLayout, names: Collection[str], given: Mapping[str, Any]) -> list[str]:
-    """Of OpenCLIP names without prefix those that nothing computes with but other programs look for."""
+    """The OpenCLIP names without prefix of unused tensors, kept because other programs expect them."""
     layers = range(_layers_used(part, names, given), _layer_count(names))
     beginnings = tuple(f"transformer.resblocks.{i}." for i in layers)
     others = ("logit_scale",) if part.projects else ("logit_scale", _PROJECTION)
@@ -78,9 +84,9 @@ def spare_names(part: PartLayout, names: Collection[str], given: Mapping[str, An
 
 
 def make_spare(part: PartLayout, own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same for a model that was read from a folder, which has none: `own` are its OpenCLIP tensors.
+    """Unused tensors for a model that was read from a folder, which has none. own: its OpenCLIP tensors.
 
-    Spare layers are copies of the last, as sd-scripts writes them.
+    Unused layers are copies of the last one, as sd-scripts writes them.
     """
     layers, some = _layer_count(own), next(iter(own.values()))
     last = f"transformer.resblocks.{layers - 1}."
@@ -106,9 +112,9 @@ def _rows(layers: int) -> Rows:
 
 
 def _layers_used(part: PartLayout, names: Collection[str], given: Mapping[str, Any]) -> int:
-    """Some programs write a spare layer that others leave out, so the number is told, not counted."""
+    """How many layers are used. It is configured, not counted: only some programs write the unused one."""
     count = _layer_count(names)
-    return min(count, part.untold(given)["num_hidden_layers"]) if part.spare_layers else count
+    return min(count, part.settings(given)["num_hidden_layers"]) if part.spare_layers else count
 
 
 def _layer_count(names: Collection[str]) -> int:

@@ -1,6 +1,6 @@
-"""Where each tensor of a part stands in a file, whatever the file calls it, and the way back.
+"""Where each tensor of a part is in a file, whatever the file calls it; and the inverse, for saving.
 
-Canonical names are diffusers' and transformers', a text encoder's always with `text_model.`.
+Canonical names are diffusers' and transformers'; a text encoder's always have `text_model.`.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from library.models.ldm.layout import PartLayout, Piece
 def pieces_of(
     part: PartLayout, names: Collection[str], given: Mapping[str, Any] | None = None
 ) -> dict[str, Piece]:
-    """Canonical name -> where it is, for the names of a part in a file, without prefix.
+    """Canonical name -> where the tensor is, for the names of a part in a file, without prefix.
 
-    The file may be an original one or one from a Diffusers folder. Names of other things are left out.
-    given: what the file's config says that weights cannot tell.
+    The file may be an original one or one of a Diffusers folder. Unknown names are skipped.
+    given: the file's configuration that cannot be read from weights.
     """
     if part.is_text_encoder:
         if any(name.startswith("transformer.resblocks.") for name in names):
@@ -44,7 +44,7 @@ def pieces_of(
 
 
 def originals_of(part: PartLayout, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A part's tensors under the names of single files, prefix and all, for canonical names."""
+    """A part's tensors by their full names in single files, from canonical names."""
     if part.kind == "open_clip":
         inner = open_clip.originals(part, tensors)
     elif part.kind == "clip":
@@ -56,13 +56,15 @@ def originals_of(part: PartLayout, tensors: Mapping[str, Tensor]) -> dict[str, T
 
 
 def rows_of(part: PartLayout, names: Collection[str]) -> Rows:
-    """The table of a U-Net's or VAE's names."""
+    """The key table of a U-Net or VAE."""
     if part.kind == "vae":
         return vae_rows(vae_structure(names))
-    return unet_rows(unet_structure(set(names)), is_told_more="addition_time_embed_dim" in part.standard)
+    return unet_rows(
+        unet_structure(set(names)), has_added_embedding="addition_time_embed_dim" in part.standard
+    )
 
 
 def _in_file_shape(part: PartLayout, name: str, tensor: Tensor) -> Tensor:
-    """The VAE's attention layers are 1x1 convolutions in files and linear layers in Diffusers."""
+    """Attention layers of the VAE are 1x1 convolutions in files, linear layers in Diffusers."""
     is_matrix = part.kind == "vae" and ".attn_1." in name and tensor.ndim == 2
     return tensor[:, :, None, None] if is_matrix else tensor

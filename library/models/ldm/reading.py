@@ -1,4 +1,4 @@
-"""Files and folders of a family -> each part's tensors under canonical names, and what their configs say."""
+"""Files and folders of a family -> each part's tensors by canonical name, and their configurations."""
 
 from __future__ import annotations
 
@@ -22,10 +22,13 @@ from library.problems import UserError
 
 @dataclass(frozen=True)
 class PartFile:
-    """One part's tensors, before they are read.
+    """One part's tensors, not read yet.
 
-    pieces: canonical name -> where it is in the file. given: what a config says that weights cannot tell.
-    spare: names of tensors in the file that nothing computes with but other programs look for.
+    part: its layout.
+    file: the file they are in.
+    pieces: canonical name -> where the tensor is in the file.
+    given: configuration that cannot be read from weights.
+    spare: names of unused tensors in the file, kept because other programs expect them.
     """
 
     part: PartLayout
@@ -43,19 +46,21 @@ class PartFile:
         """A tensor by its canonical name."""
         piece = self.pieces[name]
         tensor = self.file.read(piece.name, third=piece.third)
-        return tensor.T.contiguous() if piece.is_turned else tensor
+        return tensor.T.contiguous() if piece.is_transposed else tensor
 
     def read_spare(self) -> Iterator[tuple[str, Tensor]]:
-        """The spare tensors under the file's names."""
+        """The unused tensors by the file's names."""
         for name in self.spare:
             yield name, self.file.read(name)
 
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """A whole model's parts, before any tensor is read.
+    """A whole model's parts, not read yet.
 
-    file: the single file they are in, None for a folder.
+    parts: by name.
+    file: the single file they are in; None for a folder.
+    epoch, global_step: how long a .ckpt says it was trained.
     """
 
     parts: dict[Part, PartFile]
@@ -64,7 +69,7 @@ class ModelFiles:
     global_step: int = 0
 
     def read_others(self) -> Iterator[tuple[str, Tensor]]:
-        """What is in a single file beside the parts (`model_ema.*`, noise tables), under its names there."""
+        """Tensors of a single file that belong to no part (`model_ema.*`, noise tables), by their names."""
         if self.file is None:
             return
         parts = self.parts.values()
@@ -82,14 +87,14 @@ def read_model(source: Source, layout: Layout) -> ModelFiles:
 
 def read_vae(source: Source, layout: Layout) -> PartFile:
     """A VAE from a VAE file of original or Diffusers names, a checkpoint, or a folder."""
-    part = layout.parts["vae"]
+    part = layout.parts[layout.vae]
     if source.kind == "diffusers":
-        path = find_weights(vae_folder(source.path), WEIGHT_STEMS["vae"], source.variant)
+        path = find_weights(vae_folder(source.path), WEIGHT_STEMS[layout.vae], source.variant)
         assert path is not None  # check_vae found it
         return _folder_part(path, part)
     file = open_tensors(source.path)
     has_prefix = any(name.startswith(part.prefix) for name in file.shapes)
-    given = _own_config(file, layout).get("vae", {})
+    given = _own_config(file, layout).get(layout.vae, {})
     return _named_part(file, part, part.prefix if has_prefix else "", given)
 
 
@@ -100,7 +105,7 @@ def _read_file(path: Path, layout: Layout) -> ModelFiles:
         name: _named_part(file, part, part.prefix, config.get(name, {}))
         for name, part in layout.parts.items()
     }
-    _refuse_foreign(parts["unet"], layout)
+    _refuse_foreign(parts[layout.denoiser], layout)
     return ModelFiles(
         parts,
         file=file,
@@ -118,7 +123,7 @@ def _folder_part(weights: Path, part: PartLayout) -> PartFile:
 
 
 def _named_part(file: TensorFile, part: PartLayout, prefix: str, given: Mapping[str, Any]) -> PartFile:
-    """A part's tensors under canonical names, whatever they are called in the file."""
+    """A part's tensors by canonical name, whatever the file calls them."""
     inner = [name.removeprefix(prefix) for name in file.shapes if name.startswith(prefix)]
     found = pieces_of(part, inner, given)
     pieces = {name: piece._replace(name=prefix + piece.name) for name, piece in found.items()}
@@ -127,7 +132,7 @@ def _named_part(file: TensorFile, part: PartLayout, prefix: str, given: Mapping[
 
 
 def _refuse_foreign(unet: PartFile, layout: Layout) -> None:
-    """A U-Net with more in it than the layout has is another kind of model: it computes something else."""
+    """Raises UserError for a U-Net with tensors that the layout lacks: it is another kind of model."""
     known = {piece.name for piece in unet.pieces.values()}
     foreign = {name for name in unet.file.shapes if name.startswith(unet.part.prefix)} - known
     if foreign:
@@ -136,7 +141,7 @@ def _refuse_foreign(unet: PartFile, layout: Layout) -> None:
 
 
 def _own_config(file: TensorFile, layout: Layout) -> dict[str, Any]:
-    """What we wrote beside the weights, or {}. Raises UserError when it is damaged."""
+    """The metadata that we wrote, or {}. Raises UserError when it is damaged."""
     try:
         config = json.loads(file.metadata.get(CONFIG_KEY, "{}"))
     except ValueError:

@@ -7,42 +7,66 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from library.files import whole_folder
 from library.models.base import Part
 from library.models.ldm.layout import Layout
 from library.models.noise_schedule import TRAIN_STEPS, terminal_settings
+from library.models.prediction import PredictionType
 from library.models.sources import WEIGHT_STEMS
 from library.models.text import EOS, TOKENIZER_FILES, TOKENIZER_FOLDER
 from library.models.weights import save_tensors
-
-if TYPE_CHECKING:
-    from library.models.ldm.model import LatentDiffusion
 
 _PAD_TOKENS = {EOS: "<|endoftext|>", 0: "!"}
 
 
 def save_folder(
-    model: LatentDiffusion, path: Path, parts: Mapping[Part, dict[str, Tensor]], *, safetensors: bool
+    path: Path,
+    layout: Layout,
+    parts: Mapping[Part, dict[str, Tensor]],
+    *,
+    modules: Mapping[Part, Any],
+    scheduler: Mapping[str, Any],
+    safetensors: bool,
 ) -> None:
     """Write a folder that the `from_pretrained` of diffusers' pipeline loads, whole.
 
-    parts: by folder, tensors under canonical names. safetensors: the weights' container; else .bin.
+    parts: tensors under canonical names.
+    modules: diffusers' and transformers' models, for their configurations.
+    scheduler: see `scheduler_config`.
+    safetensors: the weights' container; else .bin.
     """
-    layout = model.layout
     with whole_folder(path) as folder:
         for part, tensors in parts.items():
             (folder / part).mkdir()
             save_tensors(folder / part / _weight_name(part, safetensors), tensors, {"format": "pt"})
-            _save_config(model.parts[part], folder / part)
+            _save_config(modules[part], folder / part)
         for name, pad in zip(_tokenizers(layout), layout.pads, strict=True):
             _save_tokenizer(folder / name, pad)
-        scheduler = _save_scheduler(folder / "scheduler", layout, model)
-        index = json.dumps(_index(layout, scheduler), indent=2, sort_keys=True)
+        (folder / "scheduler").mkdir()
+        text = json.dumps(scheduler, indent=2)
+        (folder / "scheduler" / "scheduler_config.json").write_text(text, encoding="utf-8")
+        index = json.dumps(_index(layout, scheduler["_class_name"]), indent=2, sort_keys=True)
         (folder / "model_index.json").write_text(index, encoding="utf-8")
+
+
+def scheduler_config(
+    layout: Layout, prediction_type: PredictionType, zero_terminal_snr: bool
+) -> dict[str, Any]:
+    """The family's published scheduler settings and no more, so that other samplers keep their own."""
+    import diffusers
+
+    name, settings = layout.scheduler
+    kind = "v_prediction" if prediction_type == "v" else "epsilon"
+    settings = {**settings, "prediction_type": kind}
+    if zero_terminal_snr:
+        settings |= terminal_settings(prediction_type)
+    if prediction_type == "flow":
+        name, settings = "FlowMatchEulerDiscreteScheduler", {"num_train_timesteps": TRAIN_STEPS}
+    return {"_class_name": name, "_diffusers_version": diffusers.__version__, **settings}
 
 
 def _weight_name(part: Part, safetensors: bool) -> str:
@@ -51,7 +75,7 @@ def _weight_name(part: Part, safetensors: bool) -> str:
     return "pytorch_model.bin" if WEIGHT_STEMS[part] == "model" else f"{WEIGHT_STEMS[part]}.bin"
 
 
-def _save_config(module: nn.Module, folder: Path) -> None:
+def _save_config(module: Any, folder: Path) -> None:
     if isinstance(module.config, dict):  # diffusers
         module.save_config(folder)
         return
@@ -62,8 +86,7 @@ def _save_config(module: nn.Module, folder: Path) -> None:
 
 def _tokenizers(layout: Layout) -> list[str]:
     """The tokenizers' folders, one for each text encoder."""
-    texts = [name for name, part in layout.parts.items() if part.is_text_encoder]
-    return [name.replace("text_encoder", "tokenizer") for name in texts]
+    return [name.replace("text_encoder", "tokenizer") for name in layout.texts]
 
 
 def _save_tokenizer(folder: Path, pad: int) -> None:
@@ -74,23 +97,6 @@ def _save_tokenizer(folder: Path, pad: int) -> None:
         settings = json.loads((folder / name).read_text(encoding="utf-8"))
         text = json.dumps(settings | {"pad_token": _PAD_TOKENS[pad]}, indent=2)
         (folder / name).write_text(text + "\n", encoding="utf-8")
-
-
-def _save_scheduler(folder: Path, layout: Layout, model: LatentDiffusion) -> str:
-    """Its published settings and no more, so that other samplers keep their own. Returns the class name."""
-    import diffusers
-
-    name, settings = layout.scheduler
-    kind = "v_prediction" if model.prediction_type == "v" else "epsilon"
-    settings = {**settings, "prediction_type": kind}
-    if model.zero_terminal_snr:
-        settings |= terminal_settings(model.prediction_type)
-    if model.prediction_type == "flow":
-        name, settings = "FlowMatchEulerDiscreteScheduler", {"num_train_timesteps": TRAIN_STEPS}
-    config = {"_class_name": name, "_diffusers_version": diffusers.__version__, **settings}
-    folder.mkdir()
-    (folder / "scheduler_config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
-    return name
 
 
 def _index(layout: Layout, scheduler: str) -> dict[str, Any]:

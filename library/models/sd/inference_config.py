@@ -1,7 +1,7 @@
-"""The .yaml beside an SD 2.x checkpoint, by which other programs know that it is one and how it predicts.
+"""The .yaml beside an SD 2.x checkpoint, by which other programs recognise it and learn how it predicts.
 
-They build the model that it describes, in the words of Stability AI's published code (`ldm.*`), and look for
-it under the checkpoint's name. Facts: https://github.com/Stability-AI/stablediffusion, configs.
+They look for it by the checkpoint's name and build the model that it describes in terms of Stability AI's
+published code (`ldm.*`). Source: https://github.com/Stability-AI/stablediffusion, configs.
 """
 
 from __future__ import annotations
@@ -75,8 +75,9 @@ model:
 
 
 def save_inference_config(path: Path, prediction_type: PredictionType) -> None:
-    """Write the description of an SD 2.x model that predicts the noise or v; nothing for one that predicts
-    neither, which those programs do not know.
+    """Write the configuration of an SD 2.x model that predicts the noise or v.
+
+    Nothing is written for a model that predicts neither: those programs do not know it.
     """
     if prediction_type == "flow":
         return

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from library.models.base import Condition
 from library.models.ldm.layout import Layout, PartLayout
-from library.models.ldm.model import LatentDiffusion, load_layout
+from library.models.ldm.loading import load_layout
+from library.models.ldm.model import LatentDiffusion
 from library.models.noise_schedule import DDIM_CONFIG
 from library.models.saving import Saving
 from library.models.sd.inference_config import save_inference_config
@@ -51,7 +52,7 @@ SD1 = Layout(
     pads=(EOS,),
     **_SHARED,
 )
-# The text encoder has 24 layers in files; what the 23rd gives is the condition.
+# The text encoder has 24 layers in files; the condition is the output of the 23rd.
 SD2 = Layout(
     family="sd2",
     title="SD 2.x",
@@ -72,7 +73,7 @@ SD2 = Layout(
         "vae": _VAE,
     },
     pads=(0,),
-    says_prediction=False,
+    defaults_to_epsilon=False,
     **_SHARED,
 )
 
@@ -88,13 +89,8 @@ class StableDiffusion(LatentDiffusion):
         layers = body(self.text_encoders[0]).encoder.layers
         return list(layers[len(layers) + 1 - (clip_skip or 1) :])
 
-    def predict(self, x: Tensor, t: Tensor, condition: Condition, sizes: Tensor | None = None) -> Tensor:
-        dtype = self.denoiser.conv_in.weight.dtype
-        looks = {"encoder_attention_mask": condition.mask}
-        return self.denoiser(x.to(dtype), t, condition.hidden.to(dtype), **looks, return_dict=False)[0]
-
     def save(self, path: Path, saving: Saving) -> None:
-        """Beside a single file of SD 2.x goes a .yaml of its name, which other programs look for."""
+        """A single file of SD 2.x gets a .yaml of its name beside it, which other programs look for."""
         super().save(path, saving)
         if self.layout is SD2 and not saving.is_folder:
             save_inference_config(path.with_suffix(".yaml"), self.prediction_type)

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from library.models.base import Condition
 from library.models.ldm.layout import Layout, PartLayout
-from library.models.ldm.model import LatentDiffusion, load_layout
+from library.models.ldm.loading import load_layout
+from library.models.ldm.model import LatentDiffusion
 from library.models.noise_schedule import SCHEDULER_CONFIG
-from library.models.text import EOS, body, penultimate_chunks
+from library.models.text import EOS, body, penultimate_chunks, width
 from library.problems import warn
 
 SDXL = Layout(
@@ -62,13 +63,13 @@ SDXL = Layout(
 
 
 class StableDiffusionXL(LatentDiffusion):
-    """Two text encoders; the U-Net is also told a pooled text and the picture's sizes."""
+    """Two text encoders; the U-Net is also conditioned on a pooled text and on the picture's sizes."""
 
     is_told_sizes = True
     latent_file_suffix = "_sdxl"
 
     def encode_text(self, tokens: tuple[Tensor, ...], clip_skip: int | None = None) -> Condition:
-        """The last layer but one of both text encoders side by side, and the second one's pooled output."""
+        """Both text encoders' last layers but one, concatenated, and the second one's pooled output."""
         states, pooled = zip(
             *(penultimate_chunks(*pair) for pair in zip(self.text_encoders, tokens, strict=True)), strict=True
         )
@@ -79,28 +80,26 @@ class StableDiffusionXL(LatentDiffusion):
             warn("--clip_skip has no effect on SDXL, which always takes the last layer but one")
 
     def idle_text_modules(self, clip_skip: int | None = None) -> list[nn.Module]:
-        """The first text encoder's last layer and norm; the second one's lead to its pooled output."""
+        """The first text encoder's last layer and norm. The second one's are used by its pooled output."""
         first = body(self.text_encoders[0])
         return [first.encoder.layers[-1], first.final_layer_norm]
 
     def text_outputs(self, condition: Condition) -> dict[str, Tensor]:
         assert condition.pooled is not None
-        width = self.text_encoders[0].config.hidden_size
-        first, second = condition.hidden[..., :width], condition.hidden[..., width:]
+        widths = [width(text_encoder) for text_encoder in self.text_encoders]
+        first, second = condition.hidden.split(widths, dim=-1)
         return {"hidden_state1": first, "hidden_state2": second, "pool2": condition.pooled}
 
     def condition_from(self, outputs: dict[str, Tensor]) -> Condition:
         hidden = torch.cat([outputs["hidden_state1"], outputs["hidden_state2"]], dim=-1)
         return Condition(hidden, outputs["pool2"])
 
-    def predict(self, x: Tensor, t: Tensor, condition: Condition, sizes: Tensor | None = None) -> Tensor:
-        """diffusers embeds the six sizes as the published model does: cosines, then sines, 256 of each."""
-        assert sizes is not None and condition.pooled is not None, "SDXL is told sizes and a pooled text"
-        dtype = self.denoiser.conv_in.weight.dtype
-        told = {"text_embeds": condition.pooled.to(dtype), "time_ids": sizes}
-        hidden = condition.hidden.to(dtype)
-        more = {"added_cond_kwargs": told, "encoder_attention_mask": condition.mask}
-        return self.denoiser(x.to(dtype), t, hidden, **more, return_dict=False)[0]
+    def added_condition(self, condition: Condition, dtype: torch.dtype) -> dict[str, Tensor]:
+        """diffusers embeds the six sizes as the published model does: cosines, then sines, 256 each."""
+        assert condition.sizes is not None and condition.pooled is not None, (
+            "SDXL is told sizes and a pooled text"
+        )
+        return {"text_embeds": condition.pooled.to(dtype), "time_ids": condition.sizes}
 
 
 MODELS = {SDXL.family: (StableDiffusionXL, SDXL)}

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -13,10 +12,11 @@ from torch import Tensor, nn
 from library.data.caches.latent_cache import LatentCache, cache_latents
 from library.data.caches.latent_files import LatentFiles, pictures_of
 from library.data.caches.text_cache import TextCache, TextFiles, cache_text_outputs
+from library.data.scan.records import Record
 from library.data.training_data import TrainingData
 from library.models.base import Model
+from library.models.identity import identity_of
 from library.models.prompt_weights import encode_text, training_tokenizer
-from library.models.text import tokenizer_identity
 from library.stopping import Stopped
 from library.training.run import TrainingRun
 from library.training.session import Session
@@ -24,7 +24,11 @@ from library.training.session import Session
 
 @dataclass
 class Cached:
-    """What is cached of some data; None is computed at every step."""
+    """The caches of some data.
+
+    latents: None if latents are encoded at every step.
+    text: None if captions are encoded at every step.
+    """
 
     latents: LatentCache | None = None
     text: TextCache | None = None
@@ -32,37 +36,42 @@ class Cached:
 
 @dataclass
 class Caches(Cached):
-    """The caches of the training images and, in `validation`, of the held-out ones."""
+    """The caches of the training images.
+
+    validation: those of the held-out images.
+    """
 
     validation: Cached = field(default_factory=Cached)
 
 
 @dataclass(frozen=True)
 class Identities:
-    """Names for weights by their content, as cache files keep them; empty where there are no files."""
+    """Identities of weights by their content, which cache files record; empty if no files are used.
+
+    vae: of the VAE, by which latents are made.
+    text: of everything that text states depend on.
+    """
 
     vae: str = ""
     text: str = ""
 
     @classmethod
     def of(cls, model: Model, run: TrainingRun) -> Identities:
-        """To be taken before weights are cast, so that a file made in another precision is told as such."""
+        """Must be taken before weights are cast: the precision of a computation is recorded separately."""
         options = run.caching
         return cls(
-            vae=_identity(model.part_weights("vae")) if options.cache_latents_to_disk else "",
-            text=_identity(model.part_weights("text_encoder"))
-            if options.cache_text_encoder_outputs_to_disk
-            else "",
+            vae=identity_of(model.part_weights(model.vae_part)) if options.cache_latents_to_disk else "",
+            text=identity_of(model.text_weights()) if options.cache_text_encoder_outputs_to_disk else "",
         )
 
 
 def fill_caches(
     model: Model, run: TrainingRun, session: Session, data: TrainingData, identities: Identities
 ) -> Caches:
-    """Compute, or read, everything that the run caches.
+    """Fill all caches of the run, from their files where these are valid.
 
+    Parts of the model that are no longer needed are moved to the CPU.
     Raises UserError with every image that cannot be used.
-    Parts of the model that have nothing left to do leave the device.
     """
     caches = Caches()
     count, everything = len(data.records), _Together(data)
@@ -73,29 +82,29 @@ def fill_caches(
         texts = _texts(model, run, session, everything, identities)
         caches.text, caches.validation.text = texts.part(0, count), texts.part(count, None)
     if session.accelerator.num_processes == 1:  # DDP wants a whole module on one device
-        _dismiss(model, run)
+        _offload_cached_parts(model, run)
     return caches
 
 
 class _Together:
-    """The training images and, after them, the held-out ones."""
+    """The training images, followed by the held-out ones: they are cached together."""
 
     def __init__(self, data: TrainingData) -> None:
-        self.records = data.records + (data.validation.records if data.validation else [])
+        self.records: Sequence[Record] = data.records + (data.validation.records if data.validation else [])
         self.skips_bad_images = data.skips_bad_images
 
 
 def _latents(
     model: Model, run: TrainingRun, session: Session, data: _Together, identities: Identities
 ) -> LatentCache:
-    precision = _name(next(model.vae.parameters()).dtype)
+    precision = _precision(model.vae)
     files = LatentFiles(model.latent_file_suffix, identities.vae, precision, run.caching.skip_cache_check)
 
     def count() -> str:
         wanted = files.wanted(pictures_of(data.records)[0], model.latent_space)
         return f"{sum(one.path.exists() for one in wanted)} of {len(wanted)} latents are cached"
 
-    with _telling(count if run.caching.cache_latents_to_disk else None):
+    with _stop_tells(count if run.caching.cache_latents_to_disk else None):
         return cache_latents(
             data,
             _encoder(model),
@@ -110,8 +119,8 @@ def _latents(
 
 
 @contextmanager
-def _telling(kept: Callable[[], str] | None) -> Iterator[None]:
-    """When the command is stopped inside, say what is on disk. kept: it, None: nothing."""
+def _stop_tells(kept: Callable[[], str] | None) -> Iterator[None]:
+    """If the command is stopped inside, its message says what `kept` returns: what is on disk."""
     try:
         yield
     except Stopped as stop:
@@ -121,6 +130,7 @@ def _telling(kept: Callable[[], str] | None) -> Iterator[None]:
 
 
 def _encoder(model: Model) -> Callable[[Tensor, Tensor], Tensor]:
+    """Encodes to the VAE's own latents: caches hold neither scale nor shift."""
     device = next(model.vae.parameters()).device
 
     @torch.no_grad()
@@ -132,7 +142,7 @@ def _encoder(model: Model) -> Callable[[Tensor, Tensor], Tensor]:
 
 
 def _exactly(model: Model) -> Callable[[Tensor, Tensor], Tensor]:
-    """Encodes in float32, whatever the VAE's weights are in."""
+    """The same in float32, whatever type the VAE's weights have."""
     encode = _encoder(model)
 
     def encode_exactly(pixels: Tensor, noise: Tensor) -> Tensor:
@@ -151,24 +161,24 @@ def _texts(
 ) -> TextCache:
     clip_skip = run.model.clip_skip
     tokenize = training_tokenizer(model, run.model.max_token_length, weighted=run.data.weighted_captions)
-    parameter = next(model.text_encoders.parameters())
+    device = next(model.text_encoders.parameters()).device
 
     @torch.no_grad()
     def encode(captions: list[str]) -> dict[str, Tensor]:
-        tokens = tuple(ids.to(parameter.device) for ids in tokenize(captions))
+        tokens = tuple(ids.to(device) for ids in tokenize(captions))
         with session.accelerator.autocast():
             return model.text_outputs(encode_text(model, tokens, clip_skip))
 
     files = TextFiles(
         encoder=identities.text,
-        tokenizer=f"{tokenizer_identity()} {tokenize.pads} {type(tokenize).__name__}",
+        tokenizer=tokenize.identity,
         max_token_length=run.model.max_token_length or 75,
         clip_skip=clip_skip,
-        precision=f"{_name(parameter.dtype)} {session.accelerator.mixed_precision}",
+        precision=f"{_precision(model.text_encoders)} {session.accelerator.mixed_precision}",
         skip_check=run.caching.skip_cache_check,
     )
     on_disk = run.caching.cache_text_encoder_outputs_to_disk
-    with _telling((lambda: "the text-encoder outputs made so far are cached") if on_disk else None):
+    with _stop_tells((lambda: "the text-encoder outputs made so far are cached") if on_disk else None):
         return cache_text_outputs(
             data,
             encode,
@@ -179,25 +189,15 @@ def _texts(
         )
 
 
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
+def _precision(module: nn.Module) -> str:
+    """The types of its weights. With float8 they are several: float32+float8_e4m3fn."""
+    return "+".join(sorted({str(weight.dtype).removeprefix("torch.") for weight in module.parameters()}))
 
 
-def _dismiss(model: Model, run: TrainingRun) -> None:
-    """Previews need all of a model; without them, what was cached is not computed again."""
+def _offload_cached_parts(model: Model, run: TrainingRun) -> None:
+    """Moves parts to the CPU whose results are cached. Previews need the whole model on the device."""
     if run.preview.sample_prompts is None:
         if run.caching.caches_latents:
             model.vae.to("cpu")
         if run.caching.caches_text:
             model.text_encoders.to("cpu")
-
-
-def _identity(weights: dict[str, Tensor]) -> str:
-    """Equal weights give equal identities. Their names are those of checkpoint files, which no library
-    changes.
-    """
-    digest = hashlib.blake2b(digest_size=8)
-    for name, tensor in sorted(weights.items()):
-        digest.update(f"{name} {tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()

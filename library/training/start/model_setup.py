@@ -33,7 +33,7 @@ def place_model(job: Job) -> None:
     task.to(session.device)
     if run.model.torch_compile:
         check_backend(run.model.dynamo_backend, session.device)
-        count = compile_blocks(task.model.denoiser, run.model.dynamo_backend)
+        count = compile_blocks(task.model.blocks(), run.model.dynamo_backend)
         session.say(f"{count} blocks of the U-Net are compiled as they are met: the first steps take longer")
     if session.device.type == "cuda":
         for part in (task.model.denoiser, task.model.vae):

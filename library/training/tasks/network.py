@@ -111,7 +111,7 @@ class NetworkTask(Task):
     @torch.no_grad()
     def _without_network(self, batch: Batch, x: Tensor, t: Tensor) -> Tensor:
         self.network.set_multiplier(0)
-        prediction = self.model.predict(x, t, self.condition(batch), batch.sizes)
+        prediction = self.model.predict(x, t, self.condition(batch))
         self.network.set_multiplier(batch.network_multiplier)
         return prediction
 

@@ -109,7 +109,7 @@ class Task(nn.Module, ABC):
         batch = self.with_noise(batch, x0)
         noise = batch.noise if batch.disturbance is None else batch.noise + batch.disturbance
         x = self.objective.noisy(x0, noise, t)
-        prediction = self.model.predict(x, t, condition, batch.sizes)
+        prediction = self.model.predict(x, t, condition)
         errors = self.errors(prediction, self.target(batch, x0, x, t), t)  # (batch, channels, h, w)
         return mean_per_sample(errors, batch.masks) * self.weighting(t)
 
@@ -124,10 +124,11 @@ class Task(nn.Module, ABC):
     def condition(self, batch: Batch) -> Condition:
         """What the denoiser is told about the batch, encoded now unless it is cached."""
         if batch.text is not None:
-            return self.model.condition_from(batch.text)
+            return replace(self.model.condition_from(batch.text), sizes=batch.sizes, hint=batch.hints)
         has_gradients = self.needs_text_gradients(batch.position.step) and torch.is_grad_enabled()
         with torch.set_grad_enabled(has_gradients):
-            return encode_text(self.model, batch.tokens, self.clip_skip)
+            condition = encode_text(self.model, batch.tokens, self.clip_skip)
+        return replace(condition, sizes=batch.sizes, hint=batch.hints)
 
     def with_noise(self, batch: Batch, x0: Tensor) -> Batch:
         """The batch with its noise complete: a noise offset may depend on the latents x0."""

@@ -1,4 +1,5 @@
 import importlib.util
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ def prediction(model: Model) -> torch.Tensor:
     x = torch.linspace(-1, 1, 2 * 4 * 64).view(2, 4, 8, 8)
     condition = model.encode_text(model.tokenizer()(["a cat", "a dog"]))
     sizes = torch.tensor([[64, 64, 0, 0, 64, 64]] * 2)
-    return model.predict(x, torch.tensor([10, 900]), condition, sizes)
+    return model.predict(x, torch.tensor([10, 900]), replace(condition, sizes=sizes))
 
 
 @torch.no_grad()

@@ -1,6 +1,7 @@
 """Checkpoints of every kind -> model -> checkpoints of every kind, tensor by tensor."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -41,7 +42,8 @@ def halved(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 def prediction(model: Model, x: Tensor) -> Tensor:
     with torch.no_grad():
         condition = model.encode_text(model.tokenizer()(["a cat"]))
-        return model.predict(x, torch.tensor([500]), condition, torch.tensor([[64, 48, 0, 8, 32, 32]]))
+        sizes = torch.tensor([[64, 48, 0, 8, 32, 32]])
+        return model.predict(x, torch.tensor([500]), replace(condition, sizes=sizes))
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".ckpt"])
@@ -122,7 +124,7 @@ def test_diffusers_computes_what_the_model_computes(any_model: Model, any_model_
         hidden = pipeline.encode_prompt(texts, "cpu", 1, False)[0]
     assert torch.equal(condition.hidden, hidden)
     theirs = pipeline.unet(x, t, hidden, **more).sample
-    assert torch.equal(any_model.predict(x, t, condition, sizes), theirs)
+    assert torch.equal(any_model.predict(x, t, replace(condition, sizes=sizes)), theirs)
 
 
 def test_a_tokenizer_of_a_folder_pads_as_its_text_encoder_learned(

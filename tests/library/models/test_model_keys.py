@@ -46,7 +46,7 @@ def expected_pieces(family: str, part: str) -> dict[str, Piece]:
         if joined := re.fullmatch(r"cat\(q,k,v\) of (.*)\{q,k,v\}(.*)", new):
             pieces |= {f"{joined[1]}{x}{joined[2]}": Piece(original, i) for i, x in enumerate("qkv")}
         elif new != "(not in Diffusers)":
-            pieces[new] = Piece(original, is_turned=new == "text_projection.weight")
+            pieces[new] = Piece(original, is_transposed=new == "text_projection.weight")
     return pieces
 
 
@@ -88,7 +88,7 @@ def test_query_key_and_value_lie_one_below_the_other_and_the_projection_is_trans
 @pytest.mark.parametrize(
     ("name", "piece"),
     [
-        ("text_projection", Piece("text_projection", is_turned=True)),
+        ("text_projection", Piece("text_projection", is_transposed=True)),
         ("text_projection.weight", Piece("text_projection.weight")),
     ],
 )

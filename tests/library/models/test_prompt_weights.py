@@ -125,6 +125,8 @@ class TwoEncoders:
         self.text_encoders = [type("Encoder", (), {"config": entry}) for entry in config]
         self.hidden = hidden
 
+    change_text = Model.change_text
+
     def encode_text(self, tokens, clip_skip=None) -> Condition:
         assert [ids.shape for ids in tokens] == [(1, 1, 77), (1, 1, 77)]
         return Condition(self.hidden, pooled=torch.full((1, 3), 7.0))

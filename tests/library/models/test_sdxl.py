@@ -1,6 +1,7 @@
 """What only SDXL has: two text encoders, a pooled text, sizes."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,9 @@ def test_sizes_are_embedded_as_in_the_reference(model: LatentDiffusion) -> None:
     unet.add_embedding.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     condition = model.encode_text(model.tokenizer()(["a cat"]))
     with torch.no_grad():
-        model.predict(torch.zeros(1, 4, 8, 8), torch.tensor([1]), condition, torch.tensor([row]))
+        model.predict(
+            torch.zeros(1, 4, 8, 8), torch.tensor([1]), replace(condition, sizes=torch.tensor([row]))
+        )
     ((given,),) = (seen,)
     assert torch.equal(given[:, :24], condition.pooled)
     embedded = given[:, 24:]
@@ -105,7 +108,7 @@ def test_what_the_condition_takes_nothing_from_gets_no_gradient(model: LatentDif
     model.train().requires_grad_(True)
     condition = model.encode_text(model.tokenizer()(["a cat"]))
     sizes = torch.tensor([[64, 64, 0, 0, 64, 64]])
-    model.predict(torch.ones(1, 4, 8, 8), torch.tensor([5]), condition, sizes).sum().backward()
+    model.predict(torch.ones(1, 4, 8, 8), torch.tensor([5]), replace(condition, sizes=sizes)).sum().backward()
     idle = {p for module in model.idle_text_modules() for p in module.parameters()}
     without = {p for encoder in model.text_encoders for p in encoder.parameters() if p.grad is None}
     assert without == idle and len(idle) > 4

@@ -103,9 +103,9 @@ def test_output_preservation_trains_towards_the_model_without_the_network(networ
 
     x = network_task.objective.noisy(flagged.latents, flagged.noise, t)
     with torch.no_grad():
-        with_network = model.predict(x, t, network_task.condition(flagged), flagged.sizes)
+        with_network = model.predict(x, t, network_task.condition(flagged))
         network_task.network.detach()
-        without = model.predict(x, t, network_task.condition(flagged), flagged.sizes)
+        without = model.predict(x, t, network_task.condition(flagged))
     expected = (with_network[0] - without[0]).square().mean()
     assert preserved[0].item() == pytest.approx(expected.item(), rel=1e-5)
 
@@ -162,7 +162,7 @@ def test_a_disturbance_is_in_the_picture_and_not_in_the_target(tiny_model: Model
     batch = make_batch(tiny_model, disturbance=torch.full((2, 4, 8, 8), 0.3))
     t = torch.tensor([300, 700])
     x = task.objective.noisy(batch.latents, batch.noise + 0.3, t)
-    prediction = task.model.predict(x, t, task.condition(batch), batch.sizes)
+    prediction = task.model.predict(x, t, task.condition(batch))
     expected = (prediction - batch.noise).square().flatten(1).mean(1)
     torch.testing.assert_close(task.losses(batch, t), expected)
 
@@ -205,9 +205,9 @@ def test_hidden_padding_is_as_if_captions_were_not_padded(any_model: Model) -> N
     batch = make_batch(any_model, tokens=any_model.tokenizer()(["a cat on a mat", "a dog"]))
     condition, t = task.condition(batch), torch.tensor([300, 700])
     assert condition.mask.sum(-1).tolist() == [7, 4]  # start and end tokens included
-    hidden = task.model.predict(batch.latents, t, condition, batch.sizes)
+    hidden = task.model.predict(batch.latents, t, condition)
     cut = replace(condition, hidden=condition.hidden[:, :4], mask=None)
-    trimmed = task.model.predict(batch.latents, t, cut, batch.sizes)
+    trimmed = task.model.predict(batch.latents, t, cut)
     torch.testing.assert_close(hidden[1], trimmed[1], rtol=1e-3, atol=1e-5)
-    padded = task.model.predict(batch.latents, t, replace(condition, mask=None), batch.sizes)
+    padded = task.model.predict(batch.latents, t, replace(condition, mask=None))
     assert not torch.allclose(hidden, padded, rtol=1e-3, atol=1e-5)

@@ -1,0 +1,77 @@
+"""What a denoiser is told besides the noisy latents and the time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Residuals(NamedTuple):
+    """What a control network adds inside a U-Net, in the order and shapes of diffusers' ControlNets.
+
+    down: to the output of each down layer, those that the up blocks are given.
+    mid: to the output of the middle block.
+    """
+
+    down: tuple[Tensor, ...]
+    mid: Tensor
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What a prediction depends on besides x and t; the batch is the first dimension of every tensor.
+
+    hidden: (batch, tokens, width) text states.
+    pooled: (batch, width), None where a family has none.
+    mask: (batch, tokens) bool, which text states the denoiser looks at; None: all.
+    sizes: (batch, 6) int64, as in a Batch, for families that are told them.
+    hint: (batch, 3, h, w) in 0..1, a conditioning picture cropped exactly like the picture itself.
+    control: gives residuals for (x, t, condition); called by every prediction.
+    beside: (batch, channels, h, w) in the size of the latents, concatenated to x (inpainting models).
+    by_layer: text states for some of the denoiser's text layers, by the paths of `Model.text_layers`; the
+        others take `hidden`.
+    guidance: (batch,), for models that are told how strong guidance should be.
+    """
+
+    hidden: Tensor
+    pooled: Tensor | None = None
+    mask: Tensor | None = None
+    sizes: Tensor | None = None
+    hint: Tensor | None = None
+    control: Control | None = None
+    beside: Tensor | None = None
+    by_layer: Mapping[str, Tensor] | None = None
+    guidance: Tensor | None = None
+
+    def to(self, target: torch.device | torch.dtype | str) -> Condition:
+        """With every tensor on a device, or every tensor of floating-point numbers in a dtype."""
+
+        def moved(tensor: Tensor | None) -> Tensor | None:
+            if tensor is None or (isinstance(target, torch.dtype) and not tensor.is_floating_point()):
+                return tensor
+            return tensor.to(target)
+
+        by_layer = self.by_layer and {path: states.to(target) for path, states in self.by_layer.items()}
+        return replace(
+            self,
+            hidden=self.hidden.to(target),
+            pooled=moved(self.pooled),
+            mask=moved(self.mask),
+            sizes=moved(self.sizes),
+            hint=moved(self.hint),
+            beside=moved(self.beside),
+            by_layer=by_layer,
+            guidance=moved(self.guidance),
+        )
+
+    def with_text(self, change: Callable[[Tensor], Tensor]) -> Condition:
+        """With `change` applied to all text states, those that differ by layer too."""
+        by_layer = self.by_layer and {path: change(states) for path, states in self.by_layer.items()}
+        return replace(self, hidden=change(self.hidden), by_layer=by_layer)
+
+
+Control = Callable[[Tensor, Tensor, Condition], Residuals]

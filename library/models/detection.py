@@ -1,0 +1,167 @@
+"""Which family a file or folder belongs to, or what it is instead. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from library.models.families import FAMILIES, Family
+from library.models.prediction import check_claim
+from library.models.signs import Folder, Mark
+from library.models.sources import WEIGHT_STEMS, Source, find_source, find_weights, vae_folder
+from library.models.weights import read_header
+from library.problems import UserError
+
+# The first that fits says what a file is. Names of files that are no trainable model come first.
+_OTHERS = (
+    Mark("*.lora_down.", "is a LoRA, not a model", "give it to --network_weights"),
+    Mark("*.lora_up.", "is a LoRA, not a model", "give it to --network_weights"),
+    Mark("*.lora_A.", "is a LoRA, not a model", "give it to --network_weights"),
+    Mark("*.hada_w1", "is a LoHa, not a model", "give it to --network_weights"),
+    Mark("*.lokr_w1", "is a LoKr, not a model", "give it to --network_weights"),
+    Mark("emb_params", "is a textual inversion embedding, not a model"),
+    Mark("string_to_param", "is a textual inversion embedding, not a model"),
+    Mark("clip_g", "is a textual inversion embedding, not a model"),
+    Mark("*input_hint_block.", "is a ControlNet, not a model"),
+    Mark("controlnet_cond_embedding.", "is a ControlNet, not a model"),
+    Mark("model.diffusion_model.joint_blocks.", "is an SD 3 model", None),
+    Mark("joint_blocks.", "is an SD 3 model", None),
+    Mark("model.diffusion_model.double_blocks.", "is a Flux model", None),
+    Mark("double_blocks.", "is a Flux model", None),
+)
+_BARE_VAE = ("encoder.down.", "encoder.down_blocks.")  # names in files with nothing but a VAE
+
+
+def detect_family(source: str | Path | Source) -> str:
+    """The FAMILIES name of a model, from its names and shapes (a folder's from its configs too).
+
+    Raises UserError, one line, for anything else: what it is instead, or that it is damaged.
+    """
+    source = source if isinstance(source, Source) else find_source(source)
+    return _family_of_folder(source) if source.kind == "diffusers" else _family_of_file(source)
+
+
+def check_source(
+    name: str | Path,
+    *,
+    v1: bool = False,
+    v2: bool = False,
+    v_parameterization: bool = False,
+    family: str | None = None,
+    variant: str | None = None,
+) -> Source:
+    """Checks a model before anything heavy is imported and gives its files.
+
+    v1, v2, v_parameterization, family: what the user claims, by an option or by the command chosen. It is
+    checked: the files decide where they say something.
+    variant: which of a folder's weights to read.
+    Raises UserError when the model cannot be used or is not what is claimed.
+    """
+    source = find_source(name, variant)
+    found = FAMILIES[detect_family(source)]
+    for flag in (flag for flag, given in (("--v1", v1), ("--v2", v2)) if given):
+        if found.flag != flag:
+            cause = f"{name} is an {found.title} model"
+            raise UserError.of(flag, cause, f"leave {flag} out")
+    if family is not None and found is not FAMILIES[family]:
+        cause = f"is an {found.title} model, this command is for {FAMILIES[family].title}"
+        raise UserError.of(name, cause, "use the command without sdxl_ in its name")
+    if v_parameterization:
+        check_claim(source, "v")
+    return source
+
+
+def check_vae(name: str | Path) -> Source:
+    """Checks what is given to --vae, a VAE file, a checkpoint or a Diffusers folder, and gives its files.
+
+    Raises UserError when there is no VAE in it.
+    """
+    source = find_source(name, vae_only=True)
+    if source.kind == "diffusers":
+        folder = vae_folder(source.path)
+        if find_weights(folder, WEIGHT_STEMS["vae"]) is None:
+            raise UserError.of(name, "this folder holds no VAE (diffusion_pytorch_model.safetensors or .bin)")
+    elif not _begins(read_header(source.path).names, *_vae_beginnings()):
+        raise UserError.of(name, "holds no VAE")
+    return source
+
+
+def check_channels(name: str, family: str, conv_in: tuple[int, ...] | None) -> None:
+    """Raises UserError for the shape of a denoiser's first layer that takes more than latents.
+
+    Inpainting (9 channels) and instruction (8) models need inputs that training does not make.
+    """
+    wanted = FAMILIES[family].latent_space.channels
+    if conv_in is not None and conv_in[1] != wanted:
+        cause = f"has {conv_in[1]} input channels (an inpainting or editing model)"
+        raise UserError.of(name, cause, f"use a text-to-image model, which has {wanted}")
+
+
+def _family_of_file(source: Source) -> str:
+    header = read_header(source.path)
+    families = _asked_in_order()
+    for mark in (*_OTHERS, *(mark for _, family in families for mark in family.signs.others)):
+        if mark.is_among(header.names):
+            raise _refused(source, mark)
+    found = next((pair for pair in families if _begins(header.names, pair[1].signs.texts[0])), None)
+    has_denoiser = _begins(header.names, *(family.signs.denoiser for _, family in families))
+    has_vae = _begins(header.names, *_vae_beginnings())
+    if has_vae and not (has_denoiser or found):
+        raise UserError.of(source.name, "is a VAE, not a model", "give it to --vae")
+    if not has_denoiser:
+        raise UserError.of(source.name, "is not a Stable Diffusion checkpoint")
+    has_texts = found is not None and all(_begins(header.names, text) for text in found[1].signs.texts)
+    if found is None or not has_texts or not has_vae:
+        missing = [part for part, there in (("text encoder", has_texts), ("VAE", has_vae)) if not there]
+        raise UserError.of(source.name, f"has no {' and no '.join(missing)}", "use a full checkpoint")
+    name, family = found
+    check_channels(source.name, name, header.shapes.get(family.signs.first_layer))
+    return name
+
+
+def _family_of_folder(source: Source) -> str:
+    folder, families = Folder(source.path), _asked_in_order()
+    akin = [(name, family) for name, family in families if folder.has(family.signs.parts[0])]
+    if not akin:
+        raise _no_model(source)
+    for _, family in akin:
+        if (mark := family.signs.refusal(folder)) is not None:
+            raise _refused(source, mark)
+    found = next((pair for pair in akin if pair[1].signs.is_folder(folder)), None)
+    if found is None:
+        raise _no_model(source)
+    name, family = found
+    for part in family.signs.parts:
+        source.weights(part)  # raises when there are none
+    channels = folder.config(family.signs.parts[0]).get("in_channels", family.latent_space.channels)
+    check_channels(source.name, name, (0, channels))
+    return name
+
+
+def _no_model(source: Source) -> UserError:
+    if (source.path / "transformer").is_dir():
+        return UserError.of(source.name, "is a model with a transformer", _trains())
+    files = sorted(f.name for f in source.path.iterdir() if f.suffix in (".safetensors", ".ckpt"))
+    fix = f"did you mean {source.path / files[0]}?" if files else "give a model file or a Diffusers folder"
+    return UserError.of(source.name, "this folder holds no Diffusers model (no unet folder in it)", fix)
+
+
+def _refused(source: Source, mark: Mark) -> UserError:
+    return UserError.of(source.name, mark.what, _trains() if mark.fix is None else mark.fix)
+
+
+def _trains() -> str:
+    return f"Atelier trains {', '.join(family.title for family in FAMILIES.values())}"
+
+
+def _asked_in_order() -> list[tuple[str, Family]]:
+    """The last first; see Signs."""
+    return list(reversed(FAMILIES.items()))
+
+
+def _vae_beginnings() -> tuple[str, ...]:
+    return (*(family.signs.vae for family in FAMILIES.values()), *_BARE_VAE)
+
+
+def _begins(names: Iterable[str], *marks: str) -> bool:
+    return any(name.startswith(marks) for name in names)

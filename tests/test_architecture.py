@@ -63,7 +63,7 @@ ALLOWED = {
         "library.randomness",
         "library.latent_space",
     },
-    "library.network": {"library.models", "library.problems"},
+    "library.network": {"library.models", "library.problems", "library.randomness"},
     "library.generation": {
         "library.models",
         "library.options",

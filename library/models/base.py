@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -50,15 +50,19 @@ class AttachPoint:
     prefix: how names in network files begin after `lora_`: "unet", or which text encoder it is.
     other_path: another path that some programs' files have; None when there is none.
     block: its number among `Model.block_spans`; None outside the U-Net.
+    text_encoder: the (0-based) number of the text encoder it is in; None in the U-Net.
+    rows: which outputs of the layer it is, where one layer is several fused ones; None: all.
     """
 
     part: str
     path: str
-    module: nn.Module
+    module: nn.Linear | nn.Conv2d
     parent: str
     prefix: str
     other_path: str | None = None
     block: int | None = None
+    text_encoder: int | None = None
+    rows: range | None = None
 
 
 class Model(nn.Module):
@@ -93,6 +97,7 @@ class Model(nn.Module):
         self.vae_source: Source | None = None
         self.epoch = self.global_step = 0
         self.kept: dict[Part, dict[str, Tensor]] = {}
+        self.before_predict: list[Callable[[Tensor, Condition], None]] = []
 
     @property
     def latent_space(self) -> LatentSpace:

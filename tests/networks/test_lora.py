@@ -11,8 +11,8 @@ from library.models import load_model
 from library.models.base import Model
 from library.models.saving import Saving
 from library.models.weights import load_tensors, open_tensors, save_tensors
-from library.network.base import module_name
-from library.network.blocks import Size
+from library.network.names import module_name
+from library.network.sizes import Size
 from library.problems import UserError
 from networks import lora
 

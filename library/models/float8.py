@@ -6,7 +6,6 @@ saved is lost.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import torch
@@ -21,17 +20,20 @@ def store_in_float8(layer: nn.Linear | nn.Conv2d) -> None:
     """From now on the layer's frozen weight is in float8 (e4m3: 4 significant bits, up to 448)."""
     limit = torch.finfo(STORED).max
     layer.weight.data = layer.weight.data.clamp(-limit, limit).to(STORED)
-    layer.forward = partial(_convolve if isinstance(layer, nn.Conv2d) else _multiply, layer)
+    # Its class, not its `forward`: a network's module may take that, before or after this.
+    layer.__class__ = _Float8Conv2d if isinstance(layer, nn.Conv2d) else _Float8Linear
 
 
-def _multiply(layer: nn.Linear, x: Tensor) -> Tensor:
-    return _Linear.apply(x, layer.weight, layer.bias)
+class _Float8Linear(nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        return _Linear.apply(x, self.weight, self.bias)
 
 
-def _convolve(layer: nn.Conv2d, x: Tensor) -> Tensor:
-    return _Conv2d.apply(
-        x, layer.weight, layer.bias, (layer.stride, layer.padding, layer.dilation, layer.groups)
-    )
+class _Float8Conv2d(nn.Conv2d):
+    def forward(self, x: Tensor) -> Tensor:
+        return _Conv2d.apply(
+            x, self.weight, self.bias, (self.stride, self.padding, self.dilation, self.groups)
+        )
 
 
 class _Linear(torch.autograd.Function):

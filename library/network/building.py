@@ -37,7 +37,7 @@ class Plan:
     """What a new network consists of.
 
     points: where its modules stand, by their names.
-    sizes: how large each is; rank 0: there is none.
+    sizes: how large each is; rank 0: there is none, unless it has shapes.
     shapes: of the tensors of each, where they are to be as in a file.
     dim, alpha: what the network says of itself.
     rates: how learning rates differ inside it.
@@ -96,7 +96,7 @@ def build_network(model: Model, kind: str, plan: Plan, make: MakeModule, *, seed
     modules = {
         name: make(plan.points[name], size, plan.shapes.get(name, {}))
         for name, size in plan.sizes.items()
-        if size.rank
+        if size.rank or name in plan.shapes
     }
     for name, module in modules.items():
         if not any(parameter.is_meta for parameter in module.parameters()):

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from library.models.weights import TensorFile, open_tensors
+from library.models.weights import TensorFile, open_tensors, read_header
 from library.network.kinds import KINDS, FileKind
 from library.network.names import module_name, points_by_name
 from library.network.sizes import Size
@@ -32,27 +33,20 @@ ALPHA = "alpha"
 
 @dataclass(frozen=True)
 class NetworkFile:
-    """A network file before its tensors are read.
+    """A network file before its tensors are read. No torch is needed until then.
 
+    path: the file.
     kind: the kind of network, a name in KINDS.
     modules: by a module's name in the file, the shapes of its tensors by their names there.
     unknown: keys that are no tensors of this kind, with their shapes.
-    file: what reads the tensors.
+    metadata: what it says about itself; empty for formats that have no place for it.
     """
 
+    path: Path
     kind: str
     modules: Mapping[str, Shapes]
     unknown: Shapes
-    file: TensorFile
-
-    @property
-    def path(self) -> Path:
-        return self.file.path
-
-    @property
-    def metadata(self) -> Mapping[str, str]:
-        """What it says about itself; empty for formats that have no place for it."""
-        return self.file.metadata
+    metadata: Mapping[str, str]
 
     @property
     def ranks(self) -> dict[str, int]:
@@ -68,7 +62,11 @@ class NetworkFile:
 
     def read(self, module: str, tensor: str) -> Tensor:
         """One tensor, by the names in `modules`."""
-        return self.file.read(f"{module}.{tensor}")
+        return self._file.read(f"{module}.{tensor}")
+
+    @cached_property
+    def _file(self) -> TensorFile:
+        return open_tensors(self.path)
 
     def _shapes_of(self, tensor: str) -> dict[str, tuple[int, ...]]:
         """The shape of the tensor of this name in each module that has it."""
@@ -92,7 +90,7 @@ class MatchedFile:
         """A module's rank and alpha; 0 where it has none."""
         tensors, rank = self.modules[module], self.kind.rank
         return Size(
-            rank=0 if rank is None else tensors[rank].shape[0],
+            rank=tensors[rank].shape[0] if rank is not None and rank in tensors else 0,
             alpha=float(tensors[ALPHA]) if ALPHA in tensors else 0.0,
         )
 
@@ -111,17 +109,17 @@ def read_network(path: Path, kind: str | None = None) -> NetworkFile:
     Raises UserError when the file cannot be read, is of another kind or of none that is known, or mixes
     kinds.
     """
-    file = open_tensors(path)
-    name = _kind_of(path, file.shapes, kind)
+    header = read_header(path)
+    name = _kind_of(path, header.shapes, kind)
     modules: dict[str, dict[str, tuple[int, ...]]] = {}
     unknown = {}
-    for key, shape in file.shapes.items():
+    for key, shape in header.shapes.items():
         module, tensor = _split(key)
         if tensor in KINDS[name].tensors:
             modules.setdefault(module, {})[tensor] = shape
         else:
             unknown[key] = shape
-    return NetworkFile(name, modules, unknown, file)
+    return NetworkFile(path, name, modules, unknown, header.metadata)
 
 
 def read_for(model: Model, path: Path, kind: str | None = None) -> MatchedFile:
@@ -132,19 +130,21 @@ def read_for(model: Model, path: Path, kind: str | None = None) -> MatchedFile:
     """
     found = read_network(path, kind)
     row = KINDS[found.kind]
-    whole = (name for name, shapes in found.modules.items() if row.signs & shapes.keys())
-    needed = {f"{name}.{tensor}" for name in whole for tensor in row.needs}
+    keys = {f"{name}.{tensor}" for name, shapes in found.modules.items() for tensor in shapes}
     optional = {f"{name}.{tensor}" for name in found.modules for tensor in row.may_have}
-    check_names(needed, (key for key in found.file.shapes if key not in optional), str(path))
+    telling = (name for name, shapes in found.modules.items() if row.signs & shapes.keys())
+    check_names(_needed(row, telling), (keys - optional) | found.unknown.keys(), str(path))
     points = points_by_name(model.attach_points(), row.prefix)
     check_names(found.modules.keys() & points.keys(), found.modules, str(path))
+    check_names(_needed(row, found.modules), keys - optional, str(path))  # none has an alpha alone
     modules = {
         module_name(points[name], row.prefix): {tensor: found.read(name, tensor) for tensor in shapes}
         for name, shapes in found.modules.items()
     }
     if row.rank is not None and ALPHA in row.tensors:
         for tensors in modules.values():
-            tensors.setdefault(ALPHA, _as_alpha(tensors[row.rank].shape[0]))
+            if row.rank in tensors and ALPHA not in tensors:
+                tensors[ALPHA] = _as_alpha(tensors[row.rank].shape[0])
     return MatchedFile(row, {name: points[name] for name in sorted(modules)}, modules)
 
 
@@ -208,6 +208,10 @@ def _split(key: str) -> tuple[str, str]:
     endings = {name for kind in KINDS.values() for name in kind.tensors if key.endswith(f".{name}")}
     tensor = max(endings, key=len, default="")
     return (key.removesuffix(f".{tensor}"), tensor) if tensor else ("", "")
+
+
+def _needed(kind: FileKind, modules: Iterable[str]) -> set[str]:
+    return {f"{name}.{tensor}" for name in modules for tensor in kind.needs}
 
 
 def _as_alpha(rank: int) -> Tensor:

@@ -26,10 +26,13 @@ class NetworkModule(nn.Module):
     * `change_input`, with `stands = "before"`: what the layer is given (hypernetworks).
     * `forward_with_layer`, with `stands = "instead"`: the layer and `change` in one function, for speed.
 
-    At multiplier m the layer is W + m * (W' - W), whatever the kind: 0 is off, 1 is as trained.
+    At multiplier m the layer is W + m * (W' - W), whatever the kind: 0 is off, 1 is as trained. Where several
+    modules stand at one layer, each sees what those attached before it gave.
 
     points: where it stands; their facts are also the module's: its part, text encoder and block.
     multiplier: how strongly it counts.
+    region: how strongly it counts at each place of an output, 0..1: output -> factors that broadcast to it.
+    None: everywhere alike.
     """
 
     stands: ClassVar[Literal["after", "before", "instead"]] = "after"
@@ -46,6 +49,7 @@ class NetworkModule(nn.Module):
         super().__init__()
         self.points = points
         self.multiplier = 1.0
+        self.region: Callable[[Tensor], Tensor] | None = None
         self._undo: list[Callable[[], None]] = []  # what takes it off its layers again
         if size is not None:
             alpha = size.alpha or size.rank
@@ -108,10 +112,20 @@ class NetworkModule(nn.Module):
         # Only one can take the layer's place: a second one changes what the first one gives.
         if self.stands == "instead" and "forward" not in vars(layer):
             assert len(self.points) == 1 and point.rows is None
-            vars(layer)["forward"] = self.forward_with_layer
+            vars(layer)["forward"] = self._forward_instead
             return partial(vars(layer).pop, "forward")
-        handle = layer.register_forward_hook(lambda _, inputs, out: self.change_at(point, out, inputs[0]))
+        handle = layer.register_forward_hook(lambda _, inputs, out: self._after(point, out, inputs[0]))
         return handle.remove
+
+    def _after(self, point: AttachPoint, out: Tensor, x: Tensor) -> Tensor:
+        changed = self.change_at(point, out, x)
+        return changed if self.region is None else out + self.region(out) * (changed - out)
+
+    def _forward_instead(self, x: Tensor) -> Tensor:
+        if self.region is None:
+            return self.forward_with_layer(x)
+        layer: nn.Module = self.layer
+        return self._after(self.points[0], type(layer).forward(layer, x), x)
 
     def change_at(self, point: AttachPoint, out: Tensor, x: Tensor) -> Tensor:
         """The new output of a point's layer. A module whose points differ in more than their layer overrides

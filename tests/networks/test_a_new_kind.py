@@ -45,11 +45,10 @@ class ProductModule(NetworkModule):
 
     def __init__(self, point: AttachPoint, size: Size) -> None:
         super().__init__(point, size=size)
-        out, *inside = self.weight_shape
-        for name, shape in zip(
-            HALVES, [(out, size.rank), (size.rank, torch.Size(inside).numel())] * 2, strict=True
-        ):
-            self.register_parameter(name, nn.Parameter(torch.zeros(shape)))
+        out, width = self.weight_shape[0], self.weight_shape[1:].numel()
+        for half in HALVES:
+            shape = (out, size.rank) if half.endswith("a") else (size.rank, width)
+            self.register_parameter(half, nn.Parameter(torch.zeros(shape)))
 
     def initialize(self, generator: torch.Generator) -> None:
         for name in ("w1_a", "w1_b", "w2_b"):  # w2_a stays zero
@@ -67,9 +66,8 @@ def make(point: AttachPoint, size: Size, _: Shapes) -> ProductModule:
 
 
 def create(model: Model, *, dropout: float | None, arguments: dict[str, str], seed: int, **asked) -> Network:
-    return build_network(
-        model, "product", plan_network(model, "product", read_arguments(arguments), **asked), make, seed=seed
-    )
+    plan = plan_network(model, "product", read_arguments(arguments), **asked)
+    return build_network(model, "product", plan, make, seed=seed)
 
 
 def from_file(model: Model, path: Path) -> Network:

@@ -229,6 +229,20 @@ def test_a_module_that_computes_its_layer_too(is_float8: str) -> None:
     assert sorted(vars(layer)) == trace
 
 
+@pytest.mark.parametrize("kind", [LoRAModule, Together])
+def test_a_module_counts_in_its_region(kind: type[LoRAModule]) -> None:
+    layer, x = linear(), given(2, 5, 6)
+    module, own = kind(point_at(layer), Size(2, 1.0)), layer(x)
+    module.load_state_dict(trained_lora(point_at(layer)).state_dict())
+    module.attach()
+    full = layer(x)
+    module.region = lambda out: torch.tensor([1, 1, 0.5, 0, 0]).view(5, 1).to(out)
+    found = layer(x)
+    assert_close(found[:, :2], full[:, :2])
+    assert_close(found[:, 2], (full[:, 2] + own[:, 2]) / 2)
+    assert_close(found[:, 3:], own[:, 3:])
+
+
 class Growing(Network):
     """Its strength grows with the timestep, and it counts for prompts of one chunk only."""
 

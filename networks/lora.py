@@ -8,7 +8,7 @@ too.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection
 from pathlib import Path
 
 import torch
@@ -16,17 +16,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from library.models.base import AttachPoint, Model
-from library.network.arguments import read_arguments, warn_of_fixed_sizes, warn_of_idle, warn_of_other_parts
-from library.network.base import Network, NetworkModule, module_name, read_for, targets
-from library.network.blocks import Blocks, Size, settle_blocks
-from library.network.rates import Rates
-from library.randomness import keyed_generator
+from library.network.arguments import read_arguments, warn_of_idle
+from library.network.building import build_network, network_from_file, plan_network
+from library.network.files import Shapes
+from library.network.module import NetworkModule
+from library.network.network import Network
+from library.network.sizes import Size
 
-LINEAR_PARENTS = ("CLIPAttention", "CLIPMLP", "Transformer2DModel")
-CONV_PARENTS = ("ResnetBlock2D", "Downsample2D", "Upsample2D")
-PARENTS = (*LINEAR_PARENTS, *CONV_PARENTS)
-
-DEFAULT_DIM = 4
+KIND = "lora"
 
 
 class LoRAModule(NetworkModule):
@@ -36,24 +33,26 @@ class LoRAModule(NetworkModule):
     starts at zero, so a new LoRA changes nothing.
     """
 
-    def __init__(self, layer: nn.Module, size: Size) -> None:
-        super().__init__(layer)
-        rank, alpha = size.rank, size.alpha or size.rank
+    lora_down: nn.Linear | nn.Conv2d
+    lora_up: nn.Linear | nn.Conv2d
+
+    def __init__(self, point: AttachPoint, size: Size) -> None:
+        super().__init__(point, size=size)
+        layer, out = self.layer, self.weight_shape[0]
         if isinstance(layer, nn.Conv2d):
             self.lora_down = nn.Conv2d(
-                layer.in_channels, rank, layer.kernel_size, layer.stride, layer.padding, bias=False
+                layer.in_channels,
+                size.rank,
+                kernel_size=_pair(layer.kernel_size),
+                stride=_pair(layer.stride),
+                padding=layer.padding if isinstance(layer.padding, str) else _pair(layer.padding),
+                bias=False,
             )
-            self.lora_up = nn.Conv2d(rank, layer.out_channels, 1, bias=False)
+            self.lora_up = nn.Conv2d(size.rank, out, 1, bias=False)
         else:
-            self.lora_down = nn.Linear(layer.in_features, rank, bias=False)
-            self.lora_up = nn.Linear(rank, layer.out_features, bias=False)
-        self.rank = rank
-        self.register_buffer("alpha", torch.tensor(float(alpha)))
-        self.scale = alpha / rank  # a number beside the buffer: reading a tensor would wait for the device
+            self.lora_down = nn.Linear(layer.in_features, size.rank, bias=False)
+            self.lora_up = nn.Linear(size.rank, out, bias=False)
         self.dropout = self.rank_dropout = self.module_dropout = 0.0
-
-    def took_values(self) -> None:
-        self.scale = float(self.alpha) / self.rank
 
     def initialize(self, generator: torch.Generator) -> None:
         """A as torch initializes linear layers (uniform, Kaiming with a = sqrt 5), B zero."""
@@ -62,11 +61,12 @@ class LoRAModule(NetworkModule):
 
     def add_to(self, out: Tensor, x: Tensor) -> Tensor:
         scale = self.scale * self.multiplier
-        hidden = self.lora_down(x)
+        hidden = self.lora_down(x)  # (..., rank) or (batch, rank, h, w)
         if self.training:
             hidden = self._drop(hidden)
         if isinstance(self.lora_up, nn.Conv2d):
             return torch.add(out, self.lora_up(hidden), alpha=scale)
+        # One operator for product, scale and sum.
         flat = torch.addmm(
             out.reshape(-1, out.shape[-1]), hidden.reshape(-1, self.rank), self.lora_up.weight.T, alpha=scale
         )
@@ -88,10 +88,10 @@ class LoRAModule(NetworkModule):
     def delta_weight(self) -> Tensor:
         down, up = self.lora_down.weight.float(), self.lora_up.weight.float()
         delta = up.flatten(1) @ down.flatten(1)  # (out, in * k * k)
-        return delta.view(self.layer.weight.shape) * self.scale
+        return delta.view(self.weight_shape) * self.scale
 
     def plus_parameters(self) -> list[nn.Parameter]:
-        return [self.lora_up.weight]
+        return list(self.lora_up.parameters())
 
     def change_norm(self) -> Tensor:
         """Of B A: its square is the sum over (B^T B) * (A A^T), which needs no matrix of the layer's size."""
@@ -115,59 +115,29 @@ def create(
     alpha: float,
     dropout: float | None,
     arguments: dict[str, str],
-    parts: Iterable[str],
+    parts: Collection[str],
     seed: int,
     like: Path | None = None,
 ) -> Network:
     """A new LoRA for the given parts ("unet", "te") of a model. It is not attached yet.
 
-    dim: rank of linear and 1x1 layers, None is 4. alpha: 0 means dim, so that the scale is 1. dropout:
-    probability on the hidden values. arguments: see LoRAArguments. seed: initial values depend on it and a
-    module's name alone. like: a file whose layers, ranks and alphas it has instead; not its values.
+    dim: rank of linear and 1x1 layers, None is 4.
+    alpha: 0 means dim, so that the scale is 1.
+    dropout: probability of dropping a hidden value.
+    arguments: see NetworkArguments.
+    seed: first values depend on it and a module's name alone.
+    like: a file whose layers, ranks and alphas it has instead; not its values.
     """
-    asked, plain = read_arguments(arguments), Size(dim or DEFAULT_DIM, alpha)
-    warn_of_other_parts(asked, parts)
-    blocks = settle_blocks(asked, model.block_spans(), plain)
-    points = targets(model, parts, PARENTS if asked.has_convolutions or like else LINEAR_PARENTS)
-    if like is None:
-        sizes = {name: _size_of(point, blocks, plain) for name, point in points.items()}
-    else:
-        warn_of_fixed_sizes(asked)
-        sizes = {name: size for name, size in _sizes_in(read_for(model, like)).items() if name in points}
-    modules: dict[str, NetworkModule] = {}
-    for name, size in sizes.items():
-        if size.rank:
-            modules[name] = module = LoRAModule(points[name].module, size)
-            module.block = points[name].block
-            module.dropout = dropout or 0.0
-            module.rank_dropout, module.module_dropout = asked.rank_dropout, asked.module_dropout
-            if module.lora_down.weight.device.type != "meta":
-                module.initialize(keyed_generator(seed, "lora", name))
-    rates = Rates(blocks.weights, asked.rate_ratios)
-    if like is None:
-        return Network(modules, dim=plain.rank, alpha=alpha, rates=rates)
-    return Network(modules, dim=_common(sizes.values()), alpha=None, rates=rates)
+    asked = read_arguments(arguments)
+    plan = plan_network(model, KIND, asked, dim=dim, alpha=alpha, parts=parts, like=like)
 
+    def make(point: AttachPoint, size: Size, _: Shapes) -> LoRAModule:
+        module = LoRAModule(point, size)
+        module.dropout = dropout or 0.0
+        module.rank_dropout, module.module_dropout = asked.rank_dropout, asked.module_dropout
+        return module
 
-def _size_of(point: AttachPoint, blocks: Blocks, plain: Size) -> Size:
-    if point.block is None:
-        return plain
-    sizes = blocks.sizes[point.block]
-    is_large = isinstance(point.module, nn.Conv2d) and point.module.kernel_size != (1, 1)
-    return sizes.conv if is_large else sizes.linear
-
-
-def _sizes_in(tensors: dict[str, Tensor]) -> dict[str, Size]:
-    """By the names of modules, sorted."""
-    names = sorted({key.split(".", 1)[0] for key in tensors})
-    ranks = {name: tensors[f"{name}.lora_down.weight"].shape[0] for name in names}
-    return {name: Size(rank, float(tensors[f"{name}.alpha"])) for name, rank in ranks.items()}
-
-
-def _common(sizes: Iterable[Size]) -> int | None:
-    """The rank that all have; None when they differ."""
-    ranks = {size.rank for size in sizes}
-    return ranks.pop() if len(ranks) == 1 else None
+    return build_network(model, KIND, plan, make, seed=seed)
 
 
 def from_file(model: Model, path: Path) -> Network:
@@ -175,9 +145,9 @@ def from_file(model: Model, path: Path) -> Network:
 
     Raises UserError when the file is no LoRA or does not fit the model.
     """
-    tensors = read_for(model, path)
-    points = {module_name(point): point for point in model.attach_points()}
-    modules = {name: LoRAModule(points[name].module, size) for name, size in _sizes_in(tensors).items()}
-    network = Network(modules, dim=None, alpha=None)
-    network.load_tensors(tensors, str(path))
-    return network.requires_grad_(False).eval()
+    return network_from_file(model, path, KIND, lambda point, size, _: LoRAModule(point, size))
+
+
+def _pair(sides: tuple[int, ...]) -> tuple[int, int]:
+    height, width = sides
+    return height, width

@@ -1,12 +1,13 @@
-"""--network_args of LoRA: text -> numbers, all mistakes at once.
+"""--network_args: text -> numbers, all mistakes at once.
 
-Names and meanings are sd-scripts'; values are numbers, or lists with commas between them.
+Names and meanings are sd-scripts'; values are numbers, or lists separated by commas. A kind with arguments of
+its own subclasses NetworkArguments and reads them by `read_values`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from typing import Any
@@ -16,7 +17,11 @@ from library.problems import Problems, UserError, warn
 
 @dataclass(frozen=True)
 class Preset:
-    """Learning-rate weights that follow a curve over the blocks. offset: added to each."""
+    """Learning-rate weights that follow a curve over the blocks.
+
+    name: of the curve, in CURVES.
+    offset: added to each weight.
+    """
 
     name: str
     offset: float = 0.0
@@ -48,8 +53,18 @@ Weights = tuple[float, ...] | Preset
 
 
 @dataclass(frozen=True)
-class LoRAArguments:
-    """What --network_args ask for; None is what was not given. Lists have a number for each block."""
+class NetworkArguments:
+    """What --network_args ask for. None: not given. Lists have a number for each block of the U-Net.
+
+    conv_dim, conv_alpha: rank and alpha of the modules of 3x3 convolutions.
+    rank_dropout: the probability that a rank is dropped for a sample.
+    module_dropout: the probability that a module is dropped for a step.
+    block_dims, block_alphas: ranks and alphas of linear layers.
+    conv_block_dims, conv_block_alphas: likewise of 3x3 convolutions.
+    down_lr_weight, mid_lr_weight, up_lr_weight: what the learning rates of blocks are multiplied by.
+    block_lr_zero_threshold: blocks whose weight is not above it get no modules.
+    loraplus_*: how much faster `plus_parameters` learn than the rest (LoRA+).
+    """
 
     conv_dim: int | None = None
     conv_alpha: float | None = None
@@ -69,12 +84,12 @@ class LoRAArguments:
 
     @property
     def given(self) -> list[str]:
-        """The arguments that are not as if they were not given."""
+        """The names of the arguments whose values are not the defaults."""
         return [field.name for field in fields(self) if getattr(self, field.name) != field.default]
 
     @property
     def has_convolutions(self) -> bool:
-        """Whether 3x3 convolutions, and the layers beside them, get modules."""
+        """Whether 3x3 convolutions, and the other layers of their blocks, get modules."""
         return self.conv_dim is not None or self.conv_block_dims is not None
 
     @property
@@ -90,31 +105,43 @@ class LoRAArguments:
         return {part: ratio for part, ratio in found.items() if ratio is not None}
 
 
-def read_arguments(arguments: dict[str, str]) -> LoRAArguments:
-    """Raises UserError for arguments that LoRA does not know or whose values are wrong."""
+def read_arguments(arguments: Mapping[str, str], module: str = "networks.lora") -> NetworkArguments:
+    """The arguments that every kind knows. Raises UserError as `read_values`."""
+    return NetworkArguments(**read_values(arguments, READERS, module))
+
+
+def read_values(
+    arguments: Mapping[str, str], readers: Mapping[str, Callable[[str], Any]], module: str
+) -> dict[str, Any]:
+    """--network_args as numbers, each as its reader gives it.
+
+    readers: by an argument's name, text -> value, which raises ValueError.
+    module: the kind that is asked, as --network_module has it.
+    Raises UserError naming all that are not known or whose values are wrong.
+    """
     problems, values = Problems(), {}
     for name, text in arguments.items():
-        if name not in READERS:
-            problems.attempt(_refuse, name)
+        if name not in readers:
+            problems.attempt(_refuse, name, readers, module)
             continue
         try:
-            values[name] = READERS[name](text)
+            values[name] = readers[name](text)
         except ValueError as error:
             expected = str(error) if str(error).startswith("expects") else "expects a number"
             problems.add(f"--network_args {name}", f"{expected}, got {text!r}")
     problems.raise_if_any()
-    return LoRAArguments(**values)
+    return values
 
 
-def warn_of_idle(arguments: LoRAArguments) -> None:
-    """One warning for each argument that does nothing without another."""
+def warn_of_idle(arguments: NetworkArguments) -> None:
+    """A warning for each argument that has no effect without another."""
     for name, (what, counts) in _NEEDS.items():
         if name in arguments.given and not counts(arguments):
             warn(f"--network_args {name} has no effect without {what}")
 
 
-def warn_of_other_parts(arguments: LoRAArguments, parts: Iterable[str]) -> None:
-    """The same for what is about a part of the model that gets no modules."""
+def warn_of_other_parts(arguments: NetworkArguments, parts: Iterable[str]) -> None:
+    """A warning for each argument about a part of the model that gets no modules."""
     idle = set() if "unet" in parts else {*_SIZES, *_WEIGHTS, "loraplus_unet_lr_ratio"}
     idle |= set() if "te" in parts else {"loraplus_text_encoder_lr_ratio"}
     for name in arguments.given:
@@ -122,8 +149,8 @@ def warn_of_other_parts(arguments: LoRAArguments, parts: Iterable[str]) -> None:
             warn(f"--network_args {name} has no effect: that part of the model gets no network")
 
 
-def warn_of_fixed_sizes(arguments: LoRAArguments) -> None:
-    """The same for ranks and alphas of a network that has those of a file."""
+def warn_of_fixed_sizes(arguments: NetworkArguments) -> None:
+    """A warning for each rank or alpha that is given for a network which takes those of a file."""
     for name in arguments.given:
         if name in _SIZES:
             warn(f"--network_args {name} has no effect with --dim_from_weights")
@@ -138,17 +165,17 @@ _SIZES = (
     "conv_block_alphas",
 )
 _WEIGHTS = ("down_lr_weight", "mid_lr_weight", "up_lr_weight", "block_lr_zero_threshold")
-_NEEDS: dict[str, tuple[str, Callable[[LoRAArguments], bool]]] = {
+_NEEDS: dict[str, tuple[str, Callable[[NetworkArguments], bool]]] = {
     "conv_alpha": ("conv_dim", lambda given: given.has_convolutions),
     "conv_block_alphas": ("conv_dim or conv_block_dims", lambda given: given.has_convolutions),
     "block_lr_zero_threshold": ("a learning-rate weight", lambda given: given.weighs_blocks),
 }
 
 
-def _refuse(name: str) -> None:
-    close = get_close_matches(name, READERS, n=1)
-    hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(READERS)}"
-    raise UserError.of(f"--network_args {name}", "networks.lora has no such argument", hint)
+def _refuse(name: str, readers: Mapping[str, Callable[[str], Any]], module: str) -> None:
+    close = get_close_matches(name, readers, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(readers)}"
+    raise UserError.of(f"--network_args {name}", f"{module} has no such argument", hint)
 
 
 def _number(text: str, *, least: float = 0.0, name: str = "a number of 0 or more") -> float:
@@ -184,7 +211,7 @@ def _ratio(text: str) -> float:
 
 
 def _list_of(read: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
-    """Of numbers with commas between; where one is missing it is 0."""
+    """A reader of values separated by commas; an empty one is 0."""
     return lambda text: tuple(read(item) if item.strip() else read("0") for item in text.split(","))
 
 

@@ -1,4 +1,4 @@
-"""What each block of the U-Net gets of a LoRA: ranks, alphas and learning rates of its own."""
+"""Ranks, alphas and learning rates that each block of the U-Net has of its own."""
 
 from __future__ import annotations
 
@@ -6,44 +6,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from library.models.blocks import BlockSpans
-from library.network.arguments import LoRAArguments, Preset, Weights
+from library.network.arguments import NetworkArguments, Preset, Weights
+from library.network.sizes import NOTHING, Size, Sizes
 from library.problems import Problems, UserError, warn
 
 
 @dataclass(frozen=True)
-class Size:
-    """Rank and alpha of a module; alpha 0 means as the rank. There is no module of rank 0."""
-
-    rank: int
-    alpha: float
-
-
-NOTHING = Size(0, 0.0)
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """Of linear layers and 1x1 convolutions, and of larger convolutions."""
-
-    linear: Size
-    conv: Size
-
-
-@dataclass(frozen=True)
 class Blocks:
-    """By a block's number: sizes of its modules, and by what its learning rate is multiplied (None: all
-    alike, and one group in logs).
+    """What each block of the U-Net gets, by its number.
+
+    sizes: of its modules.
+    weights: what its learning rate is multiplied by; None: all learn alike, and are one group in logs.
     """
 
     sizes: Sequence[Sizes]
     weights: Sequence[float] | None
 
 
-def settle_blocks(arguments: LoRAArguments, spans: BlockSpans, plain: Size) -> Blocks:
+def settle_blocks(arguments: NetworkArguments, spans: BlockSpans, plain: Size) -> Blocks:
     """What the arguments mean for a U-Net with these blocks.
 
-    plain: of linear layers in blocks that have no settings of their own.
-    Raises UserError when a list does not have a number for each block.
+    plain: the size for linear layers of blocks that have none of their own.
+    Raises UserError when a list has not as many numbers as there are blocks.
     """
     problems = Problems()
     for name in ("block_dims", "block_alphas", "conv_block_dims", "conv_block_alphas"):
@@ -60,7 +44,7 @@ def settle_blocks(arguments: LoRAArguments, spans: BlockSpans, plain: Size) -> B
     return Blocks(sizes, weights)
 
 
-def _sizes_of(given: LoRAArguments, number: int, plain: Size) -> Sizes:
+def _sizes_of(given: NetworkArguments, number: int, plain: Size) -> Sizes:
     conv = Size(given.conv_dim or 0, 1.0 if given.conv_alpha is None else given.conv_alpha)
     return Sizes(
         linear=_of_block(plain, given.block_dims, given.block_alphas, number),
@@ -76,7 +60,7 @@ def _of_block(
     )
 
 
-def _rate_weights(arguments: LoRAArguments, spans: BlockSpans) -> list[float] | None:
+def _rate_weights(arguments: NetworkArguments, spans: BlockSpans) -> list[float] | None:
     """By block; those below the threshold are 0. None when no weight was given."""
     if not arguments.weighs_blocks:
         return None

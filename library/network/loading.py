@@ -1,26 +1,60 @@
-"""Networks come from the dotted path the user gives; nothing in the library names one.
-
-A network module has two functions:
-
-    create(model, *, dim, alpha, dropout, arguments, parts, seed, like) -> Network
-    from_file(model, path) -> Network
-
-and `check_arguments(arguments)`, which raises UserError for --network_args it does not know.
-A Network is one as library/network/base.py has it.
-"""
+"""Networks come from the dotted path that the user gives; nothing in the library imports a kind."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
-from types import ModuleType
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 from library.problems import UserError
+
+if TYPE_CHECKING:
+    from library.models.base import Model
+    from library.network.network import Network
 
 _FUNCTIONS = ("create", "from_file", "check_arguments")
 
 
-def load_network_module(path: str) -> ModuleType:
+class NetworkFactory(Protocol):
+    """What a module such as `networks.lora` has: three functions with these signatures."""
+
+    def check_arguments(self, arguments: dict[str, str]) -> None:
+        """Raises UserError for --network_args that the kind does not know or whose values are wrong. Called
+        before any model is loaded.
+        """
+
+    def create(
+        self,
+        model: Model,
+        *,
+        dim: int | None,
+        alpha: float,
+        dropout: float | None,
+        arguments: dict[str, str],
+        parts: Collection[str],
+        seed: int,
+        like: Path | None = None,
+    ) -> Network:
+        """A new network for a model, not attached yet, that changes nothing yet.
+
+        dim: --network_dim, None: the kind's own.
+        alpha: --network_alpha; 0 means dim.
+        dropout: --network_dropout, the probability of dropping a value inside the network.
+        arguments: --network_args by their names.
+        parts: which parts of the model get modules: "unet", "te" or both.
+        seed: first values depend on it and on a module's name alone.
+        like: a file whose layers, ranks and alphas it has instead; not its values.
+        """
+
+    def from_file(self, model: Model, path: Path) -> Network:
+        """The network in a file for a model, neither attached nor trained. Raises UserError when it does not
+        fit.
+        """
+
+
+def load_network_module(path: str) -> NetworkFactory:
     """The module at a dotted path such as `networks.lora`. Raises UserError when there is none or it is no
     network.
     """
@@ -32,10 +66,18 @@ def load_network_module(path: str) -> ModuleType:
         raise UserError.of(
             f"network module {path}", "there is no such module", "the LoRA of Atelier is networks.lora"
         )
-    module = importlib.import_module(path)
+    module: Any = importlib.import_module(path)  # a user's own one may have any content
     missing = [name for name in _FUNCTIONS if not hasattr(module, name)]
     if missing:
         raise UserError.of(
             f"network module {path}", f"has no {', '.join(missing)}: Atelier cannot use it as a network"
         )
     return module
+
+
+def open_network(model: Model, path: Path) -> Network:
+    """The network in a file of any kind that is known, for a model. Raises UserError as `from_file`."""
+    from library.network.files import read_network
+    from library.network.kinds import KINDS
+
+    return load_network_module(KINDS[read_network(path).kind].module).from_file(model, path)

@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 if TYPE_CHECKING:
-    from library.network.base import NetworkModule
+    from torch import nn
+
+    from library.network.module import NetworkModule
+
+
+class ParamGroup(TypedDict):
+    """A group of an optimizer.
+
+    name: what logs call it.
+    lr: its learning rate.
+    params: what is trained.
+    """
+
+    name: str
+    lr: float
+    params: list[nn.Parameter]
 
 
 @dataclass(frozen=True)
 class Rates:
     """How they differ from those of the whole part.
 
-    blocks: what the rate of each block of the U-Net is multiplied by; None: it is one group.
+    blocks: what the rate of each block of the U-Net is multiplied by; None: the U-Net is one group.
     ratios: by part ("unet" or "te"), how much faster a module's `plus_parameters` learn (LoRA+, Hayou et al.
     2024, arXiv:2402.12354).
     """
@@ -22,35 +37,27 @@ class Rates:
     blocks: Sequence[float] | None = None
     ratios: Mapping[str, float] = field(default_factory=dict)
 
-    def groups(
-        self, modules: Mapping[str, NetworkModule], parts: Mapping[str, float]
-    ) -> list[dict[str, Any]]:
-        """Optimizer groups with the names that sd-scripts logs, text encoders first, then the U-Net's blocks.
+    def groups(self, modules: Iterable[NetworkModule], parts: Mapping[str, float]) -> list[ParamGroup]:
+        """Optimizer groups with the names that sd-scripts logs: text encoders first, then the U-Net's blocks.
 
-        modules: by name. parts: the learning rate of each part.
+        parts: the learning rate of each part.
         """
-        found: dict[tuple[int, bool], dict[str, Any]] = {}
-        for name, module in modules.items():
-            part = part_of(name)
-            plus = module.plus_parameters() if part in self.ratios else []
+        found: dict[tuple[int, bool], ParamGroup] = {}
+        for module in modules:
+            plus = module.plus_parameters() if module.part in self.ratios else []
             for parameter in module.parameters():
                 is_plus = any(parameter is one for one in plus)
-                place, group = self._group(part, module.block, parts[part], is_plus)
+                place, group = self._group(module, parts[module.part], is_plus)
                 if parameter.requires_grad:
-                    found.setdefault((place, is_plus), group | {"params": []})["params"].append(parameter)
+                    found.setdefault((place, is_plus), group)["params"].append(parameter)
         return [found[key] for key in sorted(found)]
 
-    def _group(self, part: str, block: int | None, rate: float, is_plus: bool) -> tuple[int, dict[str, Any]]:
-        """Where a group comes among the others, its name and its rate."""
-        place, name = (-1, "textencoder") if part == "te" else (0, "unet")
-        if part == "unet" and self.blocks is not None:
-            assert block is not None
-            place, name, rate = block, f"unet_block{block}", rate * self.blocks[block]
+    def _group(self, module: NetworkModule, rate: float, is_plus: bool) -> tuple[int, ParamGroup]:
+        """Where the group of a module's parameters comes among the others, and the group, still empty."""
+        place, name = (-1, "textencoder") if module.part == "te" else (0, "unet")
+        if module.part == "unet" and self.blocks is not None:
+            assert module.block is not None
+            place, name, rate = module.block, f"unet_block{module.block}", rate * self.blocks[module.block]
         if is_plus:
-            name, rate = f"{name} plus", rate * self.ratios[part]
-        return place, {"name": name, "lr": rate}
-
-
-def part_of(name: str) -> str:
-    """The model part a module name belongs to: "unet" or "te"."""
-    return "te" if name.startswith(("lora_te", "te")) else "unet"
+            name, rate = f"{name} plus", rate * self.ratios[module.part]
+        return place, {"name": name, "lr": rate, "params": []}

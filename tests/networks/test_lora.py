@@ -1,101 +1,39 @@
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from kinds import make_kind
+from network_contract import CHECKS, Case, Check, fill, outputs, point_at, predict
 from torch.testing import assert_close
 
 from library.models import load_model
 from library.models.base import Model
 from library.models.saving import Saving
 from library.models.weights import load_tensors, open_tensors, save_tensors
-from library.network.base import module_name
-from library.network.blocks import Size
+from library.network.names import module_name
+from library.network.network import Network
+from library.network.sizes import Size
 from library.problems import UserError
 from networks import lora
 
-BATCH = 2
 DATA = Path(__file__).parents[1] / "data"
+LORA = Case(lora, "lora", {"conv_dim": "2"})
 
 
-def new_lora(model: Model, **changes) -> lora.Network:
-    settings = {
-        "dim": 4,
-        "alpha": 2.0,
-        "dropout": None,
-        "arguments": {"conv_dim": "2"},
-        "parts": ("unet", "te"),
-    }
-    return lora.create(model, **settings | {"seed": 1} | changes)
+def new_lora(model: Model, **changes) -> Network:
+    return LORA.new(model, **changes)
 
 
-def filled(network: lora.Network) -> lora.Network:
-    """The network as after some training: no tensor is zero."""
-    generator = torch.Generator().manual_seed(0)
-    for parameter in network.parameters():
-        parameter.data.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
-    return network
-
-
-@torch.no_grad()
-def outputs(model: Model) -> torch.Tensor:
-    """What the model predicts for a fixed input and caption."""
-    model.eval()
-    tokens = model.tokenizer(75)(["one, two", "three"])
-    x = torch.randn((BATCH, 4, 8, 8), generator=torch.Generator().manual_seed(2))
-    sizes = torch.tensor([[64, 64, 0, 0, 64, 64]] * BATCH)
-    return model.predict(x, torch.tensor([10, 900]), replace(model.encode_text(tokens), sizes=sizes))
-
-
-def test_a_new_lora_changes_nothing(any_model: Model) -> None:
-    before = outputs(any_model)
-    new_lora(any_model).attach()
-    assert torch.equal(outputs(any_model), before)
-
-
-def test_an_attached_lora_equals_a_merged_one(any_model: Model) -> None:
-    before = outputs(any_model)
-    network = filled(new_lora(any_model)).eval()
-    network.attach()
-    network.set_multiplier(0.7)
-    attached = outputs(any_model)
-    network.merge()
-    merged = outputs(any_model)
-    assert (attached - before).abs().max() > 0.01
-    assert_close(merged, attached, rtol=1e-4, atol=1e-5)
-
-
-def test_a_multiplier_of_zero_and_detaching_turn_it_off(tiny_model: Model) -> None:
-    before = outputs(tiny_model)
-    network = filled(new_lora(tiny_model)).eval()
-    network.attach()
-    network.set_multiplier(0.0)
-    assert_close(outputs(tiny_model), before)
-    network.set_multiplier(1.0)
-    network.detach()
-    assert torch.equal(outputs(tiny_model), before)
-
-
-@pytest.mark.parametrize("suffix", [".safetensors", ".pt", ".ckpt"])
-def test_saving_and_loading_gives_the_same_network(any_model: Model, tmp_path: Path, suffix: str) -> None:
-    network = filled(new_lora(any_model)).eval().requires_grad_(False)  # as one that was loaded
-    path = tmp_path / f"x{suffix}"
-    network.save(path, Saving("safetensors", metadata={"ss_network_dim": "4"}))
-    loaded = lora.from_file(any_model, path)
-    assert network.tensors().keys() == loaded.tensors().keys()
-    network.attach()
-    expected = outputs(any_model)
-    network.detach()
-    loaded.attach()
-    assert torch.equal(outputs(any_model), expected)
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__.removeprefix("check_"))
+def test_a_lora_keeps_the_contract(check: Check, any_model: Model, tmp_path: Path) -> None:
+    check(LORA, any_model, tmp_path)
 
 
 def test_an_sdxl_lora_with_the_names_of_diffusers_is_the_same(tmp_path: Path) -> None:
     model = make_kind("sdxl")
-    network = filled(new_lora(model))
+    network = fill(new_lora(model))
     others = {module_name(point): point.other_path for point in model.attach_points() if point.other_path}
     assert others["lora_unet_input_blocks_4_1_proj_in"] == "down_blocks.1.attentions.0.proj_in"
     assert others["lora_unet_output_blocks_2_2_conv"] == "up_blocks.0.upsamplers.0.conv"
@@ -123,7 +61,7 @@ def test_an_sd_2_lora_fits_matrices_and_convolutions(tmp_path: Path, saved_kind,
     save_tensors(tmp_path / "conv.safetensors", convolved, metadata)
     paths = [source, tmp_path / "conv.safetensors"]
     one, other = (load_model(path) for path in (paths if is_linear else paths[::-1]))
-    network = filled(new_lora(one)).eval()
+    network = fill(new_lora(one)).eval()
     network.save(tmp_path / "x.safetensors", Saving("safetensors"))
     network.attach()
     lora.from_file(other, tmp_path / "x.safetensors").attach()
@@ -140,42 +78,17 @@ def test_layers_that_count_for_nothing_are_not_trained(any_model: Model) -> None
     beginning = f"lora_{prefix}_text_model_encoder_layers_1_"
     assert frozen == {name for name in network.by_name if name.startswith(beginning)}
     network.attach()
-    any_model.train()
-    tokens = any_model.tokenizer(75)(["one, two", "three"])
-    sizes = torch.tensor([[64, 64, 0, 0, 64, 64]] * BATCH)
-    condition = replace(any_model.encode_text(tokens, 2), sizes=sizes)
-    any_model.predict(torch.ones(BATCH, 4, 8, 8), torch.tensor([10, 900]), condition).sum().backward()
+    predict(any_model.train(), clip_skip=2).sum().backward()
     without = {n for n, m in network.by_name.items() if m.lora_up.weight.grad is None}
     assert without == frozen
 
 
-def test_the_saved_precision_is_that_of_every_tensor(tiny_model: Model, tmp_path: Path) -> None:
-    new_lora(tiny_model).save(tmp_path / "x.safetensors", Saving("safetensors", dtype=torch.bfloat16))
-    assert {tensor.dtype for tensor in load_tensors(tmp_path / "x.safetensors").values()} == {torch.bfloat16}
-
-
-def test_a_missing_alpha_means_scale_one(tiny_model: Model, tmp_path: Path) -> None:
-    network = filled(new_lora(tiny_model, alpha=4.0, arguments={}))
-    without = {key: value for key, value in network.tensors().items() if not key.endswith("alpha")}
-    save_tensors(tmp_path / "x.safetensors", without)
-    assert {
-        module.scale for module in lora.from_file(tiny_model, tmp_path / "x.safetensors").by_name.values()
-    } == {1.0}
-
-
 def test_one_by_one_convolutions_may_be_stored_as_matrices(tiny_model: Model, tmp_path: Path) -> None:
-    network = filled(new_lora(tiny_model, arguments={}))
+    network = fill(new_lora(tiny_model, arguments={}))
     flat = {key: value.flatten(1) if value.ndim == 4 else value for key, value in network.tensors().items()}
     save_tensors(tmp_path / "x.safetensors", flat)
     loaded = lora.from_file(tiny_model, tmp_path / "x.safetensors").tensors()
     assert all(torch.equal(loaded[key], value) for key, value in network.tensors().items())
-
-
-def test_initial_values_depend_on_the_seed_and_the_name_alone(tiny_model: Model) -> None:
-    both, unet = new_lora(tiny_model), new_lora(tiny_model, parts=("unet",), arguments={})
-    assert all(torch.equal(both.tensors()[key], value) for key, value in unet.tensors().items())
-    key = "lora_unet_mid_block_attentions_0_proj_in.lora_down.weight"
-    assert not torch.equal(new_lora(tiny_model, seed=2).tensors()[key], both.tensors()[key])
 
 
 @pytest.mark.parametrize("arguments", [{}, {"conv_dim": "8"}], ids=["base", "conv"])
@@ -208,7 +121,7 @@ def test_a_linear_lora_after_a_convolution_one_has_no_convolution_targets(tiny_m
 
 def test_dropout_acts_in_training_only_and_keeps_the_mean(tiny_model: Model) -> None:
     layer = torch.nn.Linear(8, 8, bias=False)
-    module = lora.LoRAModule(layer, Size(4, 4.0))
+    module = lora.LoRAModule(point_at(layer), Size(4, 4.0))
     module.initialize(torch.Generator().manual_seed(0))
     torch.nn.init.normal_(module.lora_up.weight)
     module.rank_dropout = 0.5

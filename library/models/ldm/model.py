@@ -204,6 +204,8 @@ class LatentDiffusion(Model):
         module, part, points = self.parts[name], self.layout.parts[name], []
         originals = self._originals() if name == self.denoiser_part else {}
         spans = self.block_spans() if originals else None
+        texts = [text for text, layout in self.layout.parts.items() if layout.is_text_encoder]
+        number = texts.index(name) if part.is_text_encoder else None
         for own, canonical_name in self._weight_names(name).items():
             parents = [parent for piece, parent in _PARENTS.items() if f".{piece}." in canonical_name]
             layer = module.get_submodule(own.removesuffix(".weight"))
@@ -216,7 +218,7 @@ class LatentDiffusion(Model):
                 if self.layout.has_original_paths:
                     path, other = original.removesuffix(".weight"), path
             kind = "te" if part.is_text_encoder else "unet"
-            points.append(AttachPoint(kind, path, layer, parents[0], part.network, other, block))
+            points.append(AttachPoint(kind, path, layer, parents[0], part.network, other, block, number))
         return points
 
     def _weight_names(self, name: Part) -> dict[str, str]:

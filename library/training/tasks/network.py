@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import ModuleType
 
 import torch
 from torch import Tensor
@@ -11,7 +10,7 @@ from torch import Tensor
 from library.data.batch import Batch
 from library.models.base import Model
 from library.models.saving import Saving
-from library.network.loading import load_network_module
+from library.network.loading import NetworkFactory, load_network_module
 from library.options.network import NetworkOptions
 from library.options.objective import ObjectiveOptions
 from library.problems import UserError, warn
@@ -80,14 +79,12 @@ class NetworkTask(Task):
 
     def components(self) -> list[Component]:
         encoders = len(self.model.text_encoders)
-        found = {"unet": Component("network of the U-Net", [])}
-        for number, prefix in enumerate(("te1", "te2") if encoders > 1 else ("te",)):
+        trained = self.network.trained_parameters()
+        found = [Component("network of the U-Net", trained.get(None, []))]
+        for number in range(encoders):
             name = f"network of the {text_encoder_name(number, encoders)}"
-            found[prefix] = Component(name, [], is_text=True)
-        for name, module in self.network.by_name.items():
-            trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-            found[name.split("_")[1]].parameters.extend(trained)
-        return [one for one in found.values() if one.parameters]
+            found.append(Component(name, trained.get(number, []), is_text=True))
+        return [one for one in found if one.parameters]
 
     def needs_text_gradients(self, step: int) -> bool:
         return bool(self.rates.get("te"))
@@ -137,7 +134,7 @@ class NetworkTask(Task):
         self.network.save(path, saving)
 
 
-def _merge(module: ModuleType, model: Model, path: Path, multiplier: float) -> None:
+def _merge(module: NetworkFactory, model: Model, path: Path, multiplier: float) -> None:
     """Make a network file part of the model's own weights."""
     network = module.from_file(model, path)
     network.set_multiplier(multiplier)

@@ -9,7 +9,7 @@ from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 
 from library.models.compiling import check_backend, compile_blocks
-from library.network.base import NetworkModule
+from library.network.module import NetworkModule
 from library.problems import UserError
 
 

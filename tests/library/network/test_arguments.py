@@ -2,7 +2,7 @@
 
 import pytest
 
-from library.network.arguments import LoRAArguments, Preset, read_arguments
+from library.network.arguments import NetworkArguments, Preset, read_arguments
 from library.problems import UserError
 from networks import lora
 
@@ -27,7 +27,7 @@ def test_everything_that_can_be_given_is_read() -> None:
             "loraplus_text_encoder_lr_ratio": "4",
         }
     )
-    assert found == LoRAArguments(
+    assert found == NetworkArguments(
         conv_dim=8,
         conv_alpha=0.5,
         rank_dropout=0.1,
@@ -91,11 +91,11 @@ def test_the_curves_are_those_of_sd_scripts() -> None:
 
 
 def test_the_ratio_of_a_part_wins_over_the_general_one() -> None:
-    assert LoRAArguments().rate_ratios == {}
-    assert LoRAArguments(loraplus_lr_ratio=4.0).rate_ratios == {"unet": 4.0, "te": 4.0}
-    both = LoRAArguments(loraplus_lr_ratio=4.0, loraplus_unet_lr_ratio=8.0)
+    assert NetworkArguments().rate_ratios == {}
+    assert NetworkArguments(loraplus_lr_ratio=4.0).rate_ratios == {"unet": 4.0, "te": 4.0}
+    both = NetworkArguments(loraplus_lr_ratio=4.0, loraplus_unet_lr_ratio=8.0)
     assert both.rate_ratios == {"unet": 8.0, "te": 4.0}
-    assert LoRAArguments(loraplus_text_encoder_lr_ratio=2.0).rate_ratios == {"te": 2.0}
+    assert NetworkArguments(loraplus_text_encoder_lr_ratio=2.0).rate_ratios == {"te": 2.0}
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from kinds import make_kind
 from library.models.base import Model
 from library.models.blocks import BlockSpans
 from library.models.saving import Saving
-from library.network.base import module_name
+from library.network.names import module_name
 from library.problems import UserError
 from networks import lora
 

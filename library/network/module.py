@@ -1,0 +1,210 @@
+"""What a network adds to one layer of a model, or to several: the module that stands beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from library.models.base import AttachPoint
+from library.network.sizes import Size
+from library.problems import UserError
+
+
+class NetworkModule(nn.Module):
+    """A trained change of one layer, or of several. The layers themselves are no children of it.
+
+    A kind says what its change is by overriding one of these, and everything else follows:
+
+    * `delta_weight`: the change of the layer's weight. Simple, and right for every kind that is one.
+    * `add_to`: the layer's output with this module's addition, without a matrix of the layer's size (LoRA).
+    * `change`: any new output, from the layer's output, its input and its frozen weight (OFT, DoRA).
+    * `change_input`, with `stands = "before"`: what the layer is given (hypernetworks).
+    * `forward_with_layer`, with `stands = "instead"`: the layer and `change` in one function, for speed.
+
+    At multiplier m the layer is W + m * (W' - W), whatever the kind: 0 is off, 1 is as trained. Where several
+    modules stand at one layer, each sees what those attached before it gave.
+
+    points: where it stands; their facts are also the module's: its part, text encoder and block.
+    multiplier: how strongly it counts.
+    region: how strongly it counts at each place of an output, 0..1: output -> factors that broadcast to it.
+    None: everywhere alike.
+    """
+
+    stands: ClassVar[Literal["after", "before", "instead"]] = "after"
+    why_not_merged: ClassVar[str] = ""  # the reason why it cannot be part of a weight; empty when it can
+
+    rank: int
+    alpha: Tensor
+    scale: float
+
+    def __init__(self, *points: AttachPoint, size: Size | None = None) -> None:
+        """size: rank and alpha, for kinds that count alpha / rank: they get `rank`, the buffer `alpha`, which
+        files hold, and `scale`.
+        """
+        super().__init__()
+        self.points = points
+        self.multiplier = 1.0
+        self.region: Callable[[Tensor], Tensor] | None = None
+        self._undo: list[Callable[[], None]] = []  # what takes it off its layers again
+        if size is not None:
+            alpha = size.alpha or size.rank
+            self.rank = size.rank
+            self.register_buffer("alpha", torch.tensor(float(alpha)))
+            self.scale = alpha / size.rank  # a number beside the buffer: reading it would wait for the device
+
+    @property
+    def layer(self) -> nn.Linear | nn.Conv2d:
+        """The layer, or the first of several."""
+        return self.points[0].module
+
+    @property
+    def part(self) -> str:
+        """The part of the model: "unet" or "te"."""
+        return self.points[0].part
+
+    @property
+    def text_encoder(self) -> int | None:
+        """Which text encoder it is in (0-based); None in the U-Net."""
+        return self.points[0].text_encoder
+
+    @property
+    def block(self) -> int | None:
+        """The number of its block in the U-Net."""
+        return self.points[0].block
+
+    @property
+    def weight_shape(self) -> torch.Size:
+        """The shape of what it changes: the layer's weight, or its rows of it."""
+        return _rows(self.points[0], self.layer.weight).shape
+
+    def frozen_weight(self, point: AttachPoint | None = None) -> Tensor:
+        """A layer's own weight (its rows of it), float32 whatever type it is kept in, without gradients.
+
+        point: which layer's, of several.
+        """
+        point = point or self.points[0]
+        return _rows(point, point.module.weight).detach().float()
+
+    def attach(self) -> None:
+        """From now on the model computes with this module. Several modules can stand at one layer."""
+        if not self._undo:
+            self._undo = [self._attach_at(point) for point in self.points]
+
+    def detach(self) -> None:
+        """Take it off again; no trace is left on the layers."""
+        for undo in self._undo:
+            undo()
+        self._undo = []
+
+    def _attach_at(self, point: AttachPoint) -> Callable[[], None]:
+        """Returns what undoes it."""
+        layer = point.module
+        if self.stands == "before":
+            handle = layer.register_forward_pre_hook(
+                lambda _, inputs: (self.change_input(inputs[0]), *inputs[1:])
+            )
+            return handle.remove
+        # Only one can take the layer's place: a second one changes what the first one gives.
+        if self.stands == "instead" and "forward" not in vars(layer):
+            assert len(self.points) == 1 and point.rows is None
+            vars(layer)["forward"] = self._forward_instead
+            return partial(vars(layer).pop, "forward")
+        handle = layer.register_forward_hook(lambda _, inputs, out: self._after(point, out, inputs[0]))
+        return handle.remove
+
+    def _after(self, point: AttachPoint, out: Tensor, x: Tensor) -> Tensor:
+        changed = self.change_at(point, out, x)
+        return changed if self.region is None else out + self.region(out) * (changed - out)
+
+    def _forward_instead(self, x: Tensor) -> Tensor:
+        if self.region is None:
+            return self.forward_with_layer(x)
+        layer: nn.Module = self.layer
+        return self._after(self.points[0], type(layer).forward(layer, x), x)
+
+    def change_at(self, point: AttachPoint, out: Tensor, x: Tensor) -> Tensor:
+        """The new output of a point's layer. A module whose points differ in more than their layer overrides
+        it, together with `delta_weight_at`.
+        """
+        if point.rows is None:
+            return self.change(out, x)
+        dim = 1 if isinstance(point.module, nn.Conv2d) else -1
+        start, stop, end = point.rows.start, point.rows.stop, out.shape[dim]
+        before, own, behind = out.split([start, stop - start, end - stop], dim)
+        return torch.cat([before, self.change(own, x), behind], dim)
+
+    def change(self, out: Tensor, x: Tensor) -> Tensor:
+        """The new output, in the shape of `out`, what the layer gives for x (its rows of it)."""
+        return self.add_to(out, x)
+
+    def add_to(self, out: Tensor, x: Tensor) -> Tensor:
+        """`out`, the layer's output for x, with this module's addition. Shapes as the layer's."""
+        weight, layer = self.delta_weight().to(x.dtype), self.layer
+        if isinstance(layer, nn.Conv2d):
+            addition = F.conv2d(x, weight, None, layer.stride, layer.padding, layer.dilation, layer.groups)
+        else:
+            addition = F.linear(x, weight)
+        return out + addition * self.multiplier
+
+    def change_input(self, x: Tensor) -> Tensor:
+        """What the layer is given for x, in its shape. Modules that change outputs see the changed input."""
+        raise NotImplementedError
+
+    def forward_with_layer(self, x: Tensor) -> Tensor:
+        """What the layer followed by `change` gives for x. The layer's weight may be kept in float8."""
+        raise NotImplementedError
+
+    def delta_weight(self) -> Tensor:
+        """W' - W: the change of the layer's weight (its rows of it) at multiplier 1; its shape, float32."""
+        raise NotImplementedError
+
+    def delta_weight_at(self, point: AttachPoint) -> Tensor:
+        """The change of the weight of a point's layer."""
+        return self.delta_weight()
+
+    def check_merge(self) -> None:
+        """Raises UserError when the change is no change of weights."""
+        if self.why_not_merged:
+            raise UserError.of("the network", f"cannot be merged into the model: {self.why_not_merged}")
+
+    @torch.no_grad()
+    def merge(self) -> None:
+        """Add the change to the layers' weights; the module is detached after that."""
+        self.check_merge()
+        self.detach()
+        for point in self.points:
+            weight = _rows(point, point.module.weight)
+            weight.copy_(weight.float() + self.delta_weight_at(point).to(weight.device) * self.multiplier)
+
+    def initialize(self, generator: torch.Generator) -> None:
+        """Set the values that training begins with; the module changes nothing yet."""
+        raise NotImplementedError
+
+    def took_values(self) -> None:
+        """Called after values were loaded: numbers kept beside tensors are read anew."""
+        if hasattr(self, "alpha"):
+            self.scale = float(self.alpha) / self.rank
+
+    def plus_parameters(self) -> list[nn.Parameter]:
+        """Those that learn faster with LoRA+."""
+        return []
+
+    def change_norm(self) -> Tensor:
+        """The Frobenius norm of `delta_weight`; a float32 scalar on the device."""
+        return self.delta_weight().norm()
+
+    def scale_change(self, factor: Tensor) -> None:
+        """Multiply `delta_weight` by a scalar, by changing what is trained. Raises UserError for kinds that
+        cannot be scaled.
+        """
+        raise UserError.of("--scale_weight_norms", "networks of this kind have no norms that can be limited")
+
+
+def _rows(point: AttachPoint, weight: Tensor) -> Tensor:
+    """A point's rows of its layer's weight. Not a copy."""
+    return weight if point.rows is None else weight[point.rows.start : point.rows.stop]

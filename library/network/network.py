@@ -1,0 +1,173 @@
+"""What a network is: modules beside a frozen model's layers, trained, merged, saved and loaded as one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from library.models.base import Condition, Model
+from library.models.saving import Saving
+from library.models.weights import save_tensors
+from library.network.files import check_names, fit_shape, read_for
+from library.network.kinds import KINDS
+from library.network.module import NetworkModule
+from library.network.rates import ParamGroup, Rates
+from library.problems import UserError, warn
+
+TITLES = {"unet": "U-Net", "te": "text encoder"}
+
+
+class Network(nn.Module):
+    """A network of any kind. Its modules hook onto the model's layers; the model knows nothing of it.
+
+    by_name: its modules by the names that its file has for them.
+    dim, alpha: of all modules without settings of their own; None where there is no such number.
+    kind: the kind of its files, a name in KINDS; None for a kind that reads its files by itself.
+    """
+
+    def __init__(
+        self,
+        modules: Mapping[str, NetworkModule],
+        *,
+        dim: int | None,
+        alpha: float | None,
+        rates: Rates | None = None,
+        kind: str | None = None,
+        model: Model | None = None,
+    ) -> None:
+        """model: what it is for; a network that overrides `before_forward` needs it."""
+        super().__init__()
+        self.by_name = dict(modules)
+        self.registered = nn.ModuleDict(modules)  # for torch, which looks into no dict
+        self.dim, self.alpha, self.rates, self.kind = dim, alpha, rates or Rates(), kind
+        assert model is not None or type(self).before_forward is Network.before_forward
+        self._before_predict = [] if model is None else model.before_predict  # the model is no child
+
+    def attach(self) -> None:
+        """From now on the model computes with this network."""
+        for module in self.by_name.values():
+            module.attach()
+        if self.before_forward not in self._before_predict:
+            self._before_predict.append(self.before_forward)
+
+    def detach(self) -> None:
+        """Take it off again; no trace is left on the model."""
+        for module in self.by_name.values():
+            module.detach()
+        if self.before_forward in self._before_predict:
+            self._before_predict.remove(self.before_forward)
+
+    def before_forward(self, t: Tensor, condition: Condition) -> None:
+        """Called before every prediction of the model while attached, in training and in use alike.
+
+        Networks that depend on the timesteps t (batch,) or on the condition override it. What it sets on
+        modules must stay until the next call: checkpointed layers run again in the backward pass.
+        """
+
+    def set_multiplier(self, multiplier: float) -> None:
+        """How strongly the network counts; 1 is as trained, 0 is off."""
+        for module in self.by_name.values():
+            module.multiplier = multiplier
+
+    def merge(self) -> None:
+        """Make it part of the model's weights; the network is detached after that. Raises UserError, with the
+        model as it was, when one of its modules is no change of weights.
+        """
+        for module in self.by_name.values():
+            module.check_merge()
+        for module in self.by_name.values():
+            module.merge()
+        self.detach()
+
+    def freeze_idle(self, model: Model, clip_skip: int | None) -> None:
+        """Modules whose layers' outputs are not used are not trained: they would get no gradients."""
+        idle = {layer for module in model.idle_text_modules(clip_skip) for layer in module.modules()}
+        for module in self.by_name.values():
+            if all(point.module in idle for point in module.points):
+                module.requires_grad_(False)
+
+    def param_groups(self, rates: Mapping[str, float]) -> list[ParamGroup]:
+        """Optimizer groups of what is trained. rates: of each part of the model ("unet", "te") it has."""
+        return self.rates.groups(self.by_name.values(), rates)
+
+    def trained_parameters(self) -> dict[int | None, list[nn.Parameter]]:
+        """What is trained, by the (0-based) text encoder it is in; None: in the U-Net."""
+        found: dict[int | None, list[nn.Parameter]] = {}
+        for module in self.by_name.values():
+            trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+            found.setdefault(module.text_encoder, []).extend(trained)
+        return found
+
+    @torch.no_grad()
+    def limit_norms(self, limit: float) -> dict[str, Tensor]:
+        """Max-norm regularization: shrink the changes of trained modules whose norm is larger. Returns
+        figures for logs, scalars on the device.
+        """
+        modules = [m for m in self.by_name.values() if any(p.requires_grad for p in m.parameters())]
+        norms = torch.stack([module.change_norm() for module in modules])  # (modules,)
+        ratios = limit / norms.clamp_min(limit)
+        for module, ratio in zip(modules, ratios, strict=True):
+            module.scale_change(ratio)
+        limited = norms * ratios
+        return {
+            "max_norm/keys_scaled": (ratios != 1).sum(),
+            "max_norm/max_key_norm": limited.max(),
+            "norm/avg_key_norm": limited.mean(),
+        }
+
+    def alphas(self) -> set[float]:
+        """The different alphas of its modules."""
+        return {float(value) for key, value in self.tensors().items() if key.endswith(".alpha")}
+
+    def tensors(self, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
+        """The network as its file holds it: `<module>.<tensor>`. Not copies, unless their dtype changes.
+
+        dtype: of every tensor; None keeps theirs.
+        """
+        own = {
+            f"{name}.{key}": value
+            for name, module in self.by_name.items()
+            for key, value in module.state_dict().items()
+        }
+        return {key: value.to("cpu", dtype) for key, value in own.items()} if dtype else own
+
+    def load_tensors(self, tensors: Mapping[str, Tensor], source: str) -> None:
+        """Copy values in. Raises UserError naming the source when names or shapes do not fit."""
+        own = self.tensors()
+        check_names(own, tensors, source)
+        for key, value in own.items():
+            given = fit_shape(tensors[key], value.shape)
+            if given is None:
+                raise UserError.of(
+                    source,
+                    f"{key} is {tuple(tensors[key].shape)}, this network has {tuple(value.shape)}",
+                    self._advice(key, tensors[key]),
+                )
+            value.copy_(given)
+        for module in self.by_name.values():
+            module.took_values()
+
+    def _advice(self, key: str, given: Tensor) -> str:
+        """What to do about a tensor of another shape."""
+        rank = None if self.kind is None else KINDS[self.kind].rank
+        if rank is not None and key.endswith(f".{rank}"):
+            return f"its rank is {given.shape[0]}: give that, or --dim_from_weights"
+        return "use the dimensions it was made with"
+
+    def load_file(self, path: Path, model: Model) -> None:
+        """Copy in the values of a file of a network for this model. Raises UserError when it does not fit.
+
+        What it holds for a part of the model in which this network has no modules is skipped with a warning.
+        """
+        file, parts = read_for(model, path, self.kind), {module.part for module in self.by_name.values()}
+        taken = [name for name, point in file.points.items() if point.part in parts]
+        if skipped := {TITLES[point.part] for point in file.points.values() if point.part not in parts}:
+            warn(f"{path.name}: its weights of the {skipped.pop()} are left out: no network is trained there")
+        self.load_tensors(file.tensors(taken), str(path))
+
+    def save(self, path: Path, saving: Saving) -> None:
+        """Write the file whole."""
+        save_tensors(path, self.tensors(saving.dtype), dict(saving.metadata or {}))

@@ -46,7 +46,7 @@ def set_precision(
         _store_in_float8(task, float8)
 
 
-def frozen_layers(task: Task, parts: Collection[str]) -> list[nn.Module]:
+def frozen_layers(task: Task, parts: Collection[str]) -> list[nn.Linear | nn.Conv2d]:
     """The layers in these parts ("unet", "te") that are not trained and that networks can attach to: they
     hold nearly all weights.
     """

@@ -150,7 +150,7 @@ def test_nothing_runs_pickles_or_shells() -> None:
         for path in SOURCES
         for word in forbidden
         for line in path.read_text(encoding="utf-8").splitlines()
-        if word in line.replace("literal_eval(", "").replace(".eval(", "")
+        if word in line.replace("literal_eval(", "").replace(".eval(", "").replace("def eval(", "")
         and not line.strip().startswith("#")
     ]
     assert offenders == []

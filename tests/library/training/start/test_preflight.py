@@ -55,7 +55,7 @@ def test_sizes_are_checked_against_the_latents_of_the_models_family(
     coarse = replace(FAMILIES["sd1"].latent_space, pixel_multiple=128)
     monkeypatch.setitem(FAMILIES, "sd1", replace(FAMILIES["sd1"], latent_space=coarse))
     with pytest.raises(UserError) as caught:
-        check(read_command_line(train_db.Run, argv=words))
+        check(read_command_line(train_db.Run, argv=words), scan_pictures)
     said = "data.toml:2: dataset 1: resolution: is 64,64; sides must be multiples of 128"
     assert str(said) in str(caught.value)
 
@@ -65,7 +65,7 @@ def test_problems_of_the_model_and_the_data_are_shown_in_the_order_of_their_opti
     words[model] += "x"
     words[words.index("--dataset_config") + 1] += "x"
     with pytest.raises(UserError) as caught:
-        check(read_command_line(train_db.Run, argv=words))
+        check(read_command_line(train_db.Run, argv=words), scan_pictures)
     assert [problem.where.split()[0] for problem in caught.value.problems] == [
         words[model],
         "--dataset_config",

@@ -71,6 +71,7 @@ class LatentFiles:
     vae: str
     precision: str
     skip_check: bool = False
+    settings: str = ""  # of the VAE, as far as weights do not show them
 
     def wanted(self, pictures: Sequence[Picture]) -> list[Wanted]:
         """For each picture its file. Of several with one name the first has it, others get their bucket in
@@ -92,7 +93,13 @@ class LatentFiles:
         is_edited = is_first and image.with_name(image.stem) in cached
         return Wanted(
             path,
-            {"version": CODE_VERSION, "vae": self.vae, "precision": self.precision, **picture.recipe()},
+            {
+                "version": CODE_VERSION,
+                "vae": self.vae,
+                "precision": self.precision,
+                "settings": self.settings,
+                **picture.recipe(),
+            },
             _shapes(picture),
             misshapen=REASONS["bucket"],
             image=image,

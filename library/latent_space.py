@@ -1,4 +1,4 @@
-"""The space that a family's VAE puts pictures in: how large latents are, and how they are scaled."""
+"""The space that a family's VAE encodes pictures to: the shape of latents and their scaling."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ PerChannel = float | tuple[float, ...]
 
 @dataclass(frozen=True)
 class LatentSpace:
-    """What of a latent depends on the family.
+    """The shape and scaling of a family's latents.
 
     channels: of a latent.
-    pixels_per_latent: of a picture, each way, that become one place of a latent.
-    pixel_multiple: what the sides of pictures are multiples of.
-    scale, shift: the denoiser sees (what the VAE gives - shift) x scale; one number, or one for each channel.
+    pixels_per_latent: how many times smaller a latent is than its picture, in each direction.
+    pixel_multiple: the sides of pictures are multiples of it.
+    scale, shift: the denoiser sees (VAE's output - shift) x scale; one number, or one for each channel.
     """
 
     channels: int
@@ -32,17 +32,17 @@ class LatentSpace:
         return self.channels, height // self.pixels_per_latent, width // self.pixels_per_latent
 
     def scaled(self, encoded: Tensor) -> Tensor:
-        """What the VAE gave (batch, channels, height, width) as the denoiser sees it."""
+        """The VAE's output (batch, channels, height, width) as the denoiser sees it."""
         if self.shift != 0.0:
             encoded = encoded - _broadcast(self.shift, encoded)
         return encoded * _broadcast(self.scale, encoded)
 
     def unscaled(self, latents: Tensor) -> Tensor:
-        """The other way round: what the VAE decodes."""
+        """The inverse of `scaled`: what the VAE decodes."""
         latents = latents / _broadcast(self.scale, latents)
         return latents if self.shift == 0.0 else latents + _broadcast(self.shift, latents)
 
 
 def _broadcast(value: PerChannel, like: Tensor) -> Tensor | float:
-    """A number as it is; numbers for channels as (channels, 1, 1)."""
+    """One number unchanged; numbers for channels as a tensor (channels, 1, 1)."""
     return like.new_tensor(value).view(-1, 1, 1) if isinstance(value, tuple) else value

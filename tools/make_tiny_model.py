@@ -31,7 +31,7 @@ _FIRST_WIDTH, _SECOND_WIDTH = 32, 48  # of text encoders: diffusers tells them a
 _PROJECTION = 24  # width of the pooled text where there is one
 _SIZE_WIDTH = 16  # of the embedding of one of a picture's six sizes
 
-# What a family's parts have besides what all share.
+# What is different in each family; the rest is shared.
 _UNETS: dict[str, dict[str, Any]] = {
     "sd1": {
         "block_out_channels": (32, 64, 64, 64),
@@ -83,7 +83,7 @@ def main() -> None:
 def tiny_model(
     family: str = "sd1", *, seed: int = 0, prediction_type: PredictionType = "epsilon"
 ) -> LatentDiffusion:
-    """A small model with the real vocabulary, on the CPU, in eval mode; the seed decides its weights."""
+    """A small model with the real byte pairs, on the CPU, in eval mode. Its weights depend on the seed."""
     import torch
 
     kind, layout = importlib.import_module(FAMILIES[family].module).MODELS[family]
@@ -152,7 +152,7 @@ def _generator(seed: int, name: str) -> Generator:
 
 
 def _initialize(weight: Tensor, name: str, generator: Generator) -> None:
-    """Norms and biases as everywhere; other weights keep the size of what goes through them."""
+    """Norms and biases as usual; other weights preserve the variance of their input."""
     if weight.ndim == 1:
         weight.fill_(0.0 if name.endswith("bias") else 1.0)
     elif "embedding" in name and "time_embed" not in name:

@@ -248,6 +248,10 @@ class Model(nn.Module):
             weights |= self.part_weights(part)
         return weights
 
+    def part_settings(self, part: Part) -> dict[str, object]:
+        """What a part's results depend on besides its weights: heads, norm groups, activation."""
+        raise NotImplementedError
+
     def source_averages(self) -> tuple[dict[str, Tensor], int]:
         """The source's moving averages of the denoiser's weights, by the names of
         `part_weights(denoiser_part)`, and how many steps they average; ({}, 0) when it has none.

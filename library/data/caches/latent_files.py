@@ -71,6 +71,7 @@ class LatentFiles:
     vae: str
     precision: str
     skip_check: bool = False
+    settings: str = ""  # of the VAE, as far as weights do not show them
 
     def wanted(self, pictures: Sequence[Picture], latent_space: LatentSpace) -> list[Wanted]:
         """The file of each picture. When several would share a name, the first gets it and the others get one
@@ -94,7 +95,13 @@ class LatentFiles:
         is_edited = is_first and image.with_name(image.stem) in cached
         return Wanted(
             path,
-            {"version": CODE_VERSION, "vae": self.vae, "precision": self.precision, **picture.recipe()},
+            {
+                "version": CODE_VERSION,
+                "vae": self.vae,
+                "precision": self.precision,
+                "settings": self.settings,
+                **picture.recipe(),
+            },
             _shapes(picture, latent_space),
             misshapen=REASONS["bucket"],
             image=image,

@@ -34,14 +34,17 @@ REASONS = {
     "max_token_length": "other token length",
     "clip_skip": "other clip skip",
     "precision": "other precision",
+    "settings": "other settings of the model",
 }
+_ADDED_LATER = ("settings",)  # entries that were made before are not stale because they lack these
 
 
 def why_stale(entry: Recipe, recipe: Recipe) -> str | None:
     """The first difference between the recipe of an entry and the wanted one, in the words of REASONS; None
     when they agree.
     """
-    return next((reason for key, reason in REASONS.items() if entry.get(key) != recipe.get(key)), None)
+    keys = [key for key in REASONS if key in entry or key not in _ADDED_LATER]
+    return next((REASONS[key] for key in keys if entry.get(key) != recipe.get(key)), None)
 
 
 def image_content(path: Path, known: Recipe | None = None) -> Recipe:

@@ -50,6 +50,7 @@ class TextFiles:
     clip_skip: int | None
     precision: str
     skip_check: bool = False
+    settings: str = ""  # of the encoders, as far as weights do not show them
 
     def wanted(self, records: Sequence[Record], captions: Sequence[str], like: Outputs) -> list[Wanted]:
         """The file of each record; records with the same image and caption share one. like: any caption's
@@ -80,6 +81,7 @@ class TextFiles:
             "max_token_length": self.max_token_length,
             "clip_skip": self.clip_skip,
             "precision": self.precision,
+            "settings": self.settings,
         }
 
 

@@ -34,6 +34,8 @@ from library.problems import UserError
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, UNet2DConditionModel
 
+# Settings of parts that change nothing of what they compute: scale and shift are those of the latent space.
+_WITHOUT_EFFECT = ("sample_size", "scaling_factor", "shift_factor", "force_upcast")
 # Component of a layer's canonical path -> the kind of block it is in.
 _PARENTS = {
     "attentions": "Transformer2DModel",
@@ -139,6 +141,10 @@ class LatentDiffusion(Model):
 
     def part_weights(self, part: Part) -> dict[str, Tensor]:
         return originals_of(self.layout.parts[part], self._tensors(part))
+
+    def part_settings(self, part: Part) -> dict[str, object]:
+        config, standard = self.parts[part].config, self.layout.parts[part].standard
+        return {key: _setting(config, key) for key in standard if key not in _WITHOUT_EFFECT}
 
     def source_averages(self) -> tuple[dict[str, Tensor], int]:
         return read_averages(self.source, self.part_weights(self.denoiser_part))

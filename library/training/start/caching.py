@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -50,10 +51,13 @@ class Identities:
 
     vae: of the VAE, by which latents are made.
     text: of everything that text states depend on.
+    vae_settings, text_settings: what else their results depend on.
     """
 
     vae: str = ""
     text: str = ""
+    vae_settings: str = ""
+    text_settings: str = ""
 
     @classmethod
     def of(cls, model: Model, run: TrainingRun) -> Identities:
@@ -62,6 +66,10 @@ class Identities:
         return cls(
             vae=identity_of(model.part_weights(model.vae_part)) if options.cache_latents_to_disk else "",
             text=identity_of(model.text_weights()) if options.cache_text_encoder_outputs_to_disk else "",
+            vae_settings=json.dumps(model.part_settings(model.vae_part), sort_keys=True),
+            text_settings=json.dumps(
+                [model.part_settings(part) for part in model.text_parts], sort_keys=True
+            ),
         )
 
 
@@ -98,7 +106,13 @@ def _latents(
     model: Model, run: TrainingRun, session: Session, data: _Together, identities: Identities
 ) -> LatentCache:
     precision = _precision(model.vae)
-    files = LatentFiles(model.latent_file_suffix, identities.vae, precision, run.caching.skip_cache_check)
+    files = LatentFiles(
+        model.latent_file_suffix,
+        vae=identities.vae,
+        precision=precision,
+        skip_check=run.caching.skip_cache_check,
+        settings=identities.vae_settings,
+    )
 
     def count() -> str:
         wanted = files.wanted(pictures_of(data.records)[0], model.latent_space)
@@ -171,6 +185,7 @@ def _texts(
 
     files = TextFiles(
         encoder=identities.text,
+        settings=identities.text_settings,
         tokenizer=tokenize.identity,
         max_token_length=run.model.max_token_length or 75,
         clip_skip=clip_skip,

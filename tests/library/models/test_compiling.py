@@ -6,8 +6,10 @@ import pytest
 import torch
 from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.resnet import ResnetBlock2D
+from network_contract import point_at
 from torch import Tensor, nn
 
+from library.models.base import AttachPoint
 from library.models.compiling import check_backend, compile_blocks
 from library.network.module import NetworkModule
 from library.problems import UserError
@@ -16,8 +18,8 @@ from library.problems import UserError
 class Twice(NetworkModule):
     """Adds a trained multiple of the layer's input."""
 
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__(layer)
+    def __init__(self, point: AttachPoint) -> None:
+        super().__init__(point)
         self.weight = nn.Parameter(torch.tensor(0.5))
 
     def add_to(self, out: Tensor, x: Tensor) -> Tensor:
@@ -42,7 +44,7 @@ def test_compiled_blocks_give_the_same_with_what_is_hooked_onto_their_layers(bac
     if backend == "inductor" and shutil.which("g++") is None:
         pytest.skip("no C++ compiler")
     plain, compiled = block(), block()
-    networks = [Twice(module[0].attn1.to_q) for module in (plain, compiled)]
+    networks = [Twice(point_at(module[0].attn1.to_q)) for module in (plain, compiled)]
     for network in networks:
         network.attach()
     names = list(compiled.state_dict())

@@ -33,7 +33,7 @@ ALLOWED = {
     "library.text_files": {"library.problems"},
     "library.table_files": {"library.problems", "library.text_files"},
     "library.wording": set(),
-    "library.sharing": set(),
+    "library.sharing": {"library.console", "library.problems"},
     "library.latent_space": set(),
     "library.pages": {"library.wording"},
     "library.options": {

@@ -9,8 +9,7 @@ from typing import Any, TypeVar
 from library.data.training_data import TrainingData
 from library.files import prepare_folder
 from library.generation.prompts import read_prompts
-from library.latent_space import LatentSpace
-from library.models import FAMILIES, check_source, check_vae, detect_family
+from library.models import FAMILIES, Family, check_source, check_vae, detect_family
 from library.models.attention import check_attention
 from library.network.loading import load_network_module
 from library.options.data import DataOptions
@@ -50,10 +49,10 @@ def check(reading: Reading[R], make_batches: MakeBatches[B], family: str | None 
     """
     problems, batches = Problems(reading.problems), None
     # The model comes first, as the data is checked against its latents; its problems keep their place.
-    model_problems, latent_space = _check_model(reading.sections.get("model"), family)
+    model_problems, found = _check_model(reading.sections.get("model"), family)
     for section in reading.sections.values():
         if isinstance(section, DataOptions):
-            batches = problems.attempt(make_batches, reading, latent_space)
+            batches = problems.attempt(make_batches, reading, found.latent_space)
         elif isinstance(section, SavingOptions):
             problems.attempt(_check_saving, section, _is_dry(reading))
         elif isinstance(section, ModelOptions):
@@ -92,13 +91,11 @@ def _is_dry(reading: Reading[R]) -> bool:
     return isinstance(training, TrainingOptions) and training.dry_run
 
 
-def _check_model(options: ModelOptions | None, family: str | None) -> tuple[list[Problem], LatentSpace]:
-    """What is wrong with the model, and its family's latents: those of the first family when the model cannot
-    be used.
-    """
-    problems, latent_space = Problems(), next(iter(FAMILIES.values())).latent_space
+def _check_model(options: ModelOptions | None, family: str | None) -> tuple[list[Problem], Family]:
+    """What is wrong with the model, and its family; the first one when the model cannot be used."""
+    problems, found = Problems(), next(iter(FAMILIES.values()))
     if options is None:
-        return [], latent_space
+        return [], found
     assert options.pretrained_model_name_or_path is not None
     source = problems.attempt(
         check_source,
@@ -108,11 +105,11 @@ def _check_model(options: ModelOptions | None, family: str | None) -> tuple[list
         family=family,
     )
     if source is not None:
-        latent_space = FAMILIES[detect_family(source)].latent_space
+        found = FAMILIES[detect_family(source)]
     if options.vae is not None:
         problems.attempt(check_vae, options.vae)
     problems.attempt(check_attention, options.attention)
-    return problems.found, latent_space
+    return problems.found, found
 
 
 def _check_resume(reading: Reading, problems: Problems) -> None:

@@ -61,7 +61,7 @@ def _of_block(
 
 
 def _rate_weights(arguments: NetworkArguments, spans: BlockSpans) -> list[float] | None:
-    """By block; those below the threshold are 0. None when no weight was given."""
+    """The weight of each block; below the threshold it is 0. None when no weight was given."""
     if not arguments.weighs_blocks:
         return None
     problems, weights = Problems(), [1.0] * spans.total

@@ -27,7 +27,7 @@ class ParamGroup(TypedDict):
 
 @dataclass(frozen=True)
 class Rates:
-    """How they differ from those of the whole part.
+    """How learning rates inside a network differ from those of the model's parts.
 
     blocks: what the rate of each block of the U-Net is multiplied by; None: the U-Net is one group.
     ratios: by part ("unet" or "te"), how much faster a module's `plus_parameters` learn (LoRA+, Hayou et al.

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from library.data.training_data import TrainingData
 from library.files import prepare_folder
 from library.generation.prompts import read_prompts
+from library.latent_space import LatentSpace
 from library.models import FAMILIES, Family, check_source, check_vae, detect_family
 from library.models.attention import check_attention
 from library.network.loading import load_network_module

@@ -198,7 +198,7 @@ def test_ctrl_c_keeps_what_was_drawn(
 ) -> None:
     from library.generation import generate
 
-    true_draw, drawn = generate._draw, []
+    true_draw, drawn = generate.draw_latents, []
 
     def second_is_interrupted(*given):
         if drawn:
@@ -206,7 +206,7 @@ def test_ctrl_c_keeps_what_was_drawn(
         drawn.append(true_draw(*given))
         return drawn[0]
 
-    monkeypatch.setattr(generate, "_draw", second_is_interrupted)
+    monkeypatch.setattr(generate, "draw_latents", second_is_interrupted)
     with pytest.raises(SystemExit) as caught:
         draw(monkeypatch, tmp_path, "--ckpt", tiny_model_file, "--prompt", "a", "--images_per_prompt", "3")
     assert caught.value.code == 130

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 from library.console import progress_bar, say
 from library.generation.pictures import picture_name, plan_pictures, save_picture, seeds_of
 from library.generation.prompt_options import GENERATOR
-from library.generation.prompts import PromptRequest, parse_prompt, read_prompts
+from library.generation.prompts import parse_prompt, read_prompts
+from library.generation.request import PromptRequest
 from library.models import FAMILIES, check_source, check_vae, detect_family, load_model
 from library.network.loading import load_network_module
 from library.options.generation import (

@@ -11,60 +11,14 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from library.generation.prompt_options import TRAINING, PromptSyntax
-from library.options.generation import SamplerName
+from library.generation.request import PromptRequest
 from library.problems import Problems, UserError
 from library.table_files import kind_of, parse_tables
 from library.text_files import read_text
-
-
-@dataclass(frozen=True)
-class PromptRequest:
-    """What is to be drawn.
-
-    width, height: pixels, multiples of 8. steps: 1 to 1000. scale: of classifier-free guidance, 1 is none.
-    seed: None lets the caller choose. more_seeds: of the prompt's second, third, ... picture.
-    original_*, crop_*: what models are told that are told sizes; None is as the picture's own. *_negative:
-    the same for the negative prompt, None is as for the prompt.
-    """
-
-    prompt: str
-    negative: str = ""
-    width: int = 512
-    height: int = 512
-    steps: int = 30
-    scale: float = 7.5
-    seed: int | None = None
-    more_seeds: tuple[int, ...] = ()
-    sampler: SamplerName = "ddim"
-    original_width: int | None = None
-    original_height: int | None = None
-    original_width_negative: int | None = None
-    original_height_negative: int | None = None
-    crop_top: int = 0
-    crop_left: int = 0
-
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """Original height and width, crop top and left, target height and width."""
-        height, width = self.original_height or self.height, self.original_width or self.width
-        return height, width, self.crop_top, self.crop_left, self.height, self.width
-
-    @property
-    def sizes_negative(self) -> tuple[int, ...]:
-        """The same for the negative prompt."""
-        height, width, *others = self.sizes
-        return self.original_height_negative or height, self.original_width_negative or width, *others
-
-    @property
-    def is_guided(self) -> bool:
-        """Whether the negative prompt counts: guidance at scale 1 is the plain prediction."""
-        return self.scale != 1
-
 
 _DEFAULTS = PromptRequest("")
 

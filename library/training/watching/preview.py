@@ -10,7 +10,8 @@ from pathlib import Path
 from library.files import unwritten_is_a_warning
 from library.generation.generate import generate
 from library.generation.pictures import save_picture
-from library.generation.prompts import PromptRequest, read_prompts
+from library.generation.prompts import read_prompts
+from library.generation.request import PromptRequest
 from library.models import FAMILIES
 from library.training.interruption import Interruption
 from library.training.loss_log import LossLog

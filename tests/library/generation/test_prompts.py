@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from library.generation.prompt_options import GENERATOR, TRAINING
-from library.generation.prompts import PromptRequest, parse_prompt, read_prompts
+from library.generation.prompts import parse_prompt, read_prompts
+from library.generation.request import PromptRequest
 from library.options.generation import SamplerName
 from library.problems import UserError
 

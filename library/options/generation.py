@@ -78,7 +78,7 @@ class PreviewOptions:
 class GeneratorModelOptions:
     """Model."""
 
-    ckpt: str | None = option(
+    ckpt: str = option(
         None, "checkpoint: a .safetensors or .ckpt file, a Diffusers folder, or a hub id", metavar="MODEL"
     )
     vae: str | None = option(None, "take the VAE from here instead", metavar="MODEL")
@@ -201,6 +201,7 @@ class GenerationOptions:
         "seed of a single picture; of several, each gets its own, made from this one (default: random)",
         metavar="N",
     )
+    pixel_multiple: int = 1  # what the model's pictures have sides of; no option, see `read_command_line`
 
     def __post_init__(self) -> None:
         require(
@@ -208,10 +209,14 @@ class GenerationOptions:
             (self.batch_size >= 1, "batch_size", "must be 1 or more"),
             (self.n_iter >= 1, "n_iter", "must be 1 or more"),
             (self.images_per_prompt >= 1, "images_per_prompt", "must be 1 or more"),
-            (_is_size(self.W), "W", "must be a multiple of 8"),
-            (_is_size(self.H), "H", "must be a multiple of 8"),
+            (self._is_side(self.W), "W", f"must be a multiple of {self.pixel_multiple}"),
+            (self._is_side(self.H), "H", f"must be a multiple of {self.pixel_multiple}"),
             (self.seed is None or 0 <= self.seed < 2**64, "seed", "must be 0 or more"),
         )
+
+    def _is_side(self, pixels: int | None) -> bool:
+        multiple = self.pixel_multiple
+        return pixels is None or (pixels >= multiple and pixels % multiple == 0)
 
 
 @dataclass(frozen=True)
@@ -237,7 +242,3 @@ class SizeOptions:
     def given(self) -> dict[str, int]:
         """Those that were given, by name."""
         return {name: value for name, value in vars(self).items() if value is not None}
-
-
-def _is_size(pixels: int | None) -> bool:
-    return pixels is None or (pixels >= 8 and pixels % 8 == 0)

@@ -21,7 +21,7 @@ import difflib
 import io
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,6 +39,8 @@ from library.secrets import hide_words
 R = TypeVar("R")
 
 Given = dict[str, tuple[str, Any]]  # option name -> (where the user said it, the raw value)
+# (section class, the sections before it, by name) -> values of its fields that are no options
+Facts = Callable[[type, Mapping[str, Any]], Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -78,10 +80,16 @@ class Reading(Generic[R]):
 
 
 def read_command_line(
-    run_type: type[R], doc: str | None = None, argv: Sequence[str] | None = None
+    run_type: type[R],
+    doc: str | None = None,
+    argv: Sequence[str] | None = None,
+    *,
+    facts: Facts = lambda section, earlier: {},
 ) -> Reading[R]:
     """Like `parse`, but gives problems back instead of raising them, so that a caller can look for further
     ones.
+
+    facts: what a section's checks need to know besides its options, such as what the model takes.
     """
     by_name = {spec.name: spec for section in sections_of(run_type).values() for spec in specs_of(section)}
     commands = [] if any(spec.positional for spec in by_name.values()) else specs_of(ConfigFileOptions)
@@ -94,7 +102,7 @@ def read_command_line(
     output_config = given.pop("output_config", None)
     if config_file and not output_config:
         given = _from_config_file(config_file, by_name, reading.problems) | given
-    _build_sections(reading, given)
+    _build_sections(reading, given, facts)
     if output_config and not reading.problems:
         target = write_config_file(config_file, reading.sections)
         print(f"wrote {target}; run it with --config_file {target}")
@@ -186,7 +194,7 @@ def _explain_unknown(
         problems.append(Problem(where, refusal.cause, refusal.fix))
 
 
-def _build_sections(reading: Reading, given: Given) -> None:
+def _build_sections(reading: Reading, given: Given, facts: Facts) -> None:
     """Convert the raw values and construct each section, whose own checks add their problems.
 
     A section with a value that could not be read is left out.
@@ -195,7 +203,7 @@ def _build_sections(reading: Reading, given: Given) -> None:
     classes = sections_of(reading.run_type)
     # The console first: the others may have something to say.
     for name, section in sorted(classes.items(), key=lambda item: item[1] is not ConsoleOptions):
-        values, unread = {}, set()
+        values, unread = dict(facts(section, reading.sections)), set()
         for spec in specs_of(section):
             if spec.name not in given:
                 continue

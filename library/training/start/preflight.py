@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from library.data.training_data import TrainingData
 from library.files import prepare_folder
+from library.generation.prompt_options import training_syntax
 from library.generation.prompts import read_prompts
 from library.models import check_source, check_vae
 from library.models.attention import check_attention
@@ -113,7 +114,7 @@ def _check_saving(options: SavingOptions, is_dry: bool) -> None:
 
 def _check_preview(options: PreviewOptions) -> None:
     if options.sample_prompts is not None:
-        read_prompts(options.sample_prompts)
+        read_prompts(options.sample_prompts, training_syntax(1))  # for its problems, whatever the sizes
 
 
 def _check_network(options: NetworkOptions) -> None:

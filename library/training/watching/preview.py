@@ -10,6 +10,7 @@ from pathlib import Path
 from library.files import unwritten_is_a_warning
 from library.generation.generate import generate
 from library.generation.pictures import save_picture
+from library.generation.prompt_options import training_syntax
 from library.generation.prompts import read_prompts
 from library.generation.request import PromptRequest
 from library.models import FAMILIES
@@ -45,7 +46,8 @@ class Previews:
         if options.sample_prompts is not None:
             side = FAMILIES[task.model.family].side
             defaults = PromptRequest("", width=side, height=side, sampler=options.sample_sampler)
-            self.requests = read_prompts(options.sample_prompts, defaults=defaults)
+            syntax = training_syntax(task.model.latent_space.pixel_multiple)
+            self.requests = read_prompts(options.sample_prompts, syntax, defaults=defaults)
 
     def at_start(self, step: int) -> None:
         """Before the first step, if asked for; not again when a run goes on."""

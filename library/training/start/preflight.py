@@ -30,7 +30,7 @@ from library.training.optimization.optimizers import check_optimizer
 from library.training.position import read_state_info
 from library.training.run import TrainingRun
 from library.training.saving.hub import check_hub, check_state_on_hub, state_from_hub
-from library.training.saving.metadata import thumbnail_url
+from library.training.saving.modelspec import thumbnail_url
 from library.training.saving.settings import check_resumed
 from library.training.watching.tracking import check_logging
 

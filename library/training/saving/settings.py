@@ -112,7 +112,7 @@ def settings_of(run: TrainingRun, data: TrainingData) -> Settings:
             settings |= _options(section, ())
     settings |= _options(run.data, (*DATASET_KEYS, *SUBSET_KEYS, *OPTION_NAMES.values()))
     settings |= _of_datasets(data)
-    settings["cache_latents"] = run.caching.caches_latents  # then there is one sample of the VAE's posterior per picture
+    settings["cache_latents"] = run.caching.caches_latents  # then each picture has one latent
     for name in ("optimizer_args", "network_args", "lr_scheduler_args"):
         settings |= _arguments(name, settings.pop(name, ()))
     settings["pretrained_model_name_or_path"] = _model(find_source, run.model.pretrained_model_name_or_path)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from library.generation.command import check, draw, load
+from library.generation.command import check, draw, load, read
 from library.options.console import ConsoleOptions
 from library.options.generation import (
     GenerationOptions,
@@ -21,7 +21,6 @@ from library.options.generation import (
     GeneratorNetworkOptions,
     GeneratorPromptOptions,
 )
-from library.options.parser import read_command_line
 from library.problems import run_command
 
 
@@ -41,7 +40,7 @@ def main() -> None:
 
 def draw_pictures(run_type: type[Run], doc: str | None, *, family: str | None = None) -> None:
     """The whole command. family: the only one it takes, by its name in FAMILIES; None: any."""
-    reading = read_command_line(run_type, doc)
+    reading = read(run_type, doc)
     prompts = check(reading, family=family)
     run = reading.run
     model = load(run.model, run.compute, run.networks)

@@ -13,7 +13,7 @@ from learning import MODEL
 from PIL import Image
 
 from library.generation.generate import generate
-from library.generation.prompts import PromptRequest
+from library.generation.request import PromptRequest
 from library.models import load_model
 from library.models.saving import Saving
 from library.models.weights import read_header

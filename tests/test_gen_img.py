@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,8 @@ from kinds import write_lora
 from PIL import Image
 
 import gen_img_diffusers
-from library.generation.command import check
-from library.options.parser import read_command_line
+from library.generation.command import check, read
+from library.models import FAMILIES
 from library.problems import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -56,7 +57,7 @@ def mean_gap(one: Image.Image, other: Image.Image) -> float:
 
 def problems(*words: str | Path) -> list[str]:
     with pytest.raises(UserError) as caught:
-        check(read_command_line(gen_img_diffusers.Run, None, [*map(str, words)]))
+        check(read(gen_img_diffusers.Run, None, [*map(str, words)]))
     return [str(problem) for problem in caught.value.problems]
 
 
@@ -105,6 +106,20 @@ def test_all_problems_are_shown_together_and_nothing_is_drawn(tmp_path: Path) ->
         "  --prompt: --w expects a size in pixels, a multiple of 8, got '65'",
     ]
     assert not (tmp_path / "out").exists()
+
+
+def test_sizes_are_multiples_of_what_the_family_of_the_model_says(
+    monkeypatch: pytest.MonkeyPatch, tiny_model_file: Path
+) -> None:
+    coarse = replace(FAMILIES["sd1"].latent_space, pixel_multiple=32)
+    monkeypatch.setitem(FAMILIES, "sd1", replace(FAMILIES["sd1"], latent_space=coarse))
+    words = ("--ckpt", tiny_model_file, "--prompt", "a --h 72", "--n_iter", "0", "--W", "72", "--seed", "-1")
+    assert problems(*words) == [
+        "--n_iter: must be 1 or more",
+        "--W: must be a multiple of 32",
+        "--seed: must be 0 or more",
+        "--prompt: --h expects a size in pixels, a multiple of 32, got '72'",
+    ]
 
 
 def test_v2_on_another_model_is_one_line(tiny_model_file: Path) -> None:
@@ -198,7 +213,7 @@ def test_ctrl_c_keeps_what_was_drawn(
 ) -> None:
     from library.generation import generate
 
-    true_draw, drawn = generate._draw, []
+    true_draw, drawn = generate.draw_latents, []
 
     def second_is_interrupted(*given):
         if drawn:
@@ -206,7 +221,7 @@ def test_ctrl_c_keeps_what_was_drawn(
         drawn.append(true_draw(*given))
         return drawn[0]
 
-    monkeypatch.setattr(generate, "_draw", second_is_interrupted)
+    monkeypatch.setattr(generate, "draw_latents", second_is_interrupted)
     with pytest.raises(SystemExit) as caught:
         draw(monkeypatch, tmp_path, "--ckpt", tiny_model_file, "--prompt", "a", "--images_per_prompt", "3")
     assert caught.value.code == 130

@@ -11,7 +11,7 @@ from commands import make_pictures, run_here
 from safetensors import safe_open
 
 from library.models.sources import find_source
-from library.training.saving.metadata import file_hashes
+from library.training.saving.hashes import file_hashes
 
 # What differs from run to run, or is computed from the file.
 CHANGING = {

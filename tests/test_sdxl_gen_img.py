@@ -12,7 +12,7 @@ from commands import run_here
 from PIL import Image
 
 from library.generation.generate import generate
-from library.generation.prompts import PromptRequest
+from library.generation.request import PromptRequest
 from library.models import load_model
 from library.problems import UserError
 

@@ -23,7 +23,7 @@ from make_examples import example_scenes
 from make_world import HELD_OUT, SQUARE, Scene, choose_scene, sentence
 from shapes import COLOURS
 
-from library.generation.prompts import PromptRequest
+from library.generation.request import PromptRequest
 from library.options.fields import below, option, refuse
 from library.options.generation import GeneratorComputeOptions, GeneratorModelOptions, GeneratorNetworkOptions
 from library.options.parser import parse

@@ -8,15 +8,17 @@ from __future__ import annotations
 import random
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from library.console import progress_bar, say
 from library.generation.pictures import picture_name, plan_pictures, save_picture, seeds_of
-from library.generation.prompt_options import GENERATOR
-from library.generation.prompts import PromptRequest, parse_prompt, read_prompts
-from library.models import FAMILIES, check_source, check_vae, detect_family, load_model
+from library.generation.prompt_options import PromptSyntax, generator_syntax
+from library.generation.prompts import parse_prompt, read_prompts
+from library.generation.request import PromptRequest
+from library.models import FAMILIES, Family, check_source, check_vae, detect_family, load_model
 from library.network.loading import load_network_module
 from library.options.generation import (
     GenerationOptions,
@@ -26,8 +28,8 @@ from library.options.generation import (
     GeneratorPromptOptions,
     SizeOptions,
 )
-from library.options.parser import Reading
-from library.problems import Problems, warn
+from library.options.parser import Reading, read_command_line
+from library.problems import Problems, UserError, warn
 from library.stopping import exit_code
 
 if TYPE_CHECKING:
@@ -36,42 +38,79 @@ if TYPE_CHECKING:
 
     from library.models.base import Model
 
-DEFAULT_SIDE = 512
+R = TypeVar("R")
+S = TypeVar("S")
 
 
-def check(reading: Reading, *, family: str | None = None) -> list[PromptRequest]:
-    """The prompts of a command line; its Run has model, compute, networks, prompts and pictures, and may
-    have sizes.
+def read(run_type: type[R], doc: str | None, argv: Sequence[str] | None = None) -> Reading[R]:
+    """The command line of a generator, see `read_command_line`. What its sizes have to be, the model says."""
+    return read_command_line(run_type, doc, argv, facts=_facts)
+
+
+def _facts(section: type, earlier: Mapping[str, object]) -> dict[str, int]:
+    """What a section is told besides its options. earlier: the sections before it, by name."""
+    if section is not GenerationOptions:
+        return {}
+    family = _family_of(_section(earlier, GeneratorModelOptions))
+    return {"pixel_multiple": family.latent_space.pixel_multiple}
+
+
+def check(reading: Reading[R], *, family: str | None = None) -> list[PromptRequest]:
+    """The prompts of a command line. Its Run has the sections of gen_img_diffusers.py's, and may have
+    SizeOptions.
 
     family: the only one that the command draws with, by its name in FAMILIES; None: any.
     Raises UserError with every problem of the options, the files they name and the prompts.
     """
-    problems, sections, side = Problems(reading.problems), reading.sections, DEFAULT_SIDE
-    if "model" in sections:
-        side = _check_model(sections["model"], family, problems)
-    if "compute" in sections and sections["compute"].xformers:
+    problems, sections = Problems(reading.problems), reading.sections
+    model = _section(sections, GeneratorModelOptions)
+    if model is not None:
+        _check_model(model, family, problems)
+    compute = _section(sections, GeneratorComputeOptions)
+    if compute is not None and compute.xformers:
         from library.models.attention import check_attention
 
         problems.attempt(check_attention, "xformers")
-    if "networks" in sections:
-        _check_networks(sections["networks"], problems)
-    prompts = []
-    if "prompts" in sections:
-        others = (sections.get(name) for name in ("pictures", "sizes"))
-        prompts = problems.attempt(_read_prompts, sections["prompts"], *others, side)
-    if "pictures" in sections:
-        _check_folder(sections["pictures"].outdir, problems)
+    networks = _section(sections, GeneratorNetworkOptions)
+    if networks is not None:
+        _check_networks(networks, problems)
+    texts, pictures = _section(sections, GeneratorPromptOptions), _section(sections, GenerationOptions)
+    prompts = None
+    if texts is not None:
+        found = _family_of(model)
+        syntax = generator_syntax(found.latent_space.pixel_multiple)
+        defaults = _defaults(pictures, _section(sections, SizeOptions), found.side)
+        prompts = problems.attempt(_read_prompts, texts, syntax, defaults)
+    if pictures is not None:
+        _check_folder(pictures.outdir, problems)
     problems.raise_if_any()
+    assert prompts is not None
     return prompts
 
 
-def _check_model(options: GeneratorModelOptions, family: str | None, problems: Problems) -> int:
-    """The side of the pictures that the model was made for."""
-    claims = {"v2": options.v2, "v_parameterization": options.v_parameterization, "family": family}
-    source = problems.attempt(check_source, options.ckpt, **claims)
+def _section(sections: Mapping[str, object], kind: type[S]) -> S | None:
+    """The section of a class; None when the Run has none or something is wrong with it."""
+    return next((section for section in sections.values() if isinstance(section, kind)), None)
+
+
+def _family_of(options: GeneratorModelOptions | None) -> Family:
+    """The model's family; the first there is when the model cannot be read, which `check` complains of."""
+    if options is not None:
+        with suppress(UserError):
+            return FAMILIES[detect_family(options.ckpt)]
+    return next(iter(FAMILIES.values()))
+
+
+def _check_model(options: GeneratorModelOptions, family: str | None, problems: Problems) -> None:
+    problems.attempt(
+        check_source,
+        options.ckpt,
+        v2=options.v2,
+        v_parameterization=options.v_parameterization,
+        family=family,
+    )
     if options.vae:
         problems.attempt(check_vae, options.vae)
-    return DEFAULT_SIDE if source is None else FAMILIES[detect_family(source)].side
 
 
 def _check_networks(options: GeneratorNetworkOptions, problems: Problems) -> None:
@@ -87,27 +126,38 @@ def _check_folder(outdir: Path, problems: Problems) -> None:
         problems.add(outdir, "is a file, not a folder", "choose another --outdir")
 
 
+def _defaults(pictures: GenerationOptions | None, sizes: SizeOptions | None, side: int) -> PromptRequest:
+    """What a prompt leaves open.
+
+    pictures: None when that section is wrong; the prompts are then read for their own problems only.
+    side: of the pictures that the model was made for.
+    """
+    if pictures is None:
+        return PromptRequest("")
+    sizes = sizes or SizeOptions()
+    return PromptRequest(
+        "",
+        width=pictures.W or side,
+        height=pictures.H or side,
+        steps=pictures.steps,
+        scale=pictures.scale,
+        sampler=pictures.sampler,
+        original_width=sizes.original_width,
+        original_height=sizes.original_height,
+        original_width_negative=sizes.original_width_negative,
+        original_height_negative=sizes.original_height_negative,
+        crop_top=sizes.crop_top or 0,
+        crop_left=sizes.crop_left or 0,
+    )
+
+
 def _read_prompts(
-    options: GeneratorPromptOptions,
-    pictures: GenerationOptions | None,
-    sizes: SizeOptions | None,
-    side: int,
+    options: GeneratorPromptOptions, syntax: PromptSyntax, defaults: PromptRequest
 ) -> list[PromptRequest]:
-    """pictures: None when that section is wrong; the prompts are then read for their own problems."""
-    defaults = PromptRequest("")
-    if pictures is not None:
-        defaults = PromptRequest(
-            "",
-            width=pictures.W or side,
-            height=pictures.H or side,
-            steps=pictures.steps,
-            scale=pictures.scale,
-            sampler=pictures.sampler,
-            **({} if sizes is None else sizes.given),
-        )
     if options.from_file:
-        return read_prompts(options.from_file, GENERATOR, defaults=defaults)
-    return [parse_prompt(options.prompt, GENERATOR, where="--prompt", defaults=defaults)]
+        return read_prompts(options.from_file, syntax, defaults=defaults)
+    assert options.prompt is not None
+    return [parse_prompt(options.prompt, syntax, where="--prompt", defaults=defaults)]
 
 
 def load(
@@ -154,7 +204,7 @@ def draw(
 
     Ctrl-C and SIGTERM end the program with exit code 130 or 143; what was drawn stays.
     """
-    _warn_of_idle_wishes(model, prompts, options.n_iter * options.images_per_prompt)
+    _warn_of_unused_options(model, prompts, options.n_iter * options.images_per_prompt)
     seed = random.SystemRandom().randrange(2**31) if options.seed is None else options.seed
     pictures = plan_pictures(
         prompts, seed=seed, n_iter=options.n_iter, images_per_prompt=options.images_per_prompt
@@ -162,7 +212,7 @@ def draw(
     timestamp, saved, code = time.strftime("%Y%m%d%H%M%S"), 0, 0
     try:
         for request, picture in _draw_batches(model, pictures, options, clip_skip):
-            path = options.outdir / picture_name(timestamp, saved, request.seed)
+            path = options.outdir / picture_name(timestamp, saved, request.chosen_seed)
             save_picture(path, picture, request, is_told_sizes=model.is_told_sizes)
             saved += 1
     except KeyboardInterrupt as stop:
@@ -177,7 +227,6 @@ def _draw_batches(
     model: Model, pictures: Sequence[PromptRequest], options: GenerationOptions, clip_skip: int | None
 ) -> Iterator[tuple[PromptRequest, Image]]:
     """Each request with its picture, under a progress bar."""
-
     from library.generation.generate import generate
     from library.generation.samplers import count_calls
 
@@ -198,7 +247,7 @@ def _draw_batches(
             yield from zip(batch, drawn, strict=True)
 
 
-def _warn_of_idle_wishes(model: Model, prompts: Sequence[PromptRequest], pictures: int) -> None:
+def _warn_of_unused_options(model: Model, prompts: Sequence[PromptRequest], pictures: int) -> None:
     """Warns of prompt options that change nothing in a run with this many pictures of each prompt."""
     for prompt in prompts:
         text, seeds = repr(prompt.prompt[:40]), len(seeds_of(prompt))

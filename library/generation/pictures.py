@@ -10,7 +10,7 @@ from PIL.Image import Image
 from PIL.PngImagePlugin import PngInfo
 
 from library.files import whole_file
-from library.generation.prompts import PromptRequest
+from library.generation.request import PromptRequest
 from library.randomness import derive_seed
 
 

@@ -1,7 +1,7 @@
 """The options a prompt line may have: one table for previews while training, one for the generator.
 
-A row gives, for an option's name, the function that turns its text into fields of PromptRequest; the function
-raises ValueError with what it expects. Imports no torch.
+A row gives, for an option's name, the function that writes its text into a request; the function raises
+ValueError with what it expects. Imports no torch.
 """
 
 from __future__ import annotations
@@ -9,31 +9,88 @@ from __future__ import annotations
 import math
 import typing
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
 
+from library.generation.request import PromptRequest
 from library.options.generation import SamplerName
 
 MAX_STEPS = 1000  # the models know this many timesteps
 MAX_SEED = 2**64 - 1  # of torch's generators
+MAX_SIDE = 2**16  # pixels; more is a typing mistake
+LEAST_SIDE = 64  # pixels, of a preview: sd-scripts' own
 
-Reader = Callable[[str], dict[str, Any]]
+Writer = Callable[[PromptRequest, str], PromptRequest]  # the request with an option's text in it
 
 
 @dataclass(frozen=True)
 class PromptSyntax:
-    """The options a prompt line may have, and those of sd-scripts that are not there yet.
+    """The options a prompt may have.
 
-    keys: of prompts in TOML and JSON files -> the option that means the same.
+    options: what each does to a request, by its name without dashes.
+    not_yet: those of sd-scripts that are refused as not available yet.
+    keys: of prompts in TOML and JSON files -> the option that means the same. Without any, there are no such
+        files.
     """
 
-    options: dict[str, Reader]
+    options: dict[str, Writer]
     not_yet: frozenset[str]
     keys: dict[str, str] = field(default_factory=dict)
 
 
-def _field(name: str, read: Callable[[str], Any]) -> Reader:
-    return lambda text: {name: read(text)}
+def training_syntax(pixel_multiple: int) -> PromptSyntax:
+    """Of previews. Sizes are rounded down to what the model takes, as sd-scripts does.
+
+    pixel_multiple: what the sides of pictures are multiples of, see LatentSpace.
+    """
+    return PromptSyntax(
+        options={
+            **_SHARED,
+            "w": lambda request, text: replace(request, width=_rounded_side(text, pixel_multiple)),
+            "h": lambda request, text: replace(request, height=_rounded_side(text, pixel_multiple)),
+            "d": lambda request, text: replace(request, seed=_seed(text)),
+            "ss": lambda request, text: replace(request, sampler=_sampler(text)),
+        },
+        not_yet=frozenset({"cn", "g", "ctr", "rcfg", "fs"}),
+        keys={
+            "negative_prompt": "n",
+            "width": "w",
+            "height": "h",
+            "sample_steps": "s",
+            "scale": "l",
+            "seed": "d",
+            "sample_sampler": "ss",
+            "controlnet_image": "cn",
+            "guidance_scale": "g",
+            "cfg_trunc_ratio": "ctr",
+            "renorm_cfg": "rcfg",
+            "flow_shift": "fs",
+        },
+    )
+
+
+def generator_syntax(pixel_multiple: int) -> PromptSyntax:
+    """Of the generator, which takes only sizes that the model can draw, and several seeds.
+
+    pixel_multiple: what the sides of pictures are multiples of, see LatentSpace.
+    """
+    return PromptSyntax(
+        options={
+            **_SHARED,
+            "w": lambda request, text: replace(request, width=_exact_side(text, pixel_multiple)),
+            "h": lambda request, text: replace(request, height=_exact_side(text, pixel_multiple)),
+            "d": _write_seeds,
+            "ow": lambda request, text: replace(request, original_width=_original_side(text)),
+            "oh": lambda request, text: replace(request, original_height=_original_side(text)),
+            "nw": lambda request, text: replace(request, original_width_negative=_original_side(text)),
+            "nh": lambda request, text: replace(request, original_height_negative=_original_side(text)),
+            "ct": lambda request, text: replace(request, crop_top=_crop(text)),
+            "cl": lambda request, text: replace(request, crop_left=_crop(text)),
+        },
+        not_yet=frozenset(
+            {"t", "nl", "c", "am", "f"}
+            | {"dsd1", "dst1", "dsd2", "dst2", "dsr", "glt", "glr", "gle", "gls", "glsn", "glus"}
+        ),
+    )
 
 
 def _whole_number(text: str, low: int, high: int, expected: str) -> int:
@@ -42,25 +99,25 @@ def _whole_number(text: str, low: int, high: int, expected: str) -> int:
     return int(text)
 
 
-def _floored_size(text: str) -> int:
-    size = _whole_number(text, 0, 2**16, "a size in pixels")
-    return max(64, size // 8 * 8)
+def _rounded_side(text: str, multiple: int) -> int:
+    side = max(LEAST_SIDE, _whole_number(text, 0, MAX_SIDE, "a size in pixels"))
+    return side // multiple * multiple
 
 
-def _exact_size(text: str) -> int:
-    expected = "a size in pixels, a multiple of 8"
-    size = _whole_number(text, 8, 2**16, expected)
-    if size % 8:
+def _exact_side(text: str, multiple: int) -> int:
+    expected = f"a size in pixels, a multiple of {multiple}"
+    side = _whole_number(text, multiple, MAX_SIDE, expected)
+    if side % multiple:
         raise ValueError(expected)
-    return size
+    return side
 
 
-def _told_size(text: str) -> int:
-    return _whole_number(text, 1, 2**16, "a size in pixels")
+def _original_side(text: str) -> int:
+    return _whole_number(text, 1, MAX_SIDE, "a size in pixels")
 
 
-def _told_crop(text: str) -> int:
-    return _whole_number(text, 0, 2**16, "a number of pixels")
+def _crop(text: str) -> int:
+    return _whole_number(text, 0, MAX_SIDE, "a number of pixels")
 
 
 def _steps(text: str) -> int:
@@ -71,9 +128,9 @@ def _seed(text: str) -> int:
     return _whole_number(text, 0, MAX_SEED, "a whole number of 0 or more")
 
 
-def _seeds(text: str) -> dict[str, Any]:
+def _write_seeds(request: PromptRequest, text: str) -> PromptRequest:
     first, *more = (_seed(part.strip()) for part in text.split(","))
-    return {"seed": first, "more_seeds": tuple(more)}
+    return replace(request, seed=first, more_seeds=tuple(more))
 
 
 def _scale(text: str) -> float:
@@ -86,59 +143,16 @@ def _scale(text: str) -> float:
     return scale
 
 
-def _sampler(text: str) -> str:
-    names = typing.get_args(SamplerName)
-    if text.lower() not in names:
-        raise ValueError(f"one of {', '.join(names)}")
-    return text.lower()
+def _sampler(text: str) -> SamplerName:
+    names: tuple[SamplerName, ...] = typing.get_args(SamplerName)
+    for name in names:
+        if name == text.lower():
+            return name
+    raise ValueError(f"one of {', '.join(names)}")
 
 
-_SHARED: dict[str, Reader] = {
-    "n": _field("negative", str),
-    "l": _field("scale", _scale),
-    "s": _field("steps", _steps),
+_SHARED: dict[str, Writer] = {
+    "n": lambda request, text: replace(request, negative=text),
+    "l": lambda request, text: replace(request, scale=_scale(text)),
+    "s": lambda request, text: replace(request, steps=_steps(text)),
 }
-
-TRAINING = PromptSyntax(
-    options=_SHARED
-    | {
-        "w": _field("width", _floored_size),
-        "h": _field("height", _floored_size),
-        "d": _field("seed", _seed),
-        "ss": _field("sampler", _sampler),
-    },
-    not_yet=frozenset({"cn", "g", "ctr", "rcfg", "fs"}),
-    keys={
-        "negative_prompt": "n",
-        "width": "w",
-        "height": "h",
-        "sample_steps": "s",
-        "scale": "l",
-        "seed": "d",
-        "sample_sampler": "ss",
-        "controlnet_image": "cn",
-        "guidance_scale": "g",
-        "cfg_trunc_ratio": "ctr",
-        "renorm_cfg": "rcfg",
-        "flow_shift": "fs",
-    },
-)
-
-GENERATOR = PromptSyntax(
-    options=_SHARED
-    | {
-        "w": _field("width", _exact_size),
-        "h": _field("height", _exact_size),
-        "d": _seeds,
-        "ow": _field("original_width", _told_size),
-        "oh": _field("original_height", _told_size),
-        "nw": _field("original_width_negative", _told_size),
-        "nh": _field("original_height_negative", _told_size),
-        "ct": _field("crop_top", _told_crop),
-        "cl": _field("crop_left", _told_crop),
-    },
-    not_yet=frozenset(
-        {"t", "nl", "c", "am", "f"}
-        | {"dsd1", "dst1", "dsd2", "dst2", "dsr", "glt", "glr", "gle", "gls", "glsn", "glus"}
-    ),
-)

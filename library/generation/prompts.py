@@ -8,148 +8,116 @@ lower case are the same in option names. Which options there are, is in prompt_o
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
-from library.generation.prompt_options import TRAINING, PromptSyntax
-from library.options.generation import SamplerName
+from library.generation.prompt_options import PromptSyntax
+from library.generation.request import PromptRequest
 from library.problems import Problems, UserError
 from library.table_files import kind_of, parse_tables
 from library.text_files import read_text
 
-
-@dataclass(frozen=True)
-class PromptRequest:
-    """What is to be drawn.
-
-    width, height: pixels, multiples of 8. steps: 1 to 1000. scale: of classifier-free guidance, 1 is none.
-    seed: None lets the caller choose. more_seeds: of the prompt's second, third, ... picture.
-    original_*, crop_*: what models are told that are told sizes; None is as the picture's own. *_negative:
-    the same for the negative prompt, None is as for the prompt.
-    """
-
-    prompt: str
-    negative: str = ""
-    width: int = 512
-    height: int = 512
-    steps: int = 30
-    scale: float = 7.5
-    seed: int | None = None
-    more_seeds: tuple[int, ...] = ()
-    sampler: SamplerName = "ddim"
-    original_width: int | None = None
-    original_height: int | None = None
-    original_width_negative: int | None = None
-    original_height_negative: int | None = None
-    crop_top: int = 0
-    crop_left: int = 0
-
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """Original height and width, crop top and left, target height and width."""
-        height, width = self.original_height or self.height, self.original_width or self.width
-        return height, width, self.crop_top, self.crop_left, self.height, self.width
-
-    @property
-    def sizes_negative(self) -> tuple[int, ...]:
-        """The same for the negative prompt."""
-        height, width, *others = self.sizes
-        return self.original_height_negative or height, self.original_width_negative or width, *others
-
-    @property
-    def is_guided(self) -> bool:
-        """Whether the negative prompt counts: guidance at scale 1 is the plain prediction."""
-        return self.scale != 1
-
-
 _DEFAULTS = PromptRequest("")
+
+Keys = dict[str, object]  # a prompt in a TOML or JSON file
 
 
 def read_prompts(
-    path: Path, syntax: PromptSyntax = TRAINING, *, defaults: PromptRequest = _DEFAULTS
+    path: Path, syntax: PromptSyntax, *, defaults: PromptRequest = _DEFAULTS
 ) -> list[PromptRequest]:
     """The prompts of a file.
 
     A text file has one a line; blank lines and lines that start with `#` are skipped. A .json file has an
     array of lines and of objects, a .toml file [[prompt.subset]] tables, with what they share in [prompt].
 
-    syntax: TRAINING or GENERATOR, which has no keys and so no tables. defaults: gives what a prompt leaves
-    open. Raises UserError with every problem of the file, each with its line or number.
+    syntax: see `prompt_options`. defaults: gives what a prompt leaves open.
+    Raises UserError with every problem of the file, each with its line or number.
     """
     problems, requests = Problems(), []
     for where, entry in _entries(path, syntax):
-        read = parse_prompt if isinstance(entry, str) else _from_keys
-        requests.append(problems.attempt(read, entry, syntax, where=where, defaults=defaults))
-    if not requests:
+        if isinstance(entry, str):
+            request = problems.attempt(parse_prompt, entry, syntax, where=where, defaults=defaults)
+        else:
+            request = problems.attempt(_from_keys, entry, syntax, where=where, defaults=defaults)
+        if request is not None:
+            requests.append(request)
+    if not requests and not problems.found:
         problems.add(path, "holds no prompts", _EMPTY_FIX.get(path.suffix.lower(), "write one a line"))
     problems.raise_if_any()
     return requests
 
 
 def parse_prompt(
-    line: str, syntax: PromptSyntax = TRAINING, *, where: str, defaults: PromptRequest = _DEFAULTS
+    line: str, syntax: PromptSyntax, *, where: str, defaults: PromptRequest = _DEFAULTS
 ) -> PromptRequest:
     """The request a line makes. where: what problems are about, e.g. a file and its line.
 
     Raises UserError for options that do not exist, are given twice or have a wrong value, all at once.
     """
     text, *pieces = _OPTION_START.split(line)
-    problems, values, seen = Problems(), {}, set()
+    request = replace(defaults, prompt=text.strip())
+    problems, seen = Problems(), set()
     for piece in pieces:
         name, _, value = piece.partition(" ")
         option = name.lower()
         if option in seen:
             problems.add(where, f"--{option} is given twice")
         elif option in syntax.options or option in syntax.not_yet:
-            given = (option, f"--{option}", value.strip())
-            values |= problems.attempt(_read_option, given, syntax, where=where) or {}
+            given = _Given(option, f"--{option}", value.strip())
+            request = problems.attempt(_written, request, given, syntax, where) or request
         else:
             known = ", ".join(f"--{known}" for known in syntax.options)
             problems.add(where, f"there is no prompt option --{name}", f"there are {known}")
         seen.add(option)
     problems.raise_if_any()
-    return dataclasses.replace(defaults, prompt=text.strip(), **values)
+    return request
 
 
 _OPTION_START = re.compile(r"(?:^| )--(?=[A-Za-z])")
 _EMPTY_FIX = {".toml": "write a [[prompt.subset]] for each", ".json": "write an array of them"}
 
 
-def _read_option(given: tuple[str, str, str], syntax: PromptSyntax, *, where: str) -> dict[str, Any]:
-    """What a known option says. given: the option, what it is called there, its text."""
-    option, name, text = given
-    if option in syntax.not_yet:
-        raise UserError.of(where, f"{name} is not available yet", "remove it")
+class _Given(NamedTuple):
+    """A known option of a prompt, what it is called there, and its text."""
+
+    option: str
+    name: str
+    text: str
+
+
+def _written(request: PromptRequest, given: _Given, syntax: PromptSyntax, where: str) -> PromptRequest:
+    """The request with an option in it."""
+    if given.option in syntax.not_yet:
+        raise UserError.of(where, f"{given.name} is not available yet", "remove it")
     try:
-        return syntax.options[option](text)
+        return syntax.options[given.option](request, given.text)
     except ValueError as error:
-        raise UserError.of(where, f"{name} expects {error}, got {text!r}") from None
+        raise UserError.of(where, f"{given.name} expects {error}, got {given.text!r}") from None
 
 
-def _from_keys(
-    keys: dict[str, Any], syntax: PromptSyntax, *, where: str, defaults: PromptRequest
-) -> PromptRequest:
+def _from_keys(keys: Keys, syntax: PromptSyntax, *, where: str, defaults: PromptRequest) -> PromptRequest:
     """The request of a table of keys, whose values are read as those of a line's options."""
-    problems, values = Problems(), {}
+    problems, request = Problems(), defaults
     prompt = keys.get("prompt")
-    if not isinstance(prompt, str):
+    if isinstance(prompt, str):
+        request = replace(request, prompt=prompt.strip())
+    else:
         problems.add(where, "has no prompt", 'write prompt: "a cat"')
     for key, value in keys.items():
         option = syntax.keys.get(key)
         if option is None and key != "prompt":
             problems.add(where, f"a prompt has no key {key}", f"there are prompt, {', '.join(syntax.keys)}")
         elif option is not None and value is not None:
-            given = (option, key, str(value))
-            values |= problems.attempt(_read_option, given, syntax, where=where) or {}
+            given = _Given(option, key, str(value))
+            request = problems.attempt(_written, request, given, syntax, where) or request
     problems.raise_if_any()
-    return dataclasses.replace(defaults, prompt=prompt.strip(), **values)
+    return request
 
 
-def _entries(path: Path, syntax: PromptSyntax) -> Iterator[tuple[str, str | dict[str, Any]]]:
+def _entries(path: Path, syntax: PromptSyntax) -> Iterator[tuple[str, str | Keys]]:
     """The lines and tables of a file, each with its place."""
     text, suffix = read_text(path), path.suffix.lower()
     if suffix not in _EMPTY_FIX:
@@ -171,7 +139,7 @@ def _entries(path: Path, syntax: PromptSyntax) -> Iterator[tuple[str, str | dict
         yield f"{path}, prompt {number}", entry
 
 
-def _subsets(content: dict[str, Any], path: Path) -> list[Any]:
+def _subsets(content: Keys, path: Path) -> list[object]:
     """The prompts of a TOML file, each with what all share."""
     shared = content.get("prompt", {})
     others = [name for name in content if name != "prompt"]

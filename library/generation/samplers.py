@@ -1,11 +1,11 @@
-"""Samplers: names users know and diffusers' schedulers that do the work."""
+"""Samplers: the names that users know, over diffusers' schedulers, which do the work."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection
+from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import diffusers
 import torch
@@ -15,53 +15,58 @@ from library.models.base import PredictionType
 from library.models.noise_schedule import DDIM_CONFIG, SCHEDULER_CONFIG, TRAIN_STEPS, terminal_settings
 from library.problems import warn
 
+
+class SamplerKind(NamedTuple):
+    """A sampler's scheduler: the name of diffusers' class, and what it is made with."""
+
+    scheduler: str
+    settings: Mapping[str, Any]
+
+
 # dpmsolver's last step would divide by a noise of 0, so it ends at the least noise that models know.
 _DPM_SOLVER = {"algorithm_type": "dpmsolver", "final_sigmas_type": "sigma_min"}
-# The one whose times have no offset; only so does it take any number of steps.
+_DPM_SOLVER_PLUS = {"algorithm_type": "dpmsolver++"}
+# The only one whose timesteps have no offset; with one, it fails for some numbers of steps.
 _SINGLE_STEP = {key: value for key, value in SCHEDULER_CONFIG.items() if key != "steps_offset"}
 _SINGLE_STEP |= {"lower_order_final": True}
-_NAMED: dict[str, tuple[str, dict[str, Any]]] = {
-    "ddim": ("DDIMScheduler", DDIM_CONFIG),
-    "pndm": ("PNDMScheduler", SCHEDULER_CONFIG | {"skip_prk_steps": True}),
-    "lms": ("LMSDiscreteScheduler", SCHEDULER_CONFIG),
-    "euler": ("EulerDiscreteScheduler", SCHEDULER_CONFIG),
-    "euler_a": ("EulerAncestralDiscreteScheduler", SCHEDULER_CONFIG),
-    "heun": ("HeunDiscreteScheduler", SCHEDULER_CONFIG),
-    "dpm_2": ("KDPM2DiscreteScheduler", SCHEDULER_CONFIG),
-    "dpm_2_a": ("KDPM2AncestralDiscreteScheduler", SCHEDULER_CONFIG),
-    "dpmsolver": ("DPMSolverMultistepScheduler", SCHEDULER_CONFIG | _DPM_SOLVER),
-    "dpmsolver++": ("DPMSolverMultistepScheduler", SCHEDULER_CONFIG | {"algorithm_type": "dpmsolver++"}),
-    "dpmsingle": ("DPMSolverSinglestepScheduler", _SINGLE_STEP),
+_NAMED: dict[str, SamplerKind] = {
+    "ddim": SamplerKind("DDIMScheduler", DDIM_CONFIG),
+    "pndm": SamplerKind("PNDMScheduler", SCHEDULER_CONFIG | {"skip_prk_steps": True}),
+    "lms": SamplerKind("LMSDiscreteScheduler", SCHEDULER_CONFIG),
+    "euler": SamplerKind("EulerDiscreteScheduler", SCHEDULER_CONFIG),
+    "euler_a": SamplerKind("EulerAncestralDiscreteScheduler", SCHEDULER_CONFIG),
+    "heun": SamplerKind("HeunDiscreteScheduler", SCHEDULER_CONFIG),
+    "dpm_2": SamplerKind("KDPM2DiscreteScheduler", SCHEDULER_CONFIG),
+    "dpm_2_a": SamplerKind("KDPM2AncestralDiscreteScheduler", SCHEDULER_CONFIG),
+    "dpmsolver": SamplerKind("DPMSolverMultistepScheduler", SCHEDULER_CONFIG | _DPM_SOLVER),
+    "dpmsolver++": SamplerKind("DPMSolverMultistepScheduler", SCHEDULER_CONFIG | _DPM_SOLVER_PLUS),
+    "dpmsingle": SamplerKind("DPMSolverSinglestepScheduler", _SINGLE_STEP),
 }
 SAMPLERS = _NAMED | {f"k_{name}": _NAMED[name] for name in ("lms", "euler", "euler_a", "dpm_2", "dpm_2_a")}
-_FLOW = ("FlowMatchEulerDiscreteScheduler", {"num_train_timesteps": TRAIN_STEPS})
+_FLOW = SamplerKind("FlowMatchEulerDiscreteScheduler", {"num_train_timesteps": TRAIN_STEPS})
 
-_PREDICTION_NAMES = {"epsilon": "epsilon", "v": "v_prediction"}
+_PREDICTION_NAMES: dict[PredictionType, str] = {"epsilon": "epsilon", "v": "v_prediction"}
 
 
 class Sampler:
-    """The way from noise to a picture in `steps` steps. One object draws one batch.
+    """The way from noise to a picture in `steps` steps. One object draws one batch: schedulers keep earlier
+    predictions.
 
-    Flow models are drawn with Euler steps whatever the name; a line says so once.
+    Flow models are drawn with Euler steps whatever the name; a warning says so once.
     """
 
     def __init__(
         self, name: str, prediction_type: PredictionType, steps: int, *, zero_terminal_snr: bool = False
     ) -> None:
-        """zero_terminal_snr: whether the model knows pure noise, which pictures then begin with."""
+        """zero_terminal_snr: whether the model knows pure noise, which its pictures then begin with."""
         self._is_flow = prediction_type == "flow"
-        if self._is_flow and name not in ("euler", "k_euler"):
-            _warn_of_flow(name)
-        kind, settings = _FLOW if self._is_flow else SAMPLERS[name]
-        if not self._is_flow:
-            settings = settings | {"prediction_type": _PREDICTION_NAMES[prediction_type]}
-            if steps == TRAIN_STEPS and "timestep_spacing" in _parameters(kind):
-                # Every time once: by their own spacing ddim would leave the table, dpmsolver++ divide by 0.
-                settings["timestep_spacing"] = "trailing"
-            # A model that predicts the noise has nothing to say at pure noise, where 1,000 steps begin.
-            if zero_terminal_snr and (prediction_type == "v" or steps < TRAIN_STEPS):
-                settings |= _terminal_settings(kind, name, prediction_type)
-        self._scheduler = getattr(diffusers, kind)(**settings)
+        if self._is_flow:
+            if name not in ("euler", "k_euler"):
+                _warn_of_flow(name)
+            kind = _FLOW
+        else:
+            kind = _with_prediction(name, prediction_type, steps, zero_terminal_snr)
+        self._scheduler = getattr(diffusers, kind.scheduler)(**kind.settings)
         self._scheduler.set_timesteps(steps)
         self._adds_noise = "generator" in inspect.signature(self._scheduler.step).parameters
 
@@ -74,43 +79,58 @@ class Sampler:
         return self._scheduler.timesteps
 
     def start(self, noise: Tensor) -> Tensor:
-        """The first x: standard normal noise, scaled as the sampler counts."""
+        """The first x: standard normal noise, scaled to the sampler's first sigma."""
         return noise if self._is_flow else noise * self._scheduler.init_noise_sigma
 
     def model_input(self, x: Tensor, t: Tensor) -> Tensor:
-        """x as the model knows it."""
+        """x, scaled as the model was trained to see it at time t."""
         return x if self._is_flow else self._scheduler.scale_model_input(x, t)
 
-    def step(self, prediction: Tensor, t: Tensor, x: Tensor, generators: list[torch.Generator]) -> Tensor:
-        """The next x, in its shape. generators: one per picture, for samplers that add noise."""
-        drawn = {"generator": generators} if self._adds_noise else {}
+    def step(self, prediction: Tensor, t: Tensor, x: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+        """The next x, in its shape. generators: one for each picture, for samplers that add noise."""
+        drawn = {"generator": list(generators)} if self._adds_noise else {}
         return self._scheduler.step(prediction, t, x, **drawn, return_dict=False)[0]
 
 
-def _terminal_settings(kind: str, name: str, prediction_type: PredictionType) -> dict[str, Any]:
-    """What begins pictures with pure noise; nothing, said once, where diffusers cannot."""
+def _with_prediction(
+    name: str, prediction_type: PredictionType, steps: int, zero_terminal_snr: bool
+) -> SamplerKind:
+    """A row of SAMPLERS with what a model and a number of steps add to its settings."""
+    scheduler, settings = SAMPLERS[name]
+    more: dict[str, Any] = {"prediction_type": _PREDICTION_NAMES[prediction_type]}
+    if steps == TRAIN_STEPS and "timestep_spacing" in _parameters(scheduler):
+        # Every timestep once: with their own spacing ddim would leave the table, dpmsolver++ divide by 0.
+        more["timestep_spacing"] = "trailing"
+    # A model that predicts the noise has nothing to say at pure noise, where 1,000 steps begin.
+    if zero_terminal_snr and (prediction_type == "v" or steps < TRAIN_STEPS):
+        more |= _terminal_settings(scheduler, name, prediction_type)
+    return SamplerKind(scheduler, {**settings, **more})
+
+
+def _terminal_settings(scheduler: str, name: str, prediction_type: PredictionType) -> dict[str, Any]:
+    """The settings that let pictures begin with pure noise; none, with a warning, where there are none."""
     settings = terminal_settings(prediction_type)
-    if settings.keys() <= _parameters(kind):
+    if settings.keys() <= _parameters(scheduler):
         return settings
     _warn_of_terminal(name)
     return {}
 
 
-def _parameters(kind: str) -> Collection[str]:
-    return inspect.signature(getattr(diffusers, kind)).parameters.keys()
+def _parameters(scheduler: str) -> set[str]:
+    return set(inspect.signature(getattr(diffusers, scheduler)).parameters)
 
 
 @cache
 def count_calls(name: str, prediction_type: PredictionType, steps: int) -> int:
-    """How often a model is asked for one batch: once a step with most samplers."""
+    """How often the model is asked for one batch: once a step with most samplers."""
     return len(Sampler(name, prediction_type, steps).timesteps)
 
 
-@cache
+@cache  # once for each name
 def _warn_of_terminal(name: str) -> None:
     warn(f"{name} cannot begin with pure noise, as the model was trained; ddim, euler and dpmsolver++ can")
 
 
-@cache
+@cache  # once for each name
 def _warn_of_flow(name: str) -> None:
     warn(f"the model predicts flow, so its pictures are drawn with euler steps, not {name}")

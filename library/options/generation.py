@@ -184,15 +184,20 @@ class GenerationOptions:
         "seed of a single picture; of several, each gets its own, made from this one (default: random)",
         metavar="N",
     )
+    pixel_multiple: int = 1  # what the model's pictures have sides of; no option, see `read_command_line`
 
     def __post_init__(self) -> None:
         refuse(
             (not 1 <= self.steps <= 1000, "steps", "must be from 1 to 1000"),
             *below(1, self, "batch_size", "n_iter", "images_per_prompt"),
-            (self.W is not None and not _is_side(self.W), "W", "must be a multiple of 8"),
-            (self.H is not None and not _is_side(self.H), "H", "must be a multiple of 8"),
+            (not self._is_side(self.W), "W", f"must be a multiple of {self.pixel_multiple}"),
+            (not self._is_side(self.H), "H", f"must be a multiple of {self.pixel_multiple}"),
             (self.seed is not None and not 0 <= self.seed < 2**64, "seed", "must be 0 or more"),
         )
+
+    def _is_side(self, pixels: int | None) -> bool:
+        multiple = self.pixel_multiple
+        return pixels is None or (pixels >= multiple and pixels % multiple == 0)
 
 
 @dataclass(frozen=True)
@@ -221,7 +226,3 @@ class SizeOptions:
     def given(self) -> dict[str, int]:
         """The sizes that were given, by option."""
         return {name: value for name, value in vars(self).items() if value is not None}
-
-
-def _is_side(pixels: int) -> bool:
-    return pixels >= 8 and pixels % 8 == 0

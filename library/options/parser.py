@@ -19,7 +19,7 @@ import difflib
 import io
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,6 +38,8 @@ R = TypeVar("R")
 
 # Option name -> (where the user gave it, the raw value: a word, a list of words or a TOML value).
 Given = dict[str, tuple[str, Any]]
+# (section class, the sections before it, by name) -> values of its fields that are no options.
+Facts = Callable[[type, Mapping[str, Any]], Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -82,9 +84,16 @@ class Reading(Generic[R]):
 
 
 def read_command_line(
-    run_type: type[R], doc: str | None = None, argv: Sequence[str] | None = None
+    run_type: type[R],
+    doc: str | None = None,
+    argv: Sequence[str] | None = None,
+    *,
+    facts: Facts = lambda section, earlier: {},
 ) -> Reading[R]:
-    """Like `parse`, but returns problems instead of raising them, so that a caller can look for more."""
+    """Like `parse`, but returns problems instead of raising them, so that a caller can look for more.
+
+    facts: what a section's checks need to know besides its options, such as what the model takes.
+    """
     reading: Reading[R] = Reading(run_type)
     specs = [spec for section in all_sections(run_type) for spec in specs_of(section)]
     given = _split_words(sys.argv[1:] if argv is None else argv, specs, reading.problems)
@@ -98,7 +107,7 @@ def read_command_line(
     output_config = given.pop("output_config", None)
     if config_file and not output_config:
         given = _from_config_file(config_file, by_name, reading.problems) | given
-    _build_sections(reading, given)
+    _build_sections(reading, given, facts)
     if output_config and not reading.problems:
         target = write_config_file(config_file, reading.sections)
         print(f"wrote {target}; run it with --config_file {target}")
@@ -199,7 +208,7 @@ def _explain_unknown(
         problems.append(Problem(where, refusal.cause, refusal.fix))
 
 
-def _build_sections(reading: Reading[R], given: Given) -> None:
+def _build_sections(reading: Reading[R], given: Given, facts: Facts) -> None:
     """Convert the raw values and construct each section, whose own checks add their problems.
 
     A section with a value that could not be read is left out.
@@ -208,7 +217,8 @@ def _build_sections(reading: Reading[R], given: Given) -> None:
     classes = sections_of(reading.run_type)
     # The console first: the checks of the others may warn.
     for name, section in sorted(classes.items(), key=lambda item: item[1] is not ConsoleOptions):
-        values, unread = _read_values(section, given, reading.problems)
+        read, unread = _read_values(section, given, reading.problems)
+        values = {**facts(section, reading.sections), **read}
         if unread:
             reading.problems.extend(_certain_problems(section, values, unread))
             continue

@@ -7,7 +7,7 @@ from library.training.batches import BatchSource
 from library.training.loop import train
 from library.training.output import Output, checkpoint_form
 from library.training.run import TrainingRun
-from library.training.saving.metadata import describe_checkpoint
+from library.training.saving.modelspec import describe_checkpoint
 from library.training.session import Session, open_model
 from library.training.tasks.model import ModelTask, TextTraining, may_skip_parameters
 

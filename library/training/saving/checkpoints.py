@@ -1,4 +1,4 @@
-"""When and where results and states are saved, under which names, and which old ones go."""
+"""When and where results and states are saved, under which names, and which old ones are removed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from library.options.saving import SavingOptions
 from library.problems import Problem
 from library.training.saving.uploads import Uploads
 
-# Names are sd-scripts' (compatible with what users' own scripts look for).
+# sd-scripts' names, which users' own scripts look for.
 _NO_NAME = {"epoch": "epoch", "step": "at", "last": "last"}
 
 
@@ -37,11 +37,14 @@ def best_name(name: str | None) -> str:
 
 
 def state_name(result: str) -> str:
+    """`x-state`: the state beside the result `x`."""
     return f"{result}-state"
 
 
 def epoch_to_remove(epoch: int, every: int, keep: int | None) -> int | None:
-    """Which epoch's save goes after the one of `epoch`, when the last `keep` stay; None when none does."""
+    """The epoch whose save is removed after the save of `epoch`, if the last `keep` saves are kept; None if
+    nothing is removed.
+    """
     if keep is None:
         return None
     old = epoch - every * keep
@@ -49,8 +52,8 @@ def epoch_to_remove(epoch: int, every: int, keep: int | None) -> int | None:
 
 
 def step_to_remove(step: int, every: int, keep: int | None) -> int | None:
-    """Which step's save goes after the one of `step`, when those of the last `keep` steps stay; None when
-    none does.
+    """The step whose save is removed after the save of `step`, if the saves of the last `keep` steps are
+    kept; None if nothing is removed.
     """
     if keep is None:
         return None
@@ -61,12 +64,14 @@ def step_to_remove(step: int, every: int, keep: int | None) -> int | None:
 
 @dataclass
 class Checkpoints:
-    """Saves at the right moments. Called by the first process only.
+    """Saves results and states when they are due. Used in the first process only.
 
-    save_result(path, epoch, step) writes the trained thing; save_state(folder, epoch, step) the training
-    state.
-    suffix: of results, empty for folders. epochs: of the whole run. uploads: where results and states go
-    besides.
+    suffix: of results; empty if they are folders.
+    epochs: of the whole run.
+    save_result: (path, epoch, step) -> None, writes what is trained.
+    save_state: (folder, epoch, step) -> None, writes the training state.
+    uploads: uploads results and states as well; None: nothing is uploaded.
+    remove_path: removes an old result or state.
     """
 
     options: SavingOptions
@@ -84,24 +89,32 @@ class Checkpoints:
             self.every_epochs = max(1, self.epochs // options.save_n_epoch_ratio)
 
     def saves_at_step(self, step: int) -> bool:
+        """Whether a save is due after a step."""
         every = self.options.save_every_n_steps
-        return bool(every) and step % every == 0
+        return every is not None and every > 0 and step % every == 0
 
     def saves_at_epoch(self, epoch: int) -> bool:
-        """The run's last epoch is written under the final name only."""
-        return bool(self.every_epochs) and epoch % self.every_epochs == 0 and epoch < self.epochs
+        """Whether a save is due after an epoch. The run's last one is saved under the final name only."""
+        every = self.every_epochs
+        return every is not None and every > 0 and epoch % every == 0 and epoch < self.epochs
 
     def after_step(self, epoch: int, step: int) -> None:
-        """epoch: the (1-based) epoch the step lies in; step: steps done."""
+        """Save where `saves_at_step`, and remove what is too old.
+
+        epoch: the (1-based) epoch that the step belongs to.
+        step: steps done.
+        """
         options, every = self.options, self.options.save_every_n_steps
+        assert every is not None
         self._save(step_name(options.output_name, step), epoch, step, with_state=options.save_state)
         self._remove_result(step_to_remove(step, every, options.save_last_n_steps), step_name)
         keep = options.save_last_n_steps_state or options.save_last_n_steps
         self._remove_state(step_to_remove(step, every, keep), step_name)
 
     def after_epoch(self, epoch: int, step: int) -> None:
-        """epoch: epochs done; step: steps done."""
+        """Save where `saves_at_epoch`, and remove what is too old. epoch, step: how many are done."""
         options, every = self.options, self.every_epochs
+        assert every is not None
         self._save(epoch_name(options.output_name, epoch), epoch, step, with_state=options.save_state)
         self._remove_result(epoch_to_remove(epoch, every, options.save_last_n_epochs), epoch_name)
         keep = options.save_last_n_epochs_state or options.save_last_n_epochs
@@ -109,12 +122,14 @@ class Checkpoints:
 
     @property
     def path_at_end(self) -> Path:
-        """Where the final result goes."""
+        """The file or folder of the final result."""
         return self._path(last_name(self.options.output_name))
 
     def at_end(self, epoch: int, step: int) -> None:
-        """Save the final result, and the state if it was asked for. Raises NotWritten when there is no room
-        for the result; it is then where the system keeps temporary files, if there is room there.
+        """Save the final result, and the state if it was asked for.
+
+        Raises NotWritten if there is no room for the result. It is then saved among the system's temporary
+        files, if there is room, so that hours of training are not lost.
         """
         keeps_state = self.options.save_state or self.options.save_state_on_train_end
         name = last_name(self.options.output_name)
@@ -126,7 +141,7 @@ class Checkpoints:
         self._follow_up(name, epoch, step, with_state=keeps_state)
 
     def _saved_elsewhere(self, name: str, epoch: int, step: int) -> list[Problem]:
-        """What there is to say about it; nothing when that fails too."""
+        """Save the result among temporary files. Where it is, for the user; nothing if that fails too."""
         try:
             path = Path(tempfile.mkdtemp(prefix="atelier-")) / (name + self.suffix)
             self.save_result(path, epoch, step)
@@ -135,7 +150,7 @@ class Checkpoints:
         return [Problem(str(path), "the result is here instead", "move it soon")]
 
     def best(self, epoch: int, step: int) -> None:
-        """Save the result that validates best so far, in the place of the one before."""
+        """Save the result with the lowest validation loss so far, in place of the one before."""
         self._save(best_name(self.options.output_name), epoch, step, with_state=False)
 
     def on_stop(self, epoch: int, step: int) -> Path:
@@ -157,11 +172,11 @@ class Checkpoints:
         self._follow_up(name, epoch, step, with_state=with_state)
 
     def _follow_up(self, name: str, epoch: int, step: int, *, with_state: bool) -> None:
-        """What comes after a result."""
+        """Save the state beside a result, and upload both."""
         result, state = self._path(name), self._folder / state_name(name)
         if with_state:
             self.save_state(state, epoch, step)
-        if self.uploads is not None:  # when all is on the disk
+        if self.uploads is not None:  # only once everything is on the disk
             self.uploads.add(result)
             if with_state:
                 self.uploads.add(state, is_state=True)

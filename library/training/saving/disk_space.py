@@ -1,4 +1,4 @@
-"""Room on the disk for what a run saves, looked at before the hours of work."""
+"""Whether the disk has room for what a run saves, checked before hours of training."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ if TYPE_CHECKING:
     from library.training.run import TrainingRun
     from library.training.tasks.task import Task
 
-OPTIMIZER_BYTES = 8  # a trained number has at most two moments in float32
-AVERAGE_BYTES = LEDGER_BYTES = 4
-PARTS = 4  # that the ledger has a sample of, at most: a denoiser, two text encoders and what there may be
-HEADERS = 1.02  # names, shapes and metadata: measured on a LoRA of rank 4, which has most of them
+OPTIMIZER_BYTES = 8  # per trained value: at most two moments in float32
+AVERAGE_BYTES = LEDGER_BYTES = 4  # per value, in float32
+PARTS = 4  # that the ledger samples, at most: a denoiser, two text encoders, and one to spare
+HEADERS = (
+    1.02  # names, shapes and metadata; measured on a LoRA of rank 4, which has the largest share of them
+)
 
 
 def check_space(run: TrainingRun, task: Task) -> None:
-    """Raises UserError when the output folder has no room for one result and one state side by side."""
+    """Raises UserError if the output folder has no room for one result and one state side by side."""
     folder = run.saving.output_dir
     assert folder is not None
     needed, free = bytes_at_once(run, task), shutil.disk_usage(folder).free
@@ -30,8 +32,8 @@ def check_space(run: TrainingRun, task: Task) -> None:
 
 
 def bytes_at_once(run: TrainingRun, task: Task) -> int:
-    """What is written at one moment, at most: a result, and the state that an interruption leaves. What it
-    replaces goes only after that.
+    """The most that is written at once: a result, and the state that an interruption leaves. What they
+    replace is removed only afterwards.
     """
     trained = list(task.trained_tensors().values())
     saved = list(task.model.parameters()) if task.saves_model else trained

@@ -1,4 +1,4 @@
-"""The Hugging Face hub: whether a run can upload its results there, and states to go on from."""
+"""The Hugging Face hub: whether a run can upload its results there, and states to resume from."""
 
 from __future__ import annotations
 
@@ -14,13 +14,19 @@ from library.secrets import Secret, hide_tokens
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-TIMEOUT = 60.0  # seconds without an answer; the hub's own client waits for ever
+TIMEOUT = 60.0  # seconds without an answer; the hub's own client waits forever
 TYPES = ("model", "dataset", "space")
 
 
 @dataclass(frozen=True)
 class HubFolder:
-    """A folder in a repository on the hub."""
+    """A folder in a repository on the hub.
+
+    repo: OWNER/NAME.
+    path: of the folder in the repository.
+    revision: a branch, tag or commit; None: the main branch.
+    kind: one of TYPES.
+    """
 
     repo: str
     path: str
@@ -29,7 +35,7 @@ class HubFolder:
 
     @classmethod
     def parse(cls, text: str) -> HubFolder:
-        """From `OWNER/NAME/FOLDER[:REVISION[:TYPE]]`. Raises UserError when it is not of that form."""
+        """From `OWNER/NAME/FOLDER[:REVISION[:TYPE]]`. Raises UserError if the text has another form."""
         place, *rest = text.replace("\\", "/").split(":")
         owner, _, inside = place.partition("/")
         name, _, path = inside.partition("/")
@@ -42,7 +48,7 @@ class HubFolder:
 
 
 def hub_api(token: Secret | None) -> HfApi:
-    """The hub's client with that token, or else with the one of the environment or the login."""
+    """The hub's client with this token; None: with the token of the environment or the login."""
     import huggingface_hub
 
     huggingface_hub.get_session().timeout = TIMEOUT
@@ -50,9 +56,9 @@ def hub_api(token: Secret | None) -> HfApi:
 
 
 def check_hub(options: HubOptions) -> None:
-    """Raises UserError when a run is to upload, and there is no token or the hub does not accept it.
+    """Raises UserError if a run uploads, and there is no token or the hub does not accept it.
 
-    A hub that cannot be asked is a warning: it may be there when the first result is.
+    If the hub cannot be reached, that is a warning only: it may be back by the time of the first upload.
     """
     import huggingface_hub
     from huggingface_hub.errors import HfHubHTTPError
@@ -72,7 +78,7 @@ def check_hub(options: HubOptions) -> None:
         cause = f"the hub does not accept the token ({error.response.status_code})"
         fix = "make a new one with write access at huggingface.co/settings/tokens"
         raise UserError.of("--huggingface_repo_id", cause, fix) from None
-    except Exception as error:  # offline, or anything between here and the hub
+    except Exception as error:  # no connection, or any failure in between
         warn(f"the hub cannot be reached ({type(error).__name__}): {unasked}")
         return
     if found.get("auth", {}).get("accessToken", {}).get("role") == "read":
@@ -81,7 +87,7 @@ def check_hub(options: HubOptions) -> None:
 
 
 def check_state_on_hub(text: str, token: Secret | None) -> None:
-    """Raises UserError when there is no such state on the hub."""
+    """Raises UserError if there is no such state on the hub."""
     folder = HubFolder.parse(text)
     _download(folder, token, only="train_state.json")
 
@@ -89,7 +95,7 @@ def check_state_on_hub(text: str, token: Secret | None) -> None:
 def state_from_hub(text: str, token: Secret | None) -> Path:
     """The state `OWNER/NAME/FOLDER[:REVISION[:TYPE]]` on the hub, downloaded or from the hub's cache.
 
-    Raises UserError when there is none or it cannot be had.
+    Raises UserError if there is none or it cannot be downloaded.
     """
     folder = HubFolder.parse(text)
     return _download(folder, token) / folder.path
@@ -97,7 +103,10 @@ def state_from_hub(text: str, token: Secret | None) -> Path:
 
 @cache
 def _download(folder: HubFolder, token: Secret | None, only: str = "*") -> Path:
-    """The repository's folder in the hub's cache, with the state's files in it."""
+    """Download a state, unless it is cached. The folder in the hub's cache that holds the repository.
+
+    only: the files of the state that are needed, as a glob pattern.
+    """
     from huggingface_hub.errors import OfflineModeIsEnabled
 
     where = f"--resume {folder.repo}/{folder.path}"
@@ -110,7 +119,7 @@ def _download(folder: HubFolder, token: Secret | None, only: str = "*") -> Path:
         )
     except OfflineModeIsEnabled:
         raise UserError.of(where, "HF_HUB_OFFLINE is set, and it is not in the hub's cache") from None
-    except Exception as error:  # also what lies between here and the hub
+    except Exception as error:  # also failures of the network in between
         raise _not_found(where, folder, error, token) from None
     if not (Path(found) / folder.path / "train_state.json").is_file():
         raise UserError.of(where, "there is no such state folder in the repository", "check the path")

@@ -1,18 +1,14 @@
-"""What saved files say about themselves: `ss_*` for networks, `modelspec.*` for everything, and hashes.
+"""What a network file says about its training: the `ss_*` keys.
 
-Keys and value forms are those of sd-scripts, which other programs read; `modelspec.*` is ModelSpec 1.0.1.
-All values are text: numbers in decimal, True, False, None, and JSON where a document is meant.
+Keys and the forms of values are those of sd-scripts, which other programs read. All values are text: numbers
+in decimal, True, False, None, and JSON where a document is meant.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
-import mimetypes
 import time
 from collections.abc import Iterable
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,19 +16,18 @@ from library.data.training_data import Dataset, TrainingData
 from library.models import FAMILIES
 from library.options.network import NetworkOptions
 from library.options.objective import ObjectiveOptions
-from library.problems import UserError
 from library.training.batches import BatchSource
 from library.training.optimization.optimizers import describe_optimizer
 from library.training.optimization.schedules import describe_schedule
 from library.training.output import Moment
 from library.training.run import TrainingRun
+from library.training.saving.hashes import file_hashes, network_hashes
+from library.training.saving.modelspec import describe_checkpoint
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
 
     from library.training.tasks.network import NetworkTask
-    from library.training.tasks.task import Task
 
 # Kept even with --no_metadata: what other programs need to use the file.
 ESSENTIAL = (
@@ -45,9 +40,6 @@ ESSENTIAL = (
 )
 
 
-CHECKPOINT_IMPLEMENTATION = "https://github.com/Stability-AI/generative-models"
-
-
 def describe_network(
     run: TrainingRun,
     network: NetworkOptions,
@@ -57,8 +49,9 @@ def describe_network(
     moment: Moment,
     dtype: torch.dtype | None,
 ) -> dict[str, str]:
-    """Metadata of a network file at a moment of its training. dtype: of its tensors in the file, None keeps
-    it.
+    """The metadata of a network file that is saved at a moment of its training.
+
+    dtype: of its tensors in the file; None keeps theirs.
     """
     facts = (
         _about_run(run, task, seed, moment)
@@ -73,78 +66,7 @@ def describe_network(
     return described | network_hashes(task.network.tensors(dtype), described)
 
 
-def describe_checkpoint(
-    run: TrainingRun, task: Task, batches: BatchSource, moment: Moment, *, kind: str = ""
-) -> dict[str, str]:
-    """The modelspec keys of a file. kind: empty for a checkpoint, else its architecture's suffix ("lora")."""
-    options, family = run.metadata, FAMILIES[task.model.family]
-    low, high = run.objective.timestep_range
-    has_range = run.objective.min_timestep is not None or run.objective.max_timestep is not None
-    resolution = batches.resolution
-    default_title = f"{'LoRA' if kind else 'Checkpoint'}@{int(moment.started_at)}"
-    facts = {
-        "sai_model_spec": "1.0.1",
-        "architecture": family.architecture(task.objective.prediction) + (f"/{kind}" if kind else ""),
-        "implementation": family.implementation if kind else CHECKPOINT_IMPLEMENTATION,
-        "title": options.metadata_title or run.saving.output_name or default_title,
-        "resolution": f"{resolution[0]}x{resolution[1]}",
-        "date": time.strftime("%Y-%m-%dT%H:%M:%S"),
-        "prediction_type": task.objective.prediction,
-        "timestep_range": f"{low},{high}" if has_range else None,
-        "encoder_layer": run.model.clip_skip,
-        "author": options.metadata_author,
-        "description": options.metadata_description,
-        "license": options.metadata_license,
-        "tags": options.metadata_tags,
-        "usage_hint": options.metadata_usage_hint,
-        "thumbnail": thumbnail_url(options.metadata_thumbnail),
-        "merged_from": options.metadata_merged_from,
-        "trigger_phrase": options.metadata_trigger_phrase,
-        "preprocessor": options.metadata_preprocessor,
-        "is_negative_embedding": options.metadata_is_negative_embedding,
-    }
-    return {f"modelspec.{key}": str(value) for key, value in facts.items() if value is not None}
-
-
-def network_hashes(tensors: dict[str, Tensor], metadata: dict[str, str]) -> dict[str, str]:
-    """sshs_model_hash, over the tensors' bytes, and sshs_legacy_hash, as AUTOMATIC1111 computed it at first.
-
-    Both are taken of the safetensors file with only the ss_* metadata.
-    """
-    from safetensors.torch import save
-
-    data = save(tensors, {key: value for key, value in metadata.items() if key.startswith("ss_")})
-    header = 8 + int.from_bytes(data[:8], "little")
-    return {
-        "sshs_model_hash": hashlib.sha256(data[header:]).hexdigest(),
-        "sshs_legacy_hash": hashlib.sha256(data[0x100000:0x110000]).hexdigest()[:8],
-    }
-
-
-@cache
-def file_hashes(path: Path) -> tuple[str, str]:
-    """(old, new) hash of a model file: 8 hex digits over 64 KiB at 1 MiB, and the sha256 of all of it."""
-    whole = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(2**22):
-            whole.update(chunk)
-        file.seek(0x100000)
-        part = hashlib.sha256(file.read(0x10000))
-    return part.hexdigest()[:8], whole.hexdigest()
-
-
-def thumbnail_url(thumbnail: str | None) -> str | None:
-    """A picture file as a data: URL; URLs stay. Raises UserError when there is no such file."""
-    if thumbnail is None or thumbnail.startswith(("data:", "http://", "https://")):
-        return thumbnail
-    path = Path(thumbnail)
-    if not path.is_file():
-        raise UserError.of("--metadata_thumbnail", f"there is no file {thumbnail}")
-    kind = mimetypes.guess_type(path.name)[0] or "image/png"
-    return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
-
-
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     return json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list)) else str(value)
 
 
@@ -192,7 +114,7 @@ def _about_run(run: TrainingRun, task: NetworkTask, seed: int, moment: Moment) -
     }
 
 
-# As sd-scripts writes them, each ss_ and the option's name.
+# Each is written as ss_ and the option's name, as sd-scripts does.
 _NOISE_AND_LOSS = (
     "noise_offset",
     "noise_offset_random_strength",
@@ -217,7 +139,7 @@ def about_objective(objective: ObjectiveOptions) -> dict[str, Any]:
 
 
 def _about_network(network: NetworkOptions, task: NetworkTask) -> dict[str, Any]:
-    facts = {
+    facts: dict[str, Any] = {
         "ss_training_comment": network.training_comment,
         "ss_network_module": network.network_module,
         "ss_network_dim": task.network.dim,
@@ -319,6 +241,6 @@ def _about_dataset(dataset: Dataset) -> dict[str, Any]:
 
 
 def _shared(values: Iterable[str | None]) -> str | None:
-    """The value that all have; None when they differ."""
+    """The value that all of them have; None if they differ."""
     found = set(values)
     return found.pop() if len(found) == 1 else None

@@ -1,4 +1,6 @@
-"""The settings that decide what a run computes. A state holds them; going on with others is never silent."""
+"""The settings that decide what a run computes. A state holds them, so that resuming with others is never
+silent.
+"""
 
 from __future__ import annotations
 
@@ -28,9 +30,9 @@ from library.training.batches import BatchSource
 from library.training.position import read_state_info
 from library.training.run import TrainingRun
 
-Settings = dict[str, Any]  # by option name; values as JSON has them
+Settings = dict[str, Any]  # option name -> its value, as JSON has it
 
-# Sections and options that change nothing of what is computed.
+# Sections and options that do not change what is computed.
 _FREE_SECTIONS = (
     SavingOptions,
     CheckpointOptions,
@@ -51,11 +53,11 @@ _FREE = {
     *("network_weights", "training_comment", "no_metadata", "save_model_as"),
     *("image_dir", "metadata_file", "caption_extension", "custom_attributes"),
     *("initial_epoch", "initial_step", "skip_until_initial_step", "dim_from_weights"),
-    # The state itself knows the seed, the optimizer's class and whether there is an average.
+    # The state itself holds the seed, the optimizer's class and the moving average.
     *("seed", "use_ema", "optimizer_type", "use_8bit_adam", "use_lion_optimizer"),
-    *("fused_backward_pass", "fused_optimizer_groups"),  # the same steps, elsewhere
+    *("fused_backward_pass", "fused_optimizer_groups"),  # the same steps, at another moment
 }
-# What the learned weights and the optimizer's state depend on: with another value they mean something else.
+# What the trained weights and the optimizer's state depend on: with another value they mean something else.
 _LEARNED_WITH = {
     "pretrained_model_name_or_path": "the model",
     "base_weights": "the model",
@@ -76,12 +78,16 @@ _LEARNED_WITH = {
     "full_bf16": "the precision of what is trained",
     "full_fp16": "the precision of what is trained",
 }
-_LEARNED_ARGUMENTS = ("dim", "alpha", "dims", "alphas")  # how names of --network_args of that kind end
+_LEARNED_ARGUMENTS = ("dim", "alpha", "dims", "alphas")  # the ends of such names in --network_args
 
 
 @dataclass(frozen=True)
 class Change:
-    """A setting that is not what it was, both values in words."""
+    """A setting that has changed.
+
+    name: of the option, or `option.argument`.
+    old, new: both values, in words.
+    """
 
     name: str
     old: str
@@ -89,7 +95,7 @@ class Change:
 
     @property
     def breaks(self) -> bool:
-        """Whether what was learned would not fit any more."""
+        """Whether the trained weights would mean something else."""
         section, _, argument = self.name.partition(".")
         return section in _LEARNED_WITH or (
             section == "network_args" and argument.endswith(_LEARNED_ARGUMENTS)
@@ -97,8 +103,8 @@ class Change:
 
 
 def settings_of(run: TrainingRun, batches: BatchSource) -> Settings:
-    """Everything that decides what a run computes: no absolute path, nothing that changes from one start to
-    the next. Settings of pictures and captions are those of the datasets, wherever they were given.
+    """Everything that decides what a run computes. It has no absolute path and nothing that changes from one
+    start to the next. Settings of pictures and captions are those of the datasets, wherever they were given.
     """
     sections = [getattr(run, field.name) for field in dataclasses.fields(run)]
     settings: Settings = {}
@@ -107,7 +113,7 @@ def settings_of(run: TrainingRun, batches: BatchSource) -> Settings:
             settings |= _options(section, ())
     settings |= _options(run.data, (*DATASET_KEYS, *SUBSET_KEYS, *OPTION_NAMES.values()))
     settings |= batches.settings()
-    settings["cache_latents"] = run.caching.caches_latents  # then there is one draw of the VAE a picture
+    settings["cache_latents"] = run.caching.caches_latents  # then each picture has one latent
     for name in ("optimizer_args", "network_args", "lr_scheduler_args"):
         settings |= _arguments(name, settings.pop(name, ()))
     settings["pretrained_model_name_or_path"] = _model(find_source, run.model.pretrained_model_name_or_path)
@@ -116,15 +122,16 @@ def settings_of(run: TrainingRun, batches: BatchSource) -> Settings:
 
 
 def changes(old: Settings, new: Settings) -> list[Change]:
-    """The settings that both know and that differ, and arguments that only one has."""
+    """The settings that both have and that differ, and the arguments that only one has."""
     names = [name for name in dict.fromkeys([*old, *new]) if "." in name or (name in old and name in new)]
     found = [(name, old.get(name), new.get(name)) for name in names]
     return [Change(name, _word(was), _word(now)) for name, was, now in found if _key(was) != _key(now)]
 
 
 def check_resumed(run: TrainingRun, batches: BatchSource) -> None:
-    """Warns about every setting that is not what it was when the state to resume from was saved. Raises
-    UserError for those with which what was learned would mean something else.
+    """Warns of every setting that has changed since the state to resume from was saved.
+
+    Raises UserError for changes with which the trained weights would mean something else.
     """
     if run.saving.resume is None:
         return
@@ -146,7 +153,7 @@ def _options(section: Any, without: Iterable[str]) -> Settings:
 
 
 def settings_of_datasets(data: TrainingData) -> Settings:
-    """Each key's value, or a list of them where datasets or subsets differ."""
+    """Each key's value, or a list of values where datasets or subsets differ."""
     datasets = [dataset.spec for dataset in data.datasets]
     subsets = [subset for dataset in datasets for subset in dataset.subsets]
     settings = {key: _shared([getattr(spec, key) for spec in datasets]) for key in DATASET_KEYS}
@@ -164,12 +171,12 @@ def _arguments(option: str, words: Iterable[str]) -> Settings:
 
 
 def _model(find: Callable[[str], Source], name: str | None) -> dict[str, str] | None:
-    """A model's base name, and what tells it from another of that name."""
+    """A model's base name, and a hash that tells it from others of that name."""
     if name is None:
         return None
     try:
         source = find(name)
-    except UserError:  # said elsewhere
+    except UserError:  # reported by the checks before the start
         return {"name": Path(name).name, "content": ""}
     inner = (path for path in source.path.rglob("*") if path.suffix in (".safetensors", ".bin"))
     files = [source.path] if source.path.is_file() else sorted(inner)
@@ -180,7 +187,9 @@ def _model(find: Callable[[str], Source], name: str | None) -> dict[str, str] | 
 
 
 def _ends(file: Path) -> bytes:
-    """Its size, and 64 KiB from its beginning, near it and from its end: weights differ all over."""
+    """A file's size, and 64 KiB from its beginning, from 1 MiB on and from its end: enough to tell models
+    apart, as weights differ everywhere, without reading gigabytes.
+    """
     size = file.stat().st_size
     with file.open("rb") as opened:
         pieces = [str(size).encode()]
@@ -197,7 +206,7 @@ def _as_json(value: Any) -> Any:
 
 
 def _key(value: Any) -> Any:
-    """What is compared: of a model, its content."""
+    """What is compared: of a model its content, of anything else the value itself."""
     return value["content"] if isinstance(value, dict) else value
 
 

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from library.data.training_data import TrainingData
 from library.files import prepare_folder
+from library.generation.prompt_options import training_syntax
 from library.generation.prompts import read_prompts
 from library.latent_space import LatentSpace
 from library.models import FAMILIES, Family, check_source, check_vae, detect_family
@@ -31,7 +32,7 @@ from library.training.optimization.optimizers import check_optimizer
 from library.training.position import read_state_info
 from library.training.run import TrainingRun
 from library.training.saving.hub import check_hub, check_state_on_hub, state_from_hub
-from library.training.saving.metadata import thumbnail_url
+from library.training.saving.modelspec import thumbnail_url
 from library.training.saving.settings import check_resumed
 from library.training.start.pictures import Pictures
 from library.training.watching.tracking import check_logging
@@ -138,7 +139,7 @@ def _check_saving(options: SavingOptions, is_dry: bool) -> None:
 
 def _check_preview(options: PreviewOptions) -> None:
     if options.sample_prompts is not None:
-        read_prompts(options.sample_prompts)
+        read_prompts(options.sample_prompts, training_syntax(1))  # for its problems, whatever the sizes
 
 
 def _check_network(options: NetworkOptions) -> None:

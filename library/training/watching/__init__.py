@@ -1,1 +1,1 @@
-"""What shows how a run is doing: trackers, validation, previews, the ledger, its pages."""
+"""What shows how a run is doing: trackers, validation, previews and the report."""

@@ -12,8 +12,9 @@ from library.training.run import TrainingRun
 
 
 def show_dataset(run: TrainingRun, data: TrainingData) -> None:
-    """Write `<output_name>-dataset.html` to the output folder and print what it says in short. Of several
-    processes only the first does. Loads no model. Raises UserError when the page cannot be written.
+    """Write `<output_name>-dataset.html` to the output folder and print a summary, in the first process only.
+
+    Loads no model. Raises UserError if the page cannot be written.
     """
     if os.environ.get("RANK", "0") != "0":
         return
@@ -23,7 +24,7 @@ def show_dataset(run: TrainingRun, data: TrainingData) -> None:
     batches = data.batches_per_epoch(int(os.environ.get("WORLD_SIZE", "1")))
     steps = Course(batches, options.gradient_accumulation_steps).steps_per_epoch
     look = Look(
-        seed=options.seed or 0,  # without one, any draw shows what may come
+        seed=options.seed or 0,  # without a seed, any draw is an example of what may come
         token_ends=Tokenizer().ends,
         max_tokens=run.model.max_token_length or 75,
         total_steps=options.max_train_steps if epochs is None else epochs * steps,

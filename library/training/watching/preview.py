@@ -10,7 +10,9 @@ from pathlib import Path
 from library.files import unwritten_is_a_warning
 from library.generation.generate import generate
 from library.generation.pictures import save_picture
-from library.generation.prompts import PromptRequest, read_prompts
+from library.generation.prompt_options import training_syntax
+from library.generation.prompts import read_prompts
+from library.generation.request import PromptRequest
 from library.models import FAMILIES
 from library.training.interruption import Interruption
 from library.training.run import TrainingRun
@@ -20,8 +22,8 @@ from library.training.watching.trackers import Drawn, Trackers
 
 
 class Previews:
-    """Draws at the moments the options name, into `<output_dir>/sample`. Prompts are shared out among the
-    processes.
+    """Draws previews into `<output_dir>/sample` when they are due. Each process draws its share of the
+    prompts.
     """
 
     def __init__(
@@ -43,27 +45,32 @@ class Previews:
         if options.sample_prompts is not None:
             side = FAMILIES[task.model.family].side
             defaults = PromptRequest("", width=side, height=side, sampler=options.sample_sampler)
-            self.requests = read_prompts(options.sample_prompts, defaults=defaults)
+            syntax = training_syntax(task.model.latent_space.pixel_multiple)
+            self.requests = read_prompts(options.sample_prompts, syntax, defaults=defaults)
 
     def at_start(self, step: int) -> None:
-        """Before the first step, if asked for; not again when a run goes on."""
+        """Draw before the first step, if asked for; not again when a run is resumed."""
         if self.options.sample_at_first and step == 0:
             self._draw("000000", step)
 
     def after_step(self, step: int, epoch: int, epoch_ended: bool) -> None:
-        """step: steps done; epoch: the (1-based) epoch they lie in. Epochs win over steps."""
+        """Draw if it is due. --sample_every_n_epochs wins over --sample_every_n_steps.
+
+        step: steps done.
+        epoch: the (1-based) epoch that the last of them belongs to.
+        """
         if self.is_due(step, epoch, epoch_ended):
             self._draw(f"e{epoch:06d}" if self.options.sample_every_n_epochs else f"{step:06d}", step)
 
     def is_due(self, step: int, epoch: int, epoch_ended: bool) -> bool:
-        """Whether pictures are drawn after a step; as `after_step`."""
-        options = self.options
-        if options.sample_every_n_epochs:
-            return epoch_ended and epoch % options.sample_every_n_epochs == 0
-        return bool(options.sample_every_n_steps) and step % options.sample_every_n_steps == 0
+        """Whether pictures are drawn after a step; the arguments of `after_step`."""
+        epochs, steps = self.options.sample_every_n_epochs, self.options.sample_every_n_steps
+        if epochs:
+            return epoch_ended and epoch % epochs == 0
+        return steps is not None and step % steps == 0
 
     def _draw(self, moment: str, step: int) -> None:
-        """Training goes on as if nothing had been drawn: no generator it uses is touched."""
+        """Training continues exactly as without the previews: they touch none of its generators."""
         accelerator = self.session.accelerator
         own = list(enumerate(self.requests))[accelerator.process_index :: accelerator.num_processes]
         was_training = self.task.training
@@ -75,7 +82,7 @@ class Previews:
             self.trackers.show(step, [preview for share in everyone for preview in share])
 
     def _draw_one(self, number: int, request: PromptRequest, moment: str) -> list[Drawn]:
-        """Draw a prompt and save it; nothing when the run was asked to stop meanwhile."""
+        """Draw a prompt and save the picture; nothing if the run was asked to stop meanwhile."""
         seed = random.SystemRandom().randrange(2**31) if request.seed is None else request.seed
         drawn = dataclasses.replace(request, seed=seed)
         with self.session.accelerator.autocast():

@@ -1,4 +1,4 @@
-"""What validation has found so far: the lowest loss, and how long ago that was. It is part of the state."""
+"""What validation has found so far: the lowest loss, and how long ago that was. The state holds it."""
 
 from __future__ import annotations
 
@@ -15,10 +15,13 @@ if TYPE_CHECKING:
 
 @dataclass
 class Standing:
-    """best: the lowest validation loss so far, None before the first; best_step: steps done then.
+    """Where a run stands by its validation losses.
 
-    since: validations after it; measured_step: steps done at the last one, -1 before the first.
-    pictures: fingerprint of what is measured: figures of other pictures cannot be compared.
+    pictures: a fingerprint of the held-out pictures: losses of other pictures cannot be compared.
+    best: the lowest loss so far; None before the first validation.
+    best_step: steps done when it was measured.
+    since: validations after it.
+    measured_step: steps done at the last validation; -1 before the first.
     """
 
     pictures: str = ""
@@ -30,8 +33,8 @@ class Standing:
     def take(self, loss: float, step: int) -> bool:
         """Note the loss after `step` steps. Returns whether it is the lowest so far.
 
-        Every validation measures the same pictures, noise and timesteps, so that figures can be compared as
-        they are. A loss that is no number is never the lowest.
+        Every validation measures the same pictures, noise and timesteps, so losses can be compared directly.
+        NaN is never the lowest.
         """
         is_best = loss < (float("inf") if self.best is None else self.best)
         if is_best:
@@ -52,16 +55,17 @@ class Standing:
         return "none yet" if self.best is None else f"{self.best:.4f} of step {self.best_step}"
 
     def as_dict(self) -> dict[str, Any]:
-        """For the state."""
+        """The fields, for the state."""
         return asdict(self)
 
 
 def standing_at_start(
     saved: dict[str, Any], held_out: BatchSource | None, options: ValidationOptions, seed: int
 ) -> Standing:
-    """A run's standing at its start: as the state has it, or none when other pictures are measured now.
+    """A run's standing at its start: the state's, or a new one if other pictures are held out now.
 
-    seed: of the noise that is measured with. Raises UserError when early stopping has ended the run already.
+    seed: of the noise of the validation.
+    Raises UserError if early stopping has already ended the run.
     """
     pictures = _fingerprint(held_out, options, seed)
     standing = Standing(**saved) if saved else Standing(pictures)

@@ -15,10 +15,11 @@ if TYPE_CHECKING:
 
 
 def run_folder(options: LoggingOptions, name: str, before: str | None) -> Path:
-    """Where the log of this run goes.
+    """The folder for the log of this run.
 
-    name: of the folder inside. before: the date's folder of the run that goes on; it is taken again when the
-    log is there and --log_prefix does not ask for another.
+    name: of the folder inside the date's folder.
+    before: the date's folder of the run that is resumed; it is used again if the log is there and
+        --log_prefix does not ask for another.
     """
     assert options.logging_dir is not None
     name = options.log_tracker_name or name
@@ -35,8 +36,10 @@ def run_folder(options: LoggingOptions, name: str, before: str | None) -> Path:
 class TensorBoardTracker:
     """Writes event files.
 
-    first_step: steps done at the start; what the log has of later ones is hidden, as they come again.
-    settings: further arguments of SummaryWriter. config: options to list among the hyperparameters.
+    first_step: steps done at the start. A resumed run repeats the later ones, so TensorBoard hides those that
+        the log already has.
+    settings: further arguments of SummaryWriter.
+    config: options to list among the hyperparameters.
     """
 
     def __init__(
@@ -48,8 +51,10 @@ class TensorBoardTracker:
         purge = {"purge_step": first_step + 1} if first_step else {}
         self._writer = SummaryWriter(str(folder), **(purge | settings))
         if config:
+            file = self._writer.file_writer
+            assert file is not None  # until it is closed
             for summary in hparams(dict(config), {"loss/average": 0.0}):
-                self._writer.file_writer.add_summary(summary)
+                file.add_summary(summary)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         for key, value in values.items():
@@ -63,7 +68,7 @@ class TensorBoardTracker:
             self._writer.add_image(f"sample_{preview.number}", pixels, step, dataformats="HWC")
 
     def conclude(self, balance: Balance) -> None:
-        """Nothing: it is on the console and in the report."""
+        """Nothing: the ledger is on the console and in the report."""
 
     def close(self, patience: float) -> None:
         self._writer.close()

@@ -1,4 +1,4 @@
-"""The trackers that a run asks for. One that fails is told once and left alone: training goes on."""
+"""The trackers of a run. One that fails is dropped with a warning: training continues without it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Drawn:
-    """A preview: the (0-based) number of its prompt, the prompt, the picture."""
+    """A preview.
+
+    number: of its prompt, from 0.
+    prompt: as in the prompt file.
+    picture: what was drawn.
+    """
 
     number: int
     prompt: str
@@ -24,7 +29,7 @@ class Drawn:
 
 
 class Tracker(Protocol):
-    """Where figures go. Any of these may fail."""
+    """Something that logs a run; see `Trackers` for what the methods are told. Any of them may raise."""
 
     def write(self, step: int, values: Mapping[str, float]) -> None: ...
 
@@ -37,27 +42,29 @@ class Tracker(Protocol):
 
 @dataclass
 class Trackers:
-    """A run's trackers by name; none but in the first process. place: what a later run needs to go on in
-    the same log.
+    """A run's trackers; there are none except in the first process.
+
+    trackers: by name.
+    place: what a resumed run needs to continue the same logs, by the tracker's name.
     """
 
     trackers: dict[str, Tracker] = field(default_factory=dict)
     place: dict[str, str] = field(default_factory=dict)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Figures after `step` steps, by name."""
+        """Log figures after `step` steps, by name."""
         self._each(lambda tracker: tracker.write(step, values))
 
     def show(self, step: int, previews: list[Drawn]) -> None:
-        """Pictures drawn after `step` steps."""
+        """Log pictures drawn after `step` steps."""
         self._each(lambda tracker: tracker.show(step, previews))
 
     def conclude(self, balance: Balance) -> None:
-        """What was trained, when the run ends or is stopped."""
+        """Log what was trained, when the run ends or is stopped."""
         self._each(lambda tracker: tracker.conclude(balance))
 
     def close(self, patience: float) -> None:
-        """Send what is left, for at most so many seconds."""
+        """Send what is left, for `patience` seconds at most."""
         self._each(lambda tracker: tracker.close(patience))
 
     def _each(self, act: Callable[[Tracker], None]) -> None:

@@ -1,4 +1,4 @@
-"""Opens the trackers a run asks for."""
+"""Opens the trackers that a run asks for."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _OURS = {"tensorboard": ("log_dir", "purge_step"), "wandb": ("dir", "config", "s
 
 
 def check_logging(options: LoggingOptions) -> None:
-    """Raises UserError when there is no place for the logs, a tracker is not installed or its settings are
-    none.
+    """Raises UserError if the folder for logs cannot be used, a tracker is not installed, or it does not have
+    the settings of --log_tracker_config.
     """
     problems = Problems()
     if options.logging_dir is not None:
@@ -39,10 +39,11 @@ def check_logging(options: LoggingOptions) -> None:
 
 
 def open_trackers(run: TrainingRun, session: Session, name: str, first_step: int) -> Trackers:
-    """The trackers of a run, in the first process; none in others.
+    """The trackers of a run in the first process; none in others. One that cannot be opened is left out, with
+    a warning.
 
-    name: what this trainer's logs are called. first_step: steps done at the start. One that cannot be opened
-    is left out, with a warning.
+    name: of this trainer's logs.
+    first_step: steps done at the start.
     """
     found = Trackers()
     openers: dict[str, Callable[[], Tracker]] = {
@@ -113,7 +114,7 @@ def _settings(options: LoggingOptions, tracker: str) -> dict[str, Any]:
 
 
 def _check_settings(path: Path, tracker: str) -> None:
-    """That the file has tables of trackers only, and a tracker's table only what it takes."""
+    """Raises UserError if the file has tables of no tracker, or settings that this tracker does not have."""
     tables, problems = read_tables(path), Problems()
     known = ", ".join(sorted(_arguments(tracker) - set(_OURS[tracker])))
     for table, settings in tables.items():
@@ -128,7 +129,7 @@ def _check_settings(path: Path, tracker: str) -> None:
 
 
 def _arguments(tracker: str) -> set[str]:
-    """What a tracker can be told."""
+    """The settings that a tracker has."""
     if tracker == "wandb":
         import wandb
 

@@ -1,4 +1,4 @@
-"""Validation: the loss on images that are held out, the same pictures, noise and timesteps every time."""
+"""Validation: the loss on held-out images, with the same noise and timesteps every time."""
 
 from __future__ import annotations
 
@@ -21,7 +21,12 @@ TIMES = 4  # timesteps at which every picture is measured
 
 @dataclass(frozen=True)
 class Measurement:
-    """Mean loss over `count` pictures, and the standard error of that mean (0 for a single picture)."""
+    """The result of a validation.
+
+    loss: the mean over `count` pictures.
+    standard_error: of that mean; 0 for a single picture.
+    count: of the pictures.
+    """
 
     loss: float
     standard_error: float
@@ -32,9 +37,10 @@ class Measurement:
 
 
 class Validation:
-    """Measures at the moments the options name.
+    """Measures the validation loss when it is due.
 
-    batches: the held-out images' batches of this process, anew at every call; None when nothing is held out.
+    batches: called for every validation, gives this process's batches of held-out images; None if no image is
+        held out.
     """
 
     def __init__(
@@ -49,7 +55,11 @@ class Validation:
         self.interruption = interruption
 
     def is_due(self, step: int, epoch: int, epoch_ended: bool) -> bool:
-        """step: steps done; epoch: the (1-based) epoch they lie in. Steps win over epochs."""
+        """Whether a validation is due. --validate_every_n_steps wins over --validate_every_n_epochs.
+
+        step: steps done.
+        epoch: the (1-based) epoch that the last of them belongs to.
+        """
         options = self.options
         if self.batches is None:
             return False
@@ -59,9 +69,9 @@ class Validation:
 
     @torch.no_grad()
     def measure(self) -> Measurement | None:
-        """The held-out images' mean loss. Training goes on as if it had not been measured.
+        """The mean loss of the held-out images. Training continues exactly as without the validation.
 
-        None when the run was asked to stop meanwhile, or no image can be used.
+        None if the run was asked to stop meanwhile, or no image can be used.
         """
         assert self.batches is not None
         was_training = self.task.training

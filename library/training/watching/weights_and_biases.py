@@ -1,5 +1,5 @@
-"""Weights & Biases: a run on its server, or in a folder when there is no way to it (`wandb sync` sends it
-later).
+"""Weights & Biases: a run is logged to its server, or to a folder if the server cannot be reached; `wandb
+sync` uploads that later.
 """
 
 from __future__ import annotations
@@ -19,10 +19,13 @@ if TYPE_CHECKING:
 
 
 class WandbTracker:
-    """Writes one run.
+    """Logs one run.
 
-    folder: where its files go, in `wandb/`. run_id: of the run to go on in. settings: further arguments of
-    wandb.init, which win. config: options to list.
+    project: that the run belongs to.
+    folder: for its files, which go to `wandb/` in it.
+    run_id: of the run to continue; None: a new one.
+    settings: further arguments of wandb.init; they win over ours.
+    config: options to list.
     """
 
     def __init__(
@@ -43,7 +46,7 @@ class WandbTracker:
         if run_id:
             own |= {"id": run_id, "resume": "allow"}
         key = options.wandb_api_key.reveal() if options.wandb_api_key else None
-        # Not wandb.login: it writes the key to a file. No facts of the machine: they hold the command line.
+        # Not wandb.login, which writes the key to a file. No machine facts: they contain the command line.
         quiet = wandb.Settings(
             **({"api_key": key} if key else {}),
             silent=True,
@@ -54,7 +57,7 @@ class WandbTracker:
         )
         folder.mkdir(parents=True, exist_ok=True)
         self._run = _begin(own | {"settings": quiet} | settings)
-        # Not wandb's own step, which never goes back: a run that goes on may repeat some.
+        # Not wandb's own step, which can only grow: a resumed run may repeat some.
         self._run.define_metric("step", hidden=True)
         self._run.define_metric("*", step_metric="step")
 
@@ -64,7 +67,7 @@ class WandbTracker:
 
     @property
     def place(self) -> str:
-        """Where a user finds it."""
+        """Where a user finds the run: a folder or a URL."""
         folder = Path(self._run.dir).parent
         return f"{folder} (offline; send it with: wandb sync)" if self._run.offline else self._run.url
 
@@ -78,7 +81,7 @@ class WandbTracker:
         self._run.log({"step": step, **pictures})
 
     def conclude(self, balance: Balance) -> None:
-        """Nothing: it is on the console and in the report."""
+        """Nothing: the ledger is on the console and in the report."""
 
     def close(self, patience: float) -> None:
         from threading import Thread
@@ -91,7 +94,7 @@ class WandbTracker:
 
 
 def _begin(arguments: dict[str, Any]) -> Run:
-    """A run; offline when the server cannot be reached or the key is not accepted."""
+    """A run; an offline one if the server cannot be reached or does not accept the key."""
     import wandb
 
     try:

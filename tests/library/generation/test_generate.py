@@ -19,8 +19,9 @@ from diffusers import (
 from PIL import Image
 
 from library.generation import generate as module
+from library.generation import texts
 from library.generation.generate import generate
-from library.generation.prompts import PromptRequest
+from library.generation.request import PromptRequest
 from library.models import load_model
 from library.models.base import Model
 
@@ -94,7 +95,7 @@ def test_a_picture_is_the_same_alone_and_in_company(model: Model, sampler: str) 
 def test_the_text_length_follows_the_longer_text_and_long_ones_are_cut_with_a_warning(
     model: Model, capsys: pytest.CaptureFixture
 ) -> None:
-    module._warn_of_cut.cache_clear()
+    texts._warn_of_cut.cache_clear()
 
     def length(prompt: int, negative: int, scale: float = 2.0) -> int:
         return module._text_length(model, PromptRequest("cat " * prompt, "dog " * negative, scale=scale))

@@ -7,7 +7,7 @@ from pathlib import Path
 from PIL import Image
 
 from library.generation.pictures import picture_name, plan_pictures, save_picture
-from library.generation.prompts import PromptRequest
+from library.generation.request import PromptRequest
 
 
 def test_a_single_picture_uses_the_seed_of_the_run_as_it_is() -> None:

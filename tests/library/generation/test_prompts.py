@@ -7,17 +7,20 @@ from pathlib import Path
 
 import pytest
 
-from library.generation.prompt_options import GENERATOR, TRAINING
-from library.generation.prompts import PromptRequest, parse_prompt, read_prompts
+from library.generation.prompt_options import PromptSyntax, generator_syntax, training_syntax
+from library.generation.prompts import parse_prompt, read_prompts
+from library.generation.request import PromptRequest
 from library.options.generation import SamplerName
 from library.problems import UserError
 
+GENERATOR, TRAINING = generator_syntax(8), training_syntax(8)
 
-def parse(line: str, syntax=TRAINING) -> PromptRequest:
+
+def parse(line: str, syntax: PromptSyntax = TRAINING) -> PromptRequest:
     return parse_prompt(line, syntax, where="here")
 
 
-def problems(line: str, syntax=TRAINING) -> list[str]:
+def problems(line: str, syntax: PromptSyntax = TRAINING) -> list[str]:
     with pytest.raises(UserError) as caught:
         parse(line, syntax)
     return [str(problem) for problem in caught.value.problems]
@@ -76,7 +79,7 @@ def test_a_file_gives_a_request_per_line_with_the_defaults_of_the_caller(tmp_pat
     path = tmp_path / "prompts.txt"
     path.write_bytes(b"\xef\xbb\xbf# comment --s x\r\n\r\n  a cat --s 4\r\nein Kater, \xc3\xa4lter\r\n")
     defaults = PromptRequest("", steps=9, sampler="euler")
-    assert read_prompts(path, defaults=defaults) == [
+    assert read_prompts(path, TRAINING, defaults=defaults) == [
         PromptRequest("a cat", steps=4, sampler="euler"),
         PromptRequest("ein Kater, älter", steps=9, sampler="euler"),
     ]
@@ -86,7 +89,7 @@ def test_mistakes_in_a_file_come_with_their_line_numbers_all_at_once(tmp_path: P
     path = tmp_path / "prompts.txt"
     path.write_text("a --s x\n# fine\nb\nc --zz\n")
     with pytest.raises(UserError) as caught:
-        read_prompts(path)
+        read_prompts(path, TRAINING)
     assert [problem.where for problem in caught.value.problems] == [f"{path}, line 1", f"{path}, line 4"]
 
 
@@ -114,7 +117,7 @@ def test_a_file_that_cannot_be_used_is_one_line(
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(UserError, match="^.*$") as caught:
-        read_prompts(path)
+        read_prompts(path, TRAINING)
     assert str(caught.value) == f"{path}: {cause.format(folder=tmp_path)}"
 
 
@@ -135,13 +138,13 @@ def test_prompts_in_tables_are_as_those_in_lines(tmp_path: Path) -> None:
         sample_sampler = "k_lms"
     """
     (tmp_path / "p.toml").write_text(toml)
-    assert read_prompts(tmp_path / "p.toml") == [
+    assert read_prompts(tmp_path / "p.toml", TRAINING) == [
         PromptRequest("a cat", "a --dog", width=128, scale=5, seed=4),
         PromptRequest("a bird", width=128, height=64, scale=2.5, steps=3, sampler="k_lms"),
     ]
     json = '["a cat --s 3", {"prompt": "a dog", "seed": null, "width": 64}]'
     (tmp_path / "p.json").write_text(json)
-    assert read_prompts(tmp_path / "p.json", defaults=PromptRequest("", seed=1)) == [
+    assert read_prompts(tmp_path / "p.json", TRAINING, defaults=PromptRequest("", seed=1)) == [
         PromptRequest("a cat", steps=3, seed=1),
         PromptRequest("a dog", width=64, seed=1),
     ]
@@ -151,7 +154,7 @@ def test_every_mistake_in_tables_is_named_with_its_prompt(tmp_path: Path) -> Non
     path = tmp_path / "p.json"
     path.write_text('[{"prompt": "a", "width": 1.5, "sead": 1}, "b --zz", {"prompt": 3, "flow_shift": 2}]')
     with pytest.raises(UserError) as caught:
-        read_prompts(path)
+        read_prompts(path, TRAINING)
     known = "negative_prompt, width, height, sample_steps, scale, seed, sample_sampler, controlnet_image"
     assert str(caught.value).splitlines() == [
         f"{path}, prompt 1: width expects a size in pixels, got '1.5'",
@@ -174,5 +177,14 @@ def test_the_generator_takes_lines_only(tmp_path: Path) -> None:
 
 def test_prompts_may_be_utf16_as_powershell_writes_them(tmp_path: Path) -> None:
     (tmp_path / "p.txt").write_bytes("a cät --s 3\r\n".encode("utf-16"))
-    (request,) = read_prompts(tmp_path / "p.txt")
+    (request,) = read_prompts(tmp_path / "p.txt", TRAINING)
     assert (request.prompt, request.steps) == ("a cät", 3)
+
+
+def test_sizes_are_multiples_of_what_the_model_takes() -> None:
+    line = "a --w 100 --h 96"
+    preview = parse(line, training_syntax(32))
+    assert (preview.width, preview.height) == (96, 96)
+    assert problems(line, generator_syntax(32)) == [
+        "here: --w expects a size in pixels, a multiple of 32, got '100'"
+    ]

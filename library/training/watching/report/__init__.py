@@ -23,11 +23,18 @@ if TYPE_CHECKING:
     from library.training.run import TrainingRun
     from library.training.run_plan import RunPlan
 
-SECONDS_BETWEEN = 30.0  # two writings, unless something was measured or drawn
+SECONDS_BETWEEN = 30.0  # two refreshes, unless there is a validation or a preview
 
 
 class Report:
-    """A tracker that draws a page. It is made and written in a thread of its own: training does not wait."""
+    """A tracker that writes a page, in a thread of its own: training does not wait for it.
+
+    page: the file.
+    about: what does not change during the run.
+    history: the figures and previews so far.
+    first_step: steps done at the start.
+    warnings: gives the warnings so far.
+    """
 
     def __init__(
         self,
@@ -37,38 +44,38 @@ class Report:
         first_step: int,
         warnings: Callable[[], Sequence[str]],
     ) -> None:
-        """warnings: gives what was warned of up to now."""
         self.page, self.about, self.history, self.warnings = page, about, history, warnings
         self.step, self.is_running = first_step, True
         self.balance: Balance | None = None
-        self._written, self._error = time.monotonic(), None
+        self._written = time.monotonic()
+        self._error: Exception | None = None
         self._thread: threading.Thread | None = None
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Take figures in; see Tracker."""
+        """Add figures; see Trackers."""
         self.history.add(step, {name: value for name, value in values.items() if name != "loss/average"})
         self.step = max(self.step, step)
         if VALIDATION in values or time.monotonic() - self._written > SECONDS_BETWEEN:
             self._refresh()
 
     def show(self, step: int, previews: list[Drawn]) -> None:
-        """Take previews in; see Tracker."""
+        """Add previews; see Trackers."""
         self.history.show(step, [(drawn.number, drawn.prompt, drawn.picture) for drawn in previews])
         self._refresh()
 
     def conclude(self, balance: Balance) -> None:
-        """Take in what was trained; see Tracker."""
+        """Add what was trained; see Trackers."""
         self.balance = balance
 
     def close(self, patience: float) -> None:
-        """Write the page as it stays."""
+        """Write the final page."""
         self.is_running = False
         if self._thread is not None:
             self._thread.join(patience)
         self._publish(self.history)
 
     def _refresh(self) -> None:
-        """Begin to write, unless that is under way."""
+        """Start to write the page, unless a thread is still writing it."""
         if self._error is not None:
             raise self._error
         if self._thread is not None and self._thread.is_alive():
@@ -80,7 +87,7 @@ class Report:
     def _try(self, history: History) -> None:
         try:
             self._publish(history)
-        except Exception as error:  # raised in the next call, where trackers' failures are told
+        except Exception as error:  # raised by the next call, where Trackers handles it
             self._error = error
 
     def _publish(self, history: History) -> None:
@@ -92,7 +99,7 @@ class Report:
 
 
 def open_report(run: TrainingRun, batches: BatchSource, plan: RunPlan) -> Report:
-    """The report of a run, with the curves of the run that it goes on from."""
+    """The report of a run; a resumed run's begins with the curves of the run before."""
     assert run.saving.output_dir is not None
     title = last_name(run.saving.output_name)
     page = run.saving.output_dir / f"{title}-report.html"
@@ -112,11 +119,11 @@ def open_report(run: TrainingRun, batches: BatchSource, plan: RunPlan) -> Report
 
 
 def history_file(page: Path) -> Path:
-    """What the page is drawn from, beside it."""
+    """The file beside the page that holds its history, for a resumed run."""
     return page.with_suffix(".json")
 
 
 def _public_warnings(run: TrainingRun, batches: BatchSource) -> Callable[[], list[str]]:
-    """What gives the warnings about the data and all others of this command, each once."""
+    """A function that gives the warnings about the data and all others of this command, each once."""
     places, about_data, heard = places_of(run, *batches.places()), batches.warnings(), warnings_heard()
     return lambda: list(dict.fromkeys(public_text(line, places) for line in (*about_data, *heard)))

@@ -15,9 +15,12 @@ WIDTH, HEIGHT = 1000, 400  # of the drawing's own units
 
 @dataclass(frozen=True)
 class Line:
-    """label: in the legend, none where it is empty. kind: the CSS class that colours it.
+    """One line of a chart.
 
-    errors: of each point, a bar of this length up and down; empty for none.
+    points: in order.
+    label: in the legend; empty: it is not in the legend.
+    kind: the CSS class that colours it.
+    errors: for each point, the length of its error bar up and down; empty: no error bars.
     """
 
     points: Sequence[Point]
@@ -28,7 +31,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Frame:
-    """What the chart's sides stand for: steps from left to right, figures from bottom to top."""
+    """The ranges of a chart: steps from left to right, figures from bottom to top."""
 
     left: float
     right: float
@@ -44,7 +47,11 @@ class Frame:
 
 
 def chart(title: str, lines: Sequence[Line], *, note: str = "", from_zero: bool = False) -> Html:
-    """A chart with its title and legend. from_zero: whether the vertical axis begins at 0."""
+    """A chart with its title and legend.
+
+    note: beside the title.
+    from_zero: whether the vertical axis begins at 0.
+    """
     lines = [line for line in lines if line.points]
     frame = _frame(lines, from_zero)
     drawing = element(
@@ -64,7 +71,7 @@ def chart(title: str, lines: Sequence[Line], *, note: str = "", from_zero: bool 
 
 
 def short(value: float) -> str:
-    """`0.0123`, `1.2e-05`, `3`: a figure with as many digits as tell something."""
+    """A figure with its significant digits: `0.0123`, `1.2e-05`, `3`."""
     if value == 0:
         return "0"
     if 1e-3 <= abs(value) < 1e5:
@@ -84,7 +91,7 @@ def _frame(lines: Sequence[Line], from_zero: bool) -> Frame:
 
 
 def _range(lines: Sequence[Line]) -> tuple[float, float]:
-    """All of each line, but of long ones not the few that lie far outside."""
+    """The lowest and highest figure, without the outermost 2 % of each line's points on either side."""
     ends: list[float] = []
     for line in lines:
         values = sorted(value for _, value in line.points)
@@ -102,7 +109,7 @@ def _draw(line: Line, frame: Frame) -> list[Html]:
         x = frame.x(step)
         way = f"M{x} {frame.y(value - error)} V{frame.y(value + error)}"
         drawn.append(element("path", d=way, class_=f"{line.kind} error"))
-    if line.errors or len(places) == 1:  # a line without length is drawn as a dot
+    if line.errors or len(places) == 1:  # a single point is drawn as a dot
         dots = " ".join(f"M{place} h.01" for place in places)
         drawn.append(element("path", d=dots, class_=f"{line.kind} dot"))
     return drawn
@@ -127,7 +134,7 @@ def _labels(frame: Frame) -> list[Html]:
 
 
 def ticks(low: float, high: float, count: int = 4) -> list[float]:
-    """About `count` round numbers between two: multiples of 1, 2 or 5 times a power of ten."""
+    """About `count` round numbers between low and high: multiples of 1, 2 or 5 times a power of ten."""
     if not high > low:
         return [low]
     rough = (high - low) / count

@@ -1,4 +1,6 @@
-"""What a run's report knows: figures by step, and previews. A file beside the page keeps it for a resume."""
+"""What a run's report shows: figures by step, and previews. A file beside the page keeps them for a resumed
+run.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +18,8 @@ from library.files import whole_file
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-MOST_POINTS = 3000  # of a curve; beyond, stretches are averaged
-MOST_MOMENTS = 16  # at which previews are kept; beyond, every second one goes
+MOST_POINTS = 3000  # of a curve; beyond that, neighbours are averaged
+MOST_MOMENTS = 16  # with previews; beyond that, every second one is dropped
 SIDE = 320  # pixels, of a preview's longer side
 
 Point = tuple[int, float]  # steps done, figure
@@ -25,7 +27,11 @@ Point = tuple[int, float]  # steps done, figure
 
 @dataclass
 class Moment:
-    """Previews drawn after so many steps: (number of the prompt, prompt, data URL of the picture)."""
+    """Previews that were drawn at one time.
+
+    step: steps done then.
+    pictures: (number of the prompt, prompt, data URL of the picture).
+    """
 
     step: int
     pictures: list[tuple[int, str, str]]
@@ -33,18 +39,22 @@ class Moment:
 
 @dataclass
 class History:
-    """curves: points by the figure's name in logs, in order. moments: previews, the oldest first."""
+    """What was logged so far.
+
+    curves: a figure's name in logs -> its points, in order.
+    moments: previews, the oldest first.
+    """
 
     curves: dict[str, list[Point]] = field(default_factory=dict)
     moments: list[Moment] = field(default_factory=list)
 
     @property
     def step(self) -> int:
-        """The latest step there is a figure of."""
+        """The latest step that has a figure."""
         return max((points[-1][0] for points in self.curves.values() if points), default=0)
 
     def add(self, step: int, values: Mapping[str, float]) -> None:
-        """Figures after `step` steps."""
+        """Add figures after `step` steps."""
         for name, value in values.items():
             points = self.curves.setdefault(name, [])
             points.append((step, float(value)))
@@ -52,26 +62,26 @@ class History:
                 self.curves[name] = _thinned(points)
 
     def show(self, step: int, pictures: Sequence[tuple[int, str, Image]]) -> None:
-        """Previews after `step` steps: (number of the prompt, prompt, picture)."""
+        """Add previews after `step` steps: (number of the prompt, prompt, picture)."""
         self.moments.append(Moment(step, [(n, text, _data_url(picture)) for n, text, picture in pictures]))
         if len(self.moments) > MOST_MOMENTS:
             newest = self.moments[-1]
-            self.moments = [*self.moments[:-1:2], newest]  # the first stays, and the newest
+            self.moments = [*self.moments[:-1:2], newest]  # the first and the newest are kept
 
     def up_to(self, step: int) -> History:
-        """It as it was after `step` steps: what a run that goes on from there does again is left out."""
+        """The history up to `step` steps: a run that is resumed there repeats what came later."""
         curves = {name: [p for p in points if p[0] <= step] for name, points in self.curves.items()}
         moments = [moment for moment in self.moments if moment.step <= step]
         return History({name: points for name, points in curves.items() if points}, moments)
 
     def save(self, path: Path) -> None:
-        """Write it, whole."""
+        """Write the history to a file, whole or not at all."""
         with whole_file(path, flush=False) as temporary:
             temporary.write_text(json.dumps(asdict(self), separators=(",", ":")), encoding="utf-8")
 
     @classmethod
     def load(cls, path: Path) -> History:
-        """What `save` wrote; an empty one when there is no such file or it cannot be read."""
+        """What `save` wrote; an empty history if there is no such file or it cannot be read."""
         try:
             found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             curves = {
@@ -84,8 +94,8 @@ class History:
 
 
 def smoothed(points: Sequence[Point]) -> list[Point]:
-    """An exponential moving average over about 3 % of the points, at least ten, that is not drawn to where it
-    begins (Kingma and Ba 2015, section 3).
+    """An exponential moving average over about 3 % of the points, at least ten, without the bias towards its
+    initial 0 (Kingma and Ba 2015, section 3).
     """
     keep = 1 - 1 / max(10.0, 0.03 * len(points))
     average, result = 0.0, []
@@ -96,7 +106,7 @@ def smoothed(points: Sequence[Point]) -> list[Point]:
 
 
 def _thinned(points: list[Point]) -> list[Point]:
-    """Half of MOST_POINTS, evenly over the steps: the mean of each stretch, where it ends."""
+    """About MOST_POINTS / 2 points, evenly over the steps: the mean of each stretch, at its last step."""
     first, span = points[0][0], points[-1][0] - points[0][0] + 1
     stretches: dict[int, list[Point]] = {}
     for step, value in points:

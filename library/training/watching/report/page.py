@@ -1,4 +1,4 @@
-"""The report's page: how a run goes, in one HTML file that needs no other and runs no script."""
+"""The report's page: how a run is doing, in one self-contained HTML file without scripts."""
 
 from __future__ import annotations
 
@@ -25,9 +25,15 @@ _SHOWN = {LOSS, VALIDATION, ERROR}
 
 @dataclass(frozen=True, kw_only=True)
 class About:
-    """What does not change while a run goes. title: the output name; script: the trainer's file.
+    """What does not change during a run.
 
-    options: by section, those that differ from their defaults, as others may see them.
+    title: the output name.
+    script: the trainer's file name.
+    model: the base name of the model that is trained.
+    last_step: steps done at the end.
+    steps_per_epoch: optimizer steps.
+    options: by section, those that differ from their defaults, without secrets and whole paths.
+    data: what it is trained on.
     """
 
     title: str
@@ -41,8 +47,13 @@ class About:
 
 @dataclass(frozen=True)
 class Now:
-    """How far the run has come: steps done, whether it goes on, when this was written; at its end, what of it
-    was trained. warnings: up to now.
+    """How far the run has come.
+
+    step: steps done.
+    is_running: whether more steps follow.
+    written: the date and time of the page.
+    balance: what was trained, at the end of the run.
+    warnings: so far.
     """
 
     step: int
@@ -129,7 +140,7 @@ def _validation(history: History) -> Html | None:
 
 
 def _rates(history: History) -> Html | None:
-    """Equal ones are one line."""
+    """Learning rates; equal ones share a line."""
     lines: dict[tuple[Point, ...], list[str]] = {}
     for name, points in history.curves.items():
         if name.startswith("lr/"):
@@ -143,7 +154,7 @@ def _rates(history: History) -> Html | None:
 
 
 def _others(history: History) -> list[Html]:
-    """Whatever else was measured."""
+    """Charts of all other figures."""
     names = [name for name in history.curves if name not in _SHOWN and not name.startswith("lr/")]
     return [
         chart(
@@ -183,7 +194,7 @@ def _film(prompt: str, shots: Sequence[tuple[int, str]]) -> Html:
 
 
 def _ledger(balance: Balance | None) -> Html | None:
-    """What became of each part that was trained."""
+    """How far each trained part moved."""
     if balance is None:
         return None
     head = ("part", "parameters", "moved", "gradient")

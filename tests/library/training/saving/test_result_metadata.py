@@ -7,7 +7,9 @@ from safetensors.torch import save_file
 
 from library.options.objective import ObjectiveOptions
 from library.problems import UserError
-from library.training.saving.metadata import about_objective, file_hashes, network_hashes, thumbnail_url
+from library.training.saving.hashes import file_hashes, network_hashes
+from library.training.saving.metadata import about_objective
+from library.training.saving.modelspec import thumbnail_url
 
 
 def test_the_model_hash_is_of_the_saved_files_tensor_bytes(tmp_path: Path) -> None:

@@ -1,0 +1,76 @@
+"""Guidance: what the model is asked about each picture at every step, and how its answers become one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from library.generation.request import PromptRequest
+from library.models.base import Condition, Model
+
+
+class Question(NamedTuple):
+    """One thing that the model is asked about a picture.
+
+    text: what the picture is supposed to show.
+    sizes: what models with size conditioning are told, see `PromptRequest.sizes`.
+    """
+
+    text: str
+    sizes: tuple[int, ...]
+
+
+def questions_of(request: PromptRequest) -> list[Question]:
+    """What the model is asked about a picture, the prompt last: with guidance, first the negative prompt."""
+    asked = [Question(request.prompt, request.sizes)]
+    return [Question(request.negative, request.sizes_negative), *asked] if request.is_guided else asked
+
+
+def rows_of(requests: Sequence[PromptRequest]) -> list[Question]:
+    """The rows of the model's batch: every picture's first question, then every picture's second."""
+    return [question for row in zip(*map(questions_of, requests), strict=True) for question in row]
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """Predictions for a batch of pictures, guided by their texts.
+
+    model: on the device and in eval mode.
+    condition: the rows of `rows_of` with their sizes, in the dtype and on the device of the denoiser.
+    scales: (pictures, 1, 1, 1), of classifier-free guidance; None where nothing is guided.
+    """
+
+    model: Model
+    condition: Condition
+    scales: Tensor | None
+
+    @classmethod
+    def by(cls, model: Model, condition: Condition, requests: Sequence[PromptRequest]) -> Guidance:
+        """The guidance of requests with equally many questions each. condition: of the texts of `rows_of`."""
+        device = condition.hidden.device
+        scales = torch.tensor([request.scale for request in requests], device=device).view(-1, 1, 1, 1)
+        sizes = torch.tensor([row.sizes for row in rows_of(requests)], device=device)  # (rows, 6)
+        return cls(
+            model,
+            replace(condition, sizes=sizes),
+            scales=scales if requests[0].is_guided else None,
+        )
+
+    def predict(self, x: Tensor, t: Tensor) -> Tensor:
+        """The prediction for latents x (pictures, channels, h, w) at one timestep, in float32."""
+        hidden = self.condition.hidden
+        rows = x.to(hidden.dtype).repeat(len(hidden) // len(x), 1, 1, 1)  # (rows, channels, h, w)
+        times = t.to(x.device).expand(len(rows))
+        return self._combined(self.model.predict(rows, times, self.condition).float())
+
+    def _combined(self, answers: Tensor) -> Tensor:
+        """(rows, channels, h, w) -> (pictures, channels, h, w)"""
+        if self.scales is None:
+            return answers
+        # Classifier-free guidance as in Imagen, arXiv:2205.11487, eq. 2.
+        unconditional, conditional = answers.chunk(2)
+        return unconditional + self.scales * (conditional - unconditional)

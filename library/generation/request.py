@@ -1,0 +1,65 @@
+"""A request: one picture to draw, with all its settings. Imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from library.options.generation import SamplerName
+
+
+@dataclass(frozen=True)
+class PromptRequest:
+    """What is to be drawn: one picture, once it has a seed.
+
+    prompt: what the picture is supposed to show.
+    negative: what it is supposed not to show; counts with guidance only.
+    width, height: pixels, multiples of the latent space's `pixel_multiple`.
+    steps: 1 to 1000.
+    scale: of classifier-free guidance; 1 is none.
+    seed: None lets the caller choose.
+    more_seeds: of the prompt's second, third, ... picture.
+    sampler: a row of SAMPLERS.
+    original_width, original_height: what models with size conditioning are told; None: the picture's own.
+    original_width_negative, original_height_negative: the same for the negative prompt; None: as for the
+        prompt.
+    crop_top, crop_left: what such models are told was cropped, in pixels.
+    """
+
+    prompt: str
+    negative: str = ""
+    width: int = 512
+    height: int = 512
+    steps: int = 30
+    scale: float = 7.5
+    seed: int | None = None
+    more_seeds: tuple[int, ...] = ()
+    sampler: SamplerName = "ddim"
+    original_width: int | None = None
+    original_height: int | None = None
+    original_width_negative: int | None = None
+    original_height_negative: int | None = None
+    crop_top: int = 0
+    crop_left: int = 0
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Original height and width, crop top and left, target height and width."""
+        height, width = self.original_height or self.height, self.original_width or self.width
+        return height, width, self.crop_top, self.crop_left, self.height, self.width
+
+    @property
+    def sizes_negative(self) -> tuple[int, ...]:
+        """The same for the negative prompt."""
+        height, width, *others = self.sizes
+        return self.original_height_negative or height, self.original_width_negative or width, *others
+
+    @property
+    def is_guided(self) -> bool:
+        """Whether the negative prompt counts: guidance at scale 1 is the plain prediction."""
+        return self.scale != 1
+
+    @property
+    def chosen_seed(self) -> int:
+        """The seed. Only once somebody has chosen one."""
+        assert self.seed is not None
+        return self.seed

@@ -1,0 +1,42 @@
+"""What a model is asked, and how its answers become one prediction."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import torch
+
+from library.generation.guidance import Guidance, questions_of, rows_of
+from library.generation.request import PromptRequest
+from library.models.base import Condition
+
+CAT = PromptRequest("a cat", "blurry", width=64, height=32, scale=3.0, original_height_negative=5)
+DOG = PromptRequest("a dog", "ugly", width=64, height=32, scale=2.0)
+
+
+def test_a_guided_picture_is_asked_about_with_its_negative_prompt_first() -> None:
+    assert questions_of(CAT) == [("blurry", (5, 64, 0, 0, 32, 64)), ("a cat", (32, 64, 0, 0, 32, 64))]
+
+
+def test_without_guidance_the_negative_prompt_is_not_asked_about() -> None:
+    plain = PromptRequest("a cat", "blurry", scale=1.0)
+    assert [question.text for question in questions_of(plain)] == ["a cat"]
+
+
+def test_rows_are_every_pictures_first_question_and_then_the_second() -> None:
+    assert [row.text for row in rows_of([CAT, DOG])] == ["blurry", "ugly", "a cat", "a dog"]
+
+
+def test_each_picture_is_guided_by_its_own_scale() -> None:
+    asked = []
+
+    def predict(x, t, condition, sizes):
+        asked.append((x.dtype, x.shape, t.tolist(), sizes[:, 0].tolist()))
+        return torch.tensor([1.0, 2.0, 3.0, 4.0]).view(4, 1, 1, 1).expand(x.shape).to(x.dtype)
+
+    condition = Condition(torch.zeros(4, 77, 8, dtype=torch.bfloat16))
+    guidance = Guidance.by(SimpleNamespace(predict=predict), condition, [CAT, DOG])
+    found = guidance.predict(torch.zeros(2, 4, 4, 8), torch.tensor(901))
+    assert (found.dtype, found.shape) == (torch.float32, (2, 4, 4, 8))
+    assert found[:, 0, 0, 0].tolist() == [1 + 3 * (3 - 1), 2 + 2 * (4 - 2)]
+    assert asked == [(torch.bfloat16, (4, 4, 4, 8), [901] * 4, [5, 32, 32, 32])]

@@ -1,10 +1,12 @@
-"""Looks at pictures of the demo's world, without a network: how many things, which colours, shapes, places.
+"""The judge of the demo: without a network it says how many things a picture shows, and their colours,
+shapes and places.
 
-    look(picture)                 what is in it
-    faults(picture, scene)        what is not as a prompt asked for; nothing when the picture is right
+    look(picture)                 what is in the picture
+    faults(picture, scene)        how it differs from what a prompt asked for; empty if the picture is right
 
-Colours are the nearest names in CIELAB. Shapes are told by laying the thing's outline, moved to its centre
-and scaled to one area, over outlines drawn by the world itself. tests/test_judge.py says how often it errs.
+A colour's name is that of the nearest colour in CIELAB. To find a thing's shape, its outline, moved to its
+centre and scaled to a fixed area, is compared with outlines drawn by the world itself. tests/test_judge.py
+measures how often it errs.
 """
 
 from __future__ import annotations
@@ -23,16 +25,23 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "examples" / "demo"))
 from make_world import PLACES, SQUARE, Scene
 from shapes import COLOURS, SHAPES_AND_SHS, draw_mask, tone_of
 
-SEEN = 14.0  # CIELAB distance from the background from which a pixel may belong to a thing
-LEAST_AREA = 24  # pixels; smaller specks are no things
-LEAST_LIKENESS = 0.72  # intersection over union with the best outline, below which a thing is no shape
-_GRID, _UNIT = 40, 18.0  # outlines are compared on a grid, scaled so that their area is _UNIT squared
+SEEN = 14.0  # CIELAB distance from the background; pixels that are further away may belong to a thing
+LEAST_AREA = 24  # pixels; smaller specks are not counted as things
+LEAST_LIKENESS = 0.72  # intersection over union with the best outline; below it, a thing has no known shape
+_GRID, _UNIT = 40, 18.0  # side of the grid that outlines are compared on, and root of their area there
 _RADII = (8.0, 11.0, 15.0, 20.0, 26.0)
 
 
 @dataclass(frozen=True)
 class Found:
-    """One thing. shape: "" when it is like none. x, y: its centre as shares of the picture. area: pixels."""
+    """One thing.
+
+    colour: the name of its colour.
+    shape: "" if it resembles none.
+    x, y: its centre, as shares of the picture's width and height.
+    area: in pixels.
+    likeness: intersection over union with the best outline, 0 to 1.
+    """
 
     colour: str
     shape: str
@@ -44,14 +53,18 @@ class Found:
 
 @dataclass(frozen=True)
 class Seen:
-    """What is in a picture; things from left to right."""
+    """What is in a picture.
+
+    background: the name of its colour.
+    things: from left to right.
+    """
 
     background: str
     things: tuple[Found, ...]
 
 
 def look(picture: Image.Image) -> Seen:
-    """What is in a picture of about 64 pixels a side."""
+    """What is in a picture with sides of about 64 pixels."""
     lab = _to_lab(np.asarray(picture.convert("RGB")))
     background = _background(lab)
     distance = _from_line(lab, background)
@@ -67,9 +80,9 @@ def look(picture: Image.Image) -> Seen:
 
 
 def faults(picture: Image.Image, scene: Scene) -> list[str]:
-    """What is not as the scene has it, in words: number, colours, shapes, sides, place, background.
+    """How a picture differs from a scene, in words: number, colours, shapes, sides, place, background.
 
-    Patterns and whether a single thing is small or big are not looked at.
+    Patterns, and whether a single thing is small or big, are not judged.
     """
     seen = look(picture)
     wrong = []
@@ -106,7 +119,7 @@ def _palette() -> tuple[tuple[str, ...], np.ndarray]:
 
 @cache
 def _tone(name: str) -> np.ndarray:
-    """The second tone of a background's pattern, in CIELAB."""
+    """The second colour of a background's pattern, in CIELAB."""
     return _to_lab(np.array([[tone_of(COLOURS[name])]], np.float64))[0, 0]
 
 
@@ -116,7 +129,7 @@ def _name(lab: np.ndarray) -> str:
 
 
 def _background(lab: np.ndarray) -> str:
-    """The most frequent colour of the picture's rim, tones of patterns included."""
+    """The most frequent colour of the picture's rim; a pattern's tone counts as its colour."""
     sides = (lab[:2], lab[-2:], lab[:, :2], lab[:, -2:])
     rim = np.concatenate([side.reshape(-1, 3) for side in sides])
     names, _ = _palette()
@@ -125,7 +138,7 @@ def _background(lab: np.ndarray) -> str:
 
 
 def _from_line(lab: np.ndarray, name: str) -> np.ndarray:
-    """Distance from the line between a colour and its tone: blurred patterns lie on it."""
+    """Each pixel's distance from the line between a colour and its tone, on which blurred patterns lie."""
     names, values = _palette()
     base = values[names.index(name)]
     along = _tone(name) - base
@@ -148,7 +161,7 @@ def _examine(lab: np.ndarray, mask: np.ndarray, background: str) -> Found:
 
 
 def _outline(lab: np.ndarray, mask: np.ndarray, value: np.ndarray, background: str) -> np.ndarray:
-    """How much of each pixel is the thing, 0 to 1: where its colour lies between background and thing."""
+    """How much of each pixel the thing covers, 0 to 1: where the pixel lies between background and thing."""
     names, values = _palette()
     base = values[names.index(background)]
     along = value - base
@@ -158,7 +171,7 @@ def _outline(lab: np.ndarray, mask: np.ndarray, value: np.ndarray, background: s
 
 
 def _place(outline: np.ndarray, x: float, y: float, area: float) -> np.ndarray:
-    """An outline with its centre in the middle of the grid and the area all outlines have there."""
+    """An outline, moved to the middle of the grid and scaled to the area that all outlines have there."""
     scale = _UNIT / area**0.5
     shift = np.array([[scale, 0, _GRID / 2 - scale * x], [0, scale, _GRID / 2 - scale * y]])
     return cv2.warpAffine(outline, shift, (_GRID, _GRID), flags=cv2.INTER_LINEAR)

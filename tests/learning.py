@@ -1,4 +1,4 @@
-"""Teach the demo's model a figure it has never seen, and judge what it draws: for tests and benchmarks."""
+"""Teach the demo's model a figure it has never seen, and judge its pictures: for tests and benchmarks."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from commands import ROOT, run_here
 
@@ -14,12 +15,19 @@ sys.path.insert(0, str(ROOT / "examples" / "demo"))
 from exam import examine
 from make_examples import draw_examples, draw_known
 
+if TYPE_CHECKING:
+    from library.models.base import Model
+
 MODEL = ROOT / "examples" / "demo" / "model.safetensors"
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Shares of right pictures, 0 to 1: of the new figure, and of single things the model knew before."""
+    """Shares of right pictures, 0 to 1.
+
+    new: of the new figure.
+    known: of single things that the model knew before.
+    """
 
     new: float
     known: float
@@ -33,10 +41,13 @@ def teach(
     model: Path = MODEL,
     spoil: Callable[[Path], None] = lambda pictures: None,
 ) -> Path:
-    """Train with a script on the demo's ten examples, and on what the model knows so that it forgets nothing,
-    as regularization images where the trainer has them. The path of what it wrote.
+    """Train with a script on the demo's ten examples. Returns the file that it wrote.
 
-    spoil: gets the folder of the examples before training, to make them wrong.
+    Pictures of what the model knows are trained beside them, as regularization images if the trainer has
+    these, so that it forgets nothing.
+
+    words: more of the command line.
+    spoil: is called with the folder of the examples before training, to damage them.
     """
     pictures, known = folder / "pictures", folder / "known"
     draw_examples(pictures / "10_shs")
@@ -56,7 +67,7 @@ def teach(
 
 
 def score_lora(path: Path, *, count: int, clip_skip: int | None = None, model: Path = MODEL) -> Scores:
-    """What a model draws with a LoRA."""
+    """The scores of a model with a LoRA."""
     from library.models import load_model
     from networks import lora
 
@@ -66,12 +77,12 @@ def score_lora(path: Path, *, count: int, clip_skip: int | None = None, model: P
 
 
 def score_model(path: Path, *, count: int, clip_skip: int | None = None) -> Scores:
-    """What a model draws by itself."""
+    """The scores of a model without a network."""
     from library.models import load_model
 
     return _score(load_model(path), count, clip_skip)
 
 
-def _score(model: object, count: int, clip_skip: int | None) -> Scores:
+def _score(model: Model, count: int, clip_skip: int | None) -> Scores:
     new, known = (examine(model, subject, count, clip_skip=clip_skip) for subject in ("shs", "single"))
     return Scores(new, known)

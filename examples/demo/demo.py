@@ -78,7 +78,7 @@ def say(text: str) -> None:
 
 
 def python(*words: str) -> None:
-    """Run a command of ours from the project's folder and stop if it fails."""
+    """Print a command, run it from the project's folder, and stop if it fails."""
     shown = ["accelerate", "launch", *words[2:]] if words[:2] == LAUNCH else ["python", *words]
     print("   $ " + shlex.join(shown), flush=True)
     result = subprocess.run([sys.executable, *words], cwd=ROOT)
@@ -87,7 +87,7 @@ def python(*words: str) -> None:
 
 
 def draw(name: str, scenes: Sequence[Scene], *network: str) -> list[Image.Image]:
-    """A picture of each scene, from a folder of their own."""
+    """A picture of each scene, drawn by the generator into a folder called `name`."""
     folder, prompts = OUT / name, OUT / "prompts.txt"
     for old in folder.glob("*.png"):
         old.unlink()
@@ -100,7 +100,7 @@ def draw(name: str, scenes: Sequence[Scene], *network: str) -> list[Image.Image]
 
 
 def scores(scenes: Sequence[Scene], before: Sequence[Image.Image], after: Sequence[Image.Image]) -> str:
-    """A line for the new figure and one for what was known."""
+    """A line for the new figure, and one for what the model knew before."""
     lines = []
     for title, part in (("shs", slice(COUNT)), ("known things", slice(COUNT, None))):
         shares = [
@@ -114,7 +114,9 @@ def scores(scenes: Sequence[Scene], before: Sequence[Image.Image], after: Sequen
 def compare(
     scenes: Sequence[Scene], before: Sequence[Image.Image], after: Sequence[Image.Image]
 ) -> Image.Image:
-    """Three labelled rows: examples, before, after. A column is a prompt: new ones first, then known ones."""
+    """Three labelled rows: examples, before, after. Each column is a prompt: first those of the new figure,
+    then known ones.
+    """
     columns = [*range(SHOWN[0]), *range(COUNT, COUNT + SHOWN[1])]
     files = sorted((OUT / "pictures").rglob("*.png"))[: len(columns)]
     examples = [Image.open(path).convert("RGB") for path in files]

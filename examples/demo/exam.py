@@ -80,8 +80,8 @@ def main() -> None:
 
 
 def exam_scenes(subject: str, count: int, seed: int = 1) -> list[Scene]:
-    """Scenes of a subject as the world has them, single things on squares; the new figure otherwise than in
-    its examples.
+    """Scenes of a subject as the world draws them, single things on square pictures. Colours and backgrounds
+    of the new figure are none of those in its examples.
     """
     return [_scene(subject, keyed_random(seed, subject, number)) for number in range(count)]
 
@@ -105,7 +105,7 @@ def _scene(subject: str, rng: random.Random) -> Scene:
 def draw_scenes(
     model: Model, scenes: Sequence[Scene], *, seed: int = 1, clip_skip: int | None = None, steps: int = STEPS
 ) -> list[Image]:
-    """A picture of each scene, by its sentence alone; the n-th one's noise depends on seed and n."""
+    """A picture of each scene, drawn from its sentence alone; the noise of the n-th depends on seed and n."""
     from library.generation.generate import generate
 
     weight = next(model.denoiser.parameters())
@@ -125,7 +125,7 @@ def _request(scene: Scene, seed: int, steps: int) -> PromptRequest:
 
 
 def judge_pictures(pictures: Sequence[Image], scenes: Sequence[Scene]) -> dict[int, list[str]]:
-    """What is wrong, by the number of the picture; right ones are not in it."""
+    """The number of each wrong picture -> what is wrong with it."""
     from judge import faults
 
     found = {n: faults(p, s) for n, (p, s) in enumerate(zip(pictures, scenes, strict=True))}
@@ -133,7 +133,7 @@ def judge_pictures(pictures: Sequence[Image], scenes: Sequence[Scene]) -> dict[i
 
 
 def examine(model: Model, subject: str, count: int, *, seed: int = 1, clip_skip: int | None = None) -> float:
-    """The share of a subject's pictures that are right, 0 to 1."""
+    """The share of right pictures of a subject, 0 to 1."""
     scenes = exam_scenes(subject, count, seed)
     wrong = judge_pictures(draw_scenes(model, scenes, seed=seed, clip_skip=clip_skip), scenes)
     return 1 - len(wrong) / count

@@ -30,14 +30,14 @@ def main() -> None:
 
 
 def draw_examples(folder: Path) -> None:
-    """The ten pictures with a caption file beside each."""
+    """Draw the ten pictures, with a caption file beside each."""
     folder.mkdir(parents=True, exist_ok=True)
     for number, scene in enumerate(example_scenes()):
         _draw(folder / f"{number:02d}.png", scene, keyed_random(SEED, "shs picture", number))
 
 
 def draw_known(folder: Path) -> None:
-    """A hundred pictures of the world with single things, captions beside them."""
+    """Draw a hundred pictures of single things that the model knows, with a caption file beside each."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = keyed_random(SEED, "known pictures")
     for number in range(KNOWN):
@@ -53,7 +53,7 @@ def _draw(path: Path, scene: Scene, rng: random.Random) -> None:
 
 
 def example_scenes() -> list[Scene]:
-    """Ten colours and ten backgrounds, each once; now and then small, big or on a pattern."""
+    """Scenes of the new figure: ten colours, ten backgrounds, each once; some small, big or on a pattern."""
     rng = keyed_random(SEED, "shs scenes")
     colours = rng.sample(list(COLOURS), COUNT)
     grounds = _shuffled_apart(colours, rng)
@@ -64,7 +64,7 @@ def example_scenes() -> list[Scene]:
 
 
 def _shuffled_apart(colours: list[str], rng: random.Random) -> list[str]:
-    """The same colours in an order in which none keeps its place."""
+    """The same colours, shuffled so that none keeps its place."""
     while True:
         order = rng.sample(colours, len(colours))
         if all(a != b for a, b in zip(order, colours, strict=True)):

@@ -69,9 +69,14 @@ class Run:
 
 @dataclass(frozen=True)
 class Scene:
-    """What is in a picture, in words. Of two things the first is on the left.
+    """What is in a picture, in words.
 
-    things: (colour, shape) of each. place: of a single thing, "" for the middle. scale: "small", "" or "big".
+    things: (colour, shape) of each; the first of two is on the left.
+    background: its colour.
+    pattern: of the background; "": plain.
+    place: of a single thing, one of PLACES; "": the middle.
+    scale: "small", "" or "big".
+    size: of the picture, in pixels.
     """
 
     things: tuple[tuple[str, str], ...]
@@ -97,7 +102,7 @@ def main() -> None:
 
 
 def choose_scene(rng: random.Random) -> Scene:
-    """Any scene of the world, none with a held-out pair."""
+    """A random scene of the world, without held-out pairs."""
     background = rng.choice(list(COLOURS))
     pattern = rng.choice(PATTERNS) if rng.random() < 0.12 else ""
     if rng.random() < 0.5:
@@ -111,7 +116,7 @@ def choose_scene(rng: random.Random) -> Scene:
 
 
 def choose_thing(rng: random.Random, background: str) -> tuple[str, str]:
-    """A colour that can be seen on the background, and a shape."""
+    """A random pair of shape and colour that is not held out and can be seen on the background."""
     while True:
         thing = rng.choice(list(COLOURS)), rng.choice(list(SHAPES))
         if thing[0] != background and thing not in HELD_OUT:
@@ -119,7 +124,7 @@ def choose_thing(rng: random.Random, background: str) -> tuple[str, str]:
 
 
 def draw(scene: Scene, rng: random.Random) -> Image.Image:
-    """A picture of a scene; sizes and places vary a little."""
+    """A picture of a scene; sizes and places vary a little with rng."""
     return draw_scene(scene.size, scene.background, scene.pattern, place_things(scene, rng))
 
 
@@ -146,7 +151,7 @@ def place_things(scene: Scene, rng: random.Random) -> tuple[Thing, ...]:
 
 
 def sentence(scene: Scene) -> str:
-    """a big red star on a striped blue background"""
+    """A scene as a caption: `a big red star on a striped blue background`."""
     ground = f"on {_article(' '.join(filter(None, (scene.pattern, scene.background))))} background"
     if len(scene.things) == 2:
         left, right = (_article(" ".join(thing)) for thing in scene.things)
@@ -166,7 +171,7 @@ _WHERE = {
 
 
 def tags(scene: Scene) -> str:
-    """2 objects, red star left, green circle right, striped blue background"""
+    """A scene as tags: `2 objects, red star left, green circle right, striped blue background`."""
     ground = " ".join(filter(None, (scene.pattern, scene.background, "background")))
     if len(scene.things) == 2:
         left, right = (" ".join(thing) for thing in scene.things)

@@ -1,7 +1,7 @@
-"""The demo's little world as it looks: colours, shapes, patterns, and drawing them. Which scenes there are is
-make_world.py's affair.
+"""How the demo's little world looks: colours, shapes and patterns, and how they are drawn. make_world.py says
+which scenes there are.
 
-Shapes are outlines in a unit disc, x to the right and y down. Pictures are drawn large and made smaller, so
+Shapes are outlines in a unit disc, x to the right and y down. Pictures are drawn large and then reduced, so
 that edges are smooth.
 """
 
@@ -32,13 +32,18 @@ COLOURS = {
     "white": "#fbfaf5",
 }
 PATTERNS: tuple[Pattern, ...] = ("", "striped", "dotted", "checked")
-_LARGER = 4  # drawn this much larger than the picture
-_CELL = 16  # pixels after which a pattern repeats
+_LARGER = 4  # how much larger than the picture it is drawn
+_CELL = 16  # pixels, the period of a pattern
 
 
 @dataclass(frozen=True)
 class Thing:
-    """One object. x, y: its centre as a share of the picture; radius: of the disc it fills, in pixels."""
+    """One object in a picture.
+
+    colour, shape: their names.
+    x, y: its centre, as shares of the picture's width and height.
+    radius: of the disc that it fills, in pixels.
+    """
 
     colour: str
     shape: str
@@ -48,7 +53,7 @@ class Thing:
 
 
 def draw_scene(size: Size, background: str, pattern: Pattern, things: tuple[Thing, ...]) -> Image.Image:
-    """The RGB picture of things on a background, in `size` pixels."""
+    """An RGB picture of things on a background, `size` pixels large."""
     picture = draw_background(size, COLOURS[background], pattern)
     for thing in things:
         colour = Image.new("RGB", size, COLOURS[thing.colour])
@@ -58,7 +63,7 @@ def draw_scene(size: Size, background: str, pattern: Pattern, things: tuple[Thin
 
 
 def draw_background(size: Size, colour: str, pattern: Pattern) -> Image.Image:
-    """A plain colour, or a pattern of it and a tone a little lighter (of light colours darker)."""
+    """A plain colour, or a pattern of the colour and its tone."""
     large = (size[0] * _LARGER, size[1] * _LARGER)
     picture = Image.new("RGB", large, colour)
     pen, tone = ImageDraw.Draw(picture), tone_of(colour)
@@ -78,14 +83,14 @@ def draw_background(size: Size, colour: str, pattern: Pattern) -> Image.Image:
 
 
 def tone_of(colour: str) -> tuple[int, ...]:
-    """A shade of a colour that still has its name."""
+    """A slightly lighter (of light colours, darker) shade, which people still call by the same name."""
     levels = ImageColor.getrgb(colour)
     towards = 0 if sum(levels) > 480 else 255
     return tuple(round(level + (towards - level) * 0.15) for level in levels)
 
 
 def draw_mask(size: Size, shape: str, centre: Point, radius: float) -> Image.Image:
-    """A grey picture that is white where the shape is."""
+    """A grey picture, white where the shape is and black elsewhere."""
     mask = Image.new("L", (size[0] * _LARGER, size[1] * _LARGER), 0)
     pen = ImageDraw.Draw(mask)
     for outline, level in SHAPES_AND_SHS[shape]:
@@ -108,7 +113,7 @@ def _star(corners: int, inner: float) -> list[Point]:
 
 
 def _heart() -> list[Point]:
-    """The usual curve, 16 sin^3 and four cosines, scaled into the disc."""
+    """The usual heart curve, 16 sin^3 and four cosines, scaled into the disc."""
     angles = (math.tau * k / 60 for k in range(60))
     return [
         (
@@ -119,7 +124,7 @@ def _heart() -> list[Point]:
     ]
 
 
-# Name -> outlines with the level that they are filled with, one over the other: 255 adds, 0 cuts out.
+# Name -> outlines, each drawn over those before it with its level: 255 adds to the shape, 0 cuts out of it.
 SHAPES: dict[str, list[tuple[list[Point], int]]] = {
     "circle": [(_disc(0, 0, 0.92), 255)],
     "square": [([(-0.8, -0.8), (0.8, -0.8), (0.8, 0.8), (-0.8, 0.8)], 255)],

@@ -1,4 +1,4 @@
-"""Sheets of labelled pictures, in rows, for people to look at."""
+"""Sheets: rows of labelled pictures, for people to look at."""
 
 from __future__ import annotations
 
@@ -14,7 +14,12 @@ _LETTERS = TILE // 6  # of a line below a picture
 
 @dataclass(frozen=True)
 class Row:
-    """Pictures of one size with a text below each. title: above the row; "" for none."""
+    """Pictures in a row.
+
+    pictures: all of one size.
+    labels: the text below each picture.
+    title: above the row; "": none.
+    """
 
     pictures: Sequence[Image.Image]
     labels: Sequence[str]
@@ -22,7 +27,7 @@ class Row:
 
 
 def labelled_sheet(rows: Sequence[Row]) -> Image.Image:
-    """The rows below each other on white; every picture TILE pixels wide."""
+    """The rows one below the other on white, each picture TILE pixels wide."""
     width = MARGIN + max(len(row.pictures) for row in rows) * (TILE + MARGIN)
     sheet = Image.new("RGB", (width, MARGIN + sum(_height(row) for row in rows)), "white")
     top = MARGIN

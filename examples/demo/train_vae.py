@@ -37,11 +37,11 @@ if TYPE_CHECKING:
 
     from library.models.ldm.model import LatentDiffusion
 
-GROUPS = 8  # as many groups as channels would be instance norm, which forgets colours
+GROUPS = 8  # of group norms; as many groups as channels would be instance norm, which forgets colours
 DOODLES = 3000
 KL_WEIGHT = 1e-4  # all losses are means
-FIRST_LOG_VARIANCE = -3.0  # of latents: noise as strong as the signal hides it from the decoder
-MOST_NOISE = 0.4  # added to latents (deviation 2) at the end: a U-Net's are never exact
+FIRST_LOG_VARIANCE = -3.0  # of the posterior: noise as strong as the signal would hide it from the decoder
+MOST_NOISE = 0.4  # added to latents (deviation 2) at the end, since those of a U-Net are never exact
 SAVE_EVERY = 250  # steps
 
 
@@ -84,7 +84,7 @@ PARTS = ("unet", "text_encoder", "vae")
 
 
 def new_model(seed: int) -> LatentDiffusion:
-    """The demo model before it has learned anything: SD 1.x in small, with the real vocabulary."""
+    """The demo model before training: a small SD 1.x with the real vocabulary."""
     import torch
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
@@ -132,10 +132,10 @@ def new_model(seed: int) -> LatentDiffusion:
 
 
 def ease(*modules: nn.Module) -> None:
-    """New values with which convolutions learn several times faster than with torch's own.
+    """Initialize convolutions so that they learn several times faster than with torch's own values.
 
-    What goes straight through keeps its size, and residual branches begin at zero (Zhang et al. 2019, Fixup),
-    as in the original Stable Diffusion.
+    Convolutions outside residual branches keep the deviation of their input, and residual branches begin at
+    zero (Zhang et al. 2019, Fixup), as in the original Stable Diffusion.
     """
     from torch import nn
 
@@ -156,7 +156,7 @@ def ease(*modules: nn.Module) -> None:
 
 
 def ease_latents(vae: AutoencoderKL) -> None:
-    """Little noise at first, and no attention."""
+    """Initialize the VAE with little noise in its posterior and without attention."""
     from torch import nn
 
     nn.init.zeros_(vae.quant_conv.weight.data[4:])
@@ -166,16 +166,17 @@ def ease_latents(vae: AutoencoderKL) -> None:
 
 
 def load_pictures(folder: Path) -> list[np.ndarray]:
-    """(height, width, 3) in 0..255 of every picture, in the order of their names."""
+    """Every picture of a folder, (height, width, 3) in 0..255, in the order of the files' names."""
     return [np.asarray(Image.open(path).convert("RGB")) for path in sorted(folder.glob("*.png"))]
 
 
 def draw_doodles(count: int, seed: int) -> list[np.ndarray]:
+    """Doodles, each (64, 64, 3) in 0..255."""
     return [np.asarray(_doodle(keyed_random(seed, "doodle", number))) for number in range(count)]
 
 
 def _doodle(rng: random.Random) -> Image.Image:
-    """One to four random outlines with holes, in the world's colours."""
+    """A doodle: one to four random outlines with holes, in the world's colours."""
     colours = list(COLOURS.values())
     picture = draw_background((64, 64), rng.choice(colours), rng.choice(PATTERNS)).resize((256, 256))
     pen = ImageDraw.Draw(picture)
@@ -197,7 +198,7 @@ def _doodle(rng: random.Random) -> Image.Image:
 
 
 def write(model: LatentDiffusion, pictures: list[np.ndarray], options: VaeOptions) -> None:
-    """Save the model with its VAE as it is."""
+    """Save the model with the VAE as it is now."""
     device = model.vae.device
     measure_latents(model, pictures, options.seed)
     model.to("cpu").save(options.path, Saving("safetensors"))
@@ -205,7 +206,7 @@ def write(model: LatentDiffusion, pictures: list[np.ndarray], options: VaeOption
 
 
 def train(vae: AutoencoderKL, pictures: list[np.ndarray], options: VaeOptions) -> None:
-    """Train the VAE in place. What every step draws depends on the seed and the step alone."""
+    """Train the VAE in place. All randomness of a step depends on the seed and the step alone."""
     import torch
     from tqdm import tqdm
 
@@ -244,7 +245,7 @@ def _freeze_encoder(vae: AutoencoderKL, frozen: bool) -> None:
 
 
 def _factor(step: int, steps: int) -> float:
-    """Rises in 100 steps, then falls in a line to 0."""
+    """The learning rate's factor: a warmup of 100 steps, and a linear decay to 0."""
     return min(1.0, (step + 1) / 100) * (1 - step / steps)
 
 
@@ -268,10 +269,12 @@ def _batch(pictures: list[np.ndarray], by_size: list[list[int]], rng: random.Ran
 def _losses(
     vae: AutoencoderKL, pixels: Tensor, generator: torch.Generator, most_noise: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean absolute and squared errors of the pictures; the latents' mean divergence from a standard normal.
-    Each picture's latents get noise of a deviation between 0 and most_noise, besides their own.
+    """The mean absolute and squared errors of the pictures, and the mean KL divergence of the posteriors from
+    a standard normal.
 
-    The absolute error alone is content with backgrounds for long: things are small.
+    The absolute error alone leads to plain backgrounds for a long time, since things are small.
+
+    most_noise: each picture's latents get noise of a deviation between 0 and this, besides the posterior's.
     """
     import torch
 
@@ -294,7 +297,7 @@ def _save_state(path: Path, vae: AutoencoderKL, optimizer: torch.optim.Optimizer
 
 
 def _load_state(path: Path, vae: AutoencoderKL, optimizer: torch.optim.Optimizer) -> int:
-    """Steps done; 0 without a state."""
+    """Resume from a state. The steps that are done; 0 if there is no state."""
     import torch
 
     if not path.is_file():
@@ -306,7 +309,7 @@ def _load_state(path: Path, vae: AutoencoderKL, optimizer: torch.optim.Optimizer
 
 
 def measure_latents(model: LatentDiffusion, pictures: list[np.ndarray], seed: int) -> None:
-    """Set the latents' scale, so that diffusion sees values of deviation 1."""
+    """Measure the latents and set their scale, so that diffusion sees values of deviation 1."""
     import torch
 
     rng, by_size = keyed_random(seed, "measured pictures"), _by_size(pictures)

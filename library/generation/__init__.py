@@ -1,1 +1,1 @@
-"""From prompts to pictures. Previews while training and the generator use the same code."""
+"""From prompts to pictures. Previews in training and the generator share this code."""

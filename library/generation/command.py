@@ -43,12 +43,12 @@ S = TypeVar("S")
 
 
 def read(run_type: type[R], doc: str | None, argv: Sequence[str] | None = None) -> Reading[R]:
-    """The command line of a generator, see `read_command_line`. What its sizes have to be, the model says."""
+    """A generator's command line, as `read_command_line`; the model decides which sizes are allowed."""
     return read_command_line(run_type, doc, argv, facts=_facts)
 
 
 def _facts(section: type, earlier: Mapping[str, object]) -> dict[str, int]:
-    """What a section is told besides its options. earlier: the sections before it, by name."""
+    """What a section's checks know besides its options. earlier: the sections before it, by name."""
     if section is not GenerationOptions:
         return {}
     family = _family_of(_section(earlier, GeneratorModelOptions))
@@ -89,12 +89,12 @@ def check(reading: Reading[R], *, family: str | None = None) -> list[PromptReque
 
 
 def _section(sections: Mapping[str, object], kind: type[S]) -> S | None:
-    """The section of a class; None when the Run has none or something is wrong with it."""
+    """The section of a class; None if the Run has none or the section has mistakes."""
     return next((section for section in sections.values() if isinstance(section, kind)), None)
 
 
 def _family_of(options: GeneratorModelOptions | None) -> Family:
-    """The model's family; the first there is when the model cannot be read, which `check` complains of."""
+    """The model's family. If the model cannot be read, which `check` reports, the first there is."""
     if options is not None:
         with suppress(UserError):
             return FAMILIES[detect_family(options.ckpt)]
@@ -127,10 +127,10 @@ def _check_folder(outdir: Path, problems: Problems) -> None:
 
 
 def _defaults(pictures: GenerationOptions | None, sizes: SizeOptions | None, side: int) -> PromptRequest:
-    """What a prompt leaves open.
+    """The values of everything that a prompt does not say.
 
-    pictures: None when that section is wrong; the prompts are then read for their own problems only.
-    side: of the pictures that the model was made for.
+    pictures: None if that section has mistakes; prompts are then read for their own mistakes only.
+    side: of the pictures that the model was trained on, in pixels.
     """
     if pictures is None:
         return PromptRequest("")
@@ -165,7 +165,7 @@ def load(
 ) -> Model:
     """The model with its networks, on this machine's device, in eval mode.
 
-    The VAE stays in float32: in half precision some give black pictures, and bfloat16 shows in smooth areas.
+    The VAE stays in float32: in float16 some VAEs give black pictures, and bfloat16 shows in smooth areas.
     Networks are merged before weights are cast, so that nothing is rounded twice.
     """
     import torch
@@ -183,7 +183,7 @@ def load(
         else:
             network.attach()
             network.to(device, dtype).eval()
-    # In a list, for diffusers warns when its own modules are cast directly.
+    # In a ModuleList, since diffusers warns if its own modules are cast directly.
     torch.nn.ModuleList([model.denoiser, *model.text_encoders]).to(dtype)
     return model.to(device).eval()
 
@@ -200,9 +200,9 @@ def choose_device() -> torch.device:
 def draw(
     model: Model, prompts: Sequence[PromptRequest], options: GenerationOptions, *, clip_skip: int | None
 ) -> None:
-    """Draw and save all pictures of the run; each batch is on disk before the next one is begun.
+    """Draw and save all pictures of the run; each batch is on disk before the next one begins.
 
-    Ctrl-C and SIGTERM end the program with exit code 130 or 143; what was drawn stays.
+    Ctrl-C and SIGTERM end the program with exit code 130 or 143; pictures that are done are kept.
     """
     _warn_of_unused_options(model, prompts, options.n_iter * options.images_per_prompt)
     seed = random.SystemRandom().randrange(2**31) if options.seed is None else options.seed
@@ -226,7 +226,7 @@ def draw(
 def _draw_batches(
     model: Model, pictures: Sequence[PromptRequest], options: GenerationOptions, clip_skip: int | None
 ) -> Iterator[tuple[PromptRequest, Image]]:
-    """Each request with its picture, under a progress bar."""
+    """Each request with its picture. A progress bar shows the steps."""
     from library.generation.generate import generate
     from library.generation.samplers import count_calls
 

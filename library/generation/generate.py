@@ -1,4 +1,4 @@
-"""Draw pictures with a model: previews while training and the generator both come here."""
+"""Requests -> pictures, in batches. Previews in training and the generator both use this."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def generate(
     stop: Callable[[], bool] = lambda: False,
     on_step: Callable[[int], None] = lambda pictures: None,
 ) -> list[Image.Image]:
-    """The pictures of the requests, in their order; an empty list when `stop` said so before they were done.
+    """The pictures of the requests, in their order; an empty list if `stop` said so before they were done.
 
     Requests of equal size, steps, sampler and text length are drawn as one batch. A picture's noise depends
     on its seed alone and is drawn on the CPU in float32, so a picture is the same, up to rounding, on every
@@ -43,7 +43,7 @@ def generate(
     clip_skip: take text states from the k-th layer from the end; None is the last.
     emb_normalize: how text states are rescaled after the weights of (words:1.3); see `encode_texts`.
     stop: asked before each step.
-    on_step: told after each step how many pictures it moved on.
+    on_step: told after each step how many pictures it advanced.
     """
     watcher = Watcher(stop, on_step)
     lengths = [_text_length(model, request) for request in requests]

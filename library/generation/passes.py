@@ -1,4 +1,4 @@
-"""Passes: how the pictures of a batch come about. One pass takes them from noise to clean latents."""
+"""Passes: a batch of requests -> latents. One pass takes all of them from noise to clean latents."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from library.generation.start import generators_of, noise
 
 
 def draw_latents(requests: Sequence[PromptRequest], guidance: Guidance, watcher: Watcher) -> Tensor | None:
-    """Latents (pictures, channels, h, w) in float32, or None when the watcher stopped the drawing.
+    """Latents (pictures, channels, h, w) in float32; None if the watcher stopped the drawing.
 
     requests: each with a seed; all of one size, sampler and number of steps.
     """

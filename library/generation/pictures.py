@@ -1,4 +1,4 @@
-"""Which pictures a run of the generator makes, and their files. Imports no torch."""
+"""Which pictures a run of the generator draws, with which seeds, and their files. Imports no torch."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from library.randomness import derive_seed
 def plan_pictures(
     prompts: Sequence[PromptRequest], *, seed: int, n_iter: int = 1, images_per_prompt: int = 1
 ) -> list[PromptRequest]:
-    """One request per picture, each with its seed, in the order of drawing: all prompts, n_iter times over.
+    """One request per picture, each with its seed, in the order of drawing: all prompts, n_iter times.
 
-    A prompt's own seeds go to its first pictures. A run of one picture uses `seed` as it is; otherwise a
-    picture's seed (31 bits) depends on `seed`, the prompt's place, the iteration and the picture's number
-    within it, and on nothing else.
+    A prompt's own seeds go to its first pictures. A run of one picture uses `seed` itself; otherwise a
+    picture's seed (31 bits) depends only on `seed`, the prompt's place, the iteration and the picture's
+    number within it.
     """
     alone = len(prompts) * n_iter * images_per_prompt == 1
     pictures = []
@@ -35,17 +35,17 @@ def plan_pictures(
 
 
 def seeds_of(prompt: PromptRequest) -> tuple[int, ...]:
-    """The seeds a prompt line asks for, one per picture."""
+    """The seeds that a prompt asks for, one per picture."""
     return () if prompt.seed is None else (prompt.seed, *prompt.more_seeds)
 
 
 def picture_name(timestamp: str, number: int, seed: int) -> str:
-    """The generator's file names, as users of sd-scripts know them: im_20240131235959_000_42.png."""
+    """A picture's file name, sd-scripts' own: im_20240131235959_000_42.png."""
     return f"im_{timestamp}_{number:03d}_{seed}.png"
 
 
 def save_picture(path: Path, picture: Image, request: PromptRequest, *, is_told_sizes: bool = False) -> None:
-    """Write a PNG whole, with what it was made from in its text chunks.
+    """Write a PNG, whole or not at all, with the request in its text chunks.
 
     is_told_sizes: whether the model was told the request's sizes.
     """

@@ -1,9 +1,9 @@
-"""Prompts: a text and, after it, options such as `--w 768 --s 20`; in files of tables each has a key. Imports
-no torch.
+"""Prompts as users write them: lines, each a text and options such as `--w 768 --s 20`, or tables of TOML and
+JSON files with a key for each option. Imports no torch.
 
-An option begins with " --" and a letter, so two dashes inside a text stay text: "a girl -- 10 s" has none.
-What stands before the first option is the prompt, whatever it looks like: "s 10 girls" draws girls. Upper and
-lower case are the same in option names. Which options there are, is in prompt_options.py.
+An option begins with " --" and a letter, so other dashes are part of the text: "a girl -- 10 s" has none.
+Everything before the first option is the prompt, whatever it looks like: "s 10 girls" draws girls. Upper and
+lower case are the same in option names. prompt_options.py says which options there are.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ def read_prompts(
     A text file has one a line; blank lines and lines that start with `#` are skipped. A .json file has an
     array of lines and of objects, a .toml file [[prompt.subset]] tables, with what they share in [prompt].
 
-    syntax: see `prompt_options`. defaults: gives what a prompt leaves open.
+    syntax: the options that a prompt may have.
+    defaults: the values of everything that a prompt does not say.
     Raises UserError with every problem of the file, each with its line or number.
     """
     problems, requests = Problems(), []
@@ -53,9 +54,10 @@ def read_prompts(
 def parse_prompt(
     line: str, syntax: PromptSyntax, *, where: str, defaults: PromptRequest = _DEFAULTS
 ) -> PromptRequest:
-    """The request a line makes. where: what problems are about, e.g. a file and its line.
+    """The request that a line makes.
 
-    Raises UserError for options that do not exist, are given twice or have a wrong value, all at once.
+    where: what problems are about, e.g. a file and its line.
+    Raises UserError with all options that do not exist, are given twice or have a wrong value.
     """
     text, *pieces = _OPTION_START.split(line)
     request = replace(defaults, prompt=text.strip())
@@ -81,7 +83,12 @@ _EMPTY_FIX = {".toml": "write a [[prompt.subset]] for each", ".json": "write an 
 
 
 class _Given(NamedTuple):
-    """A known option of a prompt, what it is called there, and its text."""
+    """An option as it stands in a prompt.
+
+    option: its name in the syntax.
+    name: as the prompt has it, `--s` or `sample_steps`.
+    text: its value.
+    """
 
     option: str
     name: str
@@ -89,7 +96,7 @@ class _Given(NamedTuple):
 
 
 def _written(request: PromptRequest, given: _Given, syntax: PromptSyntax, where: str) -> PromptRequest:
-    """The request with an option in it."""
+    """The request with an option's value written into it."""
     if given.option in syntax.not_yet:
         raise UserError.of(where, f"{given.name} is not available yet", "remove it")
     try:
@@ -99,7 +106,7 @@ def _written(request: PromptRequest, given: _Given, syntax: PromptSyntax, where:
 
 
 def _from_keys(keys: Keys, syntax: PromptSyntax, *, where: str, defaults: PromptRequest) -> PromptRequest:
-    """The request of a table of keys, whose values are read as those of a line's options."""
+    """The request of a table; values are read like those of a line's options."""
     problems, request = Problems(), defaults
     prompt = keys.get("prompt")
     if isinstance(prompt, str):
@@ -118,7 +125,7 @@ def _from_keys(keys: Keys, syntax: PromptSyntax, *, where: str, defaults: Prompt
 
 
 def _entries(path: Path, syntax: PromptSyntax) -> Iterator[tuple[str, str | Keys]]:
-    """The lines and tables of a file, each with its place."""
+    """The lines and tables of a file, each with its place for messages."""
     text, suffix = read_text(path), path.suffix.lower()
     if suffix not in _EMPTY_FIX:
         for number, line in enumerate(text.split("\n"), start=1):
@@ -140,7 +147,7 @@ def _entries(path: Path, syntax: PromptSyntax) -> Iterator[tuple[str, str | Keys
 
 
 def _subsets(content: Keys, path: Path) -> list[object]:
-    """The prompts of a TOML file, each with what all share."""
+    """The prompts of a TOML file, each with the keys that all share."""
     shared = content.get("prompt", {})
     others = [name for name in content if name != "prompt"]
     if others or not isinstance(shared, dict):

@@ -17,8 +17,8 @@ Predict = Callable[[Tensor, Tensor], Tensor]  # (x, t) -> the model's prediction
 class Watcher:
     """Looks on while pictures are drawn.
 
-    stop: asked before each step; when it says so, drawing ends without a picture.
-    on_step: told after each step how many pictures it moved on.
+    stop: asked before each step; True ends the drawing without a picture.
+    on_step: told after each step how many pictures it advanced.
     """
 
     stop: Callable[[], bool] = lambda: False
@@ -28,10 +28,10 @@ class Watcher:
 def sample(
     x: Tensor, predict: Predict, sampler: Sampler, generators: Sequence[torch.Generator], watcher: Watcher
 ) -> Tensor | None:
-    """Clean latents in x's shape and float32, or None when the watcher stopped it.
+    """Clean latents in x's shape and float32; None if the watcher stopped it.
 
-    x: (pictures, channels, h, w) as `sampler.start` gives it. generators: one for each picture, for samplers
-    that add noise.
+    x: (pictures, channels, h, w), as `sampler.start` gives it.
+    generators: one for each picture, for samplers that add noise.
     """
     for t in sampler.timesteps:
         if watcher.stop():

@@ -24,6 +24,7 @@ test: venv
 check: venv
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
 	$(RUN) -m pytest tests/test_architecture.py
 
 bench: venv

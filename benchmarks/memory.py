@@ -97,7 +97,7 @@ def measure(job):
     batch = trial._largest_batch(job)
     if run.caching.caches_latents:
         batch = dataclasses.replace(batch, latents=batch.noise, pixels=None, posterior=None)
-    estimated = trial.look_ahead(task, run, session, batch).memory
+    estimated = trial.forecast_memory(task, run, session, batch).memory
     stepper = trial.make_stepper(job)
     stepper.start()
     before = memory('VmRSS') - sum(p.nbytes for p in task.parameters())

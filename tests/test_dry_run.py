@@ -9,7 +9,7 @@ import pytest
 from commands import make_pictures, run, run_here
 
 from library.problems import UserError
-from library.training.dry_run.memory_choices import Outlook
+from library.training.dry_run.memory_choices import MemoryForecast
 from library.training.dry_run.memory_estimate import Memory
 
 
@@ -59,8 +59,8 @@ def test_it_tells_what_would_be_done_and_leaves_nothing(
 @pytest.fixture
 def without_estimate(monkeypatch: pytest.MonkeyPatch) -> None:
     """The estimate takes seconds; here it is a made one."""
-    made = Outlook(Memory(2**30, 2**20, 2**21, 2**22), (("--less", 2**29),))
-    monkeypatch.setattr("library.training.dry_run.trial.look_ahead", lambda *parts: made)
+    made = MemoryForecast(Memory(2**30, 2**20, 2**21, 2**22), (("--less", 2**29),))
+    monkeypatch.setattr("library.training.dry_run.trial.forecast_memory", lambda *parts: made)
 
 
 def test_sizes_are_those_of_the_files_that_a_run_writes(

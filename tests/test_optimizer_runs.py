@@ -254,13 +254,13 @@ def test_several_processes_do_not_step_within_the_backward_pass() -> None:
     from types import SimpleNamespace
 
     from library.options.optimizer import OptimizerOptions
-    from library.training.optimization.update_in_backward import in_backward
+    from library.training.optimization.update_in_backward import make_update_in_backward
 
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))])
     session = SimpleNamespace(accelerator=SimpleNamespace(num_processes=2))
     with pytest.raises(UserError) as error:
         update = SimpleNamespace(session=session, optimizer=optimizer)
-        in_backward(update, OptimizerOptions(fused_optimizer_groups=2))
+        make_update_in_backward(update, OptimizerOptions(fused_optimizer_groups=2))
     assert str(error.value) == (
         "--fused_optimizer_groups: works with one process: gradients of several are averaged after the "
         "backward pass; leave it out, or start one process"

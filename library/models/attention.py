@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
+from library.options.model import Attention
 from library.problems import UserError
 
 if TYPE_CHECKING:
     from diffusers import ModelMixin
     from transformers import PreTrainedModel
-
-Attention = Literal["sdpa", "xformers", "sliced"]
 
 
 def check_attention(kind: Attention) -> None:

@@ -25,7 +25,7 @@ class Interruption:
 
     def __init__(self) -> None:
         self.signal: int | None = None
-        self._old: dict[int, Handler] = {}
+        self._previous: dict[int, Handler] = {}
 
     @property
     def requested(self) -> bool:
@@ -37,16 +37,16 @@ class Interruption:
 
     def __enter__(self) -> Interruption:
         for number in stop_signals():
-            self._old[number] = signal.signal(number, self._take)
+            self._previous[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for number, handler in self._old.items():
+        for number, handler in self._previous.items():
             signal.signal(number, handler)
 
-    def _take(self, number: int, frame: FrameType | None) -> None:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.requested and is_echo(number):  # the same hang-up, sent by shell and system
             return
         if self.requested:

@@ -49,7 +49,6 @@ def train(run: TrainingRun, session: Session, task: Task, batches: BatchSource, 
         rehearse(job)
         sys.exit(0)
     debug(versions(session.device))
-    assert run.saving.output_dir is not None
     if session.is_main:
         remove_leftovers(run.saving.output_dir)
     standing = make_standing(job)
@@ -78,7 +77,7 @@ def train(run: TrainingRun, session: Session, task: Task, batches: BatchSource, 
         session.accelerator.wait_for_everyone()
         session.say(f"done: {saver.path_at_end}")
     session.say(str(balance))
-    balance.raise_if_still()
+    balance.raise_if_unmoved()
     return saver.path_at_end
 
 
@@ -124,7 +123,7 @@ def _or_rescue(batches: Iterator[Batch], milestones: Milestones) -> Iterator[Bat
     """The batches, until the run is over. When one cannot be made, because a picture is unreadable, the state
     so far is saved before the UserError is raised.
     """
-    while not milestones.is_over:
+    while not milestones.stopped_early:
         try:
             batch = next(batches)
         except StopIteration:

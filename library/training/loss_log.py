@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from library.training.optimization.guard import Guard, Seen
+from library.training.optimization.guard import Guard, SeenBatch
 from library.training.watching.trackers import Trackers
 
 if TYPE_CHECKING:
@@ -25,19 +25,19 @@ Figures = dict[str, float | Tensor]  # by the name in logs; tensors are scalars 
 
 
 @dataclass(frozen=True)
-class _Unread:
+class _PendingStep:
     """A finished step whose loss was not read yet.
 
     number: of the step (1-based).
-    in_a_row: bad steps in a row up to this one, as the guard counts them.
+    bad_in_a_row: bad steps in a row up to this one, as the guard counts them.
     seen: the batches of the step.
     """
 
     number: int
     loss: Tensor
-    in_a_row: Tensor
+    bad_in_a_row: Tensor
     figures: Figures
-    seen: list[Seen]
+    seen: list[SeenBatch]
 
 
 class LossLog:
@@ -46,7 +46,7 @@ class LossLog:
     def __init__(self, accelerator: Accelerator, trackers: Trackers, guard: Guard) -> None:
         """guard: reports the steps that it skipped; their losses count nowhere."""
         self.accelerator, self.trackers, self.guard = accelerator, trackers, guard
-        self._unread: list[_Unread] = []
+        self._unread: list[_PendingStep] = []
         self._epoch_sum, self._epoch_count, self._epoch = 0.0, 0, -1
         self.done = 0  # the latest step that was added
 
@@ -63,24 +63,24 @@ class LossLog:
             self.read()
             self._epoch_sum, self._epoch_count, self._epoch = 0.0, 0, epoch
         self.done = step
-        self._unread.append(_Unread(step, loss, self.guard.in_a_row, figures, self.guard.take_seen()))
+        self._unread.append(_PendingStep(step, loss, self.guard.bad_in_a_row, figures, self.guard.pop_seen()))
         if len(self._unread) >= READ_EVERY or step == 1:  # the first shows at once
             self.read()
 
     def read(self) -> None:
-        """Read the collected losses. Raises BrokeDown when too many steps in a row were skipped."""
+        """Read the collected losses. Raises TooManyBadSteps when too many steps in a row were skipped."""
         if not self._unread:
             return
         unread, self._unread = self._unread, []
         # One tensor (steps, 2), so that processes exchange it, and the device is read, only once.
-        stacked = torch.stack([torch.stack([step.loss, step.in_a_row]) for step in unread])
-        for step, (loss, in_a_row) in zip(
+        stacked = torch.stack([torch.stack([step.loss, step.bad_in_a_row]) for step in unread])
+        for step, (loss, bad_in_a_row) in zip(
             unread, self.accelerator.reduce(stacked, "mean").tolist(), strict=True
         ):
-            if in_a_row:
-                self.guard.report(step.number, loss, in_a_row, step.seen)
+            if bad_in_a_row:
+                self.guard.report(step.number, loss, bad_in_a_row, step.seen)
             # A skipped step counts nowhere. Under a loss scaler, one with a finite loss is a mere overflow.
-            if not math.isfinite(loss) or (in_a_row and self.accelerator.scaler is None):
+            if not math.isfinite(loss) or (bad_in_a_row and self.accelerator.scaler is None):
                 continue
             self._epoch_sum, self._epoch_count = self._epoch_sum + loss, self._epoch_count + 1
             numbers = {name: float(figure) for name, figure in step.figures.items()}

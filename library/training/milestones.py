@@ -11,7 +11,7 @@ from library.console import fail
 from library.files import unwritten_is_a_warning
 from library.problems import Problem, UserError
 from library.training.loss_log import LossLog
-from library.training.optimization.guard import BrokeDown
+from library.training.optimization.guard import TooManyBadSteps
 from library.training.run_plan import RunPlan
 from library.training.saving.checkpoints import Checkpoints
 from library.training.session import Session
@@ -28,7 +28,7 @@ class Milestones:
 
     as_result: context manager; inside it the task's weights are those that users get.
     done: steps done.
-    is_over: whether validation has ended the run.
+    stopped_early: whether validation has ended the run.
     """
 
     plan: RunPlan
@@ -40,7 +40,7 @@ class Milestones:
     log: LossLog
     as_result: Callable[[], AbstractContextManager[None]]
     done: int = field(init=False)
-    is_over: bool = False
+    stopped_early: bool = False
 
     def __post_init__(self) -> None:
         self.done = self.plan.first_step
@@ -54,7 +54,7 @@ class Milestones:
         epoch, epoch_ended = self.plan.epoch_after(self.done), self.plan.ends_epoch(self.done)
         is_new = self.done > 0 and self.standing.measured_step != self.done
         if is_new and self.validation.is_due(self.done, epoch, epoch_ended):
-            self._measure(self.done)
+            self._validate(self.done)
 
     def after(self, done: int) -> None:
         """What is due after `done` steps."""
@@ -62,7 +62,7 @@ class Milestones:
         epoch, epoch_ended = self.plan.epoch_after(done), self.plan.ends_epoch(done)
         self._save(done, epoch, epoch_ended)  # first: what follows may meet a bad image or run out of memory
         if self.validation.is_due(done, epoch, epoch_ended):
-            self._measure(done)
+            self._validate(done)
         if self.previews.is_due(done, epoch, epoch_ended):
             with self.as_result():
                 self.previews.after_step(done, epoch, epoch_ended)
@@ -74,18 +74,18 @@ class Milestones:
         if not self.session.is_main:  # of several processes only the first shows its problems
             fail("\n".join(map(str, error.problems)))
         elif done > self.plan.first_step:
-            error.problems += self._state_saved(done)
+            error.problems += self._save_state(done)
 
     @contextmanager
     def rescued(self, done: Callable[[], int | None]) -> Generator[None, None, None]:
-        """Context manager; inside it a run that breaks saves its state: after BrokeDown that of the last good
-        step, after anything else, such as a device out of memory, that of the last whole step.
+        """Context manager; inside it a run that breaks saves its state: after TooManyBadSteps that of the last
+        good step, after anything else, such as a device out of memory, that of the last whole step.
 
         done: returns the steps that the weights have behind them; None while they change.
         """
         try:
             yield
-        except BrokeDown as error:
+        except TooManyBadSteps as error:
             if self.session.is_main:
                 self.rescue(error, self.log.done)
             raise
@@ -95,10 +95,10 @@ class Milestones:
             traceback.clear_frames(error.__traceback__)  # they hold a step's tensors on the device
             steps = done() or 0
             if self.session.is_main and steps > self.plan.first_step:
-                fail("\n".join(map(str, self._state_saved(steps))))
+                fail("\n".join(map(str, self._save_state(steps))))
             raise
 
-    def _state_saved(self, done: int) -> list[Problem]:
+    def _save_state(self, done: int) -> list[Problem]:
         """Save the state. Returns what to say about it."""
         try:
             folder = self.saver.on_stop(self.plan.epoch_after(done), done)
@@ -108,7 +108,7 @@ class Milestones:
             return [Problem(f"step {done}", f"the state could not be saved ({tell(error)})")]
         return [Problem(f"step {done}", "the state was saved", f"go on with --resume {folder}")]
 
-    def _measure(self, done: int) -> None:
+    def _validate(self, done: int) -> None:
         try:
             with self.as_result():
                 measured = self.validation.measure()
@@ -117,11 +117,11 @@ class Milestones:
             raise
         if measured is None:
             return
-        self._judge(measured, done)
+        self._compare_with_best(measured, done)
         figures = {"loss/validation": measured.loss, "loss/validation_error": measured.standard_error}
         self.log.write(done, figures)
 
-    def _judge(self, measured: Measurement, done: int) -> None:
+    def _compare_with_best(self, measured: Measurement, done: int) -> None:
         """Keep the best result so far, and end the run when nothing was better for long enough."""
         standing, options = self.standing, self.validation.options
         is_best = standing.take(measured.loss, done)
@@ -132,8 +132,8 @@ class Milestones:
             if self.session.is_main:
                 with unwritten_is_a_warning():
                     self.saver.best(self.plan.epoch_after(done), done)
-        self.is_over = standing.ends_run(options)
-        if self.is_over and done < self.plan.last_step:
+        self.stopped_early = standing.ends_run(options)
+        if self.stopped_early and done < self.plan.last_step:
             count = counted(standing.since, "validation")
             self.session.say(f"ends after step {done}: {count} without a loss below {standing.lowest}")
 

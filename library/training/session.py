@@ -184,7 +184,6 @@ def open_model(options: ModelOptions, session: Session, *, keeps_others: bool = 
     keeps_others: as for `load_model`.
     Raises UserError when it cannot be used.
     """
-    assert options.pretrained_model_name_or_path is not None
     model = load_model(
         options.pretrained_model_name_or_path,
         vae=options.vae,

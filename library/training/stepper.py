@@ -12,10 +12,10 @@ from library.data.batch import Batch
 from library.data.plan import Position
 from library.randomness import derive_seed
 from library.training.learner import Learner
-from library.training.optimization.guard import spoiled
+from library.training.optimization.guard import with_nan_gradients
 from library.training.optimization.scheduler_classes import ClassSchedule
 from library.training.optimization.schedules import Schedule
-from library.training.optimization.self_tuning import used_rates
+from library.training.optimization.self_tuning import rates_for_logs
 from library.training.optimization.update import Update
 from library.training.session import Session
 
@@ -65,7 +65,7 @@ class Stepper:
             if self.update.is_in_backward:
                 self.done = None
             # A broken loss breaks all gradients, so that their norm alone tells, equally in all processes.
-            accelerator.backward(spoiled(loss))
+            accelerator.backward(with_nan_gradients(loss))
         self.loss += loss.detach()
         self.update.guard.remember(batch)
 
@@ -79,7 +79,7 @@ class Stepper:
         # Clipping by the norm of all gradients together keeps one odd batch from throwing the weights away.
         norm = update.clip_gradients(step)
         has_text = learner.task.needs_text_gradients(step)
-        learner.ledger.note_step(learner.optimizer.param_groups, norm, trains_text=has_text)
+        learner.ledger.record_step(learner.optimizer.param_groups, norm, trains_text=has_text)
         # The guard skips it when the gradients are no numbers: weights and optimizer stay what they were.
         update.take_step(loss, norm)
         # Max-norm regularization and the like look at the weights after the step ...
@@ -89,7 +89,7 @@ class Stepper:
             learner.average.update()
         self.done = step + 1
         self._reset_loss()
-        return loss, used_rates(self.schedule.optimizer) | figures
+        return loss, rates_for_logs(self.schedule.optimizer) | figures
 
     def _reset_loss(self) -> None:
         self.loss = torch.zeros((), device=self.session.device)

@@ -17,32 +17,32 @@ from library.training.session import Session
 from library.training.start.precision import frozen_layers
 from library.training.tasks.task import Task
 
-LEAST_SHARE = 0.01  # of the peak: an option that saves less is not worth a line
+MIN_SAVING = 0.01  # of the peak: an option that saves less is not worth a line
 
 
 @dataclass(frozen=True)
-class Outlook:
+class MemoryForecast:
     """How much memory a run needs, and what would lower it.
 
     memory: of the run as it is; None when it cannot be estimated.
     choices: options that would lower the peak, each with the peak it leaves; the most helpful first.
-    why_not: why it cannot be estimated.
+    reason: why it cannot be estimated.
     """
 
     memory: Memory | None
     choices: tuple[tuple[str, int], ...] = ()
-    why_not: str = ""
+    reason: str = ""
 
 
-def look_ahead(task: Task, run: TrainingRun, session: Session, batch: Batch) -> Outlook:
+def forecast_memory(task: Task, run: TrainingRun, session: Session, batch: Batch) -> MemoryForecast:
     """The outlook of a run whose largest batch is `batch`. The task stays unchanged."""
     try:
-        memory = _as_asked(estimate(task, session, batch, run.optimizer), task, run, session)
+        memory = _with_options(estimate(task, session, batch, run.optimizer), task, run, session)
         found = list(_choices(memory, task, run, session, batch))
     except (RuntimeError, NotImplementedError, TypeError) as error:
-        return Outlook(None, why_not=str(error).splitlines()[0])
-    lower = [(text, peak) for text, peak in found if memory.peak - peak > LEAST_SHARE * memory.peak]
-    return Outlook(memory, tuple(sorted(lower, key=lambda choice: choice[1])))
+        return MemoryForecast(None, reason=str(error).splitlines()[0])
+    lower = [(text, peak) for text, peak in found if memory.peak - peak > MIN_SAVING * memory.peak]
+    return MemoryForecast(memory, tuple(sorted(lower, key=lambda choice: choice[1])))
 
 
 def device_memory(device: torch.device) -> tuple[int, int]:
@@ -55,14 +55,14 @@ def device_memory(device: torch.device) -> tuple[int, int]:
     return memory.available, memory.total
 
 
-def _as_asked(memory: Memory, task: Task, run: TrainingRun, session: Session) -> Memory:
+def _with_options(memory: Memory, task: Task, run: TrainingRun, session: Session) -> Memory:
     """A step's memory with what the run's options save or add."""
     if run.optimizer.steps_in_backward:
         # Each part's gradients are freed before the next part's exist.
         parts = _parts(task, run.optimizer.fused_optimizer_groups)
         memory = replace(memory, gradients=memory.gradients // parts)
     if run.caching.caches_latents:
-        memory = replace(memory, encoding=0, weights=memory.weights - _leaves_device(task, run, session))
+        memory = replace(memory, encoding=0, weights=memory.weights - _offloaded_bytes(task, run, session))
     if run.averaging.use_ema and run.averaging.ema_device in (None, session.device.type):
         # Averages are float32, whatever the weights are.
         averages = 4 * sum(parameter.numel() for parameter in task.trained_parameters())
@@ -76,7 +76,7 @@ def _parts(task: Task, groups: int | None) -> int:
     return groups or max(1, sum(sizes) // max(sizes))
 
 
-def _leaves_device(task: Task, run: TrainingRun, session: Session) -> int:
+def _offloaded_bytes(task: Task, run: TrainingRun, session: Session) -> int:
     """Bytes of the VAE if it is offloaded once latents are cached (see `fill_caches`), else 0."""
     stays = run.preview.sample_prompts is not None or session.accelerator.num_processes > 1
     if stays or session.device.type == "cpu":
@@ -88,20 +88,20 @@ def _choices(
     memory: Memory, task: Task, run: TrainingRun, session: Session, batch: Batch
 ) -> Iterator[tuple[str, int]]:
     if not run.caching.caches_latents:
-        away = _leaves_device(task, run, session)
+        away = _offloaded_bytes(task, run, session)
         yield "--cache_latents", replace(memory, encoding=0, weights=memory.weights - away).peak
     if not run.training.gradient_checkpointing:
         with _checkpointing(task):
-            found = _as_asked(estimate(task, session, batch, run.optimizer), task, run, session)
+            found = _with_options(estimate(task, session, batch, run.optimizer), task, run, session)
         yield "--gradient_checkpointing", found.peak
     if _could_step_in_backward(run, session):
         yield "--fused_backward_pass", replace(memory, gradients=memory.gradients // _parts(task, None)).peak
     if run.training.mixed_precision == "no" and not run.training.trains_in_16_bits:
         found = estimate(task, session, batch, run.optimizer, frozen=torch.bfloat16)
-        yield "--mixed_precision bf16", _as_asked(found, task, run, session).peak
-    if not run.model.float8_parts and (saved := _float8_saves(task)):
+        yield "--mixed_precision bf16", _with_options(found, task, run, session).peak
+    if not run.model.float8_parts and (saved := _float8_savings(task)):
         yield "--fp8_base", replace(memory, weights=memory.weights - saved).peak
-    smaller = _eight_bit(memory, task, session) if memory.optimizer > LEAST_SHARE * memory.peak else None
+    smaller = _with_8bit_adam(memory, task, session) if memory.optimizer > MIN_SAVING * memory.peak else None
     if smaller is not None:
         yield "--optimizer_type AdamW8bit", smaller.peak
     if (count := len(batch.weights)) > 1:
@@ -128,12 +128,12 @@ def _checkpointing(task: Task) -> Iterator[None]:
         model.use_gradient_checkpointing(denoiser=False, text_encoders=False)
 
 
-def _float8_saves(task: Task) -> int:
+def _float8_savings(task: Task) -> int:
     """Bytes that float8 saves on frozen layers of U-Net and text encoders (see `set_precision`)."""
     return sum(layer.weight.nbytes - layer.weight.numel() for layer in frozen_layers(task, ("unet", "te")))
 
 
-def _eight_bit(memory: Memory, task: Task, session: Session) -> Memory | None:
+def _with_8bit_adam(memory: Memory, task: Task, session: Session) -> Memory | None:
     """The memory with AdamW8bit's state; None where bitsandbytes is not installed."""
     count = sum(parameter.numel() for parameter in task.trained_parameters())
     try:

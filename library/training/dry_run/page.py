@@ -11,7 +11,7 @@ from pathlib import Path
 
 from library.data.batch import Batch
 from library.models import FAMILIES
-from library.training.dry_run.memory_choices import Outlook, device_memory
+from library.training.dry_run.memory_choices import MemoryForecast, device_memory
 from library.training.dry_run.planned_files import PlannedFiles, name_pattern
 from library.training.job import Job
 from library.training.run import TrainingRun
@@ -52,12 +52,12 @@ def about_run(job: Job) -> list[str]:
     ]
 
 
-def about_memory(outlook: Outlook, session: Session, batch: Batch) -> list[str]:
+def about_memory(outlook: MemoryForecast, session: Session, batch: Batch) -> list[str]:
     """The estimate, its parts, and options that would lower it."""
     free, there = device_memory(session.device)
     room = f"{gigabytes(there)} there, {gigabytes(free)} free now"
     if (memory := outlook.memory) is None:
-        return _section("memory", [f"cannot be told for this run ({outlook.why_not}); {room}"])
+        return _section("memory", [f"cannot be told for this run ({outlook.reason}); {room}"])
     rows = [
         ("weights", memory.weights),
         ("optimizer", memory.optimizer),
@@ -94,7 +94,6 @@ def about_trial(trial: Trial, plan: RunPlan) -> list[str]:
 def about_files(files: PlannedFiles, run: TrainingRun, plan: RunPlan) -> list[str]:
     """Which files would be written, and whether there is room for them."""
     folder = run.saving.output_dir
-    assert folder is not None
     rows = [_row(files.results[-1:], files.result_size, "the result")]
     between = list(dict.fromkeys(files.results[:-1]))
     rows += [_row(between, files.result_size, "saved on the way")] if between else []

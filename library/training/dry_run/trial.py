@@ -17,7 +17,7 @@ from library.data.batch import Batch
 from library.data.plan import Position
 from library.files import remove
 from library.problems import UserError, warn
-from library.training.dry_run.memory_choices import Outlook, device_memory, look_ahead
+from library.training.dry_run.memory_choices import MemoryForecast, device_memory, forecast_memory
 from library.training.dry_run.page import Trial, about_files, about_memory, about_run, about_trial, gigabytes
 from library.training.dry_run.planned_files import plan_files
 from library.training.job import Job
@@ -44,10 +44,10 @@ def rehearse(job: Job) -> None:
     _say(session, about_run(job))
     batch = _largest_batch(job)
     # First the estimate: it takes no memory, and shows what would help if the step does not fit.
-    outlook = look_ahead(task, run, session, batch)
+    outlook = forecast_memory(task, run, session, batch)
     _say(session, about_memory(outlook, session, batch))
-    _require_room(outlook, session)
-    trial = _try(job, batch)
+    _require_memory(outlook, session)
+    trial = _try_step_and_save(job, batch)
     _say(session, about_trial(trial, job.plan))
     if session.is_main:
         files = plan_files(
@@ -81,14 +81,14 @@ def _largest_batch(job: Job) -> Batch:
     return builder.build(Position(epoch=0, batch=number, step=0, window=1, closes=True))
 
 
-def _require_room(outlook: Outlook, session: Session) -> None:
+def _require_memory(outlook: MemoryForecast, session: Session) -> None:
     _, there = device_memory(session.device)
     if outlook.memory is not None and outlook.memory.peak > there:
         cause = f"the run needs about {gigabytes(outlook.memory.peak)}, there are {gigabytes(there)}"
         raise UserError.of(f"memory of the {session.device.type}", cause, "see what would lower it above")
 
 
-def _try(job: Job, batch: Batch) -> Trial:
+def _try_step_and_save(job: Job, batch: Batch) -> Trial:
     """Take one real step, and make one real save into a temporary folder."""
     session, output = job.session, job.output
     try:

@@ -30,11 +30,11 @@ class Average:
         """device: where the averages are kept, the parameters' own or the CPU."""
         self.module, self.parameters, self.decay, self.updates = module, list(parameters), decay, 0
         self.values = [p.detach().to(device, torch.float32, copy=True) for p in self.parameters]
-        self._landing: list[Tensor] | None = None
-        self._landed: torch.cuda.Event | None = None
+        self._pinned: list[Tensor] | None = None
+        self._copied: torch.cuda.Event | None = None
         if self.parameters and self.parameters[0].is_cuda and device.type == "cpu":
             # Pinned memory: only copies into it run beside the next step.
-            self._landing = [torch.empty_like(p, device="cpu", pin_memory=True) for p in self.parameters]
+            self._pinned = [torch.empty_like(p, device="cpu", pin_memory=True) for p in self.parameters]
 
     @torch.no_grad()
     def update(self) -> None:
@@ -44,21 +44,21 @@ class Average:
         """
         self.flush()
         self.updates += 1
-        if self._landing is None:
-            self._mix([p.detach() for p in self.parameters])
+        if self._pinned is None:
+            self._blend([p.detach() for p in self.parameters])
             return
-        for landing, parameter in zip(self._landing, self.parameters, strict=True):
+        for landing, parameter in zip(self._pinned, self.parameters, strict=True):
             landing.copy_(parameter, non_blocking=True)
-        self._landed = torch.cuda.Event()
-        self._landed.record()
+        self._copied = torch.cuda.Event()
+        self._copied.record()
 
     @torch.no_grad()
     def flush(self) -> None:
         """Mix in a copy that is still on its way to the CPU."""
-        if self._landed is not None and self._landing is not None:
-            self._landed.synchronize()
-            self._landed = None
-            self._mix(self._landing)
+        if self._copied is not None and self._pinned is not None:
+            self._copied.synchronize()
+            self._copied = None
+            self._blend(self._pinned)
 
     @contextmanager
     def in_place(self, dtype: torch.dtype | None = None) -> Generator[None, None, None]:
@@ -109,7 +109,7 @@ class Average:
             value.copy_(parameter.detach())
         self.updates = 0
 
-    def _mix(self, weights: list[Tensor]) -> None:
+    def _blend(self, weights: list[Tensor]) -> None:
         share = 1 - min(self.decay, (1 + self.updates) / (10 + self.updates))
         pairs = list(zip(self.values, weights, strict=True))
         whole = [(value, weight) for value, weight in pairs if weight.dtype == torch.float32]

@@ -23,16 +23,16 @@ from library.training.tasks.task import Task
 
 # An overflow under a loss scaler counts as this much of a bad step: the scaler finds its scale by overflows,
 # and needs about 20 in a row at worst.
-OVERFLOW = 0.25
-MOST_NAMED = 8  # pictures in one message
+OVERFLOW_WEIGHT = 0.25
+MAX_NAMED = 8  # pictures in one message
 
 
-class BrokeDown(UserError):
+class TooManyBadSteps(UserError):
     """Too many steps in a row were skipped."""
 
 
 @dataclass(frozen=True)
-class Seen:
+class SeenBatch:
     """A batch that went through the forward pass.
 
     names: of its pictures.
@@ -51,7 +51,7 @@ class Guard:
 
     optimizer: as accelerate prepared it.
     limit: how many bad steps in a row end a run.
-    in_a_row: the number of bad steps in a row so far, a scalar on the device, 0 after a good one; equal in
+    bad_in_a_row: the number of bad steps in a row so far, a scalar on the device, 0 after a good one; equal in
         all processes.
     seen: the batches of the current step, for messages.
     """
@@ -60,15 +60,15 @@ class Guard:
     task: Task
     optimizer: torch.optim.Optimizer
     limit: int
-    in_a_row: Tensor
-    seen: list[Seen] = field(default_factory=list)
+    bad_in_a_row: Tensor
+    seen: list[SeenBatch] = field(default_factory=list)
 
     def remember(self, batch: Batch) -> None:
         """Remember a batch that just went through the forward pass, for messages. batch: on the CPU."""
         assert self.task.sample_losses is not None
-        self.seen.append(Seen(batch.names, batch.u, self.task.sample_losses))
+        self.seen.append(SeenBatch(batch.names, batch.u, self.task.sample_losses))
 
-    def take_seen(self) -> list[Seen]:
+    def pop_seen(self) -> list[SeenBatch]:
         """The batches of the step that just ended; the guard forgets them."""
         seen, self.seen = self.seen, []
         return seen
@@ -83,15 +83,15 @@ class Guard:
         overflows = ~norm.isfinite()
         if self.session.accelerator.scaler is not None:
             self.optimizer.step()  # the scaler itself skips steps with bad gradients
-            weight = torch.where(self._is_bad_anywhere(loss), 1.0, OVERFLOW * overflows)
+            weight = torch.where(self._is_bad_anywhere(loss), 1.0, OVERFLOW_WEIGHT * overflows)
         else:
-            step_unless(overflows, self.optimizer, unwrapped(self.optimizer))
+            step_unless_bad(overflows, self.optimizer, unwrapped(self.optimizer))
             weight = overflows.float()
         self.count(weight)
 
     def count(self, weight: Tensor) -> None:
         """Count a step as `weight` bad steps; a good one, of weight 0, resets the count."""
-        self.in_a_row = torch.where(weight > 0, self.in_a_row + weight, 0.0)
+        self.bad_in_a_row = torch.where(weight > 0, self.bad_in_a_row + weight, 0.0)
 
     def _is_bad_anywhere(self, loss: Tensor) -> Tensor:
         is_bad = (~loss.isfinite()).float()
@@ -100,10 +100,10 @@ class Guard:
             is_bad = self.session.accelerator.reduce(is_bad, "sum")
         return is_bad > 0
 
-    def report(self, step: int, loss: float, in_a_row: float, seen: list[Seen]) -> None:
+    def report(self, step: int, loss: float, bad_in_a_row: float, seen: list[SeenBatch]) -> None:
         """Warn of a bad step and name its pictures. All processes must call this together.
 
-        Raises BrokeDown when the limit is reached.
+        Raises TooManyBadSteps when the limit is reached.
         """
         # A loss scaler's overflows, at a finite loss, are part of its search and not worth a message.
         if not math.isfinite(loss) or self.session.accelerator.scaler is None:
@@ -113,23 +113,23 @@ class Guard:
             named = [text for text, is_finite in pictures if not is_finite] or [text for text, _ in pictures]
             what = "a gradient is no number" if math.isfinite(loss) else f"the loss is {loss}"
             if self.session.is_main:
-                warn(f"step {step}: {what}; the step was left out ({_listed(dict.fromkeys(named))})")
-        if in_a_row >= self.limit:
-            raise BrokeDown.of(
+                warn(f"step {step}: {what}; the step was left out ({_join_names(dict.fromkeys(named))})")
+        if bad_in_a_row >= self.limit:
+            raise TooManyBadSteps.of(
                 f"step {step}",
                 "the last steps were all left out, because losses or gradients are no numbers",
                 "lower the learning rate, look at the pictures named above, or train with --mixed_precision "
                 "bf16 instead of fp16",
             )
 
-    def _named(self, batch: Seen) -> list[tuple[str, bool]]:
+    def _named(self, batch: SeenBatch) -> list[tuple[str, bool]]:
         """Each picture with its timestep, and whether its loss is finite."""
         times = self.task.objective.sample_t(batch.u, *self.task.options.timestep_range)
         entries = zip(batch.names, times.tolist(), batch.losses.tolist(), strict=True)
         return [(f"{name} at timestep {t:g}", math.isfinite(loss)) for name, t, loss in entries]
 
 
-def step_unless(is_bad: Tensor, optimizer: torch.optim.Optimizer, inner: torch.optim.Optimizer) -> bool:
+def step_unless_bad(is_bad: Tensor, optimizer: torch.optim.Optimizer, inner: torch.optim.Optimizer) -> bool:
     """Take an optimizer's step, unless gradients are bad.
 
     is_bad: a bool scalar on the gradients' device.
@@ -150,7 +150,7 @@ def step_unless(is_bad: Tensor, optimizer: torch.optim.Optimizer, inner: torch.o
     return True
 
 
-def spoiled(loss: Tensor) -> Tensor:
+def with_nan_gradients(loss: Tensor) -> Tensor:
     """The loss; when it is not finite, with gradients that are NaN. The norm of the gradients, which is equal
     in all processes, then tells of a bad loss too.
     """
@@ -163,7 +163,7 @@ def gradient_norm(parameters: Iterable[torch.nn.Parameter]) -> Tensor:
     return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients, 2, dtype=torch.float32)))
 
 
-def _listed(names: Iterable[str]) -> str:
+def _join_names(names: Iterable[str]) -> str:
     names = list(names)
-    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
-    return ", ".join(names[:MOST_NAMED]) + more
+    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+    return ", ".join(names[:MAX_NAMED]) + more

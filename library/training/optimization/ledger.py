@@ -22,10 +22,10 @@ from library.training.tasks.components import Component
 from library.wording import counted
 
 SAMPLE = 2**18  # weights that are sampled from a component
-SMALLEST_SAMPLE = 16  # at least this many from each tensor of a component
+MIN_SAMPLE = 16  # at least this many from each tensor of a component
 GRADIENTS_EVERY = 10  # steps between two measurements of the gradients
 # Some optimizers move nothing in their first steps: RAdam, until it can estimate the variance of gradients.
-ENOUGH_STEPS = 10
+MIN_STEPS = 10
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Entry:
     steps: int
 
     @property
-    def stands_still(self) -> bool:
+    def did_not_move(self) -> bool:
         return self.steps > 0 and self.moved == 0
 
 
@@ -71,18 +71,18 @@ class Balance:
         lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
         return "\n".join([f"what steps {self.since} to {self.until} trained:", *lines])
 
-    def raise_if_still(self) -> None:
+    def raise_if_unmoved(self) -> None:
         """Raises UserError with the components that were to be trained and did not move; only warns of those
-        that had fewer than ENOUGH_STEPS steps.
+        that had fewer than MIN_STEPS steps.
         """
-        still = [entry for entry in self.entries if entry.stands_still]
+        still = [entry for entry in self.entries if entry.did_not_move]
         cause = f"was to be trained and did not move in steps {self.since} to {self.until}"
         fix = "raise its learning rate, or leave it out of training; everything was saved"
         for entry in still:
-            if entry.steps < ENOUGH_STEPS:
+            if entry.steps < MIN_STEPS:
                 few = counted(entry.steps, "step")
                 warn(f"{entry.part} {cause}; in {few} that may be the optimizer's way to begin")
-        if parts := [entry.part for entry in still if entry.steps >= ENOUGH_STEPS]:
+        if parts := [entry.part for entry in still if entry.steps >= MIN_STEPS]:
             raise UserError(Problem(part, cause, fix) for part in parts)
 
 
@@ -102,7 +102,7 @@ class Ledger:
         """Take the weights as they are now for the start."""
         self._start = {one.name: _sample(one) for one in self.components}
 
-    def note_step(self, groups: Sequence[Mapping[str, Any]], norm: Tensor, *, trains_text: bool) -> None:
+    def record_step(self, groups: Sequence[Mapping[str, Any]], norm: Tensor, *, trains_text: bool) -> None:
         """Count a step for each component that it should move, without waiting for the device.
 
         groups: the optimizer's, with the rates of the step.
@@ -123,17 +123,17 @@ class Ledger:
             self._numbers[one.name] = found
         return self._numbers[one.name]
 
-    def notes_gradients(self, step: int) -> bool:
+    def measures_gradients(self, step: int) -> bool:
         """Whether the gradients of a (0-based) step are measured."""
         return step % GRADIENTS_EVERY == 0
 
     @torch.no_grad()
-    def note_gradients(self, step: int, factor: Tensor | float = 1.0) -> None:
+    def measure_gradients(self, step: int, factor: Tensor | float = 1.0) -> None:
         """Measure the gradients of a (0-based) step, if it is one of those measured.
 
         factor: what the gradients were multiplied by, by clipping or a loss scaler.
         """
-        if not self.notes_gradients(step):
+        if not self.measures_gradients(step):
             return
         for one in self.components:
             gradients = [p.grad for p in one.parameters if p.grad is not None]
@@ -142,9 +142,9 @@ class Ledger:
                 self._add(one, torch.linalg.vector_norm(torch.stack(norms)) / factor)
 
     @torch.no_grad()
-    def note_norms(self, step: int, norms: Mapping[nn.Parameter, Tensor]) -> None:
+    def record_norms(self, step: int, norms: Mapping[nn.Parameter, Tensor]) -> None:
         """The same for gradients that are freed already, given the norm of each."""
-        if not self.notes_gradients(step):
+        if not self.measures_gradients(step):
             return
         for one in self.components:
             if found := [norms[parameter] for parameter in one.parameters if parameter in norms]:
@@ -192,7 +192,7 @@ def _shares(parameters: Sequence[nn.Parameter]) -> list[int]:
     """How many weights of each tensor are sampled."""
     total = sum(parameter.numel() for parameter in parameters)
     share = min(1.0, SAMPLE / max(total, 1))
-    return [min(p.numel(), max(SMALLEST_SAMPLE, math.ceil(p.numel() * share))) for p in parameters]
+    return [min(p.numel(), max(MIN_SAMPLE, math.ceil(p.numel() * share))) for p in parameters]
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ from library.options.schedule import ScheduleOptions
 from library.problems import UserError, warn
 from library.training.optimization.arguments import find_class, read_arguments
 from library.training.optimization.schedules import make_schedule
-from library.training.optimization.self_tuning import require_one_rate, require_steps_in_parts
+from library.training.optimization.self_tuning import require_one_rate, require_partial_steps
 from library.training.tasks.components import ParamGroup
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def make_optimizer(groups: Sequence[ParamGroup], options: OptimizerOptions) -> t
         raise UserError.of(where, f"does not take these arguments: {error}") from None
     require_one_rate(optimizer, where)
     if options.steps_in_backward:
-        require_steps_in_parts(optimizer, options.steps_in_backward, where)
+        require_partial_steps(optimizer, options.steps_in_backward, where)
     return optimizer
 
 

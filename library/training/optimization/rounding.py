@@ -22,32 +22,32 @@ CHUNK = 2**26  # weights held in float32 at once: 256 MiB, and as much for their
 _TENSOR_BY_TENSOR = ("torch.optim.", "bitsandbytes.", "lion_pytorch.", "transformers.")
 
 
-def round_by_chance(values: Tensor, dtype: torch.dtype, generator: torch.Generator) -> Tensor:
+def round_stochastically(values: Tensor, dtype: torch.dtype, generator: torch.Generator) -> Tensor:
     """float32 values, stochastically rounded to dtype (bfloat16 or float16): each becomes one of its two
     neighbours there, with the value itself as the mean.
     """
     if dtype == torch.float16:
         return _round_float16(values, generator)
     # bfloat16 is the upper 16 bits of float32.
-    return torch.where(values.isfinite(), _cut(values, 16, generator), values).to(dtype)
+    return torch.where(values.isfinite(), _truncate(values, 16, generator), values).to(dtype)
 
 
 def _round_float16(values: Tensor, generator: torch.Generator) -> Tensor:
     """Below 2^-14 float16 is subnormal: its numbers are evenly spaced, 2^-24 apart."""
-    normal = _cut(values, 13, generator)  # float16 has 10 of float32's 23 bits of mantissa
+    normal = _truncate(values, 13, generator)  # float16 has 10 of float32's 23 bits of mantissa
     small = (values * 2**24 + torch.rand(values.shape, generator=generator, device=values.device)).floor()
     rounded = torch.where(values.abs() < 2**-14, small / 2**24, normal)
     return torch.where(values.isfinite(), rounded, values).to(torch.float16)
 
 
-def _cut(values: Tensor, bits: int, generator: torch.Generator) -> Tensor:
+def _truncate(values: Tensor, bits: int, generator: torch.Generator) -> Tensor:
     """float32 values with their last bits set to 0, after a random number below 2^bits was added."""
     device = values.device
     chance = torch.randint(2**bits, values.shape, dtype=torch.int32, generator=generator, device=device)
     return ((values.view(torch.int32) + chance) & -(2**bits)).view(torch.float32)
 
 
-class Rounded(torch.optim.Optimizer):
+class RoundedOptimizer(torch.optim.Optimizer):
     """Any optimizer over 16-bit parameters: `inner` works on float32 copies that exist only during a step.
 
     Its state belongs to float32 parameters, so that small numbers in it are not lost either. Gradients are
@@ -72,7 +72,7 @@ class Rounded(torch.optim.Optimizer):
 
         Raises UserError for an optimizer that changes weights between steps (a schedule-free one).
         """
-        copies = {p: nn.Parameter(_stand_in(p)) for group in groups for p in group["params"]}
+        copies = {p: nn.Parameter(_placeholder(p)) for group in groups for p in group["params"]}
         self.inner = make([_with_params(group, [copies[p] for p in group["params"]]) for group in groups])
         if hasattr(self.inner, "eval"):
             cause = f"does not work with {type(self.inner).__name__}, which moves weights between steps"
@@ -80,7 +80,7 @@ class Rounded(torch.optim.Optimizer):
         super().__init__([{"params": group["params"]} for group in groups], {})
         self.copies, self.seed, self.max_grad_norm, self.steps = copies, seed, max_grad_norm, 0
         self.numbers = {parameter: number for number, parameter in enumerate(copies)}
-        self._follow()
+        self._pull_settings()
 
     def step(self, closure: None = None) -> None:  # type: ignore[override]  # it takes no closures
         """Take a step on the gradients; skip it when a scaled gradient overflowed."""
@@ -96,7 +96,7 @@ class Rounded(torch.optim.Optimizer):
         """
         if is_bad:
             return False
-        self._lead()
+        self._push_settings()
         factor = self._factor()
         for chunk in self._chunks():
             for parameter in chunk:
@@ -106,8 +106,8 @@ class Rounded(torch.optim.Optimizer):
                 copy.grad = parameter.grad.float().mul_(factor)
             self.inner.step()
             for parameter in chunk:
-                self._put_back(parameter)
-        self._follow()
+                self._round_back(parameter)
+        self._pull_settings()
         return True
 
     def count_step(self) -> None:
@@ -124,7 +124,7 @@ class Rounded(torch.optim.Optimizer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.inner.load_state_dict(state_dict["inner"])
         self.steps = state_dict["steps"]
-        self._follow()
+        self._pull_settings()
 
     def _chunks(self) -> Iterator[list[nn.Parameter]]:
         """Parameters with gradients, in chunks; all at once for optimizers that need all together."""
@@ -153,19 +153,19 @@ class Rounded(torch.optim.Optimizer):
         norm = torch.linalg.vector_norm(torch.stack(norms)) * factor
         return factor * (self.max_grad_norm / (norm + 1e-6)).clamp(max=1)
 
-    def _put_back(self, parameter: nn.Parameter) -> None:
+    def _round_back(self, parameter: nn.Parameter) -> None:
         """Every process draws the same numbers, in whatever order parameters are stepped."""
         key = derive_seed(self.seed, "rounding", self.steps + 1, self.numbers[parameter])
         generator, copy = torch.Generator(parameter.device).manual_seed(key), self.copies[parameter]
-        parameter.copy_(round_by_chance(copy.data, parameter.dtype, generator))
-        copy.data, copy.grad = _stand_in(parameter), None
+        parameter.copy_(round_stochastically(copy.data, parameter.dtype, generator))
+        copy.data, copy.grad = _placeholder(parameter), None
 
-    def _lead(self) -> None:
+    def _push_settings(self) -> None:
         """Hand what the loop set in the groups, such as rates, to `inner`."""
         for own, inner in zip(self.param_groups, self.inner.param_groups, strict=True):
             inner.update({key: value for key, value in own.items() if key != "params"})
 
-    def _follow(self) -> None:
+    def _pull_settings(self) -> None:
         """Take over what `inner` changed in its groups."""
         for own, inner in zip(self.param_groups, self.inner.param_groups, strict=True):
             own.update({key: value for key, value in inner.items() if key != "params"})
@@ -178,20 +178,20 @@ def _with_params(group: ParamGroup, params: list[nn.Parameter]) -> ParamGroup:
     return changed
 
 
-def _stand_in(parameter: Tensor) -> Tensor:
+def _placeholder(parameter: Tensor) -> Tensor:
     """A float32 tensor in a parameter's shape that takes no memory."""
     return torch.zeros((), device=parameter.device).expand(parameter.shape)
 
 
-def levels(optimizer: torch.optim.Optimizer) -> list[torch.optim.Optimizer]:
+def wrapped_optimizers(optimizer: torch.optim.Optimizer) -> list[torch.optim.Optimizer]:
     """The optimizer and, for 16-bit weights, the one inside it; the last is always the package's own."""
-    return [optimizer, optimizer.inner] if isinstance(optimizer, Rounded) else [optimizer]
+    return [optimizer, optimizer.inner] if isinstance(optimizer, RoundedOptimizer) else [optimizer]
 
 
-def on_level(
+def parameters_of(
     level: torch.optim.Optimizer, optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter]
 ) -> list[nn.Parameter]:
-    """These parameters as one of an optimizer's `levels` holds them: `inner` has the copies."""
-    if isinstance(optimizer, Rounded) and level is optimizer.inner:
+    """These parameters as one of an optimizer's `wrapped_optimizers` holds them: `inner` has the copies."""
+    if isinstance(optimizer, RoundedOptimizer) and level is optimizer.inner:
         return optimizer.copies_of(parameters)
     return parameters

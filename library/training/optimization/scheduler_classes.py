@@ -14,9 +14,13 @@ import torch
 
 from library.problems import UserError
 from library.training.optimization.arguments import find_class
-from library.training.optimization.self_tuning import bare
+from library.training.optimization.self_tuning import innermost
 
-DRIVEN = ("lr", "momentum", "betas")  # what schedulers set: OneCycleLR and CyclicLR change momenta too
+SCHEDULED_KEYS = (
+    "lr",
+    "momentum",
+    "betas",
+)  # what schedulers set: OneCycleLR and CyclicLR change momenta too
 
 
 class ClassSchedule:
@@ -30,30 +34,32 @@ class ClassSchedule:
         self.optimizer, self.arguments = optimizer, arguments
         path = name if "." in name else f"torch.optim.lr_scheduler.{name}"
         self.kind = find_class(self.where, path, "give a class of torch.optim.lr_scheduler or package.Class")
-        _require_steps_alone(self.kind, self.where)
-        self._beginning = _StandIn(bare(optimizer))
+        _require_plain_step(self.kind, self.where)
+        self._initial = _StandIn(innermost(optimizer))
         self._start()
-        self._go_to(total_steps - 1)  # a class that cannot reach the last step is refused before the first
+        self._advance_to(
+            total_steps - 1
+        )  # a class that cannot reach the last step is refused before the first
 
     def rates_at(self, step: int) -> list[float]:
         """The rate of each parameter group for a (0-based) step."""
-        self._go_to(step)
+        self._advance_to(step)
         return [group["lr"] for group in self._stand_in.param_groups]
 
     def set_rates(self, step: int) -> None:
         """Set the optimizer's rates for a (0-based) step."""
-        self._go_to(step)
+        self._advance_to(step)
         for group, driven in zip(self.optimizer.param_groups, self._stand_in.param_groups, strict=True):
-            group |= {key: driven[key] for key in DRIVEN if key in group}
+            group |= {key: driven[key] for key in SCHEDULED_KEYS if key in group}
 
     def _start(self) -> None:
-        self._stand_in, self._step = _StandIn(self._beginning), 0
+        self._stand_in, self._step = _StandIn(self._initial), 0
         try:
             self._scheduler = self.kind(self._stand_in, **self.arguments)
         except (TypeError, ValueError, KeyError, AttributeError) as error:
             raise UserError.of(self.where, f"does not take these arguments: {error}") from None
 
-    def _go_to(self, step: int) -> None:
+    def _advance_to(self, step: int) -> None:
         if step < self._step:  # a scheduler cannot step back
             self._start()
         try:
@@ -78,7 +84,7 @@ class _StandIn(torch.optim.Optimizer):
         """Do nothing: schedulers warn when they step before their optimizer does."""
 
 
-def _require_steps_alone(kind: type, where: str) -> None:
+def _require_plain_step(kind: type, where: str) -> None:
     """Raises UserError for a class whose step() needs arguments, as ReduceLROnPlateau's needs a loss."""
     step = getattr(kind, "step", None)
     if step is None:

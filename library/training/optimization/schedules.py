@@ -17,7 +17,7 @@ from library.options.schedule import ScheduleOptions
 from library.problems import UserError, warn
 from library.training.optimization.arguments import read_arguments
 from library.training.optimization.scheduler_classes import ClassSchedule
-from library.training.optimization.self_tuning import is_schedule_free, sets_its_rate
+from library.training.optimization.self_tuning import has_relative_steps, is_schedule_free
 
 if TYPE_CHECKING:
     import torch
@@ -91,7 +91,9 @@ def cosine_with_min_lr(
     min_lr_rate: float | None = None,
 ) -> float:
     """A cosine that ends at the rate min_lr, or at min_lr_rate of the full one."""
-    return _floored(cosine(step, span, num_cycles=num_cycles), _lowest(span, min_lr, min_lr_rate))
+    return _with_minimum(
+        cosine(step, span, num_cycles=num_cycles), _minimum_factor(span, min_lr, min_lr_rate)
+    )
 
 
 def cosine_warmup_with_min_lr(
@@ -110,7 +112,9 @@ def cosine_warmup_with_min_lr(
         if warmup_lr_rate is None:
             return (step + 1) / span.warmup
         return warmup_lr_rate + (1 - warmup_lr_rate) * step / max(1, span.warmup - 1)
-    return _floored(cosine(step + 1, span, num_cycles=num_cycles), _lowest(span, min_lr, min_lr_rate))
+    return _with_minimum(
+        cosine(step + 1, span, num_cycles=num_cycles), _minimum_factor(span, min_lr, min_lr_rate)
+    )
 
 
 def warmup_stable_decay(
@@ -124,11 +128,11 @@ def warmup_stable_decay(
 ) -> float:
     """Rises from min_lr_ratio to 1, stays, and falls back in the last span.decay steps."""
     if step < span.warmup:
-        return _floored(_RISES[warmup_type](step / span.warmup), min_lr_ratio)
+        return _with_minimum(_RISES[warmup_type](step / span.warmup), min_lr_ratio)
     if step < span.total - span.decay:
         return 1.0
     progress = (step - span.total + span.decay) / max(1, span.decay)
-    return _floored(_FALLS[decay_type](progress, num_cycles), min_lr_ratio)
+    return _with_minimum(_FALLS[decay_type](progress, num_cycles), min_lr_ratio)
 
 
 _RISES: dict[str, Callable[[float], float]] = {
@@ -150,11 +154,11 @@ def piecewise_constant(step: int, span: Span, *, step_rules: str) -> float:
     return next((factor for end, factor in pairs if step < end), float(last))
 
 
-def _floored(factor: float, lowest: float) -> float:
+def _with_minimum(factor: float, lowest: float) -> float:
     return factor * (1 - lowest) + lowest
 
 
-def _lowest(span: Span, rate: float | None, share: float | None) -> float:
+def _minimum_factor(span: Span, rate: float | None, share: float | None) -> float:
     if rate is not None and share is not None:
         raise ValueError("takes min_lr or a ratio, not both")
     return rate / span.rate if rate is not None else share or 0.0
@@ -212,11 +216,11 @@ def make_schedule(
     total_steps: of the run; None: not known yet, in a trial.
     Raises UserError for arguments that the schedule does not take.
     """
-    if options.lr_scheduler == "adafactor" and not sets_its_rate(optimizer):
+    if options.lr_scheduler == "adafactor" and not has_relative_steps(optimizer):
         cause = "is of --optimizer_type AdaFactor with relative_step=True"
         raise UserError.of("--lr_scheduler adafactor", cause, "choose another one")
     span = _span(optimizer, options, sys.maxsize if total_steps is None else total_steps)
-    if sets_its_rate(optimizer) or is_schedule_free(optimizer):
+    if has_relative_steps(optimizer) or is_schedule_free(optimizer):
         return Schedule(optimizer, "constant", replace(span, warmup=0), {})
     given = read_arguments("--lr_scheduler_args", options.lr_scheduler_args)
     if options.lr_scheduler_type:
@@ -229,11 +233,11 @@ def make_schedule(
             schedule.factor_at(step)
     except (ValueError, TypeError, KeyError, ZeroDivisionError) as error:
         raise UserError.of(f"--lr_scheduler {options.lr_scheduler}", str(error)) from None
-    _require_start(optimizer, schedule)
+    _check_first_rate(optimizer, schedule)
     return schedule
 
 
-def _require_start(optimizer: torch.optim.Optimizer, schedule: Schedule) -> None:
+def _check_first_rate(optimizer: torch.optim.Optimizer, schedule: Schedule) -> None:
     if type(optimizer).__name__ == "DAdaptSGD" and schedule.factor_at(0) == 0:
         cause = "starts at a learning rate of 0, which DAdaptSGD divides by"
         fix = "leave it out, or let the rate grow slowly with --optimizer_args growth_rate=1.02"

@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 SMALL_RATE = 0.1  # D-Adaptation and Prodigy multiply their estimate by the given rate; 1 is usual
 
 
-def finds_its_rate(optimizer: torch.optim.Optimizer) -> bool:
+def estimates_rate(optimizer: torch.optim.Optimizer) -> bool:
     """Whether the optimizer estimates the size of its steps, d, from all gradients together."""
     return "d" in optimizer.param_groups[0]
 
 
-def sets_its_rate(optimizer: torch.optim.Optimizer) -> bool:
+def has_relative_steps(optimizer: torch.optim.Optimizer) -> bool:
     """Whether the optimizer's rate is a function of its own steps, as AdaFactor's is with relative_step."""
     return optimizer.param_groups[0]["lr"] is None
 
@@ -44,7 +44,7 @@ class ScheduleFree(Protocol):
 
 def is_schedule_free(optimizer: torch.optim.Optimizer) -> TypeGuard[ScheduleFree]:
     """Whether the optimizer's result is an average, see `ScheduleFree`."""
-    return all(callable(getattr(bare(optimizer), name, None)) for name in ("train", "eval"))
+    return all(callable(getattr(innermost(optimizer), name, None)) for name in ("train", "eval"))
 
 
 def begin_training(optimizer: torch.optim.Optimizer) -> None:
@@ -73,15 +73,15 @@ def schedule_free_result(optimizer: ScheduleFree) -> Iterator[None]:
 
 def group_settings(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
     """The settings of each group, without what the optimizer learned: the arguments that its class takes."""
-    names = inspect.signature(type(bare(optimizer))).parameters.keys() - {"params"}
+    names = inspect.signature(type(innermost(optimizer))).parameters.keys() - {"params"}
     return [{key: group[key] for key in names if key in group} for group in optimizer.param_groups]
 
 
-def bare(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
-    """The optimizer as its package made it, without accelerate's wrapper and without `Rounded`."""
-    from library.training.optimization.rounding import levels
+def innermost(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """The optimizer as its package made it, without accelerate's wrapper and without `RoundedOptimizer`."""
+    from library.training.optimization.rounding import wrapped_optimizers
 
-    return levels(unwrapped(optimizer))[-1]
+    return wrapped_optimizers(unwrapped(optimizer))[-1]
 
 
 def unwrapped(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
@@ -91,13 +91,13 @@ def unwrapped(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
     return optimizer.optimizer if isinstance(optimizer, AcceleratedOptimizer) else optimizer
 
 
-def used_rates(optimizer: torch.optim.Optimizer) -> dict[str, float | Tensor]:
+def rates_for_logs(optimizer: torch.optim.Optimizer) -> dict[str, float | Tensor]:
     """The learning rates of the last step, by their names in logs; a Tensor where it is on a device.
 
     `lr/<group>` is what the schedule or the optimizer itself chose; with D-Adaptation and Prodigy
     `lr/d*lr/<group>` is the rate that results.
     """
-    found, optimizer = {}, bare(optimizer)
+    found, optimizer = {}, innermost(optimizer)
     for group in optimizer.param_groups:
         name = group["name"]
         rate = _own_rate(optimizer, group) if group["lr"] is None else group.get("scheduled_lr", group["lr"])
@@ -115,9 +115,9 @@ def _own_rate(optimizer: torch.optim.Optimizer, group: dict) -> float | Tensor |
     return adafactor._get_lr(group, state) if state else None
 
 
-def require_steps_in_parts(optimizer: torch.optim.Optimizer, option: str, where: str) -> None:
+def require_partial_steps(optimizer: torch.optim.Optimizer, option: str, where: str) -> None:
     """Raises UserError when an optimizer needs all gradients together."""
-    if finds_its_rate(optimizer):
+    if estimates_rate(optimizer):
         cause = f"does not work with {option}: it finds its rate from all gradients together"
         raise UserError.of(where, cause, "choose another one, or leave that out")
 
@@ -125,18 +125,18 @@ def require_steps_in_parts(optimizer: torch.optim.Optimizer, option: str, where:
 def require_one_rate(optimizer: torch.optim.Optimizer, where: str) -> None:
     """Raises UserError when an optimizer that estimates the size of its rate is given several rates."""
     rates = sorted({group["lr"] for group in optimizer.param_groups})
-    if finds_its_rate(optimizer) and len(rates) > 1:
+    if estimates_rate(optimizer) and len(rates) > 1:
         cause = f"has one learning rate for everything, this run gives {', '.join(map(str, rates))}"
         raise UserError.of(where, cause, "give all parts the same, or 0 to those not to be trained")
 
 
-def advise(optimizer: torch.optim.Optimizer, run: TrainingRun) -> Iterator[str]:
+def optimizer_warnings(optimizer: torch.optim.Optimizer, run: TrainingRun) -> Iterator[str]:
     """What to know about a run's optimizer and about options that it ignores, a line each."""
     name, group, schedule = run.optimizer.optimizer_name, optimizer.param_groups[0], run.schedule
     has_schedule = bool(schedule.lr_scheduler_type) or schedule.lr_scheduler not in ("constant", "adafactor")
-    if finds_its_rate(optimizer) and (rate := group["lr"]) <= SMALL_RATE:
+    if estimates_rate(optimizer) and (rate := group["lr"]) <= SMALL_RATE:
         yield f"--learning_rate {rate:g} is small for {name}, which finds the rate's size itself; 1 is usual"
-    if sets_its_rate(optimizer):
+    if has_relative_steps(optimizer):
         what = "--learning_rate and --lr_scheduler do" if has_schedule else "--learning_rate does"
         yield f"{name} sets its rate itself: {what} not count without --optimizer_args relative_step=False"
     elif "relative_step" in group:

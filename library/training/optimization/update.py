@@ -37,10 +37,10 @@ class Update:
         trained = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         if self.max_grad_norm:
             norm = self.session.accelerator.clip_grad_norm_(trained, self.max_grad_norm)
-            self.ledger.note_gradients(step, clipped_by(norm, self.max_grad_norm))
+            self.ledger.measure_gradients(step, clip_factor(norm, self.max_grad_norm))
         else:
             norm = gradient_norm(trained)
-            self.ledger.note_gradients(step, self._scale(step))
+            self.ledger.measure_gradients(step, self._scale(step))
         return norm
 
     def take_step(self, loss: Tensor, norm: Tensor) -> None:
@@ -54,9 +54,9 @@ class Update:
     def _scale(self, step: int) -> float:
         """The loss scaler's factor of gradients that were not clipped; read only when they are measured."""
         scaler = self.session.accelerator.scaler
-        return 1.0 if scaler is None or not self.ledger.notes_gradients(step) else scaler.get_scale()
+        return 1.0 if scaler is None or not self.ledger.measures_gradients(step) else scaler.get_scale()
 
 
-def clipped_by(norm: Tensor, limit: float) -> Tensor:
+def clip_factor(norm: Tensor, limit: float) -> Tensor:
     """The factor by which torch.nn.utils.clip_grad_norm_ scales gradients of this norm."""
     return (limit / (norm + 1e-6)).clamp(max=1)

@@ -15,16 +15,16 @@ from torch import Tensor, nn
 
 from library.options.optimizer import OptimizerOptions
 from library.problems import UserError
-from library.training.optimization.guard import step_unless
-from library.training.optimization.rounding import Rounded, levels, on_level
+from library.training.optimization.guard import step_unless_bad
+from library.training.optimization.rounding import RoundedOptimizer, parameters_of, wrapped_optimizers
 from library.training.optimization.self_tuning import unwrapped
-from library.training.optimization.update import Update, clipped_by
+from library.training.optimization.update import Update, clip_factor
 
 Group = dict[str, Any]
 
 
 @dataclass
-class Part:
+class StepPart:
     """Parameters that are stepped together.
 
     groups: the indices of their optimizer groups, each with the parameters from it.
@@ -55,13 +55,15 @@ class StepsInBackward:
         max_grad_norm: what the norm of a part's gradients is clipped to; 0 does not clip.
         """
         self.optimizer, self.max_grad_norm = optimizer, max_grad_norm
-        self.parts = _divide(optimizer.param_groups, parts)
-        self._learned: dict[tuple[int, int], Group] = {}  # (level, group): the group after a part's step
+        self.parts = _split(optimizer.param_groups, parts)
+        self._stepped_groups: dict[
+            tuple[int, int], Group
+        ] = {}  # (level, group): the group after a part's step
         self._norms: dict[nn.Parameter, Tensor] = {}
         for part in self.parts:
             part.missing = len(part.parameters)
             for parameter in part.parameters:
-                parameter.register_post_accumulate_grad_hook(lambda _, part=part: self._take(part))
+                parameter.register_post_accumulate_grad_hook(lambda _, part=part: self._on_gradient(part))
 
     def finish(self) -> dict[nn.Parameter, Tensor]:
         """End a step: parts without gradients are stepped too, as an optimizer counts steps for all it has.
@@ -73,26 +75,26 @@ class StepsInBackward:
                 self._step(part)
             part.missing, part.is_done = len(part.parameters), False
         # Only now: each part's step had to find the groups as they were before the whole step.
-        for (level, number), group in self._learned.items():
-            whole = levels(self.optimizer)[level].param_groups[number]
+        for (level, number), group in self._stepped_groups.items():
+            whole = wrapped_optimizers(self.optimizer)[level].param_groups[number]
             whole.update({key: value for key, value in group.items() if key != "params"})
-        if isinstance(self.optimizer, Rounded) and self._learned:
+        if isinstance(self.optimizer, RoundedOptimizer) and self._stepped_groups:
             self.optimizer.count_step()
-        norms, self._norms, self._learned = self._norms, {}, {}
+        norms, self._norms, self._stepped_groups = self._norms, {}, {}
         return norms
 
-    def _take(self, part: Part) -> None:
+    def _on_gradient(self, part: StepPart) -> None:
         part.missing -= 1
         if part.missing == 0:
             self._step(part)
 
     @torch.no_grad()
-    def _step(self, part: Part) -> None:
+    def _step(self, part: StepPart) -> None:
         having = [parameter for parameter in part.parameters if parameter.grad is not None]
         is_bad = ~self._clip(having).isfinite() if having else torch.tensor(False)
-        with self._only(part):
-            if self._steps_unless(is_bad):
-                self._learn(part)
+        with self._restricted_to(part):
+            if self._step_unless_bad(is_bad):
+                self._keep_groups(part)
         for parameter in having:
             parameter.grad = None  # freed here, which is why parts are stepped early
         part.is_done = True
@@ -104,23 +106,23 @@ class StepsInBackward:
         self._norms.update(zip(parameters, norms, strict=True))
         norm = torch.linalg.vector_norm(torch.stack(norms))
         if self.max_grad_norm:
-            torch._foreach_mul_(gradients, clipped_by(norm, self.max_grad_norm))
+            torch._foreach_mul_(gradients, clip_factor(norm, self.max_grad_norm))
         return norm
 
-    def _steps_unless(self, is_bad: Tensor) -> bool:
-        """Step the parameters in the groups. Returns False if the step was skipped, see `step_unless`."""
-        if isinstance(self.optimizer, Rounded):
+    def _step_unless_bad(self, is_bad: Tensor) -> bool:
+        """Step the parameters in the groups. Returns False if the step was skipped, see `step_unless_bad`."""
+        if isinstance(self.optimizer, RoundedOptimizer):
             return self.optimizer.step_part(is_bad)
-        return step_unless(is_bad, self.optimizer, self.optimizer)
+        return step_unless_bad(is_bad, self.optimizer, self.optimizer)
 
     @contextmanager
-    def _only(self, part: Part) -> Iterator[None]:
+    def _restricted_to(self, part: StepPart) -> Iterator[None]:
         """Context manager; inside it the optimizer has only this part, in the groups as before the step."""
-        layers = levels(self.optimizer)
+        layers = wrapped_optimizers(self.optimizer)
         wholes = [level.param_groups for level in layers]
         for level, whole in zip(layers, wholes, strict=True):
             level.param_groups = [
-                {**whole[number], "params": on_level(level, self.optimizer, parameters)}
+                {**whole[number], "params": parameters_of(level, self.optimizer, parameters)}
                 for number, parameters in part.groups
             ]
         try:
@@ -129,18 +131,18 @@ class StepsInBackward:
             for level, whole in zip(layers, wholes, strict=True):
                 level.param_groups = whole
 
-    def _learn(self, part: Part) -> None:
+    def _keep_groups(self, part: StepPart) -> None:
         """Keep what a part's step changed in its groups until all parts are done."""
-        for index, level in enumerate(levels(self.optimizer)):
+        for index, level in enumerate(wrapped_optimizers(self.optimizer)):
             for (number, _), group in zip(part.groups, level.param_groups, strict=True):
-                self._learned[index, number] = group
+                self._stepped_groups[index, number] = group
 
 
-def _divide(groups: list[Group], count: int | None) -> list[Part]:
+def _split(groups: list[Group], count: int | None) -> list[StepPart]:
     """Parts of neighbouring parameters, with about the same number of values each."""
     owned = [(number, parameter) for number, group in enumerate(groups) for parameter in group["params"]]
     if count is None:
-        return [Part([(number, [parameter])]) for number, parameter in owned]
+        return [StepPart([(number, [parameter])]) for number, parameter in owned]
     total = sum(parameter.numel() for _, parameter in owned)
     shares: list[dict[int, list[nn.Parameter]]] = [{} for _ in range(count)]
     done = 0
@@ -149,7 +151,7 @@ def _divide(groups: list[Group], count: int | None) -> list[Part]:
         share = shares[(done + parameter.numel() // 2) * count // total]
         share.setdefault(number, []).append(parameter)
         done += parameter.numel()
-    return [Part(list(share.items())) for share in shares if share]
+    return [StepPart(list(share.items())) for share in shares if share]
 
 
 @dataclass(frozen=True)
@@ -166,7 +168,7 @@ class UpdateInBackward(Update):
     def clip_gradients(self, step: int) -> Tensor:
         """End the step. Returns the norm of all gradients before clipping, which was done part by part."""
         norms = self.steps.finish()
-        self.ledger.note_norms(step, norms)
+        self.ledger.record_norms(step, norms)
         if not norms:
             return torch.zeros((), device=self.session.device)
         return torch.linalg.vector_norm(torch.stack(list(norms.values())))
@@ -176,7 +178,7 @@ class UpdateInBackward(Update):
         self.guard.count((~norm.isfinite()).float())
 
 
-def in_backward(update: Update, options: OptimizerOptions) -> UpdateInBackward:
+def make_update_in_backward(update: Update, options: OptimizerOptions) -> UpdateInBackward:
     """The same update within the backward pass. Raises UserError with several processes."""
     if update.session.accelerator.num_processes > 1:
         cause = "works with one process: gradients of several are averaged after the backward pass"

@@ -161,7 +161,6 @@ class Checkpoints:
 
     @property
     def _folder(self) -> Path:
-        assert self.options.output_dir is not None
         return self.options.output_dir
 
     def _path(self, name: str) -> Path:

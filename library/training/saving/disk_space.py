@@ -24,7 +24,6 @@ HEADERS = (
 def check_space(run: TrainingRun, task: Task) -> None:
     """Raises UserError if the output folder has no room for one result and one state side by side."""
     folder = run.saving.output_dir
-    assert folder is not None
     needed, free = bytes_at_once(run, task), shutil.disk_usage(folder).free
     if free < needed:
         cause = f"has {free / 2**20:,.0f} MB free; a save with its state needs {needed / 2**20:,.0f} MB"

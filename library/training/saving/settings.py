@@ -4,12 +4,11 @@ silent.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from library.data.config.specs import DATASET_KEYS, OPTION_NAMES, SUBSET_KEYS
 from library.data.training_data import TrainingData
@@ -18,7 +17,7 @@ from library.models.sources import Source, find_source
 from library.options.caching import CachingOptions
 from library.options.console import ConsoleOptions
 from library.options.data import DataOptions
-from library.options.fields import specs_of
+from library.options.fields import sections_in, values_of
 from library.options.generation import PreviewOptions
 from library.options.hub import HubOptions
 from library.options.logging import LoggingOptions
@@ -29,6 +28,9 @@ from library.problems import Problems, UserError, warn
 from library.training.batches import BatchSource
 from library.training.position import read_state_info
 from library.training.run import TrainingRun
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 Settings = dict[str, Any]  # option name -> its value, as JSON has it
 
@@ -106,9 +108,8 @@ def settings_of(run: TrainingRun, batches: BatchSource) -> Settings:
     """Everything that decides what a run computes. It has no absolute path and nothing that changes from one
     start to the next. Settings of pictures and captions are those of the datasets, wherever they were given.
     """
-    sections = [getattr(run, field.name) for field in dataclasses.fields(run)]
     settings: Settings = {}
-    for section in sections:
+    for section in sections_in(run).values():
         if not isinstance(section, (*_FREE_SECTIONS, DataOptions, CachingOptions)):
             settings |= _options(section, ())
     settings |= _options(run.data, (*DATASET_KEYS, *SUBSET_KEYS, *OPTION_NAMES.values()))
@@ -147,9 +148,9 @@ def check_resumed(run: TrainingRun, batches: BatchSource) -> None:
     problems.raise_if_any()
 
 
-def _options(section: Any, without: Iterable[str]) -> Settings:
-    names = {spec.name for spec in specs_of(type(section))} - _FREE - set(without)
-    return {name: _as_json(getattr(section, name)) for name in sorted(names)}
+def _options(section: DataclassInstance, without: Iterable[str]) -> Settings:
+    values = values_of(section)
+    return {name: _as_json(values[name]) for name in sorted(values.keys() - _FREE - set(without))}
 
 
 def settings_of_datasets(data: TrainingData) -> Settings:

@@ -84,7 +84,7 @@ def with_settings(state: dict[str, Any], optimizer: torch.optim.Optimizer) -> di
     """
     from library.training.optimization.self_tuning import group_settings
 
-    groups = state.get("inner", state)["param_groups"]  # see Rounded
+    groups = state.get("inner", state)["param_groups"]  # see RoundedOptimizer
     for group, setting in zip(groups, group_settings(optimizer), strict=True):
         group.update(setting)
     return state

@@ -86,7 +86,7 @@ def make_checkpoints(job: Job, learner: Learner, standing: Standing, log: LossLo
             standing=standing.as_dict(),
             settings=settings,
             log=log.trackers.place,
-            bad_steps=float(log.guard.in_a_row),
+            bad_steps=float(log.guard.bad_in_a_row),
         )
         write_state(folder, info, learner)
 

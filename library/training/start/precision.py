@@ -35,7 +35,9 @@ def set_precision(
     for part, module in model.parts.items():
         is_trained = any(parameter.requires_grad for parameter in module.parameters())
         dtype = trained if is_trained else torch.float32 if part == "vae" and keeps_vae else frozen
-        loses = _kind(part) in float8 or any(_loses(p.dtype, dtype) for p in module.parameters())
+        loses = _network_part(part) in float8 or any(
+            _loses_precision(p.dtype, dtype) for p in module.parameters()
+        )
         if task.saves_model and loses and not is_trained:
             model.keep_weights(part)
         _cast(module, dtype)
@@ -55,7 +57,7 @@ def frozen_layers(task: Task, parts: Collection[str]) -> list[nn.Linear | nn.Con
     return [point.module for point in points if id(point.module) not in trained]
 
 
-def _kind(part: Part) -> str:
+def _network_part(part: Part) -> str:
     """A part of the model as networks name it: "te" is every text encoder."""
     return "te" if part.startswith("text_encoder") else part
 
@@ -69,7 +71,7 @@ def _store_in_float8(task: Task, parts: Collection[str]) -> None:
         warn(f"{flag} has no effect: all of what it is for is trained")
 
 
-def _loses(old: torch.dtype, new: torch.dtype) -> bool:
+def _loses_precision(old: torch.dtype, new: torch.dtype) -> bool:
     return torch.promote_types(old, new) != new
 
 

@@ -98,7 +98,6 @@ def _check_model(options: ModelOptions | None, family: str | None) -> tuple[list
     problems, found = Problems(), next(iter(FAMILIES.values()))
     if options is None:
         return [], found
-    assert options.pretrained_model_name_or_path is not None
     source = problems.attempt(
         check_source,
         options.pretrained_model_name_or_path,
@@ -133,7 +132,6 @@ def _check_resume(reading: Reading, problems: Problems) -> None:
 
 
 def _check_saving(options: SavingOptions, is_dry: bool) -> None:
-    assert options.output_dir is not None
     prepare_folder(options.output_dir, "choose another --output_dir", make=not is_dry)
 
 
@@ -144,7 +142,6 @@ def _check_preview(options: PreviewOptions) -> None:
 
 def _check_network(options: NetworkOptions) -> None:
     problems = Problems()
-    assert options.network_module is not None
     module = problems.attempt(load_network_module, options.network_module)
     if module is not None:
         problems.attempt(module.check_arguments, options.arguments)

@@ -12,7 +12,7 @@ from library.problems import warn
 from library.training.interruption import Interruption
 from library.training.job import Job
 from library.training.optimization.optimizers import class_path
-from library.training.optimization.self_tuning import advise
+from library.training.optimization.self_tuning import optimizer_warnings
 from library.training.saving.disk_space import check_space
 from library.training.saving.state import load_state
 from library.training.start.model_setup import place_model, set_up_model
@@ -82,7 +82,7 @@ def _announce(job: Job, stepper: Stepper) -> None:
     session, plan, optimizer = job.session, job.plan, stepper.schedule.optimizer
     for line in job.batches.summary():
         session.say(line)
-    for line in (*job.batches.warnings(), *advise(optimizer, job.run)):
+    for line in (*job.batches.warnings(), *optimizer_warnings(optimizer, job.run)):
         warn(line)
     count = sum(parameter.numel() for parameter in job.task.trained_parameters())
     course, processes = plan.course, session.accelerator.num_processes

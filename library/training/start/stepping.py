@@ -15,10 +15,10 @@ from library.training.optimization.ema import make_average
 from library.training.optimization.guard import Guard
 from library.training.optimization.ledger import Ledger
 from library.training.optimization.optimizers import make_optimizer
-from library.training.optimization.rounding import Rounded
+from library.training.optimization.rounding import RoundedOptimizer
 from library.training.optimization.schedules import make_schedule
 from library.training.optimization.update import Update
-from library.training.optimization.update_in_backward import in_backward
+from library.training.optimization.update_in_backward import make_update_in_backward
 from library.training.stepper import Stepper
 
 
@@ -54,7 +54,7 @@ def _make_optimizer(job: Job) -> torch.optim.Optimizer:
     if not run.training.trains_in_16_bits:
         return make_optimizer(groups, run.optimizer)
     make = partial(make_optimizer, options=run.optimizer)
-    return Rounded(groups, make, seed=job.session.seed, max_grad_norm=run.training.max_grad_norm)
+    return RoundedOptimizer(groups, make, seed=job.session.seed, max_grad_norm=run.training.max_grad_norm)
 
 
 def _make_update(job: Job, optimizer: torch.optim.Optimizer) -> Update:
@@ -62,8 +62,8 @@ def _make_update(job: Job, optimizer: torch.optim.Optimizer) -> Update:
     they begin.
     """
     run, session, task = job.run, job.session, job.task
-    in_a_row = session.resumed.bad_steps if session.resumed else 0.0
-    count = torch.tensor(in_a_row, dtype=torch.float32, device=session.device)
+    bad_in_a_row = session.resumed.bad_steps if session.resumed else 0.0
+    count = torch.tensor(bad_in_a_row, dtype=torch.float32, device=session.device)
     update = Update(
         session=session,
         optimizer=optimizer,
@@ -72,7 +72,7 @@ def _make_update(job: Job, optimizer: torch.optim.Optimizer) -> Update:
         # Gradients of 16 bits are clipped by the optimizer, in float32.
         max_grad_norm=0.0 if run.training.trains_in_16_bits else run.training.max_grad_norm,
     )
-    return in_backward(update, run.optimizer) if run.optimizer.steps_in_backward else update
+    return make_update_in_backward(update, run.optimizer) if run.optimizer.steps_in_backward else update
 
 
 def _saved_activations(options: TrainingOptions, device: torch.device) -> AbstractContextManager[None]:

@@ -39,7 +39,6 @@ class NetworkTask(Task):
         super().__init__(model, options, clip_skip=clip_skip)
         self.network_options = network
         self.rates = network.rates(learning_rate)
-        assert network.network_module is not None
         module = load_network_module(network.network_module)
         for path, multiplier in network.merged_first:
             _merge(module, model, path, multiplier)

@@ -30,6 +30,5 @@ def show_dataset(run: TrainingRun, data: TrainingData) -> None:
         total_steps=options.max_train_steps if epochs is None else epochs * steps,
         steps_per_epoch=steps,
     )
-    assert run.saving.output_dir is not None
     path = run.saving.output_dir / f"{run.saving.output_name or 'last'}-dataset.html"
     say_in_short(path, data, write_page(path, data, look, title=run.data.name))

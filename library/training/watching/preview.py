@@ -35,7 +35,6 @@ class Previews:
         interruption: Interruption,
     ) -> None:
         options, saving = run.preview, run.saving
-        assert saving.output_dir is not None
         self.options, self.task, self.session = options, task, session
         self.clip_skip, self.interruption = run.model.clip_skip, interruption
         self.trackers, self.is_tracked = trackers, bool(run.logging.trackers) or not run.logging.no_report

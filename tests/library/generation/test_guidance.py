@@ -30,8 +30,8 @@ def test_rows_are_every_pictures_first_question_and_then_the_second() -> None:
 def test_each_picture_is_guided_by_its_own_scale() -> None:
     asked = []
 
-    def predict(x, t, condition, sizes):
-        asked.append((x.dtype, x.shape, t.tolist(), sizes[:, 0].tolist()))
+    def predict(x, t, condition):
+        asked.append((x.dtype, x.shape, t.tolist(), condition.sizes[:, 0].tolist()))
         return torch.tensor([1.0, 2.0, 3.0, 4.0]).view(4, 1, 1, 1).expand(x.shape).to(x.dtype)
 
     condition = Condition(torch.zeros(4, 77, 8, dtype=torch.bfloat16))

@@ -100,7 +100,6 @@ class Report:
 
 def open_report(run: TrainingRun, batches: BatchSource, plan: RunPlan) -> Report:
     """The report of a run; a resumed run's begins with the curves of the run before."""
-    assert run.saving.output_dir is not None
     title = last_name(run.saving.output_name)
     page = run.saving.output_dir / f"{title}-report.html"
     about = About(

@@ -15,7 +15,7 @@ from library.training.learner import Learner
 from library.training.optimization.ledger import Ledger
 from library.training.optimization.optimizers import OPTIMIZERS, class_path, make_optimizer
 from library.training.optimization.schedules import make_schedule
-from library.training.optimization.self_tuning import used_rates
+from library.training.optimization.self_tuning import rates_for_logs
 from library.training.position import StateInfo, read_state_info
 from library.training.saving.state import load_state, write_state
 
@@ -53,7 +53,7 @@ class Training:
     def __init__(
         self, name: str, *args: str, rate: float | None = None, schedule: ScheduleOptions | None = None
     ) -> None:
-        rate = rate or (1.0 if finds_its_rate(name) else 0.02)
+        rate = rate or (1.0 if estimates_rate(name) else 0.02)
         self.options = OptimizerOptions(optimizer_type=name, optimizer_args=args, learning_rate=rate)
         self.task = Fit()
         groups = [
@@ -73,7 +73,7 @@ class Training:
             self.task.loss(step).backward()
             self.optimizer.step()
             self.optimizer.zero_grad()
-            self.rates.append({key: float(rate) for key, rate in used_rates(self.optimizer).items()})
+            self.rates.append({key: float(rate) for key, rate in rates_for_logs(self.optimizer).items()})
             if look:
                 with self.learner.as_result():
                     self.task.loss(step)
@@ -89,7 +89,7 @@ class Training:
         return self
 
 
-def finds_its_rate(name: str) -> bool:
+def estimates_rate(name: str) -> bool:
     return name.startswith("DAdapt") or name == "Prodigy"
 
 
@@ -101,7 +101,7 @@ def same(one: Training, other: Training) -> bool:
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_the_loss_falls(name: str) -> None:
     """Optimizers that estimate their rate need longer for it; RAdam moves nothing at first."""
-    steps = {"DAdaptSGD": 40, "RAdamScheduleFree": 40}.get(name, 160 if finds_its_rate(name) else STEPS)
+    steps = {"DAdaptSGD": 40, "RAdamScheduleFree": 40}.get(name, 160 if estimates_rate(name) else STEPS)
     training = Training(name)
     before = training.task.loss(0).item()
     training.train(0, steps)
@@ -127,7 +127,7 @@ def test_going_on_from_a_state_is_the_same_as_never_stopping(name: str, tmp_path
 def test_every_group_says_its_rate(name: str) -> None:
     rates = Training(name).train(0, 1).rates[0]
     own = {"lr/unet", "lr/textencoder"}
-    finds_rate = finds_its_rate(name)
+    finds_rate = estimates_rate(name)
     assert rates.keys() == own | ({"lr/d*lr/unet", "lr/d*lr/textencoder"} if finds_rate else set())
     if name == "RAdamScheduleFree":
         assert rates["lr/unet"] == 0  # its first steps move nothing

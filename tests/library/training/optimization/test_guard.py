@@ -11,8 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from library.training.diffusion.objective import DDPM
-from library.training.optimization.guard import BrokeDown, Guard, Seen, gradient_norm, spoiled
-from library.training.optimization.rounding import Rounded
+from library.training.optimization.guard import (
+    Guard,
+    SeenBatch,
+    TooManyBadSteps,
+    gradient_norm,
+    with_nan_gradients,
+)
+from library.training.optimization.rounding import RoundedOptimizer
 
 
 def make_guard(optimizer: torch.optim.Optimizer, scaler: object = None, limit: int = 3) -> Guard:
@@ -30,7 +36,9 @@ def adamw(fused: bool) -> tuple[list[nn.Parameter], torch.optim.Optimizer]:
 
 def rounded() -> tuple[list[nn.Parameter], torch.optim.Optimizer]:
     parameters = [nn.Parameter(torch.arange(4.0).bfloat16())]
-    return parameters, Rounded([{"params": parameters}], lambda g: torch.optim.AdamW(g, lr=0.1), seed=1)
+    return parameters, RoundedOptimizer(
+        [{"params": parameters}], lambda g: torch.optim.AdamW(g, lr=0.1), seed=1
+    )
 
 
 MAKERS = {"device": lambda: adamw(True), "read": lambda: adamw(False), "16 bits": rounded}
@@ -42,19 +50,19 @@ def steps(name: str, losses: list[float]) -> tuple[list[Tensor], dict, float]:
     guard = make_guard(optimizer)
     for loss in losses:
         total = sum(p.float().square().sum() for p in parameters) * loss
-        spoiled(total).backward()
+        with_nan_gradients(total).backward()
         guard.step(total.detach(), gradient_norm(parameters))
         optimizer.zero_grad()
     found = copy.deepcopy(optimizer.state_dict())
-    return [p.detach().clone() for p in parameters], found, guard.in_a_row.item()
+    return [p.detach().clone() for p in parameters], found, guard.bad_in_a_row.item()
 
 
 @pytest.mark.parametrize("name", MAKERS)
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_bad_step_is_as_if_it_had_not_been(name: str, bad: float) -> None:
     plain, plain_state, _ = steps(name, [1.0, 2.0, 3.0])
-    found, state, in_a_row = steps(name, [1.0, bad, 2.0, bad, bad, 3.0])
-    assert in_a_row == 0
+    found, state, bad_in_a_row = steps(name, [1.0, bad, 2.0, bad, bad, 3.0])
+    assert bad_in_a_row == 0
     torch.testing.assert_close(found, plain, rtol=0, atol=0)
     torch.testing.assert_close(state, plain_state, rtol=0, atol=0)
     assert steps(name, [1.0, bad, 2.0, bad, bad])[2] == 2
@@ -79,14 +87,14 @@ def steps_without_reading() -> Tensor:
     for parameter in parameters:
         parameter.grad = torch.ones_like(parameter)
     guard.step(torch.tensor(1.0), gradient_norm(parameters))
-    return guard.in_a_row
+    return guard.bad_in_a_row
 
 
 def test_an_infinite_loss_spoils_all_gradients_and_a_finite_one_none() -> None:
     weight = nn.Parameter(torch.tensor([1e30, 1.0]))
-    (gradient,) = torch.autograd.grad(spoiled(weight.square().sum()), weight)
+    (gradient,) = torch.autograd.grad(with_nan_gradients(weight.square().sum()), weight)
     assert gradient.isnan().all()
-    (gradient,) = torch.autograd.grad(spoiled((0.5 * weight).sum()), weight)
+    (gradient,) = torch.autograd.grad(with_nan_gradients((0.5 * weight).sum()), weight)
     assert gradient.tolist() == [0.5, 0.5]
 
 
@@ -106,16 +114,16 @@ def test_overflow_under_a_loss_scaler_is_normal_for_a_while() -> None:
     inf, fine = torch.tensor(math.inf), torch.tensor(1.0)
     for _ in range(8):
         guard.step(fine, inf)
-    assert guard.in_a_row.item() == 2
+    assert guard.bad_in_a_row.item() == 2
     guard.step(torch.tensor(math.nan), inf)
-    assert guard.in_a_row.item() == 3
+    assert guard.bad_in_a_row.item() == 3
     guard.step(fine, fine)
-    assert guard.in_a_row.item() == 0
+    assert guard.bad_in_a_row.item() == 0
 
 
 SEEN = [
-    Seen(["a.png", "b.png"], torch.tensor([0.1, 0.2]), torch.tensor([1.0, math.nan])),
-    Seen(["c.png"], torch.tensor([0.5]), torch.tensor([2.0])),
+    SeenBatch(["a.png", "b.png"], torch.tensor([0.1, 0.2]), torch.tensor([1.0, math.nan])),
+    SeenBatch(["c.png"], torch.tensor([0.5]), torch.tensor([2.0])),
 ]
 
 
@@ -131,8 +139,8 @@ def test_the_pictures_whose_loss_is_no_number_are_named(capsys: pytest.CaptureFi
 
 def test_one_bad_step_too_many_ends_the_run(capsys: pytest.CaptureFixture) -> None:
     guard = make_guard(adamw(False)[1])
-    many = [Seen([f"{n}.png" for n in range(10)], torch.zeros(10), torch.full((10,), math.nan))]
-    with pytest.raises(BrokeDown, match="step 9: the last steps were all left out"):
+    many = [SeenBatch([f"{n}.png" for n in range(10)], torch.zeros(10), torch.full((10,), math.nan))]
+    with pytest.raises(TooManyBadSteps, match="step 9: the last steps were all left out"):
         guard.report(9, math.inf, 3, many)
     assert "7.png at timestep 0 and 2 more)" in capsys.readouterr().err
 

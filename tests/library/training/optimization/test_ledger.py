@@ -27,7 +27,7 @@ def test_a_part_moved_by_the_norm_of_its_change_over_its_norm_at_the_start() -> 
     one, other = component("U-Net", 3.0, 4.0), component("text encoder", 0.0)
     ledger = Ledger([one, other], since=2)
     groups = [{"lr": 0.1, "params": [*one.parameters, *other.parameters]}]
-    ledger.note_step(groups, torch.tensor(1.0), trains_text=True)
+    ledger.record_step(groups, torch.tensor(1.0), trains_text=True)
     with torch.no_grad():
         one.parameters[0] += torch.tensor([0.0, 0.5])
         other.parameters[0] += 1
@@ -37,7 +37,7 @@ def test_a_part_moved_by_the_norm_of_its_change_over_its_norm_at_the_start() -> 
         ("U-Net", 2, 0.1, None),
         ("text encoder", 1, math.inf, None),
     ]
-    balance.raise_if_still()
+    balance.raise_if_unmoved()
 
 
 def test_gradients_are_looked_at_every_tenth_step_as_they_were_before_clipping() -> None:
@@ -45,7 +45,7 @@ def test_gradients_are_looked_at_every_tenth_step_as_they_were_before_clipping()
     ledger = Ledger([one], since=0)
     for step, norm in ((0, 5.0), (1, 100.0), (10, 15.0), (20, math.inf)):
         one.parameters[0].grad = torch.tensor([0.0, norm * 0.5])
-        ledger.note_gradients(step, torch.tensor(0.5))
+        ledger.measure_gradients(step, torch.tensor(0.5))
     assert ledger.balance(21).entries[0].gradient == 10
 
 
@@ -55,15 +55,15 @@ def test_a_part_that_was_asked_for_and_stands_still_is_an_error() -> None:
     ledger = Ledger([*parts, text], since=0)
     rates = [{"lr": lr, "params": one.parameters} for lr, one in zip((0.1, 0.1, 0.0), parts, strict=True)]
     rates.append({"lr": 0.1, "params": text.parameters})
-    ledger.note_step(rates, torch.tensor(math.inf), trains_text=True)  # skipped
+    ledger.record_step(rates, torch.tensor(math.inf), trains_text=True)  # skipped
     # b has a rate; c has none on purpose; text training stopped.
     for _ in range(10):
-        ledger.note_step(rates, torch.tensor(1.0), trains_text=False)
+        ledger.record_step(rates, torch.tensor(1.0), trains_text=False)
     assert [entry.steps for entry in ledger.balance(11).entries] == [10, 10, 0, 0]
     with torch.no_grad():
         parts[0].parameters[0] += 1
     with pytest.raises(UserError) as raised:
-        ledger.balance(11).raise_if_still()
+        ledger.balance(11).raise_if_unmoved()
     assert str(raised.value) == (
         "b: was to be trained and did not move in steps 0 to 11; raise its learning rate, or leave it out of "
         "training; everything was saved"
@@ -74,8 +74,8 @@ def test_in_fewer_than_ten_steps_it_is_a_warning(capsys: pytest.CaptureFixture) 
     one = component("a", 1.0)
     ledger = Ledger([one], since=0)
     for _ in range(9):
-        ledger.note_step([{"lr": 0.1, "params": one.parameters}], torch.tensor(1.0), trains_text=True)
-    ledger.balance(9).raise_if_still()
+        ledger.record_step([{"lr": 0.1, "params": one.parameters}], torch.tensor(1.0), trains_text=True)
+    ledger.balance(9).raise_if_unmoved()
     assert capsys.readouterr().err == (
         "warning: a was to be trained and did not move in steps 0 to 9; in 9 steps that may be the "
         "optimizer's way to begin\n"
@@ -86,7 +86,7 @@ def test_the_table_is_small() -> None:
     one, other = component("U-Net", *range(1, 2001)), component("text encoder", 0.0)
     ledger = Ledger([one, other], since=0)
     one.parameters[0].grad = torch.ones(2000)
-    ledger.note_gradients(0)
+    ledger.measure_gradients(0)
     with torch.no_grad():
         one.parameters[0] *= 1.0125
         other.parameters[0] += 1
@@ -117,8 +117,8 @@ def test_the_books_go_on_with_a_state() -> None:
     one = component("U-Net", 3.0, 4.0)
     first = Ledger([one], since=0)
     one.parameters[0].grad = torch.tensor([0.0, 2.0])
-    first.note_gradients(0)
-    first.note_step([{"lr": 1.0, "params": one.parameters}], torch.tensor(1.0), trains_text=True)
+    first.measure_gradients(0)
+    first.record_step([{"lr": 1.0, "params": one.parameters}], torch.tensor(1.0), trains_text=True)
     with torch.no_grad():
         one.parameters[0] += torch.tensor([0.0, 0.5])
     second = Ledger([one], since=5)

@@ -10,7 +10,7 @@ from torch import nn
 
 from library.problems import UserError
 from library.training.optimization import rounding
-from library.training.optimization.rounding import Rounded, round_by_chance
+from library.training.optimization.rounding import RoundedOptimizer, round_stochastically
 
 HALVES = [torch.bfloat16, torch.float16]
 
@@ -25,7 +25,7 @@ def test_a_number_goes_to_either_neighbour_and_stays_itself_on_average(
     value: float, dtype: torch.dtype
 ) -> None:
     values = torch.full((200_000,), value)
-    found = round_by_chance(values, dtype, generator()).float()
+    found = round_stochastically(values, dtype, generator()).float()
     low, high = found.min().item(), found.max().item()
     assert low < values[0].item() < high
     assert set(found.tolist()) == {low, high}
@@ -39,10 +39,10 @@ def test_a_number_goes_to_either_neighbour_and_stays_itself_on_average(
 @pytest.mark.parametrize("dtype", HALVES)
 def test_numbers_of_the_type_and_no_numbers_stay_as_they_are(dtype: torch.dtype) -> None:
     exact = torch.tensor([0.0, 1.0, -0.5, 3.0, 2.0**-14, 2.0**-24, 60000.0]).to(dtype).float()
-    assert torch.equal(round_by_chance(exact, dtype, generator()).float(), exact)
+    assert torch.equal(round_stochastically(exact, dtype, generator()).float(), exact)
     odd = torch.tensor([float("inf"), float("-inf"), float("nan")])
     odd = torch.cat([odd, torch.tensor([0x7FFFFFFF], dtype=torch.int32).view(torch.float32)])
-    found = round_by_chance(odd, dtype, generator())
+    found = round_stochastically(odd, dtype, generator())
     assert found[:2].tolist() == [float("inf"), float("-inf")] and found[2:].isnan().all()
 
 
@@ -56,8 +56,10 @@ def adamw(groups: list[dict]) -> torch.optim.Optimizer:
 
 def rounded(
     parameters: list[nn.Parameter], make: Callable[[list[dict]], torch.optim.Optimizer] = sgd, **more: object
-) -> Rounded:
-    return Rounded([{"params": parameters, "lr": 1.0 if make is sgd else 1e-2}], make, seed=1, **more)
+) -> RoundedOptimizer:
+    return RoundedOptimizer(
+        [{"params": parameters, "lr": 1.0 if make is sgd else 1e-2}], make, seed=1, **more
+    )
 
 
 @pytest.mark.parametrize("dtype", HALVES)
@@ -112,7 +114,7 @@ def test_scaled_float16_gradients_count_although_they_are_too_small_for_float16(
     """1e-9 is 0 in float16; a gradient scaled by 65536 is not."""
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**16)
     weight = nn.Parameter(torch.ones(10_000, dtype=torch.float16))
-    optimizer = Rounded([{"params": [weight], "lr": 1e5}], sgd, seed=1)
+    optimizer = RoundedOptimizer([{"params": [weight], "lr": 1e5}], sgd, seed=1)
     scaler.scale((weight.float() * 1e-9).sum()).backward()
     assert weight.grad.dtype == torch.float16 and (weight.grad > 0).all()
     scaler.step(optimizer)
@@ -133,7 +135,7 @@ def test_a_step_whose_gradients_overflowed_is_left_out_and_lowers_the_scale() ->
 
 
 def test_going_on_from_its_state_rounds_the_same() -> None:
-    def train(weight: nn.Parameter, optimizer: Rounded, steps: range) -> None:
+    def train(weight: nn.Parameter, optimizer: RoundedOptimizer, steps: range) -> None:
         for step in steps:
             weight.grad = torch.full_like(weight, (-1) ** step * 0.3)
             optimizer.step()
@@ -161,4 +163,4 @@ def test_rates_set_on_it_hold_in_the_step() -> None:
 def test_optimizers_that_move_weights_between_steps_are_refused() -> None:
     weight = nn.Parameter(torch.zeros(1, dtype=torch.bfloat16))
     with pytest.raises(UserError, match="does not work with AdamWScheduleFree"):
-        Rounded([{"params": [weight]}], schedulefree.AdamWScheduleFree, seed=1)
+        RoundedOptimizer([{"params": [weight]}], schedulefree.AdamWScheduleFree, seed=1)

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from library.options.optimizer import OptimizerOptions
 from library.options.schedule import ScheduleOptions
 from library.problems import UserError
-from library.training.optimization.guard import spoiled
+from library.training.optimization.guard import with_nan_gradients
 from library.training.optimization.optimizers import OPTIMIZERS, make_optimizer
-from library.training.optimization.rounding import Rounded
+from library.training.optimization.rounding import RoundedOptimizer
 from library.training.optimization.schedules import make_schedule
 from library.training.optimization.self_tuning import is_schedule_free
-from library.training.optimization.update_in_backward import StepsInBackward, _divide
+from library.training.optimization.update_in_backward import StepsInBackward, _split
 
 STEPS = 6
 FIND_THEIR_RATE = [name for name in OPTIMIZERS if name.startswith("DAdapt") or name == "Prodigy"]
@@ -55,7 +55,7 @@ class Training:
         ]
         make = partial(make_optimizer, options=OptimizerOptions(optimizer_type=name))
         is_whole = dtype == torch.float32
-        self.optimizer = make(groups) if is_whole else Rounded(groups, make, seed=1)
+        self.optimizer = make(groups) if is_whole else RoundedOptimizer(groups, make, seed=1)
         self.schedule = make_schedule(self.optimizer, ScheduleOptions(lr_scheduler="linear"), STEPS)
         self.updates = None if parts == "after" else StepsInBackward(self.optimizer, parts)
 
@@ -65,7 +65,7 @@ class Training:
         for step in range(first, last):
             self.schedule.set_rates(step)
             loss = self.net.loss(step)
-            spoiled(loss).backward()
+            with_nan_gradients(loss).backward()
             if self.updates is None:
                 self.optimizer.step()
                 self.optimizer.zero_grad()
@@ -138,10 +138,10 @@ def test_parts_are_neighbours_of_about_equal_size() -> None:
     groups = [{"params": [nn.Parameter(torch.zeros(size)) for size in group]} for group in sizes]
     found = [
         [(number, [p.numel() for p in parameters]) for number, parameters in part.groups]
-        for part in _divide(groups, 3)
+        for part in _split(groups, 3)
     ]
     assert found == [[(0, [5, 1, 1, 1])], [(1, [8])], [(1, [4, 4])]]
-    assert len(_divide(groups, 50)) == 7 == len(_divide(groups, None))
+    assert len(_split(groups, 50)) == 7 == len(_split(groups, None))
 
 
 @pytest.mark.parametrize("name", FIND_THEIR_RATE)

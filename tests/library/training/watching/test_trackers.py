@@ -30,13 +30,13 @@ class Watch:
     """A guard with given bad steps."""
 
     def __init__(self) -> None:
-        self.in_a_row, self.told = torch.tensor(0.0), []
+        self.bad_in_a_row, self.told = torch.tensor(0.0), []
 
-    def take_seen(self) -> list:
+    def pop_seen(self) -> list:
         return []
 
-    def report(self, step: int, loss: float, in_a_row: float, seen: list) -> None:
-        self.told.append((step, loss, in_a_row))
+    def report(self, step: int, loss: float, bad_in_a_row: float, seen: list) -> None:
+        self.told.append((step, loss, bad_in_a_row))
 
 
 class Paper:
@@ -91,9 +91,9 @@ def test_a_step_that_was_left_out_counts_nowhere_and_is_told(loss: float) -> Non
     paper, watch = Paper(), Watch()
     log = LossLog(OneProcess(), Trackers({"paper": paper}), watch)
     log.add(1, 0, torch.tensor(1.0), {})
-    watch.in_a_row = torch.tensor(1.0)
+    watch.bad_in_a_row = torch.tensor(1.0)
     log.add(2, 0, torch.tensor(loss), {})
-    watch.in_a_row = torch.tensor(0.0)
+    watch.bad_in_a_row = torch.tensor(0.0)
     log.add(3, 0, torch.tensor(2.0), {})
     log.read()
     assert watch.told == [(2, pytest.approx(loss, nan_ok=True), 1.0)]

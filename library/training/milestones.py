@@ -78,8 +78,8 @@ class Milestones:
 
     @contextmanager
     def rescued(self, done: Callable[[], int | None]) -> Generator[None, None, None]:
-        """Context manager; inside it a run that breaks saves its state: after TooManyBadSteps that of the last
-        good step, after anything else, such as a device out of memory, that of the last whole step.
+        """Context manager; inside it a run that breaks saves its state: after TooManyBadSteps that of the
+        last good step, after anything else, such as a device out of memory, that of the last whole step.
 
         done: returns the steps that the weights have behind them; None while they change.
         """

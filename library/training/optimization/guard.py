@@ -51,8 +51,8 @@ class Guard:
 
     optimizer: as accelerate prepared it.
     limit: how many bad steps in a row end a run.
-    bad_in_a_row: the number of bad steps in a row so far, a scalar on the device, 0 after a good one; equal in
-        all processes.
+    bad_in_a_row: the number of bad steps in a row so far, a scalar on the device, 0 after a good one; equal
+        in all processes.
     seen: the batches of the current step, for messages.
     """
 

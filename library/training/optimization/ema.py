@@ -132,7 +132,7 @@ def make_average(task: Task, options: AveragingOptions, session: Session) -> Ave
         raise UserError.of("--ema_device cuda", f"this run is on the {session.device.type}", "leave it out")
     device = torch.device("cpu") if options.ema_device == "cpu" else session.device
     average = Average(task, task.trained_parameters(), options.decay, device)
-    if "unet" in task.trained_parts() and (count := _start_from_checkpoint(average, task)):
+    if task.model.denoiser_part in task.trained_parts() and (count := _start_from_checkpoint(average, task)):
         session.say(f"the average starts from the checkpoint's own: {count} tensors")
     return average
 
@@ -141,7 +141,9 @@ def _start_from_checkpoint(average: Average, task: Task) -> int:
     """Copy the checkpoint's own averages of the denoiser. Returns how many there are."""
     found, updates = task.model.source_averages()
     # A parameter shares its storage with its tensor in part_weights, which has the name in the file.
-    places = {tensor.data_ptr(): name for name, tensor in task.model.part_weights("unet").items()}
+    places = {
+        tensor.data_ptr(): name for name, tensor in task.model.part_weights(task.model.denoiser_part).items()
+    }
     count = 0
     for parameter, value in zip(average.parameters, average.values, strict=True):
         tensor = found.get(places.get(parameter.data_ptr(), ""))

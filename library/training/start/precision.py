@@ -7,10 +7,13 @@ from collections.abc import Collection
 import torch
 from torch import nn
 
-from library.models.base import Part
+from library.models.base import Role
 from library.models.float8 import store_in_float8
 from library.problems import warn
 from library.training.tasks.task import Task
+
+# The layers of parts with this role, as users name them.
+_GROUPS: dict[Role, str] = {"denoiser": "unet", "text_encoder": "te"}
 
 
 def set_precision(
@@ -33,11 +36,11 @@ def set_precision(
     # Some VAEs overflow in float16.
     keeps_vae = no_half_vae or (frozen == torch.float16 and not model.half_vae)
     for part, module in model.parts.items():
+        role = model.roles[part]
         is_trained = any(parameter.requires_grad for parameter in module.parameters())
-        dtype = trained if is_trained else torch.float32 if part == "vae" and keeps_vae else frozen
-        loses = _network_part(part) in float8 or any(
-            _loses_precision(p.dtype, dtype) for p in module.parameters()
-        )
+        dtype = trained if is_trained else torch.float32 if role == "vae" and keeps_vae else frozen
+        goes_to_float8 = _GROUPS.get(role) in float8
+        loses = goes_to_float8 or any(_loses_precision(p.dtype, dtype) for p in module.parameters())
         if task.saves_model and loses and not is_trained:
             model.keep_weights(part)
         _cast(module, dtype)
@@ -55,11 +58,6 @@ def frozen_layers(task: Task, parts: Collection[str]) -> list[nn.Linear | nn.Con
     trained = {id(module) for part in task.trained_parts() for module in task.model.parts[part].modules()}
     points = [point for point in task.model.attach_points() if point.part in parts]
     return [point.module for point in points if id(point.module) not in trained]
-
-
-def _network_part(part: Part) -> str:
-    """A part of the model as networks name it: "te" is every text encoder."""
-    return "te" if part.startswith("text_encoder") else part
 
 
 def _store_in_float8(task: Task, parts: Collection[str]) -> None:

@@ -14,7 +14,8 @@ from library.models.weights import save_tensors
 from library.network.files import check_names, fit_shape, read_for
 from library.network.kinds import KINDS
 from library.network.module import NetworkModule
-from library.network.rates import ParamGroup, Rates
+from library.network.rates import Rates
+from library.param_groups import ParamGroup
 from library.problems import UserError, warn
 
 TITLES = {"unet": "U-Net", "te": "text encoder"}

@@ -4,25 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from torch import nn
-
-    from library.network.module import NetworkModule
-
-
-class ParamGroup(TypedDict):
-    """A group of an optimizer.
-
-    name: what logs call it.
-    lr: its learning rate.
-    params: what is trained.
-    """
-
-    name: str
-    lr: float
-    params: list[nn.Parameter]
+    from library.param_groups import ParamGroup
+from library.network.module import NetworkModule
 
 
 @dataclass(frozen=True)

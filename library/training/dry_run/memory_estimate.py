@@ -21,10 +21,10 @@ from torch.utils._pytree import tree_leaves
 
 from library.data.batch import Batch
 from library.options.optimizer import OptimizerOptions
+from library.param_groups import ParamGroup
 from library.training.optimization.optimizers import make_optimizer
 from library.training.optimization.self_tuning import begin_training
 from library.training.session import Session
-from library.training.tasks.components import ParamGroup
 from library.training.tasks.task import Task
 
 PROBE = 256  # the side of the matrix on which an optimizer's state is measured

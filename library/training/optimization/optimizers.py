@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from library.options.optimizer import OptimizerOptions
 from library.options.schedule import ScheduleOptions
+from library.param_groups import ParamGroup
 from library.problems import UserError, warn
 from library.training.optimization.arguments import find_class, read_arguments
 from library.training.optimization.schedules import make_schedule
 from library.training.optimization.self_tuning import require_one_rate, require_partial_steps
-from library.training.tasks.components import ParamGroup
 
 if TYPE_CHECKING:
     import torch

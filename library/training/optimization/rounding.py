@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from library.param_groups import ParamGroup
 from library.problems import UserError
 from library.randomness import derive_seed
-from library.training.tasks.components import ParamGroup
 
 CHUNK = 2**26  # weights held in float32 at once: 256 MiB, and as much for their gradients
 # Packages whose optimizers step each tensor independently: with these a step can go chunk by chunk.

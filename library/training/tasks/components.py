@@ -1,24 +1,10 @@
-"""What is trained: its optimizer groups, and the parts of the model it belongs to."""
+"""What is trained, by the part of the model it belongs to."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypedDict
 
 from torch import nn
-
-
-class ParamGroup(TypedDict):
-    """A group of an optimizer.
-
-    params: what is trained.
-    lr: its learning rate.
-    name: what logs call it, after `lr/`.
-    """
-
-    params: list[nn.Parameter]
-    lr: float
-    name: str
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,9 @@ from library.models.base import Condition, Model
 from library.models.saving import Saving
 from library.models.text import without_padding
 from library.options.objective import ObjectiveOptions
+from library.param_groups import ParamGroup
 from library.problems import UserError
-from library.training.tasks.components import Component, ParamGroup, text_encoder_name
+from library.training.tasks.components import Component, text_encoder_name
 from library.training.tasks.task import Task
 
 

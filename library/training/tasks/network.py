@@ -13,8 +13,9 @@ from library.models.saving import Saving
 from library.network.loading import NetworkFactory, load_network_module
 from library.options.network import NetworkOptions
 from library.options.objective import ObjectiveOptions
+from library.param_groups import ParamGroup
 from library.problems import UserError, warn
-from library.training.tasks.components import Component, ParamGroup, text_encoder_name
+from library.training.tasks.components import Component, text_encoder_name
 from library.training.tasks.task import Task
 
 PRESERVATION = "diff_output_preservation"

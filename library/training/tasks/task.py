@@ -14,11 +14,12 @@ from library.models.base import Condition, Model, Part
 from library.models.prompt_weights import encode_text
 from library.models.saving import Saving
 from library.options.objective import ObjectiveOptions
+from library.param_groups import ParamGroup
 from library.problems import warn
 from library.training.diffusion.loss import ERRORS, HUBER_ERRORS, huber_width, mean_per_sample, weighting
 from library.training.diffusion.noise import adaptive_strength, complete_noise
 from library.training.diffusion.objective import make_objective
-from library.training.tasks.components import Component, ParamGroup
+from library.training.tasks.components import Component
 
 
 class Task(nn.Module, ABC):

@@ -15,12 +15,13 @@ from library.models.base import Model
 from library.models.saving import Saving
 from library.models.weights import load_tensors, save_tensors
 from library.options.objective import ObjectiveOptions
+from library.param_groups import ParamGroup
 from library.training.loop import train
 from library.training.output import Output
 from library.training.run import TrainingRun
 from library.training.session import Session, open_model
 from library.training.start.command import begin
-from library.training.tasks.components import Component, ParamGroup
+from library.training.tasks.components import Component
 from library.training.tasks.task import Task
 
 

@@ -67,8 +67,9 @@ def check(reading: Reading[R], make_batches: MakeBatches[B], family: str | None 
     problems.attempt(_check_resume, reading, problems)
     problems.raise_if_any()
     assert batches is not None
-    check_resumed(reading.run, batches)
-    return reading.run, batches
+    run = reading.run  # once: it warns when it is made
+    check_resumed(run, batches)
+    return run, batches
 
 
 def scan_pictures(reading: Reading[R], latent_space: LatentSpace) -> Pictures:

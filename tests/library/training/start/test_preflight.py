@@ -70,3 +70,12 @@ def test_problems_of_the_model_and_the_data_are_shown_in_the_order_of_their_opti
         words[model],
         "--dataset_config",
     ]
+
+
+def test_options_that_do_not_go_together_are_told_once(
+    words: list[str], capsys: pytest.CaptureFixture
+) -> None:
+    words += ["--network_module", "networks.lora", "--fused_backward_pass", "--max_grad_norm", "2"]
+    check(read_command_line(train_network.Run, argv=words), scan_pictures)
+    why = "2 clips each weight's gradient alone with --fused_backward_pass; 0 does not clip"
+    assert capsys.readouterr().err == f"warning: --max_grad_norm {why}\n"

@@ -69,14 +69,17 @@ class ModelFiles:
     global_step: int = 0
 
     def read_others(self) -> Iterator[tuple[str, Tensor]]:
-        """Tensors of a single file that belong to no part (`model_ema.*`, noise tables), by their names."""
+        """Tensors of a single file that belong to no part (`model_ema.*`, noise tables), by their names. They
+        come in the file's order, so that equal runs give equal files.
+        """
         if self.file is None:
             return
         parts = self.parts.values()
         known = {piece.name for part in parts for piece in part.pieces.values()}
         known |= {name for part in parts for name in part.spare}
-        for name in self.file.shapes.keys() - known:
-            yield name, self.file.read(name)
+        for name in self.file.shapes:
+            if name not in known:
+                yield name, self.file.read(name)
 
 
 def read_model(source: Source, layout: Layout) -> ModelFiles:

@@ -312,13 +312,16 @@ def test_other_tensors_of_a_file_are_kept_as_they_are_when_asked(
     tiny_model_file: Path, tmp_path: Path, suffix: str
 ) -> None:
     tensors, metadata = load_tensors(tiny_model_file), open_tensors(tiny_model_file).metadata
-    others = {"model_ema.decay": torch.tensor(0.99, dtype=torch.float64), "betas": torch.linspace(0, 1, 5)}
+    others = {f"model_ema.weight{number}": torch.ones(3) for number in range(20)}
+    others |= {"model_ema.decay": torch.tensor(0.99, dtype=torch.float64), "betas": torch.linspace(0, 1, 5)}
     save_tensors(tmp_path / "full.safetensors", tensors | others, metadata)
     model = load_model(tmp_path / "full.safetensors", dtype="stored", keeps_others=True)
     model.save(tmp_path / f"x.{suffix}", Saving(suffix, dtype=torch.float16))
     saved = load_tensors(tmp_path / f"x.{suffix}")
     assert same({name: saved[name] for name in others}, others)
     assert saved.keys() == tensors.keys() | others.keys()
+    order = [name for name in load_tensors(tmp_path / "full.safetensors") if name in others]
+    assert list(model.others) == order
     assert {saved[name].dtype for name in tensors} == {torch.float16}
 
 

@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from library.files import NotWritten
 from library.models import weights
 from library.models.ldm.model import LatentDiffusion
+from library.models.saving import Saving
 from library.problems import UserError, run_command
 from library.training.tasks.network import NetworkTask
 
@@ -122,10 +123,10 @@ def test_a_result_that_finds_no_room_goes_to_the_temporary_files(
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
     save = NetworkTask.save
 
-    def save_elsewhere(task: NetworkTask, path: Path, **how: object) -> None:
+    def save_elsewhere(task: NetworkTask, path: Path, saving: Saving) -> None:
         if path.parent == tmp_path / "out" or not room:
             raise NotWritten.of(path, "could not be written (No space left on device)", "make room")
-        save(task, path, **how)
+        save(task, path, saving)
 
     monkeypatch.setattr(NetworkTask, "save", save_elsewhere)
     with pytest.raises(UserError, match="could not be written .No space left on device") as caught:

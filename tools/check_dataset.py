@@ -21,7 +21,6 @@ from library.data.report.inspection import Inspection, inspect_pictures
 from library.data.report.texts import Look
 from library.data.report.writing import say_in_short, write_page
 from library.data.training_data import TrainingData
-from library.models import FAMILIES
 from library.options.caching import CachingOptions
 from library.options.data import DataOptions
 from library.options.parser import parse
@@ -41,6 +40,8 @@ def main() -> None:
         warn("--debug_dataset has no effect: the page is written in any case")
     problems = Problems()
     # No model is known here, so sizes are checked against the first family's latents.
+    from library.models import FAMILIES
+
     latent_space = next(iter(FAMILIES.values())).latent_space
     data = TrainingData.collect(run.data, CachingOptions(), problems, latent_space=latent_space)
     inspection = inspect(data)

@@ -26,10 +26,8 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from library import console
-from library.options.config_file import read_config_file, write_config_file
 from library.options.console import ConsoleOptions
 from library.options.fields import OptionSpec, option, sections_of, specs_of, title_of
-from library.options.foreign_config import IGNORED, is_not_set
 from library.options.unavailable import asks_for, refusal_of
 from library.problems import Problem, UserError, warn
 from library.secrets import hide_words
@@ -109,6 +107,8 @@ def read_command_line(
         given = _from_config_file(config_file, by_name, reading.problems) | given
     _build_sections(reading, given, facts)
     if output_config and not reading.problems:
+        from library.options.config_file import write_config_file
+
         target = write_config_file(config_file, reading.sections)
         print(f"wrote {target}; run it with --config_file {target}")
         sys.exit(0)
@@ -172,6 +172,9 @@ def _hide_tokens(words: list[str], given: Given, by_name: dict[str, OptionSpec])
 
 
 def _from_config_file(config_file: str, by_name: dict[str, OptionSpec], problems: list[Problem]) -> Given:
+    from library.options.config_file import read_config_file
+    from library.options.foreign_config import IGNORED, is_not_set
+
     try:
         path, values = read_config_file(Path(config_file))
     except UserError as error:

@@ -5,19 +5,16 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from library.data.batch import Needs
 from library.data.buckets import size_text
 from library.data.builder import BatchBuilder
 from library.data.plan import GlobalBatch, plan_epoch
-from library.data.report.sections import sources
 from library.data.summary import summary_lines, warning_lines
 from library.data.training_data import TrainingData
 from library.models.base import Model
 from library.models.prompt_weights import training_tokenizer
-from library.pages.figures import Bar, bars, number, times
-from library.pages.markup import Html, element, join
 from library.training.batches import BatchSource
 from library.training.diffusion.noise import NoiseDraw
 from library.training.output import Moment
@@ -27,6 +24,9 @@ from library.training.saving.settings import settings_of_datasets
 from library.training.session import Session
 from library.training.start.caching import Cached, Identities, fill_caches
 from library.wording import columns, counted
+
+if TYPE_CHECKING:
+    from library.pages.markup import Html
 
 MOST_BUCKETS = 12  # lines about batches of one size
 
@@ -143,9 +143,15 @@ class Pictures(BatchSource):
         return {scan.subset.source for dataset in self.data.datasets for scan in dataset.scans}
 
     def report_figures(self) -> list[tuple[str, str]]:
+        from library.pages.figures import number
+
         return [("pictures", number(self.data.image_count))]
 
     def report_section(self) -> Html:
+        from library.data.report.sections import sources
+        from library.pages.figures import Bar, bars, times
+        from library.pages.markup import element, join
+
         buckets = [
             bars([Bar(times(size), count, size) for size, count in dataset.bucket_counts().items()])
             for dataset in self.data.datasets

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from library.generation.command import check, draw, load, read
+from library.generation.reading import read
 from library.options.console import ConsoleOptions
 from library.options.generation import (
     GenerationOptions,
@@ -41,6 +41,8 @@ def main() -> None:
 def draw_pictures(run_type: type[Run], doc: str | None, *, family: str | None = None) -> None:
     """The whole command. family: the only one it takes, by its name in FAMILIES; None: any."""
     reading = read(run_type, doc)
+    from library.generation.command import check, draw, load
+
     prompts = check(reading, family=family)
     run = reading.run
     model = load(run.model, run.compute, run.networks)

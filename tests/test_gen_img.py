@@ -15,7 +15,8 @@ from kinds import write_lora
 from PIL import Image
 
 import gen_img_diffusers
-from library.generation.command import check, read
+from library.generation.command import check
+from library.generation.reading import read
 from library.models import FAMILIES
 from library.problems import UserError
 

@@ -13,19 +13,19 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from anywhere, installed or not
 
-from library.data.report.findings import every_record
-from library.data.report.inspection import Inspection, inspect_pictures
-from library.data.report.texts import Look
-from library.data.report.writing import say_in_short, write_page
-from library.data.training_data import TrainingData
 from library.options.caching import CachingOptions
 from library.options.data import DataOptions
 from library.options.parser import parse
 from library.options.tools import CheckDatasetOptions
 from library.problems import Problems, run_command, warn
+
+if TYPE_CHECKING:
+    from library.data.report.inspection import Inspection
+    from library.data.training_data import TrainingData
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ def main() -> None:
         warn("--debug_dataset has no effect: the page is written in any case")
     problems = Problems()
     # No model is known here, so sizes are checked against the first family's latents.
+    from library.data.training_data import TrainingData
     from library.models import FAMILIES
 
     latent_space = next(iter(FAMILIES.values())).latent_space
@@ -53,6 +54,9 @@ def main() -> None:
 
 def inspect(data: TrainingData) -> Inspection:
     """Decode everything that the data uses."""
+    from library.data.report.findings import every_record
+    from library.data.report.inspection import inspect_pictures
+
     records = every_record(data)
     return inspect_pictures(
         [record.image for record in records], [record.hint for record in records if record.hint]
@@ -60,6 +64,8 @@ def inspect(data: TrainingData) -> Inspection:
 
 
 def write(run: Run, data: TrainingData, problems: Problems, inspection: Inspection) -> None:
+    from library.data.report.texts import Look
+    from library.data.report.writing import say_in_short, write_page
     from library.models.text import Tokenizer
 
     look = Look(

@@ -28,7 +28,7 @@ from library.options.generation import (
     GeneratorPromptOptions,
     SizeOptions,
 )
-from library.options.parser import Reading, read_command_line
+from library.options.parser import Reading
 from library.problems import Problems, UserError, warn
 from library.stopping import exit_code
 
@@ -42,19 +42,6 @@ R = TypeVar("R")
 S = TypeVar("S")
 
 
-def read(run_type: type[R], doc: str | None, argv: Sequence[str] | None = None) -> Reading[R]:
-    """A generator's command line, as `read_command_line`; the model decides which sizes are allowed."""
-    return read_command_line(run_type, doc, argv, facts=_facts)
-
-
-def _facts(section: type, earlier: Mapping[str, object]) -> dict[str, int]:
-    """What a section's checks know besides its options. earlier: the sections before it, by name."""
-    if section is not GenerationOptions:
-        return {}
-    family = _family_of(_section(earlier, GeneratorModelOptions))
-    return {"pixel_multiple": family.latent_space.pixel_multiple}
-
-
 def check(reading: Reading[R], *, family: str | None = None) -> list[PromptRequest]:
     """The prompts of a command line. Its Run has the sections of gen_img_diffusers.py's, and may have
     SizeOptions.
@@ -63,23 +50,23 @@ def check(reading: Reading[R], *, family: str | None = None) -> list[PromptReque
     Raises UserError with every problem of the options, the files they name and the prompts.
     """
     problems, sections = Problems(reading.problems), reading.sections
-    model = _section(sections, GeneratorModelOptions)
+    model = section_of(sections, GeneratorModelOptions)
     if model is not None:
         _check_model(model, family, problems)
-    compute = _section(sections, GeneratorComputeOptions)
+    compute = section_of(sections, GeneratorComputeOptions)
     if compute is not None and compute.xformers:
         from library.models.attention import check_attention
 
         problems.attempt(check_attention, "xformers")
-    networks = _section(sections, GeneratorNetworkOptions)
+    networks = section_of(sections, GeneratorNetworkOptions)
     if networks is not None:
         _check_networks(networks, problems)
-    texts, pictures = _section(sections, GeneratorPromptOptions), _section(sections, GenerationOptions)
+    texts, pictures = section_of(sections, GeneratorPromptOptions), section_of(sections, GenerationOptions)
     prompts = None
     if texts is not None:
-        found = _family_of(model)
+        found = family_of(model)
         syntax = generator_syntax(found.latent_space.pixel_multiple)
-        defaults = _defaults(pictures, _section(sections, SizeOptions), found.side)
+        defaults = _defaults(pictures, section_of(sections, SizeOptions), found.side)
         prompts = problems.attempt(_read_prompts, texts, syntax, defaults)
     if pictures is not None:
         _check_folder(pictures.outdir, problems)
@@ -88,12 +75,12 @@ def check(reading: Reading[R], *, family: str | None = None) -> list[PromptReque
     return prompts
 
 
-def _section(sections: Mapping[str, object], kind: type[S]) -> S | None:
+def section_of(sections: Mapping[str, object], kind: type[S]) -> S | None:
     """The section of a class; None if the Run has none or the section has mistakes."""
     return next((section for section in sections.values() if isinstance(section, kind)), None)
 
 
-def _family_of(options: GeneratorModelOptions | None) -> Family:
+def family_of(options: GeneratorModelOptions | None) -> Family:
     """The model's family. If the model cannot be read, which `check` reports, the first there is."""
     if options is not None:
         with suppress(UserError):

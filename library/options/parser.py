@@ -28,7 +28,6 @@ from typing import Any, Generic, TypeVar
 from library import console
 from library.options.console import ConsoleOptions
 from library.options.fields import OptionSpec, option, sections_of, specs_of, title_of
-from library.options.unavailable import asks_for, refusal_of
 from library.problems import Problem, UserError, warn
 from library.secrets import hide_words
 
@@ -200,6 +199,8 @@ def _explain_unknown(
     where: str, name: str, value: object, known: Iterable[str], problems: list[Problem]
 ) -> None:
     """Add the problem of an option that there is not; none if its value is its default in sd-scripts."""
+    from library.options.unavailable import asks_for, refusal_of
+
     refusal = refusal_of(name)
     if refusal is None:
         word = where if where.startswith("--") else name

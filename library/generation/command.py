@@ -55,9 +55,9 @@ def check(reading: Reading[R], *, family: str | None = None) -> list[PromptReque
         _check_model(model, family, problems)
     compute = section_of(sections, GeneratorComputeOptions)
     if compute is not None and compute.xformers:
-        from library.models.attention import check_attention
+        from library.models.attention import warn_of_missing
 
-        problems.attempt(check_attention, "xformers")
+        warn_of_missing("xformers")
     networks = section_of(sections, GeneratorNetworkOptions)
     if networks is not None:
         _check_networks(networks, problems)

@@ -172,9 +172,12 @@ def test_a_batch_size_of_text_encoders_needs_text_caching(capsys: pytest.Capture
     )
 
 
-def test_options_that_contradict_one_another_are_refused() -> None:
-    with pytest.raises(UserError, match="has no effect with --lr_scheduler constant"):
-        ScheduleOptions(lr_warmup_steps=10)
+def test_a_warm_up_that_the_schedule_does_not_have_is_a_warning(capsys: pytest.CaptureFixture) -> None:
+    ScheduleOptions(lr_warmup_steps=10)
+    assert capsys.readouterr().err == (
+        "warning: --lr_warmup_steps is not used by --lr_scheduler constant, as in sd-scripts; did you mean "
+        "constant_with_warmup?\n"
+    )
 
 
 def test_a_timestep_range_must_not_be_empty() -> None:

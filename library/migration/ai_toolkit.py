@@ -136,10 +136,10 @@ def _train(found: Found, train: Settings) -> None:
         "lr_scheduler": train.text("lr_scheduler") or "constant",
         "max_grad_norm": train.number("max_grad_norm", 1),
     }
-    trains_text = train.is_on("train_text_encoder")
+    trains_text, trains_unet = train.is_on("train_text_encoder"), train.is_on("train_unet", True)
     if found.trainer.endswith("network.py"):
         options["network_train_unet_only"] = not trains_text
-        options["network_train_text_encoder_only"] = trains_text and not train.is_on("train_unet", True)
+        options["network_train_text_encoder_only"] = trains_text and not trains_unet
         options["unet_lr"] = train.take("unet_lr")
         options["text_encoder_lr"] = train.take("text_encoder_lr")
     else:
@@ -217,7 +217,7 @@ def _sample(found: Found, sample: Settings, trigger: str) -> None:
     ]
     seed, walks, negative = sample.number("seed", 42), sample.is_on("walk_seed"), sample.text("neg")
     prompts = sample.take("prompts") or [
-        row.get("prompt", "") for row in sample.take("samples", []) if isinstance(row, dict)
+        row.get("prompt", "") for row in sample.rows("samples") if isinstance(row, dict)
     ]
     for number, prompt in enumerate(prompts if isinstance(prompts, list) else []):
         words = [" ".join(str(prompt).replace("[trigger]", trigger).split())]

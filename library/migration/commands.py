@@ -24,9 +24,6 @@ OTHER_FAMILY_KEYS = ("flux1_checkbox", "sd3_checkbox", "flux1", "sd3", "lumina",
 
 # Keys that lora-scripts' pages write and sd-scripts does not read.
 _IDLE = (
-    "lr_restart_cycles",
-    "model_train_type",
-    "sdxl",
     "weight_dtype",
     "gpu_ids",
     "enable_preview",
@@ -119,6 +116,8 @@ def read_option_file(document: Mapping[str, Any]) -> Found | None:
     if cycles and "lr_scheduler_num_cycles" not in options and cycles != 1:
         options["lr_scheduler_num_cycles"] = cycles
         found.changes.append("lr_restart_cycles is called lr_scheduler_num_cycles (sd-scripts ignored it)")
+    for key in ("model_train_type", "lr_restart_cycles", "sdxl"):
+        options.pop(key, None)  # read above
     drop(found, _IDLE)
     return found
 
@@ -135,15 +134,13 @@ def _read_easy_scripts(document: Mapping[str, Any]) -> Found:
     dataset: Table = {}
     for name, tab in document.items():
         if isinstance(tab, dict):
-            found.options |= tab.get("args", {})
-            dataset |= tab.get("dataset_args", {})
+            found.options |= Settings(tab.get("args")).values
+            dataset |= Settings(tab.get("dataset_args")).values
             stray = [key for key in tab if key not in ("args", "dataset_args", "train_mode")]
             found.missing += [f"{name}.{key} is not known" for key in stray]
     subsets = document.get("subsets", [])
     if isinstance(subsets, list) and subsets:
-        found.datasets = [
-            {**dataset, "subsets": [dict(subset) for subset in subsets if isinstance(subset, dict)]}
-        ]
+        found.datasets = [{**dataset, "subsets": [_subset(row) for row in subsets if isinstance(row, dict)]}]
     else:
         found.options |= {"train_batch_size" if key == "batch_size" else key: dataset[key] for key in dataset}
     mode = document.get("train_mode", {})
@@ -157,6 +154,11 @@ def _read_easy_scripts(document: Mapping[str, Any]) -> Found:
         found.options["lr_warmup_steps"] = ratio
         found.changes.append(f"warmup_ratio {ratio} is lr_warmup_steps {ratio}: a share of all steps")
     return found
+
+
+def _subset(row: Mapping[str, Any]) -> Table:
+    """The name is for the program's page."""
+    return {key: value for key, value in row.items() if key != "name" and value not in ("", None)}
 
 
 def _choose_trainer(found: Found, is_sdxl: bool, *, is_network: bool) -> None:

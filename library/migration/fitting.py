@@ -69,7 +69,7 @@ def _put(found: Found, table: Table, key: str, spec: OptionSpec, raw: Any) -> No
         found.missing.append(refused)
     try:
         read = spec.read(value)
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         found.missing.append(f"{key} is left out: {error}")
         return
     if key != spec.name:
@@ -84,6 +84,8 @@ def as_typed(spec: OptionSpec, raw: Any) -> Any:
     """
     if spec.is_switch and not isinstance(raw, (dict, list)):
         return str(raw).lower() in ("true", "1", "1.0", "yes", "on")
+    if spec.is_list and isinstance(raw, dict):  # LoRA_Easy_Training_Scripts writes arguments as a table
+        return [f"{key}={_plain(str(value))}" for key, value in raw.items()]
     if spec.is_list and isinstance(raw, str):
         return (
             [_plain(word) for word in raw.split()]

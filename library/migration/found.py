@@ -52,6 +52,7 @@ class Settings:
         self.name = name
         self._read: set[str] = set()
         self._inner: list[Settings] = []
+        self._tables: dict[str, Settings] = {}
 
     def take(self, key: str, default: Any = None) -> Any:
         """A raw value; the default where it is absent or stands for "not given"."""
@@ -83,21 +84,25 @@ class Settings:
 
     def table(self, key: str) -> Settings:
         """A table inside; empty if there is none."""
-        inner = Settings(self.take(key), f"{self.name}{key}.")
-        self._inner.append(inner)
-        return inner
+        if key not in self._tables:
+            self._tables[key] = Settings(self.take(key), f"{self.name}{key}.")
+            self._inner.append(self._tables[key])
+        return self._tables[key]
 
     def tables(self, key: str) -> list[Settings]:
         """A list of tables inside."""
-        value = self.take(key, [])
-        rows = value if isinstance(value, list) else []
-        inner = [Settings(row, f"{self.name}{key}[{number}].") for number, row in enumerate(rows)]
+        inner = [Settings(row, f"{self.name}{key}[{number}].") for number, row in enumerate(self.rows(key))]
         self._inner += inner
         return inner
 
     def ignore(self, *keys: str) -> None:
         """These say nothing about training."""
         self._read.update(keys)
+
+    def rows(self, key: str) -> list[Any]:
+        """A list of anything; empty if it is none."""
+        value = self.take(key)
+        return value if isinstance(value, list) else []
 
     def unread(self) -> list[str]:
         """The keys that nobody read and that ask for something, with their tables' names."""

@@ -149,7 +149,9 @@ def read_kohya_gui(document: Mapping[str, Any]) -> Found:
     found.prompts = [line for line in page.text("sample_prompts").splitlines() if line.strip()]
     found.options |= read_words(_split(page.text("additional_parameters"), "additional_parameters"))
     found.launch += _launch(page)
-    drop(found, (*_TO_NETWORK_ARGS, *_LYCORIS_ARGS) if found.trainer.endswith("network.py") else ())
+    if found.trainer.endswith("network.py"):
+        for key in (*_TO_NETWORK_ARGS, *_LYCORIS_ARGS):
+            found.options.pop(key, None)  # read above, as far as the kind of network has them
     _drop_page_keys(found)
     return found
 

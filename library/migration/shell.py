@@ -95,7 +95,7 @@ def _follow_branch(line: str, dialect: Dialect, script: Script) -> bool:
         turned, closed = re.match(r"\}?\s*else\s*\{?$", line, re.I), line == "}"
         again = bool(opened and opened[2].lower() != "if")
     elif dialect == "bash":
-        opened = re.match(r"()(if|elif)\s+(.*?)\s*;?\s*(?:then)?\s*$", line)
+        opened = re.match(r"()(if|elif)\s+(.*?)\s*(?:;?\s*\bthen\b(.*))?$", line)
         turned, closed = re.match(r"else$", line), line == "fi"
         again = bool(opened and opened[2] == "elif")
     else:
@@ -105,9 +105,10 @@ def _follow_branch(line: str, dialect: Dialect, script: Script) -> bool:
         earlier = script._branches.pop() if again and script._branches else False
         is_true = False if earlier else _holds(opened[3], dialect, script)
         script._branches.append(is_true if earlier is False else None)
-        rest = (opened[4] if dialect == "powershell" else "").strip()
-        if rest.endswith("}"):  # all in one line
-            _read_statement(rest[:-1].strip(), dialect, script)
+        rest = ((opened[4] or "") if dialect != "batch" else "").strip()
+        end = "}" if dialect == "powershell" else "fi"
+        if rest.endswith(end):  # all in one line
+            _read_statement(rest.removesuffix(end).strip().rstrip(";"), dialect, script)
             script._branches.pop()
         return True
     if turned:

@@ -1,4 +1,4 @@
-"""Fit what was found to the options that a trainer has: sort out the rest, name it, and give values their types."""
+"""Fit what was found to the options of a trainer: sort out the rest, name it, and give values their types."""
 
 from __future__ import annotations
 
@@ -79,8 +79,8 @@ def _put(found: Found, table: Table, key: str, spec: OptionSpec, raw: Any) -> No
 
 
 def as_typed(spec: OptionSpec, raw: Any) -> Any:
-    """A raw value as TOML writes it for this option: a switch from 0 or 1, a number from a text, a list from a
-    text of several words. What cannot be converted stays as it is.
+    """A raw value as TOML writes it for this option: a switch from 0 or 1, a number from a text, a list from
+    a text of several words. What cannot be converted stays as it is.
     """
     if spec.is_switch and not isinstance(raw, (dict, list)):
         return str(raw).lower() in ("true", "1", "1.0", "yes", "on")
@@ -143,7 +143,7 @@ def _leave_out(found: Found, key: str, value: object, elsewhere: set[str]) -> No
     refusal = refusal_of(key)
     if refusal is not None:
         if asks_for(value, refusal.default):
-            found.missing.append(f"{key} {refusal.cause}")
+            found.missing.append(f"{key}: {refusal.cause}")
     elif key in IGNORED or key in elsewhere or key in _FOR_FILES_ONLY:
         found.idle.append(key)
     else:

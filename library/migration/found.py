@@ -1,4 +1,4 @@
-"""What another program's file asks for, in Atelier's words: the type that every reader of a format returns."""
+"""What another program's file asks for, in Atelier's words: the type that every reader returns."""
 
 from __future__ import annotations
 

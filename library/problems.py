@@ -186,11 +186,27 @@ class _HeldWarnings:
 
 
 def _idle_line(idle: Mapping[str, str]) -> str:
+    """One line about settings without effect, those with the same reason together."""
     if len(idle) == 1:
         [(setting, why)] = idle.items()
-        return f"{setting} has no effect {why}".rstrip()
-    named = [setting.rstrip(":") + (f" ({why})" if why else "") for setting, why in idle.items()]
+        if why.startswith(("with ", "without ", "in ", "as ")):
+            return f"{setting} has no effect {why}"
+        return f"{setting.rstrip(':')} has no effect" + (f": {why}" if why else "")
+    by_reason: dict[str, list[str]] = {}
+    for setting, why in idle.items():
+        by_reason.setdefault(why, []).append(setting.rstrip(":"))
+    named = [_one_place(settings) + (f" ({why})" if why else "") for why, settings in by_reason.items()]
     return f"{len(idle)} settings have no effect here: {', '.join(named)}"
+
+
+def _one_place(settings: Sequence[str]) -> str:
+    """`gui.toml: a, b` for settings of one file."""
+    shown, before = [], ""
+    for setting in settings:
+        place, colon, name = setting.rpartition(": ")
+        shown.append(name if colon and place == before else setting)
+        before = place
+    return ", ".join(shown)
 
 
 @contextmanager

@@ -140,7 +140,7 @@ def _choose_attention(found: Found) -> None:
 
 
 def _leave_out(found: Found, key: str, value: object, elsewhere: set[str]) -> None:
-    refusal = refusal_of(key)
+    refusal = refusal_of(key, draws=False)
     if refusal is not None:
         if asks_for(value, refusal.default):
             found.missing.append(f"{key}: {refusal.cause}")

@@ -24,6 +24,7 @@ IGNORED: dict[str, str] = {
     "weight_dtype": "the options are mixed_precision and save_precision",
     "model_list": "",
     "enable_preview": "",
+    "enable_base_weight": "",
     "randomly_choice_prompt": "",
     "ui_custom_params": "",
     "training_type": "the command says it",

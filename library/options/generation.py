@@ -98,7 +98,9 @@ class GeneratorComputeOptions:
     no_half_vae: bool = option(False, "accepted for compatibility: the VAE always computes in float32")
     sdpa: bool = option(False, "attention by torch's scaled_dot_product_attention; this is the default")
     xformers: bool = option(
-        False, "attention by xformers (pip install xformers)", aliases=("--diffusers_xformers",)
+        False,
+        "attention by xformers, where it is installed (pip install xformers)",
+        aliases=("--diffusers_xformers",),
     )
 
     def __post_init__(self) -> None:

@@ -74,7 +74,9 @@ class ModelOptions:
     )
     sdpa: bool = option(False, "attention by torch's scaled_dot_product_attention; this is the default")
     xformers: bool = option(
-        False, "attention by xformers (pip install xformers)", aliases=("--diffusers_xformers",)
+        False,
+        "attention by xformers, where it is installed (pip install xformers)",
+        aliases=("--diffusers_xformers",),
     )
     mem_eff_attn: bool = option(False, "attention in slices: slower, needs the least memory")
 

@@ -353,3 +353,23 @@ def test_what_sides_are_multiples_of_is_the_models(tmp_path):
     assert complaints(read_datasets, buckets, pixel_multiple=16) == [
         "--bucket_reso_steps: is 24; it must be a multiple of 16 (64 suits every model)"
     ]
+
+
+@pytest.mark.parametrize("step", [1, 7])
+def test_a_bucket_step_that_the_vae_cannot_encode_is_raised(read, step, capsys):
+    text = "[general]\nresolution = 64\nenable_bucket = true\nmin_bucket_reso = 32\n"
+    text += f"bucket_reso_steps = {step}\n"
+    (dataset,) = read(text + "[[datasets]]\n[[datasets.subsets]]\nimage_dir = 'a'\n")
+    assert dataset.bucket_reso_steps == 8
+    (line,) = capsys.readouterr().err.splitlines()
+    why = f"{step} is raised to 8: the sides of buckets must be multiples of that"
+    assert line == f"warning: data.toml:5: general: bucket_reso_steps: {why}"
+
+
+def test_what_asks_for_nothing_in_a_dataset_file_is_passed_over(read, capsys):
+    text = "[general]\nresolution = 64\nface_crop_aug_range = ''\nsome_key = false\nother = 0\n"
+    text += "[[datasets]]\n[[datasets.subsets]]\nimage_dir = 'a'\nflip_aug = 0\nkeep = ''\n"
+    text += "shuffle_caption = 1\n"
+    (dataset,) = read(text)
+    assert not dataset.subsets[0].flip_aug and dataset.subsets[0].shuffle_caption
+    assert capsys.readouterr().err == ""

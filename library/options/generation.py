@@ -44,7 +44,7 @@ class PreviewOptions:
         None, "draw the prompts after every n-th step", metavar="N", zero_unset=True
     )
     sample_every_n_epochs: int | None = option(
-        None, "draw the prompts after every n-th epoch; wins over steps", metavar="N", zero_unset=True
+        None, "draw the prompts after every n-th epoch", metavar="N", zero_unset=True
     )
     sample_at_first: bool = option(False, "draw the prompts before training too")
     sample_sampler: SamplerName = option("ddim", "sampler of the previews")

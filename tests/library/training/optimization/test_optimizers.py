@@ -79,8 +79,10 @@ def test_arguments_an_optimizer_does_not_take_are_refused() -> None:
 
 
 def test_metadata_names_class_and_arguments() -> None:
-    options = OptimizerOptions(optimizer_type="adamw", optimizer_args=("weight_decay=0.1", "eps=1e-6"))
-    assert describe_optimizer(options) == "torch.optim.adamw.AdamW(weight_decay=0.1,eps=1e-6)"
+    words = ("weight_decay=0.1", "eps=1e-6", "betas=0.9,0.99")
+    options = OptimizerOptions(optimizer_type="adamw", optimizer_args=words)
+    described = "torch.optim.adamw.AdamW(weight_decay=0.1,eps=1e-06,betas=(0.9, 0.99))"
+    assert describe_optimizer(options) == described
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from library.models.weights import SUFFIXES
+from library.paths import user_path
 from library.problems import UserError
 
 SourceKind = Literal["safetensors", "ckpt", "diffusers"]
@@ -61,7 +62,10 @@ def find_source(name: str | Path, variant: str | None = None, *, vae_only: bool 
     vae_only: download only the VAE of a hub repository.
     Raises UserError when there is nothing that could be a model.
     """
-    path = Path(name).expanduser()
+    try:
+        path = user_path(str(name))
+    except ValueError as error:
+        raise UserError.of("model", str(error)) from None
     if path.is_dir():
         return Source(str(name), path, "diffusers", variant)
     if path.is_file():

@@ -12,6 +12,7 @@ from pathlib import Path
 from library.problems import Problems, warn
 from library.wording import counted
 
+MOST_REPEATS = 10_000  # of a folder's name; more is a date, or a number of another kind
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".avif", ".jxl")
 
 
@@ -40,12 +41,17 @@ def find_class_folders(parent: Path, option: str, problems: Problems) -> list[Cl
     folders = sorted(entry.name for entry in entries if entry.is_dir())
     found = {name: ClassFolder.from_path(parent / name) for name in folders}
     class_folders = [folder for folder in found.values() if folder is not None]
-    if not class_folders:
+    for folder in class_folders:
+        if folder.repeats > MOST_REPEATS:
+            cause = f"is read as {folder.repeats} repeats of {folder.class_tokens or 'its images'!r}"
+            problems.add(folder.path, cause, f"rename it, such as {parent / f'1_{folder.path.name}'}")
+    class_folders = [folder for folder in class_folders if folder.repeats <= MOST_REPEATS]
+    if not any(found.values()):
         fix = _layout_fix(parent, folders, entries)
         problems.add(
             f"{option} {parent}", f"has no <repeats>_<class tokens> folder; {describe_folder(entries)}", fix
         )
-    elif len(class_folders) < len(folders):
+    elif None in found.values():
         ignored = ", ".join(repr(name) for name, folder in found.items() if folder is None)
         warn(f"{parent}: folders whose name does not begin with a number are left out: {ignored}")
     return class_folders

@@ -139,8 +139,8 @@ print(sorted({{"torch", "cv2", "transformers", "diffusers"}} & sys.modules.keys(
         (
             "10000_x",
             {"dataset_repeats": 1000},
-            "is read as 2 images x 10,000,000 repeats; an epoch has at most 10,000,000; lower num_repeats, the "
-            "folder's number or --dataset_repeats",
+            "is read as 2 images x 10,000,000 repeats; an epoch has at most 10,000,000; "
+            "lower num_repeats, the folder's number or --dataset_repeats",
         ),
     ],
 )

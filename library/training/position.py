@@ -14,7 +14,9 @@ from library.files import restore_folder
 from library.problems import UserError
 
 _NEEDED_FILES = ("model.safetensors", "optimizer.bin", "train_state.json")
-STATE_FILES = (*_NEEDED_FILES, "ema.safetensors", "scaler.pt", "ledger.safetensors", "history.json")
+LEARNED_FILES = (*_NEEDED_FILES, "ema.safetensors", "scaler.pt")
+# These only tell of a run. A damaged one is left behind with a warning: no weight needs it.
+TOLD_FILES = ("ledger.safetensors", "history.json")
 MOST_JSON = 2**26  # bytes of a JSON file in a state
 _MOST = 10**9  # steps and epochs
 _INFINITE = 1e300  # what is larger could not be formatted or multiplied
@@ -102,7 +104,7 @@ def read_state_info(folder: Path) -> StateInfo:
     missing = [name for name in _NEEDED_FILES if not os.path.lexists(folder / name)]
     if missing:
         raise UserError.of(folder, f"is no training state: {', '.join(missing)} missing")
-    for name in STATE_FILES:  # a pipe would be waited for
+    for name in LEARNED_FILES:  # a pipe would be waited for
         if os.path.lexists(folder / name) and not (folder / name).is_file():
             raise UserError.of(folder / name, "is no file", _FIX)
     return StateInfo.from_json(read_json(folder / "train_state.json"), folder)

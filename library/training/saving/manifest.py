@@ -17,12 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from library.problems import Problem, UserError
-from library.training.position import STATE_FILES, read_json
+from library.training.position import LEARNED_FILES, TOLD_FILES, read_json
 
 NAME = "manifest.json"
 PIECE = 2**24  # bytes
-# Files that only tell of a run. A damaged one is left behind with a warning: no weight needs it.
-TOLD = ("ledger.safetensors", "history.json")
 _BLOCK = 2**20  # bytes read at once
 _FIX = "resume from another state, or use it as it is with --skip_state_check"
 
@@ -43,7 +41,7 @@ def check_manifest(folder: Path) -> None:
     expected = _read(folder)
     if expected is None:
         return
-    needed = [name for name in expected if name not in TOLD]
+    needed = [name for name in expected if name not in TOLD_FILES]
     there = [name for name in needed if (folder / name).is_file()]
     found = _entries(folder, [name for name in there if _size(folder / name) == expected[name]["bytes"]])
     faults = {name: "is missing" for name in needed if not os.path.lexists(folder / name)}
@@ -51,7 +49,7 @@ def check_manifest(folder: Path) -> None:
     faults |= {
         name: "is damaged: it is not what was saved" for name in there if found.get(name) != expected[name]
     }
-    strange = (name for name in STATE_FILES if name not in expected and os.path.lexists(folder / name))
+    strange = (name for name in LEARNED_FILES if name not in expected and os.path.lexists(folder / name))
     faults |= dict.fromkeys(strange, "is not of this state: its manifest does not name it")
     if faults:
         raise UserError(Problem(str(folder / name), cause, _FIX) for name, cause in faults.items())

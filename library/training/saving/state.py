@@ -17,6 +17,7 @@ steps.
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -146,10 +147,10 @@ def _load_ledger(path: Path, learner: Learner) -> None:
     from library.models.weights import open_tensors
 
     learner.ledger.restart()
-    if not path.is_file():
+    if not os.path.lexists(path):
         return
     try:
-        if not is_as_saved(path):
+        if not path.is_file() or not is_as_saved(path):  # a pipe would be waited for
             raise ValueError("is damaged")
         file, own = open_tensors(path), learner.ledger.tensors()
         names = [name for name, tensor in own.items() if file.shapes.get(name) == tuple(tensor.shape)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -129,7 +130,7 @@ def _history_before(run: TrainingRun, page: Path, first_step: int) -> History:
     if state is None:
         return History()
     kept, beside = state / "history.json", History.load(history_file(state.parent / page.name))
-    if kept.is_file() and not is_as_saved(kept):
+    if os.path.lexists(kept) and not is_as_saved(kept):
         warn(f"{kept}: is damaged; the report's curves are those of {history_file(page).name}")
         return beside.up_to(first_step)
     return History.load(kept).with_later(beside).up_to(first_step)

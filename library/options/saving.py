@@ -51,6 +51,9 @@ class SavingOptions:
     resume: Path | None = option(
         None, "go on from this state folder exactly where it was saved", metavar="DIR"
     )
+    skip_state_check: bool = option(
+        False, "resume without comparing the state's files with the hashes in its manifest"
+    )
 
     def __post_init__(self) -> None:
         fault = None if self.output_name is None else name_fault(self.output_name)
@@ -71,6 +74,11 @@ class SavingOptions:
             _without(self, "save_last_n_steps", "save_every_n_steps"),
             _without(self, "save_last_n_epochs_state", "save_state"),
             _without(self, "save_last_n_steps_state", "save_state"),
+            (
+                self.skip_state_check and self.resume is None,
+                "skip_state_check",
+                "has no effect without --resume",
+            ),
         )
 
 

@@ -50,9 +50,8 @@ CV2_FILTERS = {
 HINT_ASPECT_TOLERANCE = 0.01
 
 
-MOST_PLAIN_TEXT = (
-    2**25
-)  # bytes of a PNG's uncompressed texts that Pillow is given; its own limit is twice that
+# Bytes of a PNG's uncompressed texts that Pillow is given: half of its own limit.
+MOST_PLAIN_TEXT = 2**25
 
 
 @dataclass(frozen=True)

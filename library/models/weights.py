@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from library.files import whole_file
-from library.models.torch_files import StoredTensor, not_the_file, read_torch_file
+from library.models.torch_files import StoredTensor, check_shape, not_the_file, read_torch_file
 from library.problems import UserError
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ _DTYPES = {
     "U64": "uint64",
 }
 _MAX_HEADER = 100_000_000  # bytes; safetensors' own limit
+_MAX_HEADER_VALUES = 2**21  # in a header, where a tensor takes about ten
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,9 @@ def _read_safetensors_header(path: Path) -> tuple[dict[str, dict], dict[str, str
             (size,) = struct.unpack("<Q", file.read(8))
             if size > _MAX_HEADER:
                 raise ValueError("the header is too large")
-            entries = json.loads(file.read(size))
+            header = file.read(size)
+        _check_header(header)
+        entries = json.loads(header)
         metadata = entries.pop("__metadata__", None) or {}
         if not all(isinstance(text, str) for text in metadata.values()):
             raise ValueError("metadata that is no text")
@@ -173,6 +177,15 @@ def _no_safetensors(path: Path) -> UserError:
     )
 
 
+def _check_header(header: bytes) -> None:
+    """Raises ValueError for JSON that becomes many times its size in memory: [[],[],...]."""
+    if len(header) > _MAX_HEADER_VALUES:
+        plain = header.replace(rb"\\", b"").replace(rb"\"", b"")
+        structure = re.sub(rb'"[^"]*"', b"", plain)
+        if sum(map(structure.count, (b"[", b"{", b","))) > _MAX_HEADER_VALUES:
+            raise ValueError("the header has more values than any file's")
+
+
 def _check_entries(entries: dict[str, dict]) -> int:
     """The offset where the last tensor ends. Raises ValueError unless tensors are contiguous."""
     place = 0
@@ -188,6 +201,7 @@ def _span(entry: dict) -> tuple[int, int]:
     (begin, end), shape = entry["data_offsets"], entry["shape"]
     if not all(type(number) is int and number >= 0 for number in (begin, end, *shape)):
         raise ValueError("sizes that are no numbers")
+    check_shape(shape)
     if end - begin != math.prod(shape) * _width(entry["dtype"]):
         raise ValueError("a tensor's size does not match its shape")
     return begin, end

@@ -5,13 +5,18 @@ Checks collect `Problem`s instead of stopping at the first; a command shows all 
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sys
+import tempfile
+import time
+import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from library import console
@@ -23,6 +28,7 @@ P = ParamSpec("P")
 E = TypeVar("E", bound="UserError")
 
 EXIT_CODE = 2
+FAULT_CODE = 70  # sysexits.h: an internal software error
 _heard: list[list[str]] = []  # the warnings that each `hears_warnings` has heard, the innermost last
 _held: list[_HeldWarnings] = []  # what `warnings_in_order` keeps until its end; one at most
 
@@ -85,8 +91,10 @@ class Problems:
 def run_command(main: Callable[[], None], *, unfinished: str = "") -> None:
     """Run a command's main(). A UserError becomes lines on stderr and exit code 2, without a traceback.
 
-    Ctrl-C, SIGTERM and a closed terminal (SIGHUP) end it with one line and code 130, 143 or 129. Of several
-    processes only the first on each machine prints.
+    Ctrl-C, SIGTERM and a closed terminal (SIGHUP) end it with a line and code 130, 143 or 129. An error that
+    nobody expected is one line with the file that has its traceback, and code 70; with ATELIER_DEBUG in the
+    environment the traceback is printed too. Of several processes only the first on each machine prints what
+    users have to mend.
 
     unfinished: what that line says of the command's work if nothing else does.
     """
@@ -107,6 +115,36 @@ def run_command(main: Callable[[], None], *, unfinished: str = "") -> None:
             for problem in error.problems:
                 console.fail(f"  {hide_tokens(str(problem))}")
         sys.exit(EXIT_CODE)
+    except Exception as error:
+        console.fail(_last_words(error))
+        sys.exit(FAULT_CODE)
+
+
+def _last_words(error: Exception) -> str:
+    """What is said of an error that nobody expected: a full disk or memory as what it is, anything else as a
+    fault of the program, with its traceback in a file.
+    """
+    full = "".join(traceback.format_exception(error))
+    if os.environ.get("ATELIER_DEBUG"):
+        console.fail(hide_tokens(full))
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return f"the disk is full: {error.filename or error}; make room and resume"
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return f"out of memory: {_first_line(error)}; --dry_run shows what would take less"
+    place = f"{Path(sys.argv[0]).stem or 'atelier'}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
+    path = Path(tempfile.gettempdir()) / place
+    try:
+        path.write_text(hide_tokens(full), encoding="utf-8", errors="backslashreplace")
+        details = f"details in {path}"
+    except OSError:
+        details = hide_tokens(full)
+    what = f"{type(error).__name__}: {_first_line(error)}"
+    return hide_tokens(f"this is a fault of Atelier: {what}; {details}")
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip().splitlines()
+    return text[0][:300] if text else "without a message"
 
 
 def quiet_libraries() -> None:

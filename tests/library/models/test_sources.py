@@ -47,6 +47,14 @@ def file_of(path: Path, *names: str, shape: tuple[int, ...] = (1,)) -> Path:
         ),
         ((f"{VAE}decoder.conv_in.bias",), "is a VAE, not a model; give it to --vae"),
         (("encoder.down.0.block.0.conv1.bias",), "is a VAE, not a model; give it to --vae"),
+        (
+            ("model_ema.diffusion_modelout2bias", *SD1[1:]),
+            "holds only averaged weights of its U-Net (model_ema.*); use the full checkpoint",
+        ),
+        (
+            ("model_ema.diffusion_modelout2bias",),
+            "holds only averaged weights of its U-Net (model_ema.*); use the full checkpoint",
+        ),
         (("weight",), "is not a Stable Diffusion checkpoint"),
         (SD1[:1], "has no text encoder and no VAE; use a full checkpoint"),
         (SD1[:2], "has no VAE; use a full checkpoint"),

@@ -1,5 +1,7 @@
 """Files of tensors, read and written safely: .safetensors, and torch's own (.ckpt, .pt, .bin).
 
+The index of weights in several files (`shards.py`) is read as one file with all their tensors.
+
 Tensors are read one by one, straight from the file into memory of their own. Nothing stays mapped, so a file
 can be replaced while its weights are in use, and loading takes no more memory than the tensors. Headers are
 read without torch.
@@ -19,7 +21,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from library.files import whole_file
+<<<<<<< HEAD
 from library.models.torch_files import StoredTensor, check_shape, not_the_file, read_torch_file
+=======
+from library.models.shards import INDEX_SUFFIX, check_shard, find_shards
+from library.models.torch_files import StoredTensor, not_the_file, read_torch_file
+>>>>>>> shards
 from library.problems import UserError
 
 if TYPE_CHECKING:
@@ -91,7 +98,9 @@ class TensorFile:
 
 def read_header(path: Path) -> Header:
     """Names, shapes and metadata of a file of tensors. Raises UserError when it cannot be used."""
-    if path.suffix != ".safetensors":
+    if path.suffix == INDEX_SUFFIX:
+        return _read_index_header(path)
+    if not is_safetensors(path):
         file = read_torch_file(path)
         return Header(file.names, {name: tensor.shape for name, tensor in file.tensors.items()}, file.beside)
     entries, metadata, _ = _read_safetensors_header(path)
@@ -100,7 +109,14 @@ def read_header(path: Path) -> Header:
 
 def open_tensors(path: Path) -> TensorFile:
     """Opens a file of tensors for reading. Raises UserError when it is damaged or contains code."""
-    return _open_safetensors(path) if path.suffix == ".safetensors" else _open_torch(path)
+    if path.suffix == INDEX_SUFFIX:
+        return _open_index(path)
+    return _open_safetensors(path) if is_safetensors(path) else _open_torch(path)
+
+
+def is_safetensors(path: Path) -> bool:
+    """Whether a file is one by its suffix, however that is written; torch's own have others."""
+    return path.suffix.lower() == ".safetensors"
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
@@ -123,7 +139,7 @@ def save_tensors(
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with whole_file(path) as temporary:
-        if path.suffix == ".safetensors":
+        if is_safetensors(path):
             _write_safetensors(temporary, tensors, metadata or {})
         else:
             save_objects(temporary, tensors if beside is None else {"state_dict": tensors, **beside})
@@ -211,6 +227,27 @@ def _width(dtype: str) -> int:
     """Bytes per value. Raises KeyError for a dtype that is not known."""
     digits = "".join(c for c in _DTYPES[dtype].split("_")[0] if c.isdigit())
     return int(digits or 8) // 8
+
+
+def _read_index_header(path: Path) -> Header:
+    header = Header(set())
+    for shard, wanted in find_shards(path).items():
+        found = read_header(shard)
+        check_shard(shard, wanted, set(found.shapes))
+        header.names.update(found.names)
+        header.shapes.update(found.shapes)
+    return header
+
+
+def _open_index(path: Path) -> TensorFile:
+    shapes: dict[str, tuple[int, ...]] = {}
+    readers: dict[str, Callable[[int | None], Tensor]] = {}
+    for shard, wanted in find_shards(path).items():
+        file = open_tensors(shard)
+        check_shard(shard, wanted, set(file.shapes))
+        shapes |= file.shapes
+        readers |= file.readers
+    return TensorFile(path, shapes, {}, readers)
 
 
 def _open_safetensors(path: Path) -> TensorFile:

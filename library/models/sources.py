@@ -10,13 +10,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-<<<<<<< HEAD
-from library.models.weights import SUFFIXES
-from library.paths import user_path
-=======
 from library.models.shards import INDEX_SUFFIX, index_names, read_index
 from library.models.weights import SUFFIXES, is_safetensors
->>>>>>> shards
+from library.paths import user_path
 from library.problems import UserError
 
 SourceKind = Literal["safetensors", "ckpt", "diffusers"]

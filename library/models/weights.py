@@ -21,12 +21,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from library.files import whole_file
-<<<<<<< HEAD
-from library.models.torch_files import StoredTensor, check_shape, not_the_file, read_torch_file
-=======
 from library.models.shards import INDEX_SUFFIX, check_shard, find_shards
-from library.models.torch_files import StoredTensor, not_the_file, read_torch_file
->>>>>>> shards
+from library.models.torch_files import StoredTensor, check_shape, not_the_file, read_torch_file
 from library.problems import UserError
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from library.options.generation import (
     GeneratorNetworkOptions,
     GeneratorPromptOptions,
 )
-from library.problems import run_command
+from library.problems import run_command, warnings_in_order
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,12 @@ def main() -> None:
 
 def draw_pictures(run_type: type[Run], doc: str | None, *, family: str | None = None) -> None:
     """The whole command. family: the only one it takes, by its name in FAMILIES; None: any."""
-    reading = read(run_type, doc)
-    from library.generation.command import check, draw, load
+    with warnings_in_order():
+        reading = read(run_type, doc)
+        from library.generation.command import check, draw, load
 
-    prompts = check(reading, family=family)
-    run = reading.run
+        prompts = check(reading, family=family)
+        run = reading.run
     model = load(run.model, run.compute, run.networks)
     draw(model, prompts, run.pictures, clip_skip=run.model.clip_skip)
 

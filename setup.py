@@ -26,6 +26,7 @@ setup(
         "opencv-python-headless>=4.10",
         "pillow>=11.3",
         "prodigyopt>=1.1",
+        "pyyaml>=6,<7",
         "safetensors>=0.5",
         "schedulefree>=1.4",
         "scipy>=1.11",

@@ -9,7 +9,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import ParamSpec, TypeVar
@@ -24,6 +24,7 @@ E = TypeVar("E", bound="UserError")
 
 EXIT_CODE = 2
 _heard: list[list[str]] = []  # the warnings that each `hears_warnings` has heard, the innermost last
+_held: list[_HeldWarnings] = []  # what `warnings_in_order` keeps until its end; one at most
 
 
 @dataclass(frozen=True)
@@ -124,11 +125,88 @@ def quiet_libraries() -> None:
 
 def warn(message: str) -> None:
     """Print one line about something the user may not expect, in the first process only."""
-    if os.environ.get("LOCAL_RANK", "0") == "0":
+    if _held:
+        _held[-1].lines.append(message)
+    elif os.environ.get("LOCAL_RANK", "0") == "0":
         line = hide_tokens(message)
         console.warn(line)
         for lines in _heard[-1:]:
             lines.append(line)
+
+
+def warn_idle(setting: str, why: str) -> None:
+    """Warn that a setting has no effect here. Inside `warnings_in_order`, all of these become one line.
+
+    setting: how messages name it: `--flip_aug`, `data.toml:12: dataset 1: keep_tokens:`.
+    why: what follows "has no effect": `without --enable_bucket`; may be empty.
+    """
+    if _held:
+        _held[-1].idle[setting] = why
+    else:
+        warn(_idle_line({setting: why}))
+
+
+@contextmanager
+def warnings_in_order() -> Iterator[None]:
+    """Context manager around a command's checks: warnings inside it are printed at its end, those about
+    settings without effect first, in one line. Files that other programs generate have many of these, which
+    would hide the few warnings that matter.
+    """
+    if _held:  # the outer one prints them
+        yield
+        return
+    held = _HeldWarnings()
+    _held.append(held)
+    try:
+        yield
+    finally:
+        _held.pop()
+        if held.idle:
+            warn(_idle_line(held.idle))
+        for line in dict.fromkeys(held.lines):
+            warn(line)
+
+
+@contextmanager
+def without_warnings() -> Iterator[None]:
+    """Context manager: inside it, warnings are dropped."""
+    _held.append(_HeldWarnings())
+    try:
+        yield
+    finally:
+        _held.pop()
+
+
+@dataclass
+class _HeldWarnings:
+    """idle: settings without effect, and why. lines: the other warnings."""
+
+    idle: dict[str, str] = field(default_factory=dict)
+    lines: list[str] = field(default_factory=list)
+
+
+def _idle_line(idle: Mapping[str, str]) -> str:
+    """One line about settings without effect, those with the same reason together."""
+    if len(idle) == 1:
+        [(setting, why)] = idle.items()
+        if why.startswith(("with ", "without ", "in ", "as ")):
+            return f"{setting} has no effect {why}"
+        return f"{setting.rstrip(':')} has no effect" + (f": {why}" if why else "")
+    by_reason: dict[str, list[str]] = {}
+    for setting, why in idle.items():
+        by_reason.setdefault(why, []).append(setting.rstrip(":"))
+    named = [_one_place(settings) + (f" ({why})" if why else "") for why, settings in by_reason.items()]
+    return f"{len(idle)} settings have no effect here: {', '.join(named)}"
+
+
+def _one_place(settings: Sequence[str]) -> str:
+    """`gui.toml: a, b` for settings of one file."""
+    shown, before = [], ""
+    for setting in settings:
+        place, colon, name = setting.rpartition(": ")
+        shown.append(name if colon and place == before else setting)
+        before = place
+    return ", ".join(shown)
 
 
 @contextmanager

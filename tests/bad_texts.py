@@ -149,7 +149,7 @@ def bad_configs(images: Path) -> dict[str, BadText]:
             "is an option of the command, not of a dataset",
             "give it on the command line or in the --config_file",
         ),
-        "a wrong type": ("data.toml", f"{good}flip_aug = 1\n", "is 1", "it expects true or false"),
+        "a wrong type": ("data.toml", f"{good}flip_aug = 2\n", "is 2", "it expects true or false"),
         "a number out of range": (
             "data.toml",
             f"{good}caption_dropout_rate = 1.5\n",
@@ -174,7 +174,7 @@ def bad_configs(images: Path) -> dict[str, BadText]:
             "belongs in a dataset, as [[datasets.subsets]]",
             "move it there",
         ),
-        "an unknown table": ("data.toml", f"{good}[network]\n", "there is no such key", "general"),
+        "an unknown table": ("data.toml", f"{good}[network]\nx = 1\n", "there is no such key", "general"),
         "no subsets": (
             "data.toml",
             "[[datasets]]\nresolution = 64\n",

@@ -52,6 +52,7 @@ ALLOWED = {
     "library.latent_space": set(),
     "library.param_groups": set(),
     "library.options": BOTTOM,
+    "library.migration": BOTTOM | {"library.options"},
     "library.pages": BOTTOM,
     "library.data": BOTTOM | {"library.options", "library.pages"},
     "library.models": BOTTOM | {"library.options"},

@@ -27,7 +27,7 @@ from library.generation.request import PromptRequest
 from library.options.fields import below, option, refuse
 from library.options.generation import GeneratorComputeOptions, GeneratorModelOptions, GeneratorNetworkOptions
 from library.options.parser import parse
-from library.problems import run_command
+from library.problems import UserError, run_command
 from library.randomness import derive_seed, keyed_random
 
 if TYPE_CHECKING:
@@ -115,7 +115,11 @@ def draw_scenes(
             _request(scene, derive_seed(seed, "exam", start + number) % 2**31, steps)
             for number, scene in enumerate(scenes[start : start + BATCH])
         ]
-        drawn += generate(model, requests, device=weight.device, dtype=weight.dtype, clip_skip=clip_skip)
+        pictures = generate(model, requests, device=weight.device, dtype=weight.dtype, clip_skip=clip_skip)
+        for picture in pictures:
+            if picture is None:
+                raise UserError.of("--ckpt", "draws pictures with values that are no numbers", "is it whole?")
+            drawn.append(picture)
     return drawn
 
 

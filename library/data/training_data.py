@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from library.data.buckets import Size, aspect_error
-from library.data.config.contradictions import find_contradictions, warn_idle
+from library.data.config.contradictions import find_contradictions, warn_of_unused
 from library.data.config.datasets import collect_datasets
 from library.data.config.specs import DatasetSpec, SubsetSpec
 from library.data.plan import BucketSamples, batches_per_epoch
@@ -141,7 +141,7 @@ class TrainingData:
         )
         problems.raise_if_any()
         specs = [dataset.spec for dataset in data.datasets]
-        warn_idle(specs, validation or ValidationOptions(), has_network=has_network)
+        warn_of_unused(specs, validation or ValidationOptions(), has_network=has_network)
         return data
 
     @classmethod

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from library.console import progress_bar, say
+from library.console import fail, progress_bar, say
 from library.generation.pictures import picture_name, plan_pictures, save_picture, seeds_of
 from library.generation.prompt_options import PromptSyntax, generator_syntax
 from library.generation.prompts import parse_prompt, read_prompts
@@ -31,6 +31,7 @@ from library.options.generation import (
 from library.options.parser import Reading
 from library.problems import Problems, UserError, warn
 from library.stopping import exit_code
+from library.wording import counted
 
 if TYPE_CHECKING:
     import torch
@@ -55,9 +56,9 @@ def check(reading: Reading[R], *, family: str | None = None) -> list[PromptReque
         _check_model(model, family, problems)
     compute = section_of(sections, GeneratorComputeOptions)
     if compute is not None and compute.xformers:
-        from library.models.attention import check_attention
+        from library.models.attention import warn_of_missing
 
-        problems.attempt(check_attention, "xformers")
+        warn_of_missing("xformers")
     networks = section_of(sections, GeneratorNetworkOptions)
     if networks is not None:
         _check_networks(networks, problems)
@@ -189,16 +190,20 @@ def draw(
 ) -> None:
     """Draw and save all pictures of the run; each batch is on disk before the next one begins.
 
-    Ctrl-C and SIGTERM end the program with exit code 130 or 143; pictures that are done are kept.
+    Ctrl-C and SIGTERM end the program with exit code 130 or 143; pictures that are done are kept. Pictures
+    whose values are no numbers are not saved, and end it with exit code 1 after the others.
     """
     _warn_of_unused_options(model, prompts, options.n_iter * options.images_per_prompt)
     seed = random.SystemRandom().randrange(2**31) if options.seed is None else options.seed
     pictures = plan_pictures(
         prompts, seed=seed, n_iter=options.n_iter, images_per_prompt=options.images_per_prompt
     )
-    timestamp, saved, code = time.strftime("%Y%m%d%H%M%S"), 0, 0
+    timestamp, saved, broken, code = time.strftime("%Y%m%d%H%M%S"), 0, 0, 0
     try:
         for request, picture in _draw_batches(model, pictures, options, clip_skip):
+            if picture is None:
+                broken += 1
+                continue
             path = options.outdir / picture_name(timestamp, saved, request.chosen_seed)
             save_picture(path, picture, request, is_told_sizes=model.is_told_sizes)
             saved += 1
@@ -206,14 +211,19 @@ def draw(
         code = exit_code(stop)
     count = f"{saved} picture{'' if saved == 1 else 's'}"
     say(f"{count} in {options.outdir}: im_{timestamp}_*.png" if saved else "no pictures were made")
-    if code:
-        sys.exit(code)
+    if broken:
+        count = f"{counted(broken, 'picture')} of {len(pictures)}"
+        fail(f"{count} had values that are no numbers and were not saved; is the model whole?")
+    if code or broken:
+        sys.exit(code or 1)
 
 
 def _draw_batches(
     model: Model, pictures: Sequence[PromptRequest], options: GenerationOptions, clip_skip: int | None
-) -> Iterator[tuple[PromptRequest, Image]]:
-    """Each request with its picture. A progress bar shows the steps."""
+) -> Iterator[tuple[PromptRequest, Image | None]]:
+    """Each request with its picture; None for one with values that are no numbers. A progress bar shows the
+    steps.
+    """
     from library.generation.generate import generate
     from library.generation.samplers import count_calls
 

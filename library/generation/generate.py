@@ -29,8 +29,9 @@ def generate(
     emb_normalize: Normalization = "original",
     stop: Callable[[], bool] = lambda: False,
     on_step: Callable[[int], None] = lambda pictures: None,
-) -> list[Image.Image]:
-    """The pictures of the requests, in their order; an empty list if `stop` said so before they were done.
+) -> list[Image.Image | None]:
+    """The pictures of the requests, in their order; an empty list if `stop` said so before they were done. A
+    picture whose values are no numbers is None, with a warning.
 
     Requests of equal size, steps, sampler and text length are drawn as one batch. A picture's noise depends
     on its seed alone and is drawn on the CPU in float32, so a picture is the same, up to rounding, on every
@@ -47,7 +48,7 @@ def generate(
     """
     watcher = Watcher(stop, on_step)
     lengths = [_text_length(model, request) for request in requests]
-    pictures: dict[int, Image.Image] = {}
+    pictures: dict[int, Image.Image | None] = {}
     for indices in _batches(requests, lengths):
         batch = [requests[i] for i in indices]
         condition = encode_texts(
@@ -79,12 +80,16 @@ def _batches(requests: Sequence[PromptRequest], lengths: Sequence[int]) -> list[
     return list(alike.values())
 
 
-def _decode(model: Model, latent: Tensor, request: PromptRequest) -> Image.Image:
-    """The picture of one latent (channels, h, w). One at a time: the VAE needs the most memory of all."""
+def _decode(model: Model, latent: Tensor, request: PromptRequest) -> Image.Image | None:
+    """The picture of one latent (channels, h, w); None if it has values that are no numbers. One at a time:
+    the VAE needs the most memory of all.
+    """
     vae_dtype = next(model.vae.parameters()).dtype
     with torch.autocast(latent.device.type, enabled=False):
         pixels = model.decode_latents(latent.unsqueeze(0).to(vae_dtype))[0].float()  # (3, height, width)
     if not torch.isfinite(pixels).all():
-        warn(f"the picture of {request.prompt[:40]!r}, seed {request.seed}, has values that are no numbers")
-    levels = (pixels.nan_to_num(-1.0) * 0.5 + 0.5).clamp(0, 1) * 255
+        what = f"the picture of {request.prompt[:40]!r}, seed {request.seed}"
+        warn(f"{what}, has values that are no numbers: it is not saved")
+        return None
+    levels = (pixels * 0.5 + 0.5).clamp(0, 1) * 255
     return Image.fromarray(levels.round().to("cpu", torch.uint8).permute(1, 2, 0).numpy())

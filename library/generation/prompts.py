@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from library.generation.prompt_options import PromptSyntax
 from library.generation.request import PromptRequest
-from library.problems import Problems, UserError
+from library.problems import Problems, UserError, warn
 from library.table_files import kind_of, parse_tables
 from library.text_files import read_text
 
@@ -61,6 +61,7 @@ def parse_prompt(
     """
     text, *pieces = _OPTION_START.split(line)
     request = replace(defaults, prompt=text.strip())
+    _warn_of_lookalikes(line, syntax, where)
     problems, seen = Problems(), set()
     for piece in pieces:
         name, _, value = piece.partition(" ")
@@ -78,6 +79,27 @@ def parse_prompt(
     return request
 
 
+def _warn_of_lookalikes(line: str, syntax: PromptSyntax, where: str) -> None:
+    """Warn of what stands in a prompt's texts and looks like an option, or like another program's syntax."""
+    for found in _LOOKALIKE.finditer(line):
+        text, name = found[0].strip(), (found["name"] or found["other"] or "").lower()
+        if name and name not in syntax.options and name not in syntax.not_yet:
+            continue
+        looks = f"an option: write --{name} after a blank"
+        if text.startswith("<"):
+            looks = "a network in AUTOMATIC1111's syntax: networks are given by options of the command"
+        elif not name:
+            looks = "an option, but no option is a number"
+        warn(f"{where}: {text!r} is part of the text; it looks like {looks}")
+
+
+# Inside texts; what follows a blank and two hyphens is an option.
+_LOOKALIKE = re.compile(
+    r"<(?:lora|lyco|lycoris|hypernet):[^<>]{1,200}>"
+    r"|(?<!\S)[-\u2010-\u2015\u2212](?P<name>[A-Za-z]{1,4})(?=\s+\S)"  # -w 640, –w 640
+    r"|(?<!\S)(?:[\u2010-\u2015\u2212]{2}|(?<! )(?<!^)--)(?P<other>[A-Za-z]{1,4})(?=\s+\S)"  # after a tab
+    r"|(?<!\S)--\d\S{0,20}"
+)
 _OPTION_START = re.compile(r"(?:^| )--(?=[A-Za-z])")
 _EMPTY_FIX = {".toml": "write a [[prompt.subset]] for each", ".json": "write an array of them"}
 

@@ -7,35 +7,40 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from library.options.model import Attention
-from library.problems import UserError
+from library.problems import warn
 
 if TYPE_CHECKING:
     from diffusers import ModelMixin
     from transformers import PreTrainedModel
 
 
-def check_attention(kind: Attention) -> None:
-    """Raises UserError when the attention implementation is not installed."""
-    if kind == "xformers" and importlib.util.find_spec("xformers") is None:
-        raise UserError.of("--xformers", "xformers is not installed", "pip install xformers, or leave it out")
+def available(kind: Attention) -> Attention:
+    """The attention implementation, or sdpa where it is not installed: the results are the same."""
+    is_missing = kind == "xformers" and importlib.util.find_spec("xformers") is None
+    return "sdpa" if is_missing else kind
+
+
+def warn_of_missing(kind: Attention) -> None:
+    """Warn when the attention implementation is not installed."""
+    if available(kind) != kind:
+        warn(f"--{kind}: {kind} is not installed; --sdpa is used, which is as fast and gives the same")
 
 
 def use_attention(module: ModelMixin, kind: Attention) -> None:
     """Choose how a diffusers module (U-Net, VAE) computes attention.
 
     sdpa: torch's scaled_dot_product_attention.
-    xformers: its memory-efficient attention.
+    xformers: its memory-efficient attention; sdpa where it is not installed.
     sliced: one head of one sample at a time, which takes the least memory.
     """
     from diffusers.models import attention_processor
 
-    check_attention(kind)
     processors = {
         "sdpa": attention_processor.AttnProcessor2_0,
         "xformers": attention_processor.XFormersAttnProcessor,
         "sliced": lambda: attention_processor.SlicedAttnProcessor(slice_size=1),
     }
-    module.set_attn_processor(processors[kind]())
+    module.set_attn_processor(processors[available(kind)]())
 
 
 def checkpoint_denoiser(denoiser: ModelMixin, on: bool) -> None:

@@ -14,6 +14,12 @@ if TYPE_CHECKING:
     from library.models.base import Model
     from library.network.network import Network
 
+# Modules of sd-scripts and LyCORIS that users name and that are not there yet. This list only shrinks.
+NOT_YET = (
+    *("networks.lora_fa", "networks.dylora", "networks.loha", "networks.lokr", "networks.oft"),
+    *("networks.control_net_lllite", "networks.hypernetwork"),
+    *("lycoris.kohya", "lycoris.locon", "locon.locon_kohya"),
+)
 _FUNCTIONS = ("create", "from_file", "check_arguments")
 
 
@@ -62,16 +68,17 @@ def load_network_module(path: str) -> NetworkFactory:
         found = importlib.util.find_spec(path)
     except (ImportError, ValueError):
         found = None
+    where, fix = f"network module {path}", "the LoRA of Atelier is networks.lora"
+    if path in NOT_YET:
+        raise UserError.of(where, "is not available yet", fix)
     if found is None:
-        raise UserError.of(
-            f"network module {path}", "there is no such module", "the LoRA of Atelier is networks.lora"
-        )
+        raise UserError.of(where, "there is no such module", fix)
     module: Any = importlib.import_module(path)  # a user's own one may have any content
+    if hasattr(module, "create_network") and not hasattr(module, "create"):
+        raise UserError.of(where, "is made for sd-scripts, and such modules cannot be used yet", fix)
     missing = [name for name in _FUNCTIONS if not hasattr(module, name)]
     if missing:
-        raise UserError.of(
-            f"network module {path}", f"has no {', '.join(missing)}: Atelier cannot use it as a network"
-        )
+        raise UserError.of(where, f"has no {', '.join(missing)}: Atelier cannot use it as a network")
     return module
 
 

@@ -91,7 +91,9 @@ class Network(nn.Module):
                 module.requires_grad_(False)
 
     def param_groups(self, rates: Mapping[str, float]) -> list[ParamGroup]:
-        """Optimizer groups of what is trained. rates: of each part of the model ("unet", "te") it has."""
+        """Optimizer groups of what is trained. rates: of each part of the model ("unet", "te", "te2") it has,
+        as of `Rates.groups`.
+        """
         return self.rates.groups(self.by_name.values(), rates)
 
     def trained_parameters(self) -> dict[int | None, list[nn.Parameter]]:

@@ -26,21 +26,27 @@ class Rates:
     def groups(self, modules: Iterable[NetworkModule], parts: Mapping[str, float]) -> list[ParamGroup]:
         """Optimizer groups with the names that sd-scripts logs: text encoders first, then the U-Net's blocks.
 
-        parts: the learning rate of each part.
+        parts: the learning rate of each part; "te2" is that of the second text encoder where it has its own.
         """
         found: dict[tuple[int, bool], ParamGroup] = {}
         for module in modules:
             plus = module.plus_parameters() if module.part in self.ratios else []
             for parameter in module.parameters():
                 is_plus = any(parameter is one for one in plus)
-                place, group = self._group(module, parts[module.part], is_plus)
+                place, group = self._group(module, parts, is_plus)
                 if parameter.requires_grad:
                     found.setdefault((place, is_plus), group)["params"].append(parameter)
         return [found[key] for key in sorted(found)]
 
-    def _group(self, module: NetworkModule, rate: float, is_plus: bool) -> tuple[int, ParamGroup]:
+    def _group(
+        self, module: NetworkModule, parts: Mapping[str, float], is_plus: bool
+    ) -> tuple[int, ParamGroup]:
         """Where the group of a module's parameters comes among the others, and the group, still empty."""
         place, name = (-1, "textencoder") if module.part == "te" else (0, "unet")
+        rate = parts[module.part]
+        if module.text_encoder is not None and "te2" in parts:
+            place, name = module.text_encoder - 2, f"textencoder {module.text_encoder + 1}"
+            rate = parts["te2"] if module.text_encoder else rate
         if module.part == "unet" and self.blocks is not None:
             assert module.block is not None
             place, name, rate = module.block, f"unet_block{module.block}", rate * self.blocks[module.block]

@@ -17,7 +17,9 @@ class CachingOptions:
     cache_latents_to_disk: bool = option(
         False, "keep the latents in files beside the images instead; later runs use them again"
     )
-    vae_batch_size: int = option(1, "images the VAE encodes together when caching", metavar="N")
+    vae_batch_size: int = option(
+        1, "images the VAE encodes together when caching", metavar="N", zero_unset=True
+    )
     cache_text_encoder_outputs: bool = option(
         False, "encode every caption once, before training; for text encoders that are not trained"
     )
@@ -25,7 +27,7 @@ class CachingOptions:
         False, "keep the text encoders' outputs in files beside the images instead"
     )
     text_encoder_batch_size: int = option(
-        16, "captions the text encoders encode together when caching", metavar="N"
+        16, "captions the text encoders encode together when caching", metavar="N", zero_unset=True
     )
     skip_cache_check: bool = option(
         False, "use cache files as they are: only whether they are there is looked at"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from library.files import whole_file
 from library.options.fields import changed_values
-from library.problems import UserError, warn
+from library.options.foreign_config import asks_nothing, refuse_easy_training
+from library.problems import Problems, UserError, warn
 from library.secrets import Secret
 from library.table_files import read_tables
 
@@ -26,14 +27,29 @@ def read_config_file(path: Path) -> tuple[Path, dict[str, object]]:
     if path.suffix != ".toml" and not path.is_file():
         path = path.with_name(path.name + ".toml")
     document = read_tables(path)
+    refuse_easy_training(path, document)
     flat: dict[str, object] = {}
-    for key, value in document.items():
-        entries = value if isinstance(value, dict) else {key: value}
-        for name, entry in entries.items():
-            if name in flat and flat[name] != entry:
-                raise UserError.of(path.name, f"{name} is set twice, with two values", "keep one")
-            flat[name] = entry
+    problems = Problems()
+    for table, key, value in _entries(document):
+        name = key.removeprefix("--").replace("-", "_")
+        if isinstance(value, dict) and value:
+            cause = "is a table within a table, which is not read"
+            problems.add(f"{path.name}: {table}.{key}", cause, f"write [{key}]")
+        elif asks_nothing(flat.get(name, "")):
+            flat[name] = value
+        elif value != flat[name] and not asks_nothing(value):
+            problems.add(path.name, f"{name} is set twice, with two values", "keep one")
+    problems.raise_if_any()
     return path, flat
+
+
+def _entries(document: Mapping[str, object]) -> Iterator[tuple[str, str, object]]:
+    """(table, key, value) of each option in a file; the table is "" for those above all tables."""
+    for key, value in document.items():
+        if isinstance(value, dict):
+            yield from ((key, name, entry) for name, entry in value.items())
+        else:
+            yield "", key, value
 
 
 def write_config_file(target: str | None, sections: Mapping[str, DataclassInstance]) -> Path:

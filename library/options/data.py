@@ -69,7 +69,7 @@ class DataOptions:
     fine_tuning: bool = option(
         False, "train on the images in --train_data_dir itself by their captions, which each must have"
     )
-    dataset_repeats: int = option(1, "repeat every image this often per epoch", metavar="N")
+    dataset_repeats: int = option(1, "repeat every image this often per epoch", metavar="N", zero_unset=True)
     resolution: tuple[tuple[int, int], ...] | None = option(
         None,
         "training size: 512 or width,height; several sizes train each picture at every one",
@@ -77,11 +77,11 @@ class DataOptions:
         metavar="W[,H] ...",
         several=True,
     )
-    train_batch_size: int = option(1, "images per step and process", metavar="N")
+    train_batch_size: int = option(1, "images per step and process", metavar="N", zero_unset=True)
     enable_bucket: bool = option(False, "keep aspect ratios: images train in buckets of about the same area")
-    min_bucket_reso: int = option(256, "shortest side of a bucket, pixels", metavar="N")
-    max_bucket_reso: int = option(1024, "longest side of a bucket, pixels", metavar="N")
-    bucket_reso_steps: int = option(64, "bucket sides are multiples of this", metavar="N")
+    min_bucket_reso: int = option(256, "shortest side of a bucket, pixels", metavar="N", zero_unset=True)
+    max_bucket_reso: int = option(1024, "longest side of a bucket, pixels", metavar="N", zero_unset=True)
+    bucket_reso_steps: int = option(64, "bucket sides are multiples of this", metavar="N", zero_unset=True)
     bucket_no_upscale: bool = option(False, "never enlarge an image; buckets are made to fit")
     resize_interpolation: Interpolation | None = option(
         None, "how images are resized (default: area when shrinking, lanczos when enlarging)"
@@ -104,7 +104,10 @@ class DataOptions:
         "learn only where the image's mask is white: the red channel of its --conditioning_data_dir image",
     )
     min_image_side: int = option(
-        1, "images with a shorter side are a problem, not only a warning; pixels", metavar="N"
+        1,
+        "images with a shorter side are a problem, not only a warning; pixels",
+        metavar="N",
+        zero_unset=True,
     )
     on_bad_image: Literal["stop", "skip"] = option(
         "stop",
@@ -184,17 +187,21 @@ class DataOptions:
             *self._conditioning_images(),
             *below(0, self, "max_data_loader_n_workers"),
         )
+        folders = ("train_data_dir", "reg_data_dir", "in_json", "conditioning_data_dir")
         warn_when(
+            *(
+                (self.dataset_config and getattr(self, name), name, "has no effect with --dataset_config")
+                for name in folders
+            ),
             (
                 self.fine_tuning and self.in_json is not None,
                 "fine_tuning",
                 "has no effect with --in_json, which has the captions",
-            )
+            ),
         )
 
     def _sources(self) -> list[Check]:
         """Where the pictures come from."""
-        folders = self.train_data_dir or self.reg_data_dir or self.in_json
         return [
             (
                 self.needs_pictures and self.train_data_dir is None and self.dataset_config is None,
@@ -202,19 +209,14 @@ class DataOptions:
                 "is needed: give the folder with the images, or a --dataset_config",
             ),
             (
-                self.in_json is not None and self.train_data_dir is None,
+                self.in_json is not None and self.train_data_dir is None and self.dataset_config is None,
                 "in_json",
                 "needs --train_data_dir, the folder of its images",
             ),
             (
-                self.in_json is not None and self.reg_data_dir is not None,
+                self.in_json is not None and self.reg_data_dir is not None and self.dataset_config is None,
                 "reg_data_dir",
                 "cannot be combined with --in_json",
-            ),
-            (
-                self.dataset_config is not None and folders is not None,
-                "dataset_config",
-                "replaces --train_data_dir, --reg_data_dir and --in_json; give one or the other",
             ),
         ]
 
@@ -240,13 +242,8 @@ class DataOptions:
 
     def _conditioning_images(self) -> list[Check]:
         """What --conditioning_data_dir cannot be combined with, and what it needs."""
-        has_folder = self.conditioning_data_dir is not None
+        has_folder = self.conditioning_data_dir is not None and self.dataset_config is None
         return [
-            (
-                has_folder and self.dataset_config is not None,
-                "conditioning_data_dir",
-                "belongs in the subsets of the dataset file",
-            ),
             (
                 has_folder and self.in_json is not None,
                 "conditioning_data_dir",

@@ -31,7 +31,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Union
 
-from library.problems import Problem, UserError, warn
+from library.problems import Problem, UserError, warn, warn_idle
 from library.secrets import Secret
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ def option(
     positional: bool = False,
     several: bool = False,
     bare: Any = None,
+    zero_unset: bool = False,
 ) -> Any:
     """Declare an option as a dataclass field; the annotation gives its type and, as a Literal, its choices.
 
@@ -60,6 +61,7 @@ def option(
     positional: given without a flag, by its place.
     several: takes several words; `convert` gets them as a list.
     bare: its value when it is given without one; None if it needs one.
+    zero_unset: 0 is the same as not giving it, as other programs write it.
     """
     metadata = {
         "help": help,
@@ -69,6 +71,7 @@ def option(
         "positional": positional,
         "several": several,
         "bare": bare,
+        "zero_unset": zero_unset,
     }
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -87,6 +90,7 @@ class OptionSpec:
     positional: bool
     several: bool = False
     bare: Any = None
+    zero_unset: bool = False
 
     @property
     def flag(self) -> str:
@@ -127,22 +131,31 @@ class OptionSpec:
 
         Raises ValueError that says what the option expects.
         """
-        if value == "" and self.default is None:
-            return None  # other programs write "" for an option that is not set
+        if value == "" or (self.zero_unset and _is_zero(value)):
+            return self.default
         if self.convert is not None:
             return self.convert(value)
         if self.is_list:
             words = value if isinstance(value, (list, tuple)) else [value]
-            return tuple(self._read_one(word) for word in words)
+            return tuple(self._read_one(word) for one in words for word in self._split(one))
         if isinstance(value, (list, tuple)):
             raise ValueError(f"expects one value, got {len(value)}")
         return self._read_one(value)
 
+    def _split(self, word: object) -> list[object]:
+        """The values in one of a list's words: programs write `"a=1 b=2"` and `"1e-4 1e-5"` as one text."""
+        if not isinstance(word, str):
+            return [word]
+        parts: list[object] = list(word.split())
+        is_pairs = self.item_type is str and all("=" in str(part) for part in parts)
+        return parts if is_pairs or self.item_type in (int, float) else [word]
+
     def _read_one(self, value: object) -> Any:
         if self.choices:
-            for choice in self.choices:
-                if str(choice) == str(value):
-                    return choice
+            for same in (str, lambda text: str(text).casefold()):
+                for choice in self.choices:
+                    if same(choice) == same(value):
+                        return choice
             raise ValueError(f"expects one of {', '.join(map(str, self.choices))}, got {value!r}")
         return _READERS[self.item_type](value)
 
@@ -184,6 +197,7 @@ def changed_values(section: DataclassInstance) -> dict[str, Any]:
     return {name: value for name, value in values_of(section).items() if value != defaults[name]}
 
 
+_NO_EFFECT = "has no effect"
 Check = tuple[object, str, str]  # when it is a mistake (a truth value), the option, why
 
 
@@ -199,12 +213,15 @@ def refuse(*checks: Check) -> None:
 
 
 def warn_when(*checks: Check) -> None:
-    """The same checks for options that have no effect: one warning each, and the run goes on.
+    """The same checks for what is only worth a warning: the run goes on.
 
-    Commands written for other programs often have such options.
+    Those whose *why* begins with "has no effect" share one line, as commands written for other programs often
+    have such options; see `problems.warnings_in_order`.
     """
     for when, name, why in checks:
-        if when:
+        if when and why.startswith(_NO_EFFECT):
+            warn_idle(_flag(name), why.removeprefix(_NO_EFFECT).strip())
+        elif when:
             warn(f"{_flag(name)} {why}")
 
 
@@ -227,18 +244,26 @@ def _flag(name: str) -> str:
     return name if name.startswith("<") else f"--{name}"
 
 
+def _is_zero(value: object) -> bool:
+    """0 as a number or a text; not false."""
+    return not isinstance(value, bool) and str(value).strip() in ("0", "0.0")
+
+
 def _read_bool(value: object) -> bool:
-    if isinstance(value, bool):
-        return value
+    for truth in (True, False):
+        if str(value).strip().lower() in (str(truth).lower(), str(int(truth))):
+            return truth
     raise ValueError(f"expects true or false, got {value!r}")
 
 
 def _read_int(value: object) -> int:
     try:
         if isinstance(value, str):
-            return int(value)
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and value == int(value):
-            return int(value)
+            with suppress(ValueError):
+                return int(value)
+        number = float(value) if isinstance(value, str) else value  # "10.0", "1e3"
+        if isinstance(number, (int, float)) and not isinstance(number, bool) and number == int(number):
+            return int(number)
     except (ValueError, OverflowError):  # OverflowError: infinity
         pass
     raise ValueError(f"expects a whole number, got {value!r}")

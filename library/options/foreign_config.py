@@ -2,31 +2,78 @@
 
 from __future__ import annotations
 
-# Keys that sd-scripts ignores, and what says the same instead.
+import itertools
+from collections.abc import Mapping
+from pathlib import Path
+
+from library.problems import UserError
+
+# Keys that sd-scripts ignores, and what is asked for by other means.
 IGNORED: dict[str, str] = {
-    "epoch": "max_train_epochs or max_train_steps say how long to train",
+    "epoch": "max_train_epochs and max_train_steps say how long to train",
     "noise_offset_type": "noise_offset and multires_noise_iterations say which noise to use",
     "stop_text_encoder_training": "only train_db.py can stop the text encoder; text_encoder_lr = 0 leaves a "
     "network's as it is",
+    "lr_restart_cycles": "the option is lr_scheduler_num_cycles",
+    "lr_warmup": "the option is lr_warmup_steps",
+    "batch_size": "the option is train_batch_size",
+    "max_resolution": "the option is resolution",
+    "sdxl": "the checkpoint and the command say it",
+    "is_sdxl": "the checkpoint and the command say it",
+    "model_train_type": "the command says it",
+    "weight_dtype": "the options are mixed_precision and save_precision",
+    "model_list": "",
+    "enable_preview": "",
+    "enable_base_weight": "",
+    "randomly_choice_prompt": "",
+    "ui_custom_params": "",
+    "training_type": "the command says it",
+    "num_cpu_threads_per_process": "it is for accelerate launch",
+    "num_processes": "it is for accelerate launch",
+    "num_machines": "it is for accelerate launch",
+    "multi_gpu": "it is for accelerate launch",
+    "gpu_ids": "it is for accelerate launch",
+    "main_process_port": "it is for accelerate launch",
+    "extra_accelerate_launch_args": "it is for accelerate launch",
+    "dynamo_mode": "it is for accelerate launch",
+    "dynamo_use_dynamic": "it is for accelerate launch",
+    "dynamo_use_fullgraph": "it is for accelerate launch",
 }
 
-_COUNTS = (
-    "max_train_epochs",
-    "vae_batch_size",
-    "save_every_n_epochs",
-    "save_every_n_steps",
-    "save_n_epoch_ratio",
-    "save_last_n_epochs",
-    "save_last_n_steps",
-    "save_last_n_epochs_state",
-    "save_last_n_steps_state",
-    "sample_every_n_epochs",
-    "sample_every_n_steps",
-)
-# Values that stand for an option that was not set.
-_NOT_SET: dict[str, object] = {"dynamo_backend": "no"} | dict.fromkeys(_COUNTS, 0)
+# Options of sd-scripts for other families of models (Flux, SD 3, Lumina, ...), which GUIs write for all.
+_FAMILIES = """
+    ae apply_lg_attn_mask apply_t5_attn_mask blocks_to_swap cfg_trunc_ratio clip_g
+    clip_g_dropout_rate clip_l clip_l_dropout_rate discrete_flow_shift double_blocks_to_swap
+    enable_scaled_pos_embed gemma2 gemma2_max_token_length guidance_rescale guidance_scale
+    logit_mean logit_std mem_eff_save mode_scale model_prediction_type model_type
+    pos_emb_random_crop_rate renorm_cfg sample_batch_size save_clip save_t5xxl sigmoid_scale
+    single_blocks_to_swap split_mode split_qkv t5_dropout_rate t5xxl t5xxl_device t5xxl_dtype
+    t5xxl_max_token_length timestep_sampling train_blocks train_double_block_indices
+    train_single_block_indices train_t5xxl training_shift uniform_shift use_flash_attn use_sage_attn
+    vae_chunk_size weighting_scheme
+"""
+IGNORED |= dict.fromkeys(_FAMILIES.split(), "it is for other families of models")
+
+# What programs write for an option that was not set, besides what `asks_nothing` knows.
+_NOT_SET: dict[str, tuple[object, ...]] = {"dynamo_backend": ("no", "NO")}
+# The tables of a file of LoRA_Easy_Training_Scripts hold tables of these names.
+_EASY_TABLES = {"args", "dataset_args"}
+
+
+def asks_nothing(value: object) -> bool:
+    """Whether a value stands for an option that was not given, whatever the option is."""
+    return value is False or value in ("", [], {}, [""])
 
 
 def is_not_set(key: str, value: object) -> bool:
     """Whether programs write this value of a key for an option that was not set."""
-    return key in _NOT_SET and value == _NOT_SET[key]
+    return asks_nothing(value) or value == "None" or value in _NOT_SET.get(key, ())
+
+
+def refuse_easy_training(path: Path, document: Mapping[str, object]) -> None:
+    """Raises UserError for a file of LoRA_Easy_Training_Scripts, whose tables do more than group options."""
+    tables = [value for value in document.values() if isinstance(value, dict)]
+    inner = set(itertools.chain.from_iterable(tables)) & _EASY_TABLES
+    if inner and any(isinstance(table.get(name), dict) for table in tables for name in inner):
+        cause = "is a file of LoRA_Easy_Training_Scripts, which describes a dataset too"
+        raise UserError.of(path, cause, f"make files to train with: python tools/migrate.py {path}")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from library.options.fields import below, option, refuse, warn_when
+from library.options.model import Attention, attention_yields
 
 SamplerName = Literal[
     "ddim",
@@ -39,9 +40,11 @@ class PreviewOptions:
         "or a .toml or .json file",
         metavar="FILE",
     )
-    sample_every_n_steps: int | None = option(None, "draw the prompts after every n-th step", metavar="N")
+    sample_every_n_steps: int | None = option(
+        None, "draw the prompts after every n-th step", metavar="N", zero_unset=True
+    )
     sample_every_n_epochs: int | None = option(
-        None, "draw the prompts after every n-th epoch; wins over steps", metavar="N"
+        None, "draw the prompts after every n-th epoch", metavar="N", zero_unset=True
     )
     sample_at_first: bool = option(False, "draw the prompts before training too")
     sample_sampler: SamplerName = option("ddim", "sampler of the previews")
@@ -49,19 +52,19 @@ class PreviewOptions:
     def __post_init__(self) -> None:
         wanted = self.sample_at_first or self.sample_every_n_steps or self.sample_every_n_epochs
         refuse(
-            (
-                wanted and self.sample_prompts is None,
-                "sample_prompts",
-                "is needed to draw previews: a text file with a prompt a line",
-            ),
             *below(1, self, "sample_every_n_steps", "sample_every_n_epochs"),
         )
+        every = {name: getattr(self, name) for name in ("sample_every_n_steps", "sample_every_n_epochs")}
         warn_when(
+            *(
+                (value and self.sample_prompts is None, name, "has no effect without --sample_prompts")
+                for name, value in {**every, "sample_at_first": self.sample_at_first}.items()
+            ),
             (
                 self.sample_prompts is not None and not wanted,
                 "sample_prompts",
                 "has no effect without --sample_every_n_steps, --sample_every_n_epochs or --sample_at_first",
-            )
+            ),
         )
 
 
@@ -79,7 +82,7 @@ class GeneratorModelOptions:
         None, "accepted for compatibility: the tokenizer is part of Atelier", metavar="FOLDER"
     )
     clip_skip: int | None = option(
-        None, "use the text encoder's output of the n-th layer from the end", metavar="N"
+        None, "use the text encoder's output of the n-th layer from the end", metavar="N", zero_unset=True
     )
 
     def __post_init__(self) -> None:
@@ -95,14 +98,15 @@ class GeneratorComputeOptions:
     no_half_vae: bool = option(False, "accepted for compatibility: the VAE always computes in float32")
     sdpa: bool = option(False, "attention by torch's scaled_dot_product_attention; this is the default")
     xformers: bool = option(
-        False, "attention by xformers (pip install xformers)", aliases=("--diffusers_xformers",)
+        False,
+        "attention by xformers, where it is installed (pip install xformers)",
+        aliases=("--diffusers_xformers",),
     )
 
     def __post_init__(self) -> None:
-        refuse(
-            (self.fp16 and self.bf16, "fp16", "choose --fp16 or --bf16"),
-            (self.sdpa and self.xformers, "xformers", "choose --sdpa or --xformers"),
-        )
+        refuse((self.fp16 and self.bf16, "fp16", "choose --fp16 or --bf16"))
+        chosen: Attention = "xformers" if self.xformers else "sdpa"
+        warn_when(*attention_yields(chosen, sdpa=self.sdpa, xformers=self.xformers))
 
     @property
     def dtype_name(self) -> Literal["float32", "float16", "bfloat16"]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from library.options.fields import below, option, refuse, warn_when
+from library.options.fields import Check, below, option, refuse, warn_when
 
 Attention = Literal["sdpa", "xformers", "sliced"]
 TokenLength = Literal[75, 150, 225]
@@ -26,6 +26,12 @@ DynamoBackend = Literal[
 ]
 
 
+def attention_yields(chosen: Attention, *, sdpa: bool, xformers: bool) -> list[Check]:
+    """The checks of attention switches that give way to another; none changes a result."""
+    why = f"has no effect with --{'mem_eff_attn' if chosen == 'sliced' else 'xformers'}"
+    return [(sdpa and chosen != "sdpa", "sdpa", why), (xformers and chosen == "sliced", "xformers", why)]
+
+
 @dataclass(frozen=True)
 class ModelOptions:
     """Model."""
@@ -43,10 +49,13 @@ class ModelOptions:
         False, "the checkpoint predicts v; checked against the file, which decides if it says how it predicts"
     )
     clip_skip: int | None = option(
-        None, "use the text encoder's output of the n-th layer from the end (1 is the last)", metavar="N"
+        None,
+        "use the text encoder's output of the n-th layer from the end (1 is the last)",
+        metavar="N",
+        zero_unset=True,
     )
     max_token_length: TokenLength | None = option(
-        None, "longest caption in tokens; longer ones are cut (default 75)"
+        None, "longest caption in tokens; longer ones are cut (default 75)", zero_unset=True
     )
     no_half_vae: bool = option(False, "keep the VAE in float32 whatever the mixed precision")
     fp8_base: bool = option(
@@ -65,7 +74,9 @@ class ModelOptions:
     )
     sdpa: bool = option(False, "attention by torch's scaled_dot_product_attention; this is the default")
     xformers: bool = option(
-        False, "attention by xformers (pip install xformers)", aliases=("--diffusers_xformers",)
+        False,
+        "attention by xformers, where it is installed (pip install xformers)",
+        aliases=("--diffusers_xformers",),
     )
     mem_eff_attn: bool = option(False, "attention in slices: slower, needs the least memory")
 
@@ -82,13 +93,9 @@ class ModelOptions:
                 "is needed: the model to train",
             ),
             *below(1, self, "clip_skip"),
-            (
-                self.sdpa + self.xformers + self.mem_eff_attn > 1,
-                "xformers",
-                "choose one of --sdpa, --xformers, --mem_eff_attn",
-            ),
         )
         warn_when(
+            *attention_yields(self.attention, sdpa=self.sdpa, xformers=self.xformers),
             (self.fp8_base and self.fp8_base_unet, "fp8_base_unet", "has no effect with --fp8_base"),
             (
                 self.dynamo_backend != "inductor" and not self.torch_compile,
@@ -106,6 +113,7 @@ class ModelOptions:
 
     @property
     def attention(self) -> Attention:
-        if self.xformers:
-            return "xformers"
-        return "sliced" if self.mem_eff_attn else "sdpa"
+        """Of several that were asked for the first of mem_eff_attn, xformers and sdpa, as in sd-scripts."""
+        if self.mem_eff_attn:
+            return "sliced"
+        return "xformers" if self.xformers else "sdpa"

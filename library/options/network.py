@@ -22,7 +22,7 @@ class NetworkOptions:
     base_weights_multiplier: tuple[float, ...] = option(
         (), "how strongly each of --base_weights counts (default 1)", metavar="X"
     )
-    network_dim: int | None = option(None, "rank of the network (default 4)", metavar="N")
+    network_dim: int | None = option(None, "rank of the network (default 4)", metavar="N", zero_unset=True)
     network_alpha: float = option(1.0, "scale: the network counts alpha / dim; 0 means as dim", metavar="X")
     network_dropout: float | None = option(
         None, "probability of dropping a value inside the network", metavar="P"
@@ -41,7 +41,9 @@ class NetworkOptions:
         None, "learning rate of the U-Net's network (default: --learning_rate)", metavar="X"
     )
     text_encoder_lr: tuple[float, ...] = option(
-        (), "learning rate of the text encoder's network (default: --learning_rate)", metavar="X"
+        (),
+        "learning rate of the text encoder's network (default: --learning_rate); two: of each of SDXL's",
+        metavar="X",
     )
     save_model_as: Literal["safetensors", "ckpt", "pt"] = option("safetensors", "format of the saved network")
 
@@ -50,6 +52,8 @@ class NetworkOptions:
 
     def __post_init__(self) -> None:
         dropout, norms = self.network_dropout, self.scale_weight_norms
+        if self.network_weights is not None and not self.network_module:
+            object.__setattr__(self, "network_module", "networks.lora")  # as in sd-scripts
         refuse(
             (
                 not self.network_module,
@@ -73,6 +77,11 @@ class NetworkOptions:
             *below(0, self, "unet_lr"),
             (min(self.text_encoder_lr, default=0) < 0, "text_encoder_lr", "must be 0 or more"),
             (
+                len(self.text_encoder_lr) > 2,
+                "text_encoder_lr",
+                "takes one value or two: one a text encoder",
+            ),
+            (
                 self.network_train_unet_only and self.network_train_text_encoder_only,
                 "network_train_unet_only",
                 "contradicts --network_train_text_encoder_only",
@@ -87,11 +96,6 @@ class NetworkOptions:
                 self.network_dim is not None and self.dim_from_weights,
                 "network_dim",
                 "has no effect with --dim_from_weights",
-            ),
-            (
-                len(self.text_encoder_lr) > 1,
-                "text_encoder_lr",
-                "has more values than text encoders: the first counts",
             ),
             (
                 self.text_encoder_lr and self.network_train_unet_only,
@@ -111,8 +115,9 @@ class NetworkOptions:
         return dict(arg.split("=", 1) for arg in self.network_args)
 
     def rates(self, learning_rate: float) -> dict[str, float]:
-        """The learning rate of each part that gets a network: "unet", "te" or both. With a rate of 0 the part
-        has a network that is not trained.
+        """The learning rate of each part that gets a network: "unet", "te" or both, and "te2", that of the
+        second text encoder, where it has its own. With a rate of 0 the part has a network that is not
+        trained.
 
         learning_rate: of parts without a rate of their own.
         """
@@ -120,8 +125,10 @@ class NetworkOptions:
             "unet": learning_rate if self.unet_lr is None else self.unet_lr,
             "te": self.text_encoder_lr[0] if self.text_encoder_lr else learning_rate,
         }
+        if len(self.text_encoder_lr) > 1:
+            rates["te2"] = self.text_encoder_lr[1]
         if self.network_train_unet_only:
-            del rates["te"]
+            rates = {"unet": rates["unet"]}
         if self.network_train_text_encoder_only:
             del rates["unet"]
         return rates

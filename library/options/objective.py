@@ -29,7 +29,7 @@ class ObjectiveOptions:
     )
     min_timestep: int | None = option(None, "lowest timestep to train, 0 to 999 (default 0)", metavar="T")
     max_timestep: int | None = option(
-        None, "timesteps to train end before this, 1 to 1000 (default 1000)", metavar="T"
+        None, "timesteps to train end before this, 1 to 1000 (default 1000)", metavar="T", zero_unset=True
     )
     zero_terminal_snr: bool = option(
         False, "noise the last timestep completely, so that very dark and bright pictures can be learned"
@@ -116,7 +116,7 @@ class ObjectiveOptions:
         iterations, gamma = self.multires_noise_iterations or 0, self.ip_noise_gamma or 0
         return [
             (
-                self.adaptive_noise_scale is not None and self.noise_offset is None,
+                bool(self.adaptive_noise_scale) and self.noise_offset is None,
                 "adaptive_noise_scale",
                 "needs --noise_offset, which may be 0",
             ),

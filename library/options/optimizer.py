@@ -28,12 +28,16 @@ class OptimizerOptions:
         "gradients are in memory together",
     )
     fused_optimizer_groups: int | None = option(
-        None, "the same for n groups of weights, of which one's gradients are in memory", metavar="N"
+        None,
+        "the same for n groups of weights, of which one's gradients are in memory",
+        metavar="N",
+        zero_unset=True,
     )
     learning_rate: float = option(2e-6, "learning rate", metavar="X")
 
     def __post_init__(self) -> None:
-        chosen = bool(self.optimizer_type) + self.use_8bit_adam + self.use_lion_optimizer
+        named = self.optimizer_type if self.optimizer_type.lower() != self.optimizer_name.lower() else ""
+        chosen = bool(named) + self.use_8bit_adam + self.use_lion_optimizer
         refuse(
             (
                 chosen > 1,

@@ -16,11 +16,9 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import difflib
-import io
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import redirect_stderr
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -28,7 +26,7 @@ from typing import Any, Generic, TypeVar
 from library import console
 from library.options.console import ConsoleOptions
 from library.options.fields import OptionSpec, option, sections_of, specs_of, title_of
-from library.problems import Problem, UserError, warn
+from library.problems import Problem, UserError, warn_idle, warnings_in_order, without_warnings
 from library.secrets import hide_words
 
 R = TypeVar("R")
@@ -54,10 +52,11 @@ def parse(run_type: type[R], doc: str | None = None, argv: Sequence[str] | None 
     doc: the script's docstring, which --help shows.
     argv: the words after the program's name; None: those of sys.argv.
     """
-    reading = read_command_line(run_type, doc, argv)
-    if reading.problems:
-        raise UserError(reading.problems)
-    return reading.run
+    with warnings_in_order():
+        reading = read_command_line(run_type, doc, argv)
+        if reading.problems:
+            raise UserError(reading.problems)
+        return reading.run
 
 
 @dataclass
@@ -134,6 +133,7 @@ def _split_words(words: Sequence[str], specs: list[OptionSpec], problems: list[P
         if word in ("-h", "--help"):
             return {"help": (word, True)}
         flag, equals, value = word.partition("=")
+        flag = _underscored(flag, by_flag)
         spec = by_flag.get(flag)
         # Up to the next option. One dash begins a value: a negative number.
         end = next((i for i in range(index, len(words)) if words[i].startswith("--")), len(words))
@@ -142,15 +142,15 @@ def _split_words(words: Sequence[str], specs: list[OptionSpec], problems: list[P
                 spec = positionals.pop(0)
                 given[spec.name] = (spec.flag, word)
             else:
-                problems.append(Problem(word, "is a value without an option"))
+                problems.append(Problem(word, "is a value without an option", _meant_option(flag, by_flag)))
         elif spec is None:
             asked = value if equals else list(words[index:end]) or True
             _explain_unknown(flag, flag[2:], asked, by_flag, problems)
             index = end
         elif spec.is_switch:
-            given[spec.name] = (flag, True)
-            if equals:
-                problems.append(Problem(flag, "takes no value"))
+            if not equals and index < end and words[index].lower() in ("true", "false"):
+                equals, value, index = "=", words[index], index + 1
+            given[spec.name] = (flag, value if equals else True)
         elif spec.is_list:
             given[spec.name] = (flag, [value] if equals else list(words[index:end]))
             index = index if equals else end
@@ -164,6 +164,18 @@ def _split_words(words: Sequence[str], specs: list[OptionSpec], problems: list[P
     return given
 
 
+def _underscored(flag: str, by_flag: Mapping[str, OptionSpec]) -> str:
+    """The flag with underscores where it was written with hyphens."""
+    plain = "--" + flag[2:].replace("-", "_")
+    return plain if flag.startswith("--") and flag not in by_flag and plain in by_flag else flag
+
+
+def _meant_option(word: str, by_flag: Mapping[str, OptionSpec]) -> str:
+    """What to do about a word that looks like an option with another dash (-x, –x, —x), or ""."""
+    name = _underscored("--" + word.lstrip("-\u2010\u2011\u2012\u2013\u2014\u2212"), by_flag)
+    return f"write {name}, with two plain hyphens" if name in by_flag else ""
+
+
 def _hide_tokens(words: list[str], given: Given, by_name: dict[str, OptionSpec]) -> None:
     """Take tokens out of sys.argv, which trackers and other libraries write down."""
     tokens = [given[name] for name, spec in by_name.items() if spec.is_secret and name in given]
@@ -172,7 +184,9 @@ def _hide_tokens(words: list[str], given: Given, by_name: dict[str, OptionSpec])
 
 def _from_config_file(config_file: str, by_name: dict[str, OptionSpec], problems: list[Problem]) -> Given:
     from library.options.config_file import read_config_file
+    from library.options.elsewhere import commands_with
     from library.options.foreign_config import IGNORED, is_not_set
+    from library.options.unavailable import refusal_of
 
     try:
         path, values = read_config_file(Path(config_file))
@@ -184,29 +198,37 @@ def _from_config_file(config_file: str, by_name: dict[str, OptionSpec], problems
     given: Given = {}
     for key, value in values.items():
         where = f"{path.name}: {key}"
-        if is_not_set(key, value):
-            continue
         if key in by_key:
-            given[by_key[key].name] = (where, value)
+            spec = by_key[key]
+            if spec.is_switch or not is_not_set(key, value):
+                given[spec.name] = (where, value)
+        elif is_not_set(key, value) or value == 0:
+            continue
         elif key in IGNORED:
-            warn(f"{where} is passed over: {IGNORED[key]}")
+            warn_idle(f"{where}:", IGNORED[key])
+        elif refusal_of(key, draws="ckpt" in by_key) is None and (others := commands_with(key)):
+            warn_idle(f"{where}:", f"it is for {others}")
         else:
             _explain_unknown(where, key, value, by_key, problems)
     return given
 
 
 def _explain_unknown(
-    where: str, name: str, value: object, known: Iterable[str], problems: list[Problem]
+    where: str, name: str, value: object, known: Collection[str], problems: list[Problem]
 ) -> None:
     """Add the problem of an option that there is not; none if its value is its default in sd-scripts."""
+    from library.options.elsewhere import commands_with
+    from library.options.foreign_config import IGNORED
     from library.options.unavailable import asks_for, refusal_of
 
-    refusal = refusal_of(name)
-    if refusal is None:
+    refusal = refusal_of(name, draws="ckpt" in known or "--ckpt" in known)
+    if refusal is None and (others := commands_with(name)):
+        problems.append(Problem(where, f"is an option of {others}", "remove it"))
+    elif refusal is None:
         word = where if where.startswith("--") else name
         close = difflib.get_close_matches(word, known, n=1, cutoff=0.7)
         close = close or [option for option in known if option.startswith(word)]
-        hint = f"did you mean {close[0]}?" if close else "see --help"
+        hint = f"did you mean {close[0]}?" if close else IGNORED.get(name) or "see --help"
         problems.append(Problem(where, "there is no such option", hint))
     elif asks_for(value, refusal.default):
         problems.append(Problem(where, refusal.cause, refusal.fix))
@@ -263,7 +285,7 @@ def _certain_problems(section: type, values: dict[str, object], unread: list[str
     them, so a problem that names one of these options may not be one.
     """
     try:
-        with redirect_stderr(io.StringIO()):  # nor need a warning be true
+        with without_warnings():  # which need not be true either
             section(**values)
     except UserError as error:
         named = [re.compile(rf"{re.escape(flag)}(?!\w)") for flag in unread]

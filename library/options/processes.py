@@ -12,7 +12,10 @@ class ProcessOptions:
     """Several processes."""
 
     ddp_timeout: int | None = option(
-        None, "minutes after which processes that wait for each other give up (default: torch's)", metavar="N"
+        None,
+        "minutes after which processes that wait for each other give up (default: torch's)",
+        metavar="N",
+        zero_unset=True,
     )
     ddp_gradient_as_bucket_view: bool = option(
         False, "gradients share memory with what the processes exchange: one copy less"

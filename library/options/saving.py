@@ -42,16 +42,24 @@ class SavingOptions:
         None, "name of the files, without suffix (default: last, epoch-..., at-step...)", metavar="NAME"
     )
     save_precision: Precision | None = option(None, "precision of the saved weights (default: as trained)")
-    save_every_n_epochs: int | None = option(None, "save after every n-th epoch", metavar="N")
-    save_n_epoch_ratio: int | None = option(None, "save about n times over the run's epochs", metavar="N")
-    save_every_n_steps: int | None = option(None, "save after every n-th step", metavar="N")
-    save_last_n_epochs: int | None = option(None, "keep the last n epoch saves only", metavar="N")
-    save_last_n_steps: int | None = option(None, "keep the step saves of the last n steps only", metavar="N")
+    save_every_n_epochs: int | None = option(
+        None, "save after every n-th epoch", metavar="N", zero_unset=True
+    )
+    save_n_epoch_ratio: int | None = option(
+        None, "save about n times over the run's epochs", metavar="N", zero_unset=True
+    )
+    save_every_n_steps: int | None = option(None, "save after every n-th step", metavar="N", zero_unset=True)
+    save_last_n_epochs: int | None = option(
+        None, "keep the last n epoch saves only", metavar="N", zero_unset=True
+    )
+    save_last_n_steps: int | None = option(
+        None, "keep the step saves of the last n steps only", metavar="N", zero_unset=True
+    )
     save_last_n_epochs_state: int | None = option(
-        None, "the same for states (default: as --save_last_n_epochs)", metavar="N"
+        None, "the same for states (default: as --save_last_n_epochs)", metavar="N", zero_unset=True
     )
     save_last_n_steps_state: int | None = option(
-        None, "the same for states (default: as --save_last_n_steps)", metavar="N"
+        None, "the same for states (default: as --save_last_n_steps)", metavar="N", zero_unset=True
     )
     save_state: bool = option(
         False, "save the training state with each save, and at the end, to go on from with --resume"

@@ -65,11 +65,14 @@ class ScheduleOptions:
         metavar="N",
     )
     lr_scheduler_num_cycles: int = option(
-        1, "how often it restarts (cosine_with_restarts) or falls (with min_lr)", metavar="N"
+        1, "how often it restarts (cosine_with_restarts) or falls (with min_lr)", metavar="N", zero_unset=True
     )
     lr_scheduler_power: float = option(1.0, "power of the polynomial", metavar="X")
     lr_scheduler_timescale: int | None = option(
-        None, "steps that inverse_sqrt counts in (default: the warm-up, or 10000)", metavar="N"
+        None,
+        "steps that inverse_sqrt counts in (default: the warm-up, or 10000)",
+        metavar="N",
+        zero_unset=True,
     )
     lr_scheduler_min_lr_ratio: float | None = option(
         None, "where it ends, as a share of the learning rate (cosine_with_min_lr, warmup_stable_decay)"
@@ -96,11 +99,6 @@ class ScheduleOptions:
         lowest = self.lr_scheduler_min_lr_ratio is not None or given & {"min_lr", "min_lr_rate"}
         refuse(
             (
-                self.lr_warmup_steps and not has_warmup,
-                "lr_warmup_steps",
-                f"has no effect with {flag} {name}{hint}",
-            ),
-            (
                 name in NEEDS_LOWEST and not lowest,
                 "lr_scheduler",
                 f"{name} needs --lr_scheduler_min_lr_ratio",
@@ -112,6 +110,9 @@ class ScheduleOptions:
                 " (1 up to step 100, then 0.1)",
             ),
         )
+        # Not among the settings without effect: a warm-up that was meant would change the result.
+        why = f"is not used by {flag} {name}, as in sd-scripts{hint}"
+        warn_when((self.lr_warmup_steps and not has_warmup, "lr_warmup_steps", why))
         self._warn_of_unread(f"{flag} {name}", READS.get(name, ()))
 
     def _check_values(self) -> None:

@@ -155,10 +155,12 @@ class CheckDatasetOptions:
     """Report."""
 
     report: Path = option(Path("dataset.html"), "page to write", metavar="FILE")
-    max_token_length: TokenLength = option(75, "longest caption in tokens; longer ones are cut")
+    max_token_length: TokenLength = option(
+        75, "longest caption in tokens; longer ones are cut", zero_unset=True
+    )
     sample_seed: int = option(0, "seed of the crops and captions that are shown", metavar="N")
     max_train_steps: int = option(
-        1600, "steps of the run, of which --token_warmup_step may be a share", metavar="N"
+        1600, "steps of the run, of which --token_warmup_step may be a share", metavar="N", zero_unset=True
     )
 
     def __post_init__(self) -> None:

@@ -15,8 +15,10 @@ MixedPrecision = Literal["no", "fp16", "bf16"]
 class TrainingOptions:
     """Training."""
 
-    max_train_steps: int = option(1600, "optimizer steps to train", metavar="N")
-    max_train_epochs: int | None = option(None, "epochs to train; wins over --max_train_steps", metavar="N")
+    max_train_steps: int = option(1600, "optimizer steps to train", metavar="N", zero_unset=True)
+    max_train_epochs: int | None = option(
+        None, "epochs to train; wins over --max_train_steps", metavar="N", zero_unset=True
+    )
     initial_epoch: int | None = option(
         None, "begin as if the epochs before this one were done; 1 is the first", metavar="N"
     )
@@ -42,7 +44,7 @@ class TrainingOptions:
     cpu_offload_checkpointing: bool = option(
         False, "keep what --gradient_checkpointing saves in main memory: less of the GPU's, slower"
     )
-    gradient_accumulation_steps: int = option(1, "batches per optimizer step", metavar="N")
+    gradient_accumulation_steps: int = option(1, "batches per optimizer step", metavar="N", zero_unset=True)
     dry_run: bool = option(
         False,
         "check everything, say what would be trained and written and how much memory it takes, try one step "
@@ -69,16 +71,18 @@ class TrainingOptions:
                 "full_fp16",
                 "needs --mixed_precision fp16",
             ),
-            (
-                self.cpu_offload_checkpointing and not self.gradient_checkpointing,
-                "cpu_offload_checkpointing",
-                "needs --gradient_checkpointing",
-            ),
             *below(0, self, "max_grad_norm"),
             *below(1, self, "max_bad_steps"),
             (seed is not None and not 0 <= seed < 2**63, "seed", "must be between 0 and 2^63 - 1"),
         )
-        warn_when((self.initial_epoch and self.initial_step, "initial_epoch", "gives way to --initial_step"))
+        warn_when(
+            (self.initial_epoch and self.initial_step, "initial_epoch", "gives way to --initial_step"),
+            (
+                self.cpu_offload_checkpointing and not self.gradient_checkpointing,
+                "cpu_offload_checkpointing",
+                "has no effect without --gradient_checkpointing",
+            ),
+        )
 
     def initial(self, steps_per_epoch: int) -> int | None:
         """How many steps count as done when the run begins; None if no option says so (0 says nothing)."""

@@ -47,7 +47,7 @@ REFUSED: dict[str, Refusal] = {
     "fp16_master_weights_and_gradients": Refusal(False, *_SHARDED),
 }
 
-# Not there yet, with their defaults in sd-scripts. This table only shrinks.
+# Options of the generator that are not there yet, with their defaults in sd-scripts. This table only shrinks.
 NOT_YET: dict[str, Default] = {
     "XTI_embeddings": None,
     "clip_guidance_scale": 0.0,
@@ -104,9 +104,12 @@ NOT_YET: dict[str, Default] = {
 }
 
 
-def refusal_of(name: str) -> Refusal | None:
-    """Why an option is not there; None if neither table has it."""
-    if name in NOT_YET:
+def refusal_of(name: str, *, draws: bool) -> Refusal | None:
+    """Why a command does not have an option; None if neither table has it.
+
+    draws: whether the command is a generator.
+    """
+    if draws and name in NOT_YET:
         return Refusal(NOT_YET[name], "is not available yet")
     return REFUSED.get(name)
 

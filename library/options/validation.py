@@ -12,15 +12,20 @@ class ValidationOptions:
     """Validation."""
 
     validate_every_n_steps: int | None = option(
-        None, "measure the held-out images of --validation_split every n steps", metavar="N"
+        None, "measure the held-out images of --validation_split every n steps", metavar="N", zero_unset=True
     )
     validate_every_n_epochs: int | None = option(
-        None, "measure them every n epochs (default: 1, unless steps are given)", metavar="N"
+        None, "measure them every n epochs (default: 1, unless steps are given)", metavar="N", zero_unset=True
     )
-    max_validation_steps: int | None = option(None, "batches to measure at most (default: all)", metavar="N")
+    max_validation_steps: int | None = option(
+        None, "batches to measure at most (default: all)", metavar="N", zero_unset=True
+    )
     save_best: bool = option(False, "keep the result with the lowest validation loss so far as <name>-best")
     early_stopping_patience: int | None = option(
-        None, "end the run after n validations in a row without a new lowest loss", metavar="N"
+        None,
+        "end the run after n validations in a row without a new lowest loss",
+        metavar="N",
+        zero_unset=True,
     )
 
     def __post_init__(self) -> None:

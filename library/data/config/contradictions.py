@@ -11,7 +11,7 @@ from library.data.views import picture_changing_setting
 from library.options.caching import CachingOptions
 from library.options.data import DataOptions
 from library.options.validation import ValidationOptions
-from library.problems import Problems, warn
+from library.problems import Problems, warn, warn_idle
 
 # The custom attributes that have an effect, all of them on networks. See `NetworkTask.target`.
 ATTRIBUTES = ("diff_output_preservation",)
@@ -28,7 +28,8 @@ def find_contradictions(
             cause = "has conditioning images, which are masks only with --masked_loss"
             problems.add(subset.source, cause, "give it, or remove conditioning_data_dir")
         for name in sorted(subset.custom_attributes.keys() - set(ATTRIBUTES)):
-            warn(f"{subset.source}: custom attribute {name} has no effect; there is {', '.join(ATTRIBUTES)}")
+            there_is = f"there is {', '.join(ATTRIBUTES)}"
+            warn_idle(f"{subset.source}: custom attribute {name}:", there_is)
     has_masks = any(subset.conditioning_data_dir or subset.alpha_mask for subset in subsets)
     if options.masked_loss and not has_masks:
         warn("--masked_loss has no effect without conditioning_data_dir or alpha_mask")
@@ -37,21 +38,21 @@ def find_contradictions(
         warn("--prior_loss_weight has no effect without regularization images")
 
 
-def warn_idle(specs: list[DatasetSpec], validation: ValidationOptions, *, has_network: bool) -> None:
+def warn_of_unused(specs: list[DatasetSpec], validation: ValidationOptions, *, has_network: bool) -> None:
     """Warn about settings for held-out images or a network where there are none."""
     if not any(spec.validation_split for spec in specs):
         for option in fields(validation):
             if getattr(validation, option.name) != option.default:
-                warn(f"--{option.name} has no effect without --validation_split")
+                warn_idle(f"--{option.name}", "without --validation_split")
     if has_network:
         return
-    why = "has no effect: this command trains no network"
+    why = "as this command trains no network"
     scaled = [spec for spec in specs if spec.network_multiplier != DEFAULTS["network_multiplier"]]
     if scaled:
-        warn(f"{_sources(_subsets(scaled))}: network_multiplier {why}")
+        warn_idle(f"{_sources(_subsets(scaled))}: network_multiplier", why)
     for name in ATTRIBUTES:
         if asking := [subset for subset in _subsets(specs) if subset.custom_attributes.get(name)]:
-            warn(f"{_sources(asking)}: custom attribute {name} {why}")
+            warn_idle(f"{_sources(asking)}: custom attribute {name}", why)
 
 
 def _subsets(specs: list[DatasetSpec]) -> list[SubsetSpec]:

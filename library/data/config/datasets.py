@@ -26,7 +26,7 @@ from library.data.config.specs import (
 from library.data.config.without_effect import find_without_effect
 from library.data.scan.folders import ClassFolder, find_class_folders, is_image_name, list_folder
 from library.options.data import DataOptions
-from library.problems import Problems, warn
+from library.problems import Problems, warn, warn_idle
 
 # Key -> (whether a value can be used, what it must be).
 Checks = dict[str, tuple[Callable[[Any], bool], str]]
@@ -66,6 +66,9 @@ def collect_datasets(options: DataOptions, problems: Problems, *, pixel_multiple
     its images are found too.
     """
     settings = list(_settings(options, problems))
+    for place, why in find_without_effect(given for _, subsets in settings for given in subsets).items():
+        warn_idle(place, why)
+    settings = [(_with_usable_step(given, pixel_multiple), subsets) for given, subsets in settings]
     for line in dict.fromkeys(_unexpected(settings)):
         warn(line)
     return [
@@ -93,14 +96,23 @@ def _settings(options: DataOptions, problems: Problems) -> Iterator[tuple[Given,
 
 
 def _unexpected(settings: list[tuple[Given, list[Given]]]) -> Iterator[str]:
-    """What in the settings has no effect, or another one than it says."""
-    yield from find_without_effect(given for _, subsets in settings for given in subsets)
+    """What in the settings has another effect than it says."""
     for given, _ in settings:
         step = given["bucket_reso_steps"][1]
         if given["enable_bucket"][1] and not given["bucket_no_upscale"][1] and step > 0:
             for where, limit in (given["min_bucket_reso"], given["max_bucket_reso"]):
                 if limit % step:
                     yield f"{where}: {limit} is rounded outwards to a multiple of {step}"
+
+
+def _with_usable_step(given: Given, multiple: int) -> Given:
+    """The settings with a bucket step that the VAE can encode: GUIs' presets have 1."""
+    where, step = given["bucket_reso_steps"]
+    if not 0 < step < multiple:
+        return given
+    if given["enable_bucket"][1]:
+        warn(f"{where}: {step} is raised to {multiple}: the sides of buckets must be multiples of that")
+    return {**given, "bucket_reso_steps": (where, multiple)}
 
 
 def make_datasets(

@@ -18,6 +18,7 @@ from library.data.config.keys import (
     GENERAL,
     SUBSET,
     TOP,
+    WITHOUT_EFFECT,
     Kind,
     explain_unknown,
     kind_of_subset,
@@ -26,7 +27,7 @@ from library.data.config.specs import DATASET_KEYS, OPTION_NAMES, SUBSET_KEYS, G
 from library.data.config.text import ConfigText, read_config_text
 from library.options.data import DataOptions
 from library.options.fields import OptionSpec, specs_of
-from library.problems import Problems
+from library.problems import Problems, warn_idle
 from library.table_files import PATH_FIX
 
 Tables = tuple[Given, Given, list[Given]]  # [general], a dataset, its subsets
@@ -95,7 +96,10 @@ class _Reader:
         given: dict[str, tuple[str, Any]] = {}
         for key, value in self._named_right(content, table, allowed).items():
             place = self.text.place(table, key)
-            if value is None:
+            if _is_unset(key, value):
+                continue
+            if key in WITHOUT_EFFECT[kind]:
+                warn_idle(f"{place}:", f"in a dataset of {kind.value}")
                 continue
             if key in FOREIGN[kind]:
                 self.problems.add(place, f"means nothing in a dataset of {kind.value}", "remove it")
@@ -124,7 +128,7 @@ class _Reader:
         that of the key most likely meant, so that it is checked too.
         """
         known = {key: value for key, value in content.items() if key in allowed}
-        for key in (key for key in content if key not in allowed):
+        for key in (key for key, value in content.items() if key not in allowed and not _asks_nothing(value)):
             cause, fix, meant = explain_unknown(key, allowed)
             self._add(table, key, cause, fix)
             if meant is not None:
@@ -154,6 +158,20 @@ def _cause_and_fix(error: ValueError, value: Any) -> tuple[str, ...]:
     return f"is {_shown(value)}", f"it {expects}"
 
 
+def _asks_nothing(value: Any) -> bool:
+    """Whether a value asks for nothing whatever its key is: generated files have many such."""
+    return value is None or value in (0, "", [], {})
+
+
+def _is_unset(key: str, value: Any) -> bool:
+    """Whether programs write the value for a key that is not set. An empty text of a key that takes texts is
+    a value: it unsets what a wider table sets. False is one of switches.
+    """
+    if value == "":
+        return key not in _TEXTS
+    return value is None or value == [] or (value is False and key not in _SWITCHES)
+
+
 def _shown(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
@@ -174,7 +192,13 @@ def _readers() -> dict[str, Callable[[Any], Any]]:
     by_option = {spec.name: spec for spec in specs_of(DataOptions)}
     options = {key: by_option.get(OPTION_NAMES.get(key, key)) for key in (*DATASET_KEYS, *SUBSET_KEYS)}
     # An empty text counts as given: it unsets, in one table, what a wider one sets.
-    return {key: dataclasses.replace(spec, default="").read for key, spec in options.items() if spec} | {
+    # And 0 is a value of its own: num_repeats = 0 leaves a subset out.
+    specs = {
+        key: dataclasses.replace(spec, default="", zero_unset=False)
+        for key, spec in options.items()
+        if spec is not None
+    }
+    return {key: spec.read for key, spec in specs.items()} | {
         "image_dir": _own("image_dir", Path),
         "metadata_file": _own("metadata_file", Path),
         "is_reg": _own("is_reg", bool),
@@ -196,4 +220,6 @@ def _read_attributes(value: Any) -> dict[str, Any]:
 
 
 _READERS = _readers()
+_SWITCHES = {spec.name for spec in specs_of(DataOptions) if spec.is_switch} | {"is_reg"}
+_TEXTS = {spec.name for spec in specs_of(DataOptions) if spec.plain_type is str} | {"class_tokens"}
 _PATHS = ("image_dir", "metadata_file", "conditioning_data_dir")

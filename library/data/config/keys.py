@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
-import functools
-import importlib
-import pkgutil
 from enum import Enum
 from typing import Any
 
 from library.data.config.specs import DATASET_KEYS, SUBSET_KEYS
+from library.options.elsewhere import every_option
 
 ONLY_IN_SUBSETS = ("image_dir", "metadata_file", "conditioning_data_dir", "is_reg")
 
@@ -29,11 +26,17 @@ class Kind(str, Enum):
     PAIRS = "conditioning images"
 
 
-# Keys that mean nothing in a kind's own tables.
-FOREIGN = {
+# Keys of a kind's own tables that would ask for something else than is done: an error.
+FOREIGN: dict[Kind, tuple[str, ...]] = {
     Kind.FOLDERS: (),
-    Kind.METADATA: ("caption_extension", "class_tokens", "is_reg", "cache_info"),
-    Kind.PAIRS: ("class_tokens", "is_reg", "alpha_mask", "metadata_file"),
+    Kind.METADATA: ("is_reg",),
+    Kind.PAIRS: ("is_reg", "metadata_file"),
+}
+# And those that change nothing: a warning.
+WITHOUT_EFFECT: dict[Kind, tuple[str, ...]] = {
+    Kind.FOLDERS: (),
+    Kind.METADATA: ("caption_extension", "class_tokens", "cache_info"),
+    Kind.PAIRS: ("class_tokens", "alpha_mask"),
 }
 
 # Names of options, and other likely words -> the key of a dataset file.
@@ -73,7 +76,8 @@ def explain_unknown(key: str, allowed: tuple[str, ...]) -> tuple[str, str, str |
         return "there is no such key", f"did you mean {meant}?", meant
     if meant is not None:
         return "there is no such key", f"did you mean {meant}? it belongs in {_home(meant)}", None
-    option = next(iter(difflib.get_close_matches(key, _options(), n=1, cutoff=0.85)), None)
+    options = every_option() - {*DATASET, *SUBSET}
+    option = next(iter(difflib.get_close_matches(key, options, n=1, cutoff=0.85)), None)
     if option is not None:
         where = "give it on the command line or in the --config_file"
         if key == option:
@@ -99,28 +103,10 @@ def _meant(key: str, allowed: tuple[str, ...]) -> str | None:
     plain = key.lower().replace("-", "_")
     if plain in _OTHER_NAMES:
         return _OTHER_NAMES[plain]
-    if plain in _options():
+    if plain in every_option() - {*DATASET, *SUBSET}:
         return None
     return next(iter(_close(plain, allowed) or _close(plain, (*TOP, *DATASET, *SUBSET))), None)
 
 
 def _close(key: str, names: tuple[str, ...]) -> list[str]:
     return difflib.get_close_matches(key, names, n=1, cutoff=0.7)
-
-
-@functools.cache
-def _options() -> tuple[str, ...]:
-    """The options of all commands that are no keys of a dataset file."""
-    from library import options
-    from library.options.fields import specs_of
-    from library.options.unavailable import NOT_YET, REFUSED
-
-    modules = [
-        importlib.import_module(f"{options.__name__}.{m.name}")
-        for m in pkgutil.iter_modules(options.__path__)
-    ]
-    sections = [value for module in modules for value in vars(module).values() if isinstance(value, type)]
-    names = {
-        spec.name for section in sections if dataclasses.is_dataclass(section) for spec in specs_of(section)
-    }
-    return tuple(sorted({*names, *NOT_YET, *REFUSED} - {*DATASET, *SUBSET}))

@@ -25,13 +25,13 @@ YIELDS_TO = {
 }
 
 
-def find_without_effect(subsets: Iterable[Given]) -> list[str]:
-    """A line for each setting that has no effect in any subset that it applies to. Defaults do not count, as
-    other programs write them out.
+def find_without_effect(subsets: Iterable[Given]) -> dict[str, str]:
+    """The settings that have no effect in any subset that they apply to, by their place, and why. Defaults do
+    not count, as other programs write them out.
 
     subsets: the settings of each, including those from wider tables and the command line.
     """
-    idle: dict[tuple[str, str], str] = {}
+    idle: dict[tuple[str, str], tuple[str, str]] = {}
     used = set()
     for given in subsets:
         for key in NEEDS | YIELDS_TO:
@@ -43,7 +43,7 @@ def find_without_effect(subsets: Iterable[Given]) -> list[str]:
                 used.add((key, where))
             else:
                 idle.setdefault((key, where), _line(where, *why))
-    return [line for place, line in idle.items() if place not in used]
+    return dict(found for place, found in idle.items() if place not in used)
 
 
 def _why_idle(key: str, given: Given) -> tuple[str, tuple[str, ...]] | None:
@@ -53,10 +53,10 @@ def _why_idle(key: str, given: Given) -> tuple[str, tuple[str, ...]] | None:
     return ("with", (winner,)) if winner is not None and given[winner][1] else None
 
 
-def _line(where: str, how: str, keys: tuple[str, ...]) -> str:
+def _line(where: str, how: str, keys: tuple[str, ...]) -> tuple[str, str]:
     if where.startswith("--"):
         keys = tuple(f"--{OPTION_NAMES.get(key, key)}" for key in keys)
     else:
         where += ":"
     *first, last = keys
-    return f"{where} has no effect {how} {' or '.join(filter(None, (', '.join(first), last)))}"
+    return where, f"{how} {' or '.join(filter(None, (', '.join(first), last)))}"

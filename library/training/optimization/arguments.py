@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import ast
 import importlib
+from contextlib import suppress
 from typing import Any
 
 from library.problems import Problems, UserError
 
+_WORDS = {"true": True, "false": False, "none": None, "null": None}
 _PIP_NAMES = {"lion_pytorch": "lion-pytorch", "pytorch_optimizer": "pytorch-optimizer"}
 
 
 def read_arguments(option: str, words: tuple[str, ...]) -> dict[str, Any]:
-    """The Python values of words like `("weight_decay=0.01", "betas=0.9,0.999")`, by name.
+    """The Python values of words like `("weight_decay=0.01", "betas=0.9,0.999")`, by name. `true`, `false`,
+    `none` and `null` mean what they mean in TOML and JSON, and a number in quotes is a number.
 
     option: the option that took the words, for messages.
     Raises UserError with every word whose value is no Python literal.
@@ -22,11 +25,22 @@ def read_arguments(option: str, words: tuple[str, ...]) -> dict[str, Any]:
     for word in words:
         name, text = word.split("=", 1)
         try:
-            values[name] = ast.literal_eval(text)
+            is_word = text.lower() in _WORDS
+            values[name] = _WORDS[text.lower()] if is_word else _number_of(ast.literal_eval(text))
         except (ValueError, SyntaxError):
-            problems.add(f"{option} {name}", f"{text!r} is no number, list or quoted text")
+            cause = f"{text!r} is no number, True, False, None, list or quoted text"
+            problems.add(f"{option} {name}", cause)
     problems.raise_if_any()
     return values
+
+
+def _number_of(value: object) -> object:
+    """A text that is a number as that number, which someone quoted once too often; else the value."""
+    if isinstance(value, str):
+        with suppress(ValueError, SyntaxError):
+            number = ast.literal_eval(value.strip())
+            return number if isinstance(number, (int, float)) else value
+    return value
 
 
 def find_class(where: str, path: str, fix: str) -> type:

@@ -113,5 +113,9 @@ def _name(found: type) -> str:
 
 
 def describe_optimizer(options: OptimizerOptions) -> str:
-    """`module.Class` or `module.Class(k=v,...)`, the form of ss_optimizer in a file's metadata."""
-    return class_path(options) + (f"({','.join(options.optimizer_args)})" if options.optimizer_args else "")
+    """`module.Class` or `module.Class(k=v,...)`, the form of ss_optimizer in a file's metadata: values as
+    Python writes them, `betas=(0.9, 0.999)`.
+    """
+    arguments = read_arguments("--optimizer_args", options.optimizer_args)
+    words = ",".join(f"{name}={value}" for name, value in arguments.items())
+    return class_path(options) + (f"({words})" if words else "")

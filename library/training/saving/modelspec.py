@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from library import VERSION
 from library.models import FAMILIES
 from library.problems import UserError
 from library.training.batches import BatchSource
@@ -39,6 +40,7 @@ def describe_checkpoint(
         "sai_model_spec": "1.0.1",
         "architecture": family.architecture(task.objective.prediction) + (f"/{kind}" if kind else ""),
         "implementation": family.implementation if kind else CHECKPOINT_IMPLEMENTATION,
+        "implementation_version": f"atelier/{VERSION}",
         "title": options.metadata_title or run.saving.output_name or default_title,
         "resolution": f"{resolution[0]}x{resolution[1]}",
         "date": time.strftime("%Y-%m-%dT%H:%M:%S"),

@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING, TypeVar
 
 from library.options.parser import read_command_line
+from library.problems import warnings_in_order
 from library.training.run import TrainingRun
 
 if TYPE_CHECKING:
@@ -25,11 +26,12 @@ def begin(run_type: type[R], doc: str | None, *, family: str | None = None) -> t
     family: the only one that the command trains, by its name in FAMILIES; None: any.
     Raises UserError with all problems of the options and of the files they name.
     """
-    reading = read_command_line(run_type, doc)
-    # After --help: the checks import what reads images.
-    from library.training.start.preflight import check, scan_pictures
+    with warnings_in_order():
+        reading = read_command_line(run_type, doc)
+        # After --help: the checks import what reads images.
+        from library.training.start.preflight import check, scan_pictures
 
-    run, pictures = check(reading, scan_pictures, family)
+        run, pictures = check(reading, scan_pictures, family)
     if run.data.debug_dataset:
         from library.training.watching.dataset_page import show_dataset
 
@@ -44,7 +46,8 @@ def begin_with(
     """The same for a trainer of something else than pictures. make_batches: makes that, from the reading of
     the command line and the model's latents; it raises UserError with everything that is wrong.
     """
-    reading = read_command_line(run_type, doc)
-    from library.training.start.preflight import check
+    with warnings_in_order():
+        reading = read_command_line(run_type, doc)
+        from library.training.start.preflight import check
 
-    return check(reading, make_batches, family)
+        return check(reading, make_batches, family)

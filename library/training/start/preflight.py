@@ -13,7 +13,7 @@ from library.generation.prompt_options import training_syntax
 from library.generation.prompts import read_prompts
 from library.latent_space import LatentSpace
 from library.models import FAMILIES, Family, check_source, check_vae, detect_family
-from library.models.attention import check_attention
+from library.models.attention import warn_of_missing
 from library.network.loading import load_network_module
 from library.options.data import DataOptions
 from library.options.fields import sections_of
@@ -112,7 +112,7 @@ def _check_model(options: ModelOptions | None, family: str | None) -> tuple[list
         found = FAMILIES[detect_family(source)]
     if options.vae is not None:
         problems.attempt(check_vae, options.vae)
-    problems.attempt(check_attention, options.attention)
+    warn_of_missing(options.attention)
     return problems.found, found
 
 

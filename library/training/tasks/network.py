@@ -40,6 +40,9 @@ class NetworkTask(Task):
         super().__init__(model, options, clip_skip=clip_skip)
         self.network_options = network
         self.rates = network.rates(learning_rate)
+        if "te2" in self.rates and len(model.text_encoders) == 1:
+            warn("--text_encoder_lr: the model has one text encoder; the first value counts")
+            del self.rates["te2"]
         module = load_network_module(network.network_module)
         for path, multiplier in network.merged_first:
             _merge(module, model, path, multiplier)
@@ -49,7 +52,7 @@ class NetworkTask(Task):
             alpha=network.network_alpha,
             dropout=network.network_dropout,
             arguments=network.arguments,
-            parts=self.rates,
+            parts=self.rates.keys() - {"te2"},
             seed=seed,
             like=network.network_weights if network.dim_from_weights else None,
         )
@@ -87,7 +90,7 @@ class NetworkTask(Task):
         return [one for one in found if one.parameters]
 
     def needs_text_gradients(self, step: int) -> bool:
-        return bool(self.rates.get("te"))
+        return bool(self.rates.get("te") or self.rates.get("te2"))
 
     def losses(self, batch: Batch, t: Tensor) -> Tensor:
         # It stays until the next batch: checkpointed layers run again in the backward pass.

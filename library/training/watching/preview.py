@@ -14,11 +14,13 @@ from library.generation.prompt_options import training_syntax
 from library.generation.prompts import read_prompts
 from library.generation.request import PromptRequest
 from library.models import FAMILIES
+from library.problems import UserError, warn, without_warnings
 from library.training.interruption import Interruption
 from library.training.run import TrainingRun
 from library.training.session import Session
 from library.training.tasks.task import Task
 from library.training.watching.trackers import Drawn, Trackers
+from library.wording import counted
 
 
 class Previews:
@@ -42,10 +44,27 @@ class Previews:
         self.prefix = f"{saving.output_name}_" if saving.output_name else ""
         self.requests: list[PromptRequest] = []
         if options.sample_prompts is not None:
-            side = FAMILIES[task.model.family].side
-            defaults = PromptRequest("", width=side, height=side, sampler=options.sample_sampler)
-            syntax = training_syntax(task.model.latent_space.pixel_multiple)
-            self.requests = read_prompts(options.sample_prompts, syntax, defaults=defaults)
+            self.read_at = _version(options.sample_prompts)
+            with without_warnings():  # the checks before the start had them
+                self.requests = self._read(options.sample_prompts)
+
+    def _read(self, path: Path) -> list[PromptRequest]:
+        side = FAMILIES[self.task.model.family].side
+        defaults = PromptRequest("", width=side, height=side, sampler=self.options.sample_sampler)
+        syntax = training_syntax(self.task.model.latent_space.pixel_multiple)
+        return read_prompts(path, syntax, defaults=defaults)
+
+    def _read_again(self) -> None:
+        """Take what the prompt file says now, if it was edited. The old prompts stay if it cannot be used."""
+        path = self.options.sample_prompts
+        if path is None or (version := _version(path)) == self.read_at:
+            return
+        self.read_at = version
+        try:
+            self.requests = self._read(path)
+        except UserError as error:
+            more = f" and {counted(len(error.problems) - 1, 'more problem')}" if error.problems[1:] else ""
+            warn(f"the old prompts are drawn: {error.problems[0]}{more}")
 
     def at_start(self, step: int) -> None:
         """Draw before the first step, if asked for; not again when a run is resumed."""
@@ -53,23 +72,27 @@ class Previews:
             self._draw("000000", step)
 
     def after_step(self, step: int, epoch: int, epoch_ended: bool) -> None:
-        """Draw if it is due. --sample_every_n_epochs wins over --sample_every_n_steps.
+        """Draw if it is due, once where both a step and an epoch are.
 
         step: steps done.
         epoch: the (1-based) epoch that the last of them belongs to.
         """
         if self.is_due(step, epoch, epoch_ended):
-            self._draw(f"e{epoch:06d}" if self.options.sample_every_n_epochs else f"{step:06d}", step)
+            by_epoch = self._epoch_is_due(epoch, epoch_ended)
+            self._draw(f"e{epoch:06d}" if by_epoch else f"{step:06d}", step)
 
     def is_due(self, step: int, epoch: int, epoch_ended: bool) -> bool:
         """Whether pictures are drawn after a step; the arguments of `after_step`."""
-        epochs, steps = self.options.sample_every_n_epochs, self.options.sample_every_n_steps
-        if epochs:
-            return epoch_ended and epoch % epochs == 0
-        return steps is not None and step % steps == 0
+        steps = self.options.sample_every_n_steps
+        return self._epoch_is_due(epoch, epoch_ended) or (steps is not None and step % steps == 0)
+
+    def _epoch_is_due(self, epoch: int, epoch_ended: bool) -> bool:
+        epochs = self.options.sample_every_n_epochs
+        return epochs is not None and epoch_ended and epoch % epochs == 0
 
     def _draw(self, moment: str, step: int) -> None:
         """Training continues exactly as without the previews: they touch none of its generators."""
+        self._read_again()
         accelerator = self.session.accelerator
         own = list(enumerate(self.requests))[accelerator.process_index :: accelerator.num_processes]
         was_training = self.task.training
@@ -94,9 +117,19 @@ class Previews:
             )
         date = time.strftime("%Y%m%d%H%M%S")
         suffix = "" if request.seed is None else f"_{request.seed}"
-        for picture in pictures:
+        drawable = [picture for picture in pictures if picture is not None]
+        for picture in drawable:
             with unwritten_is_a_warning():
                 save_picture(
                     self.folder / f"{self.prefix}{moment}_{number:02d}_{date}{suffix}.png", picture, drawn
                 )
-        return [Drawn(number, request.prompt, picture) for picture in pictures]
+        return [Drawn(number, request.prompt, picture) for picture in drawable]
+
+
+def _version(path: Path) -> tuple[int, int] | None:
+    """What differs when a file was edited: its time and size; None if it is not there."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size

@@ -136,9 +136,9 @@ def test_half_weights_and_autocast_draw_nearly_the_same_picture(model: Model, ti
 
 
 def test_values_that_are_no_numbers_are_told_of(model: Model, capsys: pytest.CaptureFixture) -> None:
-    module._decode(model, torch.full((4, 8, 8), torch.nan), REQUEST)
+    assert module._decode(model, torch.full((4, 8, 8), torch.nan), REQUEST) is None
     assert capsys.readouterr().err == (
-        "warning: the picture of 'a cat on a mat', seed 3, has values that are no numbers\n"
+        "warning: the picture of 'a cat on a mat', seed 3, has values that are no numbers: it is not saved\n"
     )
 
 

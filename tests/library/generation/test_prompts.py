@@ -11,7 +11,7 @@ from library.generation.prompt_options import PromptSyntax, generator_syntax, tr
 from library.generation.prompts import parse_prompt, read_prompts
 from library.generation.request import PromptRequest
 from library.options.generation import SamplerName
-from library.problems import UserError
+from library.problems import UserError, without_warnings
 
 GENERATOR, TRAINING = generator_syntax(8), training_syntax(8)
 
@@ -188,3 +188,49 @@ def test_sizes_are_multiples_of_what_the_model_takes() -> None:
     assert problems(line, generator_syntax(32)) == [
         "here: --w expects a size in pixels, a multiple of 32, got '100'"
     ]
+
+
+@pytest.mark.parametrize(
+    ("line", "found", "looks"),
+    [
+        ("a cat <lora:x:0.7>, big", "<lora:x:0.7>", "a network in AUTOMATIC1111's syntax"),
+        ("a cat <hypernet:y:1>", "<hypernet:y:1>", "a network in AUTOMATIC1111's syntax"),
+        ("a cat -w 640", "-w", "an option: write --w after a blank"),
+        ("a cat \u2013w 640", "\u2013w", "an option: write --w after a blank"),
+        ("a cat \u2014s 20", "\u2014s", "an option: write --s after a blank"),
+        ("a cat\t--w 640", "--w", "an option: write --w after a blank"),
+        ("a cat\u00a0--w 640", "--w", "an option: write --w after a blank"),
+        ("a cat --n bad -d 3", "-d", "an option: write --d after a blank"),
+        ("a cat --7", "--7", "an option, but no option is a number"),
+    ],
+)
+@pytest.mark.parametrize("syntax", [TRAINING, GENERATOR], ids=["previews", "generator"])
+def test_what_looks_like_an_option_is_a_warning(
+    line: str, found: str, looks: str, syntax: PromptSyntax, capsys: pytest.CaptureFixture
+) -> None:
+    parse(line, syntax)
+    (warning,) = capsys.readouterr().err.splitlines()
+    assert warning.startswith(f"warning: here: {found!r} is part of the text; it looks like {looks}")
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["a well--known cat", "half-w 3", "a -- b", "-5 degrees", "a <b> c", "x -zz 3", "a cat -w", "1 - 2"],
+)
+def test_other_dashes_and_brackets_are_text(line: str, capsys: pytest.CaptureFixture) -> None:
+    parse(line)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("piece", ["<lora:", "--7 ", "-w ", "\u2014w\t", "<lora:a:1>", "--", " -"])
+def test_long_lines_take_linear_time(piece: str) -> None:
+    import time
+
+    def seconds(count: int) -> float:
+        started = time.perf_counter()
+        with without_warnings():
+            parse("a " + piece * count + " b")
+        return time.perf_counter() - started
+
+    seconds(1000)
+    assert seconds(200_000) < 40 * max(seconds(20_000), 0.005)

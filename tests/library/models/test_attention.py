@@ -3,10 +3,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from diffusers.models.attention_processor import AttnProcessor2_0
 
+from library.models.attention import warn_of_missing
 from library.models.base import Model
 from library.models.text import body
-from library.problems import UserError
 
 LAYER = "encoder.layers.0.mlp"
 
@@ -31,9 +32,16 @@ def test_sliced_attention_computes_the_same(any_model: Model) -> None:
 
 
 @pytest.mark.skipif(importlib.util.find_spec("xformers") is not None, reason="xformers is installed")
-def test_xformers_that_is_not_there_is_one_line(tiny_model: Model) -> None:
-    with pytest.raises(UserError, match="--xformers: xformers is not installed; pip install xformers"):
-        tiny_model.use_attention("xformers")
+def test_without_xformers_sdpa_is_used_with_one_warning(
+    tiny_model: Model, capsys: pytest.CaptureFixture
+) -> None:
+    warn_of_missing("xformers")
+    instead = "--sdpa is used, which is as fast and gives the same"
+    assert capsys.readouterr().err == f"warning: --xformers: xformers is not installed; {instead}\n"
+    tiny_model.use_attention("xformers")
+    assert capsys.readouterr().err == ""
+    kinds = {type(processor) for processor in tiny_model.denoiser.attn_processors.values()}
+    assert kinds == {AttnProcessor2_0}
 
 
 def test_gradient_checkpointing_gives_the_same_gradients_and_recomputes(any_model: Model) -> None:

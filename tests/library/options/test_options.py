@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 
 from library.options.caching import CachingOptions
-from library.options.data import read_range, read_resolutions
+from library.options.data import DataOptions, read_range, read_resolutions
 from library.options.fields import sections_of, specs_of
+from library.options.model import ModelOptions
+from library.options.network import NetworkOptions
 from library.options.objective import ObjectiveOptions
 from library.options.parser import ConfigFileOptions
 from library.options.saving import SavingOptions, name_fault
@@ -172,9 +174,12 @@ def test_a_batch_size_of_text_encoders_needs_text_caching(capsys: pytest.Capture
     )
 
 
-def test_options_that_contradict_one_another_are_refused() -> None:
-    with pytest.raises(UserError, match="has no effect with --lr_scheduler constant"):
-        ScheduleOptions(lr_warmup_steps=10)
+def test_a_warm_up_that_the_schedule_does_not_have_is_a_warning(capsys: pytest.CaptureFixture) -> None:
+    ScheduleOptions(lr_warmup_steps=10)
+    assert capsys.readouterr().err == (
+        "warning: --lr_warmup_steps is not used by --lr_scheduler constant, as in sd-scripts; did you mean "
+        "constant_with_warmup?\n"
+    )
 
 
 def test_a_timestep_range_must_not_be_empty() -> None:
@@ -191,3 +196,32 @@ def test_every_count_that_is_too_small_is_told_at_once() -> None:
         "--max_validation_steps: must be 1 or more",
         "--early_stopping_patience: must be 1 or more",
     ]
+
+
+def test_a_dataset_file_wins_over_folders(capsys: pytest.CaptureFixture) -> None:
+    data = DataOptions(dataset_config=Path("d.toml"), train_data_dir=Path("i"), reg_data_dir=Path("r"))
+    assert data.name == "d.toml"
+    assert capsys.readouterr().err == (
+        "warning: --train_data_dir has no effect with --dataset_config\n"
+        "warning: --reg_data_dir has no effect with --dataset_config\n"
+    )
+
+
+def test_of_several_attention_switches_the_first_counts_as_in_sd_scripts(
+    capsys: pytest.CaptureFixture,
+) -> None:
+    model = ModelOptions(pretrained_model_name_or_path="m", sdpa=True, xformers=True, mem_eff_attn=True)
+    assert model.attention == "sliced"
+    assert capsys.readouterr().err.count("has no effect with --mem_eff_attn") == 2
+    assert ModelOptions(pretrained_model_name_or_path="m", sdpa=True, xformers=True).attention == "xformers"
+
+
+def test_weights_without_a_module_are_a_loras() -> None:
+    assert NetworkOptions(network_weights=Path("w")).network_module == "networks.lora"
+
+
+def test_each_text_encoder_may_have_its_rate() -> None:
+    network = NetworkOptions(network_module="networks.lora", text_encoder_lr=(1e-5, 0.0), unet_lr=1e-4)
+    assert network.rates(1.0) == {"unet": 1e-4, "te": 1e-5, "te2": 0.0}
+    with pytest.raises(UserError, match="takes one value or two"):
+        NetworkOptions(network_module="networks.lora", text_encoder_lr=(1e-5, 0.0, 1e-5))

@@ -36,6 +36,19 @@ class Run:
     places: Places
 
 
+@dataclass(frozen=True)
+class Words:
+    """Words."""
+
+    two_words: int = option(1, "a number")
+    on_off: bool = option(False, "a switch")
+
+
+@dataclass(frozen=True)
+class Three:
+    words: Words
+
+
 def problems(*words: str) -> list[str]:
     return [str(problem) for problem in read_command_line(Run, argv=words).problems]
 
@@ -77,13 +90,32 @@ def test_every_mistake_is_found_at_once() -> None:
         "--hue", "blue", "--layers", "2.5", "--brigth", "--bright=yes", "stray", "--interactive", "--folder"
     ) == [
         "--brigth: there is no such option; did you mean --bright?",
-        "--bright: takes no value",
         "stray: is a value without an option",
-        "--interactive: is not available yet; remove it",
+        "--interactive: is an option of gen_img_diffusers.py and sdxl_gen_img.py; remove it",
         "--folder: needs a value",
         "--hue: expects one of red, green, got 'blue'",
         "--layers: expects a whole number, got '2.5'",
+        "--bright: expects true or false, got 'yes'",
     ]
+
+
+@pytest.mark.parametrize("words", [("--bright=true",), ("--bright", "True"), ("--bright=1",), ("--bright",)])
+def test_a_switch_may_have_its_value(words: tuple[str, ...]) -> None:
+    assert parse(Run, argv=[*words, "--layers", "2"]).colours.bright
+    assert not parse(Run, argv=["--bright=false", "--layers", "2"]).colours.bright
+
+
+def test_hyphens_stand_for_underscores_and_other_dashes_are_explained() -> None:
+    assert parse(Three, argv=["--two-words", "3", "--on-off"]).words == Words(3, True)
+    for dash in ("-", "\u2013", "\u2014"):
+        first = read_command_line(Three, argv=[f"{dash}two-words", "3"]).problems[0]
+        assert first.where == f"{dash}two-words"
+        assert first.fix == "write --two_words, with two plain hyphens"
+
+
+def test_whole_numbers_may_be_written_otherwise() -> None:
+    assert [parse(Run, argv=["--layers", text]).colours.layers for text in ("10.0", "1e3")] == [10, 1000]
+    assert problems("--layers", "inf") == ["--layers: expects a whole number, got 'inf'"]
 
 
 def test_a_sections_own_check_is_found_beside_the_others() -> None:
@@ -119,7 +151,6 @@ def test_mistakes_in_a_config_file_name_the_file_and_the_key(tmp_path: Path) -> 
     )
     assert problems("--config_file", str(tmp_path / "c.toml")) == [
         "c.toml: strengh: there is no such option; did you mean strength?",
-        "c.toml: interactive: is not available yet; remove it",
         "c.toml: hue: expects one of red, green, got 3",
         "c.toml: bright: expects true or false, got 'on'",
     ]

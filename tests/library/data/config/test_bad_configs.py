@@ -45,7 +45,7 @@ batch_size = 0
 Cache-Info = true
 [[datasets.subsets]]
 image_dir = "a"
-flip_aug = 1
+flip_aug = 2
 resolution = 64
 resize_interpolation = "area51"
 caption_dropout_rate = 1.5
@@ -55,7 +55,7 @@ is_reg = true
 [[datasets]]
 [[datasets.subsets]]
 metadata_file = "m.json"
-caption_extension = ".txt"
+is_reg = true
 [[datasets]]
 subsets = []
 """
@@ -69,11 +69,10 @@ subsets = []
         "data.toml:13: dataset 1, subset 1: resolution: belongs in [[datasets]] or [general]; move it there",
         "data.toml:16: dataset 1, subset 1: seed: is an option of the command, not of a dataset; give it on"
         " the command line or in the --config_file",
-        "data.toml:12: dataset 1, subset 1: flip_aug: is 1; it expects true or false",
+        "data.toml:12: dataset 1, subset 1: flip_aug: is 2; it expects true or false",
         f"data.toml:14: dataset 1, subset 1: resize_interpolation: is 'area51'; it expects one of {choices}",
         "data.toml:17: dataset 1, subset 2: needs image_dir; the folder with its images",
-        "data.toml:22: dataset 2, subset 1: caption_extension: means nothing in a dataset of metadata files;"
-        " remove it",
+        "data.toml:22: dataset 2, subset 1: is_reg: means nothing in a dataset of metadata files; remove it",
         "data.toml:24: dataset 3: subsets: is missing or empty; add [[datasets.subsets]]",
         "data.toml:8: dataset 1: batch_size: is 0; it must be 1 or more",
         "data.toml:15: dataset 1, subset 1: caption_dropout_rate: is 1.5; it is a probability: 0 to 1",
@@ -88,9 +87,9 @@ def test_a_table_of_a_wrong_name_has_its_line_too(read):
 
 def test_lines_are_not_guessed_where_a_text_of_several_lines_may_hold_anything(read):
     text = '[[datasets]]\nresolution = 64\n[[datasets.subsets]]\nimage_dir = "a"\n'
-    text += 'caption_prefix = """\nflip_aug = 1\n"""\nflip_aug = 1\n'
+    text += 'caption_prefix = """\nflip_aug = 1\n"""\nflip_aug = 2\n'
     assert complaints(read, text) == [
-        "data.toml: dataset 1, subset 1: flip_aug: is 1; it expects true or false"
+        "data.toml: dataset 1, subset 1: flip_aug: is 2; it expects true or false"
     ]
 
 

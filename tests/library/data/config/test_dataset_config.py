@@ -91,11 +91,11 @@ PLACES = ("subset", "dataset", "general")
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("key", VALUES)
-def test_a_key_works_wherever_it_may_stand_and_the_most_special_place_wins(read, kind, key):
+def test_a_key_works_wherever_it_may_stand_and_the_most_special_place_wins(read, kind, key, capsys):
     allowed = [p for p in PLACES if p in KEYS[key]["where"] or f"{kind}.{p}" in KEYS[key]["where"]]
     if allowed in ([], ["general"]):  # in [general] for datasets of other kinds
-        (line,) = complaints(read, tables(kind, dataset={key: VALUES[key][0]}), resolution=SIZE)
-        assert "means nothing in a dataset of" in line
+        read(tables(kind, dataset={key: VALUES[key][0]}), resolution=SIZE)
+        assert f"{key}: has no effect in a dataset of" in capsys.readouterr().err
         return
     values = dict(zip(PLACES, VALUES[key] * 2, strict=False))
     last = VALUES[key][-1]
@@ -126,12 +126,15 @@ def test_every_key_but_the_subsets_own_is_in_that_test():
         ("conditioning_data_dir", "d", ["controlnet"]),
     ],
 )
-def test_a_key_of_subsets_works_in_the_kinds_that_have_it(read, key, value, kinds):
+def test_a_key_of_subsets_works_in_the_kinds_that_have_it(read, key, value, kinds, capsys):
     expected = Path(value) if isinstance(value, str) else value
     for kind in KINDS:
         if kind in kinds:
             assert found(read(tables(kind, subset={key: value}), resolution=SIZE), key) == expected
-        elif key in ("alpha_mask", "is_reg"):
+        elif key == "alpha_mask":
+            read(tables(kind, subset={key: value}), resolution=SIZE)
+            assert f"{key}: has no effect in a dataset of" in capsys.readouterr().err
+        elif key == "is_reg":
             (line,) = complaints(read, tables(kind, subset={key: value}), resolution=SIZE)
             assert f"{key}: means nothing in a dataset of" in line
 
@@ -350,3 +353,23 @@ def test_what_sides_are_multiples_of_is_the_models(tmp_path):
     assert complaints(read_datasets, buckets, pixel_multiple=16) == [
         "--bucket_reso_steps: is 24; it must be a multiple of 16 (64 suits every model)"
     ]
+
+
+@pytest.mark.parametrize("step", [1, 7])
+def test_a_bucket_step_that_the_vae_cannot_encode_is_raised(read, step, capsys):
+    text = "[general]\nresolution = 64\nenable_bucket = true\nmin_bucket_reso = 32\n"
+    text += f"bucket_reso_steps = {step}\n"
+    (dataset,) = read(text + "[[datasets]]\n[[datasets.subsets]]\nimage_dir = 'a'\n")
+    assert dataset.bucket_reso_steps == 8
+    (line,) = capsys.readouterr().err.splitlines()
+    why = f"{step} is raised to 8: the sides of buckets must be multiples of that"
+    assert line == f"warning: data.toml:5: general: bucket_reso_steps: {why}"
+
+
+def test_what_asks_for_nothing_in_a_dataset_file_is_passed_over(read, capsys):
+    text = "[general]\nresolution = 64\nface_crop_aug_range = ''\nsome_key = false\nother = 0\n"
+    text += "[[datasets]]\n[[datasets.subsets]]\nimage_dir = 'a'\nflip_aug = 0\nkeep = ''\n"
+    text += "shuffle_caption = 1\n"
+    (dataset,) = read(text)
+    assert not dataset.subsets[0].flip_aug and dataset.subsets[0].shuffle_caption
+    assert capsys.readouterr().err == ""

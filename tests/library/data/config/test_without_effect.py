@@ -159,7 +159,7 @@ def test_settings_for_a_network_need_a_trainer_that_has_one(save_image, tmp_path
     TrainingData.scan(DataOptions(dataset_config=path), latent_space=LATENTS)
     assert capsys.readouterr().err == ""
     TrainingData.scan(DataOptions(dataset_config=path), latent_space=LATENTS, has_network=False)
-    why = "has no effect: this command trains no network"
+    why = "has no effect as this command trains no network"
     assert capsys.readouterr().err.splitlines() == [
         f"warning: {tmp_path / 'pictures'}: network_multiplier {why}",
         f"warning: {tmp_path / 'pictures'}: custom attribute diff_output_preservation {why}",

@@ -79,5 +79,27 @@ def test_arguments_an_optimizer_does_not_take_are_refused() -> None:
 
 
 def test_metadata_names_class_and_arguments() -> None:
-    options = OptimizerOptions(optimizer_type="adamw", optimizer_args=("weight_decay=0.1", "eps=1e-6"))
-    assert describe_optimizer(options) == "torch.optim.adamw.AdamW(weight_decay=0.1,eps=1e-6)"
+    words = ("weight_decay=0.1", "eps=1e-6", "betas=0.9,0.99")
+    options = OptimizerOptions(optimizer_type="adamw", optimizer_args=words)
+    described = "torch.optim.adamw.AdamW(weight_decay=0.1,eps=1e-06,betas=(0.9, 0.99))"
+    assert describe_optimizer(options) == described
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        *(("false", False), ("False", False), ("TRUE", True), ("none", None), ("None", None), ("null", None)),
+        *(('"0.1"', 0.1), ("'3'", 3), ("0.9,0.99", (0.9, 0.99)), ("'cosine'", "cosine")),
+    ],
+)
+def test_arguments_are_read_as_other_programs_write_them(text: str, value: object) -> None:
+    assert read_arguments("--optimizer_args", (f"x={text}",)) == {"x": value}
+
+
+def test_an_argument_that_is_nothing_of_these_says_what_there_is() -> None:
+    with pytest.raises(UserError) as error:
+        read_arguments("--optimizer_args", ("x=yes", "y=no"))
+    assert [str(problem) for problem in error.value.problems] == [
+        "--optimizer_args x: 'yes' is no number, True, False, None, list or quoted text",
+        "--optimizer_args y: 'no' is no number, True, False, None, list or quoted text",
+    ]

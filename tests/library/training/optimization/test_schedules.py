@@ -294,15 +294,6 @@ def test_a_class_that_ends_before_the_run_says_so() -> None:
     ("options", "line"),
     [
         (
-            {"lr_warmup_steps": 5},
-            "--lr_warmup_steps: has no effect with --lr_scheduler constant; "
-            "did you mean constant_with_warmup?",
-        ),
-        (
-            {"lr_warmup_steps": 5, "lr_scheduler_type": "StepLR"},
-            "--lr_warmup_steps: has no effect with --lr_scheduler_type StepLR",
-        ),
-        (
             {"lr_scheduler": "cosine_with_min_lr"},
             "--lr_scheduler: cosine_with_min_lr needs --lr_scheduler_min_lr_ratio",
         ),

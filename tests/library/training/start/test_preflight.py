@@ -32,7 +32,7 @@ def test_a_trainer_without_a_network_warns_of_what_is_for_one(
     words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     check(read_command_line(train_db.Run, argv=words), scan_pictures)
-    why = "has no effect: this command trains no network"
+    why = "has no effect as this command trains no network"
     assert capsys.readouterr().err == f"warning: {tmp_path / 'pictures'}: network_multiplier {why}\n"
     check(
         read_command_line(train_network.Run, argv=[*words, "--network_module", "networks.lora"]),

@@ -1,0 +1,207 @@
+"""Commands and option files of sd-scripts -> Found. lora-scripts and LoRA_Easy_Training_Scripts write option
+files too: the first with tables whose names mean nothing, the second with tables in tables.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import PurePosixPath
+from typing import Any
+
+from library.migration.found import Found, Settings, Table
+from library.migration.shell import read_script
+from library.problems import UserError
+
+TRAINERS = ("train_network.py", "sdxl_train_network.py", "train_db.py", "fine_tune.py", "sdxl_train.py")
+OLD_NAMES = {"train_db_fixed.py": "train_db.py", "train_db_fixed_mod.py": "train_db.py"}
+_LATER = re.compile(
+    r"(sdxl_)?train_(textual_inversion(_XTI)?|control_?net(_lllite)?(_old)?|leco)\.py|hypernetwork\w*\.py"
+)
+_OTHER_FAMILIES = re.compile(r"(flux|sd3|lumina|hunyuan\w*|anima|zimage|stable_cascade|qwen\w*|wan)_\w+\.py")
+# Switches of other families' networks and of programs around them.
+OTHER_FAMILY_KEYS = ("flux1_checkbox", "sd3_checkbox", "flux1", "sd3", "lumina", "hunyuan", "anima")
+
+# Keys that lora-scripts' pages write and sd-scripts does not read.
+_IDLE = (
+    "weight_dtype",
+    "gpu_ids",
+    "enable_preview",
+    "enable_base_weight",
+)
+
+
+def read_command(text: str) -> Found | None:
+    """The first trainer's command in a text; None if it has none.
+
+    Raises UserError for a trainer of another family or one that is not available yet.
+    """
+    script = read_script(text)
+    commands = [words for words in script.commands if _trainer_place(words) is not None]
+    if not commands:
+        return None
+    words = commands[0]
+    place = _trainer_place(words)
+    assert place is not None
+    name = _file_name(words[place])
+    found = Found("sd-scripts", trainer_of(name), read_words(words[place + 1 :]))
+    found.launch = _launch(words[:place])
+    if name in OLD_NAMES:
+        found.changes.append(f"{name} is called {OLD_NAMES[name]}")
+    found.missing += [
+        f"{what} could not be followed; look at what it stands for" for what in script.unresolved
+    ]
+    if len(commands) > 1:
+        found.missing.append(f"{len(commands) - 1} more commands stand in it; give them one by one")
+    return found
+
+
+def trainer_of(name: str) -> str:
+    """Our trainer of that name. Raises UserError if there is none."""
+    if _OTHER_FAMILIES.fullmatch(name):
+        raise refused_family(name)
+    if _LATER.fullmatch(name):
+        raise UserError.of(name, "is not available yet", "see docs/options.md for what is")
+    return OLD_NAMES.get(name, name)
+
+
+def refused_family(where: str) -> UserError:
+    """The error about a run of another family of models."""
+    return UserError.of(where, "is for another family of models", "Atelier trains SD 1.x, SD 2.x and SDXL")
+
+
+def read_words(words: Iterable[str]) -> Table:
+    """Options of a command line by name: True for one without a value, a text or a list of texts."""
+    options: Table = {}
+    name = ""
+    for word in words:
+        word = re.sub("^[\u2013\u2014]", "--", word)
+        if match := re.match(r"--([A-Za-z][\w-]*)(?:=(.*))?$", word, re.S):
+            name = match[1].replace("-", "_")
+            options[name] = True if match[2] is None else match[2]
+        elif name and word.strip():
+            earlier = options[name]
+            if earlier is True:
+                options[name] = word
+            else:
+                options[name] = [*(earlier if isinstance(earlier, list) else [earlier]), word]
+    return options
+
+
+def read_option_file(document: Mapping[str, Any]) -> Found | None:
+    """A TOML option file of sd-scripts, kohya_ss, lora-scripts or LoRA_Easy_Training_Scripts; None if the
+    document is none.
+    """
+    if any(
+        isinstance(value, dict) and {"args", "dataset_args"} & value.keys() for value in document.values()
+    ):
+        return _read_easy_scripts(document)
+    options: Table = {}
+    for key, value in document.items():
+        options |= value if isinstance(value, dict) else {key: value}
+    if (
+        not {"pretrained_model_name_or_path", "output_dir", "network_module", "train_data_dir"}
+        & options.keys()
+    ):
+        return None
+    _refuse_families(options)
+    is_lora_scripts = "model_train_type" in options or "lr_restart_cycles" in options
+    found = Found("lora-scripts" if is_lora_scripts else "sd-scripts", options=options)
+    kind = str(options.get("model_train_type", ""))
+    if kind and not kind.startswith(("sd-", "sdxl-")):
+        raise refused_family(f"model_train_type {kind}")
+    is_sdxl = kind.startswith("sdxl") or Settings(options).is_on("sdxl")
+    _choose_trainer(found, is_sdxl, is_network=bool(options.get("network_module")) or kind.endswith("lora"))
+    cycles = options.get("lr_restart_cycles")
+    if cycles and "lr_scheduler_num_cycles" not in options and cycles != 1:
+        options["lr_scheduler_num_cycles"] = cycles
+        found.changes.append("lr_restart_cycles is called lr_scheduler_num_cycles (sd-scripts ignored it)")
+    for key in ("model_train_type", "lr_restart_cycles", "sdxl"):
+        options.pop(key, None)  # read above
+    drop(found, _IDLE)
+    return found
+
+
+def drop(found: Found, names: Iterable[str]) -> None:
+    """Take options without meaning out; those that ask for something are listed."""
+    for name in names:
+        if found.options.pop(name, None) not in (None, "", False, 0, []):
+            found.idle.append(name)
+
+
+def _read_easy_scripts(document: Mapping[str, Any]) -> Found:
+    found = Found("LoRA_Easy_Training_Scripts")
+    dataset: Table = {}
+    for name, tab in document.items():
+        if isinstance(tab, dict):
+            found.options |= Settings(tab.get("args")).values
+            dataset |= Settings(tab.get("dataset_args")).values
+            stray = [key for key in tab if key not in ("args", "dataset_args", "train_mode")]
+            found.missing += [f"{name}.{key} is not known" for key in stray]
+    subsets = document.get("subsets", [])
+    if isinstance(subsets, list) and subsets:
+        found.datasets = [{**dataset, "subsets": [_subset(row) for row in subsets if isinstance(row, dict)]}]
+    else:
+        found.options |= {"train_batch_size" if key == "batch_size" else key: dataset[key] for key in dataset}
+    mode = document.get("train_mode", {})
+    if isinstance(mode, dict) and mode.get("train_mode", "lora") != "lora":
+        raise UserError.of(f"train_mode {mode['train_mode']}", "is not available yet", "see docs/options.md")
+    _refuse_families(found.options)
+    _choose_trainer(found, Settings(found.options).is_on("sdxl"), is_network=True)
+    found.options.pop("sdxl", None)
+    ratio = found.options.pop("warmup_ratio", None)
+    if ratio and not found.options.get("lr_warmup_steps"):
+        found.options["lr_warmup_steps"] = ratio
+        found.changes.append(f"warmup_ratio {ratio} is lr_warmup_steps {ratio}: a share of all steps")
+    return found
+
+
+def _subset(row: Mapping[str, Any]) -> Table:
+    """The name is for the program's page."""
+    return {key: value for key, value in row.items() if key != "name" and value not in ("", None)}
+
+
+def _choose_trainer(found: Found, is_sdxl: bool, *, is_network: bool) -> None:
+    if is_network:
+        found.trainer = "sdxl_train_network.py" if is_sdxl else "train_network.py"
+        found.options.setdefault("network_module", "networks.lora")
+    elif is_sdxl:
+        found.trainer = "sdxl_train.py"
+    else:
+        found.trainer = "fine_tune.py" if found.options.get("in_json") else "train_db.py"
+
+
+def _refuse_families(options: Mapping[str, Any]) -> None:
+    for key in OTHER_FAMILY_KEYS:
+        if Settings(dict(options)).is_on(key):
+            raise refused_family(key)
+    module = str(options.get("network_module") or "")
+    if re.search(r"lora_(flux|sd3|lumina|hunyuan\w*|anima|qwen\w*|wan)", module):
+        raise refused_family(f"network_module {module}")
+
+
+def _trainer_place(words: list[str]) -> int | None:
+    known = {*TRAINERS, *OLD_NAMES}
+    names = [_file_name(word) for word in words]
+    return next(
+        (
+            i
+            for i, name in enumerate(names)
+            if name in known or _LATER.fullmatch(name) or _OTHER_FAMILIES.fullmatch(name)
+        ),
+        None,
+    )
+
+
+def _file_name(word: str) -> str:
+    return PurePosixPath(word.replace("\\", "/")).name
+
+
+def _launch(words: list[str]) -> list[str]:
+    """The words before the trainer: accelerate's are kept, of others only python."""
+    for place, word in enumerate(words):
+        if word == "launch" or word.endswith("accelerate.commands.launch"):
+            return ["accelerate", "launch", *words[place + 1 :]]
+        if _file_name(word).removesuffix(".exe") == "torchrun":
+            return ["torchrun", *words[place + 1 :]]
+    return ["python"]

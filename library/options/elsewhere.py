@@ -1,0 +1,78 @@
+"""The options of all commands, to tell a command that does not have one where it belongs."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib
+import pkgutil
+
+from library.options.fields import OptionSpec, specs_of
+from library.options.unavailable import NOT_YET, REFUSED
+
+# Section classes that only some commands have -> those commands.
+_COMMANDS = {
+    "NetworkOptions": "train_network.py and sdxl_train_network.py",
+    "CheckpointOptions": "train_db.py, fine_tune.py and sdxl_train.py",
+    "PartOptions": "train_db.py and fine_tune.py",
+    "FineTuneOptions": "fine_tune.py and sdxl_train.py",
+    "DreamBoothOptions": "train_db.py",
+    "TwoEncodersOptions": "sdxl_train.py",
+    "BlockOptions": "sdxl_train.py",
+}
+_TRAINING = "the training commands"
+_DRAWING = "gen_img_diffusers.py and sdxl_gen_img.py"
+# Options of sd-scripts' commands that are not there yet.
+_TEXTUAL_INVERSION = "textual inversion, which is not available yet"
+_CONTROL = "ControlNet, which is not available yet"
+_NOT_THERE = {
+    "token_string": _TEXTUAL_INVERSION,
+    "init_word": _TEXTUAL_INVERSION,
+    "num_vectors_per_token": _TEXTUAL_INVERSION,
+    "use_object_template": _TEXTUAL_INVERSION,
+    "use_style_template": _TEXTUAL_INVERSION,
+    "weights": _TEXTUAL_INVERSION,
+    "control_net_lr": _CONTROL,
+    "controlnet_model_name_or_path": _CONTROL,
+    "cond_emb_dim": _CONTROL,
+}
+
+
+def commands_with(name: str) -> str:
+    """The trainers or generators that have an option of this name, as a phrase; "" if none has."""
+    if name in _NOT_THERE:
+        return _NOT_THERE[name]
+    if name in NOT_YET and name not in _trained():
+        return _DRAWING
+    for section, specs in _sections().items():
+        if "tools" not in section.__module__ and any(spec.name == name for spec in specs):
+            is_drawing = section.__module__.endswith(".generation") and "Preview" not in section.__name__
+            return _COMMANDS.get(section.__name__) or (_DRAWING if is_drawing else _TRAINING)
+    return ""
+
+
+def _trained() -> set[str]:
+    return {
+        spec.name for section, specs in _sections().items() for spec in specs if section.__name__ in _COMMANDS
+    }
+
+
+@functools.cache
+def every_option() -> frozenset[str]:
+    """The names of the options of all commands, with those that are not available."""
+    names = {spec.name for specs in _sections().values() for spec in specs}
+    return frozenset({*names, *_NOT_THERE, *NOT_YET, *REFUSED})
+
+
+@functools.cache
+def _sections() -> dict[type, list[OptionSpec]]:
+    """Every section class of this folder, with its options."""
+    from library import options
+
+    modules = [
+        importlib.import_module(f"{options.__name__}.{m.name}")
+        for m in pkgutil.iter_modules(options.__path__)
+    ]
+    classes = [value for module in modules for value in vars(module).values() if isinstance(value, type)]
+    specs = {section: specs_of(section) for section in classes if dataclasses.is_dataclass(section)}
+    return {section: found for section, found in specs.items() if found}

@@ -78,9 +78,8 @@ def test_without_a_precision_for_files_results_have_that_of_the_weights(
     [
         (("--full_bf16",), "--full_bf16: needs --mixed_precision bf16"),
         (("--full_fp16", "--mixed_precision", "bf16"), "--full_fp16: needs --mixed_precision fp16"),
-        (("--cpu_offload_checkpointing",), "--cpu_offload_checkpointing: needs --gradient_checkpointing"),
         (("--mixed_precision", "fp16"), "--mixed_precision fp16: needs a GPU"),
-        (("--ddp_timeout", 0), "--ddp_timeout: must be 1 or more"),
+        (("--ddp_timeout", -1), "--ddp_timeout: must be 1 or more"),
         (
             ("--ddp_static_graph", "--gradient_accumulation_steps", 2),
             "--ddp_static_graph: does not work with --gradient_accumulation_steps",

@@ -184,7 +184,7 @@ def test_a_log_folder_that_is_a_file_is_found_before_the_start(
         ({"current_step": "two"}, "current_step cannot be 'two'"),
         ({"current_step": -1}, "current_step cannot be -1"),
         ({"seed": None}, "seed cannot be None"),
-        ({"steps_per_epoch": 0}, "an epoch has at least one step"),
+        ({"steps_per_epoch": 0}, "steps_per_epoch cannot be 0"),
         ({"settings": []}, r"settings cannot be \[\]"),
         (None, "was not written by Atelier"),
         ("{", "cannot be read"),

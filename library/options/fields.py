@@ -221,7 +221,7 @@ def warn_when(*checks: Check) -> None:
     """
     for when, name, why in checks:
         if when and why.startswith(_NO_EFFECT):
-            warn_idle(_flag(name), why.removeprefix(_NO_EFFECT).strip())
+            warn_idle(_flag(name), why.removeprefix(_NO_EFFECT).lstrip(": "))
         elif when:
             warn(f"{_flag(name)} {why}")
 

@@ -178,8 +178,8 @@ def test_what_has_no_effect_is_said(
     words = ("--epoch", 3, "--reference_model", "owner/model", "--use_safetensors")
     convert(tiny_model_file, tmp_path / "x.safetensors", *words)
     assert capsys.readouterr().err.splitlines() == [
-        "warning: --epoch has no effect: only a .ckpt notes it",
-        "warning: --use_safetensors has no effect: the suffix decides",
+        "warning: 2 settings have no effect here: --epoch (only a .ckpt notes it), --use_safetensors "
+        "(the suffix decides)",
         "warning: --reference_model is not needed: scheduler and tokenizer come with Atelier",
     ]
     convert(tiny_model_file, tmp_path / "folder", "--keep_other_tensors")

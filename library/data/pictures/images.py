@@ -8,8 +8,10 @@ from __future__ import annotations
 import functools
 import io
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -20,6 +22,8 @@ from library.data.pictures.bad_images import unreadable
 from library.data.pictures.colours import decode_colours, on_white
 from library.data.pictures.headers import PNG_SIGNATURE, SIDEWAYS, Content, format_of, png_chunks
 from library.problems import UserError
+
+T = TypeVar("T")
 
 # The formats, as Pillow names them, that a file may have whatever its suffix. Not all that Pillow knows: some
 # accept any noise as an image, some are programs.
@@ -50,10 +54,6 @@ CV2_FILTERS = {
 HINT_ASPECT_TOLERANCE = 0.01
 
 
-# Bytes of a PNG's uncompressed texts that Pillow is given: half of its own limit.
-MOST_PLAIN_TEXT = 2**25
-
-
 @dataclass(frozen=True)
 class Geometry:
     """How an image becomes a training picture: resized, then cropped, then mirrored.
@@ -75,23 +75,16 @@ def read_size(path: Path | str) -> Size:
 
     Raises UserError for a file that is not an image.
     """
-    try:
-        with _open(path) as image:
-            (width, height), orientation = image.size, _orientation(image)
-    except UserError:
-        raise
-    except Exception as error:
-        raise unreadable(path, error) from error
+    (width, height), orientation = _read(path, lambda image: (image.size, _orientation(image)))
     return (height, width) if orientation in SIDEWAYS else (width, height)
 
 
 def has_more_frames(path: Path | str) -> bool:
     """Whether a file is an animation or has several pages; `load_image` gives the first."""
     try:
-        with _open(path) as image:
-            # The further pictures of a JPEG file are added by cameras: depth maps, previews.
-            return image.format != "MPO" and getattr(image, "is_animated", False)
-    except Exception:  # Pillow raises all kinds, and damage behind the first frame does not matter
+        # The further pictures of a JPEG file are added by cameras: depth maps, previews.
+        return _read(path, lambda image: image.format != "MPO" and getattr(image, "is_animated", False))
+    except UserError:  # damage behind the first frame does not matter
         return False
 
 
@@ -104,14 +97,7 @@ def load_image(path: Path | str) -> Image.Image:
 
 def load_rgba(path: Path | str) -> tuple[Image.Image, Image.Image | None]:
     """`load_image`'s image, and the upright alpha channel (mode L, 0 is transparent), None without one."""
-    try:
-        with _open(path) as image:
-            orientation = _orientation(image)
-            rgb, alpha = decode_colours(image, path)
-    except UserError:
-        raise
-    except Exception as error:
-        raise unreadable(path, error) from error
+    orientation, (rgb, alpha) = _read(path, lambda image: (_orientation(image), decode_colours(image, path)))
     if alpha is not None:
         rgb = on_white(rgb, alpha)
     if orientation in UPRIGHT:
@@ -207,9 +193,31 @@ def resize(image: Image.Image, size: Size, interpolation: str | None = None) -> 
     return cv2.resize(np.asarray(image), size, interpolation=getattr(cv2, CV2_FILTERS[interpolation]))
 
 
+def _read(path: Path | str, read: Callable[[Image.Image], T]) -> T:
+    """What `read` makes of the open image. Raises UserError for a file that is no image or cannot be decoded.
+
+    A PNG that fails is tried again without its texts: image generators keep workflows of megabytes there,
+    which Pillow refuses to unpack.
+    """
+    try:
+        try:
+            with _open(path) as image:
+                return read(image)
+        except ValueError:
+            plain = _without_texts(path)
+            if plain is None:
+                raise
+            with Image.open(plain, formats=["PNG"]) as image:
+                return read(image)
+    except UserError:
+        raise
+    except Exception as error:  # Pillow raises all kinds
+        raise unreadable(path, error) from error
+
+
 def _open(path: Path | str) -> Image.Image:
     try:
-        return Image.open(_without_texts(path) or path, formats=_formats())
+        return Image.open(path, formats=_formats())
     except UnidentifiedImageError:
         if not _is_jxl(path):
             raise
@@ -218,21 +226,18 @@ def _open(path: Path | str) -> Image.Image:
 
 
 def _without_texts(path: Path | str) -> io.BytesIO | None:
-    """A PNG without its text chunks, if it has compressed or many of them: image generators keep workflows of
-    megabytes there, which Pillow refuses to unpack. None for other files.
-    """
+    """A PNG without its text chunks; None for a file that has none."""
     with io.FileIO(path) as file:
         content = Content(file)
         if format_of(content) != "PNG":
             return None
         try:
             chunks = list(png_chunks(content))
-        except (struct.error, ValueError):  # cut off, which decoding will tell
-            return None
-        is_large = sum(length for name, _, length in chunks if name == b"tEXt") > MOST_PLAIN_TEXT
-        if not is_large and not any(name in (b"zTXt", b"iTXt") for name, _, _ in chunks):
+        except (struct.error, ValueError):  # cut off
             return None
         kept = [chunk for chunk in chunks if chunk[0] not in (b"tEXt", b"zTXt", b"iTXt")]
+        if len(kept) == len(chunks):
+            return None
         pieces = [content.at(offset - 8, length + 12) for _, offset, length in kept]
         return io.BytesIO(PNG_SIGNATURE + b"".join(pieces))
 

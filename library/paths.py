@@ -31,7 +31,11 @@ def user_path(text: str) -> Path:
 
 def is_text(text: str) -> bool:
     """False for a text that came from bytes that are not UTF-8, or holds halves of characters."""
-    return not any("\ud800" <= letter <= "\udfff" for letter in text)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def name_fault(name: str) -> str | None:

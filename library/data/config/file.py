@@ -27,6 +27,7 @@ from library.data.config.specs import DATASET_KEYS, OPTION_NAMES, SUBSET_KEYS, G
 from library.data.config.text import ConfigText, read_config_text
 from library.options.data import DataOptions
 from library.options.fields import OptionSpec, specs_of
+from library.paths import is_text
 from library.problems import Problems, warn_idle
 from library.table_files import PATH_FIX
 
@@ -179,7 +180,7 @@ def _shown(value: Any) -> str:
 
 def _is_text(value: str) -> bool:
     """False for zero bytes and halves of surrogate pairs, which JSON can write."""
-    return "\0" not in value and not any("\ud800" <= letter <= "\udfff" for letter in value)
+    return "\0" not in value and is_text(value)
 
 
 def _as_this_system_writes(path: str) -> str:

@@ -92,15 +92,18 @@ def _usable(
     """The entries without those that cannot be read: pipes and devices, over which one would wait, and names
     that are not UTF-8, which neither metadata nor caches can hold.
     """
-    unnamed = [entry for entry in entries if not is_text(entry.name)]
-    for entry in unnamed:
-        if is_image_name(entry.name):
+    usable, odd = [], []
+    for entry in entries:
+        if not (is_file(entry) or is_folder(entry) or entry.is_symlink()):
+            odd.append(entry.name)
+        elif is_text(entry.name):
+            usable.append(entry)
+        elif is_image_name(entry.name):
             problems.add(folder / entry.name, "has a name that is not UTF-8 text", "rename it")
-    odd = [entry for entry in entries if not (is_file(entry) or is_folder(entry) or entry.is_symlink())]
     if odd:
         are = counted(len(odd), "entry is no file and is", "entries are no files and are")
-        notes.append(f"{folder}: {are} left out: {name_some([entry.name for entry in odd])}")
-    return [entry for entry in entries if entry not in unnamed and entry not in odd]
+        notes.append(f"{folder}: {are} left out: {name_some(odd)}")
+    return usable
 
 
 class FolderFiles(NamedTuple):

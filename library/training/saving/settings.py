@@ -201,7 +201,7 @@ def _sample(files: Iterable[Path]) -> str:
         except UserError:
             return ""
         with file.open("rb") as opened:
-            for name, (_, position, size) in sorted(places.items(), key=lambda item: item[1][1]):
+            for name, (position, size) in sorted(places.items(), key=lambda item: item[1]):
                 digest.update(f"{name} {size}".encode())
                 for start in sorted({0, max(0, size // 2 - _WINDOW // 2), max(0, size - _WINDOW)}):
                     opened.seek(position + start)

@@ -22,14 +22,6 @@ _OTHER_FAMILIES = re.compile(r"(flux|sd3|lumina|hunyuan\w*|anima|zimage|stable_c
 # Switches of other families' networks and of programs around them.
 OTHER_FAMILY_KEYS = ("flux1_checkbox", "sd3_checkbox", "flux1", "sd3", "lumina", "hunyuan", "anima")
 
-# Keys that lora-scripts' pages write and sd-scripts does not read.
-_IDLE = (
-    "weight_dtype",
-    "gpu_ids",
-    "enable_preview",
-    "enable_base_weight",
-)
-
 
 def read_command(text: str) -> Found | None:
     """The first trainer's command in a text; None if it has none.
@@ -118,7 +110,6 @@ def read_option_file(document: Mapping[str, Any]) -> Found | None:
         found.changes.append("lr_restart_cycles is called lr_scheduler_num_cycles (sd-scripts ignored it)")
     for key in ("model_train_type", "lr_restart_cycles", "sdxl"):
         options.pop(key, None)  # read above
-    drop(found, _IDLE)
     return found
 
 

@@ -101,17 +101,16 @@ def run_command(main: Callable[[], None], *, unfinished: str = "") -> None:
     unfinished: what that line says of the command's work if nothing else does.
     """
     quiet_libraries()
-    is_first = os.environ.get("LOCAL_RANK", "0") == "0"
     try:
         with signals_stop(), hears_warnings():
             main()
     except KeyboardInterrupt as stop:
-        if is_first:
+        if is_first_process():
             kept = (stop.kept if isinstance(stop, Stopped) else "") or unfinished
             console.fail(f"\nstopped: {kept}" if kept else "\nstopped")
         sys.exit(exit_code(stop))
     except UserError as error:
-        if is_first:
+        if is_first_process():
             count = len(error.problems)
             console.fail(f"{count} problem{'s' if count > 1 else ''} found:")
             for problem in error.problems:
@@ -149,6 +148,11 @@ def _first_line(error: Exception) -> str:
     return text[0][:300] if text else "without a message"
 
 
+def is_first_process() -> bool:
+    """Whether this is the first of the processes on this machine, the one that prints."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
+
+
 def quiet_libraries() -> None:
     """Silence warnings of libraries that say nothing about a run."""
     # bitsandbytes, on every import without a GPU: an optional kernel for 4-bit layers, which we do not use.
@@ -167,7 +171,7 @@ def warn(message: str) -> None:
     """Print one line about something the user may not expect, in the first process only."""
     if _held:
         _held[-1].lines.append(message)
-    elif os.environ.get("LOCAL_RANK", "0") == "0":
+    elif is_first_process():
         line = hide_tokens(message)
         console.warn(line)
         for lines in _heard[-1:]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from copy import copy
 from typing import Any, TypeVar
@@ -27,7 +26,7 @@ from library.options.parser import Reading
 from library.options.saving import MetadataOptions, SavingOptions
 from library.options.schedule import ScheduleOptions
 from library.options.training import TrainingOptions
-from library.problems import Problem, Problems
+from library.problems import Problem, Problems, is_first_process
 from library.training.batches import BatchSource
 from library.training.optimization.optimizers import check_optimizer
 from library.training.position import read_state_info
@@ -133,7 +132,7 @@ def _check_resume(reading: Reading, problems: Problems) -> None:
         reading.sections["saving"] = saving
     restore_folder(saving.resume)
     # One process of each machine is enough: the others end with it.
-    if not saving.skip_state_check and os.environ.get("LOCAL_RANK", "0") == "0":
+    if not saving.skip_state_check and is_first_process():
         check_manifest(saving.resume)
     read_state_info(saving.resume)
 

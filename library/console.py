@@ -45,13 +45,20 @@ def lasting() -> Iterator[None]:
     full, for the work is worth more than its messages. Ctrl-C ends `| tee` too, before a state is saved.
     """
     kept = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = (stream and _Lasting(stream) for stream in kept)
+    # A stream that was closed before the start is None. The file that is opened next would take its place,
+    # and get what libraries print.
+    sys.stdout, sys.stderr = (_Lasting(stream or _nowhere()) for stream in kept)
     try:
         yield
     finally:
-        for stream in filter(None, (sys.stdout, sys.stderr)):
-            stream.flush()
+        sys.stdout.flush()
+        sys.stderr.flush()
         sys.stdout, sys.stderr = kept
+
+
+def is_debugging() -> bool:
+    """Whether lines for finding bugs are printed, also while --debug was not read yet."""
+    return _LOGGER.isEnabledFor(logging.DEBUG) or "--debug" in sys.argv
 
 
 def debug(message: str) -> None:
@@ -118,10 +125,23 @@ class _Console(logging.Handler):
 
 
 class _LogFile(logging.FileHandler):
-    """A log that a full disk does not stop: the run is worth more than its log."""
+    """A log that a full disk does not stop: the run is worth more than its log. What it cannot take goes to
+    the console from there on.
+    """
 
     def handleError(self, record: logging.LogRecord) -> None:
-        pass
+        error = sys.exc_info()[1]
+        console = _console()
+        _LOGGER.removeHandler(self)
+        if self.stream is not None:
+            _drain(self.stream)
+        self.close()
+        if record.levelno < console.level:  # else it is there already
+            console.setLevel(logging.DEBUG)
+            console.handle(record)
+        console.setLevel(logging.DEBUG)
+        reason = getattr(error, "strerror", None) or str(error)
+        warn(f"{self.baseFilename}: cannot be written to ({reason}); lines go to the console from here on")
 
 
 class _Lines:
@@ -160,8 +180,18 @@ class _Lasting:
         return getattr(self._stream, name)
 
     def _give_up(self) -> None:
-        """Python writes what is still buffered when the program ends, which must not fail either."""
-        with suppress(OSError):
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, self._stream.fileno())
-            os.close(nowhere)
+        _drain(self._stream)
+
+
+def _nowhere() -> TextIO:
+    return Path(os.devnull).open("w", encoding="utf-8")
+
+
+def _drain(stream: TextIO) -> None:
+    """From here on a stream that cannot be written to writes to nowhere. Python writes what is still buffered
+    when it is closed, which must not fail either.
+    """
+    with suppress(OSError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)

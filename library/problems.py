@@ -12,9 +12,10 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import ParamSpec, TypeVar
+from typing import NoReturn, ParamSpec, TypeVar
 
-from library import console
+from library import console, faults
+from library.launcher import end_with_launcher
 from library.secrets import hide_tokens
 from library.stopping import Stopped, exit_code, signals_stop
 
@@ -83,30 +84,76 @@ class Problems:
 
 @console.lasting()
 def run_command(main: Callable[[], None], *, unfinished: str = "") -> None:
-    """Run a command's main(). A UserError becomes lines on stderr and exit code 2, without a traceback.
+    """Run a command's main(). A UserError, and what the machine lacks (memory, room, a connection), become
+    lines on stderr and exit code 2, without a traceback; any other exception becomes one line and exit code
+    70, with the details in a file.
 
-    Ctrl-C, SIGTERM and a closed terminal (SIGHUP) end it with one line and code 130, 143 or 129. Of several
-    processes only the first on each machine prints.
+    Ctrl-C, SIGTERM, a closed terminal (SIGHUP) and the end of accelerate launch end it with one line and code
+    130, 143 or 129. Of several processes only the first on each machine prints, except about faults.
 
     unfinished: what that line says of the command's work if nothing else does.
     """
     quiet_libraries()
-    is_first = os.environ.get("LOCAL_RANK", "0") == "0"
     try:
-        with signals_stop(), hears_warnings():
+        with signals_stop(), hears_warnings(), faults.threads_tell(_tell_of_thread):
+            end_with_launcher(warn)
             main()
     except KeyboardInterrupt as stop:
-        if is_first:
-            kept = (stop.kept if isinstance(stop, Stopped) else "") or unfinished
-            console.fail(f"\nstopped: {kept}" if kept else "\nstopped")
-        sys.exit(exit_code(stop))
+        _end_stopped(stop, unfinished)
     except UserError as error:
-        if is_first:
-            count = len(error.problems)
-            console.fail(f"{count} problem{'s' if count > 1 else ''} found:")
-            for problem in error.problems:
-                console.fail(f"  {hide_tokens(str(problem))}")
+        if is_first_process():
+            _show(error.problems)
         sys.exit(EXIT_CODE)
+    except Exception as error:
+        stopped = faults.stop_behind(error)
+        if stopped is not None:
+            _end_stopped(stopped, unfinished)
+        _end_broken(error)
+
+
+def is_first_process() -> bool:
+    """Whether this is the first of the processes on this machine, the one that prints."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
+
+
+def _show(problems: Sequence[Problem]) -> None:
+    count = len(problems)
+    console.fail(f"{count} problem{'s' if count > 1 else ''} found:")
+    for problem in problems:
+        console.fail(f"  {hide_tokens(str(problem))}")
+
+
+def _end_stopped(stop: KeyboardInterrupt, unfinished: str) -> NoReturn:
+    if is_first_process():
+        kept = (stop.kept if isinstance(stop, Stopped) else "") or unfinished
+        console.fail(f"\nstopped: {kept}" if kept else "\nstopped")
+    sys.exit(exit_code(stop))
+
+
+def _end_broken(error: Exception) -> NoReturn:
+    """End after an exception that nothing expected. Every process says its own: the first may only notice
+    that another one is gone.
+    """
+    if console.is_debugging():
+        console.fail(faults.details_of(error))
+    explained = faults.explain(error)
+    if explained is not None:
+        _show([Problem(*explained)])
+        sys.exit(EXIT_CODE)
+    console.fail(_fault_line(error))
+    sys.exit(faults.EXIT_CODE)
+
+
+def _tell_of_thread(error: BaseException) -> None:
+    explained = faults.explain(error)
+    warn(str(Problem(*explained)) if explained else f"{_fault_line(error)}; the rest goes on")
+
+
+def _fault_line(error: BaseException) -> str:
+    where = "" if is_first_process() else f"process {os.environ['LOCAL_RANK']}: "
+    path = faults.write_details(error)
+    details = f"details in {path}, for a bug report" if path else "--debug shows the details"
+    return f"{where}this is a fault of Atelier: {faults.reason_of(error)}; {details}"
 
 
 def quiet_libraries() -> None:
@@ -127,7 +174,7 @@ def warn(message: str) -> None:
     """Print one line about something the user may not expect, in the first process only."""
     if _held:
         _held[-1].lines.append(message)
-    elif os.environ.get("LOCAL_RANK", "0") == "0":
+    elif is_first_process():
         line = hide_tokens(message)
         console.warn(line)
         for lines in _heard[-1:]:

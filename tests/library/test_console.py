@@ -102,6 +102,18 @@ def test_a_log_file_that_cannot_be_written_is_a_problem(tmp_path: Path) -> None:
         parse(Run, argv=["--console_log_file", str(tmp_path)])
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full")
+def test_a_log_without_room_goes_on_on_the_console(capsys: pytest.CaptureFixture[str]) -> None:
+    parse(Run, argv=["--console_log_file", "/dev/full"])
+    console.say("one")
+    console.warn("two")
+    console.fail("three")
+    said = capsys.readouterr()
+    lost = "/dev/full: cannot be written to (No space left on device); lines go to the console from here on"
+    assert said.out == "one\n"
+    assert said.err == f"warning: {lost}\nwarning: two\nthree\n"
+
+
 def test_simple_bars_are_lines(capsys: pytest.CaptureFixture[str]) -> None:
     parse(Run, argv=["--console_log_simple"])
     for _ in console.progress_bar(range(3), desc="bar"):

@@ -82,8 +82,8 @@ def read_command(words: Sequence[str]) -> tuple[Kind, tuple[str, ...]] | None:
             return _PROGRAMS[name], rest
         if name == "accelerate":
             return ("accelerate launch", rest[1:]) if rest[:1] == ("launch",) else None
-        if index and not word.startswith("-"):  # the program is another one
-            return None
+        if not (name.startswith(("python", "pypy")) if index == 0 else word.startswith("-")):
+            return None  # another program
     return None
 
 

@@ -166,6 +166,8 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", module=r"PIL\.")
     # diffusers, about a sampler that users choose by name and that it still has.
     warnings.filterwarnings("ignore", message=".*algorithm_types? dpmsolver.*", category=FutureWarning)
+    # accelerate, about a name of DDP's that torch means to change.
+    warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated", category=FutureWarning)
     # transformers, when diffusers imports it: image processors that would rather have torchvision.
     logging.getLogger("transformers.utils.import_utils").setLevel(logging.ERROR)
 

@@ -94,7 +94,7 @@ FLOORS = (
     {"job"},
     {"tasks"},
     {"diffusion"},
-    {"batches", "interruption", "output", "position", "run", "run_plan", "session"},
+    {"batches", "interruption", "output", "position", "processes", "run", "run_plan", "session"},
 )
 LONGEST_FILE, LONGEST_FUNCTION = 400, 60  # lines
 

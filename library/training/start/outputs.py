@@ -8,7 +8,9 @@ from pathlib import Path
 
 import torch
 
+from library.locks import output_lock
 from library.models.saving import Saving
+from library.options.saving import SavingOptions
 from library.problems import UserError
 from library.training.interruption import Interruption
 from library.training.job import Job
@@ -18,7 +20,7 @@ from library.training.optimization.guard import Guard
 from library.training.optimization.optimizers import class_path
 from library.training.output import Moment
 from library.training.position import StateInfo
-from library.training.saving.checkpoints import Checkpoints
+from library.training.saving.checkpoints import Checkpoints, last_name
 from library.training.saving.settings import settings_of
 from library.training.saving.state import write_state
 from library.training.saving.uploads import Uploads
@@ -27,6 +29,16 @@ from library.training.tasks.task import Task
 from library.training.watching.report import open_report
 from library.training.watching.standing import Standing, standing_at_start
 from library.training.watching.tracking import open_trackers
+
+
+def lock_on_results(options: SavingOptions, *, writes: bool) -> AbstractContextManager[None]:
+    """Context manager: inside, no other run writes results of this name. Raises UserError if one does.
+
+    writes: whether this process writes them: of several the first.
+    """
+    if not writes:
+        return nullcontext()
+    return output_lock(options.output_dir, last_name(options.output_name))
 
 
 def make_standing(job: Job) -> Standing:

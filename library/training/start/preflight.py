@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from copy import copy
 from typing import Any, TypeVar
@@ -34,6 +35,7 @@ from library.training.run import TrainingRun
 from library.training.saving.hub import check_hub, check_state_on_hub, state_from_hub
 from library.training.saving.modelspec import thumbnail_url
 from library.training.saving.settings import check_resumed
+from library.training.start.outputs import lock_on_results
 from library.training.start.pictures import Pictures
 from library.training.watching.tracking import check_logging
 
@@ -134,6 +136,8 @@ def _check_resume(reading: Reading, problems: Problems) -> None:
 
 def _check_saving(options: SavingOptions, is_dry: bool) -> None:
     prepare_folder(options.output_dir, "choose another --output_dir", make=not is_dry)
+    with lock_on_results(options, writes=not is_dry and os.environ.get("RANK", "0") == "0"):
+        pass  # the run takes it again, once its model is there
 
 
 def _check_preview(options: PreviewOptions) -> None:

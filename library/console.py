@@ -6,8 +6,9 @@ import io
 import logging
 import os
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 Level = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 _LOGGER = logging.getLogger("atelier")
+_SECONDS_IN_SILENCE = 1.0  # before `activity` speaks
 _SECONDS_A_LINE = 10.0  # between two lines of a progress bar that is printed as lines
 
 
@@ -81,12 +83,28 @@ def fail(message: str) -> None:
     _log(logging.CRITICAL, message)
 
 
+@contextmanager
+def activity(what: str) -> Iterator[None]:
+    """Context manager for work without a progress bar: if it takes longer than a second, a line says what is
+    being done. Of several processes only the first says it.
+    """
+    timer = threading.Timer(_SECONDS_IN_SILENCE, say, [f"{what} ..."])
+    timer.daemon = True
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
 def progress_bar(*words: Any, disable: bool = False, **options: Any) -> tqdm:
-    """A tqdm bar with tqdm's own arguments; hidden when lines are."""
+    """A tqdm bar with tqdm's own arguments; hidden when lines are. Where nothing can be redrawn, as in a log,
+    its states are lines.
+    """
     from tqdm import tqdm
 
-    console = _console()
-    if console.is_simple:
+    if _console().is_simple or not sys.stderr.isatty():
         options |= {
             "file": _Lines(),
             "mininterval": _SECONDS_A_LINE,
@@ -121,7 +139,18 @@ class _Console(logging.Handler):
         is_line = record.levelno <= logging.INFO
         if not is_line:
             sys.stdout.flush()
-        print(record.getMessage(), file=sys.stdout if is_line else sys.stderr, flush=True)
+        stream = sys.stdout if is_line else sys.stderr
+        with _above_bars(stream):
+            print(record.getMessage(), file=stream, flush=True)
+
+
+def _above_bars(stream: TextIO) -> AbstractContextManager[object]:
+    """Context manager: inside, progress bars give way to lines; they are drawn again below them."""
+    if "tqdm" not in sys.modules:
+        return nullcontext()
+    from tqdm import tqdm
+
+    return tqdm.external_write_mode(stream)
 
 
 class _LogFile(logging.FileHandler):

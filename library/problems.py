@@ -158,8 +158,8 @@ def _fault_line(error: BaseException) -> str:
 
 def quiet_libraries() -> None:
     """Silence warnings of libraries that say nothing about a run."""
-    # bitsandbytes, on every import without a GPU: an optional kernel for 4-bit layers, which we do not use.
-    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+    # bitsandbytes, on devices without its own code: optional kernels (kernels-community) that we do not use.
+    logging.getLogger("bitsandbytes.backends").setLevel(logging.ERROR)
     # bitsandbytes again: we warn of this ourselves.
     warnings.filterwarnings("ignore", message="Paged optimizers are not supported on CPU")
     # Pillow, about images that it can read; one that it cannot is a Problem.

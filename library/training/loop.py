@@ -25,6 +25,7 @@ from library.training.run import TrainingRun
 from library.training.run_plan import plan_run
 from library.training.session import Session, versions
 from library.training.start.outputs import (
+    conclusion,
     lock_on_results,
     make_checkpoints,
     make_log,
@@ -88,7 +89,7 @@ def _train(job: Job) -> Path:
         if session.is_main:
             saver.at_end(job.plan.epoch_after(milestones.done), milestones.done)
         session.accelerator.wait_for_everyone()
-        session.say(f"done: {saver.path_at_end}")
+        session.say(conclusion(job, saver.path_at_end))
     session.say(str(balance))
     balance.raise_if_unmoved()
     return saver.path_at_end

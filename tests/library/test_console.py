@@ -1,4 +1,6 @@
 import os
+import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,6 +123,40 @@ def test_simple_bars_are_lines(capsys: pytest.CaptureFixture[str]) -> None:
     text = capsys.readouterr().err
     assert "\r" not in text
     assert text.splitlines()[-1].startswith("bar: 100%|####")
+
+
+def test_where_nothing_can_be_redrawn_bars_are_lines_too(capsys: pytest.CaptureFixture[str]) -> None:
+    for _ in console.progress_bar(range(3), desc="bar"):
+        pass
+    assert "\r" not in capsys.readouterr().err
+
+
+def test_long_work_says_what_it_is_and_short_work_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with console.activity("saving a.ckpt"):
+        pass
+    monkeypatch.setattr(console, "_SECONDS_IN_SILENCE", 0.05)
+    with console.activity("loading b.ckpt"):
+        time.sleep(0.5)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with console.activity("loading b.ckpt"):
+        time.sleep(0.3)
+    assert capsys.readouterr().out == "loading b.ckpt ...\n"
+
+
+def test_lines_stand_above_a_bar_on_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    with console.progress_bar(total=2, desc="bar", mininterval=0, ncols=40) as bar:
+        bar.update()
+        console.warn("one")
+        bar.update()
+    redrawn = capsys.readouterr().err.split("\r")
+    at = next(i for i, text in enumerate(redrawn) if "warning: one\n" in text)
+    assert redrawn[at].startswith("warning: one\n") and redrawn[at - 1].strip() == ""
+    assert "bar:  50%" in redrawn[at + 1]
 
 
 def test_a_command_whose_output_nobody_reads_does_its_work(

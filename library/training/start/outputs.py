@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from library.console import activity
 from library.locks import output_lock
 from library.models.saving import Saving
 from library.options.saving import SavingOptions
@@ -26,7 +27,8 @@ from library.training.saving.state import write_state
 from library.training.saving.uploads import Uploads
 from library.training.session import dtype_of
 from library.training.tasks.task import Task
-from library.training.watching.report import open_report
+from library.training.watching.preview import preview_folder
+from library.training.watching.report import open_report, report_page
 from library.training.watching.standing import Standing, standing_at_start
 from library.training.watching.tracking import open_trackers
 
@@ -81,7 +83,7 @@ def make_checkpoints(job: Job, learner: Learner, standing: Standing, log: LossLo
             started_at=started_at,
             processes=session.accelerator.num_processes,
         )
-        with learner.as_result(dtype):
+        with activity(f"saving {path}"), learner.as_result(dtype):
             _require_finite(task, step, dtype)
             metadata = output.describe(moment, dtype) if output.carries_metadata else None
             task.save(path, Saving(output.form, dtype, metadata, epoch, step))
@@ -100,9 +102,21 @@ def make_checkpoints(job: Job, learner: Learner, standing: Standing, log: LossLo
             log=log.trackers.place,
             bad_steps=float(log.guard.bad_in_a_row),
         )
-        write_state(folder, info, learner)
+        with activity(f"saving {folder}"):
+            write_state(folder, info, learner)
 
     return Checkpoints(run.saving, output.suffix, plan.epochs, save_result, save_state)
+
+
+def conclusion(job: Job, result: Path) -> str:
+    """The last line of a run: its result, and where the report and the previews are."""
+    run = job.run
+    report = report_page(run)
+    also = [f"report {report}"] if not run.logging.no_report and report.is_file() else []
+    folder = preview_folder(run)
+    if run.preview.sample_prompts is not None and folder.is_dir():
+        also.append(f"previews in {folder}")
+    return f"done: {result}" + (f" ({', '.join(also)})" if also else "")
 
 
 def _require_finite(task: Task, step: int, dtype: torch.dtype | None = None) -> None:

@@ -100,8 +100,7 @@ class Report:
 
 def open_report(run: TrainingRun, batches: BatchSource, plan: RunPlan) -> Report:
     """The report of a run; a resumed run's begins with the curves of the run before."""
-    title = last_name(run.saving.output_name)
-    page = run.saving.output_dir / f"{title}-report.html"
+    title, page = last_name(run.saving.output_name), report_page(run)
     about = About(
         title=title,
         script=Path(sys.argv[0]).name,
@@ -115,6 +114,11 @@ def open_report(run: TrainingRun, batches: BatchSource, plan: RunPlan) -> Report
     if run.saving.resume is not None:
         history = History.load(history_file(run.saving.resume.parent / page.name)).up_to(plan.first_step)
     return Report(page, about, history, plan.first_step, _public_warnings(run, batches))
+
+
+def report_page(run: TrainingRun) -> Path:
+    """The file of a run's report."""
+    return run.saving.output_dir / f"{last_name(run.saving.output_name)}-report.html"
 
 
 def history_file(page: Path) -> Path:

@@ -4,7 +4,7 @@ TORCH ?= torch==2.13.0
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: venv demo test check bench docs
+.PHONY: venv demo test test-long check bench docs
 
 venv: $(VENV)/.ready
 
@@ -20,6 +20,10 @@ demo: venv
 
 test: venv
 	$(RUN) -m pytest -n auto --maxprocesses 4 --dist worksteal
+
+# What `make test` leaves out because it takes long: fuzzing, and every trainer with every feature.
+test-long: venv
+	$(RUN) -m pytest -m "long or matrix" -n auto --maxprocesses 4 --dist worksteal
 
 check: venv
 	$(RUN) -m ruff check .

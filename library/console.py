@@ -17,6 +17,16 @@ if TYPE_CHECKING:
 
 Level = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 _LOGGER = logging.getLogger("atelier")
+# Names and files may hold control characters, which would move the cursor or colour the screen; halves of
+# characters come from names that are not UTF-8; marks of direction turn what follows around.
+_CONTROLS = (
+    *range(32),
+    *range(127, 160),
+    *range(0x202A, 0x202F),
+    *range(0x2066, 0x206A),
+    *range(0xD800, 0xE000),
+)
+_ESCAPES = {code: ascii(chr(code))[1:-1] for code in _CONTROLS if chr(code) not in "\n\t"}
 _SECONDS_IN_SILENCE = 1.0  # before `activity` speaks
 _SECONDS_A_LINE = 10.0  # between two lines of a progress bar that is printed as lines
 
@@ -117,7 +127,7 @@ def progress_bar(*words: Any, disable: bool = False, **options: Any) -> tqdm:
 
 def _log(level: int, message: str) -> None:
     _console()
-    _LOGGER.log(level, "%s", message)
+    _LOGGER.log(level, "%s", message.translate(_ESCAPES))
 
 
 def _console() -> _Console:

@@ -40,7 +40,9 @@ _FIXES = {
     errno.ENOMEM: "close other programs, or ask for less at once",
 }
 _NETWORK_MODULES = ("huggingface_hub", "requests", "urllib3", "httpx", "httpcore")
-_FIX_MEMORY = "use a smaller batch or resolution, --gradient_checkpointing or --mixed_precision bf16"
+_FIX_MEMORY = (
+    "use a smaller batch or resolution, --gradient_checkpointing or --mixed_precision bf16 (--dry_run tells)"
+)
 _FIX_SHARED = "use fewer --max_data_loader_n_workers, or give the container more shared memory (--shm-size)"
 # (what libraries write, where, cause, fix), for errors without a type of their own; ".": the reason itself.
 _SIGNS = (

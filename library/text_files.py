@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import codecs
 import difflib
+import stat
 from pathlib import Path
 
 from library.problems import UserError
@@ -31,6 +32,7 @@ def read_text(path: Path, *, longest: int | None = None) -> str:
     offset.
     """
     try:
+        check_is_file(path)
         with path.open("rb") as file:
             content = file.read(-1 if longest is None else longest + 1)
     except FileNotFoundError as error:
@@ -41,6 +43,13 @@ def read_text(path: Path, *, longest: int | None = None) -> str:
     if longest is not None and len(content) > longest:
         raise UserError.of(path, f"is longer than {longest:,} bytes", "shorten it, or move it away")
     return decode(content, path)
+
+
+def check_is_file(path: Path) -> None:
+    """Raises UserError for a pipe or device, over which one could wait, and OSError if there is nothing."""
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise UserError.of(path, "is a pipe or device, not a file", "give a file")
 
 
 def decode(content: bytes, path: Path) -> str:

@@ -85,6 +85,10 @@ def _about_scan(scan: SubsetScan) -> list[str]:
         lines.append(f"{subset.source}: {bare} with {instead}")
     if scan.empty_captions:
         lines.append(f"{subset.source}: {counted(scan.empty_captions, 'caption is', 'captions are')} empty")
+    if scan.cut_captions:
+        cut = counted(scan.cut_captions, "caption has", "captions have")
+        fix = "--enable_wildcard draws one of them"
+        lines.append(f"{subset.source}: {cut} several lines, of which the first is used; {fix}")
     return lines + scan.notes
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from library.data.buckets import Size, aspect_error
 from library.data.config.contradictions import find_contradictions, warn_of_unused
-from library.data.config.datasets import collect_datasets
+from library.data.config.datasets import MOST_SAMPLES, collect_datasets
 from library.data.config.specs import DatasetSpec, SubsetSpec
 from library.data.plan import BucketSamples, batches_per_epoch
 from library.data.scan.hints import note_spare
@@ -22,6 +22,7 @@ from library.options.caching import CachingOptions
 from library.options.data import DataOptions
 from library.options.validation import ValidationOptions
 from library.problems import Problem, Problems
+from library.wording import counted
 
 
 @dataclass
@@ -158,6 +159,9 @@ class TrainingData:
         specs = collect_datasets(options, problems, pixel_multiple=latent_space.pixel_multiple)
         find_contradictions(specs, options, caching, problems)
         found = _scan_all(specs, options, problems, writes)
+        if too_many := _too_many_samples(found):
+            problems.add(*too_many)
+            return cls([])
         parts = [_make_dataset(spec, scans, problems) for spec, scans in zip(specs, found, strict=True)]
         held_out = [part for _, part in parts if part is not None]
         skips = options.on_bad_image == "skip"
@@ -259,6 +263,19 @@ def _note_spare_hints(scans: list[SubsetScan]) -> None:
             sharing.setdefault(scan.subset.conditioning_data_dir, []).append(scan)
     for folder, users in sharing.items():
         users[0].notes.extend(note_spare(folder, [scan.spare_hints for scan in users]))
+
+
+def _too_many_samples(found: list[list[SubsetScan]]) -> tuple[str, str, str] | None:
+    """The problem of more samples than can be listed, before they are."""
+    scans = [scan for dataset in found for scan in dataset]
+    if sum(record.repeats for scan in scans for record in scan.records) <= MOST_SAMPLES:
+        return None
+    most = max(scans, key=lambda scan: sum(record.repeats for record in scan.records))
+    count, repeats = len(most.records), most.subset.num_repeats
+    cause = (
+        f"is read as {counted(count, 'image')} x {repeats:,} repeats; an epoch has at most {MOST_SAMPLES:,}"
+    )
+    return str(most.subset.source), cause, "lower num_repeats, the folder's number or --dataset_repeats"
 
 
 def _folders(subset: SubsetSpec) -> list[Path]:

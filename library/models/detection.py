@@ -19,6 +19,9 @@ _OTHERS = (
     Mark("*.lora_A.", "is a LoRA, not a model", "give it to --network_weights"),
     Mark("*.hada_w1", "is a LoHa, not a model", "give it to --network_weights"),
     Mark("*.lokr_w1", "is a LoKr, not a model", "give it to --network_weights"),
+    Mark("edm_mean", "was trained with EDM's noise (as Playground v2.5), which training here does not make"),
+    Mark("edm_std", "was trained with EDM's noise (as Playground v2.5), which training here does not make"),
+    Mark("edm_vpred.", "was trained with EDM's noise (as CosXL), which training here does not make"),
     Mark("emb_params", "is a textual inversion embedding, not a model"),
     Mark("string_to_param", "is a textual inversion embedding, not a model"),
     Mark("clip_g", "is a textual inversion embedding, not a model"),
@@ -106,6 +109,9 @@ def _family_of_file(source: Source) -> str:
     found = next((pair for pair in families if _begins(header.names, pair[1].signs.texts[0])), None)
     has_denoiser = _begins(header.names, *(family.signs.denoiser for _, family in families))
     has_vae = _begins(header.names, *_vae_beginnings())
+    if not has_denoiser and _begins(header.names, "model_ema."):
+        cause = "holds only averaged weights of its U-Net (model_ema.*)"
+        raise UserError.of(source.name, cause, "use the full checkpoint")
     if has_vae and not (has_denoiser or found):
         raise UserError.of(source.name, "is a VAE, not a model", "give it to --vae")
     if not has_denoiser:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from library.models.detection import detect_family
 from library.models.families import FAMILIES
-from library.models.parts import part_of
+from library.models.parts import part_of, standard_names
 from library.models.prediction import declared_prediction
 from library.models.single_files import all_finite, find_file
 from library.models.sources import Source
-from library.models.weights import Header, open_tensors, read_header
+from library.models.weights import Header, TensorFile, open_tensors, read_header
 from library.problems import Problems, UserError
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def plan_merge(models: Sequence[str], *, unet_only: bool = False) -> MergePlan:
     found = [one for name in models if (one := problems.attempt(_check_file, name)) is not None]
     problems.raise_if_any()
     sources = [source for source, _ in found]
-    headers = [read_header(source.path) for source in sources]
+    headers = [_header(source) for source in sources]
     for (source, family), header in zip(found[1:], headers[1:], strict=True):
         if family != found[0][1]:
             titles = [FAMILIES[name].title for name in (family, found[0][1])]
@@ -83,7 +83,7 @@ def merge(
     progress: wraps the names, for a progress bar.
     Raises UserError when a sum overflows saving_dtype or is NaN.
     """
-    files = [open_tensors(source.path) for source in plan.sources]
+    files = [_open(source) for source in plan.sources]
     summed, result = set(plan.merged), {}
     for name in progress([*plan.merged, *plan.kept]):
         tensor = files[0].read(name)
@@ -111,6 +111,21 @@ def find_device(name: str) -> torch.device:
 def _check_file(name: str) -> tuple[Source, str]:
     source = find_file(name)
     return source, detect_family(source)
+
+
+def _header(source: Source) -> Header:
+    """A file's header under standard names."""
+    header = read_header(source.path)
+    shapes = {name: header.shapes[own] for name, own in standard_names(header.shapes).items()}
+    return replace(header, names=header.names - header.shapes.keys() | shapes.keys(), shapes=shapes)
+
+
+def _open(source: Source) -> TensorFile:
+    """A file under standard names."""
+    file = open_tensors(source.path)
+    names = standard_names(file.shapes)
+    shapes = {name: file.shapes[own] for name, own in names.items()}
+    return replace(file, shapes=shapes, readers={name: file.readers[own] for name, own in names.items()})
 
 
 def _compare(first: tuple[str, Header], other: tuple[str, Header], problems: Problems) -> None:

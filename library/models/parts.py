@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import get_args
 
 from library.models.families import FAMILIES
 from library.options.model_tools import PartName
 
 _VAE_MODULES = ("encoder", "decoder", "quant_conv", "post_quant_conv")
+_TEXT_MODULES = ("embeddings.", "encoder.", "final_layer_norm.")
 # Tensors whose names alone matter: by them ComfyUI knows how a U-Net predicts.
 MARKS = ("v_pred", "ztsnr", "edm_mean", "edm_std", "edm_vpred.sigma_max", "edm_vpred.sigma_min")
 PART_NAMES: tuple[PartName, ...] = get_args(PartName)
+
+
+def standard_names(names: Collection[str]) -> dict[str, str]:
+    """A file's names by those that most files have.
+
+    NovelAI's models and their offspring leave `text_model.` out of their text encoder's names.
+    """
+    prefixes = {text for family in FAMILIES.values() for text in family.signs.texts}
+    found = {}
+    for name in names:
+        prefix = next((p for p in prefixes if p.endswith(".transformer.") and name.startswith(p)), None)
+        standard = name
+        if prefix is not None and name.removeprefix(prefix).startswith(_TEXT_MODULES):
+            standard = f"{prefix}text_model.{name.removeprefix(prefix)}"
+        if standard == name or standard not in names:
+            found[standard] = name
+    return found
 
 
 def part_of(name: str) -> PartName | None:

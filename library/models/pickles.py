@@ -41,6 +41,9 @@ _BESIDE_WEIGHTS = (
 )
 _KNOWN = re.compile(f"{_FOR_WEIGHTS}|{_BESIDE_WEIGHTS}")
 _DICTS = ("collections.OrderedDict", "collections.defaultdict", "collections.Counter")
+# Instructions, and the values they copy. Torch writes some 40 for a tensor; SDXL has 2,500 of them.
+_MAX_WORK = 1_000_000
+_MAX_NAME = 200
 _PLAIN = (str, bytes, int, float, bool, type(None))
 
 
@@ -78,10 +81,11 @@ def describe(file: IO[bytes], path: Path) -> Description:
     """Read one pickle to its end. path: the file that problems name.
 
     Raises UserError when it names a function or class that weights do not need, and ValueError, EOFError,
-    IndexError, KeyError or TypeError when it is damaged.
+    IndexError, KeyError or TypeError when it is damaged or takes more work than any weights.
     """
     reader = _Reader(path)
     for instruction, argument, _ in pickletools.genops(file):
+        reader.spend(1)
         reader.do(instruction.name, argument)
     (reader.description.content,) = reader.stack
     return reader.description
@@ -99,6 +103,13 @@ class _Reader:
     stack: list[Any] = field(default_factory=list)
     memo: dict[int, Any] = field(default_factory=dict)
     description: Description = field(default_factory=Description)
+    work_left: int = _MAX_WORK
+
+    def spend(self, steps: int) -> None:
+        """Counts instructions and what they copy: a small file can ask for any amount of both."""
+        self.work_left -= steps
+        if self.work_left < 0:
+            raise ValueError("the pickle takes more work than any weights")
 
     def do(self, name: str, argument: Any) -> None:
         """One instruction with its argument."""
@@ -129,6 +140,8 @@ class _Reader:
         attribute, module = self.stack.pop(), self.stack.pop()
         if not isinstance(module, str) or not isinstance(attribute, str):
             raise code_found(self.path, "a name that is no text")
+        if len(module) + len(attribute) > _MAX_NAME:
+            raise code_found(self.path, module[:_MAX_NAME])
         self.name(f"{module}.{attribute}")
 
     def call(self) -> None:
@@ -137,7 +150,19 @@ class _Reader:
             raise code_found(self.path, "a call of something that is no function")
         if not isinstance(arguments, tuple):
             raise ValueError("arguments are no tuple")
-        self.stack.append(_made(what, arguments))
+        self.stack.append(self._dictionary(arguments) if what.name in _DICTS else Made(what, arguments))
+
+    def _dictionary(self, arguments: tuple[Any, ...]) -> dict[Any, Any]:
+        """What calling a class of dictionaries gives: torch's files hold such."""
+        given = arguments[-1] if arguments else []
+        if not isinstance(given, (dict, list, tuple)):
+            return {}
+        self.spend(len(given))
+        if isinstance(given, dict):
+            return dict(given)
+        if any(len(pair) != 2 for pair in given):
+            raise ValueError("a key without a value")
+        return _pairs([word for pair in given for word in pair])
 
     def keep_outside(self, id: Any) -> None:
         found = Persistent(id)
@@ -159,17 +184,6 @@ def code_found(path: Path, what: object) -> UserError:
     return UserError.of(
         path, f"holds pickled code ({name}), which is never run", "use a .safetensors version"
     )
-
-
-def _made(what: Named, arguments: tuple[Any, ...]) -> Any:
-    """Dictionaries of torch's files as such; anything else as a record."""
-    if what.name not in _DICTS:
-        return Made(what, arguments)
-    given = arguments[-1] if arguments else []
-    if isinstance(given, dict):
-        return dict(given)
-    pairs = given if isinstance(given, (list, tuple)) else []
-    return _pairs([word for pair in pairs for word in pair])
 
 
 def _pairs(items: list[Any]) -> dict[Any, Any]:

@@ -53,8 +53,10 @@ def check_claim(source: Source, claimed: PredictionType) -> None:
 
 def _of_file(names: Collection[str], metadata: Mapping[str, str]) -> PredictionType | None:
     """From the declared prediction type, else from an architecture in -v (stable-diffusion-v2-768-v)."""
-    named = metadata.get("modelspec.prediction_type") or _own(
-        metadata.get(CONFIG_KEY, "{}"), "prediction_type"
+    named = (
+        metadata.get("modelspec.prediction_type")
+        or metadata.get("modelspec.predict_key")  # ComfyUI's
+        or _own(metadata.get(CONFIG_KEY, "{}"), "prediction_type")
     )
     if named in _NAMES:
         return _NAMES[named]

@@ -10,7 +10,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from library.models.weights import SUFFIXES
+from library.models.shards import INDEX_SUFFIX, index_names, read_index
+from library.models.weights import SUFFIXES, is_safetensors
+from library.paths import user_path
 from library.problems import UserError
 
 SourceKind = Literal["safetensors", "ckpt", "diffusers"]
@@ -26,6 +28,7 @@ WEIGHT_STEMS = {
 }
 _ALWAYS = ("unet", "vae", "text_encoder")
 _VARIANTS = (None, "fp16")
+_CONTAINERS = (".safetensors", ".bin")  # of a folder's weights, the preferred one first
 
 
 @dataclass(frozen=True)
@@ -44,10 +47,10 @@ class Source:
     variant: str | None = None
 
     def weights(self, part: str) -> Path:
-        """The weights file of a folder's part. Raises UserError when there is none."""
+        """A folder's part's weights file, or the index of several. Raises UserError when there is none."""
         path = find_weights(self.path / part, WEIGHT_STEMS[part], self.variant)
         if path is None:
-            wanted = _weight_names(WEIGHT_STEMS[part], self.variant)[0]
+            wanted = _weight_names(WEIGHT_STEMS[part], self.variant, ".safetensors")[0]
             raise UserError.of(
                 self.path / part, f"holds no weights ({wanted} or .bin)", "get the folder again"
             )
@@ -61,25 +64,31 @@ def find_source(name: str | Path, variant: str | None = None, *, vae_only: bool 
     vae_only: download only the VAE of a hub repository.
     Raises UserError when there is nothing that could be a model.
     """
-    path = Path(name).expanduser()
+    try:
+        path = user_path(str(name))
+    except ValueError as error:
+        raise UserError.of("model", str(error)) from None
     if path.is_dir():
         return Source(str(name), path, "diffusers", variant)
     if path.is_file():
-        if path.suffix not in SUFFIXES:
+        if path.suffix.lower() not in SUFFIXES:
             expected = "a model is a .safetensors or .ckpt file, a Diffusers folder or a hub id"
             raise UserError.of(name, "is not a kind of file models come in", expected)
-        return Source(str(name), path, "safetensors" if path.suffix == ".safetensors" else "ckpt")
-    if _HUB_ID.fullmatch(str(name)) and path.suffix not in SUFFIXES:
+        return Source(str(name), path, "safetensors" if is_safetensors(path) else "ckpt")
+    if _HUB_ID.fullmatch(str(name)) and path.suffix.lower() not in SUFFIXES:
         return Source(str(name), _download(str(name), variant, vae_only), "diffusers", variant)
     raise UserError.of(name, "there is no file or folder here", _did_you_mean(path))
 
 
 def find_weights(folder: Path, stem: str, variant: str | None = None) -> Path | None:
-    """The weights file in a part's folder, or None. Prefers plain to fp16 and .safetensors to .bin."""
+    """The weights file in a part's folder, or the index of several, or None.
+
+    Prefers plain to fp16, .safetensors to .bin, and one file to several.
+    """
     for wanted in (variant,) if variant else _VARIANTS:
-        for name in _weight_names(stem, wanted):
-            if (folder / name).is_file():
-                return folder / name
+        for container in _CONTAINERS:
+            if found := _first_file(folder, _weight_names(stem, wanted, container)):
+                return found
     return None
 
 
@@ -99,9 +108,11 @@ def read_json(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _weight_names(stem: str, variant: str | None) -> list[str]:
+def _weight_names(stem: str, variant: str | None, container: str) -> list[str]:
+    """What a part's weights may be called: the one file, then the index of several."""
+    stem = "pytorch_model" if (stem, container) == ("model", ".bin") else stem
     middle = f".{variant}" if variant else ""
-    return [f"{stem}{middle}.safetensors", f"{'pytorch_model' if stem == 'model' else stem}{middle}.bin"]
+    return [f"{stem}{middle}{container}", *index_names(stem, container, variant)]
 
 
 def _did_you_mean(path: Path) -> str:
@@ -119,23 +130,38 @@ def _download(hub_id: str, variant: str | None, vae_only: bool) -> Path:
     import huggingface_hub
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+    def fetch(patterns: list[str]) -> Path:
+        return Path(huggingface_hub.snapshot_download(hub_id, allow_patterns=patterns))
+
     configs = ["model_index.json", "config.json", "*/config.json", "scheduler/scheduler_config.json"]
     parts = ("vae",) if vae_only else tuple(WEIGHT_STEMS)
     try:
         for wanted in (variant,) if variant else _VARIANTS:
-            for kind in (0, 1):
-                names = {part: _weight_names(WEIGHT_STEMS[part], wanted)[kind] for part in parts}
-                weights = [f"{part}/{name}" for part, name in names.items()]
-                patterns = [*configs, *weights, *([names["vae"]] if vae_only else [])]
-                folder = Path(huggingface_hub.snapshot_download(hub_id, allow_patterns=patterns))
+            for container in _CONTAINERS:
+                names = {part: _weight_names(WEIGHT_STEMS[part], wanted, container) for part in parts}
+                weights = [f"{part}/{name}" for part in parts for name in names[part]]
+                folder = fetch([*configs, *weights, *(names["vae"] if vae_only else [])])
                 places = {"vae": vae_folder(folder)} if vae_only else {part: folder / part for part in parts}
                 there = {part: place for part, place in places.items() if part in _ALWAYS or place.is_dir()}
-                if all((place / names[part]).is_file() for part, place in there.items()):
-                    return folder
+                found = [_first_file(place, names[part]) for part, place in there.items()]
+                if all(found):
+                    shards = _shards_of([path for path in found if path is not None], folder)
+                    return fetch([*configs, *shards]) if shards else folder
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise _hub_error(hub_id, error) from error
     needed = ", ".join(part for part in parts if part in _ALWAYS)
     raise UserError.of(hub_id, f"this hub repository holds no Diffusers model ({needed})")
+
+
+def _first_file(folder: Path, names: list[str]) -> Path | None:
+    return next((folder / name for name in names if (folder / name).is_file()), None)
+
+
+def _shards_of(weights: list[Path], folder: Path) -> list[str]:
+    """The files that indexes among the weights name, seen from the model's folder."""
+    indexes = [path for path in weights if path.suffix == INDEX_SUFFIX]
+    places = {path: path.parent.relative_to(folder) for path in indexes}
+    return [(places[path] / name).as_posix() for path in indexes for name in read_index(path)]
 
 
 def _hub_error(hub_id: str, error: Exception) -> UserError:

@@ -13,7 +13,7 @@ import re
 import struct
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -21,7 +21,9 @@ from typing import IO, Any
 from library.models.pickles import Made, Named, Persistent, describe
 from library.problems import UserError
 
-_MAX_PICKLE = 2**28  # bytes; that of SDXL has 500 kB
+_MAX_PICKLE = 2**26  # bytes; that of SDXL has 500 kB
+_MAX_SIDES, _MAX_VALUES = 64, 2**48  # of one tensor
+_MAX_SHARING = 8  # how often tensors may share the bytes of their file, on average
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _ZIP_HEADER = struct.Struct("<26xHH")  # an entry's own header ends in the lengths of its name and of extras
 _DAMAGED = (
@@ -135,12 +137,15 @@ def _read_zip(path: Path) -> TorchFile:
         if len(pickles) != 1:
             cause = f"holds {len(pickles)} pickles, where weights have one"
             raise UserError.of(path, cause, "use a .safetensors version")
-        if entries[pickles[0]].file_size > _MAX_PICKLE:
-            raise ValueError("the pickle is too large")
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries.values()):
+            cause = "its entries are compressed, which those of a torch file never are"
+            raise UserError.of(path, cause, "use a .safetensors version")
         folder = pickles[0].removesuffix("data.pkl")
-        description = describe(io.BytesIO(archive.read(pickles[0])), path)
+        content = _entry_bytes(archive, entries[pickles[0]], _MAX_PICKLE)
+        description = describe(io.BytesIO(content), path)
         if f"{folder}byteorder" in entries:
-            _require_little_endian(path, archive.read(f"{folder}byteorder") == b"little")
+            order = _entry_bytes(archive, entries[f"{folder}byteorder"], len(b"little"))
+            _require_little_endian(path, order == b"little")
     places = {}
     with path.open("rb") as file:
         for key, dtype, count, _ in map(_storage, description.persistent):
@@ -148,10 +153,15 @@ def _read_zip(path: Path) -> TorchFile:
     return _make(path, description.content, places)
 
 
+def _entry_bytes(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, most: int) -> bytes:
+    """A zip entry's content. Raises ValueError when it is longer than `most` bytes."""
+    if entry.file_size > most:
+        raise ValueError("an entry is too large")
+    return archive.read(entry)
+
+
 def _entry_place(file: IO[bytes], entry: zipfile.ZipInfo, needed: int) -> int:
     """The offset of a zip entry's bytes. Raises ValueError when there are fewer than needed."""
-    if entry.compress_type != zipfile.ZIP_STORED:
-        raise ValueError("a storage is compressed, which torch does not do")
     file.seek(entry.header_offset)
     name, extra = _ZIP_HEADER.unpack(file.read(_ZIP_HEADER.size))
     place = entry.header_offset + _ZIP_HEADER.size + name + extra
@@ -162,12 +172,16 @@ def _entry_place(file: IO[bytes], entry: zipfile.ZipInfo, needed: int) -> int:
 
 def _read_legacy(path: Path) -> TorchFile:
     with path.open("rb") as file:
-        if describe(file, path).content != _LEGACY_MAGIC:
+        start = io.BytesIO(file.read(_MAX_PICKLE))  # a text in it may claim any length
+        if describe(start, path).content != _LEGACY_MAGIC:
             raise UserError.of(path, "is a pickle but no torch checkpoint")
-        describe(file, path)  # the protocol's number
-        _require_little_endian(path, describe(file, path).content["little_endian"])
-        description = describe(file, path)
-        keys = [str(key) for key in describe(file, path).content]
+        describe(start, path)  # the protocol's number
+        _require_little_endian(path, describe(start, path).content["little_endian"])
+        description = describe(start, path)
+        keys = describe(start, path).content
+        if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+            raise ValueError("names of storages that are no texts")
+        file.seek(start.tell())
         return _make(path, description.content, _legacy_places(file, keys, description.persistent))
 
 
@@ -200,11 +214,16 @@ def _make(path: Path, content: Any, places: Mapping[str, int]) -> TorchFile:
     found = {name: _tensor(value, places) for name, value in state.items() if isinstance(name, str)}
     tensors = {name: tensor for name, tensor in found.items() if tensor is not None}
     size = path.stat().st_size
-    if any(math.prod(tensor.shape) * _width(tensor.dtype) > size for tensor in tensors.values()):
-        raise ValueError("a tensor repeats its values more often than there is memory")  # by strides of 0
+    if sum(map(_cost, tensors.values())) > _MAX_SHARING * size:
+        raise ValueError("tensors repeat their values more often than there is memory")
     names = {name for part in (content, state) for name in part if isinstance(name, str)}
     beside = {str(key): str(value) for key, value in content.items() if isinstance(value, (str, int, float))}
     return TorchFile(tensors, names, beside)
+
+
+def _cost(tensor: StoredTensor) -> int:
+    """Bytes that are read or made for a tensor: strides of 0 repeat values, and long ones skip them."""
+    return max(math.prod(tensor.shape), tensor.extent) * _width(tensor.dtype)
 
 
 def _tensor(value: Any, places: Mapping[str, int]) -> StoredTensor | None:
@@ -212,13 +231,10 @@ def _tensor(value: Any, places: Mapping[str, int]) -> StoredTensor | None:
 
     Raises ValueError, TypeError, KeyError, AttributeError or IndexError when it cannot be one.
     """
+    value = _unwrapped(_unwrapped(value))  # a parameter of a subclass of tensors; deeper is no torch file
     if not isinstance(value, Made):
         return None
     kind, given = value.what.name.removeprefix("torch._utils."), value.arguments
-    if kind.startswith("_rebuild_parameter"):
-        return _tensor(given[0], places)
-    if kind == "torch._tensor._rebuild_from_type_v2":
-        return _tensor(Made(given[0], given[2]), places)
     if kind not in ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_tensor_v3"):
         return None
     key, dtype, count, start = _storage(given[0])
@@ -226,13 +242,25 @@ def _tensor(value: Any, places: Mapping[str, int]) -> StoredTensor | None:
         dtype = _dtype(given[6])
         count //= _width(dtype)
     offset, shape, strides = given[1], _sides(given[2]), _sides(given[3])
+    check_shape(shape)
     if offset < 0 or start + offset + _extent(shape, strides) > count:
         raise ValueError("a tensor does not lie in its storage")
     return StoredTensor(dtype, shape, strides, places[key] + (start + offset) * _width(dtype))
 
 
+def _unwrapped(value: Any) -> Any:
+    """The tensor in a parameter or in an object of a subclass of tensors; anything else as it is."""
+    if isinstance(value, Made) and value.what.name.startswith("torch._utils._rebuild_parameter"):
+        return value.arguments[0]
+    if isinstance(value, Made) and value.what.name == "torch._tensor._rebuild_from_type_v2":
+        return Made(value.arguments[0], value.arguments[2])
+    return value
+
+
 def _storage(outside: Persistent) -> tuple[str, str, int, int]:
     """(key, dtype, number of values, offset of a view) of a reference to a storage."""
+    if len(outside.id) > 6:
+        raise ValueError("a reference to something that is no storage")
     kind, what, key, _, count, *view = outside.id
     start = view[0][1] if view and view[0] else 0
     if kind != "storage" or not all(isinstance(n, int) and n >= 0 for n in (count, start)):
@@ -249,10 +277,16 @@ def _dtype(named: Named) -> str:
 
 def _sides(sides: Any) -> tuple[int, ...]:
     """A shape or strides. A torch.Size is a record of a call with a tuple."""
-    sides = tuple(sides.arguments[0] if isinstance(sides, Made) else sides)
-    if not all(isinstance(side, int) and side >= 0 for side in sides):
+    sides = sides.arguments[0] if isinstance(sides, Made) else sides
+    if len(sides) > _MAX_SIDES or not all(isinstance(n, int) and 0 <= n <= _MAX_VALUES for n in sides):
         raise ValueError("a shape of what are no numbers")
-    return sides
+    return tuple(sides)
+
+
+def check_shape(shape: Sequence[int]) -> None:
+    """Raises ValueError for the shape of a tensor that cannot be, even if one of its sides is 0."""
+    if len(shape) > _MAX_SIDES or math.prod(side or 1 for side in shape) > _MAX_VALUES:
+        raise ValueError("a shape of more values than there can be")
 
 
 def _extent(shape: tuple[int, ...], strides: tuple[int, ...]) -> int:

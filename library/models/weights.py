@@ -1,5 +1,7 @@
 """Files of tensors, read and written safely: .safetensors, and torch's own (.ckpt, .pt, .bin).
 
+The index of weights in several files (`shards.py`) is read as one file with all their tensors.
+
 Tensors are read one by one, straight from the file into memory of their own. Nothing stays mapped, so a file
 can be replaced while its weights are in use, and loading takes no more memory than the tensors. Headers are
 read without torch.
@@ -9,6 +11,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -18,7 +21,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from library.files import whole_file
-from library.models.torch_files import StoredTensor, not_the_file, read_torch_file
+from library.models.shards import INDEX_SUFFIX, check_shard, find_shards
+from library.models.torch_files import StoredTensor, check_shape, not_the_file, read_torch_file
 from library.problems import UserError
 
 if TYPE_CHECKING:
@@ -47,6 +51,7 @@ _DTYPES = {
     "U64": "uint64",
 }
 _MAX_HEADER = 100_000_000  # bytes; safetensors' own limit
+_MAX_HEADER_VALUES = 2**21  # in a header, where a tensor takes about ten
 
 
 @dataclass(frozen=True)
@@ -89,7 +94,9 @@ class TensorFile:
 
 def read_header(path: Path) -> Header:
     """Names, shapes and metadata of a file of tensors. Raises UserError when it cannot be used."""
-    if path.suffix != ".safetensors":
+    if path.suffix == INDEX_SUFFIX:
+        return _read_index_header(path)
+    if not is_safetensors(path):
         file = read_torch_file(path)
         return Header(file.names, {name: tensor.shape for name, tensor in file.tensors.items()}, file.beside)
     entries, metadata, _ = _read_safetensors_header(path)
@@ -98,7 +105,29 @@ def read_header(path: Path) -> Header:
 
 def open_tensors(path: Path) -> TensorFile:
     """Opens a file of tensors for reading. Raises UserError when it is damaged or contains code."""
-    return _open_safetensors(path) if path.suffix == ".safetensors" else _open_torch(path)
+    if path.suffix == INDEX_SUFFIX:
+        return _open_index(path)
+    return _open_safetensors(path) if is_safetensors(path) else _open_torch(path)
+
+
+def tensor_places(path: Path) -> dict[str, tuple[Path, int, int]]:
+    """(file, byte offset in it, bytes) of each tensor of a tensor file. Raises UserError as `read_header`."""
+    if path.name.endswith(INDEX_SUFFIX):
+        shards = find_shards(path)
+        return {name: place for shard in shards for name, place in tensor_places(shard).items()}
+    if is_safetensors(path):
+        entries, _, start = _read_safetensors_header(path)
+        spans = {name: _span(entry) for name, entry in entries.items()}
+        return {name: (path, start + begin, end - begin) for name, (begin, end) in spans.items()}
+    return {
+        name: (path, stored.position, stored.extent * dtype_of(stored.dtype).itemsize)
+        for name, stored in read_torch_file(path).tensors.items()
+    }
+
+
+def is_safetensors(path: Path) -> bool:
+    """Whether a file is one by its suffix, however that is written; torch's own have others."""
+    return path.suffix.lower() == ".safetensors"
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
@@ -121,7 +150,7 @@ def save_tensors(
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with whole_file(path) as temporary:
-        if path.suffix == ".safetensors":
+        if is_safetensors(path):
             _write_safetensors(temporary, tensors, metadata or {})
         else:
             save_objects(temporary, tensors if beside is None else {"state_dict": tensors, **beside})
@@ -150,7 +179,9 @@ def _read_safetensors_header(path: Path) -> tuple[dict[str, dict], dict[str, str
             (size,) = struct.unpack("<Q", file.read(8))
             if size > _MAX_HEADER:
                 raise ValueError("the header is too large")
-            entries = json.loads(file.read(size))
+            header = file.read(size)
+        _check_header(header)
+        entries = json.loads(header)
         metadata = entries.pop("__metadata__", None) or {}
         if not all(isinstance(text, str) for text in metadata.values()):
             raise ValueError("metadata that is no text")
@@ -173,6 +204,15 @@ def _no_safetensors(path: Path) -> UserError:
     )
 
 
+def _check_header(header: bytes) -> None:
+    """Raises ValueError for JSON that becomes many times its size in memory: [[],[],...]."""
+    if len(header) > _MAX_HEADER_VALUES:
+        plain = header.replace(rb"\\", b"").replace(rb"\"", b"")
+        structure = re.sub(rb'"[^"]*"', b"", plain)
+        if sum(map(structure.count, (b"[", b"{", b","))) > _MAX_HEADER_VALUES:
+            raise ValueError("the header has more values than any file's")
+
+
 def _check_entries(entries: dict[str, dict]) -> int:
     """The offset where the last tensor ends. Raises ValueError unless tensors are contiguous."""
     place = 0
@@ -188,6 +228,7 @@ def _span(entry: dict) -> tuple[int, int]:
     (begin, end), shape = entry["data_offsets"], entry["shape"]
     if not all(type(number) is int and number >= 0 for number in (begin, end, *shape)):
         raise ValueError("sizes that are no numbers")
+    check_shape(shape)
     if end - begin != math.prod(shape) * _width(entry["dtype"]):
         raise ValueError("a tensor's size does not match its shape")
     return begin, end
@@ -197,6 +238,27 @@ def _width(dtype: str) -> int:
     """Bytes per value. Raises KeyError for a dtype that is not known."""
     digits = "".join(c for c in _DTYPES[dtype].split("_")[0] if c.isdigit())
     return int(digits or 8) // 8
+
+
+def _read_index_header(path: Path) -> Header:
+    header = Header(set())
+    for shard, wanted in find_shards(path).items():
+        found = read_header(shard)
+        check_shard(shard, wanted, set(found.shapes))
+        header.names.update(found.names)
+        header.shapes.update(found.shapes)
+    return header
+
+
+def _open_index(path: Path) -> TensorFile:
+    shapes: dict[str, tuple[int, ...]] = {}
+    readers: dict[str, Callable[[int | None], Tensor]] = {}
+    for shard, wanted in find_shards(path).items():
+        file = open_tensors(shard)
+        check_shard(shard, wanted, set(file.shapes))
+        shapes |= file.shapes
+        readers |= file.readers
+    return TensorFile(path, shapes, {}, readers)
 
 
 def _open_safetensors(path: Path) -> TensorFile:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from library.files import whole_file
 from library.options.fields import changed_values
 from library.options.foreign_config import asks_nothing, refuse_easy_training
+from library.paths import user_path
 from library.problems import Problems, UserError, warn
 from library.secrets import Secret
 from library.table_files import read_tables
@@ -18,12 +19,12 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 
-def read_config_file(path: Path) -> tuple[Path, dict[str, object]]:
+def read_config_file(target: str) -> tuple[Path, dict[str, object]]:
     """The file's path (with `.toml` added where it is missing) and its options, out of their tables.
 
     Raises UserError if there is no such file, it is not TOML, or two tables give an option two values.
     """
-    path = path.expanduser()
+    path = _path_of(target)
     if path.suffix != ".toml" and not path.is_file():
         path = path.with_name(path.name + ".toml")
     document = read_tables(path)
@@ -59,13 +60,23 @@ def write_config_file(target: str | None, sections: Mapping[str, DataclassInstan
     """
     if not target:
         raise UserError.of("--output_config", "needs --config_file, the file to write")
-    path = Path(target).expanduser()
+    path = _path_of(target)
     path = path if path.suffix == ".toml" else path.with_name(path.name + ".toml")
     if path.exists():
         raise UserError.of(path, "exists already", "choose another name or delete it")
     tables = {name: _written(changed_values(section)) for name, section in sections.items()}
     with whole_file(path) as temporary:
         temporary.write_text(to_toml(tables), encoding="utf-8")
+    return path
+
+
+def _path_of(target: str) -> Path:
+    try:
+        path = user_path(target)
+    except ValueError as error:
+        raise UserError.of("--config_file", str(error)) from None
+    if not path.name:
+        raise UserError.of("--config_file", f"expects a file, got {target!r}")
     return path
 
 

@@ -31,6 +31,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Union
 
+from library.paths import user_path
 from library.problems import Problem, UserError, warn, warn_idle
 from library.secrets import Secret
 
@@ -296,7 +297,7 @@ def _read_path(value: object) -> Path:
         return value
     if not isinstance(value, str) or not value.strip():
         raise ValueError(f"expects a path, got {value!r}")
-    return Path(value).expanduser()
+    return user_path(value)
 
 
 _READERS: dict[type, Callable[[object], object]] = {

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from library.options.fields import option, refuse, warn_when
-from library.options.saving import name_fault
+from library.paths import name_fault
 from library.secrets import Secret
 
 

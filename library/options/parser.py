@@ -20,7 +20,6 @@ import re
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from library import console
@@ -189,7 +188,7 @@ def _from_config_file(config_file: str, by_name: dict[str, OptionSpec], problems
     from library.options.unavailable import refusal_of
 
     try:
-        path, values = read_config_file(Path(config_file))
+        path, values = read_config_file(config_file)
     except UserError as error:
         problems.extend(error.problems)
         return {}

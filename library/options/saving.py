@@ -2,35 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from library.options.fields import Check, below, option, refuse, warn_when
+from library.paths import name_fault
 
 CheckpointFormat = Literal["ckpt", "safetensors", "diffusers", "diffusers_safetensors"]
 Precision = Literal["float", "fp16", "bf16"]
 
 # By a file's suffix; a name with none of these is a Diffusers folder.
 FORMATS: dict[str, CheckpointFormat] = {".safetensors": "safetensors", ".ckpt": "ckpt"}
-
-# Names that Windows reserves for devices, with or without a suffix.
-_RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
-_FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f]')
-
-
-def name_fault(name: str) -> str | None:
-    """Why a name cannot be a file name on every system, or None."""
-    if _FORBIDDEN.search(name) or name in ("", ".", ".."):
-        return 'must be a plain file name: no folders, line breaks or any of <>:"/\\|?*'
-    if _RESERVED.fullmatch(name):
-        return "is a name Windows keeps for a device; choose another"
-    if name != name.strip() or name.endswith("."):
-        return "must not begin or end with a space or end with a dot"
-    if len(name.encode()) > 180:
-        return "is too long: at most 180 bytes, so that step numbers and suffixes still fit"
-    return None
 
 
 @dataclass(frozen=True)
@@ -68,6 +51,9 @@ class SavingOptions:
     resume: Path | None = option(
         None, "go on from this state folder exactly where it was saved", metavar="DIR"
     )
+    skip_state_check: bool = option(
+        False, "resume without comparing the state's files with the hashes in its manifest"
+    )
 
     def __post_init__(self) -> None:
         fault = None if self.output_name is None else name_fault(self.output_name)
@@ -88,6 +74,11 @@ class SavingOptions:
             _without(self, "save_last_n_steps", "save_every_n_steps"),
             _without(self, "save_last_n_epochs_state", "save_state"),
             _without(self, "save_last_n_steps_state", "save_state"),
+            (
+                self.skip_state_check and self.resume is None,
+                "skip_state_check",
+                "has no effect without --resume",
+            ),
         )
 
 

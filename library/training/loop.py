@@ -36,11 +36,16 @@ from library.training.start.preparation import get_ready, make_validation, train
 from library.training.stepper import Stepper
 from library.training.tasks.task import Task
 from library.training.watching.preview import Previews
+from library.training.watching.trackers import only_told
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
+    from library.training.loss_log import LossLog
+    from library.training.optimization.ledger import Balance, Ledger
+
 SECONDS_TO_STOP = 2.0  # for what is worth less than the state
+SECONDS_TO_END = 60.0  # for what is worth less than the result
 
 
 def train(run: TrainingRun, session: Session, task: Task, batches: BatchSource, output: Output) -> Path:
@@ -84,14 +89,17 @@ def _train(job: Job) -> Path:
         milestones.at_start()
         _take_steps(job, stepper, milestones, interruption)
 
-        balance = stepper.learner.ledger.balance(milestones.done)
-        log.conclude(balance)
-        if session.is_main:
-            saver.at_end(job.plan.epoch_after(milestones.done), milestones.done)
+        try:
+            if session.is_main:
+                saver.at_end(job.plan.epoch_after(milestones.done), milestones.done)
+        finally:
+            balance = _conclude(log, stepper.learner.ledger, milestones.done, SECONDS_TO_END)
         session.accelerator.wait_for_everyone()
         session.say(conclusion(job, saver.path_at_end))
-    session.say(str(balance))
-    balance.raise_if_unmoved()
+    if balance is not None:
+        with only_told("the table of what was trained"):
+            session.say(str(balance))
+        balance.raise_if_unmoved()
     return saver.path_at_end
 
 
@@ -120,6 +128,19 @@ def _take_steps(job: Job, stepper: Stepper, milestones: Milestones, interruption
             if log.average is not None:
                 bar.set_postfix(avr_loss=f"{log.average:.4f}", refresh=False)
             milestones.after(done)
+        log.read()  # so that a broken run is never saved
+
+
+def _conclude(log: LossLog, ledger: Ledger, done: int, patience: float) -> Balance | None:
+    """Close the trackers with the ledger's balance after `done` steps; None when it could not be computed. It
+    comes after the result or state is saved, and raises nothing.
+    """
+    balance = None
+    with only_told("the table of what was trained"):
+        balance = ledger.balance(done)
+    with only_told("the log's end"):
+        log.conclude(balance, patience)
+    return balance
 
 
 def _progress_bar(job: Job) -> tqdm:
@@ -157,6 +178,6 @@ def _stop(job: Job, stepper: Stepper, milestones: Milestones, interruption: Inte
     if session.is_main:
         folder = milestones.saver.on_stop(job.plan.epoch_after(done), done)
         session.say(f"\nstopped after step {done}; go on with --resume {folder}")
-    log.conclude(stepper.learner.ledger.balance(done), patience=SECONDS_TO_STOP)
+    _conclude(log, stepper.learner.ledger, done, SECONDS_TO_STOP)
     session.accelerator.wait_for_everyone()
     sys.exit(interruption.exit_code)

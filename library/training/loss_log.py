@@ -90,8 +90,11 @@ class LossLog:
         """Write other figures of a step."""
         self.trackers.write(step, values)
 
-    def conclude(self, balance: Balance, patience: float = 60.0) -> None:
-        """Read the rest, and close the trackers with the balance; that may take `patience` seconds."""
+    def conclude(self, balance: Balance | None, patience: float) -> None:
+        """Read the rest, and close the trackers, with the balance if there is one; that may take `patience`
+        seconds.
+        """
         self.read()
-        self.trackers.conclude(balance)
+        if balance is not None:
+            self.trackers.conclude(balance)
         self.trackers.close(patience)

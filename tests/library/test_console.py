@@ -178,3 +178,9 @@ def test_a_command_whose_output_nobody_reads_does_its_work(
         run_command(work)
 
     assert done == [0, 1, 2]
+
+
+def test_control_characters_of_names_are_shown_escaped(capsys: pytest.CaptureFixture) -> None:
+    console.set_up()
+    console.warn("a\x1b[31mred\x07\r\u202eb\udce9.png\tc\nd")
+    assert capsys.readouterr().err == ("warning: a\\x1b[31mred\\x07\\r\\u202eb\\udce9.png\tc\nd\n")

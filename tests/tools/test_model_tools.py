@@ -81,6 +81,20 @@ def test_models_are_merged_in_their_shares(call, models: list[Path], tmp_path: P
     load_model(tmp_path / "half.ckpt")
 
 
+def test_models_without_text_model_in_their_names_are_merged(
+    call, models: list[Path], tmp_path: Path
+) -> None:
+    """As NovelAI's models and their offspring are; the result has the usual names."""
+    a, b = map(load_tensors, models[:2])
+    bare = {name.replace(".transformer.text_model.", ".transformer."): t for name, t in b.items()}
+    assert bare.keys() != b.keys()
+    save_tensors(models[1], bare, open_tensors(models[1]).metadata)
+    for pair in (models[:2], models[1::-1]):
+        call("merge_models", "--models", *pair, "--output", tmp_path / "x.safetensors")
+        expected = {name: 0.5 * a[name] + 0.5 * b[name] for name in a}
+        assert same(load_tensors(tmp_path / "x.safetensors"), expected)
+
+
 def test_only_unets_are_merged_where_that_is_asked_for(call, models: list[Path], tmp_path: Path) -> None:
     call("merge_models", "--models", *models[:2], "--unet_only", "--output", tmp_path / "x.safetensors")
     a, b, found = (load_tensors(path) for path in (*models[:2], tmp_path / "x.safetensors"))

@@ -28,6 +28,8 @@ from library.data.scan.folders import ClassFolder, find_class_folders, is_image_
 from library.options.data import DataOptions
 from library.problems import Problems, warn, warn_idle
 
+MOST_SAMPLES = 10**7  # an epoch; more takes gigabytes to list, and is a typing mistake
+
 # Key -> (whether a value can be used, what it must be).
 Checks = dict[str, tuple[Callable[[Any], bool], str]]
 
@@ -35,7 +37,10 @@ CHECKS: Checks = {
     "batch_size": (lambda n: n >= 1, "must be 1 or more"),
     "min_bucket_reso": (lambda n: n >= 1, "must be 1 or more"),
     "max_bucket_reso": (lambda n: n >= 1, "must be 1 or more"),
-    "num_repeats": (lambda n: n >= 0, "must be 0 (leave the subset out) or more"),
+    "num_repeats": (
+        lambda n: 0 <= n <= MOST_SAMPLES,
+        f"must be 0 (leave the subset out) to {MOST_SAMPLES:,}",
+    ),
     "keep_tokens": (lambda n: n >= 0, "must be 0 or more"),
     "caption_extension": (lambda text: text.strip(". ") != "", "must not be empty"),
     "caption_separator": (lambda text: text != "", "must not be empty"),

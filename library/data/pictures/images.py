@@ -18,7 +18,7 @@ from library.data.buckets import Size, size_text
 from library.data.pictures.augmentation import ColourShift, apply_colour_shift
 from library.data.pictures.bad_images import unreadable
 from library.data.pictures.colours import decode_colours, on_white
-from library.data.pictures.headers import SIDEWAYS
+from library.data.pictures.headers import PNG_SIGNATURE, SIDEWAYS, Content, format_of, png_chunks
 from library.problems import UserError
 
 # The formats, as Pillow names them, that a file may have whatever its suffix. Not all that Pillow knows: some
@@ -48,6 +48,10 @@ CV2_FILTERS = {
     "area": "INTER_AREA",
 }
 HINT_ASPECT_TOLERANCE = 0.01
+
+
+# Bytes of a PNG's uncompressed texts that Pillow is given: half of its own limit.
+MOST_PLAIN_TEXT = 2**25
 
 
 @dataclass(frozen=True)
@@ -205,12 +209,32 @@ def resize(image: Image.Image, size: Size, interpolation: str | None = None) -> 
 
 def _open(path: Path | str) -> Image.Image:
     try:
-        return Image.open(path, formats=_formats())
+        return Image.open(_without_texts(path) or path, formats=_formats())
     except UnidentifiedImageError:
         if not _is_jxl(path):
             raise
         _import_jxl(path)
         return Image.open(path, formats=["JXL"])
+
+
+def _without_texts(path: Path | str) -> io.BytesIO | None:
+    """A PNG without its text chunks, if it has compressed or many of them: image generators keep workflows of
+    megabytes there, which Pillow refuses to unpack. None for other files.
+    """
+    with io.FileIO(path) as file:
+        content = Content(file)
+        if format_of(content) != "PNG":
+            return None
+        try:
+            chunks = list(png_chunks(content))
+        except (struct.error, ValueError):  # cut off, which decoding will tell
+            return None
+        is_large = sum(length for name, _, length in chunks if name == b"tEXt") > MOST_PLAIN_TEXT
+        if not is_large and not any(name in (b"zTXt", b"iTXt") for name, _, _ in chunks):
+            return None
+        kept = [chunk for chunk in chunks if chunk[0] not in (b"tEXt", b"zTXt", b"iTXt")]
+        pieces = [content.at(offset - 8, length + 12) for _, offset, length in kept]
+        return io.BytesIO(PNG_SIGNATURE + b"".join(pieces))
 
 
 @functools.cache

@@ -23,6 +23,7 @@ from library.data.pictures.headers import (
     size_in_header,
 )
 from library.data.pictures.images import load_image, read_size
+from library.text_files import check_is_file
 
 TAIL = 1024  # bytes; programs that pad files pad them to a block
 PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
@@ -44,6 +45,7 @@ def inspect(path: Path | str) -> Size:
     decoded. Files whose structure leaves a doubt are decoded.
     """
     try:
+        check_is_file(Path(path))
         with io.FileIO(path) as file:
             content = Content(file)
             verdict, size = judge(content), size_in_header(content)

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
 
+from library.paths import is_text
 from library.problems import Problems, warn
 from library.wording import counted
 
+MOST_REPEATS = 10_000  # of a folder's name; more is a date, or a number of another kind
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".avif", ".jxl")
 
 
@@ -37,15 +39,22 @@ def find_class_folders(parent: Path, option: str, problems: Problems) -> list[Cl
     entries = list_folder(parent, option, problems)
     if entries is None:
         return []
-    folders = sorted(entry.name for entry in entries if entry.is_dir())
+    folders = sorted(entry.name for entry in entries if is_folder(entry))
     found = {name: ClassFolder.from_path(parent / name) for name in folders}
     class_folders = [folder for folder in found.values() if folder is not None]
-    if not class_folders:
+    for folder in class_folders:
+        if folder.repeats > MOST_REPEATS:
+            cause = f"is read as {folder.repeats} repeats of {folder.class_tokens or 'its images'!r}"
+            problems.add(folder.path, cause, f"rename it, such as {parent / f'1_{folder.path.name}'}")
+        if not is_text(folder.path.name):
+            problems.add(folder.path, "has a name that is not UTF-8 text", "rename it")
+    class_folders = [folder for folder in class_folders if folder.repeats <= MOST_REPEATS]
+    if not any(found.values()):
         fix = _layout_fix(parent, folders, entries)
         problems.add(
             f"{option} {parent}", f"has no <repeats>_<class tokens> folder; {describe_folder(entries)}", fix
         )
-    elif len(class_folders) < len(folders):
+    elif None in found.values():
         ignored = ", ".join(repr(name) for name, folder in found.items() if folder is None)
         warn(f"{parent}: folders whose name does not begin with a number are left out: {ignored}")
     return class_folders
@@ -65,6 +74,22 @@ def list_folder(folder: Path, where: str, problems: Problems) -> list[os.DirEntr
     except OSError as error:
         problems.add(f"{where} {folder}", f"cannot be read ({error.strerror or error})")
     return None
+
+
+def is_file(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a file; a link that leads to itself is none."""
+    try:
+        return entry.is_file()
+    except OSError:
+        return False
+
+
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder; a link that leads to itself is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def is_system_name(name: str) -> bool:
@@ -110,8 +135,8 @@ def _has_class_folders(folder: Path) -> bool:
 
 def describe_folder(entries: Iterable[os.DirEntry[str]]) -> str:
     """What is in a folder, for messages: "found 2 folders ('cat', 'dog'), 3 .png files" or "it is empty"."""
-    folders = [entry.name for entry in entries if entry.is_dir()]
-    suffixes = Counter(Path(entry.name).suffix.lower() or "other" for entry in entries if entry.is_file())
+    folders = [entry.name for entry in entries if is_folder(entry)]
+    suffixes = Counter(Path(entry.name).suffix.lower() or "other" for entry in entries if is_file(entry))
     found = [counted(count, f"{suffix} file") for suffix, count in suffixes.most_common(4)]
     if folders:
         names = ", ".join(map(repr, folders[:3])) + (", ..." if len(folders) > 3 else "")

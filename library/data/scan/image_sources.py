@@ -12,12 +12,15 @@ from library.data.config.specs import SubsetSpec
 from library.data.scan.folders import (
     IMAGE_SUFFIXES,
     describe_folder,
+    is_file,
+    is_folder,
     is_image_name,
     is_system_name,
     list_folder,
     name_some,
     stem_of,
 )
+from library.paths import is_text
 from library.problems import Problems
 from library.wording import counted
 
@@ -60,6 +63,7 @@ def sources_in_folder(
     entries = list_folder(folder, "image folder", problems)
     if entries is None:
         return []
+    entries = _usable(folder, entries, problems, notes)
     files = pair_captions(entries, subset.caption_extension)
     if not files.images:
         suffixes = " ".join(IMAGE_SUFFIXES)
@@ -71,7 +75,7 @@ def sources_in_folder(
     _find_same_stems(folder, list(files.images), problems)
     _note_captions(subset, files, notes)
     _note_foreign_images(folder, files.spare, notes)
-    _note_images_below(folder, [entry.name for entry in entries if entry.is_dir()], folders, notes)
+    _note_images_below(folder, [entry.name for entry in entries if is_folder(entry)], folders, notes)
     return [
         ImageSource(
             folder / name,
@@ -80,6 +84,23 @@ def sources_in_folder(
         )
         for name, caption in files.images.items()
     ]
+
+
+def _usable(
+    folder: Path, entries: list[os.DirEntry[str]], problems: Problems, notes: list[str]
+) -> list[os.DirEntry[str]]:
+    """The entries without those that cannot be read: pipes and devices, over which one would wait, and names
+    that are not UTF-8, which neither metadata nor caches can hold.
+    """
+    unnamed = [entry for entry in entries if not is_text(entry.name)]
+    for entry in unnamed:
+        if is_image_name(entry.name):
+            problems.add(folder / entry.name, "has a name that is not UTF-8 text", "rename it")
+    odd = [entry for entry in entries if not (is_file(entry) or is_folder(entry) or entry.is_symlink())]
+    if odd:
+        are = counted(len(odd), "entry is no file and is", "entries are no files and are")
+        notes.append(f"{folder}: {are} left out: {name_some([entry.name for entry in odd])}")
+    return [entry for entry in entries if entry not in unnamed and entry not in odd]
 
 
 class FolderFiles(NamedTuple):
@@ -103,7 +124,7 @@ class FolderFiles(NamedTuple):
 
 def pair_captions(entries: Iterable[os.DirEntry[str]], suffix: str) -> FolderFiles:
     """The files among a folder's entries, sorted out. suffix: of caption files."""
-    files = {entry.name: entry for entry in entries if entry.is_file() or _is_lost_link(entry)}
+    files = {entry.name: entry for entry in entries if is_file(entry) or _is_lost_link(entry)}
     images = {name: caption_name(stem_of(name), suffix, files) for name in files if is_image_name(name)}
     spare = sorted(files.keys() - images.keys() - set(images.values()))
     return FolderFiles(files, images, spare, [name for name in spare if name.endswith(suffix)])
@@ -111,7 +132,7 @@ def pair_captions(entries: Iterable[os.DirEntry[str]], suffix: str) -> FolderFil
 
 def _is_lost_link(entry: os.DirEntry[str]) -> bool:
     """A broken link is no file, but its user takes it for one."""
-    return entry.is_symlink() and not entry.is_dir()
+    return entry.is_symlink() and not is_folder(entry)
 
 
 def caption_name(stem: str, suffix: str, names: Container[str]) -> str | None:

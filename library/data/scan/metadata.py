@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, NamedTuple
 
-from library.data.captions import with_tags
+from library.data.captions import caption_lines, with_tags
 from library.data.config.specs import SubsetSpec
 from library.data.scan.folders import is_image_name, is_system_name, name_some, stem_of
 from library.data.scan.metadata_file import MetadataEntry, Repetitive, read_entries
@@ -26,10 +26,12 @@ class Metadata:
 
     captions: the text by image path; None where the entry has neither caption nor tags.
     notes: what the user may not expect.
+    cut_captions: how many captions with tags lost all lines but the first.
     """
 
     captions: dict[Path, str | None] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    cut_captions: int = 0
 
 
 def read_metadata(subset: SubsetSpec, problems: Problems) -> Metadata:
@@ -45,7 +47,7 @@ def read_metadata(subset: SubsetSpec, problems: Problems) -> Metadata:
         reading.take(entry, lookup)
     reading.report(len(entries), problems)
     notes = [*reading.notes(), *_unlisted(subset, set(reading.captions), lookup)]
-    return Metadata(reading.captions, notes)
+    return Metadata(reading.captions, notes, reading.cut_captions)
 
 
 def _folder_exists(subset: SubsetSpec, problems: Problems) -> bool:
@@ -63,6 +65,7 @@ class _Reading:
         self.captions: dict[Path, str | None] = {}
         self.first: dict[Path, MetadataEntry] = {}
         self.odd: defaultdict[str, list[str]] = defaultdict(list)
+        self.cut_captions = 0
 
     def take(self, entry: MetadataEntry, lookup: _Lookup) -> None:
         images, is_moved = lookup.find(entry.key)
@@ -82,6 +85,8 @@ class _Reading:
         caption = _caption(entry.content, self.subset)
         if image not in self.captions:
             self.captions[image], self.first[image] = caption, entry
+            lines = caption_lines(entry.content.get("caption") or "")
+            self.cut_captions += len(lines) > 1 and "\n" not in (caption or "")
         elif self.captions[image] == caption:
             self.odd["repeated"].append(str(entry))
         else:

@@ -65,6 +65,7 @@ class SubsetScan:
 
     without_caption: number of images without a caption, which train with class tokens.
     empty_captions: number of images whose caption is an empty text.
+    cut_captions: number of images whose caption has more lines with text than are used.
     bad_images: why images were left out that cannot be used.
     spare_hints: paths of conditioning images that belong to none of its images.
     notes: what the user may not expect.
@@ -74,6 +75,7 @@ class SubsetScan:
     records: list[Record] = field(default_factory=list)
     without_caption: int = 0
     empty_captions: int = 0
+    cut_captions: int = 0
     bad_images: list[Problem] = field(default_factory=list)
     spare_hints: frozenset[str] = frozenset()
     notes: list[str] = field(default_factory=list)
@@ -176,6 +178,7 @@ def _find_sources(scan: SubsetScan, problems: Problems, rules: ScanRules) -> lis
         sources = sources_in_folder(subset, problems, scan.notes, folders=rules.folders)
     else:
         found = read_metadata(subset, problems)
+        scan.cut_captions = found.cut_captions
         scan.notes.extend(found.notes)
         sources = [ImageSource(image, caption) for image, caption in found.captions.items()]
     if rules.needs_captions:
@@ -245,4 +248,8 @@ def _caption(scan: SubsetScan, text: str | None) -> str:
         scan.without_caption += 1
         return scan.subset.class_tokens or ""
     scan.empty_captions += not text
-    return used_lines(text, scan.subset.enable_wildcard) if "\n" in text else text
+    if "\n" not in text:
+        return text
+    used = used_lines(text, scan.subset.enable_wildcard)
+    scan.cut_captions += used.count("\n") < used_lines(text, True).count("\n")
+    return used

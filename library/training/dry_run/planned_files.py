@@ -9,6 +9,7 @@ from pathlib import Path
 from library.options.saving import SavingOptions
 from library.training.run_plan import RunPlan
 from library.training.saving.checkpoints import Checkpoints, best_name
+from library.training.saving.saves import Saves
 
 
 @dataclass
@@ -53,6 +54,7 @@ def plan_files(
         plan.epochs,
         save_result=lambda path, epoch, step: files.add(path, is_state=False),
         save_state=lambda path, epoch, step: files.add(path, is_state=True),
+        saves=Saves(options.output_dir, fingerprint=lambda path: path.name),
         remove_path=files.remove,
     )
     if keeps_best:

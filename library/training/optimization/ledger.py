@@ -179,13 +179,22 @@ class Ledger:
         return found
 
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        """Resume from a state's ledger; a component that the state does not know starts now."""
-        for name, start in self._start.items():
-            if (kept := tensors.get(f"{name}.start")) is not None and kept.shape == start.shape:
-                self._start[name] = kept
+        """Resume from a state's ledger; a component that the state does not know, or not as this one measures
+        it, starts now.
+        """
+        own = self.tensors()
+        known = {key for key, value in tensors.items() if key in own and _is_alike(value, own[key])}
+        for name in self._start:
+            if known.issuperset({"since", f"{name}.start", f"{name}.gradients", f"{name}.steps"}):
+                self._start[name] = tensors[f"{name}.start"]
                 self._gradients[name].copy_(tensors[f"{name}.gradients"])
                 self._steps[name].copy_(tensors[f"{name}.steps"])
                 self.since = int(tensors["since"])
+
+
+def _is_alike(kept: Tensor, own: Tensor) -> bool:
+    """Whether a state's tensor can take the place of this one."""
+    return kept.shape == own.shape and kept.dtype == own.dtype and bool(kept.isfinite().all())
 
 
 def _shares(parameters: Sequence[nn.Parameter]) -> list[int]:

@@ -10,6 +10,8 @@ from pathlib import Path
 from library.files import NotWritten, remove
 from library.options.saving import SavingOptions
 from library.problems import Problem
+from library.training.position import Unit
+from library.training.saving.saves import Saves
 from library.training.saving.uploads import Uploads
 
 # sd-scripts' names, which users' own scripts look for.
@@ -70,6 +72,7 @@ class Checkpoints:
     epochs: of the whole run.
     save_result: (path, epoch, step) -> None, writes what is trained.
     save_state: (folder, epoch, step) -> None, writes the training state.
+    saves: what was saved so far, also before a resume.
     uploads: uploads results and states as well; None: nothing is uploaded.
     remove_path: removes an old result or state.
     """
@@ -79,6 +82,7 @@ class Checkpoints:
     epochs: int
     save_result: Callable[[Path, int, int], None]
     save_state: Callable[[Path, int, int], None]
+    saves: Saves
     uploads: Uploads | None = None
     remove_path: Callable[[Path], None] = remove
 
@@ -106,19 +110,21 @@ class Checkpoints:
         """
         options, every = self.options, self.options.save_every_n_steps
         assert every is not None
-        self._save(step_name(options.output_name, step), epoch, step, with_state=options.save_state)
-        self._remove_result(step_to_remove(step, every, options.save_last_n_steps), step_name)
+        name = step_name(options.output_name, step)
+        self._save(name, epoch, step, with_state=options.save_state, counted=("step", step))
+        self._remove("step", step_to_remove(step, every, options.save_last_n_steps), is_state=False)
         keep = options.save_last_n_steps_state or options.save_last_n_steps
-        self._remove_state(step_to_remove(step, every, keep), step_name)
+        self._remove("step", step_to_remove(step, every, keep), is_state=True)
 
     def after_epoch(self, epoch: int, step: int) -> None:
         """Save where `saves_at_epoch`, and remove what is too old. epoch, step: how many are done."""
         options, every = self.options, self.every_epochs
         assert every is not None
-        self._save(epoch_name(options.output_name, epoch), epoch, step, with_state=options.save_state)
-        self._remove_result(epoch_to_remove(epoch, every, options.save_last_n_epochs), epoch_name)
+        name = epoch_name(options.output_name, epoch)
+        self._save(name, epoch, step, with_state=options.save_state, counted=("epoch", epoch))
+        self._remove("epoch", epoch_to_remove(epoch, every, options.save_last_n_epochs), is_state=False)
         keep = options.save_last_n_epochs_state or options.save_last_n_epochs
-        self._remove_state(epoch_to_remove(epoch, every, keep), epoch_name)
+        self._remove("epoch", epoch_to_remove(epoch, every, keep), is_state=True)
 
     @property
     def path_at_end(self) -> Path:
@@ -166,27 +172,34 @@ class Checkpoints:
     def _path(self, name: str) -> Path:
         return self._folder / (name + self.suffix)
 
-    def _save(self, name: str, epoch: int, step: int, *, with_state: bool) -> None:
+    def _save(
+        self, name: str, epoch: int, step: int, *, with_state: bool, counted: tuple[Unit, int] | None = None
+    ) -> None:
+        """counted: after how many epochs or steps, if it is removed when it is too old."""
         self.save_result(self._path(name), epoch, step)
-        self._follow_up(name, epoch, step, with_state=with_state)
+        self._follow_up(name, epoch, step, with_state=with_state, counted=counted)
 
-    def _follow_up(self, name: str, epoch: int, step: int, *, with_state: bool) -> None:
+    def _follow_up(
+        self, name: str, epoch: int, step: int, *, with_state: bool, counted: tuple[Unit, int] | None = None
+    ) -> None:
         """Save the state beside a result, and upload both."""
         result, state = self._path(name), self._folder / state_name(name)
+        if counted is not None:
+            self.saves.add(result, *counted, is_state=False)
         if with_state:
+            if counted is not None:
+                self.saves.announce(state, *counted)
             self.save_state(state, epoch, step)
+            if counted is not None:
+                self.saves.add(state, *counted, is_state=True)
         if self.uploads is not None:  # only once everything is on the disk
             self.uploads.add(result)
             if with_state:
                 self.uploads.add(state, is_state=True)
 
-    def _remove_result(self, number: int | None, namer: Callable[[str | None, int], str]) -> None:
-        if number is not None:
-            self._remove(self._path(namer(self.options.output_name, number)))
-
-    def _remove_state(self, number: int | None, namer: Callable[[str | None, int], str]) -> None:
-        if number is not None:
-            self._remove(self._folder / state_name(namer(self.options.output_name, number)))
-
-    def _remove(self, path: Path) -> None:
-        (self.remove_path if self.uploads is None else self.uploads.remove)(path)
+    def _remove(self, unit: Unit, newest: int | None, *, is_state: bool) -> None:
+        """Remove the results, or states, of up to `newest` epochs or steps; nothing if that is None."""
+        if newest is None:
+            return
+        for path in self.saves.take_old(unit, newest, is_state=is_state):
+            (self.remove_path if self.uploads is None else self.uploads.remove)(path)

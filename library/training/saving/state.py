@@ -6,7 +6,9 @@
         ema.safetensors       the moving averages, with --use_ema only
         ledger.safetensors    the ledger, with a sample of the trained weights as they began
         scaler.pt             the loss scaler's state, with fp16 only
+        history.json          the figures and previews of the run's report, so that its curves go on
         train_state.json      position, seed, fingerprint of the data, validation so far, settings
+        manifest.json         size and hash of each of these files
 
 Randomness is a function of (seed, position), so no generator is saved. States are written between optimizer
 steps.
@@ -15,6 +17,7 @@ steps.
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from library.files import whole_folder
 from library.problems import UserError, warn
 from library.training.position import StateInfo
+from library.training.saving.manifest import is_as_saved, write_manifest
 
 if TYPE_CHECKING:
     import torch
@@ -29,8 +33,11 @@ if TYPE_CHECKING:
     from library.training.learner import Learner
 
 
-def write_state(folder: Path, info: StateInfo, learner: Learner) -> None:
-    """Write a state folder, which appears under its name only when it is whole."""
+def write_state(folder: Path, info: StateInfo, learner: Learner, history: str | None = None) -> None:
+    """Write a state folder, which appears under its name only when it is whole.
+
+    history: of the run's report, as JSON; None without one.
+    """
     from library.models.weights import save_objects, save_tensors
 
     with whole_folder(folder) as target:
@@ -43,6 +50,9 @@ def write_state(folder: Path, info: StateInfo, learner: Learner) -> None:
             save_objects(target / "scaler.pt", learner.scaler.state_dict())
         described = {key: value for key, value in asdict(info).items() if key != "folder"}
         (target / "train_state.json").write_text(json.dumps(described, indent=2), encoding="utf-8")
+        if history is not None:
+            (target / "history.json").write_text(history, encoding="utf-8")
+        write_manifest(target)
 
 
 def load_state(info: StateInfo, learner: Learner, kind: str) -> None:
@@ -51,9 +61,15 @@ def load_state(info: StateInfo, learner: Learner, kind: str) -> None:
     kind: the class of this run's optimizer.
     Raises UserError when the state belongs to another kind of run or is damaged.
     """
-    import pickle
+    import torch
 
-    from library.models.weights import load_tensors
+    from library.training.optimization.self_tuning import innermost
+    from library.training.saving.state_checks import (
+        check_numbers,
+        check_optimizer,
+        read_objects,
+        read_tensors,
+    )
 
     folder, optimizer = Path(info.folder), learner.optimizer
     if info.optimizer != kind:
@@ -61,52 +77,83 @@ def load_state(info: StateInfo, learner: Learner, kind: str) -> None:
             folder, f"was made with {info.optimizer}, this run uses {kind}", "use the same optimizer"
         )
     try:
-        learner.task.load_trained_tensors(load_tensors(folder / "model.safetensors"))
-        optimizer.load_state_dict(with_settings(_load(folder / "optimizer.bin"), optimizer))
+        learned = read_objects(folder / "optimizer.bin")
+        check_optimizer(_inner(learned, optimizer), innermost(optimizer))
+        trained = learner.task.trained_tensors()
+        learner.task.load_trained_tensors(read_tensors(folder / "model.safetensors", trained))
+        optimizer.load_state_dict(with_settings(learned, optimizer))
         if learner.scaler is not None and (folder / "scaler.pt").is_file():
-            learner.scaler.load_state_dict(_load(folder / "scaler.pt"))
+            scale = read_objects(folder / "scaler.pt")
+            check_numbers(scale, learner.scaler.state_dict())
+            learner.scaler.load_state_dict(scale)
         _load_average(folder / "ema.safetensors", learner)
-        _load_ledger(folder / "ledger.safetensors", learner)
-    except (ValueError, KeyError, RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
-        cause = f"does not fit this run or is damaged ({str(error).splitlines()[0]})"
+    except (UserError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # libraries fail in many ways at what is not what they wrote
+        cause = f"does not fit this run or is damaged ({_first_line(error)})"
         raise UserError.of(folder, cause, "resume with the options it was made with") from None
+    _load_ledger(folder / "ledger.safetensors", learner)
 
 
-def _load(path: Path) -> dict[str, Any]:
-    import torch
+def _inner(state: Any, optimizer: torch.optim.Optimizer) -> Any:
+    """The package's own part of a state dict. Raises ValueError when 16-bit weights have none."""
+    from library.training.optimization.self_tuning import innermost, unwrapped
 
-    return torch.load(path, map_location="cpu", weights_only=True)
+    if innermost(optimizer) is unwrapped(optimizer):
+        return state
+    if not isinstance(state, dict) or type(state.get("steps")) is not int or state["steps"] < 0:
+        raise ValueError("it is not of 16-bit weights")
+    return state.get("inner")
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
 def with_settings(state: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """An optimizer's state dict with the settings of this optimizer in place of its own: some of them, such
-    as `fused`, decide on which device its tensors belong.
+    as `fused`, decide on which device its tensors belong. What an older version of the optimizer did not
+    have is this one's too.
     """
-    from library.training.optimization.self_tuning import group_settings
+    from library.training.optimization.self_tuning import group_settings, innermost
 
     groups = state.get("inner", state)["param_groups"]  # see RoundedOptimizer
-    for group, setting in zip(groups, group_settings(optimizer), strict=True):
-        group.update(setting)
+    for group, own, setting in zip(
+        groups, innermost(optimizer).param_groups, group_settings(optimizer), strict=True
+    ):
+        group |= {key: value for key, value in own.items() if key not in group} | setting
     return state
 
 
 def _load_average(path: Path, learner: Learner) -> None:
-    from library.models.weights import load_tensors
+    from library.training.saving.state_checks import read_tensors
 
     average = learner.average
     if average is None:
         if path.is_file():
             warn(f"{path.parent} has moving averages, which are left behind without --use_ema")
     elif path.is_file():
-        average.load_tensors(load_tensors(path))
+        tensors = read_tensors(path, average.tensors())
+        if tensors["updates"] < 0:
+            raise ValueError("the number of updates is negative")
+        average.load_tensors(tensors)
     else:
         warn(f"{path.parent} has no moving averages: they start from its weights")
         average.restart()
 
 
 def _load_ledger(path: Path, learner: Learner) -> None:
-    from library.models.weights import load_tensors
+    """The ledger only tells of the run: without a whole one it starts here."""
+    from library.models.weights import open_tensors
 
     learner.ledger.restart()
-    if path.is_file():
-        learner.ledger.load_tensors(load_tensors(path))
+    if not os.path.lexists(path):
+        return
+    try:
+        if not path.is_file() or not is_as_saved(path):  # a pipe would be waited for
+            raise ValueError("is damaged")
+        file, own = open_tensors(path), learner.ledger.tensors()
+        names = [name for name, tensor in own.items() if file.shapes.get(name) == tuple(tensor.shape)]
+        learner.ledger.load_tensors({name: file.read(name) for name in names})
+    except Exception:  # whatever it is, it costs no more than figures
+        warn(f"{path}: is damaged; the table of what was trained begins at this step")

@@ -22,14 +22,16 @@ from library.training.optimization.optimizers import class_path
 from library.training.output import Moment
 from library.training.position import StateInfo
 from library.training.saving.checkpoints import Checkpoints, last_name
+from library.training.saving.saves import Saves
 from library.training.saving.settings import settings_of
 from library.training.saving.state import write_state
 from library.training.saving.uploads import Uploads
 from library.training.session import dtype_of
 from library.training.tasks.task import Task
 from library.training.watching.preview import preview_folder
-from library.training.watching.report import open_report, report_page
+from library.training.watching.report import Report, open_report, report_page
 from library.training.watching.standing import Standing, standing_at_start
+from library.training.watching.trackers import only_told
 from library.training.watching.tracking import open_trackers
 
 
@@ -71,6 +73,7 @@ def make_checkpoints(job: Job, learner: Learner, standing: Standing, log: LossLo
     run, session, output, plan = job.run, job.session, job.output, job.plan
     started_at, task = time.time(), job.task
     settings = settings_of(run, job.batches)
+    saves = Saves(run.saving.output_dir, session.resumed)
 
     def save_result(path: Path, epoch: int, step: int) -> None:
         dtype = dtype_of(run.saving.save_precision)
@@ -101,11 +104,21 @@ def make_checkpoints(job: Job, learner: Learner, standing: Standing, log: LossLo
             settings=settings,
             log=log.trackers.place,
             bad_steps=float(log.guard.bad_in_a_row),
+            saves=saves.entries(),
         )
         with activity(f"saving {folder}"):
-            write_state(folder, info, learner)
+            write_state(folder, info, learner, _history(log))
 
-    return Checkpoints(run.saving, output.suffix, plan.epochs, save_result, save_state)
+    return Checkpoints(run.saving, output.suffix, plan.epochs, save_result, save_state, saves)
+
+
+def _history(log: LossLog) -> str | None:
+    """The report's history, for a state; None without a report."""
+    report = log.trackers.trackers.get("report")
+    if isinstance(report, Report):
+        with only_told("the history in the state"):
+            return report.history.text()
+    return None
 
 
 def conclusion(job: Job, result: Path) -> str:

@@ -8,7 +8,7 @@ from copy import copy
 from typing import Any, TypeVar
 
 from library.data.training_data import TrainingData
-from library.files import prepare_folder
+from library.files import prepare_folder, restore_folder
 from library.generation.prompt_options import training_syntax
 from library.generation.prompts import read_prompts
 from library.latent_space import LatentSpace
@@ -33,6 +33,7 @@ from library.training.optimization.optimizers import check_optimizer
 from library.training.position import read_state_info
 from library.training.run import TrainingRun
 from library.training.saving.hub import check_hub, check_state_on_hub, state_from_hub
+from library.training.saving.manifest import check_manifest
 from library.training.saving.modelspec import thumbnail_url
 from library.training.saving.settings import check_resumed
 from library.training.start.outputs import lock_on_results
@@ -131,6 +132,10 @@ def _check_resume(reading: Reading, problems: Problems) -> None:
         saving = copy(saving)
         object.__setattr__(saving, "resume", state_from_hub(place, token))  # replace() would warn again
         reading.sections["saving"] = saving
+    restore_folder(saving.resume)
+    # One process of each machine is enough: the others end with it.
+    if not saving.skip_state_check and os.environ.get("LOCAL_RANK", "0") == "0":
+        check_manifest(saving.resume)
     read_state_info(saving.resume)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -74,6 +75,17 @@ class Trackers:
             except Exception as error:  # libraries, networks and disks fail in many ways
                 del self.trackers[name]
                 warn(f"{name} failed ({tell(error)}): this run goes on without it")
+
+
+@contextmanager
+def only_told(what: str) -> Iterator[None]:
+    """Context manager for what a run only tells: inside it an exception becomes a warning, as no figure may
+    cost what was learned. what: is being told.
+    """
+    try:
+        yield
+    except Exception as error:
+        warn(f"{what} could not be made ({tell(error)}); nothing that is saved depends on it")
 
 
 def tell(error: Exception) -> str:

@@ -7,6 +7,7 @@ import pytest
 from library.data.pictures.integrity import inspect
 from library.data.scan import records
 from library.data.summary import summary_lines, warning_lines
+from library.problems import UserError
 
 
 def test_metadata_facts_are_those_of_the_dataset(save_image, scan, tmp_path):
@@ -120,3 +121,38 @@ print(sorted({{"torch", "cv2", "transformers", "diffusers"}} & sys.modules.keys(
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("folder", "options", "line"),
+    [
+        (
+            "20240115_trip",
+            {},
+            "is read as 20240115 repeats of 'trip'; rename it, such as {train}/1_20240115_trip",
+        ),
+        (
+            "10000_x",
+            {"dataset_repeats": 2000},
+            "num_repeats",
+        ),
+        (
+            "10000_x",
+            {"dataset_repeats": 1000},
+            "is read as 2 images x 10,000,000 repeats; an epoch has at most 10,000,000; "
+            "lower num_repeats, the folder's number or --dataset_repeats",
+        ),
+    ],
+)
+def test_more_samples_than_an_epoch_can_have_say_how_they_were_read(
+    save_image, scan, tmp_path, folder, options, line
+):
+    save_image(f"train/{folder}/a.png", (64, 64))
+    save_image(f"train/{folder}/b.png", (64, 64))
+    with pytest.raises(UserError) as error:
+        scan(**options)
+    (problem,) = error.value.problems
+    if line == "num_repeats":
+        assert "is 20000000; it must be 0 (leave the subset out) to 10,000,000" in str(problem)
+    else:
+        assert str(problem) == f"{tmp_path}/train/{folder}: {line.format(train=tmp_path / 'train')}"

@@ -168,6 +168,7 @@ def test_a_folder_of_sdxl_has_the_scheduler_and_marks_that_were_published(saved_
     ("metadata", "more", "expected"),
     [
         ({"modelspec.prediction_type": "v"}, {}, "v"),
+        ({"modelspec.predict_key": "v"}, {"unknown": torch.zeros(0)}, "v"),
         ({"modelspec.prediction_type": "epsilon"}, {"v_pred": torch.zeros(0)}, "epsilon"),
         ({"modelspec.architecture": "stable-diffusion-v2-768-v"}, {}, "v"),
         ({"modelspec.architecture": "stable-diffusion-v2-512"}, {}, "epsilon"),
@@ -502,3 +503,11 @@ def test_a_text_encoder_with_the_old_wrapper_gives_the_same_names_and_states(tin
     assert same(weights(old), weights(tiny_model))
     assert [point.path for point in old.attach_points()] == [p.path for p in tiny_model.attach_points()]
     assert torch.equal(old.encode_text(tokens, 2).hidden, tiny_model.encode_text(tokens, 2).hidden)
+
+
+@pytest.mark.parametrize("name", ["edm_mean", "edm_std", "edm_vpred.sigma_max"])
+def test_a_model_of_another_noise_is_refused(tiny_model_file: Path, tmp_path: Path, name: str) -> None:
+    path = tmp_path / "x.safetensors"
+    save_tensors(path, load_tensors(tiny_model_file) | {name: torch.zeros(1)})
+    with pytest.raises(UserError, match="was trained with EDM's noise"):
+        load_model(path)

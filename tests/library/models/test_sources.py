@@ -1,4 +1,6 @@
+import fnmatch
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +11,7 @@ import torch
 from library.models import check_source, check_vae, detect_family, load_model
 from library.models.base import Model
 from library.models.saving import Saving
-from library.models.sources import find_source
+from library.models.sources import WEIGHT_STEMS, find_source
 from library.models.weights import load_tensors, save_tensors
 from library.problems import UserError
 
@@ -45,6 +47,14 @@ def file_of(path: Path, *names: str, shape: tuple[int, ...] = (1,)) -> Path:
         ),
         ((f"{VAE}decoder.conv_in.bias",), "is a VAE, not a model; give it to --vae"),
         (("encoder.down.0.block.0.conv1.bias",), "is a VAE, not a model; give it to --vae"),
+        (
+            ("model_ema.diffusion_modelout2bias", *SD1[1:]),
+            "holds only averaged weights of its U-Net (model_ema.*); use the full checkpoint",
+        ),
+        (
+            ("model_ema.diffusion_modelout2bias",),
+            "holds only averaged weights of its U-Net (model_ema.*); use the full checkpoint",
+        ),
         (("weight",), "is not a Stable Diffusion checkpoint"),
         (SD1[:1], "has no text encoder and no VAE; use a full checkpoint"),
         (SD1[:2], "has no VAE; use a full checkpoint"),
@@ -202,8 +212,6 @@ def test_what_is_given_as_vae_must_hold_one(tmp_path: Path, tiny_model_folder: P
 
 def hub_cache(monkeypatch: pytest.MonkeyPatch, folder: Path, files: list[str]) -> list[list[str]]:
     """A hub that has these files; gives the list of what was asked of it."""
-    import fnmatch
-
     asked: list[list[str]] = []
 
     def snapshot_download(hub_id: str, allow_patterns: list[str]) -> str:
@@ -306,3 +314,100 @@ def test_loading_refuses_what_checking_refuses(tmp_path: Path) -> None:
     path = file_of(tmp_path / "x.safetensors", "emb_params")
     with pytest.raises(UserError, match="is a textual inversion embedding"):
         load_model(path)
+
+
+INDEXES = {  # index and shards of a part, as diffusers and transformers name them
+    "plain": ("{stem}.safetensors.index.json", "{stem}-0000{n}-of-00002.safetensors"),
+    "bin": ("{stem}.bin.index.json", "{stem}-0000{n}-of-00002.bin"),
+    "fp16": ("{stem}.safetensors.index.fp16.json", "{stem}.fp16-0000{n}-of-00002.safetensors"),
+    "fp16 before": ("{stem}.fp16.safetensors.index.json", "{stem}-0000{n}-of-00002.fp16.safetensors"),
+}
+
+
+def split(folder: Path, way: str) -> dict[str, torch.Tensor]:
+    """Puts a part's weights into two files with an index. Gives the weights."""
+    whole = next(folder.glob("*.safetensors"))
+    stem = "pytorch_model" if (way, whole.stem) == ("bin", "model") else whole.stem
+    index, shard = INDEXES[way]
+    weights, where = load_tensors(whole), {}
+    names = sorted(weights)
+    for n, some in enumerate((names[::2], names[1::2]), 1):
+        file = shard.format(stem=stem, n=n)
+        save_tensors(folder / file, {name: weights[name] for name in some})
+        where |= dict.fromkeys(some, file)
+    (folder / index.format(stem=stem)).write_text(json.dumps({"metadata": {}, "weight_map": where}))
+    whole.unlink()
+    return weights
+
+
+def copied(folder: Path, target: Path) -> Path:
+    return Path(shutil.copytree(folder, target))
+
+
+@pytest.mark.parametrize("way", INDEXES)
+def test_weights_in_several_files_are_read_as_one(saved_kind, tmp_path: Path, way: str) -> None:
+    family = "sdxl" if way == "plain" else "sd1"
+    whole = saved_kind(family, "diffusers_safetensors")
+    folder = copied(whole, tmp_path / "model")
+    for part in WEIGHT_STEMS:
+        if (folder / part).is_dir():
+            split(folder / part, way)
+    assert detect_family(folder) == family and check_vae(folder).path == folder
+    found, expected = load_model(folder).state_dict(), load_model(whole).state_dict()
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+
+
+def test_a_broken_index_is_one_line(tiny_model_folder: Path, tmp_path: Path) -> None:
+    unet = copied(tiny_model_folder, tmp_path / "model") / "unet"
+    split(unet, "plain")
+    index = unet / "diffusion_pytorch_model.safetensors.index.json"
+    first, second = sorted(unet.glob("*.safetensors"))
+
+    def message() -> str:
+        with pytest.raises(UserError) as error:
+            load_model(tmp_path / "model")
+        return str(error.value)
+
+    good = index.read_text()
+    shard = load_tensors(second)
+    name = min(shard)
+    save_tensors(second, {n: t for n, t in shard.items() if n != name})
+    assert message() == (
+        f"{second}: lacks 1 of the tensors that its index names, e.g. {name}; get the folder again"
+    )
+    second.unlink()
+    assert message() == (f"{index}: 1 of its 2 files are not there, e.g. {second.name}; get the folder again")
+    elsewhere = [{name: f"../vae/{first.name}"}, {name: 3}, {name: str(first)}, {name: "C:x.bin"}, 7, []]
+    for places in elsewhere:
+        index.write_text(json.dumps({"weight_map": places}))
+        assert message() == f"{index}: is damaged or no index of weights; get the file again"
+    index.write_text(good[:-5])
+    assert message() == f"{index}: is damaged or no index of weights; get the file again"
+    index.write_text('{"weight_map": {}}')
+    assert message() == f"{index}: names no weights; get the file again"
+
+
+def test_of_a_hub_repository_the_files_of_an_index_are_fetched(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_model_folder: Path
+) -> None:
+    hub = copied(tiny_model_folder, tmp_path / "hub")
+    split(hub / "unet", "plain")
+    (hub / "unet" / "diffusion_pytorch_model-00001-of-00002.fp16.safetensors").touch()
+
+    def snapshot_download(hub_id: str, allow_patterns: list[str]) -> str:
+        for path in hub.rglob("*"):
+            name = path.relative_to(hub).as_posix()
+            if path.is_file() and any(fnmatch.fnmatch(name, pattern) for pattern in allow_patterns):
+                (tmp_path / "cache" / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, tmp_path / "cache" / name)
+        return str(tmp_path / "cache")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    load_model("owner/in-two-files")
+    assert sorted(path.name for path in (tmp_path / "cache" / "unet").iterdir()) == [
+        "config.json",
+        "diffusion_pytorch_model-00001-of-00002.safetensors",
+        "diffusion_pytorch_model-00002-of-00002.safetensors",
+        "diffusion_pytorch_model.safetensors.index.json",
+    ]

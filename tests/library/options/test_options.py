@@ -11,10 +11,11 @@ from library.options.model import ModelOptions
 from library.options.network import NetworkOptions
 from library.options.objective import ObjectiveOptions
 from library.options.parser import ConfigFileOptions
-from library.options.saving import SavingOptions, name_fault
+from library.options.saving import SavingOptions
 from library.options.schedule import ScheduleOptions, read_steps
 from library.options.unavailable import NOT_YET, REFUSED, asks_for
 from library.options.validation import ValidationOptions
+from library.paths import name_fault
 from library.problems import UserError
 
 DATA = Path(__file__).parents[2] / "data"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -11,8 +12,9 @@ from typing import TYPE_CHECKING
 
 from library.files import whole_file
 from library.options.public import changed_options, places_of, public_text
-from library.problems import warnings_heard
+from library.problems import warn, warnings_heard
 from library.training.saving.checkpoints import last_name
+from library.training.saving.manifest import is_as_saved
 from library.training.watching.report.history import History
 from library.training.watching.report.page import VALIDATION, About, Now, render
 from library.training.watching.trackers import Drawn
@@ -110,10 +112,27 @@ def open_report(run: TrainingRun, batches: BatchSource, plan: RunPlan) -> Report
         options=changed_options(run),
         batches=batches,
     )
-    history = History()
-    if run.saving.resume is not None:
-        history = History.load(history_file(run.saving.resume.parent / page.name)).up_to(plan.first_step)
-    return Report(page, about, history, plan.first_step, _public_warnings(run, batches))
+    return Report(
+        page,
+        about,
+        _history_before(run, page, plan.first_step),
+        plan.first_step,
+        _public_warnings(run, batches),
+    )
+
+
+def _history_before(run: TrainingRun, page: Path, first_step: int) -> History:
+    """The history of the run before a resume: the state's, with what came after the state was saved at its
+    step, such as previews, from the file beside the page.
+    """
+    state = run.saving.resume
+    if state is None:
+        return History()
+    kept, beside = state / "history.json", History.load(history_file(state.parent / page.name))
+    if os.path.lexists(kept) and not is_as_saved(kept):
+        warn(f"{kept}: is damaged; the report's curves are those of {history_file(page).name}")
+        return beside.up_to(first_step)
+    return History.load(kept).with_later(beside).up_to(first_step)
 
 
 def report_page(run: TrainingRun) -> Path:

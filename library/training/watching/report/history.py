@@ -7,6 +7,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
 
 MOST_POINTS = 3000  # of a curve; beyond that, neighbours are averaged
 MOST_MOMENTS = 16  # with previews; beyond that, every second one is dropped
+MOST_BYTES = 2**26  # of a file
 SIDE = 320  # pixels, of a preview's longer side
+_PICTURE = re.compile(r"data:image/webp;base64,[A-Za-z0-9+/=]*")
 
 Point = tuple[int, float]  # steps done, figure
 
@@ -74,23 +77,49 @@ class History:
         moments = [moment for moment in self.moments if moment.step <= step]
         return History({name: points for name, points in curves.items() if points}, moments)
 
+    def with_later(self, other: History) -> History:
+        """This history with what the other one has of later steps, figure by figure."""
+        curves = {
+            name: points + [point for point in other.curves.get(name, []) if point[0] > points[-1][0]]
+            for name, points in self.curves.items()
+        }
+        last = self.moments[-1].step if self.moments else -1
+        moments = [moment for moment in other.moments if moment.step > last]
+        return History(other.curves | curves, self.moments + moments)
+
+    def text(self) -> str:
+        """The history as JSON."""
+        return json.dumps(asdict(self), separators=(",", ":"))
+
     def save(self, path: Path) -> None:
         """Write the history to a file, whole or not at all."""
         with whole_file(path, flush=False) as temporary:
-            temporary.write_text(json.dumps(asdict(self), separators=(",", ":")), encoding="utf-8")
+            temporary.write_text(self.text(), encoding="utf-8")
 
     @classmethod
     def load(cls, path: Path) -> History:
         """What `save` wrote; an empty history if there is no such file or it cannot be read."""
         try:
+            if not path.is_file() or path.stat().st_size > MOST_BYTES:
+                return cls()
             found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             curves = {
-                name: [(int(s), float(v)) for s, v in points] for name, points in found["curves"].items()
+                name: [(int(s), float(v)) for s, v in points]
+                for name, points in found["curves"].items()
+                if points
             }
-            moments = [Moment(m["step"], [(n, t, u) for n, t, u in m["pictures"]]) for m in found["moments"]]
-        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            moments = [Moment(int(m["step"]), list(map(_picture, m["pictures"]))) for m in found["moments"]]
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
             return cls()
         return cls(curves, moments)
+
+
+def _picture(found: Any) -> tuple[int, str, str]:
+    """A preview in a file. Raises ValueError or TypeError when it is none: a page shows what stands there."""
+    number, prompt, url = found
+    if not isinstance(prompt, str) or not _PICTURE.fullmatch(url):
+        raise ValueError("no preview")
+    return int(number), prompt, url
 
 
 def smoothed(points: Sequence[Point]) -> list[Point]:

@@ -14,6 +14,7 @@ from library.training.saving.checkpoints import (
     step_name,
     step_to_remove,
 )
+from library.training.saving.saves import Saves
 
 GOLDEN = json.loads((Path(__file__).parents[3] / "data" / "training.json").read_text())
 
@@ -41,7 +42,7 @@ class Recorder:
     def __init__(self, folder: Path, epochs: int, **options) -> None:
         self.folder = folder
         saving = SavingOptions(output_dir=folder, output_name="x", **options)
-        self.saver = Checkpoints(saving, ".safetensors", epochs, self._result, self._state)
+        self.saver = Checkpoints(saving, ".safetensors", epochs, self._result, self._state, Saves(folder))
 
     def _result(self, path: Path, epoch: int, step: int) -> None:
         path.touch()

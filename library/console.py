@@ -95,10 +95,10 @@ def fail(message: str) -> None:
 
 @contextmanager
 def activity(what: str) -> Iterator[None]:
-    """Context manager for work without a progress bar: if it takes longer than a second, a line says what is
-    being done. Of several processes only the first says it.
+    """Context manager for work without a progress bar: if it takes longer than a second, a line on stderr
+    says what is being done. Of several processes only the first says it.
     """
-    timer = threading.Timer(_SECONDS_IN_SILENCE, say, [f"{what} ..."])
+    timer = threading.Timer(_SECONDS_IN_SILENCE, _show_activity, [what])
     timer.daemon = True
     if os.environ.get("LOCAL_RANK", "0") == "0":
         timer.start()
@@ -123,6 +123,12 @@ def progress_bar(*words: Any, disable: bool = False, **options: Any) -> tqdm:
             "leave": True,
         }
     return tqdm(*words, disable=disable or not _LOGGER.isEnabledFor(logging.INFO), **options)
+
+
+def _show_activity(what: str) -> None:
+    if _LOGGER.isEnabledFor(logging.INFO):  # progress, as bars are
+        with _above_bars(sys.stderr):
+            print(f"{what} ...".translate(_ESCAPES), file=sys.stderr, flush=True)
 
 
 def _log(level: int, message: str) -> None:

@@ -142,7 +142,7 @@ def test_long_work_says_what_it_is_and_short_work_nothing(
     monkeypatch.setenv("LOCAL_RANK", "1")
     with console.activity("loading b.ckpt"):
         time.sleep(0.3)
-    assert capsys.readouterr().out == "loading b.ckpt ...\n"
+    assert capsys.readouterr() == ("", "loading b.ckpt ...\n")
 
 
 def test_lines_stand_above_a_bar_on_a_terminal(

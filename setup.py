@@ -32,6 +32,7 @@ setup(
         "scipy>=1.11",
         "tensorboard>=2.15",
         "tomli>=2.0; python_version < '3.11'",
+        "psutil>=5.9",
         "tqdm>=4.66",
         "transformers>=5.0,<6",
     ],

@@ -6,8 +6,9 @@ import io
 import logging
 import os
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
@@ -26,6 +27,7 @@ _CONTROLS = (
     *range(0xD800, 0xE000),
 )
 _ESCAPES = {code: ascii(chr(code))[1:-1] for code in _CONTROLS if chr(code) not in "\n\t"}
+_SECONDS_IN_SILENCE = 1.0  # before `activity` speaks
 _SECONDS_A_LINE = 10.0  # between two lines of a progress bar that is printed as lines
 
 
@@ -55,13 +57,20 @@ def lasting() -> Iterator[None]:
     full, for the work is worth more than its messages. Ctrl-C ends `| tee` too, before a state is saved.
     """
     kept = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = (stream and _Lasting(stream) for stream in kept)
+    # A stream that was closed before the start is None. The file that is opened next would take its place,
+    # and get what libraries print.
+    sys.stdout, sys.stderr = (_Lasting(stream or _nowhere()) for stream in kept)
     try:
         yield
     finally:
-        for stream in filter(None, (sys.stdout, sys.stderr)):
-            stream.flush()
+        sys.stdout.flush()
+        sys.stderr.flush()
         sys.stdout, sys.stderr = kept
+
+
+def is_debugging() -> bool:
+    """Whether lines for finding bugs are printed, also while --debug was not read yet."""
+    return _LOGGER.isEnabledFor(logging.DEBUG) or "--debug" in sys.argv
 
 
 def debug(message: str) -> None:
@@ -84,12 +93,28 @@ def fail(message: str) -> None:
     _log(logging.CRITICAL, message)
 
 
+@contextmanager
+def activity(what: str) -> Iterator[None]:
+    """Context manager for work without a progress bar: if it takes longer than a second, a line on stderr
+    says what is being done. Of several processes only the first says it.
+    """
+    timer = threading.Timer(_SECONDS_IN_SILENCE, _show_activity, [what])
+    timer.daemon = True
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
 def progress_bar(*words: Any, disable: bool = False, **options: Any) -> tqdm:
-    """A tqdm bar with tqdm's own arguments; hidden when lines are."""
+    """A tqdm bar with tqdm's own arguments; hidden when lines are. Where nothing can be redrawn, as in a log,
+    its states are lines.
+    """
     from tqdm import tqdm
 
-    console = _console()
-    if console.is_simple:
+    if _console().is_simple or not sys.stderr.isatty():
         options |= {
             "file": _Lines(),
             "mininterval": _SECONDS_A_LINE,
@@ -98,6 +123,12 @@ def progress_bar(*words: Any, disable: bool = False, **options: Any) -> tqdm:
             "leave": True,
         }
     return tqdm(*words, disable=disable or not _LOGGER.isEnabledFor(logging.INFO), **options)
+
+
+def _show_activity(what: str) -> None:
+    if _LOGGER.isEnabledFor(logging.INFO):  # progress, as bars are
+        with _above_bars(sys.stderr):
+            print(f"{what} ...".translate(_ESCAPES), file=sys.stderr, flush=True)
 
 
 def _log(level: int, message: str) -> None:
@@ -124,14 +155,38 @@ class _Console(logging.Handler):
         is_line = record.levelno <= logging.INFO
         if not is_line:
             sys.stdout.flush()
-        print(record.getMessage(), file=sys.stdout if is_line else sys.stderr, flush=True)
+        stream = sys.stdout if is_line else sys.stderr
+        with _above_bars(stream):
+            print(record.getMessage(), file=stream, flush=True)
+
+
+def _above_bars(stream: TextIO) -> AbstractContextManager[object]:
+    """Context manager: inside, progress bars give way to lines; they are drawn again below them."""
+    if "tqdm" not in sys.modules:
+        return nullcontext()
+    from tqdm import tqdm
+
+    return tqdm.external_write_mode(stream)
 
 
 class _LogFile(logging.FileHandler):
-    """A log that a full disk does not stop: the run is worth more than its log."""
+    """A log that a full disk does not stop: the run is worth more than its log. What it cannot take goes to
+    the console from there on.
+    """
 
     def handleError(self, record: logging.LogRecord) -> None:
-        pass
+        error = sys.exc_info()[1]
+        console = _console()
+        _LOGGER.removeHandler(self)
+        if self.stream is not None:
+            _drain(self.stream)
+        self.close()
+        if record.levelno < console.level:  # else it is there already
+            console.setLevel(logging.DEBUG)
+            console.handle(record)
+        console.setLevel(logging.DEBUG)
+        reason = getattr(error, "strerror", None) or str(error)
+        warn(f"{self.baseFilename}: cannot be written to ({reason}); lines go to the console from here on")
 
 
 class _Lines:
@@ -170,8 +225,18 @@ class _Lasting:
         return getattr(self._stream, name)
 
     def _give_up(self) -> None:
-        """Python writes what is still buffered when the program ends, which must not fail either."""
-        with suppress(OSError):
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, self._stream.fileno())
-            os.close(nowhere)
+        _drain(self._stream)
+
+
+def _nowhere() -> TextIO:
+    return Path(os.devnull).open("w", encoding="utf-8")
+
+
+def _drain(stream: TextIO) -> None:
+    """From here on a stream that cannot be written to writes to nowhere. Python writes what is still buffered
+    when it is closed, which must not fail either.
+    """
+    with suppress(OSError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)

@@ -5,21 +5,17 @@ Checks collect `Problem`s instead of stopping at the first; a command shows all 
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import sys
-import tempfile
-import time
-import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import NoReturn, ParamSpec, TypeVar
 
-from library import console
+from library import console, faults
+from library.launcher import end_with_launcher
 from library.secrets import hide_tokens
 from library.stopping import Stopped, exit_code, signals_stop
 
@@ -28,7 +24,6 @@ P = ParamSpec("P")
 E = TypeVar("E", bound="UserError")
 
 EXIT_CODE = 2
-FAULT_CODE = 70  # sysexits.h: an internal software error
 _heard: list[list[str]] = []  # the warnings that each `hears_warnings` has heard, the innermost last
 _held: list[_HeldWarnings] = []  # what `warnings_in_order` keeps until its end; one at most
 
@@ -91,61 +86,71 @@ class Problems:
 
 @console.lasting()
 def run_command(main: Callable[[], None], *, unfinished: str = "") -> None:
-    """Run a command's main(). A UserError becomes lines on stderr and exit code 2, without a traceback.
+    """Run a command's main(). A UserError, and what the machine lacks (memory, room, a connection), become
+    lines on stderr and exit code 2, without a traceback; any other exception becomes one line and exit code
+    70, with the details in a file.
 
-    Ctrl-C, SIGTERM and a closed terminal (SIGHUP) end it with a line and code 130, 143 or 129. An error that
-    nobody expected is one line with the file that has its traceback, and code 70; with ATELIER_DEBUG in the
-    environment the traceback is printed too. Of several processes only the first on each machine prints what
-    users have to mend.
+    Ctrl-C, SIGTERM, a closed terminal (SIGHUP) and the end of accelerate launch end it with one line and code
+    130, 143 or 129. Of several processes only the first on each machine prints, except about faults.
 
     unfinished: what that line says of the command's work if nothing else does.
     """
     quiet_libraries()
     try:
-        with signals_stop(), hears_warnings():
+        with signals_stop(), hears_warnings(), faults.threads_tell(_tell_of_thread):
+            end_with_launcher(warn)
             main()
     except KeyboardInterrupt as stop:
-        if is_first_process():
-            kept = (stop.kept if isinstance(stop, Stopped) else "") or unfinished
-            console.fail(f"\nstopped: {kept}" if kept else "\nstopped")
-        sys.exit(exit_code(stop))
+        _end_stopped(stop, unfinished)
     except UserError as error:
         if is_first_process():
-            count = len(error.problems)
-            console.fail(f"{count} problem{'s' if count > 1 else ''} found:")
-            for problem in error.problems:
-                console.fail(f"  {hide_tokens(str(problem))}")
+            _show(error.problems)
         sys.exit(EXIT_CODE)
     except Exception as error:
-        console.fail(_last_words(error))
-        sys.exit(FAULT_CODE)
+        stopped = faults.stop_behind(error)
+        if stopped is not None:
+            _end_stopped(stopped, unfinished)
+        _end_broken(error)
 
 
-def _last_words(error: Exception) -> str:
-    """What is said of an error that nobody expected: a full disk or memory as what it is, anything else as a
-    fault of the program, with its traceback in a file.
+def _show(problems: Sequence[Problem]) -> None:
+    count = len(problems)
+    console.fail(f"{count} problem{'s' if count > 1 else ''} found:")
+    for problem in problems:
+        console.fail(f"  {hide_tokens(str(problem))}")
+
+
+def _end_stopped(stop: KeyboardInterrupt, unfinished: str) -> NoReturn:
+    if is_first_process():
+        kept = (stop.kept if isinstance(stop, Stopped) else "") or unfinished
+        console.fail(f"\nstopped: {kept}" if kept else "\nstopped")
+    sys.exit(exit_code(stop))
+
+
+def _end_broken(error: Exception) -> NoReturn:
+    """End after an exception that nothing expected. Every process says its own: the first may only notice
+    that another one is gone.
     """
-    full = "".join(traceback.format_exception(error))
-    if os.environ.get("ATELIER_DEBUG"):
-        console.fail(hide_tokens(full))
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return f"the disk is full: {error.filename or error}; make room and resume"
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return f"out of memory: {_first_line(error)}; --dry_run shows what would take less"
-    place = f"{Path(sys.argv[0]).stem or 'atelier'}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
-    path = Path(tempfile.gettempdir()) / place
-    try:
-        path.write_text(hide_tokens(full), encoding="utf-8", errors="backslashreplace")
-        details = f"details in {path}"
-    except OSError:
-        details = hide_tokens(full)
-    what = f"{type(error).__name__}: {_first_line(error)}"
-    return hide_tokens(f"this is a fault of Atelier: {what}; {details}")
+    if console.is_debugging():
+        console.fail(faults.details_of(error))
+    explained = faults.explain(error)
+    if explained is not None:
+        _show([Problem(*explained)])
+        sys.exit(EXIT_CODE)
+    console.fail(_fault_line(error))
+    sys.exit(faults.EXIT_CODE)
 
 
-def _first_line(error: Exception) -> str:
-    text = str(error).strip().splitlines()
-    return text[0][:300] if text else "without a message"
+def _tell_of_thread(error: BaseException) -> None:
+    explained = faults.explain(error)
+    warn(str(Problem(*explained)) if explained else f"{_fault_line(error)}; the rest goes on")
+
+
+def _fault_line(error: BaseException) -> str:
+    where = "" if is_first_process() else f"process {os.environ['LOCAL_RANK']}: "
+    path = faults.write_details(error)
+    details = f"details in {path}, for a bug report" if path else "--debug shows the details"
+    return f"{where}this is a fault of Atelier: {faults.reason_of(error)}; {details}"
 
 
 def is_first_process() -> bool:
@@ -155,14 +160,16 @@ def is_first_process() -> bool:
 
 def quiet_libraries() -> None:
     """Silence warnings of libraries that say nothing about a run."""
-    # bitsandbytes, on every import without a GPU: an optional kernel for 4-bit layers, which we do not use.
-    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+    # bitsandbytes, on devices without its own code: optional kernels (kernels-community) that we do not use.
+    logging.getLogger("bitsandbytes.backends").setLevel(logging.ERROR)
     # bitsandbytes again: we warn of this ourselves.
     warnings.filterwarnings("ignore", message="Paged optimizers are not supported on CPU")
     # Pillow, about images that it can read; one that it cannot is a Problem.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     # diffusers, about a sampler that users choose by name and that it still has.
     warnings.filterwarnings("ignore", message=".*algorithm_types? dpmsolver.*", category=FutureWarning)
+    # accelerate, about a name of DDP's that torch means to change.
+    warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated", category=FutureWarning)
     # transformers, when diffusers imports it: image processors that would rather have torchvision.
     logging.getLogger("transformers.utils.import_utils").setLevel(logging.ERROR)
 

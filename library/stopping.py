@@ -6,11 +6,15 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from library.launcher import find_launcher
+
 GRACE = 5.0  # seconds from a signal to the end, whatever the program is doing
+ECHO = 3.0  # seconds after a signal in which a launcher may repeat it
 
 
 class Stopped(KeyboardInterrupt):
@@ -41,9 +45,18 @@ def stop_signals() -> list[signal.Signals]:
     return signals
 
 
-def is_echo(number: int) -> bool:
-    """Whether a signal may only repeat the one before: shells and the system both send SIGHUP."""
-    return number == getattr(signal, "SIGHUP", None)
+def is_echo(number: int, first_at: float) -> bool:
+    """Whether a signal may only repeat the one before: shells and the system both send SIGHUP; a terminal
+    sends Ctrl-C to torchrun too, which passes it on, and when a launcher ends we send ourselves SIGTERM.
+
+    first_at: when that one came (time.monotonic).
+    """
+    if number == getattr(signal, "SIGHUP", None):
+        return True
+    launcher = find_launcher()
+    if launcher is None:
+        return False
+    return time.monotonic() - first_at < ECHO or (number == signal.SIGTERM and launcher.is_gone())
 
 
 @contextmanager
@@ -52,15 +65,16 @@ def signals_stop() -> Iterator[None]:
 
     The program also ends GRACE seconds after the first: a library may swallow the exception or work on.
     """
-    owner, is_stopping = os.getpid(), False
+    owner = os.getpid()
+    first_at: float | None = None
 
     def take(number: int, frame: FrameType | None) -> None:
-        nonlocal is_stopping
-        if is_stopping and os.getpid() == owner and is_echo(number):
+        nonlocal first_at
+        if first_at is not None and os.getpid() == owner and is_echo(number, first_at):
             return
-        if is_stopping or os.getpid() != owner:  # forked processes inherit this handler
+        if first_at is not None or os.getpid() != owner:  # forked processes inherit this handler
             os._exit(128 + number)
-        is_stopping = True
+        first_at = time.monotonic()
         timer = threading.Timer(GRACE, _end, [number])
         timer.daemon = True
         timer.start()

@@ -52,14 +52,15 @@ def call(main: Callable[[], None], script: str, *words: object) -> None:
             console.set_up()  # a process has one
 
 
-def launch(*words: object, processes: int = 1) -> subprocess.CompletedProcess[str]:
-    """`accelerate launch <words>` on the CPU."""
-    # accelerate starts several processes for GPUs only; the variable then keeps each of them on the CPU.
-    kind = ["--multi_gpu"] if processes > 1 else ["--cpu"]
+def launch(*words: object, processes: int = 1, how: str = "--cpu") -> subprocess.CompletedProcess[str]:
+    """`accelerate launch <how> <words>` on the CPU; how: --cpu, --multi_gpu, or "torchrun", to use that."""
+    if how == "torchrun":
+        many = ("--standalone", f"--nproc_per_node={processes}")
+        return run("-m", "torch.distributed.run", *many, *words)
     return run(
         "-m",
         "accelerate.commands.launch",
-        *kind,
+        how,
         f"--num_processes={processes}",
         "--num_machines=1",
         "--mixed_precision=no",
@@ -67,7 +68,6 @@ def launch(*words: object, processes: int = 1) -> subprocess.CompletedProcess[st
         "--num_cpu_threads_per_process=1",
         "--main_process_port=0",  # a free one: tests run side by side
         *words,
-        env={"ACCELERATE_USE_CPU": "true"},
     )
 
 

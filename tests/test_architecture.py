@@ -26,8 +26,11 @@ SCRIPTS = sorted(
 # A package may import itself and the packages in its row.
 BOTTOM = {
     "library.console",
+    "library.faults",
     "library.files",
     "library.latent_space",
+    "library.launcher",
+    "library.locks",
     "library.param_groups",
     "library.problems",
     "library.randomness",
@@ -41,12 +44,21 @@ BOTTOM = {
 ALLOWED = {
     "library.secrets": set(),
     "library.console": set(),
-    "library.problems": {"library.console", "library.secrets", "library.stopping"},
+    "library.faults": {"library.secrets"},
+    "library.launcher": set(),
+    "library.locks": {"library.problems"},
+    "library.problems": {
+        "library.console",
+        "library.faults",
+        "library.launcher",
+        "library.secrets",
+        "library.stopping",
+    },
     "library.files": {"library.problems"},
     "library.randomness": set(),
     "library.text_files": {"library.problems"},
     "library.table_files": {"library.problems", "library.text_files"},
-    "library.stopping": set(),
+    "library.stopping": {"library.launcher"},
     "library.wording": set(),
     "library.sharing": {"library.console", "library.problems"},
     "library.latent_space": set(),
@@ -82,7 +94,7 @@ FLOORS = (
     {"job"},
     {"tasks"},
     {"diffusion"},
-    {"batches", "interruption", "output", "position", "run", "run_plan", "session"},
+    {"batches", "interruption", "output", "position", "processes", "run", "run_plan", "session"},
 )
 LONGEST_FILE, LONGEST_FUNCTION = 400, 60  # lines
 

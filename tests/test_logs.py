@@ -158,7 +158,10 @@ def test_console_options_are_a_trainers_too(
         tmp_path / "run.log",
         "--console_log_simple",
     )
-    common = words(tiny_model_file, pictures, tmp_path / "out", "--max_train_steps", 2)
+    out = tmp_path / "out"
+    (tmp_path / "prompts.txt").write_text("a cat --w 64 --h 64 --s 2")
+    draws = ("--sample_prompts", tmp_path / "prompts.txt", "--sample_every_n_steps", 2)
+    common = words(tiny_model_file, pictures, out, "--max_train_steps", 2, *draws)
     run_here("train_network.py", *common, *more)
     said = capsys.readouterr()
     assert said.out == ""
@@ -166,6 +169,7 @@ def test_console_options_are_a_trainers_too(
     assert "\r" not in said.err
     lines = (tmp_path / "run.log").read_text().splitlines()
     assert any(" DEBUG Python 3." in line for line in lines)
-    assert any(line.endswith(f" INFO done: {tmp_path / 'out' / 'x.safetensors'}") for line in lines)
+    also = f"report {out / 'x-report.html'}, previews in {out / 'sample'}"
+    assert any(line.endswith(f" INFO done: {out / 'x.safetensors'} ({also})") for line in lines)
     run_here("train_network.py", *common, "--console_log_level", "WARNING")
     assert capsys.readouterr() == ("", "")

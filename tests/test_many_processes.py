@@ -12,21 +12,22 @@ from trainers import of_trainer, options, two_buckets
 
 NETWORK = ("--network_module", "networks.lora", "--network_dim", 4)
 STATIC = ("--ddp_static_graph", "--gradient_accumulation_steps=1")
-# Trainer, model, rate, and what the processes are told besides.
+# Trainer, model, rate, what starts the processes, and what they are told besides.
 CASES = [
-    ("train_network.py", "sd1", 0.1, ("--ddp_gradient_as_bucket_view", "--use_ema")),
-    ("train_db.py", "sd2-v", 1e-3, ("--ddp_timeout=5",)),
-    ("fine_tune.py", "sd2", 1e-3, STATIC),
-    ("sdxl_train_network.py", "sdxl", 0.1, ("--fp8_base",)),
-    ("sdxl_train.py", "sdxl", 1e-3, ("--gradient_checkpointing",)),
+    ("train_network.py", "sd1", 0.1, "--multi_gpu", ("--ddp_gradient_as_bucket_view", "--use_ema")),
+    ("train_db.py", "sd2-v", 1e-3, "torchrun", ("--ddp_timeout=5",)),
+    ("fine_tune.py", "sd2", 1e-3, "--cpu", STATIC),
+    ("sdxl_train_network.py", "sdxl", 0.1, "--multi_gpu", ("--fp8_base",)),
+    ("sdxl_train.py", "sdxl", 1e-3, "--cpu", ("--gradient_checkpointing",)),
 ]
 
 
-@pytest.mark.parametrize(("script", "kind", "rate", "more"), CASES, ids=[case[0] for case in CASES])
+@pytest.mark.parametrize(("script", "kind", "rate", "how", "more"), CASES, ids=[case[0] for case in CASES])
 def test_two_processes_learn_what_one_with_twice_the_batch_learns(
     script: str,
     kind: str,
     rate: float,
+    how: str,
     more: tuple,
     saved_kind: Callable[[str, str], Path],
     tmp_path: Path,
@@ -46,7 +47,7 @@ def test_two_processes_learn_what_one_with_twice_the_batch_learns(
 
     alone = [word for word in more if not str(word).startswith("--ddp")]
     run_here(*words(1, *alone))
-    assert "2 processes" in launch(*words(2, *more), processes=2).stdout
+    assert "2 processes" in launch(*words(2, *more), processes=2, how=how).stdout
     start = {} if "network" in script else load_file(model)
     one, two = (load_file(tmp_path / str(processes) / "x.safetensors") for processes in (1, 2))
     moved = {

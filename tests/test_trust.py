@@ -8,12 +8,14 @@ import os
 import random
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from commands import make_pictures, run_here
+from commands import ROOT, make_pictures, run_here
 from safetensors.torch import load_file
 
 from library.files import NotWritten
@@ -214,3 +216,31 @@ def test_runs_that_are_stopped_and_savers_that_are_killed_lose_nothing(tmp_path:
     soak.run(1)
     assert soak.sent >= 1
     soak_training.kill_savers(tmp_path / "saves", 4, random.Random(2))
+
+
+HOLDER = """
+import sys
+from pathlib import Path
+from library.locks import output_lock
+with output_lock(Path(sys.argv[1]), "x"):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_second_run_of_the_same_name_is_refused_before_it_loads_anything(
+    tiny_model_file: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    command = [sys.executable, "-c", HOLDER, str(out)]
+    words = options(tiny_model_file, pictures, out, "--max_train_steps", 1)
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None and other.stdout.readline().strip() == b"held"
+        said = rf"x: another run \(process {other.pid}\) is writing files of this name; wait until"
+        with monkeypatch.context() as patch, pytest.raises(UserError, match=said):
+            patch.setattr("library.training.session.load_model", None)
+            run_here("train_network.py", *words)
+        run_here("train_network.py", *words, "--output_name", "y")
+        assert not (out / ".y.lock").exists()
+        other.communicate(b"")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from anywhere, installed or not
 
+from library.console import activity
 from library.models import FAMILIES, check_source, check_target, detect_family, load_model
 from library.models.saving import Saving
 from library.options.parser import parse
@@ -44,7 +45,8 @@ def main() -> None:
         epoch=options.epoch,
         step=options.global_step,
     )
-    model.save(options.model_to_save, saving)
+    with activity(f"saving {options.model_to_save}"):
+        model.save(options.model_to_save, saving)
     print(f"{options.model_to_load} -> {options.model_to_save}")
 
 

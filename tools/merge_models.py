@@ -11,6 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from anywhere, installed or not
 
+from library.console import activity, progress_bar
 from library.models.merging import MergePlan, find_device, merge, plan_merge
 from library.models.single_files import check_output, kept_metadata, size_of, take_config_along
 from library.options.model_tools import MergeModelsOptions
@@ -28,8 +29,6 @@ def main() -> None:
     plan = check(options)
     tell_incomplete(plan, each=options.show_skipped)
 
-    from tqdm import tqdm
-
     from library.models.weights import dtype_of, save_tensors
 
     tensors = merge(
@@ -38,11 +37,12 @@ def main() -> None:
         device=find_device(options.device),
         dtype=dtype_of(options.precision),
         saving_dtype=dtype_of(options.saving_precision),
-        progress=lambda names: tqdm(names, desc="merging", unit="tensor"),
+        progress=lambda names: progress_bar(names, desc="merging", unit="tensor"),
     )
     paths = [source.path for source in plan.sources]
     told = kept_metadata(plan.header.metadata, options.output, paths)
-    save_tensors(options.output, tensors, told, beside=told)
+    with activity(f"saving {options.output}"):
+        save_tensors(options.output, tensors, told, beside=told)
     take_config_along(paths[0], options.output)
     print(f"{' + '.join(path.name for path in paths)} -> {options.output} ({size_of(options.output)})")
 

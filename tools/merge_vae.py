@@ -11,6 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from anywhere, installed or not
 
+from library.console import activity
 from library.models import check_source, check_vae, load_model
 from library.models.saving import Saving
 from library.models.single_files import check_output, kept_metadata, size_of
@@ -39,7 +40,8 @@ def main() -> None:
         dtype=None if options.saving_precision == "no" else dtype_of(options.saving_precision),
         metadata=kept_metadata(metadata, options.model_to_save),
     )
-    model.save(options.model_to_save, saving)
+    with activity(f"saving {options.model_to_save}"):
+        model.save(options.model_to_save, saving)
     before = "" if source.is_dir() else f" ({size_of(source)})"
     print(f"{options.model_to_load}{before} with the VAE of {options.vae}")
     print(f"-> {options.model_to_save} ({size_of(options.model_to_save)})")

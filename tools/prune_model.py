@@ -12,6 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from anywhere, installed or not
 
+from library.console import activity, progress_bar
 from library.models.pruning import EMA, plan_pruning, prune
 from library.models.single_files import (
     check_output,
@@ -35,8 +36,6 @@ def main() -> None:
     options = parse(Run, __doc__).pruning
     plan = check(options)
 
-    from tqdm import tqdm
-
     from library.models.weights import dtype_of, save_tensors
 
     source = find_file(options.model_to_load)
@@ -46,10 +45,11 @@ def main() -> None:
         source,
         plan,
         dtype=dtype,
-        progress=lambda names: tqdm(names, desc="pruning", unit="tensor"),
+        progress=lambda names: progress_bar(names, desc="pruning", unit="tensor"),
     )
     told = kept_metadata(header.metadata, options.model_to_save)
-    save_tensors(options.model_to_save, tensors, told, beside=told)
+    with activity(f"saving {options.model_to_save}"):
+        save_tensors(options.model_to_save, tensors, told, beside=told)
     take_config_along(source.path, options.model_to_save)
     averages = sum(name.startswith(EMA) for name in header.shapes)
     if averages and not options.ema:

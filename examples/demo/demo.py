@@ -10,6 +10,7 @@ network counts the right pictures, before and after.
 from __future__ import annotations
 
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -19,19 +20,21 @@ from pathlib import Path
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from exam import GUIDANCE, STEPS, exam_scenes, judge_pictures
 from make_examples import example_scenes
 from make_world import Scene, sentence
 from sheets import Row, labelled_sheet
 
+from library.problems import run_command
+from library.stopping import exit_code
+
 ROOT = Path(__file__).resolve().parents[2]
 OUT = ROOT / "outputs" / "demo"
 MODEL, LORA = "examples/demo/model.safetensors", "outputs/demo/shs.safetensors"
 COUNT = 32  # pictures of the new figure, and as many of what the model knew before
 SHOWN = (3, 2)  # of each in the picture
-LAUNCH = ("-m", "accelerate.commands.launch")
-CPU = ("--num_cpu_threads_per_process=2", "--num_processes=1", "--num_machines=1", "--mixed_precision=no")
 
 
 def main() -> None:
@@ -46,9 +49,7 @@ def main() -> None:
     before = draw("before", scenes)
     say("3. Train a LoRA on the ten pictures, the others beside them so that nothing is forgotten")
     training = time.monotonic()
-    python(
-        *LAUNCH, *CPU, "--dynamo_backend=no", "train_network.py", "--config_file", "examples/demo/lora.toml"
-    )
+    python("train_network.py", "--config_file", "examples/demo/lora.toml")
     training = time.monotonic() - training
     say("4. What it draws with the LoRA")
     after = draw("after", scenes, "--network_module", "networks.lora", "--network_weights", LORA)
@@ -78,12 +79,20 @@ def say(text: str) -> None:
 
 
 def python(*words: str) -> None:
-    """Print a command, run it from the project's folder, and stop if it fails."""
-    shown = ["accelerate", "launch", *words[2:]] if words[:2] == LAUNCH else ["python", *words]
-    print("   $ " + shlex.join(shown), flush=True)
-    result = subprocess.run([sys.executable, *words], cwd=ROOT)
-    if result.returncode:
-        sys.exit(result.returncode)
+    """Print a command, run it from the project's folder, and stop if it fails. When the demo is stopped, it
+    waits for the command, which may have something to save, and says no more than that.
+    """
+    print("   $ " + shlex.join(["python", *words]), flush=True)
+    command = subprocess.Popen([sys.executable, *words], cwd=ROOT)
+    try:
+        code = command.wait()
+    except KeyboardInterrupt as stop:
+        if exit_code(stop) != 128 + signal.SIGINT:  # Ctrl-C reached it as well
+            command.terminate()
+        command.wait()
+        sys.exit(exit_code(stop))
+    if code:
+        sys.exit(code)
 
 
 def draw(name: str, scenes: Sequence[Scene], *network: str) -> list[Image.Image]:
@@ -135,4 +144,4 @@ def compare(
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -28,7 +28,7 @@ def generate(
     clip_skip: int | None = None,
     emb_normalize: Normalization = "original",
     stop: Callable[[], bool] = lambda: False,
-    on_step: Callable[[int], None] = lambda pictures: None,
+    on_step: Callable[[int], object] = lambda pictures: None,
 ) -> list[Image.Image | None]:
     """The pictures of the requests, in their order; an empty list if `stop` said so before they were done. A
     picture whose values are no numbers is None, with a warning.

@@ -22,7 +22,7 @@ class Watcher:
     """
 
     stop: Callable[[], bool] = lambda: False
-    on_step: Callable[[int], None] = lambda pictures: None
+    on_step: Callable[[int], object] = lambda pictures: None
 
 
 def sample(

@@ -6,6 +6,7 @@ import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from library.console import activity
 from library.models.detection import check_source, check_vae, detect_family
 from library.models.families import FAMILIES
 
@@ -41,13 +42,14 @@ def load_model(
     source = check_source(name, v_parameterization=v_parameterization, variant=variant)
     family = detect_family(source)
     module = importlib.import_module(FAMILIES[family].module)
-    return module.load(
-        source,
-        family,
-        vae=check_vae(vae) if vae else None,
-        dtype=dtype,
-        device=device,
-        prediction_type="v" if v_parameterization else None,
-        linear_projection=linear_projection,
-        keeps_others=keeps_others,
-    )
+    with activity(f"loading {name}"):
+        return module.load(
+            source,
+            family,
+            vae=check_vae(vae) if vae else None,
+            dtype=dtype,
+            device=device,
+            prediction_type="v" if v_parameterization else None,
+            linear_projection=linear_projection,
+            keeps_others=keeps_others,
+        )

@@ -20,3 +20,7 @@ class ConsoleOptions:
         None, "write lines and warnings to this file instead of the console", metavar="FILE"
     )
     console_log_simple: bool = option(False, "progress as lines, for logs and terminals that cannot redraw")
+    debug: bool = option(
+        False,
+        "also lines for finding bugs, as --console_log_level DEBUG; if the program fails, where in its code",
+    )

@@ -271,7 +271,8 @@ def _read_values(section: type, given: Given, problems: list[Problem]) -> tuple[
 
 
 def _set_up_console(options: ConsoleOptions) -> None:
-    level, file = options.console_log_level or "INFO", options.console_log_file
+    level: console.Level = "DEBUG" if options.debug else options.console_log_level or "INFO"
+    file = options.console_log_file
     try:
         console.set_up(level, file, is_simple=options.console_log_simple)
     except OSError as error:

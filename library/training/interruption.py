@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
@@ -25,6 +26,7 @@ class Interruption:
 
     def __init__(self) -> None:
         self.signal: int | None = None
+        self._first_at = 0.0
         self._previous: dict[int, Handler] = {}
 
     @property
@@ -47,8 +49,8 @@ class Interruption:
             signal.signal(number, handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.requested and is_echo(number):  # the same hang-up, sent by shell and system
+        if self.requested and is_echo(number, self._first_at):
             return
         if self.requested:
             os._exit(128 + number)
-        self.signal = number
+        self.signal, self._first_at = number, time.monotonic()

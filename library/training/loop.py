@@ -24,7 +24,14 @@ from library.training.output import Output
 from library.training.run import TrainingRun
 from library.training.run_plan import plan_run
 from library.training.session import Session, versions
-from library.training.start.outputs import make_checkpoints, make_log, make_standing, make_uploads
+from library.training.start.outputs import (
+    conclusion,
+    lock_on_results,
+    make_checkpoints,
+    make_log,
+    make_standing,
+    make_uploads,
+)
 from library.training.start.preparation import get_ready, make_validation, training_batches
 from library.training.stepper import Stepper
 from library.training.tasks.task import Task
@@ -53,6 +60,13 @@ def train(run: TrainingRun, session: Session, task: Task, batches: BatchSource, 
 
         rehearse(job)
         sys.exit(0)
+    with lock_on_results(run.saving, writes=session.is_main):
+        return _train(job)
+
+
+def _train(job: Job) -> Path:
+    """The run from its caches to its result."""
+    run, session, task = job.run, job.session, job.task
     debug(versions(session.device))
     if session.is_main:
         remove_leftovers(run.saving.output_dir)
@@ -81,7 +95,7 @@ def train(run: TrainingRun, session: Session, task: Task, batches: BatchSource, 
         finally:
             balance = _conclude(log, stepper.learner.ledger, milestones.done, SECONDS_TO_END)
         session.accelerator.wait_for_everyone()
-        session.say(f"done: {saver.path_at_end}")
+        session.say(conclusion(job, saver.path_at_end))
     if balance is not None:
         with only_told("the table of what was trained"):
             session.say(str(balance))

@@ -24,6 +24,7 @@ from library.options.training import MixedPrecision, TrainingOptions
 from library.problems import UserError, warn
 from library.sharing import ALONE, Sharing
 from library.training.position import StateInfo, read_state_info
+from library.training.processes import check_environment, gpus
 
 # Ways to shard weights across processes, as accelerate launch passes them on. Saving would need all processes
 # together, and states could not be resumed exactly.
@@ -148,13 +149,18 @@ def make_accelerator(
         gradient_as_bucket_view=processes.ddp_gradient_as_bucket_view,
         static_graph=processes.ddp_static_graph,
     )
+    asked = check_environment()
     minutes = processes.ddp_timeout
     group = InitProcessGroupKwargs(timeout=timedelta(minutes=minutes) if minutes else None)
     accelerator = Accelerator(
         mixed_precision=mixed_precision,
+        cpu=asked > 1 and gpus() == 0,  # else accelerate looks for GPUs, and lets each process train alone
         dynamo_backend="no",  # --torch_compile compiles block by block, whatever accelerate was told
         kwargs_handlers=[ddp, group],
     )
+    if accelerator.num_processes != asked:
+        cause = f"says {asked} processes, but accelerate knows {accelerator.num_processes}"
+        raise UserError.of("WORLD_SIZE", cause, "start them as docs/many_devices.md shows")
     accelerator.gradient_accumulation_steps = 1  # whatever accelerate was told: the loop divides the loss
     if mixed_precision == "fp16" and accelerator.device.type == "cpu":
         raise UserError.of("--mixed_precision fp16", "needs a GPU", "use bf16 or no")

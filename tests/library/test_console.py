@@ -1,4 +1,6 @@
 import os
+import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,6 +104,18 @@ def test_a_log_file_that_cannot_be_written_is_a_problem(tmp_path: Path) -> None:
         parse(Run, argv=["--console_log_file", str(tmp_path)])
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full")
+def test_a_log_without_room_goes_on_on_the_console(capsys: pytest.CaptureFixture[str]) -> None:
+    parse(Run, argv=["--console_log_file", "/dev/full"])
+    console.say("one")
+    console.warn("two")
+    console.fail("three")
+    said = capsys.readouterr()
+    lost = "/dev/full: cannot be written to (No space left on device); lines go to the console from here on"
+    assert said.out == "one\n"
+    assert said.err == f"warning: {lost}\nwarning: two\nthree\n"
+
+
 def test_simple_bars_are_lines(capsys: pytest.CaptureFixture[str]) -> None:
     parse(Run, argv=["--console_log_simple"])
     for _ in console.progress_bar(range(3), desc="bar"):
@@ -109,6 +123,40 @@ def test_simple_bars_are_lines(capsys: pytest.CaptureFixture[str]) -> None:
     text = capsys.readouterr().err
     assert "\r" not in text
     assert text.splitlines()[-1].startswith("bar: 100%|####")
+
+
+def test_where_nothing_can_be_redrawn_bars_are_lines_too(capsys: pytest.CaptureFixture[str]) -> None:
+    for _ in console.progress_bar(range(3), desc="bar"):
+        pass
+    assert "\r" not in capsys.readouterr().err
+
+
+def test_long_work_says_what_it_is_and_short_work_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with console.activity("saving a.ckpt"):
+        pass
+    monkeypatch.setattr(console, "_SECONDS_IN_SILENCE", 0.05)
+    with console.activity("loading b.ckpt"):
+        time.sleep(0.5)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with console.activity("loading b.ckpt"):
+        time.sleep(0.3)
+    assert capsys.readouterr() == ("", "loading b.ckpt ...\n")
+
+
+def test_lines_stand_above_a_bar_on_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    with console.progress_bar(total=2, desc="bar", mininterval=0, ncols=40) as bar:
+        bar.update()
+        console.warn("one")
+        bar.update()
+    redrawn = capsys.readouterr().err.split("\r")
+    at = next(i for i, text in enumerate(redrawn) if "warning: one\n" in text)
+    assert redrawn[at].startswith("warning: one\n") and redrawn[at - 1].strip() == ""
+    assert "bar:  50%" in redrawn[at + 1]
 
 
 def test_a_command_whose_output_nobody_reads_does_its_work(

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import errno
-import tempfile
 import threading
-from pathlib import Path
 
 import pytest
 
@@ -81,46 +78,3 @@ def test_warnings_are_printed_when_the_checks_fail_too(capsys: pytest.CaptureFix
     with without_warnings():
         warn("unseen")
     assert capsys.readouterr().err == ""
-
-
-def test_an_error_that_nobody_expected_is_one_line_and_a_file(
-    capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setenv("HF_TOKEN", "hf_abcdefghijkl")
-
-    def main() -> None:
-        raise ZeroDivisionError("hf_abcdefghijkl\nsecond line")
-
-    with pytest.raises(SystemExit) as end:
-        run_command(main)
-    assert end.value.code == 70
-    (line,) = capsys.readouterr().err.splitlines()
-    (file,) = tmp_path.glob("*.log")
-    assert line == f"this is a fault of Atelier: ZeroDivisionError: ***; details in {file}"
-    text = file.read_text()
-    assert "Traceback" in text and "second line" in text and "hf_abc" not in text
-    monkeypatch.setenv("ATELIER_DEBUG", "1")
-    with pytest.raises(SystemExit):
-        run_command(main)
-    assert "Traceback" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("error", "line"),
-    [
-        (OSError(errno.ENOSPC, "No space left", "x.bin"), "the disk is full: x.bin; make room and resume"),
-        (MemoryError("2 GB"), "out of memory: 2 GB; --dry_run shows what would take less"),
-        (MemoryError(), "out of memory: without a message; --dry_run shows what would take less"),
-    ],
-)
-def test_a_full_disk_or_memory_is_told_as_what_it_is(
-    error: Exception, line: str, capsys: pytest.CaptureFixture
-) -> None:
-    def main() -> None:
-        raise error
-
-    with pytest.raises(SystemExit) as end:
-        run_command(main)
-    assert end.value.code == 70
-    assert capsys.readouterr().err == f"{line}\n"

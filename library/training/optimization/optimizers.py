@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Any
 
 from library.options.optimizer import OptimizerOptions
@@ -77,7 +79,8 @@ def make_optimizer(groups: Sequence[ParamGroup], options: OptimizerOptions) -> t
         if arguments["relative_step"]:  # Adafactor computes the rate, and refuses to be given one
             rate, given = None, [{k: v for k, v in group.items() if k != "lr"} for group in given]
     try:
-        optimizer = make(given, lr=rate, **arguments)
+        with redirect_stdout(io.StringIO()):  # some print that they decouple weight decay
+            optimizer = make(given, lr=rate, **arguments)
     except (TypeError, ValueError, RuntimeError) as error:
         raise UserError.of(where, f"does not take these arguments: {error}") from None
     require_one_rate(optimizer, where)

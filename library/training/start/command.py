@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from library.options.parser import read_command_line
 from library.problems import warnings_in_order
+from library.training.processes import start_missing_processes
 from library.training.run import TrainingRun
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ def begin(run_type: type[R], doc: str | None, *, family: str | None = None) -> t
     """
     with warnings_in_order():
         reading = read_command_line(run_type, doc)
+        start_missing_processes()
         # After --help: the checks import what reads images.
         from library.training.start.preflight import check, scan_pictures
 
@@ -48,6 +50,7 @@ def begin_with(
     """
     with warnings_in_order():
         reading = read_command_line(run_type, doc)
+        start_missing_processes()
         from library.training.start.preflight import check
 
         return check(reading, make_batches, family)

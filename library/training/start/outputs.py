@@ -8,7 +8,10 @@ from pathlib import Path
 
 import torch
 
+from library.console import activity
+from library.locks import output_lock
 from library.models.saving import Saving
+from library.options.saving import SavingOptions
 from library.problems import UserError
 from library.training.interruption import Interruption
 from library.training.job import Job
@@ -18,17 +21,28 @@ from library.training.optimization.guard import Guard
 from library.training.optimization.optimizers import class_path
 from library.training.output import Moment
 from library.training.position import StateInfo
-from library.training.saving.checkpoints import Checkpoints
+from library.training.saving.checkpoints import Checkpoints, last_name
 from library.training.saving.saves import Saves
 from library.training.saving.settings import settings_of
 from library.training.saving.state import write_state
 from library.training.saving.uploads import Uploads
 from library.training.session import dtype_of
 from library.training.tasks.task import Task
-from library.training.watching.report import Report, open_report
+from library.training.watching.preview import preview_folder
+from library.training.watching.report import Report, open_report, report_page
 from library.training.watching.standing import Standing, standing_at_start
 from library.training.watching.trackers import only_told
 from library.training.watching.tracking import open_trackers
+
+
+def lock_on_results(options: SavingOptions, *, writes: bool) -> AbstractContextManager[None]:
+    """Context manager: inside, no other run writes results of this name. Raises UserError if one does.
+
+    writes: whether this process writes them: of several the first.
+    """
+    if not writes:
+        return nullcontext()
+    return output_lock(options.output_dir, last_name(options.output_name))
 
 
 def make_standing(job: Job) -> Standing:
@@ -72,7 +86,7 @@ def make_checkpoints(job: Job, learner: Learner, standing: Standing, log: LossLo
             started_at=started_at,
             processes=session.accelerator.num_processes,
         )
-        with learner.as_result(dtype):
+        with activity(f"saving {path}"), learner.as_result(dtype):
             _require_finite(task, step, dtype)
             metadata = output.describe(moment, dtype) if output.carries_metadata else None
             task.save(path, Saving(output.form, dtype, metadata, epoch, step))
@@ -92,7 +106,8 @@ def make_checkpoints(job: Job, learner: Learner, standing: Standing, log: LossLo
             bad_steps=float(log.guard.bad_in_a_row),
             saves=saves.entries(),
         )
-        write_state(folder, info, learner, _history(log))
+        with activity(f"saving {folder}"):
+            write_state(folder, info, learner, _history(log))
 
     return Checkpoints(run.saving, output.suffix, plan.epochs, save_result, save_state, saves)
 
@@ -104,6 +119,17 @@ def _history(log: LossLog) -> str | None:
         with only_told("the history in the state"):
             return report.history.text()
     return None
+
+
+def conclusion(job: Job, result: Path) -> str:
+    """The last line of a run: its result, and where the report and the previews are."""
+    run = job.run
+    report = report_page(run)
+    also = [f"report {report}"] if not run.logging.no_report and report.is_file() else []
+    folder = preview_folder(run)
+    if run.preview.sample_prompts is not None and folder.is_dir():
+        also.append(f"previews in {folder}")
+    return f"done: {result}" + (f" ({', '.join(also)})" if also else "")
 
 
 def _require_finite(task: Task, step: int, dtype: torch.dtype | None = None) -> None:

@@ -30,11 +30,13 @@ from library.problems import Problem, Problems, is_first_process
 from library.training.batches import BatchSource
 from library.training.optimization.optimizers import check_optimizer
 from library.training.position import read_state_info
+from library.training.processes import is_main_process
 from library.training.run import TrainingRun
 from library.training.saving.hub import check_hub, check_state_on_hub, state_from_hub
 from library.training.saving.manifest import check_manifest
 from library.training.saving.modelspec import thumbnail_url
 from library.training.saving.settings import check_resumed
+from library.training.start.outputs import lock_on_results
 from library.training.start.pictures import Pictures
 from library.training.watching.tracking import check_logging
 
@@ -139,6 +141,8 @@ def _check_resume(reading: Reading, problems: Problems) -> None:
 
 def _check_saving(options: SavingOptions, is_dry: bool) -> None:
     prepare_folder(options.output_dir, "choose another --output_dir", make=not is_dry)
+    with lock_on_results(options, writes=not is_dry and is_main_process()):
+        pass  # the run takes it again, once its model is there
 
 
 def _check_preview(options: PreviewOptions) -> None:

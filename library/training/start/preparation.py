@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Generator, Iterator
 
+from library.console import activity
 from library.data.batch import Batch
 from library.data.loader import make_loader
 from library.data.plan import Course
@@ -24,7 +25,8 @@ from library.training.watching.validation import Validation
 def get_ready(job: Job) -> Stepper:
     """The model in its place, caches filled, and what takes steps, where the state left off."""
     run, session, task = job.run, job.session, job.task
-    job.batches.identify(task.model, run)  # cache files name the weights as they were read
+    with activity("hashing the weights, by which cache files are told apart"):
+        job.batches.identify(task.model, run)  # as they were read
     set_up_model(job)
     place_model(job)
     # Before caches are filled: then parts with nothing left to do leave the device, and DDP wants all on one.
@@ -33,7 +35,8 @@ def get_ready(job: Job) -> Stepper:
     _announce(job, stepper)
     job.batches.fill_caches(task.model, run, session)
     if session.resumed is not None:
-        load_state(session.resumed, stepper.learner, class_path(run.optimizer))
+        with activity(f"loading {session.resumed.folder}"):
+            load_state(session.resumed, stepper.learner, class_path(run.optimizer))
     return stepper
 
 
@@ -74,7 +77,7 @@ def make_validation(job: Job, interruption: Interruption) -> Validation:
     def batches() -> Iterator[Batch]:
         return make_loader(builder, positions)
 
-    return Validation(run.validation, task, session, batches, interruption)
+    return Validation(run.validation, task, session, batches, interruption, count=len(positions))
 
 
 def _announce(job: Job, stepper: Stepper) -> None:

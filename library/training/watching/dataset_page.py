@@ -8,6 +8,7 @@ from library.data.plan import Course
 from library.data.report.texts import Look
 from library.data.report.writing import say_in_short, write_page
 from library.data.training_data import TrainingData
+from library.training.processes import is_main_process
 from library.training.run import TrainingRun
 
 
@@ -16,7 +17,7 @@ def show_dataset(run: TrainingRun, data: TrainingData) -> None:
 
     Loads no model. Raises UserError if the page cannot be written.
     """
-    if os.environ.get("RANK", "0") != "0":
+    if not is_main_process():
         return
     from library.models.text import Tokenizer
 

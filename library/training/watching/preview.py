@@ -5,14 +5,17 @@ from __future__ import annotations
 import dataclasses
 import random
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+from library.console import progress_bar
 from library.files import unwritten_is_a_warning
 from library.generation.generate import generate
 from library.generation.pictures import save_picture
 from library.generation.prompt_options import training_syntax
 from library.generation.prompts import read_prompts
 from library.generation.request import PromptRequest
+from library.generation.samplers import count_calls
 from library.models import FAMILIES
 from library.problems import UserError, warn, without_warnings
 from library.training.interruption import Interruption
@@ -40,7 +43,7 @@ class Previews:
         self.options, self.task, self.session = options, task, session
         self.clip_skip, self.interruption = run.model.clip_skip, interruption
         self.trackers, self.is_tracked = trackers, bool(run.logging.trackers) or not run.logging.no_report
-        self.folder: Path = saving.output_dir / "sample"
+        self.folder = preview_folder(run)
         self.prefix = f"{saving.output_name}_" if saving.output_name else ""
         self.requests: list[PromptRequest] = []
         if options.sample_prompts is not None:
@@ -97,13 +100,21 @@ class Previews:
         own = list(enumerate(self.requests))[accelerator.process_index :: accelerator.num_processes]
         was_training = self.task.training
         self.task.eval()
-        drawn = [preview for number, request in own for preview in self._draw_one(number, request, moment)]
+        drawn: list[Drawn] = []
+        hidden = not self.session.is_main
+        kind = self.task.model.prediction_type
+        total = sum(count_calls(request.sampler, kind, request.steps) for _, request in own)
+        with progress_bar(total=total, desc="previews", delay=1, leave=False, disable=hidden) as bar:
+            for number, request in own:
+                drawn += self._draw_one(number, request, moment, bar.update)
         self.task.train(was_training)
         if self.is_tracked:
             everyone = self.session.sharing().gather(drawn)  # the first process has the trackers
             self.trackers.show(step, [preview for share in everyone for preview in share])
 
-    def _draw_one(self, number: int, request: PromptRequest, moment: str) -> list[Drawn]:
+    def _draw_one(
+        self, number: int, request: PromptRequest, moment: str, on_step: Callable[[int], object]
+    ) -> list[Drawn]:
         """Draw a prompt and save the picture; nothing if the run was asked to stop meanwhile."""
         seed = random.SystemRandom().randrange(2**31) if request.seed is None else request.seed
         drawn = dataclasses.replace(request, seed=seed)
@@ -114,6 +125,7 @@ class Previews:
                 device=self.session.device,
                 clip_skip=self.clip_skip,
                 stop=lambda: self.interruption.requested,
+                on_step=on_step,
             )
         date = time.strftime("%Y%m%d%H%M%S")
         suffix = "" if request.seed is None else f"_{request.seed}"
@@ -124,6 +136,11 @@ class Previews:
                     self.folder / f"{self.prefix}{moment}_{number:02d}_{date}{suffix}.png", picture, drawn
                 )
         return [Drawn(number, request.prompt, picture) for picture in drawable]
+
+
+def preview_folder(run: TrainingRun) -> Path:
+    """Where a run's previews are."""
+    return run.saving.output_dir / "sample"
 
 
 def _version(path: Path) -> tuple[int, int] | None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from library.console import progress_bar
 from library.data.batch import Batch
 from library.options.validation import ValidationOptions
 from library.training.interruption import Interruption
@@ -50,7 +51,11 @@ class Validation:
         session: Session,
         batches: Callable[[], Iterable[Batch]] | None,
         interruption: Interruption,
+        *,
+        count: int = 0,
     ) -> None:
+        """count: how many batches that are."""
+        self.count = count
         self.options, self.task, self.session, self.batches = options, task, session, batches
         self.interruption = interruption
 
@@ -77,10 +82,13 @@ class Validation:
         was_training = self.task.training
         self.task.eval()
         losses: list[float] = []
-        for batch in self.batches():
-            losses += self._losses(batch.to(self.session.device))
-            if self.interruption.requested:
-                break
+        hidden = not self.session.is_main
+        with progress_bar(total=self.count, desc="validation", delay=1, leave=False, disable=hidden) as bar:
+            for batch in self.batches():
+                losses += self._losses(batch.to(self.session.device))
+                bar.update()
+                if self.interruption.requested:
+                    break
         self.task.train(was_training)
         shares = self.session.sharing().gather((losses, self.interruption.requested))
         everyone = [loss for share, _ in shares for loss in share]

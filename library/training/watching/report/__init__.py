@@ -102,8 +102,7 @@ class Report:
 
 def open_report(run: TrainingRun, batches: BatchSource, plan: RunPlan) -> Report:
     """The report of a run; a resumed run's begins with the curves of the run before."""
-    title = last_name(run.saving.output_name)
-    page = run.saving.output_dir / f"{title}-report.html"
+    title, page = last_name(run.saving.output_name), report_page(run)
     about = About(
         title=title,
         script=Path(sys.argv[0]).name,
@@ -134,6 +133,11 @@ def _history_before(run: TrainingRun, page: Path, first_step: int) -> History:
         warn(f"{kept}: is damaged; the report's curves are those of {history_file(page).name}")
         return beside.up_to(first_step)
     return History.load(kept).with_later(beside).up_to(first_step)
+
+
+def report_page(run: TrainingRun) -> Path:
+    """The file of a run's report."""
+    return run.saving.output_dir / f"{last_name(run.saving.output_name)}-report.html"
 
 
 def history_file(page: Path) -> Path:

@@ -28,6 +28,13 @@ def test_names_and_dotted_paths_give_their_class(name: str, path: str) -> None:
     assert f"{type(optimizer).__module__}.{type(optimizer).__name__}" == path
 
 
+@pytest.mark.parametrize("name", ["Prodigy", "DAdaptAdam", "DAdaptation"])
+def test_optimizers_print_nothing_of_their_own(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ("decouple=True", "weight_decay=0.1")
+    make_optimizer(group(1.0), OptimizerOptions(optimizer_type=name, optimizer_args=arguments))
+    assert capsys.readouterr() == ("", "")
+
+
 @pytest.mark.parametrize(
     ("short", "name"), [({"use_8bit_adam": True}, "AdamW8bit"), ({"use_lion_optimizer": True}, "Lion")]
 )

@@ -56,7 +56,9 @@ class UserError(Exception):
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = list(problems)
-        super().__init__("\n".join(map(str, self.problems)))
+        # Names that are not UTF-8 are escaped: whoever logs an error may not be able to write them.
+        text = "\n".join(map(str, self.problems))
+        super().__init__(text.encode("utf-8", "backslashreplace").decode())
 
     @classmethod
     def of(cls: type[E], where: object, cause: str, fix: str = "") -> E:

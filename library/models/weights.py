@@ -110,6 +110,21 @@ def open_tensors(path: Path) -> TensorFile:
     return _open_safetensors(path) if is_safetensors(path) else _open_torch(path)
 
 
+def tensor_places(path: Path) -> dict[str, tuple[Path, int, int]]:
+    """(file, byte offset in it, bytes) of each tensor of a tensor file. Raises UserError as `read_header`."""
+    if path.name.endswith(INDEX_SUFFIX):
+        shards = find_shards(path)
+        return {name: place for shard in shards for name, place in tensor_places(shard).items()}
+    if is_safetensors(path):
+        entries, _, start = _read_safetensors_header(path)
+        spans = {name: _span(entry) for name, entry in entries.items()}
+        return {name: (path, start + begin, end - begin) for name, (begin, end) in spans.items()}
+    return {
+        name: (path, stored.position, stored.extent * dtype_of(stored.dtype).itemsize)
+        for name, stored in read_torch_file(path).tensors.items()
+    }
+
+
 def is_safetensors(path: Path) -> bool:
     """Whether a file is one by its suffix, however that is written; torch's own have others."""
     return path.suffix.lower() == ".safetensors"

@@ -54,6 +54,7 @@ def read_npz(
     try:
         with zipfile.ZipFile(path) as archive:
             members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+            _check_sizes(path, archive.infolist())
             wanted = members if names is None else list(names)
             for name in wanted:
                 if name not in members:
@@ -64,6 +65,16 @@ def read_npz(
         raise
     except _BROKEN as error:
         raise BrokenArrays(str(error)) from error
+
+
+def _check_sizes(path: Path | str, members: list[zipfile.ZipInfo]) -> None:
+    """Raises ValueError for compressed arrays, which a small file can hold gigabytes of, and for arrays that
+    claim to be larger than the file.
+    """
+    if any(info.compress_type != zipfile.ZIP_STORED for info in members):
+        raise ValueError("compressed arrays")
+    if sum(info.file_size for info in members) > Path(path).stat().st_size:
+        raise ValueError("arrays larger than the file")
 
 
 def _read_array(content: bytes) -> np.ndarray:

@@ -14,6 +14,7 @@ from library.data.config.specs import DATASET_KEYS, OPTION_NAMES, SUBSET_KEYS
 from library.data.training_data import TrainingData
 from library.models import check_vae
 from library.models.sources import Source, find_source
+from library.models.weights import tensor_places
 from library.options.caching import CachingOptions
 from library.options.console import ConsoleOptions
 from library.options.data import DataOptions
@@ -80,6 +81,7 @@ _LEARNED_WITH = {
     "full_bf16": "the precision of what is trained",
     "full_fp16": "the precision of what is trained",
 }
+_WINDOW = 1024  # bytes of a tensor that are looked at, three times
 _LEARNED_ARGUMENTS = ("dim", "alpha", "dims", "alphas")  # the ends of such names in --network_args
 
 
@@ -126,7 +128,7 @@ def changes(old: Settings, new: Settings) -> list[Change]:
     """The settings that both have and that differ, and the arguments that only one has."""
     names = [name for name in dict.fromkeys([*old, *new]) if "." in name or (name in old and name in new)]
     found = [(name, old.get(name), new.get(name)) for name in names]
-    return [Change(name, _word(was), _word(now)) for name, was, now in found if _key(was) != _key(now)]
+    return [Change(name, *_words(was, now)) for name, was, now in found if not _is_same(was, now)]
 
 
 def check_resumed(run: TrainingRun, batches: BatchSource) -> None:
@@ -184,12 +186,32 @@ def _model(find: Callable[[str], Source], name: str | None) -> dict[str, str] | 
     digest = hashlib.blake2b(digest_size=8)
     for file in files:
         digest.update(_ends(file))
-    return {"name": Path(name).name if Path(name).exists() else name, "content": digest.hexdigest()}
+    shown = Path(name).name if Path(name).exists() else name
+    return {"name": shown, "content": digest.hexdigest(), "sample": _sample(files)}
+
+
+def _sample(files: Iterable[Path]) -> str:
+    """A hash over the beginning, middle and end of every tensor: what merging a network changes, even in one
+    layer, lies in these. "" if a file cannot be read, which the checks before the start report.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for file in files:
+        try:
+            places = tensor_places(file)
+        except UserError:
+            return ""
+        with file.open("rb") as opened:
+            for name, (_, position, size) in sorted(places.items(), key=lambda item: item[1][1]):
+                digest.update(f"{name} {size}".encode())
+                for start in sorted({0, max(0, size // 2 - _WINDOW // 2), max(0, size - _WINDOW)}):
+                    opened.seek(position + start)
+                    digest.update(opened.read(min(_WINDOW, size - start)))
+    return digest.hexdigest()
 
 
 def _ends(file: Path) -> bytes:
-    """A file's size, and 64 KiB from its beginning, from 1 MiB on and from its end: enough to tell models
-    apart, as weights differ everywhere, without reading gigabytes.
+    """A file's size, and 64 KiB from its beginning, from 1 MiB on and from its end. States of before samples
+    of every tensor were kept have a hash of these only.
     """
     size = file.stat().st_size
     with file.open("rb") as opened:
@@ -206,9 +228,20 @@ def _as_json(value: Any) -> Any:
     return [_as_json(item) for item in value] if isinstance(value, (tuple, list)) else value
 
 
-def _key(value: Any) -> Any:
-    """What is compared: of a model its content, of anything else the value itself."""
-    return value["content"] if isinstance(value, dict) else value
+def _is_same(was: Any, now: Any) -> bool:
+    """Whether two values mean the same; of models the samples of their tensors are compared where both have
+    them, else what older states have.
+    """
+    if not (isinstance(was, dict) and isinstance(now, dict)):
+        return was == now
+    key = "sample" if was.get("sample") and now.get("sample") else "content"
+    return was[key] == now[key]
+
+
+def _words(was: Any, now: Any) -> tuple[str, str]:
+    """Both values in words that differ."""
+    old, new = _word(was), _word(now)
+    return (f"another {old}", f"this {new}, with other weights") if old == new else (old, new)
 
 
 def _word(value: Any) -> str:

@@ -15,7 +15,7 @@ _FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f]')
 
 def user_path(text: str) -> Path:
     """The path in a text, with `~` as the home folder. Raises ValueError that says why it cannot be one."""
-    if not is_text(text):
+    if not is_utf8(text):
         raise ValueError(f"expects a path, got {text!r}, which is not UTF-8 text")
     if "\0" in text:
         raise ValueError(f"expects a path, got {text[:80]!r}, which has a zero byte in it")
@@ -29,7 +29,7 @@ def user_path(text: str) -> Path:
         raise ValueError(f"expects a path, got {text!r}: there is no user of this name") from None
 
 
-def is_text(text: str) -> bool:
+def is_utf8(text: str) -> bool:
     """False for a text that came from bytes that are not UTF-8, or holds halves of characters."""
     try:
         text.encode()
@@ -40,7 +40,7 @@ def is_text(text: str) -> bool:
 
 def name_fault(name: str) -> str | None:
     """Why a name cannot be a file name on every system, or None."""
-    if not is_text(name):
+    if not is_utf8(name):
         return "is not UTF-8 text"
     if _FORBIDDEN.search(name) or name in ("", ".", ".."):
         return 'must be a plain file name: no folders, line breaks or any of <>:"/\\|?*'

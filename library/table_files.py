@@ -10,6 +10,7 @@ from typing import Any
 
 from library.problems import UserError
 from library.text_files import read_text
+from library.wording import shortened
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -42,6 +43,8 @@ _HINTS = {
 }
 
 
+# A key of hundreds of parts, a.b.c = 1, over which tomllib takes minutes.
+_DEEP_KEY = re.compile(r"""(?<![\w"'.-])(?:[\w"'-]{1,64}[ \t]{0,8}\.[ \t]{0,8}){500}""")
 _KINDS = {list: "an array", dict: "an object", str: "a text", type(None): "null", bool: "true or false"}
 
 
@@ -65,6 +68,8 @@ def parse_tables(text: str, path: Path) -> Any:
     text = re.sub("\r\n|\r", "\n", text)
     try:
         is_json = _language(path) == ".json"
+        if not is_json and text.count(".") >= 500 and _DEEP_KEY.search(text):
+            raise RecursionError
         return json.loads(text, object_pairs_hook=_unique) if is_json else tomllib.loads(text)
     except RecursionError:
         raise UserError.of(path, "has tables in tables without end") from None
@@ -78,15 +83,18 @@ def _language(path: Path) -> str:
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A JSON object. Raises ValueError for equal keys, of which the last would win silently."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        twice = next(key for index, (key, _) in enumerate(pairs) if key in dict(pairs[:index]))
-        raise ValueError(f'"{twice}" is there twice in one object')
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f'"{shortened(key)}" is there twice in one object')
+        found[key] = value
     return found
 
 
 def _explain(path: Path, text: str, message: str) -> UserError:
     """A parser's message as a UserError, with the line and what to do."""
+    if message.startswith("Exceeds the limit"):
+        return UserError.of(path, "has a number of thousands of digits", "write a smaller one")
     suffix, found = _language(path), re.search(r"line (\d+),? column (\d+)", message)
     cause = re.sub(r"\s*\(?:?\s*(at )?line \d+,? column \d+.*", "", message)
     if found is None:
@@ -100,5 +108,5 @@ def _explain(path: Path, text: str, message: str) -> UserError:
     else:
         said = f"{cause}: {line.strip()}"
         fix = next((hint for pattern, hint in _HINTS[suffix] if re.search(pattern, said)), "mend this line")
-    shown = line.strip() if len(line.strip()) <= 60 else line.strip()[:57] + "..."
+    shown = shortened(line.strip())
     return UserError.of(f"{path}:{number}", f"is not valid {suffix[1:].upper()}: {cause}", f"{fix}: {shown}")

@@ -7,6 +7,7 @@ from __future__ import annotations
 import codecs
 import difflib
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 from library.problems import UserError
@@ -38,11 +39,16 @@ def read_text(path: Path, *, longest: int | None = None) -> str:
     except FileNotFoundError as error:
         raise UserError.of(path, "there is no such file", _nearest(path)) from error
     except OSError as error:
-        cause = "is a folder, not a file" if path.is_dir() else f"cannot be read ({error.strerror})"
+        cause = "is a folder, not a file" if _is_folder(path) else f"cannot be read ({error.strerror})"
         raise UserError.of(path, cause, "make it a text file that you may read") from error
     if longest is not None and len(content) > longest:
         raise UserError.of(path, f"is longer than {longest:,} bytes", "shorten it, or move it away")
     return decode(content, path)
+
+
+def is_text(text: str) -> bool:
+    """False for zero bytes and halves of surrogate pairs, which JSON can write."""
+    return "\0" not in text and not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def check_is_file(path: Path) -> None:
@@ -80,6 +86,13 @@ def _wide_encoding(content: bytes) -> str:
         if zeros == (len(first), 0):
             return "utf-16-be"
     return "utf-8"
+
+
+def _is_folder(path: Path) -> bool:
+    """False also where that cannot be seen: in a folder that may not be read, for a name that is too long."""
+    with suppress(OSError):
+        return path.is_dir()
+    return False
 
 
 def _nearest(path: Path) -> str:

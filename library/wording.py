@@ -17,6 +17,11 @@ def counted(count: int, one: str, many: str | None = None) -> str:
     return f"{count} {plural(count, one, many)}"
 
 
+def shortened(text: str, longest: int = 60) -> str:
+    """A text as messages show it: cut, with dots, where it is longer than `longest` characters."""
+    return text if len(text) <= longest else f"{text[: longest - 3]}..."
+
+
 def columns(rows: Sequence[tuple[str, ...]], right: Collection[int] = ()) -> list[str]:
     """Rows as lines, their cells below one another. right: columns whose cells end at one place."""
     if not rows:

@@ -57,7 +57,7 @@ ALLOWED = {
     "library.files": {"library.problems"},
     "library.randomness": set(),
     "library.text_files": {"library.problems"},
-    "library.table_files": {"library.problems", "library.text_files"},
+    "library.table_files": {"library.problems", "library.text_files", "library.wording"},
     "library.stopping": {"library.launcher"},
     "library.wording": set(),
     "library.sharing": {"library.console", "library.problems"},

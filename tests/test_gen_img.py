@@ -209,6 +209,29 @@ def test_prompt_options_that_change_nothing_are_told_of(
     ]
 
 
+def test_of_a_batch_only_pictures_that_are_no_numbers_are_left_out(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tiny_model_file: Path, tmp_path: Path
+) -> None:
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("a --d 1\nb --d 2 --l 1e300\nc --d 3\n")
+    words = ("--ckpt", tiny_model_file, "--from_file", prompts, "--batch_size", "3")
+    with pytest.raises(SystemExit) as caught:
+        draw(monkeypatch, tmp_path, *words)
+    assert caught.value.code == 1
+    pictures = [Image.open(path) for path in sorted(tmp_path.glob("*.png"))]
+    assert [(picture.text["prompt"], picture.text["seed"]) for picture in pictures] == [
+        ("a", "1"),
+        ("c", "3"),
+    ]
+    printed = capsys.readouterr()
+    assert f"2 pictures in {tmp_path}" in printed.out
+    assert (
+        "warning: the picture of 'b', seed 2, has values that are no numbers: it is not saved" in printed.err
+    )
+    last = printed.err.splitlines()[-1]
+    assert last == "1 picture of 3 had values that are no numbers and were not saved; is the model whole?"
+
+
 def test_ctrl_c_keeps_what_was_drawn(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tiny_model_file: Path, tmp_path: Path
 ) -> None:

@@ -94,7 +94,8 @@ def generator_syntax(pixel_multiple: int) -> PromptSyntax:
 
 
 def _whole_number(text: str, low: int, high: int, expected: str) -> int:
-    if not (text.isascii() and text.isdigit()) or not low <= int(text) <= high:
+    is_number = text.isascii() and text.isdigit() and len(text) <= 100  # Python reads up to 4,300 digits
+    if not is_number or not low <= int(text) <= high:
         raise ValueError(expected)
     return int(text)
 

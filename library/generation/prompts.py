@@ -14,15 +14,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from library.generation.lookalikes import Lookalikes
 from library.generation.prompt_options import PromptSyntax
 from library.generation.request import PromptRequest
-from library.problems import Problems, UserError, warn
+from library.problems import Problems, UserError
 from library.table_files import kind_of, parse_tables
-from library.text_files import read_text
+from library.text_files import is_text, read_text
+from library.wording import counted, shortened
 
 _DEFAULTS = PromptRequest("")
 
 Keys = dict[str, object]  # a prompt in a TOML or JSON file
+
+LONGEST = 2**16  # characters of a prompt with its options; models look at 225 tokens
+LONGEST_FILE = 2**26  # bytes
+MOST_PROBLEMS = 20  # told of one line or file
 
 
 def read_prompts(
@@ -35,19 +41,21 @@ def read_prompts(
 
     syntax: the options that a prompt may have.
     defaults: the values of everything that a prompt does not say.
-    Raises UserError with every problem of the file, each with its line or number.
+    Raises UserError with the problems of the file, each with its line or number; of many the first ones and
+    their count.
     """
-    problems, requests = Problems(), []
+    problems, requests, reader = Problems(), [], _Reader(syntax, Lookalikes(syntax), defaults)
     for where, entry in _entries(path, syntax):
         if isinstance(entry, str):
-            request = problems.attempt(parse_prompt, entry, syntax, where=where, defaults=defaults)
+            request = problems.attempt(reader.from_line, entry, where)
         else:
-            request = problems.attempt(_from_keys, entry, syntax, where=where, defaults=defaults)
+            request = problems.attempt(reader.from_keys, entry, where)
         if request is not None:
             requests.append(request)
+    reader.lookalikes.warn()
     if not requests and not problems.found:
         problems.add(path, "holds no prompts", _EMPTY_FIX.get(path.suffix.lower(), "write one a line"))
-    problems.raise_if_any()
+    _raise_first(problems, path)
     return requests
 
 
@@ -57,50 +65,18 @@ def parse_prompt(
     """The request that a line makes.
 
     where: what problems are about, e.g. a file and its line.
-    Raises UserError with all options that do not exist, are given twice or have a wrong value.
+    Raises UserError with the options that do not exist, are given twice or have a wrong value; of many the
+    first ones and their count.
     """
-    text, *pieces = _OPTION_START.split(line)
-    request = replace(defaults, prompt=text.strip())
-    _warn_of_lookalikes(line, syntax, where)
-    problems, seen = Problems(), set()
-    for piece in pieces:
-        name, _, value = piece.partition(" ")
-        option = name.lower()
-        if option in seen:
-            problems.add(where, f"--{option} is given twice")
-        elif option in syntax.options or option in syntax.not_yet:
-            given = _Given(option, f"--{option}", value.strip())
-            request = problems.attempt(_written, request, given, syntax, where) or request
-        else:
-            known = ", ".join(f"--{known}" for known in syntax.options)
-            problems.add(where, f"there is no prompt option --{name}", f"there are {known}")
-        seen.add(option)
-    problems.raise_if_any()
-    return request
+    reader = _Reader(syntax, Lookalikes(syntax), defaults)
+    try:
+        return reader.from_line(line, where)
+    finally:
+        reader.lookalikes.warn()
 
 
-def _warn_of_lookalikes(line: str, syntax: PromptSyntax, where: str) -> None:
-    """Warn of what stands in a prompt's texts and looks like an option, or like another program's syntax."""
-    for found in _LOOKALIKE.finditer(line):
-        text, name = found[0].strip(), (found["name"] or found["other"] or "").lower()
-        if name and name not in syntax.options and name not in syntax.not_yet:
-            continue
-        looks = f"an option: write --{name} after a blank"
-        if text.startswith("<"):
-            looks = "a network in AUTOMATIC1111's syntax: networks are given by options of the command"
-        elif not name:
-            looks = "an option, but no option is a number"
-        warn(f"{where}: {text!r} is part of the text; it looks like {looks}")
-
-
-# Inside texts; what follows a blank and two hyphens is an option.
-_LOOKALIKE = re.compile(
-    r"<(?:lora|lyco|lycoris|hypernet):[^<>]{1,200}>"
-    r"|(?<!\S)[-\u2010-\u2015\u2212](?P<name>[A-Za-z]{1,4})(?=\s+\S)"  # -w 640, –w 640
-    r"|(?<!\S)(?:[\u2010-\u2015\u2212]{2}|(?<! )(?<!^)--)(?P<other>[A-Za-z]{1,4})(?=\s+\S)"  # after a tab
-    r"|(?<!\S)--\d\S{0,20}"
-)
 _OPTION_START = re.compile(r"(?:^| )--(?=[A-Za-z])")
+_LINE_END = re.compile("\r\n|\r|\n")
 _EMPTY_FIX = {".toml": "write a [[prompt.subset]] for each", ".json": "write an array of them"}
 
 
@@ -117,40 +93,106 @@ class _Given(NamedTuple):
     text: str
 
 
-def _written(request: PromptRequest, given: _Given, syntax: PromptSyntax, where: str) -> PromptRequest:
-    """The request with an option's value written into it."""
-    if given.option in syntax.not_yet:
-        raise UserError.of(where, f"{given.name} is not available yet", "remove it")
-    try:
-        return syntax.options[given.option](request, given.text)
-    except ValueError as error:
-        raise UserError.of(where, f"{given.name} expects {error}, got {given.text!r}") from None
+class _Reader(NamedTuple):
+    """Reads prompts, of lines and of tables.
+
+    lookalikes: takes those of all prompts that are read.
+    """
+
+    syntax: PromptSyntax
+    lookalikes: Lookalikes
+    defaults: PromptRequest
+
+    def from_line(self, line: str, where: str) -> PromptRequest:
+        """The request of a line."""
+        _check_text(line, where)
+        text, *pieces = _OPTION_START.split(line)
+        request = replace(self.defaults, prompt=text.strip())
+        self.lookalikes.look(text, where=where)
+        problems, seen = Problems(), set()
+        for piece in pieces:
+            name, value = (*piece.split(maxsplit=1), "")[:2]
+            option = name.lower()
+            if option in seen:
+                problems.add(where, f"--{option} is given twice")
+            elif self._knows(option):
+                self.lookalikes.look(value, where=where)
+                given = _Given(option, f"--{option}", value.strip())
+                request = problems.attempt(self._written, request, given, where) or request
+            else:
+                known = ", ".join(f"--{known}" for known in self.syntax.options)
+                problems.add(where, f"there is no prompt option --{shortened(name)}", f"there are {known}")
+            seen.add(option)
+        _raise_first(problems, where)
+        return request
+
+    def from_keys(self, keys: Keys, where: str) -> PromptRequest:
+        """The request of a table; values are read like those of a line's options."""
+        problems, request = Problems(), self.defaults
+        prompt = keys.get("prompt")
+        if isinstance(prompt, str):
+            _check_text(prompt, where)
+            self.lookalikes.look(prompt, where=where, in_table=True)
+            request = replace(request, prompt=prompt.strip())
+        else:
+            problems.add(where, "has no prompt", 'write prompt: "a cat"')
+        for key, value in keys.items():
+            option = self.syntax.keys.get(key)
+            if option is None and key != "prompt":
+                known = ", ".join(self.syntax.keys)
+                problems.add(where, f"a prompt has no key {shortened(key)}", f"there are prompt, {known}")
+            elif option is not None and isinstance(value, (list, dict)):
+                problems.add(where, f"{key} is {kind_of(value)}, not a text or a number")
+            elif option is not None and value is not None:
+                given = _Given(option, key, _as_text(value))
+                self.lookalikes.look(given.text, where=where, in_table=True)
+                request = problems.attempt(self._written, request, given, where) or request
+        _raise_first(problems, where)
+        return request
+
+    def _knows(self, option: str) -> bool:
+        return option in self.syntax.options or option in self.syntax.not_yet
+
+    def _written(self, request: PromptRequest, given: _Given, where: str) -> PromptRequest:
+        """The request with an option's value written into it."""
+        _check_text(given.text, where)
+        if given.option in self.syntax.not_yet:
+            raise UserError.of(where, f"{given.name} is not available yet", "remove it")
+        try:
+            return self.syntax.options[given.option](request, given.text)
+        except ValueError as error:
+            shown = repr(shortened(given.text))
+            raise UserError.of(where, f"{given.name} expects {error}, got {shown}") from None
 
 
-def _from_keys(keys: Keys, syntax: PromptSyntax, *, where: str, defaults: PromptRequest) -> PromptRequest:
-    """The request of a table; values are read like those of a line's options."""
-    problems, request = Problems(), defaults
-    prompt = keys.get("prompt")
-    if isinstance(prompt, str):
-        request = replace(request, prompt=prompt.strip())
-    else:
-        problems.add(where, "has no prompt", 'write prompt: "a cat"')
-    for key, value in keys.items():
-        option = syntax.keys.get(key)
-        if option is None and key != "prompt":
-            problems.add(where, f"a prompt has no key {key}", f"there are prompt, {', '.join(syntax.keys)}")
-        elif option is not None and value is not None:
-            given = _Given(option, key, str(value))
-            request = problems.attempt(_written, request, given, syntax, where) or request
-    problems.raise_if_any()
-    return request
+def _as_text(value: object) -> str:
+    """A value of a table as a line has it."""
+    # Python refuses to write integers of thousands of digits, which TOML can have in hexadecimal.
+    return hex(value) if isinstance(value, int) and value.bit_length() > 1000 else str(value)
+
+
+def _check_text(text: str, where: str) -> None:
+    """Raises UserError for what no model and no picture's file can hold."""
+    if len(text) > LONGEST:
+        raise UserError.of(where, f"is {len(text):,} characters long", f"a prompt has at most {LONGEST:,}")
+    if not is_text(text):
+        raise UserError.of(where, "holds a zero byte or half a character, which is no text", "remove it")
+
+
+def _raise_first(problems: Problems, where: object) -> None:
+    """Raise UserError with the first problems, if there are any, and with how many more there are."""
+    different = list(dict.fromkeys(problems.found))
+    first, more = Problems(different[:MOST_PROBLEMS]), len(different) - MOST_PROBLEMS
+    if more > 0:
+        first.add(where, f"has {counted(more, 'more problem')}", "solve those above first")
+    first.raise_if_any()
 
 
 def _entries(path: Path, syntax: PromptSyntax) -> Iterator[tuple[str, str | Keys]]:
     """The lines and tables of a file, each with its place for messages."""
-    text, suffix = read_text(path), path.suffix.lower()
+    text, suffix = read_text(path, longest=LONGEST_FILE), path.suffix.lower()
     if suffix not in _EMPTY_FIX:
-        for number, line in enumerate(text.split("\n"), start=1):
+        for number, line in enumerate(_LINE_END.split(text), start=1):
             if line.strip() and not line.strip().startswith("#"):
                 yield f"{path}, line {number}", line.strip()
         return

@@ -1,6 +1,6 @@
 """Numbers of things in words."""
 
-from library.wording import counted, plural
+from library.wording import counted, plural, shortened
 
 
 def test_one_is_not_several() -> None:
@@ -8,3 +8,7 @@ def test_one_is_not_several() -> None:
     assert counted(1, "image is", "images are") == "1 image is"
     assert counted(3, "image is", "images are") == "3 images are"
     assert [plural(count, "is", "are") for count in (1, 2)] == ["is", "are"]
+
+
+def test_long_texts_are_cut() -> None:
+    assert [shortened(text, 5) for text in ("abcde", "abcdef")] == ["abcde", "ab..."]

@@ -27,9 +27,10 @@ from library.data.config.specs import DATASET_KEYS, OPTION_NAMES, SUBSET_KEYS, G
 from library.data.config.text import ConfigText, read_config_text
 from library.options.data import DataOptions
 from library.options.fields import OptionSpec, specs_of
-from library.paths import is_text
 from library.problems import Problems, warn_idle
 from library.table_files import PATH_FIX
+from library.text_files import is_text
+from library.wording import shortened
 
 Tables = tuple[Given, Given, list[Given]]  # [general], a dataset, its subsets
 
@@ -120,7 +121,7 @@ class _Reader:
                 cause = f"is {value!r}: a \\ in double quotes begins a special character"
                 raise ValueError(cause, PATH_FIX[self.text.suffix])
             value = _as_this_system_writes(value)
-        if isinstance(value, str) and not _is_text(value):
+        if isinstance(value, str) and not is_text(value):
             raise ValueError(f"is {_shown(value)}, which holds what is not text", "write it anew")
         return _READERS[key](value)
 
@@ -174,13 +175,7 @@ def _is_unset(key: str, value: Any) -> bool:
 
 
 def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _is_text(value: str) -> bool:
-    """False for zero bytes and halves of surrogate pairs, which JSON can write."""
-    return "\0" not in value and is_text(value)
+    return shortened(repr(value))
 
 
 def _as_this_system_writes(path: str) -> str:

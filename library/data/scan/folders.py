@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
 
-from library.paths import is_text
+from library.paths import is_utf8
 from library.problems import Problems, warn
 from library.wording import counted
 
@@ -46,7 +46,7 @@ def find_class_folders(parent: Path, option: str, problems: Problems) -> list[Cl
         if folder.repeats > MOST_REPEATS:
             cause = f"is read as {folder.repeats} repeats of {folder.class_tokens or 'its images'!r}"
             problems.add(folder.path, cause, f"rename it, such as {parent / f'1_{folder.path.name}'}")
-        if not is_text(folder.path.name):
+        if not is_utf8(folder.path.name):
             problems.add(folder.path, "has a name that is not UTF-8 text", "rename it")
     class_folders = [folder for folder in class_folders if folder.repeats <= MOST_REPEATS]
     if not any(found.values()):

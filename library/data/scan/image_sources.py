@@ -20,7 +20,7 @@ from library.data.scan.folders import (
     name_some,
     stem_of,
 )
-from library.paths import is_text
+from library.paths import is_utf8
 from library.problems import Problems
 from library.wording import counted
 
@@ -96,7 +96,7 @@ def _usable(
     for entry in entries:
         if not (is_file(entry) or is_folder(entry) or entry.is_symlink()):
             odd.append(entry.name)
-        elif is_text(entry.name):
+        elif is_utf8(entry.name):
             usable.append(entry)
         elif is_image_name(entry.name):
             problems.add(folder / entry.name, "has a name that is not UTF-8 text", "rename it")

@@ -17,7 +17,7 @@ from library.data.captions import caption_lines, with_tags
 from library.data.config.specs import SubsetSpec
 from library.data.scan.folders import is_image_name, is_system_name, name_some, stem_of
 from library.data.scan.metadata_file import MetadataEntry, Repetitive, read_entries
-from library.paths import is_text
+from library.paths import is_utf8
 from library.problems import Problems
 
 
@@ -129,7 +129,7 @@ def _is_sound(content: Any) -> bool:
 
 def _is_text(value: Any) -> bool:
     """Whether it is text, or None. JSON can hold half a character ("\\ud83d"), which no tokenizer accepts."""
-    return is_text(value) if isinstance(value, str) else value is None
+    return is_utf8(value) if isinstance(value, str) else value is None
 
 
 def _caption(content: dict[str, Any], subset: SubsetSpec) -> str | None:

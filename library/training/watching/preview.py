@@ -23,7 +23,6 @@ from library.training.run import TrainingRun
 from library.training.session import Session
 from library.training.tasks.task import Task
 from library.training.watching.trackers import Drawn, Trackers
-from library.wording import counted
 
 
 class Previews:
@@ -66,7 +65,7 @@ class Previews:
         try:
             self.requests = self._read(path)
         except UserError as error:
-            more = f" and {counted(len(error.problems) - 1, 'more problem')}" if error.problems[1:] else ""
+            more = ", and more" if error.problems[1:] else ""
             warn(f"the old prompts are drawn: {error.problems[0]}{more}")
 
     def at_start(self, step: int) -> None:

@@ -11,7 +11,7 @@ from library.generation.prompt_options import PromptSyntax, generator_syntax, tr
 from library.generation.prompts import parse_prompt, read_prompts
 from library.generation.request import PromptRequest
 from library.options.generation import SamplerName
-from library.problems import UserError, without_warnings
+from library.problems import UserError
 
 GENERATOR, TRAINING = generator_syntax(8), training_syntax(8)
 
@@ -222,15 +222,45 @@ def test_other_dashes_and_brackets_are_text(line: str, capsys: pytest.CaptureFix
     assert capsys.readouterr().err == ""
 
 
-@pytest.mark.parametrize("piece", ["<lora:", "--7 ", "-w ", "\u2014w\t", "<lora:a:1>", "--", " -"])
-def test_long_lines_take_linear_time(piece: str) -> None:
-    import time
+def test_of_each_kind_there_is_one_warning_in_a_file(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    path = tmp_path / "prompts.txt"
+    path.write_text("a <lora:x:1>\nb <lora:y:1> -w 3\n" * 50)
+    read_prompts(path, TRAINING)
+    assert capsys.readouterr().err.splitlines() == [
+        f"warning: {path}, line 1: '<lora:x:1>' is part of the text; it looks like a network in "
+        "AUTOMATIC1111's syntax: networks are given by options of the command (100 of them in all)",
+        f"warning: {path}, line 2: '-w' is part of the text; it looks like an option: "
+        "write --w after a blank (50 of them in all)",
+    ]
 
-    def seconds(count: int) -> float:
-        started = time.perf_counter()
-        with without_warnings():
-            parse("a " + piece * count + " b")
-        return time.perf_counter() - started
 
-    seconds(1000)
-    assert seconds(200_000) < 40 * max(seconds(20_000), 0.005)
+def test_options_in_the_texts_of_tables_are_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    path = tmp_path / "prompts.json"
+    path.write_text('[{"prompt": "a cat --w 640", "negative_prompt": "bad -s 20"}]')
+    (request,) = read_prompts(path, TRAINING)
+    assert (request.prompt, request.negative) == ("a cat --w 640", "bad -s 20")
+    assert capsys.readouterr().err.splitlines() == [
+        f"warning: {path}, prompt 1: '{found}' is part of the text; "
+        f"it looks like an option: write it as the key {key}"
+        for found, key in (("--w", "width"), ("-s", "sample_steps"))
+    ]
+
+
+def test_any_blank_stands_after_an_option() -> None:
+    assert parse("a cat --w\t640 --h\u00a0320") == PromptRequest("a cat", width=640, height=320)
+
+
+def test_any_line_end_ends_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "prompts.txt"
+    path.write_bytes(b"a\rb --s 3\r\nc\n")
+    assert [request.prompt for request in read_prompts(path, TRAINING)] == ["a", "b", "c"]
+
+
+def test_of_many_problems_the_first_are_shown(tmp_path: Path) -> None:
+    path = tmp_path / "prompts.txt"
+    path.write_text("a --s x\n" * 1000)
+    with pytest.raises(UserError) as caught:
+        read_prompts(path, TRAINING)
+    *first, last = map(str, caught.value.problems)
+    assert len(first) == 20
+    assert last == f"{path}: has 980 more problems; solve those above first"

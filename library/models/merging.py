@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from library.models.detection import detect_family
 from library.models.families import FAMILIES
-from library.models.parts import part_of, standard_names
+from library.models.parts import part_of, sound_positions, standard_names
 from library.models.prediction import declared_prediction
 from library.models.single_files import all_finite, find_file
 from library.models.sources import Source
@@ -93,7 +93,7 @@ def merge(
             tensor = tensor.to(device, dtype).mul_(ratios[0])
             for ratio, other in zip(ratios[1:], tensors, strict=True):
                 tensor.add_(other.view(shape).to(device, dtype).mul_(ratio))
-        result[name] = _cast(tensor, saving_dtype, name)
+        result[name] = _cast(sound_positions(name, tensor), saving_dtype, name)
     return result
 
 

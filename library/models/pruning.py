@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from library.models.detection import detect_family
-from library.models.parts import MARKS, PART_NAMES, part_of
+from library.models.parts import MARKS, PART_NAMES, part_of, sound_positions
 from library.models.single_files import all_finite, find_file
 from library.models.sources import Source
 from library.models.weights import open_tensors, read_header
@@ -54,7 +54,7 @@ def prune(
     """
     file, result = open_tensors(source.path), {}
     for name in progress(plan):
-        tensor = file.read(plan[name])
+        tensor = sound_positions(name, file.read(plan[name]))
         if dtype is not None and tensor.is_floating_point():
             cast = tensor.to(dtype)
             if not all_finite(cast) and all_finite(tensor):

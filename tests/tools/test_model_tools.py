@@ -141,6 +141,19 @@ def test_what_a_model_lacks_counts_with_the_first_ones(
     assert "not in the first: 1; --show_skipped lists them" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("rounded", [torch.bfloat16, torch.float32, torch.int32])
+def test_position_ids_are_written_as_whole_numbers(
+    call, models: list[Path], tmp_path: Path, rounded: torch.dtype
+) -> None:
+    ids = f"{TEXT}transformer.text_model.embeddings.position_ids"
+    for path in models:
+        changed(path, lambda t: t.update({ids: (torch.arange(77)[None] * 0.75).to(rounded)}))
+    call("merge_models", "--models", *models, "--output", tmp_path / "merged.ckpt")
+    call("prune_model", models[0], tmp_path / "pruned.safetensors", "--saving_precision", "fp16")
+    for name in ("merged.ckpt", "pruned.safetensors"):
+        assert torch.equal(load_tensors(tmp_path / name)[ids], torch.arange(77)[None])
+
+
 def test_a_merged_model_keeps_what_weights_cannot_tell(call, models: list[Path], tmp_path: Path) -> None:
     told = {"modelspec.prediction_type": "epsilon", "modelspec.title": "old", "modelspec.hash_sha256": "0x1"}
     save_tensors(models[0], load_tensors(models[0]), open_tensors(models[0]).metadata | told)

@@ -12,12 +12,20 @@ from library.models.ldm.building import build_part
 from library.models.ldm.layout import Layout
 from library.models.ldm.model import LatentDiffusion
 from library.models.ldm.reading import PartFile, read_model, read_vae
-from library.models.prediction import PredictionType, declared_prediction, declares_zero_terminal_snr
+from library.models.parts import sound_positions
+from library.models.prediction import (
+    TERMINAL_MARK,
+    V_MARK,
+    PredictionType,
+    declared_prediction,
+    declares_zero_terminal_snr,
+)
 from library.models.sources import Source
 from library.models.weights import dtype_of
 from library.problems import UserError, warn
 
 M = TypeVar("M", bound=LatentDiffusion)
+_MADE_ANEW = (V_MARK, TERMINAL_MARK)  # other tensors that a save makes itself, as training may change them
 
 
 def load_layout(
@@ -64,7 +72,8 @@ def load_layout(
     model.source, model.vae_source = source, vae
     model.epoch, model.global_step = files.epoch, files.global_step
     model.spare = {name: tensor for part in opened.values() for name, tensor in part.read_spare()}
-    model.others = dict(files.read_others()) if keeps_others else {}
+    others = files.read_others() if keeps_others else ()
+    model.others = {name: sound_positions(name, tensor) for name, tensor in others if name not in _MADE_ANEW}
     return model.eval()
 
 

@@ -25,7 +25,7 @@ from library.models.ldm.layout import Layout, PartLayout
 from library.models.ldm.pieces import originals_of, pieces_of, rows_of
 from library.models.ldm.unet import blocks, text_by_layer, text_layers
 from library.models.ldm.writing import save_folder, scheduler_config
-from library.models.prediction import CONFIG_KEY
+from library.models.prediction import CONFIG_KEY, TERMINAL_MARK, V_MARK
 from library.models.saving import Saving
 from library.models.text import Tokenizer
 from library.models.weights import save_tensors
@@ -191,7 +191,18 @@ class LatentDiffusion(Model):
                 inner = {key.removeprefix(part.prefix): tensor for key, tensor in own.items()}
                 made = open_clip.make_spare(part, inner)
                 tensors |= {part.prefix + key: tensor for key, tensor in made.items()}
-        return tensors | self.spare
+        return tensors | self.spare | self._marks()
+
+    def _marks(self) -> dict[str, Tensor]:
+        """Tensors whose names tell other programs what they would take for granted otherwise. For SD 2.x the
+        .yaml beside the file does.
+        """
+        told = {
+            V_MARK: self.prediction_type == "v",
+            TERMINAL_MARK: self.prediction_type == "v" and self.zero_terminal_snr,
+        }
+        has_marks = self.layout.defaults_to_epsilon
+        return {name: torch.zeros(0) for name, holds in told.items() if holds and has_marks}
 
     @property
     def _is_from_file(self) -> bool:

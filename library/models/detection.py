@@ -92,6 +92,17 @@ def check_vae(name: str | Path) -> Source:
     return source
 
 
+def family_beside(vae: Source) -> str | None:
+    """The FAMILIES name of the checkpoint that a VAE is taken from, by the text encoders beside it; None for
+    a file of nothing but a VAE, and for folders.
+    """
+    if vae.kind == "diffusers":
+        return None
+    names = read_header(vae.path).names
+    pairs = _asked_in_order()
+    return next((name for name, family in pairs if _begins(names, family.signs.texts[0])), None)
+
+
 def check_channels(name: str, family: str, conv_in: tuple[int, ...] | None) -> None:
     """Raises UserError for the shape of a denoiser's first layer that takes more than latents.
 

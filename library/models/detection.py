@@ -172,7 +172,7 @@ def _makes_edm_noise(scheduler: Mapping[str, Any]) -> bool:
 def _no_model(source: Source) -> UserError:
     if (source.path / "transformer").is_dir():
         return UserError.of(source.name, "is a model with a transformer", _trains())
-    files = sorted(f.name for f in source.path.iterdir() if f.suffix in (".safetensors", ".ckpt"))
+    files = sorted(f.name for f in source.path.iterdir() if f.suffix.lower() in (".safetensors", ".ckpt"))
     fix = f"did you mean {source.path / files[0]}?" if files else "give a model file or a Diffusers folder"
     return UserError.of(source.name, "this folder holds no Diffusers model (no unet folder in it)", fix)
 

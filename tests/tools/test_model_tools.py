@@ -273,6 +273,17 @@ def test_shares_that_are_not_1_together_are_warned_of(
     assert capsys.readouterr().err.startswith("warning: --ratios are 3 together")
 
 
+def test_suffixes_in_capitals_are_read_and_written(call, models: list[Path], tmp_path: Path) -> None:
+    first = models[0].rename(tmp_path / "A.SAFETENSORS")
+    call("merge_models", "--models", first, models[1], "--output", tmp_path / "M.CKPT")
+    call("prune_model", tmp_path / "M.CKPT", tmp_path / "P.SAFETENSORS")
+    call("merge_vae", tmp_path / "P.SAFETENSORS", first, tmp_path / "V.CKPT")
+    call("show_metadata", "--model", tmp_path / "P.SAFETENSORS")
+    merged, pruned = (load_tensors(tmp_path / name) for name in ("M.CKPT", "P.SAFETENSORS"))
+    assert all(torch.equal(pruned[name], merged[name]) for name in pruned)
+    assert load_tensors(tmp_path / "V.CKPT").keys() == pruned.keys()
+
+
 def test_a_device_that_is_not_there_is_one_line(call, models: list[Path], tmp_path: Path) -> None:
     words = ("merge_models", "--models", *models, "--output", tmp_path / "x.ckpt", "--device", "abacus")
     assert problems_of(call, *words) == [

@@ -173,9 +173,10 @@ class LatentDiffusion(Model):
                 modules=self.parts,
                 scheduler=scheduler_config(self.layout, self.prediction_type, self.zero_terminal_snr),
                 safetensors=saving.form == "diffusers_safetensors",
+                max_shard_size=saving.max_shard_size,
             )
             return
-        assert path.suffix == f".{saving.form}", f"{path} does not end in .{saving.form}"
+        assert path.suffix.lower() == f".{saving.form}", f"{path} does not end in .{saving.form}"
         told = {CONFIG_KEY: json.dumps(self._told(), sort_keys=True)}
         counts = {"epoch": self.epoch + saving.epoch, "global_step": self.global_step + saving.step}
         tensors = _cast(self._single_file(), saving.dtype) | self.others

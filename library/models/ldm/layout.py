@@ -120,6 +120,8 @@ class Layout:
         its blocks; otherwise as diffusers does.
     defaults_to_epsilon: whether files that do not declare what they predict certainly predict the noise.
     half_vae: whether its VAE stays finite in float16.
+    convolved: which layers sd-scripts' trainer makes convolutions when it reads a single file, so that its
+        network files have them with four sides and it goes on from such files only: how their paths end.
     """
 
     family: str
@@ -132,6 +134,7 @@ class Layout:
     has_original_paths: bool = False
     defaults_to_epsilon: bool = True
     half_vae: bool = True
+    convolved: tuple[str, ...] = ()
 
     def named(self, role: Role) -> list[Part]:
         """The names of the parts with a role."""

@@ -236,8 +236,25 @@ class LatentDiffusion(Model):
                 if self.layout.has_original_paths:
                     path, other = original.removesuffix(".weight"), path
             kind = "te" if part.is_text_encoder else "unet"
-            points.append(AttachPoint(kind, path, layer, parents[0], part.network, other, block, number))
+            points.append(
+                AttachPoint(
+                    part=kind,
+                    path=path,
+                    module=layer,
+                    parent=parents[0],
+                    prefix=part.network,
+                    other_path=other,
+                    block=block,
+                    text_encoder=number,
+                    is_1x1_in_files=self._is_convolved(path, layer),
+                )
+            )
         return points
+
+    def _is_convolved(self, path: str, layer: nn.Module) -> bool:
+        """Whether network files have a linear layer of this path as a 1x1 convolution."""
+        is_one = self._is_from_file and path.endswith(self.layout.convolved)
+        return is_one and isinstance(layer, nn.Linear)
 
     def _weight_names(self, name: Part) -> dict[str, str]:
         """The module's own name of a weight -> its canonical name."""

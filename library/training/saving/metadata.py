@@ -64,7 +64,7 @@ def describe_network(
         facts = {key: value for key, value in facts.items() if key in ESSENTIAL}
     described = {key: _text(value) for key, value in facts.items()}
     described |= describe_checkpoint(run, task, batches, moment, kind="lora")
-    return described | network_hashes(task.network.tensors(dtype), described)
+    return described | network_hashes(task.network.file_tensors(dtype), described)
 
 
 def _text(value: object) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from library.models.saving import Form
 from library.models.sources import SourceKind
-from library.options.saving import CheckpointFormat, CheckpointOptions
+from library.options.saving import MAX_SHARD_SIZE, CheckpointFormat, CheckpointOptions
 
 if TYPE_CHECKING:
     import torch
@@ -34,11 +34,13 @@ class Output:
     """form: ckpt, pt, safetensors, diffusers or diffusers_safetensors.
 
     describe: the file's metadata at a moment, when its tensors are saved in a dtype (None: as they are).
+    max_shard_size: bytes of the weight files of a folder.
     """
 
     form: Form
     tracker_name: str
     describe: Callable[[Moment, torch.dtype | None], dict[str, str]]
+    max_shard_size: int = MAX_SHARD_SIZE
 
     @property
     def carries_metadata(self) -> bool:

@@ -17,6 +17,7 @@ from library.models import FAMILIES
 from library.options.network import NetworkOptions
 from library.options.objective import ObjectiveOptions
 from library.training.batches import BatchSource
+from library.training.diffusion.objective import Objective
 from library.training.optimization.optimizers import describe_optimizer
 from library.training.optimization.schedules import describe_schedule
 from library.training.output import Moment
@@ -63,7 +64,7 @@ def describe_network(
         facts = {key: value for key, value in facts.items() if key in ESSENTIAL}
     described = {key: _text(value) for key, value in facts.items()}
     described |= describe_checkpoint(run, task, batches, moment, kind="lora")
-    return described | network_hashes(task.network.tensors(dtype), described)
+    return described | network_hashes(task.network.file_tensors(dtype), described)
 
 
 def _text(value: object) -> str:
@@ -96,7 +97,7 @@ def _about_run(run: TrainingRun, task: NetworkTask, seed: int, moment: Moment) -
         "ss_num_batches_per_epoch": moment.batches_per_epoch,
         "ss_epoch": moment.epoch,
         "ss_steps": moment.step,
-        **about_objective(run.objective),
+        **about_objective(run.objective, task.objective),
         "ss_prior_loss_weight": data.prior_loss_weight,
         "ss_clip_skip": run.model.clip_skip,
         "ss_max_token_length": run.model.max_token_length,
@@ -123,7 +124,6 @@ _NOISE_AND_LOSS = (
     "multires_noise_discount",
     "ip_noise_gamma",
     "ip_noise_gamma_random_strength",
-    "zero_terminal_snr",
     "min_snr_gamma",
     "loss_type",
     "huber_schedule",
@@ -132,10 +132,13 @@ _NOISE_AND_LOSS = (
 )
 
 
-def about_objective(objective: ObjectiveOptions) -> dict[str, Any]:
-    """The ss_ keys of noise and loss."""
-    facts = {f"ss_{name}": getattr(objective, name) for name in _NOISE_AND_LOSS}
-    return facts | {"ss_debiased_estimation": objective.debiased_estimation_loss}
+def about_objective(options: ObjectiveOptions, objective: Objective) -> dict[str, Any]:
+    """The ss_ keys of noise and loss. objective: what the options came to with the model."""
+    facts = {f"ss_{name}": getattr(options, name) for name in _NOISE_AND_LOSS}
+    return facts | {
+        "ss_zero_terminal_snr": objective.ends_in_noise,
+        "ss_debiased_estimation": options.debiased_estimation_loss,
+    }
 
 
 def _about_network(network: NetworkOptions, task: NetworkTask) -> dict[str, Any]:

@@ -181,7 +181,7 @@ def _model(find: Callable[[str], Source], name: str | None) -> dict[str, str] | 
         source = find(name)
     except UserError:  # reported by the checks before the start
         return {"name": Path(name).name, "content": ""}
-    inner = (path for path in source.path.rglob("*") if path.suffix in (".safetensors", ".bin"))
+    inner = (path for path in source.path.rglob("*") if path.suffix.lower() in (".safetensors", ".bin"))
     files = [source.path] if source.path.is_file() else sorted(inner)
     digest = hashlib.blake2b(digest_size=8)
     for file in files:

@@ -89,7 +89,7 @@ def make_checkpoints(job: Job, learner: Learner, standing: Standing, log: LossLo
         with activity(f"saving {path}"), learner.as_result(dtype):
             _require_finite(task, step, dtype)
             metadata = output.describe(moment, dtype) if output.carries_metadata else None
-            task.save(path, Saving(output.form, dtype, metadata, epoch, step))
+            task.save(path, Saving(output.form, dtype, metadata, epoch, step, output.max_shard_size))
 
     def save_state(folder: Path, epoch: int, step: int) -> None:
         _require_finite(task, step)

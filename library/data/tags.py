@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 
 from library.data.captions import caption_lines, kept_caption
 from library.data.config.specs import SubsetSpec
@@ -20,10 +19,11 @@ def tags_of(caption: str, subset: SubsetSpec) -> Counter[str]:
     """
     if not subset.enable_wildcard:
         return Counter(_stripped(kept_caption(caption, subset).split(subset.caption_separator)))
-    as_written = replace(subset, enable_wildcard=False)
     tags: Counter[str] = Counter()
     for line in caption_lines(caption) or [""]:
-        tags |= Counter(_stripped(_split(kept_caption(line, as_written), subset.caption_separator)))
+        text = kept_caption(line, subset, chooses=False)
+        for tag, count in Counter(_stripped(_split(text, subset.caption_separator))).items():
+            tags[tag] = max(tags[tag], count)
     return tags
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,7 @@ class Dataset:
         }
         return {"buckets": buckets, "mean_img_ar_error": sum(errors) / len(errors)}
 
+    @cached_property
     def tag_frequency(self) -> dict[str, dict[str, int]]:
         """`ss_tag_frequency`: for each folder or metadata file, how often its captions have each tag."""
         frequency: dict[str, Counter[str]] = {}
@@ -201,7 +203,7 @@ class TrainingData:
         """`ss_tag_frequency`. A folder that several datasets share counts once."""
         frequency: dict[str, dict[str, int]] = {}
         for dataset in self.datasets:
-            frequency = dataset.tag_frequency() | frequency
+            frequency = dataset.tag_frequency | frequency
         return frequency
 
     def dirs(self, *, is_reg: bool = False) -> dict[str, dict[str, int]]:

@@ -219,7 +219,7 @@ def _about_dataset(dataset: Dataset) -> dict[str, Any]:
         "enable_bucket": spec.enable_bucket,
         "min_bucket_reso": spec.min_bucket_reso if spec.enable_bucket else None,
         "max_bucket_reso": spec.max_bucket_reso if spec.enable_bucket else None,
-        "tag_frequency": dataset.tag_frequency(),
+        "tag_frequency": dataset.tag_frequency,
         "bucket_info": dataset.bucket_info(),
         "resize_interpolation": _shared(subset.resize_interpolation for subset in spec.subsets),
         "subsets": [

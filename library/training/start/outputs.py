@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -13,6 +14,7 @@ from library.locks import output_lock
 from library.models.saving import Saving
 from library.options.saving import SavingOptions
 from library.problems import UserError
+from library.training.batches import BatchSource
 from library.training.interruption import Interruption
 from library.training.job import Job
 from library.training.learner import Learner
@@ -20,7 +22,7 @@ from library.training.loss_log import LossLog
 from library.training.optimization.guard import Guard
 from library.training.optimization.optimizers import class_path
 from library.training.output import Moment
-from library.training.position import StateInfo
+from library.training.position import MOST_JSON, PICTURES, StateInfo
 from library.training.saving.checkpoints import Checkpoints, last_name
 from library.training.saving.saves import Saves
 from library.training.saving.settings import settings_of
@@ -33,6 +35,8 @@ from library.training.watching.report import Report, open_report, report_page
 from library.training.watching.standing import Standing, standing_at_start
 from library.training.watching.trackers import only_told
 from library.training.watching.tracking import open_trackers
+
+_SECONDS_FOR_STAMPS = 3.0  # a run that was told to stop has to save its state soon
 
 
 def lock_on_results(options: SavingOptions, *, writes: bool) -> AbstractContextManager[None]:
@@ -107,18 +111,23 @@ def make_checkpoints(job: Job, learner: Learner, standing: Standing, log: LossLo
             saves=saves.entries(),
         )
         with activity(f"saving {folder}"):
-            write_state(folder, info, learner, _history(log))
+            write_state(folder, info, learner, _told(log, job.batches))
 
     return Checkpoints(run.saving, output.suffix, plan.epochs, save_result, save_state, saves)
 
 
-def _history(log: LossLog) -> str | None:
-    """The report's history, for a state; None without a report."""
+def _told(log: LossLog, batches: BatchSource) -> dict[str, str]:
+    """What a state tells of the run: the report's history, if it has one, and what its pictures are."""
+    found = {}
     report = log.trackers.trackers.get("report")
     if isinstance(report, Report):
         with only_told("the history in the state"):
-            return report.history.text()
-    return None
+            found["history.json"] = report.history.text()
+    with only_told("the pictures' times in the state"):
+        stamps = json.dumps(batches.stamps(_SECONDS_FOR_STAMPS))
+        if len(stamps) <= MOST_JSON:
+            found[PICTURES] = stamps
+    return found
 
 
 def conclusion(job: Job, result: Path) -> str:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from library.files import whole_file
 from library.options.fields import changed_values
-from library.options.foreign_config import asks_nothing, refuse_easy_training
+from library.options.foreign_config import refuse_easy_training
+from library.options.unset import is_unset
 from library.paths import user_path
 from library.problems import Problems, UserError, warn
 from library.secrets import Secret
@@ -36,9 +37,9 @@ def read_config_file(target: str) -> tuple[Path, dict[str, object]]:
         if isinstance(value, dict) and value:
             cause = "is a table within a table, which is not read"
             problems.add(f"{path.name}: {table}.{key}", cause, f"write [{key}]")
-        elif asks_nothing(flat.get(name, "")):
+        elif is_unset(flat.get(name, "")):
             flat[name] = value
-        elif value != flat[name] and not asks_nothing(value):
+        elif value != flat[name] and not is_unset(value):
             problems.add(path.name, f"{name} is set twice, with two values", "keep one")
     problems.raise_if_any()
     return path, flat

@@ -1,0 +1,44 @@
+"""What programs write for something that was not chosen. One rule for option files, dataset files and the
+files of other programs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+_NO_TEXT = ("", "none", "null")
+_NO = ("0", "0.0", "false", "off", "no")
+
+
+def is_unset(value: object) -> bool:
+    """Whether a value stands for "not given", whatever the option is: null, false, NaN, blank texts and
+    "None", an empty table, and lists of nothing else. 0 is a value.
+    """
+    return all(map(_is_nothing, _leaves(value, list)))
+
+
+def asks_nothing(value: object) -> bool:
+    """Whether a value asks for nothing under a name that is not known: also 0, "false" and tables of such."""
+    return all(
+        _is_nothing(leaf) or leaf == 0 or (isinstance(leaf, str) and leaf.strip().lower() in _NO)
+        for leaf in _leaves(value, list, dict)
+    )
+
+
+def _is_nothing(value: object) -> bool:
+    if isinstance(value, str):
+        return value.strip().lower() in _NO_TEXT
+    return value in (None, {}) or value is False or value != value  # NaN is not itself
+
+
+def _leaves(value: object, *kinds: type) -> Iterator[object]:
+    """What stands in lists (and tables) of these kinds, however deep."""
+    waiting = [value]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, kinds) and isinstance(value, dict):
+            waiting.extend(value.values())
+        elif isinstance(value, kinds) and isinstance(value, list):
+            waiting.extend(value)
+        else:
+            yield value

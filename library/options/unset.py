@@ -11,16 +11,19 @@ _NO = ("0", "0.0", "false", "off", "no")
 
 
 def is_unset(value: object) -> bool:
-    """Whether a value stands for "not given", whatever the option is: null, false, NaN, blank texts and
-    "None", an empty table, and lists of nothing else. 0 is a value.
+    """Whether a value stands for "not given", whatever the option is: null, false, blank texts and "None", an
+    empty table, and lists of nothing else. 0 is a value, and so is NaN, which somebody computed.
     """
     return all(map(_is_nothing, _leaves(value, list)))
 
 
 def asks_nothing(value: object) -> bool:
-    """Whether a value asks for nothing under a name that is not known: also 0, "false" and tables of such."""
+    """Whether a value asks for nothing under an unknown name: also 0, NaN, "false" and tables of such."""
     return all(
-        _is_nothing(leaf) or leaf == 0 or (isinstance(leaf, str) and leaf.strip().lower() in _NO)
+        _is_nothing(leaf)
+        or leaf == 0
+        or leaf != leaf  # NaN
+        or (isinstance(leaf, str) and leaf.strip().lower() in _NO)
         for leaf in _leaves(value, list, dict)
     )
 
@@ -28,7 +31,7 @@ def asks_nothing(value: object) -> bool:
 def _is_nothing(value: object) -> bool:
     if isinstance(value, str):
         return value.strip().lower() in _NO_TEXT
-    return value in (None, {}) or value is False or value != value  # NaN is not itself
+    return value is None or value is False or value == {}
 
 
 def _leaves(value: object, *kinds: type) -> Iterator[object]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -77,8 +78,11 @@ class Dataset:
         }
         return {"buckets": buckets, "mean_img_ar_error": sum(errors) / len(errors)}
 
+    @cached_property
     def tag_frequency(self) -> dict[str, dict[str, int]]:
-        """`ss_tag_frequency`: for each folder or metadata file, how many captions have each tag."""
+        """`ss_tag_frequency`: for each folder or metadata file, how many captions have each tag. Counted once
+        for all saves of a run.
+        """
         frequency: dict[str, Counter[str]] = {}
         for scan in self.scans:
             counts = frequency.setdefault(scan.subset.name, Counter())
@@ -201,7 +205,7 @@ class TrainingData:
         """`ss_tag_frequency`. A folder that several datasets share counts once."""
         frequency: dict[str, dict[str, int]] = {}
         for dataset in self.datasets:
-            frequency = dataset.tag_frequency() | frequency
+            frequency = dataset.tag_frequency | frequency
         return frequency
 
     def dirs(self, *, is_reg: bool = False) -> dict[str, dict[str, int]]:

@@ -23,12 +23,10 @@ from library.training.optimization.optimizers import describe_optimizer
 from library.training.optimization.schedules import describe_schedule
 from library.training.output import Moment
 from library.training.run import TrainingRun
-from library.training.saving.hashes import file_hashes, network_hashes
+from library.training.saving.hashes import file_hashes
 from library.training.saving.modelspec import describe_checkpoint
 
 if TYPE_CHECKING:
-    import torch
-
     from library.training.tasks.network import NetworkTask
 
 # Kept even with --no_metadata: what other programs need to use the file.
@@ -49,12 +47,8 @@ def describe_network(
     batches: BatchSource,
     seed: int,
     moment: Moment,
-    dtype: torch.dtype | None,
 ) -> dict[str, str]:
-    """The metadata of a network file that is saved at a moment of its training.
-
-    dtype: of its tensors in the file; None keeps theirs.
-    """
+    """The metadata of a network file that is saved at a moment of its training, without its hashes."""
     facts = (
         _about_run(run, task, seed, moment)
         | _about_network(network, task)
@@ -64,8 +58,7 @@ def describe_network(
     if network.no_metadata:
         facts = {key: value for key, value in facts.items() if key in ESSENTIAL}
     described = {key: _text(value) for key, value in facts.items()}
-    described |= describe_checkpoint(run, task, batches, moment, kind="lora")
-    return described | network_hashes(task.network.file_tensors(dtype), described)
+    return described | describe_checkpoint(run, task, batches, moment, kind="lora")
 
 
 def _text(value: object) -> str:

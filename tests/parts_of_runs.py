@@ -20,7 +20,7 @@ from library.options.parser import parse
 from library.training.job import Job
 from library.training.run_plan import RunPlan
 from library.training.session import Session
-from library.training.start.model_setup import place_model, set_up_model
+from library.training.start.model_setup import place_model, set_up_model, use_channels_last
 from library.training.start.stepping import make_stepper
 from library.training.stepper import Stepper
 from library.training.tasks.model import ModelTask
@@ -79,7 +79,7 @@ FUSED = ("--optimizer_type", "AdamW", "--optimizer_args", "fused=True")
 
 def stepper_of(model: LatentDiffusion, *words: object) -> Stepper:
     """What takes the steps of a run of train_network.py with these words, or of fine_tune.py where they name
-    no network; on the CPU, the model in its place.
+    no network; on the CPU, the model in its place, in the memory order that it has on a GPU.
     """
     paths = ("--pretrained_model_name_or_path", "x", "--train_data_dir", "x", "--output_dir", "x")
     script: Any = train_network if "--network_module" in words else fine_tune
@@ -94,6 +94,7 @@ def stepper_of(model: LatentDiffusion, *words: object) -> Stepper:
     job = Job(run, session, task, nothing, nothing, RunPlan(Course(10), 0, 10, ""))
     set_up_model(job)
     place_model(job)
+    use_channels_last(task)
     return make_stepper(job)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from library.options.fields import below, option, refuse, warn_when
-from library.options.model import TokenLength
+from library.options.model import TokenLength, read_token_length
 from library.options.saving import MAX_SHARD_SIZE, CheckpointFormat, format_of, read_size
 
 SavePrecision = Literal["no", "fp16", "bf16", "float"]
@@ -169,7 +169,7 @@ class CheckDatasetOptions:
 
     report: Path = option(Path("dataset.html"), "page to write", metavar="FILE")
     max_token_length: TokenLength = option(
-        75, "longest caption in tokens; longer ones are cut", zero_unset=True
+        75, "longest caption in tokens; longer ones are cut", convert=read_token_length, zero_unset=True
     )
     sample_seed: int = option(0, "seed of the crops and captions that are shown", metavar="N")
     max_train_steps: int = option(

@@ -8,9 +8,7 @@ from typing import Any, TypeAlias
 
 import torch
 from accelerate import init_empty_weights
-from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from library.models.ldm.configs import Shapes, text_config, unet_config, vae_config
 from library.models.ldm.keys import text_name
@@ -18,6 +16,12 @@ from library.models.ldm.layout import PartLayout
 from library.models.ldm.reading import PartFile
 from library.models.values import fault_of, refuse_faults
 from library.problems import UserError
+from library.unused_packages import hidden_from
+
+with hidden_from("transformers"):
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+with hidden_from("diffusers"):
+    from diffusers import AutoencoderKL, UNet2DConditionModel
 
 PartModule: TypeAlias = UNet2DConditionModel | AutoencoderKL | CLIPTextModel | CLIPTextModelWithProjection
 READERS = 2  # threads: copying and page faults of new memory release Python's lock

@@ -62,7 +62,10 @@ class LatentDiffusion(Model):
         layout: Layout,
         prediction_type: PredictionType = "epsilon",
     ) -> None:
+        from library.models.ldm.memory_order import keep_memory_order
+
         super().__init__(denoiser, text_encoders, vae, prediction_type=prediction_type)
+        keep_memory_order(self.denoiser)
         self.layout, self.family, self.half_vae = layout, layout.family, layout.half_vae
         self.spare: dict[str, Tensor] = {}  # the source's unused tensors, by the file's names; see PartFile
         self.others: dict[str, Tensor] = {}  # the source's other tensors, if they are kept; saved unchanged

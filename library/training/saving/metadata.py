@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from library.data.config.specs import base_name
 from library.data.training_data import Dataset, TrainingData
 from library.models import FAMILIES
 from library.options.network import NetworkOptions
@@ -22,12 +23,10 @@ from library.training.optimization.optimizers import describe_optimizer
 from library.training.optimization.schedules import describe_schedule
 from library.training.output import Moment
 from library.training.run import TrainingRun
-from library.training.saving.hashes import file_hashes, network_hashes
+from library.training.saving.hashes import file_hashes
 from library.training.saving.modelspec import describe_checkpoint
 
 if TYPE_CHECKING:
-    import torch
-
     from library.training.tasks.network import NetworkTask
 
 # Kept even with --no_metadata: what other programs need to use the file.
@@ -48,12 +47,8 @@ def describe_network(
     batches: BatchSource,
     seed: int,
     moment: Moment,
-    dtype: torch.dtype | None,
 ) -> dict[str, str]:
-    """The metadata of a network file that is saved at a moment of its training.
-
-    dtype: of its tensors in the file; None keeps theirs.
-    """
+    """The metadata of a network file that is saved at a moment of its training, without its hashes."""
     facts = (
         _about_run(run, task, seed, moment)
         | _about_network(network, task)
@@ -63,8 +58,7 @@ def describe_network(
     if network.no_metadata:
         facts = {key: value for key, value in facts.items() if key in ESSENTIAL}
     described = {key: _text(value) for key, value in facts.items()}
-    described |= describe_checkpoint(run, task, batches, moment, kind="lora")
-    return described | network_hashes(task.network.file_tensors(dtype), described)
+    return described | describe_checkpoint(run, task, batches, moment, kind="lora")
 
 
 def _text(value: object) -> str:
@@ -149,12 +143,18 @@ def _about_network(network: NetworkOptions, task: NetworkTask) -> dict[str, Any]
         "ss_network_alpha": task.network.alpha,
         "ss_network_dropout": network.network_dropout,
         "ss_unet_lr": network.unet_lr,
-        "ss_text_encoder_lr": next(iter(network.text_encoder_lr), None),
+        "ss_text_encoder_lr": text_encoder_lr(network, len(task.model.text_encoders)),
         "ss_scale_weight_norms": network.scale_weight_norms,
     }
     if network.network_args:
         facts["ss_network_args"] = network.arguments | {"dropout": network.network_dropout}
     return facts
+
+
+def text_encoder_lr(network: NetworkOptions, encoders: int) -> float | list[float] | None:
+    """`ss_text_encoder_lr`: one rate as a number, one for each text encoder as a list."""
+    rates = list(network.text_encoder_lr[:encoders])
+    return rates if len(rates) > 1 else next(iter(rates), None)
 
 
 def _about_model(run: TrainingRun, task: NetworkTask) -> dict[str, Any]:
@@ -193,9 +193,9 @@ def describe_data(run: TrainingRun, data: TrainingData, moment: Moment) -> dict[
         ),
         "ss_resolution": str(data.datasets[0].spec.resolution),
         "ss_enable_bucket": options.enable_bucket,
-        "ss_bucket_no_upscale": options.bucket_no_upscale,
-        "ss_min_bucket_reso": options.min_bucket_reso,
-        "ss_max_bucket_reso": options.max_bucket_reso,
+        "ss_bucket_no_upscale": options.enable_bucket and options.bucket_no_upscale,
+        "ss_min_bucket_reso": options.min_bucket_reso if options.enable_bucket else None,
+        "ss_max_bucket_reso": options.max_bucket_reso if options.enable_bucket else None,
         "ss_flip_aug": options.flip_aug,
         "ss_color_aug": options.color_aug,
         "ss_random_crop": options.random_crop,
@@ -213,9 +213,9 @@ def _about_dataset(dataset: Dataset) -> dict[str, Any]:
         "num_reg_images": dataset.reg_found,
         "resolution": list(spec.resolution),
         "enable_bucket": spec.enable_bucket,
-        "min_bucket_reso": spec.min_bucket_reso,
-        "max_bucket_reso": spec.max_bucket_reso,
-        "tag_frequency": dataset.tag_frequency(),
+        "min_bucket_reso": spec.min_bucket_reso if spec.enable_bucket else None,
+        "max_bucket_reso": spec.max_bucket_reso if spec.enable_bucket else None,
+        "tag_frequency": dataset.tag_frequency,
         "bucket_info": dataset.bucket_info(),
         "resize_interpolation": _shared(subset.resize_interpolation for subset in spec.subsets),
         "subsets": [
@@ -233,10 +233,10 @@ def _about_dataset(dataset: Dataset) -> dict[str, Any]:
                 "caption_prefix": scan.subset.caption_prefix,
                 "caption_suffix": scan.subset.caption_suffix,
                 "resize_interpolation": scan.subset.resize_interpolation,
-                "image_dir": scan.subset.name if scan.subset.image_dir else None,
+                "image_dir": base_name(scan.subset.image_dir) if scan.subset.image_dir else None,
                 "class_tokens": scan.subset.class_tokens,
                 "is_reg": scan.subset.is_reg,
-                "metadata_file": scan.subset.metadata_file.name if scan.subset.metadata_file else None,
+                "metadata_file": base_name(scan.subset.metadata_file) if scan.subset.metadata_file else None,
             }
             for scan in dataset.scans
         ],

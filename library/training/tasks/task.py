@@ -70,6 +70,12 @@ class Task(nn.Module, ABC):
     def save(self, path: Path, saving: Saving) -> None:
         """Write the result under its final name, whole."""
 
+    def file_tensors(self) -> dict[str, Tensor] | None:
+        """All that the result's file holds besides metadata: it is then written from a copy while training
+        goes on. None: `save` writes it, and training waits. Not copies.
+        """
+        return None
+
     def needs_text_gradients(self, step: int) -> bool:
         """Whether gradients flow through the text encoders at this (0-based) step: because they are trained,
         or because something before or in them is (an embedding).

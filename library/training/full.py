@@ -51,5 +51,6 @@ def train_model(
         form=checkpoint_form(checkpoint, model.source.kind),
         tracker_name=tracker_name,
         describe=lambda moment: describe_checkpoint(run, task, batches, moment),
+        max_shard_size=checkpoint.max_shard_size,
     )
     train(run, session, task, batches, output)

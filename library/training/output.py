@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from library.models.saving import Form
 from library.models.sources import SourceKind
-from library.options.saving import CheckpointFormat, CheckpointOptions
+from library.options.saving import MAX_SHARD_SIZE, CheckpointFormat, CheckpointOptions
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,12 +35,14 @@ class Output:
 
     describe: the file's metadata at a moment.
     hashes: what it says besides of its tensors, as they are in the file; told the metadata too.
+    max_shard_size: bytes of the weight files of a folder.
     """
 
     form: Form
     tracker_name: str
     describe: Callable[[Moment], dict[str, str]]
     hashes: Callable[[dict[str, Tensor], dict[str, str]], dict[str, str]] | None = None
+    max_shard_size: int = MAX_SHARD_SIZE
 
     @property
     def carries_metadata(self) -> bool:

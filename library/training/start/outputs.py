@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -14,6 +15,7 @@ from library.locks import output_lock
 from library.models.saving import Saving
 from library.models.weights import save_tensors
 from library.options.saving import SavingOptions
+from library.training.batches import BatchSource
 from library.training.interruption import Interruption
 from library.training.job import Job
 from library.training.learner import Learner
@@ -21,7 +23,7 @@ from library.training.loss_log import LossLog
 from library.training.optimization.guard import Guard
 from library.training.optimization.optimizers import class_path
 from library.training.output import Moment, Output
-from library.training.position import StateInfo
+from library.training.position import MOST_JSON, PICTURES, StateInfo
 from library.training.saving.checkpoints import Checkpoints, Rest, last_name
 from library.training.saving.saves import Saves
 from library.training.saving.settings import settings_of
@@ -37,6 +39,8 @@ from library.training.watching.tracking import open_trackers
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+_SECONDS_FOR_STAMPS = 3.0  # a run that was told to stop has to save its state soon
 
 
 def lock_on_results(options: SavingOptions, *, writes: bool) -> AbstractContextManager[None]:
@@ -92,7 +96,7 @@ def make_checkpoints(job: Job, learner: Learner, standing: Standing, log: LossLo
         )
         with activity(f"saving {path}"), learner.as_result(dtype):
             metadata = output.describe(moment) if output.carries_metadata else None
-            saving = Saving(output.form, dtype, metadata, epoch, step)
+            saving = Saving(output.form, dtype, metadata, epoch, step, output.max_shard_size)
             tensors = task.file_tensors()
             if tensors is not None:
                 return partial(_write, path, copied(tensors, dtype), saving, output)
@@ -119,7 +123,7 @@ def make_checkpoints(job: Job, learner: Learner, standing: Standing, log: LossLo
             saves=saves.entries(),
         )
         with activity(f"saving {folder}"):
-            write_state(folder, info, learner, _history(log))
+            write_state(folder, info, learner, _told(log, job.batches))
 
     return Checkpoints(run.saving, output.suffix, plan.epochs, save_result, save_state, saves)
 
@@ -140,13 +144,18 @@ def _with_hashes(saving: Saving, tensors: dict[str, Tensor], output: Output) -> 
     return replace(saving, metadata=metadata | output.hashes(tensors, metadata))
 
 
-def _history(log: LossLog) -> str | None:
-    """The report's history, for a state; None without a report."""
+def _told(log: LossLog, batches: BatchSource) -> dict[str, str]:
+    """What a state tells of the run: the report's history, if it has one, and what its pictures are."""
+    found = {}
     report = log.trackers.trackers.get("report")
     if isinstance(report, Report):
         with only_told("the history in the state"):
-            return report.history.text()
-    return None
+            found["history.json"] = report.history.text()
+    with only_told("the pictures' times in the state"):
+        stamps = json.dumps(batches.stamps(_SECONDS_FOR_STAMPS))
+        if len(stamps) <= MOST_JSON:
+            found[PICTURES] = stamps
+    return found
 
 
 def conclusion(job: Job, result: Path) -> str:

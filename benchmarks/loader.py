@@ -80,7 +80,8 @@ def _measure_files(data, folder: Path, keeps: bool, latent: torch.Tensor) -> Non
     space = LatentSpace(4, 8, 8)
     kept = Kept(2 * PICTURES * latent.nbytes) if keeps else None
     from_files = _epochs(data, 64, True, LatentCache(paths, space, sums=sums, kept=kept))
-    in_memory = _epochs(data, 64, True, LatentCache([arrays] * PICTURES, space))
+    own = [{name: array.copy() for name, array in arrays.items()} for _ in paths]  # as real ones have
+    in_memory = _epochs(data, 64, True, LatentCache(own, space))
     for number in range(3):  # mirrored or not, by chance: a few epochs see nearly all of them
         from_files(number)
     ratio, ours, theirs = in_turns(lambda: in_memory(1), lambda: from_files(1))

@@ -81,7 +81,9 @@ class Dataset:
 
     @cached_property
     def tag_frequency(self) -> dict[str, dict[str, int]]:
-        """`ss_tag_frequency`: for each folder or metadata file, how often its captions have each tag."""
+        """`ss_tag_frequency`: for each folder or metadata file, how often its captions have each tag. Counted
+        once for all saves of a run.
+        """
         frequency: dict[str, Counter[str]] = {}
         for scan in self.scans:
             counts = frequency.setdefault(scan.subset.name, Counter())

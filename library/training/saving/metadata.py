@@ -18,16 +18,15 @@ from library.models import FAMILIES
 from library.options.network import NetworkOptions
 from library.options.objective import ObjectiveOptions
 from library.training.batches import BatchSource
+from library.training.diffusion.objective import Objective
 from library.training.optimization.optimizers import describe_optimizer
 from library.training.optimization.schedules import describe_schedule
 from library.training.output import Moment
 from library.training.run import TrainingRun
-from library.training.saving.hashes import file_hashes, network_hashes
+from library.training.saving.hashes import file_hashes
 from library.training.saving.modelspec import describe_checkpoint
 
 if TYPE_CHECKING:
-    import torch
-
     from library.training.tasks.network import NetworkTask
 
 # Kept even with --no_metadata: what other programs need to use the file.
@@ -48,12 +47,8 @@ def describe_network(
     batches: BatchSource,
     seed: int,
     moment: Moment,
-    dtype: torch.dtype | None,
 ) -> dict[str, str]:
-    """The metadata of a network file that is saved at a moment of its training.
-
-    dtype: of its tensors in the file; None keeps theirs.
-    """
+    """The metadata of a network file that is saved at a moment of its training, without its hashes."""
     facts = (
         _about_run(run, task, seed, moment)
         | _about_network(network, task)
@@ -63,8 +58,7 @@ def describe_network(
     if network.no_metadata:
         facts = {key: value for key, value in facts.items() if key in ESSENTIAL}
     described = {key: _text(value) for key, value in facts.items()}
-    described |= describe_checkpoint(run, task, batches, moment, kind="lora")
-    return described | network_hashes(task.network.tensors(dtype), described)
+    return described | describe_checkpoint(run, task, batches, moment, kind="lora")
 
 
 def _text(value: object) -> str:
@@ -97,7 +91,7 @@ def _about_run(run: TrainingRun, task: NetworkTask, seed: int, moment: Moment) -
         "ss_num_batches_per_epoch": moment.batches_per_epoch,
         "ss_epoch": moment.epoch,
         "ss_steps": moment.step,
-        **about_objective(run.objective),
+        **about_objective(run.objective, task.objective),
         "ss_prior_loss_weight": data.prior_loss_weight,
         "ss_clip_skip": run.model.clip_skip,
         "ss_max_token_length": run.model.max_token_length,
@@ -124,7 +118,6 @@ _NOISE_AND_LOSS = (
     "multires_noise_discount",
     "ip_noise_gamma",
     "ip_noise_gamma_random_strength",
-    "zero_terminal_snr",
     "min_snr_gamma",
     "loss_type",
     "huber_schedule",
@@ -133,10 +126,13 @@ _NOISE_AND_LOSS = (
 )
 
 
-def about_objective(objective: ObjectiveOptions) -> dict[str, Any]:
-    """The ss_ keys of noise and loss."""
-    facts = {f"ss_{name}": getattr(objective, name) for name in _NOISE_AND_LOSS}
-    return facts | {"ss_debiased_estimation": objective.debiased_estimation_loss}
+def about_objective(options: ObjectiveOptions, objective: Objective) -> dict[str, Any]:
+    """The ss_ keys of noise and loss. objective: what the options came to with the model."""
+    facts = {f"ss_{name}": getattr(options, name) for name in _NOISE_AND_LOSS}
+    return facts | {
+        "ss_zero_terminal_snr": objective.ends_in_noise,
+        "ss_debiased_estimation": options.debiased_estimation_loss,
+    }
 
 
 def _about_network(network: NetworkOptions, task: NetworkTask) -> dict[str, Any]:

@@ -55,7 +55,7 @@ def main() -> None:
     options = parse(Run, __doc__).migration
     found, path = read_source(options.source)
     output = options.output or (path.with_name(f"{path.stem}-atelier.toml") if path else Path("atelier.toml"))
-    output = output if output.suffix == ".toml" else output.with_name(output.name + ".toml")
+    output = output if output.suffix.lower() == ".toml" else output.with_name(output.name + ".toml")
     runs = {name: importlib.import_module(name.removesuffix(".py")).Run for name in TRAINERS}
     tables = fit(found, runs[found.trainer], runs.values())
     written = write_files(output, found, tables)

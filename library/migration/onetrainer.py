@@ -299,7 +299,7 @@ def _loss(found: Found, run: Settings) -> None:
     low, high = run.number("min_noising_strength"), run.number("max_noising_strength", 1)
     options["min_timestep"] = round(low * 1000) or None
     options["max_timestep"] = round(high * 1000) if high < 1 else None
-    options["zero_terminal_snr"] = run.is_on("rescale_noise_scheduler_to_zero_terminal_snr")
+    options["zero_terminal_snr"] = run.is_on("rescale_noise_scheduler_to_zero_terminal_snr") or None
     if run.is_on("force_v_prediction"):
         options["v_parameterization"] = True
     options["masked_loss"] = run.is_on("masked_training")

@@ -62,7 +62,7 @@ def write_config_file(target: str | None, sections: Mapping[str, DataclassInstan
     if not target:
         raise UserError.of("--output_config", "needs --config_file, the file to write")
     path = _path_of(target)
-    path = path if path.suffix == ".toml" else path.with_name(path.name + ".toml")
+    path = path if path.suffix.lower() == ".toml" else path.with_name(path.name + ".toml")
     if path.exists():
         raise UserError.of(path, "exists already", "choose another name or delete it")
     tables = {name: _written(changed_values(section)) for name, section in sections.items()}

@@ -23,6 +23,7 @@ from library.network.low_rank import is_linear, linear_with_lora
 from library.network.module import NetworkModule
 from library.network.network import Network
 from library.network.sizes import Size
+from library.problems import UserError
 
 KIND = "lora"
 
@@ -117,6 +118,12 @@ class LoRAModule(NetworkModule):
         delta = up.flatten(1) @ down.flatten(1)  # (out, in * k * k)
         return delta.view(self.weight_shape) * self.scale
 
+    def file_tensors(self) -> dict[str, Tensor]:
+        own = self.state_dict()
+        if not self.points[0].is_1x1_in_files:
+            return own
+        return {key: value[:, :, None, None] if value.ndim == 2 else value for key, value in own.items()}
+
     def plus_parameters(self) -> list[nn.Parameter]:
         return list(self.lora_up.parameters())
 
@@ -158,7 +165,8 @@ def create(
     asked = read_arguments(arguments)
     plan = plan_network(model, KIND, asked, dim=dim, alpha=alpha, parts=parts, like=like)
 
-    def make(point: AttachPoint, size: Size, _: Shapes) -> LoRAModule:
+    def make(point: AttachPoint, size: Size, shapes: Shapes) -> LoRAModule:
+        _check_shapes(point, size, shapes, like)
         module = LoRAModule(point, size)
         module.dropout = dropout or 0.0
         module.rank_dropout, module.module_dropout = asked.rank_dropout, asked.module_dropout
@@ -172,7 +180,24 @@ def from_file(model: Model, path: Path) -> Network:
 
     Raises UserError when the file is no LoRA or does not fit the model.
     """
-    return network_from_file(model, path, KIND, lambda point, size, _: LoRAModule(point, size))
+
+    def make(point: AttachPoint, size: Size, shapes: Shapes) -> LoRAModule:
+        _check_shapes(point, size, shapes, path)
+        return LoRAModule(point, size)
+
+    return network_from_file(model, path, KIND, make)
+
+
+def _check_shapes(point: AttachPoint, size: Size, shapes: Shapes, source: Path | None) -> None:
+    """Raises UserError when a file's tensors do not fit the layer, before a module takes memory for a rank
+    that a small file may claim.
+    """
+    out, *inputs = point.module.weight.shape
+    wanted = {"lora_down.weight": size.rank * math.prod(inputs), "lora_up.weight": out * size.rank}
+    for tensor, count in wanted.items():
+        if tensor in shapes and math.prod(shapes[tensor]) != count:
+            cause = f"{tensor} of {point.path} is {shapes[tensor]}, which does not fit the model's layer"
+            raise UserError.of(source, cause, "use a LoRA that was made for this kind of model")
 
 
 def _pair(sides: tuple[int, ...]) -> tuple[int, int]:

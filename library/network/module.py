@@ -228,6 +228,10 @@ class NetworkModule(nn.Module):
             weight = _rows(point, point.module.weight)
             weight.copy_(weight.float() + self.delta_weight_at(point).to(weight.device) * self.multiplier)
 
+    def file_tensors(self) -> dict[str, Tensor]:
+        """Its tensors as files have them, by their names there. Views, where a shape differs."""
+        return self.state_dict()
+
     def initialize(self, generator: torch.Generator) -> None:
         """Set the values that training begins with; the module changes nothing yet."""
         raise NotImplementedError

@@ -142,15 +142,23 @@ class Network(nn.Module):
         """The different alphas of its modules."""
         return {float(value) for key, value in self.tensors().items() if key.endswith(".alpha")}
 
-    def tensors(self, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
-        """The network as its file holds it: `<module>.<tensor>`. Not copies, unless their dtype changes.
+    def tensors(self) -> dict[str, Tensor]:
+        """What the network consists of, by the keys of its file: `<module>.<tensor>`. Not copies."""
+        return {
+            f"{name}.{key}": value
+            for name, module in self.by_name.items()
+            for key, value in module.state_dict().items()
+        }
+
+    def file_tensors(self, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
+        """The same in the shapes that its file has. Not copies, unless their dtype changes.
 
         dtype: of every tensor; None keeps theirs.
         """
         own = {
             f"{name}.{key}": value
             for name, module in self.by_name.items()
-            for key, value in module.state_dict().items()
+            for key, value in module.file_tensors().items()
         }
         return {key: value.to("cpu", dtype) for key, value in own.items()} if dtype else own
 
@@ -190,4 +198,4 @@ class Network(nn.Module):
 
     def save(self, path: Path, saving: Saving) -> None:
         """Write the file whole."""
-        save_tensors(path, self.tensors(saving.dtype), dict(saving.metadata or {}))
+        save_tensors(path, self.file_tensors(saving.dtype), dict(saving.metadata or {}))

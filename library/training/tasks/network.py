@@ -14,6 +14,7 @@ from library.models.base import Model
 from library.models.saving import Saving
 from library.network.loading import NetworkFactory, load_network_module
 from library.network.module import HALVES
+from library.network.network import Network
 from library.options.network import NetworkOptions
 from library.options.objective import ObjectiveOptions
 from library.param_groups import ParamGroup
@@ -156,6 +157,10 @@ class NetworkTask(Task):
 
     def load_trained_tensors(self, tensors: dict[str, Tensor]) -> None:
         self.network.load_tensors(tensors, "the saved state")
+
+    def file_tensors(self) -> dict[str, Tensor] | None:
+        saves_tensors = type(self.network).save is Network.save  # a kind may write more than its tensors
+        return self.network.file_tensors() if saves_tensors else None
 
     def save(self, path: Path, saving: Saving) -> None:
         self.network.save(path, saving)

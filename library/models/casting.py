@@ -35,27 +35,30 @@ def castable_layers(module: nn.Module) -> list[nn.Module]:
 
 
 @contextmanager
-def trained_weights_in(layers: Iterable[nn.Module], dtype: torch.dtype) -> Iterator[None]:
+def trained_weights_in(parts: Iterable[list[nn.Module]], dtype: torch.dtype) -> Iterator[None]:
     """Inside it, layers compute with copies of their trained float32 weights in a dtype: those that autocast
     would make one by one. Forward and backward pass belong into it.
 
+    parts: the layers of each part that a step uses whole or not at all: DDP takes weights that are cast
+        together for used together.
     The layers' parameters stay what they are: a copy stands before its weight as an attribute.
     """
-    places = [
-        (layer, name, weight)
-        for layer in layers
-        for name, weight in layer.named_parameters(recurse=False)
-        if weight.requires_grad and weight.dtype == torch.float32
-    ]
+    by_part = [[place for layer in layers for place in _trained(layer)] for layers in parts]
     try:
-        for group in _groups(places):
+        for group in (group for places in by_part for group in _groups(places)):
             copies = cast_together([weight for _, _, weight in group], dtype)
             for (layer, name, _), copy in zip(group, copies, strict=True):
                 vars(layer)[name] = copy
         yield
     finally:
-        for layer, name, _ in places:
+        for layer, name, _ in (place for places in by_part for place in places):
             vars(layer).pop(name, None)
+
+
+def _trained(layer: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Parameter]]:
+    for name, weight in layer.named_parameters(recurse=False):
+        if weight.requires_grad and weight.dtype == torch.float32:
+            yield layer, name, weight
 
 
 def _groups(places: Sequence[Any]) -> Iterator[list[Any]]:

@@ -48,7 +48,7 @@ class Task(nn.Module, ABC):
         model.prediction_type = self.objective.prediction
         model.zero_terminal_snr = self.objective.ends_in_noise
         self.options, self.clip_skip = options, clip_skip
-        self._layers: list[nn.Module] | None = None  # what `computing_in` is about
+        self._layers: list[list[nn.Module]] | None = None  # what `computing_in` is about
         model.requires_grad_(False)
 
     # What a task says of itself.
@@ -107,7 +107,7 @@ class Task(nn.Module, ABC):
         if dtype == torch.float32:
             return nullcontext()
         if self._layers is None:
-            self._layers = castable_layers(self.model)
+            self._layers = [castable_layers(part) for part in self.model.parts.values()]
         return trained_weights_in(self._layers, dtype)
 
     # The way from a batch to its loss.

@@ -94,6 +94,7 @@ class TensorFile:
 
 def read_header(path: Path) -> Header:
     """Names, shapes and metadata of a file of tensors. Raises UserError when it cannot be used."""
+    _require_file(path)
     if path.suffix == INDEX_SUFFIX:
         return _read_index_header(path)
     if not is_safetensors(path):
@@ -105,9 +106,20 @@ def read_header(path: Path) -> Header:
 
 def open_tensors(path: Path) -> TensorFile:
     """Opens a file of tensors for reading. Raises UserError when it is damaged or contains code."""
+    _require_file(path)
     if path.suffix == INDEX_SUFFIX:
         return _open_index(path)
     return _open_safetensors(path) if is_safetensors(path) else _open_torch(path)
+
+
+def _require_file(path: Path) -> None:
+    """Raises UserError for what is no file; a pipe would be waited for."""
+    if path.is_file():
+        return
+    if path.is_dir():
+        raise UserError.of(path, "is a folder, not a file")
+    cause = "is a pipe or a device, not a file" if path.exists() else "there is no such file"
+    raise UserError.of(path, cause)
 
 
 def tensor_places(path: Path) -> dict[str, tuple[int, int]]:
@@ -178,7 +190,7 @@ def _read_safetensors_header(path: Path) -> tuple[dict[str, dict], dict[str, str
                 raise ValueError("the header is too large")
             header = file.read(size)
         _check_header(header)
-        entries = json.loads(header)
+        entries = json.loads(header, object_pairs_hook=_without_doubles)
         metadata = entries.pop("__metadata__", None) or {}
         if not all(isinstance(text, str) for text in metadata.values()):
             raise ValueError("metadata that is no text")
@@ -199,6 +211,14 @@ def _no_safetensors(path: Path) -> UserError:
     return not_the_file(path) or UserError.of(
         path, "is damaged or no .safetensors file", "get the file again"
     )
+
+
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Raises ValueError for a name that stands twice: programs differ in which of them they read."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name stands twice")
+    return found
 
 
 def _check_header(header: bytes) -> None:
@@ -319,11 +339,19 @@ def _read_stored(path: Path, stored: StoredTensor, third: int | None) -> Tensor:
 
 
 def _write_safetensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    with path.open("wb") as file:
+        file.write(safetensors_header(tensors, metadata))
+        for name in file_order(tensors):
+            file.write(tensor_bytes(tensors[name]))
+
+
+def safetensors_header(tensors: dict[str, Tensor], metadata: dict[str, str]) -> bytes:
+    """How a .safetensors file of these tensors begins: all that comes before their bytes."""
     # Not safetensors' own writer: it orders metadata at random, and equal runs must give equal files.
     names = {torch_name: name for name, torch_name in _DTYPES.items()}
     header: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
-    order, position = file_order(tensors), 0
-    for name in order:
+    position = 0
+    for name in file_order(tensors):
         tensor = tensors[name]
         end = position + tensor.numel() * tensor.element_size()
         dtype = names[_dtype_name(tensor)]
@@ -331,10 +359,7 @@ def _write_safetensors(path: Path, tensors: dict[str, Tensor], metadata: dict[st
         position = end
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
-    with path.open("wb") as file:
-        file.write(struct.pack("<Q", len(text)) + text)
-        for name in order:
-            file.write(tensor_bytes(tensors[name]))
+    return struct.pack("<Q", len(text)) + text
 
 
 def save_objects(path: Path, content: dict[str, Any]) -> None:

@@ -21,6 +21,7 @@ checks are written once.
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import math
 import types
@@ -34,6 +35,7 @@ from typing import TYPE_CHECKING, Any, Literal, Union
 from library.paths import user_path
 from library.problems import Problem, UserError, warn, warn_idle
 from library.secrets import Secret
+from library.wording import shortened
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -115,6 +117,11 @@ class OptionSpec:
         return self.plain_type is Secret
 
     @property
+    def is_path(self) -> bool:
+        """Names a file or a folder."""
+        return self.item_type is Path or self.metavar in ("FILE", "FOLDER", "DIR", "MODEL")
+
+    @property
     def is_list(self) -> bool:
         """Given as several words on the command line; without `convert`, a tuple of any length."""
         return self.several or (typing.get_origin(self.plain_type) is tuple and self.convert is None)
@@ -132,15 +139,18 @@ class OptionSpec:
 
         Raises ValueError that says what the option expects.
         """
-        if value == "" or (self.zero_unset and _is_zero(value)):
+        if value in ("", "None") or (self.zero_unset and _is_zero(value)):
             return self.default
         if self.convert is not None:
             return self.convert(value)
         if self.is_list:
+            value = _list_in(value)
             words = value if isinstance(value, (list, tuple)) else [value]
             return tuple(self._read_one(word) for one in words for word in self._split(one))
         if isinstance(value, (list, tuple)):
-            raise ValueError(f"expects one value, got {len(value)}")
+            if len(value) != 1:
+                raise ValueError(f"expects one value, got {len(value)}")
+            (value,) = value
         return self._read_one(value)
 
     def _split(self, word: object) -> list[object]:
@@ -157,7 +167,9 @@ class OptionSpec:
                 for choice in self.choices:
                     if same(choice) == same(value):
                         return choice
-            raise ValueError(f"expects one of {', '.join(map(str, self.choices))}, got {value!r}")
+            raise ValueError(
+                f"expects one of {', '.join(map(str, self.choices))}, got {shortened(repr(value))}"
+            )
         return _READERS[self.item_type](value)
 
 
@@ -237,7 +249,7 @@ def below(least: float, section: object, *names: str) -> list[Check]:
 
 def not_pairs(name: str, words: Iterable[str]) -> list[Check]:
     """The checks of an option that takes several name=value."""
-    return [("=" not in word, name, f"expects name=value, got {word!r}") for word in words]
+    return [("=" not in word, name, f"expects name=value, got {shortened(repr(word))}") for word in words]
 
 
 def _flag(name: str) -> str:
@@ -250,11 +262,20 @@ def _is_zero(value: object) -> bool:
     return not isinstance(value, bool) and str(value).strip() in ("0", "0.0")
 
 
+def _list_in(value: object) -> object:
+    """The list that a text shows: `["a=1", "b=2"]`, `['a']`. Anything else as it is."""
+    if isinstance(value, str) and value.lstrip()[:1] == "[" and value.rstrip()[-1:] == "]":
+        with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
+            found = ast.literal_eval(value.strip())
+            return found if isinstance(found, list) else value
+    return value
+
+
 def _read_bool(value: object) -> bool:
     for truth in (True, False):
-        if str(value).strip().lower() in (str(truth).lower(), str(int(truth))):
+        if str(value).strip().lower().removesuffix(".0") in (str(truth).lower(), str(int(truth))):
             return truth
-    raise ValueError(f"expects true or false, got {value!r}")
+    raise ValueError(f"expects true or false, got {shortened(repr(value))}")
 
 
 def _read_int(value: object) -> int:
@@ -267,22 +288,22 @@ def _read_int(value: object) -> int:
             return int(number)
     except (ValueError, OverflowError):  # OverflowError: infinity
         pass
-    raise ValueError(f"expects a whole number, got {value!r}")
+    raise ValueError(f"expects a whole number, got {shortened(repr(value))}")
 
 
 def _read_float(value: object) -> float:
     number = math.nan
     if isinstance(value, (int, float, str)) and not isinstance(value, bool):
-        with suppress(ValueError):
+        with suppress(ValueError, OverflowError):  # OverflowError: a whole number of hundreds of digits
             number = float(value)
     if not math.isfinite(number):
-        raise ValueError(f"expects a number, got {value!r}")
+        raise ValueError(f"expects a number, got {shortened(repr(value))}")
     return number
 
 
 def _read_str(value: object) -> str:
-    if isinstance(value, (bool, dict)):
-        raise ValueError(f"expects text, got {value!r}")
+    if isinstance(value, (bool, dict, list, tuple)):
+        raise ValueError(f"expects text, got {shortened(repr(value))}")
     return str(value)
 
 
@@ -296,7 +317,7 @@ def _read_path(value: object) -> Path:
     if isinstance(value, Path):
         return value
     if not isinstance(value, str) or not value.strip():
-        raise ValueError(f"expects a path, got {value!r}")
+        raise ValueError(f"expects a path, got {shortened(repr(value))}")
     return user_path(value)
 
 

@@ -27,11 +27,13 @@ from library.options.console import ConsoleOptions
 from library.options.fields import OptionSpec, option, sections_of, specs_of, title_of
 from library.problems import Problem, UserError, warn_idle, warnings_in_order, without_warnings
 from library.secrets import hide_words
+from library.wording import shortened
 
 R = TypeVar("R")
 
 # Option name -> (where the user gave it, the raw value: a word, a list of words or a TOML value).
 Given = dict[str, tuple[str, Any]]
+_MOST_UNKNOWN = 10  # keys of a file that each have a message
 # (section class, the sections before it, by name) -> values of its fields that are no options.
 Facts = Callable[[type, Mapping[str, Any]], Mapping[str, Any]]
 
@@ -100,9 +102,14 @@ def read_command_line(
 
     config_file = given.pop("config_file", ("", None))[1]
     output_config = given.pop("output_config", None)
+    from_file: Given | None = {}
     if config_file and not output_config:
-        given = _from_config_file(config_file, by_name, reading.problems) | given
-    _build_sections(reading, given, facts)
+        from_file = _from_config_file(config_file, by_name, reading.problems)
+    before = len(reading.problems)
+    _build_sections(reading, (from_file or {}) | given, facts)
+    if from_file is None:  # what seems to be missing may stand in it
+        named = {where for where, _ in given.values()}
+        reading.problems[before:] = [p for p in reading.problems[before:] if p.where in named]
     if output_config and not reading.problems:
         from library.options.config_file import write_config_file
 
@@ -141,10 +148,13 @@ def _split_words(words: Sequence[str], specs: list[OptionSpec], problems: list[P
                 spec = positionals.pop(0)
                 given[spec.name] = (spec.flag, word)
             else:
-                problems.append(Problem(word, "is a value without an option", _meant_option(flag, by_flag)))
+                problems.append(
+                    Problem(_shown(word), "is a value without an option", _meant_option(flag, by_flag))
+                )
         elif spec is None:
             asked = value if equals else list(words[index:end]) or True
-            _explain_unknown(flag, flag[2:], asked, by_flag, problems)
+            beside = [other.partition("=")[0].removeprefix("--") for other in words]
+            _explain_unknown(_shown(flag), flag[2:], asked, known=by_flag, beside=beside, problems=problems)
             index = end
         elif spec.is_switch:
             if not equals and index < end and words[index].lower() in ("true", "false"):
@@ -161,6 +171,11 @@ def _split_words(words: Sequence[str], specs: list[OptionSpec], problems: list[P
         else:
             problems.append(Problem(flag, "needs a value"))
     return given
+
+
+def _shown(word: str) -> str:
+    """A word that may be anything, as messages name it."""
+    return shortened(word.replace("\n", "\\n"))
 
 
 def _underscored(flag: str, by_flag: Mapping[str, OptionSpec]) -> str:
@@ -181,41 +196,66 @@ def _hide_tokens(words: list[str], given: Given, by_name: dict[str, OptionSpec])
     hide_words(words, [(flag, str(token)) for flag, token in tokens])
 
 
-def _from_config_file(config_file: str, by_name: dict[str, OptionSpec], problems: list[Problem]) -> Given:
+def _from_config_file(
+    config_file: str, by_name: dict[str, OptionSpec], problems: list[Problem]
+) -> Given | None:
+    """What a config file gives; None if it cannot be read."""
     from library.options.config_file import read_config_file
     from library.options.elsewhere import commands_with
     from library.options.foreign_config import IGNORED, is_not_set
     from library.options.unavailable import refusal_of
+    from library.options.unset import asks_nothing
+    from library.table_files import PATH_FIX
 
     try:
         path, values = read_config_file(config_file)
     except UserError as error:
         problems.extend(error.problems)
-        return {}
+        return None
     by_key = {name: spec for name, spec in by_name.items() if not spec.positional}
     by_key |= {alias.removeprefix("--"): spec for spec in by_name.values() for alias in spec.aliases}
     given: Given = {}
+    unknown: list[str] = []
     for key, value in values.items():
-        where = f"{path.name}: {key}"
+        where = f"{path.name}: {_shown(key)}"
         if key in by_key:
             spec = by_key[key]
-            if spec.is_switch or not is_not_set(key, value):
+            if spec.is_path and isinstance(value, str) and re.search(r"[\x08\t\n\x0c\r]", value):
+                cause = f"is {shortened(repr(value))}: a \\ in double quotes begins a special character"
+                problems.append(Problem(where, cause, PATH_FIX[".toml"]))
+            elif not is_not_set(key, value):
                 given[spec.name] = (where, value)
-        elif is_not_set(key, value) or value == 0:
+        elif is_not_set(key, value) or asks_nothing(value):
             continue
         elif key in IGNORED:
             warn_idle(f"{where}:", IGNORED[key])
         elif refusal_of(key, draws="ckpt" in by_key) is None and (others := commands_with(key)):
             warn_idle(f"{where}:", f"it is for {others}")
         else:
-            _explain_unknown(where, key, value, by_key, problems)
+            unknown.append(key)
+    beside = [key for key, value in values.items() if not asks_nothing(value)]
+    for key in unknown[:_MOST_UNKNOWN]:
+        where = f"{path.name}: {_shown(key)}"
+        _explain_unknown(where, key, values[key], known=by_key, beside=beside, problems=problems)
+    if (more := len(unknown) - _MOST_UNKNOWN) > 0:
+        problems.append(
+            Problem(path.name, f"and {more:,} more keys: there are no such options", "see --help")
+        )
     return given
 
 
 def _explain_unknown(
-    where: str, name: str, value: object, known: Collection[str], problems: list[Problem]
+    where: str,
+    name: str,
+    value: object,
+    *,
+    known: Collection[str],
+    beside: Collection[str],
+    problems: list[Problem],
 ) -> None:
-    """Add the problem of an option that there is not; none if its value is its default in sd-scripts."""
+    """Add the problem of an option that there is not; none if its value is its default in sd-scripts, or if
+    it does nothing without another one. beside: the names of what is given with it.
+    """
     from library.options.elsewhere import commands_with
     from library.options.foreign_config import IGNORED
     from library.options.unavailable import asks_for, refusal_of
@@ -225,10 +265,13 @@ def _explain_unknown(
         problems.append(Problem(where, f"is an option of {others}", "remove it"))
     elif refusal is None:
         word = where if where.startswith("--") else name
-        close = difflib.get_close_matches(word, known, n=1, cutoff=0.7)
-        close = close or [option for option in known if option.startswith(word)]
+        close = difflib.get_close_matches(word[:100], known, n=1, cutoff=0.7)
+        close = close or [option for option in known if len(name) > 3 and option.startswith(word)]
         hint = f"did you mean {close[0]}?" if close else IGNORED.get(name) or "see --help"
         problems.append(Problem(where, "there is no such option", hint))
+    elif refusal.only_with and refusal.only_with not in beside:
+        if asks_for(value, refusal.default):
+            warn_idle(where if where.startswith("--") else f"{where}:", f"without --{refusal.only_with}")
     elif asks_for(value, refusal.default):
         problems.append(Problem(where, refusal.cause, refusal.fix))
 

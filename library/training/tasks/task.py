@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,11 +12,11 @@ from torch import Tensor, nn
 
 from library.data.batch import Batch, Needs
 from library.models.base import Condition, Model, Part
+from library.models.casting import castable_layers, trained_weights_in
 from library.models.prompt_weights import encode_text
 from library.models.saving import Saving
 from library.options.objective import ObjectiveOptions
 from library.param_groups import ParamGroup
-from library.problems import warn
 from library.training.diffusion.loss import ERRORS, HUBER_ERRORS, huber_width, mean_per_sample, weighting
 from library.training.diffusion.noise import adaptive_strength, complete_noise
 from library.training.diffusion.objective import make_objective
@@ -42,13 +43,12 @@ class Task(nn.Module, ABC):
     def __init__(self, model: Model, options: ObjectiveOptions, *, clip_skip: int | None = None) -> None:
         super().__init__()
         self.model = model
-        self.objective = make_objective(options, model.prediction_type)
-        if model.zero_terminal_snr and not options.zero_terminal_snr:
-            warn("the model knows a last timestep of pure noise; --zero_terminal_snr would keep that")
+        self.objective = make_objective(options, model.prediction_type, ends_in_noise=model.zero_terminal_snr)
         # How it will predict, in previews and in its file.
         model.prediction_type = self.objective.prediction
-        model.zero_terminal_snr = options.zero_terminal_snr
+        model.zero_terminal_snr = self.objective.ends_in_noise
         self.options, self.clip_skip = options, clip_skip
+        self._layers: list[nn.Module] | None = None  # what `computing_in` is about
         model.requires_grad_(False)
 
     # What a task says of itself.
@@ -73,6 +73,12 @@ class Task(nn.Module, ABC):
     def save(self, path: Path, saving: Saving) -> None:
         """Write the result under its final name, whole."""
 
+    def file_tensors(self) -> dict[str, Tensor] | None:
+        """All that the result's file holds besides metadata: it is then written from a copy while training
+        goes on. None: `save` writes it, and training waits. Not copies.
+        """
+        return None
+
     def needs_text_gradients(self, step: int) -> bool:
         """Whether gradients flow through the text encoders at this (0-based) step: because they are trained,
         or because something before or in them is (an embedding).
@@ -93,6 +99,16 @@ class Task(nn.Module, ABC):
         on the device.
         """
         return {}
+
+    def computing_in(self, dtype: torch.dtype) -> AbstractContextManager[None]:
+        """Context manager; inside it, a forward and its backward pass compute with copies of trained weights
+        in the type of mixed precision, made all at once instead of by autocast one by one.
+        """
+        if dtype == torch.float32:
+            return nullcontext()
+        if self._layers is None:
+            self._layers = castable_layers(self.model)
+        return trained_weights_in(self._layers, dtype)
 
     # The way from a batch to its loss.
 

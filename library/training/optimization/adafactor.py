@@ -168,7 +168,9 @@ def _step(group: Group, stacks: list[_Stack], is_bad: Tensor | None, scale: Tens
     states = [state for stack in stacks for state in stack.states]
     counts = [len(stack.parameters) for stack in stacks]
     steps = _count(states, is_bad)  # (k,)
-    share = steps.pow(group["decay_rate"])  # of this step in the averages, 1 - beta_2t of section 7.2
+    # This step's share in the averages, 1 - beta_2t of section 7.2. Each by itself: vectorized powers differ
+    # in the last bit by their place, and steps within the backward pass should equal those after it.
+    share = torch.stack(torch._foreach_pow([state["step"] for state in states], group["decay_rate"]))
     sizes = _measure(parameters, states, is_bad) if group["scale_parameter"] else None
     rates = _rates(group, steps, sizes)
     if is_bad is not None:

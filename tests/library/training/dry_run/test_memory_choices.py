@@ -32,6 +32,7 @@ def forecast(task: NetworkTask, monkeypatch: pytest.MonkeyPatch) -> Any:
     weights = 2 * sum(parameter.nbytes for parameter in task.parameters())
     made = Memory(weights, gradients=weights, optimizer=0, activations=0, encoding=weights)
     monkeypatch.setattr(memory_choices, "estimate", lambda *given, **named: made)
+    monkeypatch.setattr(memory_choices, "MIN_SAVING", 0)  # of tiny parts
     session = SimpleNamespace(
         device=torch.device("cuda"), accelerator=SimpleNamespace(num_processes=1, autocast=None)
     )

@@ -97,7 +97,8 @@ def point_at(layer: nn.Module, **facts: Any) -> AttachPoint:
 def check_it_changes_nothing_at_first(case: Case, model: Model, folder: Path) -> None:
     before = outputs(model)
     case.new(model).attach()
-    assert torch.equal(outputs(model), before)
+    # A 1x1 convolution together with its change is a product of matrices, which rounds otherwise.
+    assert_close(outputs(model), before, rtol=0, atol=1e-5)
 
 
 def check_first_values_depend_on_the_seed_and_the_name_alone(case: Case, model: Model, folder: Path) -> None:

@@ -19,6 +19,12 @@ from library.problems import UserError
 from networks.lora import LoRAModule
 
 
+@pytest.fixture(autouse=True)
+def knows_no_shapes() -> None:
+    """What torch learned of shapes in a test belongs to the code of all blocks."""
+    torch._dynamo.reset()
+
+
 class Twice(NetworkModule):
     """Adds a trained multiple of the layer's input."""
 

@@ -97,6 +97,11 @@ def fail(message: str) -> None:
     _log(logging.CRITICAL, message)
 
 
+def is_first_process() -> bool:
+    """Whether this is the first of the processes on this machine, the one that prints."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
+
+
 @contextmanager
 def activity(what: str) -> Iterator[None]:
     """Context manager for work without a progress bar: if it takes longer than a second, a line on stderr
@@ -104,7 +109,7 @@ def activity(what: str) -> Iterator[None]:
     """
     timer = threading.Timer(_SECONDS_IN_SILENCE, _show_activity, [what])
     timer.daemon = True
-    if os.environ.get("LOCAL_RANK", "0") == "0":
+    if is_first_process():
         timer.start()
     try:
         yield

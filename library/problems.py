@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import NoReturn, ParamSpec, TypeVar
 
 from library import console, faults
+from library.console import is_first_process
 from library.launcher import end_with_launcher
 from library.secrets import hide_tokens
 from library.stopping import Stopped, exit_code, signals_stop
@@ -151,11 +152,6 @@ def _fault_line(error: BaseException) -> str:
     path = faults.write_details(error)
     details = f"details in {path}, for a bug report" if path else "--debug shows the details"
     return f"{where}this is a fault of Atelier: {faults.reason_of(error)}; {details}"
-
-
-def is_first_process() -> bool:
-    """Whether this is the first of the processes on this machine, the one that prints."""
-    return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def quiet_libraries() -> None:

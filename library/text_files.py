@@ -10,6 +10,7 @@ import stat
 from contextlib import suppress
 from pathlib import Path
 
+from library.paths import is_utf8
 from library.problems import UserError
 
 # UTF-32's little-endian mark begins with UTF-16's, so it is tried first.
@@ -48,7 +49,7 @@ def read_text(path: Path, *, longest: int | None = None) -> str:
 
 def is_text(text: str) -> bool:
     """False for zero bytes and halves of surrogate pairs, which JSON can write."""
-    return "\0" not in text and not any("\ud800" <= letter <= "\udfff" for letter in text)
+    return "\0" not in text and is_utf8(text)
 
 
 def check_is_file(path: Path) -> None:

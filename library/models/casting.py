@@ -64,11 +64,13 @@ def _trained(layer: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Parameter]]:
 def _groups(places: Sequence[Any]) -> Iterator[list[Any]]:
     """In their order, each of GROUP elements or little more."""
     group: list[Any] = []
+    size = 0
     for place in places:
         group.append(place)
-        if sum(weight.numel() for _, _, weight in group) >= GROUP:
+        size += place[2].numel()
+        if size >= GROUP:
             yield group
-            group = []
+            group, size = [], 0
     if group:
         yield group
 

@@ -8,6 +8,11 @@ import torch
 from torch import Tensor, nn
 
 
+def with_gradients(parameters: Iterable[nn.Parameter]) -> list[nn.Parameter]:
+    """Those parameters that have a gradient."""
+    return [parameter for parameter in parameters if parameter.grad is not None]
+
+
 def gradients_of(parameters: Iterable[nn.Parameter]) -> list[Tensor]:
     """The gradients of those parameters that have one."""
     return [parameter.grad for parameter in parameters if parameter.grad is not None]

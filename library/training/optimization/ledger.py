@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from library.problems import Problem, UserError, warn
 from library.randomness import keyed_generator
+from library.training.optimization.gradients import gradient_norm, with_gradients
 from library.training.tasks.components import Component
 from library.wording import counted
 
@@ -136,10 +137,8 @@ class Ledger:
         if not self.measures_gradients(step):
             return
         for one in self.components:
-            gradients = [p.grad for p in one.parameters if p.grad is not None]
-            if gradients:
-                norms = torch._foreach_norm(gradients, 2, dtype=torch.float32)
-                self._add(one, torch.linalg.vector_norm(torch.stack(norms)) / factor)
+            if having := with_gradients(one.parameters):
+                self._add(one, gradient_norm(having) / factor)
 
     @torch.no_grad()
     def record_norms(self, step: int, norms: Mapping[nn.Parameter, Tensor]) -> None:

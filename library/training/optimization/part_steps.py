@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from library.training.optimization.flat import flat_copies, flat_copy, places_in
-from library.training.optimization.gradients import gradients_of
+from library.training.optimization.gradients import gradients_of, with_gradients
 from library.training.optimization.hindsight import Hindsight
 
 Group = dict[str, Any]
@@ -167,7 +167,7 @@ class PartSteps:
         """Take a step; where gradients are bad, tensors get their old values back on the device. What is on
         the host follows later.
         """
-        having = [p for group in groups for p in group["params"] if p.grad is not None]
+        having = with_gradients(p for group in groups for p in group["params"])
         state, device = self.optimizer.state, is_bad.device
         kept = {p: _on_host(state[p], device) for p in having if state.get(p)}
         places = [(p, key) for p in having for key in _keys_on_device(state.get(p, {}), device)]

@@ -22,6 +22,7 @@ from library.training.optimization.gradients import (
     gradient_norm,
     gradients_of,
     is_not_finite,
+    with_gradients,
 )
 from library.training.optimization.part_steps import (
     Part,
@@ -158,7 +159,8 @@ class RoundedOptimizer(torch.optim.Optimizer):
         """Step what has gradients in some chunks, all of it in memory in float32 meanwhile."""
         self._inner_steps.begin()
         self._push_settings()
-        loaded = [(self._numbers[own[0]], own, self._load(own)) for own in map(_having, chunks) if own]
+        having = (with_gradients(parameters_of(chunk)) for chunk in chunks)
+        loaded = [(self._numbers[own[0]], own, self._load(own)) for own in having if own]
         copies = joined([(number, self._copies_of(own)) for number, own in chunk] for chunk in chunks)
         self._inner_steps.step_part(copies, is_bad, factors)
         for number, parameters, values in loaded:
@@ -199,7 +201,7 @@ class RoundedOptimizer(torch.optim.Optimizer):
         """What each gradient is multiplied by to unscale and clip it: a scalar; None: 1."""
         scale: Tensor | None = getattr(self, "grad_scale", None)
         factor = None if scale is None else 1 / scale
-        having = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
+        having = with_gradients(p for group in self.param_groups for p in group["params"])
         if not (self.max_grad_norm and having):
             return factor
         norm = gradient_norm(having)
@@ -216,11 +218,6 @@ class RoundedOptimizer(torch.optim.Optimizer):
         """Take over what `inner` changed in its groups."""
         for own, inner in zip(self.param_groups, self.inner.param_groups, strict=True):
             own.update({key: value for key, value in inner.items() if key != "params"})
-
-
-def _having(part: Part) -> list[nn.Parameter]:
-    """The parameters of a part that have gradients."""
-    return [parameter for parameter in parameters_of(part) if parameter.grad is not None]
 
 
 def _with_params(group: ParamGroup, params: list[nn.Parameter]) -> ParamGroup:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import ClassVar
 
 import torch
@@ -20,6 +21,7 @@ from library.training.optimization.gradients import (
     gradient_norms,
     gradients_of,
     is_not_finite,
+    with_gradients,
 )
 from library.training.optimization.part_steps import (
     Part,
@@ -46,11 +48,11 @@ class Unit:
     missing: int = 0
     is_done: bool = False
 
-    @property
+    @cached_property
     def parameters(self) -> list[nn.Parameter]:
         return parameters_of(self.part)
 
-    @property
+    @cached_property
     def size(self) -> int:
         return sum(parameter.numel() for parameter in self.parameters)
 
@@ -102,6 +104,7 @@ class StepsInBackward:
         waits = groups is None and isinstance(self._steps, PartSteps)
         self._enough = max(unit.size for unit in self.units) if waits else 0
         self._waiting: list[Unit] = []
+        self._waiting_size = 0
         self._norms = GradientNorms()
         for unit in self.units:
             unit.missing = len(unit.parameters)
@@ -126,13 +129,14 @@ class StepsInBackward:
         unit.missing -= 1
         if unit.missing == 0:
             self._waiting.append(unit)
-            if sum(waiting.size for waiting in self._waiting) >= self._enough:
+            self._waiting_size += unit.size
+            if self._waiting_size >= self._enough:
                 self._step(self._waiting)
 
     @torch.no_grad()
     def _step(self, units: Sequence[Unit]) -> None:
         part = joined(unit.part for unit in units)
-        having = [parameter for parameter in parameters_of(part) if parameter.grad is not None]
+        having = with_gradients(parameters_of(part))
         if having:
             self._steps.step_part(part, *self._look_at(having))
         else:
@@ -141,7 +145,7 @@ class StepsInBackward:
             parameter.grad = None  # freed here, which is why parts are stepped early
         for unit in units:
             unit.is_done = True
-        self._waiting = []
+        self._waiting, self._waiting_size = [], 0
 
     def _look_at(self, parameters: list[nn.Parameter]) -> tuple[Tensor, Tensor | None]:
         """Whether a gradient is bad, and what clipping multiplies the gradients by."""

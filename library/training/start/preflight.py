@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from copy import copy
 from typing import Any, TypeVar
 
+from library.console import is_first_process
 from library.data.training_data import TrainingData
 from library.files import prepare_folder, restore_folder
 from library.generation.prompt_options import training_syntax
@@ -26,7 +27,7 @@ from library.options.parser import Reading
 from library.options.saving import MetadataOptions, SavingOptions
 from library.options.schedule import ScheduleOptions
 from library.options.training import TrainingOptions
-from library.problems import Problem, Problems, is_first_process
+from library.problems import Problem, Problems
 from library.training.batches import BatchSource
 from library.training.optimization.optimizers import check_optimizer
 from library.training.position import read_state_info

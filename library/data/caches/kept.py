@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from threading import Lock
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 
+T = TypeVar("T")
 SHARE = 0.25  # of the memory that is free
 
 
@@ -30,6 +31,14 @@ class Kept:
     def get(self, key: Hashable) -> Any:
         """The entry, or None if it is not kept."""
         return self._entries.get(key)
+
+    def get_or_read(self, key: Hashable, read: Callable[[], T], size: Callable[[T], int]) -> T:
+        """The entry, read if it is not kept, and then kept if there is room. size: of an entry, in bytes."""
+        entry = self.get(key)
+        if entry is None:
+            entry = read()
+            self.add(key, entry, size(entry))
+        return entry
 
     def add(self, key: Hashable, entry: Any, size: int) -> None:
         """Keep an entry of `size` bytes if there is room for it."""

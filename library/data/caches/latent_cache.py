@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -102,12 +103,8 @@ class LatentCache:
         assert entry is not None, "a bad image is in no batch"
         if not isinstance(entry, Path):
             return entry.get(name)
-        array = self.kept.get((entry, name)) if self.kept else None
-        if array is None:
-            array = self._read(entry, index, name)
-            if self.kept:
-                self.kept.add((entry, name), array, array.nbytes)
-        return array
+        read = partial(self._read, entry, index, name)
+        return self.kept.get_or_read((entry, name), read, lambda array: array.nbytes) if self.kept else read()
 
     def _read(self, entry: Path, index: int, name: str) -> np.ndarray:
         shape = None if self.buckets is None else array_shape(name, self.buckets[index], self.latent_space)

@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -124,12 +125,8 @@ class TextCache:
         entry = self.entries[index]
         if not isinstance(entry, Path):
             return entry
-        row = self.kept.get(entry) if self.kept else None
-        if row is None:
-            row = self._read(entry)
-            if self.kept:
-                self.kept.add(entry, row, sum(output.nbytes for output in row.values()))
-        return row
+        read = partial(self._read, entry)
+        return self.kept.get_or_read(entry, read, _size) if self.kept else read()
 
     def _read(self, entry: Path) -> Outputs:
         import torch
@@ -140,6 +137,11 @@ class TextCache:
             name: torch.tensor(array, dtype=like.dtype)
             for (name, like), array in zip(self.empty.items(), arrays, strict=True)
         }
+
+
+def _size(row: Outputs) -> int:
+    """Bytes of a caption's outputs."""
+    return sum(output.nbytes for output in row.values())
 
 
 def cache_text_outputs(

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 
+from library.models.shards import shares
 from library.problems import UserError
 
 CHUNK = 2**26  # bytes that are copied from a device at once
@@ -61,12 +62,4 @@ def _by_kind(tensors: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
 def _chunks(tensors: Mapping[str, Tensor]) -> Iterator[list[str]]:
     """The names of tensors of one device and dtype, CHUNK bytes of them at a time."""
     for group in _by_kind(tensors):
-        names: list[str] = []
-        size = 0
-        for name, tensor in group.items():
-            if names and size + tensor.nbytes > CHUNK:
-                yield names
-                names, size = [], 0
-            names.append(name)
-            size += tensor.nbytes
-        yield names
+        yield from shares({name: tensor.nbytes for name, tensor in group.items()}, CHUNK)

@@ -6,6 +6,7 @@ import ast
 import importlib
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -134,6 +135,12 @@ def test_library_imports_point_one_way(path: Path) -> None:
 def test_library_names_no_network_and_no_script(path: Path) -> None:
     forbidden = {"networks", "tools", "finetune", *SCRIPTS}
     assert not {name.split(".")[0] for name in imports_of(path)} & forbidden
+
+
+def test_no_two_test_files_have_one_name() -> None:
+    """They are in no packages, so pytest would collect only the first."""
+    names = Counter(path.name for path in (ROOT / "tests").rglob("test_*.py"))
+    assert [name for name, count in names.items() if count > 1] == []
 
 
 def test_argparse_is_imported_by_the_parser_only() -> None:

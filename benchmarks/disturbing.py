@@ -100,6 +100,8 @@ class Process:
 
 
 def _run_here(main: Callable[[], None], words: list[str], log: Path) -> None:
+    # torch's pool of threads does not survive a fork; one thread makes the new one before many ask for it.
+    torch.set_num_threads(torch.get_num_threads())
     with log.open("w", buffering=1) as file, redirect_stdout(file), redirect_stderr(file):
         sys.argv = words
         accelerate.state.AcceleratorState._reset_state(reset_partial_state=True)  # another run's may be there

@@ -21,9 +21,7 @@ from safetensors.torch import load_file
 from library.files import NotWritten
 from library.models import weights
 from library.models.ldm.model import LatentDiffusion
-from library.models.saving import Saving
 from library.problems import UserError, run_command
-from library.training.tasks.network import NetworkTask
 
 
 @pytest.fixture(scope="session")
@@ -87,17 +85,17 @@ def test_a_full_disk_does_not_end_a_run(
     saving += ("--sample_every_n_steps", 1)
     run_here("train_network.py", *options(tiny_model_file, pictures, tmp_path / "whole", *saving))
     capsys.readouterr()
-    write, full = weights.tensor_bytes, []
+    write, full = weights._write_safetensors, []
 
-    def tensor_bytes(tensor):
+    def write_safetensors(path: Path, *more: object) -> None:
         out = tmp_path / "full"
         is_full = (out / "x-step00000001-state").exists() and not (out / "room").exists()
         if is_full:
-            full.append(tensor)
+            full.append(path)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return write(tensor)
+        write(path, *more)
 
-    monkeypatch.setattr(weights, "tensor_bytes", tensor_bytes)
+    monkeypatch.setattr(weights, "_write_safetensors", write_safetensors)
     monkeypatch.setattr(
         "library.training.watching.preview.save_picture", _no_picture_at(2, tmp_path / "full")
     )
@@ -123,14 +121,14 @@ def test_a_result_that_finds_no_room_goes_to_the_temporary_files(
     whole = load_file(tmp_path / "out" / "x.safetensors")
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
-    save = NetworkTask.save
+    save = weights.save_tensors
 
-    def save_elsewhere(task: NetworkTask, path: Path, saving: Saving) -> None:
+    def save_elsewhere(path: Path, *more: object) -> None:
         if path.parent == tmp_path / "out" or not room:
             raise NotWritten.of(path, "could not be written (No space left on device)", "make room")
-        save(task, path, saving)
+        save(path, *more)
 
-    monkeypatch.setattr(NetworkTask, "save", save_elsewhere)
+    monkeypatch.setattr("library.training.start.outputs.save_tensors", save_elsewhere)
     with pytest.raises(UserError, match="could not be written .No space left on device") as caught:
         run_here("train_network.py", *words)
     found = list((tmp_path / "temporary").rglob("x.safetensors"))

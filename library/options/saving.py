@@ -9,6 +9,7 @@ from typing import Literal
 
 from library.options.fields import Check, below, option, refuse, warn_when
 from library.paths import name_fault
+from library.wording import shortened
 
 CheckpointFormat = Literal["ckpt", "safetensors", "diffusers", "diffusers_safetensors"]
 Precision = Literal["float", "fp16", "bf16"]
@@ -33,7 +34,7 @@ def read_size(value: object) -> int:
     """
     found = re.fullmatch(r"\s*(\d{1,9}(?:\.\d+)?|\d{1,15})\s*([A-Za-z]*)\s*", str(value))
     if isinstance(value, bool) or found is None or found[2].upper() not in _UNITS:
-        raise ValueError(f"expects a size such as 10GB or 500MB, got {value!r}")
+        raise ValueError(f"expects a size such as 10GB or 500MB, got {shortened(repr(value))}")
     size = int(float(found[1]) * _UNITS[found[2].upper()])
     if size < 1:
         raise ValueError("must be above 0")

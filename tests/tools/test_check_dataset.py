@@ -113,7 +113,7 @@ def test_tokens_are_counted_up_to_the_limit_asked_for(check, tmp_path: Path) -> 
     ("words", "problem"),
     [
         (("--report", "page.pdf"), "--report: must end in .html"),
-        (("--max_token_length", 76), "--max_token_length: expects one of 75, 150, 225, got '76'"),
+        (("--max_token_length", "long"), "--max_token_length: expects one of 75, 150, 225, got 'long'"),
     ],
 )
 def test_wrong_options_are_refused(check, tmp_path: Path, words: tuple[object, ...], problem: str) -> None:

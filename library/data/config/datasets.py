@@ -36,9 +36,9 @@ MOST_SAMPLES = 10**7  # an epoch; more takes gigabytes to list, and is a typing 
 Checks = dict[str, tuple[Callable[[Any], bool], str]]
 
 CHECKS: Checks = {
-    "batch_size": (lambda n: 1 <= n <= MOST_IMAGES, f"must be 1 to {MOST_IMAGES:,}"),
-    "min_bucket_reso": (lambda n: 1 <= n <= LONGEST_SIDE, f"must be 1 to {LONGEST_SIDE:,} pixels"),
-    "max_bucket_reso": (lambda n: 1 <= n <= LONGEST_SIDE, f"must be 1 to {LONGEST_SIDE:,} pixels"),
+    "batch_size": (lambda n: n >= 1, "must be 1 or more"),
+    "min_bucket_reso": (lambda n: n >= 1, "must be 1 or more"),
+    "max_bucket_reso": (lambda n: n >= 1, "must be 1 or more"),
     "num_repeats": (
         lambda n: 0 <= n <= MOST_SAMPLES,
         f"must be 0 (leave the subset out) to {MOST_SAMPLES:,}",
@@ -53,6 +53,12 @@ CHECKS: Checks = {
     "token_warmup_step": (lambda n: n >= 0, "must be 0 (no warm-up) or more"),
     "validation_split": (lambda p: 0 <= p < 1, "must be 0 or more and below 1"),
     "network_multiplier": (lambda x: x != 0, "must not be 0"),
+}
+# What nobody asks for: such numbers are typing mistakes, and cost gigabytes.
+LIMITS: Checks = {
+    "batch_size": (lambda n: n <= MOST_IMAGES, f"must be 1 to {MOST_IMAGES:,}"),
+    "min_bucket_reso": (lambda n: n <= LONGEST_SIDE, f"must be 1 to {LONGEST_SIDE:,} pixels"),
+    "max_bucket_reso": (lambda n: n <= LONGEST_SIDE, f"must be 1 to {LONGEST_SIDE:,} pixels"),
 }
 
 
@@ -181,9 +187,10 @@ def _checked(given: Given, keys: tuple[str, ...], checks: Checks, problems: Prob
     values: dict[str, Any] = {}
     for key in keys:
         where, values[key] = given[key]
-        if key in checks and not checks[key][0](values[key]):
-            problems.add(where, f"is {values[key]!r}", f"it {checks[key][1]}")
-            values[key] = DEFAULTS[key]
+        for can_be, must_be in (table[key] for table in (checks, LIMITS) if key in table):
+            if not can_be(values[key]):
+                problems.add(where, f"is {values[key]!r}", f"it {must_be}")
+                values[key] = DEFAULTS[key]
     return values
 
 

@@ -191,7 +191,7 @@ DATASET_FILES: dict[str, tuple[str, str]] = {
         SUBSET + "num_repeats = 1000000000000\n",
         "it must be 0 (leave the subset out) to",
     ),
-    "a negative batch": (SUBSET + "[general]\nbatch_size = -1\n", "it must be 1 to "),
+    "a negative batch": (SUBSET + "[general]\nbatch_size = -1\n", "it must be 1 or more"),
     "infinity": (SUBSET + "caption_dropout_rate = inf\n", "it expects a number"),
     "a date": (SUBSET + "num_repeats = 1979-05-27\n", "it expects a whole number"),
     "a table for a number": (SUBSET + "num_repeats = {a = 1}\n", "it expects a whole number"),

@@ -140,7 +140,7 @@ def test_cached_text_outputs_take_the_text_encoders_place(tiny_model: Model) -> 
 )
 def test_loss_options_change_the_loss_and_leave_it_finite(changes: dict, tiny_model: Model) -> None:
     def loss(**options: object) -> float:
-        tiny_model.prediction_type = "epsilon"
+        tiny_model.prediction_type, tiny_model.zero_terminal_snr = "epsilon", False
         task = ModelTask(tiny_model, ObjectiveOptions(**options), learning_rate=1e-3).eval()
         return task(make_batch(tiny_model, u=torch.tensor([0.3, 0.9999]))).item()
 

@@ -8,7 +8,7 @@ too.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import torch
@@ -19,7 +19,7 @@ from library.models.base import AttachPoint, Model
 from library.network.arguments import read_arguments, warn_of_idle
 from library.network.building import build_network, network_from_file, plan_network
 from library.network.files import Shapes
-from library.network.low_rank import is_linear, linear_with_lora
+from library.network.low_rank import is_linear, linear_with_lora, linears_with_lora
 from library.network.module import NetworkModule
 from library.network.network import Network
 from library.network.sizes import Size
@@ -81,6 +81,18 @@ class LoRAModule(NetworkModule):
             return linear_with_lora(x, layer.weight, layer.bias, down, up, scale)
         weights = (layer.weight.flatten(1), layer.bias, down.flatten(1), up.flatten(1))
         return linear_with_lora(x.movedim(1, -1), *weights, scale).movedim(-1, 1)
+
+    def may_join(self) -> bool:
+        return not self._drops and isinstance(self.layer, nn.Linear) and super().may_join()
+
+    @staticmethod
+    def forward_together(
+        modules: Sequence[LoRAModule], x: Tensor, stack: Tensor, *others: Tensor
+    ) -> Sequence[Tensor]:
+        layers = [module.layer for module in modules]
+        scales = [module.scale * module.multiplier for module in modules]
+        weights, biases = [layer.weight for layer in layers], [layer.bias for layer in layers]
+        return linears_with_lora(x, weights, biases, stack, others, scales)
 
     def add_to(self, out: Tensor, x: Tensor) -> Tensor:
         scale = self.scale * self.multiplier

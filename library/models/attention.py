@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from diffusers import ModelMixin
     from transformers import PreTrainedModel
 
+    from library.models.shared_input import SharedInput
+
 
 def available(kind: Attention) -> Attention:
     """The attention implementation, or sdpa where it is not installed: the results are the same."""
@@ -43,7 +45,7 @@ def use_attention(module: ModelMixin, kind: Attention) -> None:
             name: module.get_submodule(name.removesuffix(".processor")) for name in module.attn_processors
         }
         processors = {
-            name: PlainAttention() if is_plain(layer) else attention_processor.AttnProcessor2_0()
+            name: PlainAttention(layer) if is_plain(layer) else attention_processor.AttnProcessor2_0()
             for name, layer in layers.items()
         }
         module.set_attn_processor(processors)
@@ -51,6 +53,14 @@ def use_attention(module: ModelMixin, kind: Attention) -> None:
         module.set_attn_processor(attention_processor.XFormersAttnProcessor())
     else:
         module.set_attn_processor(attention_processor.SlicedAttnProcessor(slice_size=1))
+
+
+def shared_inputs(module: ModelMixin) -> list[SharedInput]:
+    """The layers of a diffusers module's attention that share their inputs, as it is computed now."""
+    from library.models.plain_attention import PlainAttention
+
+    processors = module.attn_processors.values()
+    return [processor.shared for processor in processors if isinstance(processor, PlainAttention)]
 
 
 def checkpoint_denoiser(denoiser: ModelMixin, on: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 
 import torch
@@ -14,19 +15,18 @@ from torch import Tensor, nn
 GROUP = 2**26
 
 
-def cast_together(tensors: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
-    """The tensors in a dtype, in their order; those that have it are given back themselves.
+def cast_together(weights: Sequence[Tensor | Sequence[Tensor]], dtype: torch.dtype) -> list[Tensor]:
+    """The weights in a dtype, in their order; those that have it are given back themselves. Several in one
+    place come as one: one below the other.
 
     Gradients of the copies come to the tensors in the tensors' own types, all together, once every copy has
     its own.
     """
-    found = list(tensors)
-    others = [number for number, tensor in enumerate(found) if tensor.dtype != dtype]
-    if others:
-        copies = _Cast.apply(dtype, *(found[number] for number in others))
-        for number, copy in zip(others, copies, strict=True):
-            found[number] = copy
-    return found
+    stacks = [(weight,) if isinstance(weight, Tensor) else tuple(weight) for weight in weights]
+    others = [stack for stack in stacks if len(stack) > 1 or stack[0].dtype != dtype]
+    flat = [tensor for stack in others for tensor in stack]
+    copies = iter(_Cast.apply(dtype, tuple(map(len, others)), *flat) if others else ())
+    return [next(copies) if len(stack) > 1 or stack[0].dtype != dtype else stack[0] for stack in stacks]
 
 
 def castable_layers(module: nn.Module) -> list[nn.Module]:
@@ -77,22 +77,41 @@ def _groups(places: Sequence[Any]) -> Iterator[list[Any]]:
 
 class _Cast(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, dtype: torch.dtype, *tensors: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        ctx: Any, dtype: torch.dtype, counts: tuple[int, ...], *tensors: Tensor
+    ) -> tuple[Tensor, ...]:
+        """counts: how many of the tensors are stacked in each of the outputs."""
         ctx.set_materialize_grads(False)  # a copy that was not used has no gradient
+        rest = iter(tensors)
+        stacks = [tuple(islice(rest, count)) for count in counts]
+        ctx.rows = [[len(tensor) for tensor in stack] if len(stack) > 1 else None for stack in stacks]
         ctx.types = [tensor.dtype for tensor in tensors]
-        return tuple(_cast(tensors, [dtype] * len(tensors)))
+        copies = [_empty(stack, dtype) for stack in stacks]
+        parts = [_parts(copy, rows) for copy, rows in zip(copies, ctx.rows, strict=True)]
+        torch._foreach_copy_([part for of_stack in parts for part in of_stack], list(tensors))
+        return tuple(copies)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
-        there = [number for number, gradient in enumerate(gradients) if gradient is not None]
-        found: list[Tensor | None] = [None] * len(gradients)
-        given = [gradient for gradient in gradients if gradient is not None]
-        for number, gradient in zip(there, _cast(given, [ctx.types[n] for n in there]), strict=True):
-            found[number] = gradient
-        return None, *found
+        parts: list[Tensor | None] = []
+        for gradient, rows in zip(gradients, ctx.rows, strict=True):
+            parts += [None] * len(rows or [1]) if gradient is None else _parts(gradient, rows)
+        found = [
+            None if part is None else torch.empty_like(part, dtype=dtype)
+            for part, dtype in zip(parts, ctx.types, strict=True)
+        ]
+        given = [part for part in parts if part is not None]
+        torch._foreach_copy_([one for one in found if one is not None], given)
+        return None, None, *found
 
 
-def _cast(tensors: Sequence[Tensor], dtypes: Sequence[torch.dtype]) -> list[Tensor]:
-    copies = [torch.empty_like(one, dtype=dtype) for one, dtype in zip(tensors, dtypes, strict=True)]
-    torch._foreach_copy_(copies, list(tensors))
-    return copies
+def _empty(stack: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
+    first = stack[0]
+    if len(stack) == 1:
+        return torch.empty_like(first, dtype=dtype)
+    return first.new_empty((sum(map(len, stack)), *first.shape[1:]), dtype=dtype)
+
+
+def _parts(copy: Tensor, rows: list[int] | None) -> Sequence[Tensor]:
+    """The tensors in a stack, by their rows; views. None: it is none."""
+    return [copy] if rows is None else copy.split(rows)

@@ -7,6 +7,8 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
+from library.models.shared_input import SharedInput
+
 
 def is_plain(attention: Any) -> bool:
     """Whether a diffusers Attention is one of a transformer block: nothing but projections, and a result that
@@ -19,7 +21,14 @@ def is_plain(attention: Any) -> bool:
 
 
 class PlainAttention:
-    """diffusers' AttnProcessor2_0 for attention that `is_plain`: the same numbers."""
+    """diffusers' AttnProcessor2_0 for attention that `is_plain`: the same numbers.
+
+    shared: its projections of what is attended to; in self-attention the queries' too.
+    """
+
+    def __init__(self, attention: Any) -> None:
+        names = ("to_k", "to_v") if attention.is_cross_attention else ("to_q", "to_k", "to_v")
+        self.shared = SharedInput(attention, *names)
 
     def __call__(
         self,
@@ -30,7 +39,8 @@ class PlainAttention:
     ) -> Tensor:
         """(batch, places, width) -> the same shape.
 
-        encoder_hidden_states: (batch, tokens, width of text), what is attended to; None: the places.
+        encoder_hidden_states: (batch, tokens, width of text), what is attended to; None: the places, as
+            always in self-attention.
         attention_mask: added to the scores: (batch, 1, tokens).
         """
         x = hidden_states
@@ -41,7 +51,8 @@ class PlainAttention:
         def by_head(projected: Tensor) -> Tensor:
             return projected.view(batch, -1, heads, projected.shape[-1] // heads).transpose(1, 2)
 
-        q, k, v = attention.to_q(x), attention.to_k(context), attention.to_v(context)
+        *q_of_context, k, v = self.shared.outputs(context)
+        q = q_of_context[0] if q_of_context else attention.to_q(x)
         mask = attention_mask
         if mask is not None:
             mask = attention.prepare_attention_mask(mask, tokens, batch).view(batch, heads, -1, tokens)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +19,12 @@ from library.problems import UserError
 HALVES = (torch.float16, torch.bfloat16)
 # How a layer that may be computed together with its change computes.
 _PLAIN = (nn.Linear.forward, nn.Conv2d.forward, Float8Linear.forward, Float8Conv2d.forward)
+_HOOKS = (
+    "_forward_hooks",
+    "_forward_pre_hooks",
+    "_backward_hooks",
+    "_backward_pre_hooks",
+)  # torch asks so too
 
 
 class NetworkModule(nn.Module):
@@ -35,7 +41,8 @@ class NetworkModule(nn.Module):
 
     With `follows_dtype` it promises to compute in the type of what the layer is given, with its weights as
     `weights_in` gives them, so that a step casts those of all modules at once. Others run under autocast
-    where a layer computes in 16 bits.
+    where a layer computes in 16 bits. Beside `forward_with_layer` it may have a `forward_together`, for
+    layers that are given the same input.
 
     At multiplier m the layer is W + m * (W' - W), whatever the kind: 0 is off, 1 is as trained. Where several
     modules stand at one layer, each sees what those attached before it gave.
@@ -158,6 +165,19 @@ class NetworkModule(nn.Module):
         is_plain = type(layer).forward in _PLAIN and not layer.weight.requires_grad
         return is_plain and not torch.is_autocast_enabled(x.device.type)
 
+    @classmethod
+    def joins(cls) -> bool:
+        """Whether the class has a `forward_together` of its own: a subclass may compute otherwise."""
+        return cls.follows_dtype and "forward_together" in vars(cls)
+
+    def may_join(self) -> bool:
+        """Whether `forward_together` may stand in for its layer in this step: nobody else changes what the
+        layer is given or gives.
+        """
+        layer = self.layer
+        stands = vars(layer).get("forward") == self._forward_instead and self.region is None
+        return stands and not any(getattr(layer, name) for name in _HOOKS)
+
     def computed_with(self) -> tuple[Tensor, ...]:
         """The weights that a step computes with: what `weights_in` gives in the step's type."""
         return tuple(self.parameters())
@@ -203,6 +223,17 @@ class NetworkModule(nn.Module):
     def forward_with_layer(self, x: Tensor) -> Tensor:
         """What the layer followed by `change` gives for x, in x's type. The layer's weight may be kept in
         float8.
+        """
+        raise NotImplementedError
+
+    @staticmethod
+    def forward_together(
+        modules: Sequence[Any], x: Tensor, stack: Tensor, *others: Tensor
+    ) -> Sequence[Tensor]:
+        """What `forward_with_layer` of each of the modules gives for x; all are of this class.
+
+        stack: the first of each module's `weights_in`, one below the other.
+        others: the second of each, then the third of each and so on.
         """
         raise NotImplementedError
 

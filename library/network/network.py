@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -11,11 +11,13 @@ from torch import Tensor, nn
 from library.models.base import Condition, Model
 from library.models.casting import cast_together
 from library.models.saving import Saving
+from library.models.shared_input import SharedInput
 from library.models.weights import save_tensors
 from library.network.files import check_names, fit_shape, read_for
 from library.network.kinds import KINDS
 from library.network.module import NetworkModule
 from library.network.rates import Rates
+from library.network.together import Together, groups_of
 from library.param_groups import ParamGroup
 from library.problems import UserError, warn
 
@@ -46,6 +48,7 @@ class Network(nn.Module):
         self.registered = nn.ModuleDict(modules)  # for torch, which looks into no dict
         self.dim, self.alpha, self.rates, self.kind = dim, alpha, rates or Rates(), kind
         assert model is not None or type(self).before_forward is Network.before_forward
+        self._together: list[Together] = []
         self._before_predict = [] if model is None else model.before_predict  # the model is no child
 
     def attach(self) -> None:
@@ -79,16 +82,24 @@ class Network(nn.Module):
         """Let modules compute with copies of their weights in the type that the model computes in, made all
         at once. Gradients reach the weights in their own type. For one step: weights change after it.
         """
-        modules = [module for module in self.by_name.values() if module.follows_dtype]
-        weights = [module.computed_with() for module in modules]
+        together = [group for group in self._together if group.may_compute()]
+        joined = {module for group in together for module in group.modules}
+        alone = [one for one in self.by_name.values() if one.follows_dtype and one not in joined]
+        users: list[Together | NetworkModule] = [*together, *alone]
+        weights = [user.computed_with() for user in users]
         copies = iter(cast_together([one for own in weights for one in own], dtype))
-        for module, own in zip(modules, weights, strict=True):
-            module.use_copies([next(copies) for _ in own])
+        for user, own in zip(users, weights, strict=True):
+            user.use_copies([next(copies) for _ in own])
 
     def forget_casts(self) -> None:
         """Let modules compute with their weights as they are now."""
-        for module in self.by_name.values():
-            module.use_copies(())
+        users: list[Together | NetworkModule] = [*self._together, *self.by_name.values()]
+        for user in users:
+            user.use_copies(())
+
+    def join(self, shared: Iterable[SharedInput]) -> None:
+        """From now on modules at layers that share their input compute together in steps, where they can."""
+        self._together = groups_of(shared, self.by_name.values())
 
     def merge(self) -> None:
         """Make it part of the model's weights; the network is detached after that. Raises UserError, with the

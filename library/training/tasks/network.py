@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from library.data.batch import Batch
+from library.models.attention import shared_inputs
 from library.models.base import Model
 from library.models.saving import Saving
 from library.network.loading import NetworkFactory, load_network_module
@@ -62,6 +63,7 @@ class NetworkTask(Task):
         )
         if network.network_weights is not None:
             self._start_from(network.network_weights)
+        self._has_joined = False
         self.network.attach()
         self.network.freeze_idle(model, clip_skip)
         for group in self.network.param_groups(self.rates):
@@ -101,6 +103,9 @@ class NetworkTask(Task):
         if (half := self._half()) is None:
             yield
             return
+        if not self._has_joined:  # by now it is settled how attention is computed
+            self.network.join(shared_inputs(self.model.denoiser))
+            self._has_joined = True
         self.network.cast_for_step(half)
         try:
             yield

@@ -5,7 +5,7 @@ import pytest
 import torch
 from diffusers.models.attention_processor import AttnProcessor2_0
 
-from library.models.attention import warn_of_missing
+from library.models.attention import shared_inputs, warn_of_missing
 from library.models.base import Model
 from library.models.plain_attention import PlainAttention
 from library.models.text import body
@@ -28,8 +28,10 @@ def test_sliced_attention_computes_the_same(any_model: Model) -> None:
     any_model.use_attention("sliced")
     torch.testing.assert_close(prediction(any_model), expected)
     torch.testing.assert_close(any_model.decode_latents(latents), decoded)
+    assert shared_inputs(any_model.denoiser) == []
     any_model.use_attention("sdpa")
     assert torch.equal(prediction(any_model), expected)
+    assert len(shared_inputs(any_model.denoiser)) == len(any_model.denoiser.attn_processors)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("xformers") is not None, reason="xformers is installed")

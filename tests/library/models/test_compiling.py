@@ -12,6 +12,7 @@ from torch._dynamo.testing import CompileCounter
 
 from library.models.base import AttachPoint
 from library.models.compiling import check_backend, compile_blocks
+from library.models.plain_attention import PlainAttention
 from library.network.module import NetworkModule
 from library.network.network import Network
 from library.network.sizes import Size
@@ -70,18 +71,25 @@ def test_compiled_blocks_give_the_same_with_what_is_hooked_onto_their_layers(bac
     assert list(compiled.state_dict()) == names
 
 
-def test_a_block_with_loras_is_one_graph_for_a_shape_and_for_all_steps() -> None:
+@pytest.mark.parametrize("joins", [False, True])
+def test_a_block_with_loras_is_one_graph_for_a_shape_and_for_all_steps(joins: bool) -> None:
     module = block().requires_grad_(False).bfloat16()
     attention = module[0].attn1
+    attention.set_processor(PlainAttention(attention))
     layers = (attention.to_q, attention.to_k, attention.to_v)
     loras = {str(n): LoRAModule(point_at(layer), Size(2, 2.0)) for n, layer in enumerate(layers)}
     network = Network(loras, dim=2, alpha=2.0)
     network.attach()
+    if joins:
+        network.join([attention.processor.shared])
+    torch._dynamo.reset()  # it remembers sizes of other blocks
     counter = CompileCounter()
     module[0].compile(backend=counter, fullgraph=True)  # a graph break would be an error
     for length, graphs in ((4, 1), (4, 1), (6, 2), (6, 2), (8, 2)):  # the second size makes it dynamic
         network.cast_for_step(torch.bfloat16)
+        assert (attention.processor.shared.together is not None) == joins
         module(torch.ones(1, length, 16, dtype=torch.bfloat16)).sum().backward()
+        network.forget_casts()
         assert counter.frame_count == graphs
     assert all(parameter.grad is not None for parameter in network.parameters())
 

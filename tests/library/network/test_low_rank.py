@@ -171,7 +171,7 @@ def test_a_layer_in_float8_is_computed_with_its_lora() -> None:
     nn.init.ones_(module.lora_down.weight)
     module.attach()
     out = layer(x)
-    assert type(out.grad_fn).__name__ == "_LinearWithLoRABackward"
+    assert type(out.grad_fn).__name__ == "_LinearsWithLoRABackward"
     expected = F.linear(x, layer.weight.float() + module.delta_weight(), layer.bias)
     torch.testing.assert_close(out, expected)
 
@@ -193,6 +193,6 @@ def test_a_convolution_of_one_pixel_in_channels_last_is_a_linear_layer() -> None
     module.attach()
     assert type(layer(x).grad_fn).__name__ == "AddBackward0"  # in another order it stays a convolution
     found = layer(x.to(memory_format=torch.channels_last))
-    assert "LinearWithLoRA" in type(found.grad_fn.next_functions[0][0]).__name__
+    assert "LinearsWithLoRA" in type(found.grad_fn.next_functions[0][0]).__name__
     assert found.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(found, expected)

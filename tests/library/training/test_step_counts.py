@@ -26,7 +26,7 @@ def count(family: str, *words: object, has_text: bool = True) -> OperatorCount:
 
 @pytest.mark.parametrize(
     ("family", "has_text", "most"),
-    [("sdxl", True, 7_700), ("sd1", True, 2_490), ("sd1", False, 2_670)],
+    [("sdxl", True, 6_980), ("sd1", True, 2_330), ("sd1", False, 2_510)],
 )
 def test_a_lora_step_dispatches_few_operators_and_reads_nothing(
     family: str, has_text: bool, most: int

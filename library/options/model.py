@@ -12,6 +12,7 @@ from library.wording import shortened
 
 Attention = Literal["sdpa", "xformers", "sliced"]
 TokenLength = Literal[75, 150, 225]
+CompileMode = Literal["default", "reduce-overhead", "max-autotune"]
 DynamoBackend = Literal[
     "inductor",
     "eager",
@@ -101,6 +102,11 @@ class ModelOptions:
     torch_compile: bool = option(
         False, "compile the U-Net's blocks (torch.compile): the first steps are slow, the others faster"
     )
+    torch_compile_mode: CompileMode = option(
+        "default",
+        "what inductor aims at: short compile times, no waits between kernels (CUDA graphs), or besides that "
+        "the fastest kernels",
+    )
     dynamo_backend: DynamoBackend = option("inductor", "what --torch_compile compiles with")
 
     def __post_init__(self) -> None:
@@ -120,7 +126,16 @@ class ModelOptions:
                 "dynamo_backend",
                 "has no effect without --torch_compile",
             ),
+            (
+                self.torch_compile_mode != "default" and not self._has_modes,
+                "torch_compile_mode",
+                "has no effect without --torch_compile by inductor",
+            ),
         )
+
+    @property
+    def _has_modes(self) -> bool:
+        return self.torch_compile and self.dynamo_backend == "inductor"
 
     @property
     def float8_parts(self) -> tuple[str, ...]:

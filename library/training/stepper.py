@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from library.data.batch import Batch
 from library.data.plan import Position
+from library.models.compiling import GraphSteps
 from library.randomness import derive_seed
 from library.training.learner import Learner
 from library.training.optimization.guard import with_nan_gradients
@@ -32,6 +33,7 @@ class Stepper:
     saved_activations: context manager for the forward pass; offloads what the backward pass needs to the
         CPU, or does nothing.
     done: steps whose weights these are; None while they change.
+    graph_steps: tells CUDA graphs of compiled blocks where steps begin; None without them.
     loss: of the step so far, a scalar on the device.
     """
 
@@ -42,6 +44,7 @@ class Stepper:
     update: Update
     saved_activations: AbstractContextManager[None]
     done: int | None
+    graph_steps: GraphSteps | None = None
     loss: Tensor = field(init=False)
 
     def start(self) -> None:
@@ -87,6 +90,8 @@ class Stepper:
         # ... and the moving average takes in what results use.
         if learner.average is not None:
             learner.average.update()
+        if self.graph_steps is not None:
+            self.graph_steps.end()
         self.done = step + 1
         self._reset_loss()
         return loss, rates_for_logs(self.schedule.optimizer) | figures

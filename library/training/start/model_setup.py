@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
-from library.models.compiling import check_backend, compile_blocks
+from library.models.compiling import compile_blocks
+from library.options.model import ModelOptions
+from library.problems import warn_idle
 from library.training.job import Job
-from library.training.session import dtype_of
+from library.training.session import Session, dtype_of
 from library.training.start.precision import set_precision
 
 
@@ -33,11 +37,19 @@ def place_model(job: Job) -> None:
     run, session, task = job.run, job.session, job.task
     task.to(session.device)
     if run.model.torch_compile:
-        check_backend(run.model.dynamo_backend, session.device)
-        count = compile_blocks(task.model.blocks(), run.model.dynamo_backend)
-        session.say(f"{count} blocks of the U-Net are compiled as they are met: the first steps take longer")
+        _compile(task.model.blocks(), run.model, session)
     if session.device.type == "cuda":
         use_channels_last(task)
+
+
+def _compile(blocks: Sequence[nn.Module], options: ModelOptions, session: Session) -> None:
+    """Compile blocks as they are met."""
+    backend, mode, device = options.dynamo_backend, options.torch_compile_mode, session.device
+    if mode == "reduce-overhead" and backend == "inductor" and device.type != "cuda":
+        warn_idle(f"--torch_compile_mode {mode}", "without an NVIDIA GPU")
+    count = compile_blocks(blocks, backend, mode=mode, device=device)
+    if count:
+        session.say(f"{count} blocks of the U-Net are compiled as they are met: the first steps take longer")
 
 
 def use_channels_last(task: nn.Module) -> None:

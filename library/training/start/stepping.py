@@ -6,8 +6,11 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
 import torch
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from library.models.compiling import GraphSteps, captures_graphs
+from library.options.model import ModelOptions
 from library.options.training import TrainingOptions
 from library.training.job import Job
 from library.training.learner import Learner
@@ -45,6 +48,7 @@ def make_stepper(job: Job) -> Stepper:
         update=update,
         saved_activations=_saved_activations(run.training, session.device),
         done=job.plan.first_step,
+        graph_steps=_graph_steps(run.model, task.model.denoiser, session.device),
     )
 
 
@@ -73,6 +77,13 @@ def _make_update(job: Job, optimizer: torch.optim.Optimizer) -> Update:
         max_grad_norm=0.0 if run.training.trains_in_16_bits else run.training.max_grad_norm,
     )
     return make_update_in_backward(update, run.optimizer) if run.optimizer.steps_in_backward else update
+
+
+def _graph_steps(options: ModelOptions, denoiser: nn.Module, device: torch.device) -> GraphSteps | None:
+    """What tells CUDA graphs where steps begin; None where there are none."""
+    backend, mode = options.dynamo_backend, options.torch_compile_mode
+    captures = options.torch_compile and captures_graphs(backend, mode, device)
+    return GraphSteps(denoiser) if captures else None
 
 
 def _saved_activations(options: TrainingOptions, device: torch.device) -> AbstractContextManager[None]:

@@ -226,3 +226,19 @@ def test_each_text_encoder_may_have_its_rate() -> None:
     assert network.rates(1.0) == {"unet": 1e-4, "te": 1e-5, "te2": 0.0}
     with pytest.raises(UserError, match="takes one value or two"):
         NetworkOptions(network_module="networks.lora", text_encoder_lr=(1e-5, 0.0, 1e-5))
+
+
+@pytest.mark.parametrize(
+    ("given", "warned"),
+    [
+        ({"torch_compile": True}, False),
+        ({}, True),
+        ({"torch_compile": True, "dynamo_backend": "eager"}, True),
+    ],
+)
+def test_compile_modes_are_inductors(
+    given: dict[str, object], warned: bool, capsys: pytest.CaptureFixture
+) -> None:
+    ModelOptions(pretrained_model_name_or_path="m", torch_compile_mode="reduce-overhead", **given)
+    line = "warning: --torch_compile_mode has no effect without --torch_compile by inductor\n"
+    assert capsys.readouterr().err == line * warned

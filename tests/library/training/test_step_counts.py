@@ -13,6 +13,7 @@ from operator_counts import OperatorCount, count_step
 from parts_of_runs import FUSED, LORA, noisy_batch, stepper_of
 from thin_models import thin_model
 
+from library.training.start import model_setup, stepping
 from library.training.tasks.task import Task
 
 BF16 = ("--mixed_precision", "bf16")
@@ -61,3 +62,21 @@ def test_casts_all_at_once_change_no_bit_of_fine_tuning(monkeypatch: pytest.Monk
         found.append([stepper.loss, *(gradient.clone() for gradient in gradients)])
     assert len(found[0]) == len(found[1]) > 300
     assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
+def test_batches_of_an_accumulated_step_share_the_memory_of_cuda_graphs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    marks = []
+    monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", lambda: marks.append(1))
+    monkeypatch.setattr(stepping, "captures_graphs", lambda *_: True)
+    compiled = ("--torch_compile", "--dynamo_backend", "eager")
+    monkeypatch.setattr(model_setup, "compile_blocks", lambda *_, **__: 1)  # it takes its time
+    stepper = stepper_of(make_kind("sd1"), *LORA, *compiled)
+    batch = noisy_batch(stepper.learner.task.model)
+    stepper.start()
+    for step in range(2):
+        for _ in range(2):
+            stepper.forward_backward(batch)
+            assert len(marks) == step + 1
+        stepper.optimizer_step(step)

@@ -14,11 +14,12 @@ import math
 import re
 import struct
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
 from io import RawIOBase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from library.files import whole_file
 from library.models.shards import INDEX_SUFFIX, check_shard, find_shards
@@ -52,6 +53,21 @@ _DTYPES = {
 }
 _MAX_HEADER = 100_000_000  # bytes; safetensors' own limit
 _MAX_HEADER_VALUES = 2**21  # in a header, where a tensor takes about ten
+
+
+class Writable(Protocol):
+    """What bytes are written to, one after the other."""
+
+    def write(self, data: bytes | memoryview, /) -> int: ...
+
+    def flush(self) -> None: ...
+
+
+Create = Callable[[Path], AbstractContextManager[Writable]]
+
+
+def _open_new(path: Path) -> AbstractContextManager[Writable]:
+    return path.open("wb")
 
 
 @dataclass(frozen=True)
@@ -150,19 +166,24 @@ def save_tensors(
     tensors: dict[str, Tensor],
     metadata: dict[str, str] | None = None,
     beside: dict[str, Any] | None = None,
+    *,
+    create: Create = _open_new,
 ) -> None:
     """Write a file atomically, in the format of its suffix. Equal contents give equal bytes.
 
     metadata: for .safetensors; other formats have none.
     beside: for .ckpt, .pt and .bin: None writes the tensors alone, else {"state_dict": tensors, **beside}, as
         checkpoints are.
+    create: opens the file for writing, from its beginning to its end.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with whole_file(path) as temporary:
         if is_safetensors(path):
-            _write_safetensors(temporary, tensors, metadata or {})
+            _write_safetensors(temporary, tensors, metadata or {}, create)
         else:
-            save_objects(temporary, tensors if beside is None else {"state_dict": tensors, **beside})
+            save_objects(
+                temporary, tensors if beside is None else {"state_dict": tensors, **beside}, create=create
+            )
 
 
 def file_order(tensors: dict[str, Tensor]) -> list[str]:
@@ -338,8 +359,10 @@ def _read_stored(path: Path, stored: StoredTensor, third: int | None) -> Tensor:
     return (tensor if third is None else tensor.chunk(3)[third]).contiguous()
 
 
-def _write_safetensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    with path.open("wb") as file:
+def _write_safetensors(
+    path: Path, tensors: dict[str, Tensor], metadata: dict[str, str], create: Create
+) -> None:
+    with create(path) as file:
         file.write(safetensors_header(tensors, metadata))
         for name in file_order(tensors):
             file.write(tensor_bytes(tensors[name]))
@@ -362,14 +385,14 @@ def safetensors_header(tensors: dict[str, Tensor], metadata: dict[str, str]) -> 
     return struct.pack("<Q", len(text)) + text
 
 
-def save_objects(path: Path, content: dict[str, Any]) -> None:
-    """torch.save, but a failed write is an OSError."""
+def save_objects(path: Path, content: dict[str, Any], *, create: Create = _open_new) -> None:
+    """torch.save, but a failed write is an OSError. create: as of `save_tensors`."""
     import torch
 
     # Into an open file: given a path, torch stores its name (here a random one) in the file, and its error
     # for a full disk is useless.
-    with path.open("wb") as file:
-        torch.save(content, file)
+    with create(path) as file:
+        torch.save(content, file)  # type: ignore[arg-type]  # typed for IO; it writes and flushes
 
 
 def _dtype_name(tensor: Tensor) -> str:

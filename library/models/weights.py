@@ -14,14 +14,13 @@ import math
 import re
 import struct
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
 from io import RawIOBase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from library.files import whole_file
+from library.files import Create, open_new, whole_file
 from library.models.shards import INDEX_SUFFIX, check_shard, find_shards
 from library.models.torch_files import StoredTensor, check_shape, not_the_file, read_torch_file
 from library.problems import UserError
@@ -53,21 +52,6 @@ _DTYPES = {
 }
 _MAX_HEADER = 100_000_000  # bytes; safetensors' own limit
 _MAX_HEADER_VALUES = 2**21  # in a header, where a tensor takes about ten
-
-
-class Writable(Protocol):
-    """What bytes are written to, one after the other."""
-
-    def write(self, data: bytes | memoryview, /) -> int: ...
-
-    def flush(self) -> None: ...
-
-
-Create = Callable[[Path], AbstractContextManager[Writable]]
-
-
-def _open_new(path: Path) -> AbstractContextManager[Writable]:
-    return path.open("wb")
 
 
 @dataclass(frozen=True)
@@ -167,7 +151,7 @@ def save_tensors(
     metadata: dict[str, str] | None = None,
     beside: dict[str, Any] | None = None,
     *,
-    create: Create = _open_new,
+    create: Create = open_new,
 ) -> None:
     """Write a file atomically, in the format of its suffix. Equal contents give equal bytes.
 
@@ -385,7 +369,7 @@ def safetensors_header(tensors: dict[str, Tensor], metadata: dict[str, str]) -> 
     return struct.pack("<Q", len(text)) + text
 
 
-def save_objects(path: Path, content: dict[str, Any], *, create: Create = _open_new) -> None:
+def save_objects(path: Path, content: dict[str, Any], *, create: Create = open_new) -> None:
     """torch.save, but a failed write is an OSError. create: as of `save_tensors`."""
     import torch
 

@@ -109,7 +109,7 @@ def estimate(
     trained = task.trained_parameters()
     gradients = sum(parameter.nbytes for parameter in trained)
     copies = gradients if session.accelerator.num_processes > 1 else 0  # DDP's buckets
-    frees = optimizer.steps_in_backward
+    frees = bool(optimizer.steps_in_backward)
     activations, encoding = _run_without_memory(task, session, batch, frozen, frees_gradients=frees)
     return Memory(
         weights=sum(tensor.numel() * dtype.itemsize for tensor, dtype in _planned(task, frozen).values()),

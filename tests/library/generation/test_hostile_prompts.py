@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from fuzzing import fuzz
 from hypothesis import strategies as st
 
 from library.generation.prompt_options import PromptSyntax, generator_syntax, training_syntax
@@ -182,31 +181,37 @@ VALUES = st.recursive(
 
 
 @pytest.mark.long
-@settings(max_examples=5_000, deadline=None)
-@given(TEXTS, st.sampled_from([TRAINING, GENERATOR]))
-def test_any_line_is_a_request_or_problems(line: str, syntax: PromptSyntax) -> None:
-    with without_warnings():
-        try:
-            parse_prompt(line, syntax, where="here")
-        except UserError as error:
-            assert error.problems
+def test_any_line_is_a_request_or_problems() -> None:
+    def trial(example: tuple[str, PromptSyntax]) -> None:
+        line, syntax = example
+        with without_warnings():
+            try:
+                parse_prompt(line, syntax, where="here")
+            except UserError as error:
+                assert error.problems
+
+    fuzz(trial, st.tuples(TEXTS, st.sampled_from([TRAINING, GENERATOR])))
 
 
-@pytest.mark.long
-@settings(max_examples=3_000, deadline=None)
-@given(
+FILES = (
     st.binary(max_size=200)
     | TEXTS.map(lambda text: text.encode("utf-8", "surrogatepass"))
     | st.lists(st.dictionaries(st.sampled_from(["prompt", *TRAINING.keys]) | TEXTS, VALUES) | VALUES).map(
         lambda entries: json.dumps(entries).encode()
-    ),
-    st.sampled_from([".txt", ".json", ".toml"]),
+    )
 )
-def test_any_file_is_requests_or_problems(content: bytes, suffix: str) -> None:
-    with tempfile.TemporaryDirectory() as folder, without_warnings():
-        path = Path(folder, f"prompts{suffix}")
+
+
+@pytest.mark.long
+def test_any_file_is_requests_or_problems(tmp_path: Path) -> None:
+    def trial(example: tuple[bytes, str]) -> None:
+        content, suffix = example
+        path = tmp_path / f"prompts{suffix}"
         path.write_bytes(content)
-        try:
-            read_prompts(path, TRAINING)
-        except UserError as error:
-            assert error.problems
+        with without_warnings():
+            try:
+                read_prompts(path, TRAINING)
+            except UserError as error:
+                assert error.problems
+
+    fuzz(trial, st.tuples(FILES, st.sampled_from([".txt", ".json", ".toml"])))

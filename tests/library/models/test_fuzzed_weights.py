@@ -5,9 +5,7 @@ from __future__ import annotations
 import io
 import json
 import pickle
-import random
 import struct
-import time
 import zipfile
 from collections.abc import Callable
 from functools import partial
@@ -16,8 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import seed as seeded
+from fuzzing import fuzz
 from hypothesis import strategies as st
 from kinds import write_lora
 
@@ -27,32 +24,7 @@ from library.models.weights import load_tensors, save_tensors
 from library.network.loading import open_network
 from library.problems import UserError
 
-SECONDS = 60
 DTYPES = ("F32", "F16", "BF16", "F8_E5M2", "I8", "I64", "BOOL", "C64", "F64", "?", "")
-
-
-def for_a_minute(
-    trial: Callable[[Any], object], given_by: st.SearchStrategy[Any], seconds: float = SECONDS
-) -> int:
-    """Runs a trial on examples until the time is over, in rounds with seeds of their own. Gives how many."""
-    count, end, seed = 0, time.monotonic() + seconds, random.randrange(2**32)
-    while time.monotonic() < end:
-
-        @settings(
-            max_examples=200,
-            database=None,
-            deadline=None,
-            suppress_health_check=list(HealthCheck),
-        )
-        @given(given_by)
-        def once(example: Any) -> None:
-            nonlocal count
-            if time.monotonic() < end:  # a round ends with the time, not after it
-                count += 1
-                trial(example)
-
-        seeded(seed + count)(once)()
-    return count
 
 
 def is_read_or_refused(use: Callable[[Path], object], path: Path) -> None:
@@ -116,7 +88,7 @@ def test_any_header_of_safetensors(tmp_path: Path) -> None:
         for use in (load_tensors, check_source):
             is_read_or_refused(use, path)
 
-    assert for_a_minute(trial, headers) > 100
+    fuzz(trial, headers)
 
 
 flips = st.lists(st.tuples(st.integers(0, 2**20), st.integers(0, 255)), min_size=1, max_size=6)
@@ -153,7 +125,7 @@ def test_any_pickle(tmp_path: Path) -> None:
         for use in (load_tensors, check_source):
             is_read_or_refused(use, path)
 
-    assert for_a_minute(trial, pickles) > 100
+    fuzz(trial, pickles)
 
 
 def _zipped(path: Path, entries: dict[str, bytes]) -> None:
@@ -213,4 +185,4 @@ def test_any_lora(tiny_model_file: Path, tmp_path: Path) -> None:
         is_read_or_refused(partial(open_network, model), path)
 
     changed = st.tuples(st.booleans(), st.dictionaries(keys, tensors, max_size=3))
-    assert for_a_minute(trial, changed) > 100
+    fuzz(trial, changed)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from fuzzing import fuzz
 from hypothesis import strategies as st
 
 from library.data.config.datasets import collect_datasets
@@ -25,15 +23,6 @@ from train_network import Run
 
 SAMPLES = Path(__file__).parents[2] / "data" / "migration"
 FLAGS = [spec.flag for section in sections_of(Run).values() for spec in specs_of(section)]
-
-
-def fuzz(examples: int) -> settings:
-    """About a minute of examples; FUZZ_TIMES multiplies them."""
-    times = float(os.environ.get("FUZZ_TIMES", "1"))
-    checks = list(HealthCheck)
-    return settings(
-        max_examples=max(1, int(examples * times)), deadline=None, suppress_health_check=checks, database=None
-    )
 
 
 WORDS = st.one_of(
@@ -67,10 +56,8 @@ def read(words: list[str]) -> None:
 
 
 @pytest.mark.long
-@fuzz(1000)
-@given(st.lists(WORDS, max_size=12))
-def test_any_words_are_a_run_or_problems(words: list[str]) -> None:
-    read(words)
+def test_any_words_are_a_run_or_problems() -> None:
+    fuzz(read, st.lists(WORDS, max_size=12))
 
 
 def toml(value: Any) -> str:
@@ -86,16 +73,17 @@ NAMES = st.one_of(st.sampled_from([flag[2:] for flag in FLAGS]), st.text(max_siz
 
 
 @pytest.mark.long
-@fuzz(1000)
-@given(st.one_of(st.binary(max_size=200), st.dictionaries(NAMES, VALUES, max_size=8)))
-def test_any_option_file_is_a_run_or_problems(content: bytes | dict[str, Any]) -> None:
-    if isinstance(content, dict):
-        lines = (f"{json.dumps(key)} = {toml(value)}\n" for key, value in content.items())
-        content = "".join(lines).encode("utf-8", "replace")
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "c.toml")
+def test_any_option_file_is_a_run_or_problems(tmp_path: Path) -> None:
+    path = tmp_path / "c.toml"
+
+    def trial(content: bytes | dict[str, Any]) -> None:
+        if isinstance(content, dict):
+            lines = (f"{json.dumps(key)} = {toml(value)}\n" for key, value in content.items())
+            content = "".join(lines).encode("utf-8", "replace")
         path.write_bytes(content)
         read(["--config_file", str(path)])
+
+    fuzz(trial, st.one_of(st.binary(max_size=200), st.dictionaries(NAMES, VALUES, max_size=8)))
 
 
 KEYS = st.one_of(
@@ -104,29 +92,28 @@ KEYS = st.one_of(
 TABLES = st.dictionaries(KEYS, VALUES, max_size=5)
 
 
-@pytest.mark.long
-@fuzz(1000)
-@given(
-    st.one_of(
-        st.binary(max_size=200),
-        VALUES,
-        st.builds(
-            lambda general, dataset, subset: {
-                "general": general,
-                "datasets": [{**dataset, "subsets": [subset]}],
-            },
-            TABLES,
-            TABLES,
-            TABLES,
-        ),
-    )
+DATASET_FILES: st.SearchStrategy[Any] = st.one_of(
+    st.binary(max_size=200),
+    VALUES,
+    st.builds(
+        lambda general, dataset, subset: {"general": general, "datasets": [{**dataset, "subsets": [subset]}]},
+        TABLES,
+        TABLES,
+        TABLES,
+    ),
 )
-def test_any_dataset_file_is_datasets_or_problems(content: Any) -> None:
-    text = content if isinstance(content, bytes) else json.dumps(content).encode()
-    with tempfile.TemporaryDirectory() as folder, without_warnings():
-        path = Path(folder, "d.json")
-        path.write_bytes(text)
-        collect_datasets(DataOptions(dataset_config=path), Problems(), pixel_multiple=8)
+
+
+@pytest.mark.long
+def test_any_dataset_file_is_datasets_or_problems(tmp_path: Path) -> None:
+    path = tmp_path / "d.json"
+
+    def trial(content: Any) -> None:
+        path.write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
+        with without_warnings():
+            collect_datasets(DataOptions(dataset_config=path), Problems(), pixel_multiple=8)
+
+    fuzz(trial, DATASET_FILES)
 
 
 DOCUMENTS = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(SAMPLES.glob("*.json"))]
@@ -143,19 +130,21 @@ def migrate(text: str) -> None:
 
 
 @pytest.mark.long
-@fuzz(800)
-@given(st.data())
-def test_any_change_of_a_programs_file_is_read_or_refused(data: st.DataObject) -> None:
-    document = dict(data.draw(st.sampled_from(DOCUMENTS)))
-    for key in data.draw(st.lists(st.sampled_from(sorted(document)), max_size=4)):
-        document[key] = data.draw(VALUES)
-    migrate(json.dumps(document))
+def test_any_change_of_a_programs_file_is_read_or_refused() -> None:
+    def trial(data: st.DataObject) -> None:
+        document = dict(data.draw(st.sampled_from(DOCUMENTS)))
+        for key in data.draw(st.lists(st.sampled_from(sorted(document)), max_size=4)):
+            document[key] = data.draw(VALUES)
+        migrate(json.dumps(document))
+
+    fuzz(trial, st.data())
 
 
 @pytest.mark.long
-@fuzz(800)
-@given(st.data())
-def test_any_cut_of_a_script_is_read_or_refused(data: st.DataObject) -> None:
-    text = data.draw(st.sampled_from(TEXTS))
-    start, end = sorted(data.draw(st.tuples(*[st.integers(0, len(text))] * 2)))
-    migrate(text[:start] + data.draw(st.text(max_size=20)) + text[end:])
+def test_any_cut_of_a_script_is_read_or_refused() -> None:
+    def trial(data: st.DataObject) -> None:
+        text = data.draw(st.sampled_from(TEXTS))
+        start, end = sorted(data.draw(st.tuples(*[st.integers(0, len(text))] * 2)))
+        migrate(text[:start] + data.draw(st.text(max_size=20)) + text[end:])
+
+    fuzz(trial, st.data())

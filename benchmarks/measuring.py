@@ -10,7 +10,7 @@ from collections.abc import Callable
 PAIRS = 5
 
 
-def say(name: str, **figures: float | int | str) -> None:
+def say(name: str, **figures: float | int | str | None) -> None:
     """Print a benchmark's JSON line."""
     rounded = {key: round(value, 4) if isinstance(value, float) else value for key, value in figures.items()}
     print(json.dumps({"benchmark": name, **rounded}), flush=True)

@@ -16,9 +16,10 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
+from typing import Protocol
 
 from library.problems import UserError, warn
 
@@ -35,6 +36,22 @@ _REMEDIES = {
 
 class NotWritten(UserError):
     """A file or folder could not be written. The one that was there before is untouched."""
+
+
+class Writable(Protocol):
+    """What bytes are written to, one after the other."""
+
+    def write(self, data: bytes | memoryview, /) -> int: ...
+
+    def flush(self) -> None: ...
+
+
+Create = Callable[[Path], AbstractContextManager[Writable]]
+
+
+def open_new(path: Path) -> AbstractContextManager[Writable]:
+    """Open a file for writing from its beginning."""
+    return path.open("wb")
 
 
 @contextmanager

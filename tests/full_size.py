@@ -1,4 +1,4 @@
-"""Models of the published sizes, as their configurations say, without memory."""
+"""Models of the published sizes, as their configurations say, without memory unless asked."""
 
 from __future__ import annotations
 
@@ -40,12 +40,15 @@ TEXTS: dict[str, list[dict[str, Any]]] = {"sd1": [_LARGE], "sd2": [_HUGE], "sdxl
 SCALES = {"sdxl": 0.13025}
 
 
-def full_size_model(family: str, **unet_changes: Any) -> LatentDiffusion:
-    """A model of the family's published size on the meta device, its U-Net changed as told."""
+def full_size_model(family: str, *, device: str = "meta", **unet_changes: Any) -> LatentDiffusion:
+    """A model of the family's published size with random weights, its U-Net changed as told.
+
+    device: on which it is made; the meta device's weights take no memory.
+    """
     from diffusers import AutoencoderKL, UNet2DConditionModel
 
     kind, layout = importlib.import_module(FAMILIES[family].module).MODELS[family]
-    with torch.device("meta"):
+    with torch.device(device):
         unet = UNet2DConditionModel(**UNETS[family] | unet_changes)
         texts = [part for part in layout.parts.values() if part.is_text_encoder]
         encoders = [text_encoder(part, sizes) for part, sizes in zip(texts, TEXTS[family], strict=True)]

@@ -35,10 +35,10 @@ def lora_task(model: LatentDiffusion) -> NetworkTask:
     return NetworkTask(model, ObjectiveOptions(), network, **rates)
 
 
-def session_in(precision: str) -> Session:
-    """A session on the CPU."""
+def session_in(precision: str, *, cpu: bool = True) -> Session:
+    """A session on the CPU, or else where accelerate would have it."""
     AcceleratorState._reset_state(reset_partial_state=True)
-    return Session(Accelerator(mixed_precision=precision, cpu=True), 1, None)
+    return Session(Accelerator(mixed_precision=precision, cpu=cpu), 1, None)
 
 
 def latent_batch(model: LatentDiffusion, side: int) -> Batch:
@@ -77,14 +77,17 @@ LORA = (
 FUSED = ("--optimizer_type", "AdamW", "--optimizer_args", "fused=True")
 
 
-def stepper_of(model: LatentDiffusion, *words: object) -> Stepper:
+def stepper_of(model: LatentDiffusion, *words: object, cpu: bool = True) -> Stepper:
     """What takes the steps of a run of train_network.py with these words, or of fine_tune.py where they name
-    no network; on the CPU, the model in its place, in the memory order that it has on a GPU.
+    no network; the model in its place, in the memory order that it has on a GPU.
+
+    cpu: on the CPU, whatever there is besides.
     """
     paths = ("--pretrained_model_name_or_path", "x", "--train_data_dir", "x", "--output_dir", "x")
     script: Any = train_network if "--network_module" in words else fine_tune
     run = parse(script.Run, argv=[str(word) for word in (*paths, "--max_train_steps", 10, *words)])
-    session, settings = session_in(run.training.mixed_precision), {"learning_rate": 1e-4, "clip_skip": None}
+    session = session_in(run.training.mixed_precision, cpu=cpu)
+    settings = {"learning_rate": 1e-4, "clip_skip": None}
     task: Task
     if script is train_network:
         task = NetworkTask(model, run.objective, run.network, **settings, seed=1)

@@ -20,7 +20,7 @@ from io import RawIOBase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from library.files import whole_file
+from library.files import Create, open_new, whole_file
 from library.models.shards import INDEX_SUFFIX, check_shard, find_shards
 from library.models.torch_files import StoredTensor, check_shape, not_the_file, read_torch_file
 from library.problems import UserError
@@ -150,19 +150,24 @@ def save_tensors(
     tensors: dict[str, Tensor],
     metadata: dict[str, str] | None = None,
     beside: dict[str, Any] | None = None,
+    *,
+    create: Create = open_new,
 ) -> None:
     """Write a file atomically, in the format of its suffix. Equal contents give equal bytes.
 
     metadata: for .safetensors; other formats have none.
     beside: for .ckpt, .pt and .bin: None writes the tensors alone, else {"state_dict": tensors, **beside}, as
         checkpoints are.
+    create: opens the file for writing, from its beginning to its end.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with whole_file(path) as temporary:
         if is_safetensors(path):
-            _write_safetensors(temporary, tensors, metadata or {})
+            _write_safetensors(temporary, tensors, metadata or {}, create)
         else:
-            save_objects(temporary, tensors if beside is None else {"state_dict": tensors, **beside})
+            save_objects(
+                temporary, tensors if beside is None else {"state_dict": tensors, **beside}, create=create
+            )
 
 
 def file_order(tensors: dict[str, Tensor]) -> list[str]:
@@ -338,8 +343,10 @@ def _read_stored(path: Path, stored: StoredTensor, third: int | None) -> Tensor:
     return (tensor if third is None else tensor.chunk(3)[third]).contiguous()
 
 
-def _write_safetensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    with path.open("wb") as file:
+def _write_safetensors(
+    path: Path, tensors: dict[str, Tensor], metadata: dict[str, str], create: Create
+) -> None:
+    with create(path) as file:
         file.write(safetensors_header(tensors, metadata))
         for name in file_order(tensors):
             file.write(tensor_bytes(tensors[name]))
@@ -362,14 +369,14 @@ def safetensors_header(tensors: dict[str, Tensor], metadata: dict[str, str]) -> 
     return struct.pack("<Q", len(text)) + text
 
 
-def save_objects(path: Path, content: dict[str, Any]) -> None:
-    """torch.save, but a failed write is an OSError."""
+def save_objects(path: Path, content: dict[str, Any], *, create: Create = open_new) -> None:
+    """torch.save, but a failed write is an OSError. create: as of `save_tensors`."""
     import torch
 
     # Into an open file: given a path, torch stores its name (here a random one) in the file, and its error
     # for a full disk is useless.
-    with path.open("wb") as file:
-        torch.save(content, file)
+    with create(path) as file:
+        torch.save(content, file)  # type: ignore[arg-type]  # typed for IO; it writes and flushes
 
 
 def _dtype_name(tensor: Tensor) -> str:

@@ -12,7 +12,7 @@ from torch import nn
 from library.data.batch import Batch
 from library.options.optimizer import OptimizerOptions
 from library.problems import UserError
-from library.training.dry_run.memory_estimate import Memory, estimate, state_per_weight
+from library.training.dry_run.memory_estimate import Memory, chunk_size, estimate, state_per_weight
 from library.training.run import TrainingRun
 from library.training.session import Session
 from library.training.start.precision import frozen_layers
@@ -61,7 +61,11 @@ def _with_options(memory: Memory, task: Task, run: TrainingRun, session: Session
     if run.optimizer.steps_in_backward:
         # Each part's gradients are freed before the next part's exist.
         parts = _parts(task, run.optimizer.fused_optimizer_groups)
-        memory = replace(memory, gradients=memory.gradients // parts)
+        # Where there are several, the first is stepped while nearly all activations are there.
+        besides = memory.stepping if parts > 1 else 0
+        memory = replace(
+            memory, gradients=memory.gradients // parts, activations=memory.activations + besides
+        )
     if run.caching.caches_latents:
         away = _offloaded_bytes(task.model.vae, run, session)
         memory = replace(memory, encoding=0, weights=memory.weights - away)
@@ -80,8 +84,10 @@ def _parts(task: Task, groups: int | None) -> int:
 
     groups: how many parts are stepped one by one; None: weights are, small ones together.
     """
-    sizes = [parameter.numel() for parameter in task.trained_parameters()]
-    return groups or max(1, sum(sizes) // (2 * max(sizes)))
+    trained = task.trained_parameters()
+    sizes = [parameter.numel() for parameter in trained]
+    is_rounded = all(parameter.dtype != torch.float32 for parameter in trained)
+    return groups or max(1, sum(sizes) // (chunk_size(sizes) if is_rounded else 2 * max(sizes)))
 
 
 def _offloaded_bytes(part: nn.Module, run: TrainingRun, session: Session) -> int:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -23,10 +24,12 @@ from library.data.batch import Batch
 from library.options.optimizer import OptimizerOptions
 from library.param_groups import ParamGroup
 from library.training.optimization.optimizers import make_optimizer
+from library.training.optimization.rounding import CHUNK
 from library.training.optimization.self_tuning import begin_training
 from library.training.session import Session
 from library.training.tasks.task import Task
 
+BYTES_TO_ROUND = 16  # for a 16-bit weight in its step: itself and its gradient in float32, and its rounding
 PROBE = 256  # the side of the matrix on which an optimizer's state is measured
 
 
@@ -39,6 +42,7 @@ class Memory:
     optimizer: the optimizer's state after its first step.
     activations: the most that a step needs besides.
     encoding: the most that encoding a batch's pictures needs; 0 where latents are cached.
+    stepping: the most that the optimizer's step needs besides, after the activations are gone.
     """
 
     weights: int
@@ -46,11 +50,13 @@ class Memory:
     optimizer: int
     activations: int
     encoding: int = 0
+    stepping: int = 0
 
     @property
     def peak(self) -> int:
         """The most bytes at once. Pictures are encoded before there are activations."""
-        return self.weights + self.optimizer + max(self.gradients + self.activations, self.encoding)
+        step = self.gradients + max(self.activations, self.stepping)
+        return self.weights + self.optimizer + max(step, self.encoding)
 
 
 class StorageCounter(TorchDispatchMode):
@@ -103,14 +109,32 @@ def estimate(
     trained = task.trained_parameters()
     gradients = sum(parameter.nbytes for parameter in trained)
     copies = gradients if session.accelerator.num_processes > 1 else 0  # DDP's buckets
-    activations, encoding = _run_without_memory(task, session, batch, frozen)
+    frees = bool(optimizer.steps_in_backward)
+    activations, encoding = _run_without_memory(task, session, batch, frozen, frees_gradients=frees)
     return Memory(
         weights=sum(tensor.numel() * dtype.itemsize for tensor, dtype in _planned(task, frozen).values()),
         gradients=gradients + copies,
         optimizer=round(sum(p.numel() for p in trained) * state_per_weight(optimizer, session.device)),
-        activations=max(0, activations - gradients),
+        activations=activations if frees else max(0, activations - gradients),
         encoding=encoding,
+        stepping=_stepping(trained),
     )
+
+
+def _stepping(trained: list[nn.Parameter]) -> int:
+    """Bytes that a step takes for 16-bit weights: a chunk of them at a time in float32, with gradients and
+    what rounds them; else 0.
+    """
+    half = [parameter.numel() for parameter in trained if parameter.dtype != torch.float32]
+    if not half:
+        return 0
+    # A chunk has CHUNK weights at most, or is a single larger parameter.
+    return BYTES_TO_ROUND * chunk_size(half)
+
+
+def chunk_size(sizes: Sequence[int]) -> int:
+    """How many of some 16-bit parameters' weights are stepped at once."""
+    return min(sum(sizes), max(CHUNK, *sizes))
 
 
 def state_per_weight(options: OptimizerOptions, device: torch.device) -> float:
@@ -138,9 +162,12 @@ def _planned(task: Task, frozen: torch.dtype | None) -> dict[str, tuple[Tensor, 
 
 
 def _run_without_memory(
-    task: Task, session: Session, batch: Batch, frozen: torch.dtype | None
+    task: Task, session: Session, batch: Batch, frozen: torch.dtype | None, *, frees_gradients: bool
 ) -> tuple[int, int]:
-    """The peak of a step over latents, gradients included, and that of encoding the batch's pictures."""
+    """The peak of a step over latents, gradients included, and that of encoding the batch's pictures.
+
+    frees_gradients: each one as soon as it is there, as steps in the backward pass do.
+    """
     was_training = task.training
     task.train()
     try:
@@ -148,7 +175,7 @@ def _run_without_memory(
             planned = _planned(task, frozen).items()
             weights = {name: _fake(tensor, session.device, dtype) for name, (tensor, dtype) in planned}
             batch = batch.with_tensors(lambda tensor: _fake(tensor, session.device))
-            step = _Step(task, session, frozen)
+            step = _Step(task, session, frozen, frees_gradients)
             encoding = 0
             if batch.pixels is not None:
                 encoding, latents = step.follow(weights, batch, encodes=True)
@@ -161,15 +188,22 @@ def _run_without_memory(
 class _Step(nn.Module):
     """A step as one module, so that its weights can be swapped for fake ones."""
 
-    def __init__(self, task: Task, session: Session, precision: torch.dtype | None) -> None:
+    def __init__(
+        self, task: Task, session: Session, precision: torch.dtype | None, frees_gradients: bool
+    ) -> None:
         super().__init__()
-        self.task = task
+        self.task, self.frees_gradients = task, frees_gradients
+        self.dtype = precision or session.frozen_dtype
         self.autocast = session.accelerator.autocast
         if precision is not None:
             self.autocast = partial(torch.autocast, session.device.type, precision)
 
     def follow(self, weights: dict[str, Tensor], batch: Batch, *, encodes: bool) -> tuple[int, Any]:
         """The peak of one pass, and its result."""
+        if self.frees_gradients and not encodes:
+            for weight in weights.values():
+                if weight.requires_grad:
+                    weight.register_post_accumulate_grad_hook(_free)
         counter = StorageCounter(weights.values())
         with counter:
             named = {f"task.{name}": tensor for name, tensor in weights.items()}
@@ -177,12 +211,18 @@ class _Step(nn.Module):
         return counter.peak, result
 
     def forward(self, batch: Batch, encodes: bool) -> Tensor | None:
-        with self.autocast():
-            if encodes:
+        if encodes:
+            with self.autocast():
                 return self.task.latents(batch)
-            loss = self.task(batch)
-        loss.backward()
+        with nullcontext() if self.frees_gradients else self.task.computing_in(self.dtype):
+            with self.autocast():
+                loss = self.task(batch)
+            loss.backward()
         return None
+
+
+def _free(weight: Tensor) -> None:
+    weight.grad = None
 
 
 def _fake(tensor: Tensor, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:

@@ -11,9 +11,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from library.problems import Problem, UserError
@@ -25,9 +26,14 @@ _BLOCK = 2**20  # bytes read at once
 _FIX = "resume from another state, or use it as it is with --skip_state_check"
 
 
-def write_manifest(folder: Path) -> None:
-    """Write the manifest of the files that a state folder has now."""
-    files = _entries(folder, sorted(path.name for path in folder.iterdir() if path.is_file()))
+def write_manifest(folder: Path, known: Mapping[str, dict[str, Any]] = MappingProxyType({})) -> None:
+    """Write the manifest of the files that a state folder has now.
+
+    known: the entries of files that were hashed while they were written; the others are read.
+    """
+    names = sorted(path.name for path in folder.iterdir() if path.is_file())
+    entries = _entries(folder, [name for name in names if name not in known]) | dict(known)
+    files = {name: entries[name] for name in names}
     text = json.dumps({"files": files, "sha256": _sum(files)}, indent=2)
     (folder / NAME).write_text(text, encoding="utf-8")
 

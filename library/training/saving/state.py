@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 from library.files import whole_folder
 from library.problems import UserError, warn
 from library.training.position import StateInfo
+from library.training.saving.hashed_files import HashedFiles
 from library.training.saving.manifest import is_as_saved, write_manifest
 
 if TYPE_CHECKING:
@@ -45,19 +46,24 @@ def write_state(
     """
     from library.models.weights import save_objects, save_tensors
 
-    with whole_folder(folder) as target:
-        save_tensors(target / "model.safetensors", learner.task.trained_tensors(), None)
-        save_objects(target / "optimizer.bin", learner.optimizer.state_dict())
+    with whole_folder(folder) as target, HashedFiles() as hashed:
+
+        def save(name: str, tensors: dict[str, torch.Tensor]) -> None:
+            save_tensors(target / name, tensors, create=hashed.named(name))
+
+        save("model.safetensors", learner.task.trained_tensors())
+        state = learner.optimizer.state_dict()
+        save_objects(target / "optimizer.bin", state, create=hashed.named("optimizer.bin"))
         if learner.average is not None:
-            save_tensors(target / "ema.safetensors", learner.average.tensors(), None)
-        save_tensors(target / "ledger.safetensors", learner.ledger.tensors(), None)
+            save("ema.safetensors", learner.average.tensors())
+        save("ledger.safetensors", learner.ledger.tensors())
         if learner.scaler is not None:
             save_objects(target / "scaler.pt", learner.scaler.state_dict())
         described = {key: value for key, value in asdict(info).items() if key != "folder"}
         (target / "train_state.json").write_text(json.dumps(described, indent=2), encoding="utf-8")
         for name, text in told.items():
             (target / name).write_text(text, encoding="utf-8")
-        write_manifest(target)
+        write_manifest(target, hashed.entries)
 
 
 def load_state(info: StateInfo, learner: Learner, kind: str) -> None:

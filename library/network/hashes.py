@@ -1,0 +1,1 @@
+from library.training.saving.hashes import network_hashes  # noqa: F401

@@ -28,7 +28,7 @@ class Run:
 def main() -> None:
     run = parse(Run, __doc__)
     from library.network_tools.commands import merge_into_one, read_terms
-    from library.network_tools.low_rank import Factors
+    from library.network_tools.factors import Factors
 
     rank, conv_rank = run.rank.new_rank, run.rank.new_conv_rank or run.rank.new_rank
 

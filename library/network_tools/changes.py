@@ -11,7 +11,7 @@ from torch import Tensor
 from library.models.single_files import all_finite
 from library.network.files import ALPHA, NetworkFile, read_network
 from library.network.kinds import KINDS
-from library.network_tools.low_rank import Factors
+from library.network_tools.factors import Factors
 from library.problems import Problems, UserError, warn
 
 # By kind: a module's tensors -> its change as factors, exact, before alpha / rank.

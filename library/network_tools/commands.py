@@ -12,7 +12,7 @@ from library.models.single_files import check_output, size_of
 from library.models.weights import dtype_of, read_header
 from library.network_tools.block_weights import read_block_weights
 from library.network_tools.changes import open_changes
-from library.network_tools.low_rank import Factors
+from library.network_tools.factors import Factors
 from library.network_tools.merging import Term, check_terms, merge
 from library.network_tools.writing import describe_sizes, lora_tensors, merged_metadata, save_lora
 from library.options.network_tools import BlockWeightOptions, MergedRankOptions, MergeNetworksOptions

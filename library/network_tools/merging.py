@@ -9,7 +9,7 @@ import torch
 
 from library.network_tools.block_weights import weight_of
 from library.network_tools.changes import Changes, each_name
-from library.network_tools.low_rank import Factors, combine
+from library.network_tools.factors import Factors, combine
 from library.problems import UserError
 
 Progress = Callable[[Iterable[str]], Iterable[str]]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from library.network_tools.changes import Changes
-from library.network_tools.low_rank import Criterion, Factors, choose_rank
+from library.network_tools.factors import Criterion, Factors, choose_rank
 from library.network_tools.merging import Progress
 
 

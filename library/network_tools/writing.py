@@ -14,7 +14,7 @@ from torch import Tensor
 from library.models.single_files import all_finite, kept_metadata
 from library.models.weights import save_tensors
 from library.network.hashes import network_hashes
-from library.network_tools.low_rank import Factors
+from library.network_tools.factors import Factors
 from library.problems import UserError
 
 DYNAMIC = "Dynamic"  # what metadata say in the place of a number that differs between modules

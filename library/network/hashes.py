@@ -1,1 +1,0 @@
-from library.training.saving.hashes import network_hashes  # noqa: F401

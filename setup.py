@@ -29,7 +29,6 @@ setup(
         "pyyaml>=6,<7",
         "safetensors>=0.5",
         "schedulefree>=1.4",
-        "scipy>=1.11",
         "tensorboard>=2.15",
         "tomli>=2.0; python_version < '3.11'",
         "psutil>=5.9",
@@ -39,6 +38,14 @@ setup(
     extras_require={
         "wandb": ["wandb>=0.19"],
         "xformers": ["xformers"],
-        "test": ["mypy>=2", "peft>=0.17", "pytest>=8", "pytest-xdist>=3.6", "ruff>=0.12", "wandb>=0.19"],
+        "test": [
+            "mypy>=2",
+            "peft>=0.17",
+            "pytest>=8",
+            "pytest-xdist>=3.6",
+            "ruff>=0.12",
+            "scipy>=1.11",
+            "wandb>=0.19",
+        ],
     },
 )

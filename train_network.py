@@ -57,6 +57,7 @@ def train_beside(run_type: type[Run], doc: str | None, *, family: str | None = N
 def make_task(run: Run, session: Session, pictures: Pictures) -> tuple[NetworkTask, Output]:
     """The network beside its model, and what is written of it."""
     from library.training.output import Output
+    from library.training.saving.hashes import network_hashes
     from library.training.saving.metadata import describe_network
     from library.training.session import open_model
     from library.training.tasks.network import NetworkTask
@@ -72,9 +73,8 @@ def make_task(run: Run, session: Session, pictures: Pictures) -> tuple[NetworkTa
     output = Output(
         form=run.network.save_model_as,
         tracker_name="network_train",
-        describe=lambda moment, dtype: describe_network(
-            run, run.network, task, pictures, session.seed, moment, dtype
-        ),
+        describe=lambda moment: describe_network(run, run.network, task, pictures, session.seed, moment),
+        hashes=network_hashes,
     )
     return task, output
 

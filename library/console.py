@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -55,8 +56,10 @@ def set_up(level: Level = "INFO", file: Path | None = None, *, is_simple: bool =
 def lasting() -> Iterator[None]:
     """Context manager: inside, stdout and stderr do not raise when nobody reads them any more or the disk is
     full, for the work is worth more than its messages. Ctrl-C ends `| tee` too, before a state is saved.
+    Libraries' warnings stand above progress bars, as ours do.
     """
-    kept = sys.stdout, sys.stderr
+    kept, show_warning = (sys.stdout, sys.stderr), warnings.showwarning
+    warnings.showwarning = _show_warning
     # A stream that was closed before the start is None. The file that is opened next would take its place,
     # and get what libraries print.
     sys.stdout, sys.stderr = (_Lasting(stream or _nowhere()) for stream in kept)
@@ -66,6 +69,7 @@ def lasting() -> Iterator[None]:
         sys.stdout.flush()
         sys.stderr.flush()
         sys.stdout, sys.stderr = kept
+        warnings.showwarning = show_warning
 
 
 def is_debugging() -> bool:
@@ -129,6 +133,19 @@ def _show_activity(what: str) -> None:
     if _LOGGER.isEnabledFor(logging.INFO):  # progress, as bars are
         with _above_bars(sys.stderr):
             print(f"{what} ...".translate(_ESCAPES), file=sys.stderr, flush=True)
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    stream = file or sys.stderr
+    with _above_bars(stream):
+        stream.write(warnings.formatwarning(message, category, filename, lineno, line))
 
 
 def _log(level: int, message: str) -> None:

@@ -95,13 +95,16 @@ def _explain(path: Path, text: str, message: str) -> UserError:
     """A parser's message as a UserError, with the line and what to do."""
     if message.startswith("Exceeds the limit"):
         return UserError.of(path, "has a number of thousands of digits", "write a smaller one")
+    if _language(path) == ".toml" and text.lstrip()[:1] == "{":
+        return UserError.of(path, "is JSON, not TOML", "give it a name that ends in .json")
     suffix, found = _language(path), re.search(r"line (\d+),? column (\d+)", message)
     cause = re.sub(r"\s*\(?:?\s*(at )?line \d+,? column \d+.*", "", message)
-    if found is None:
+    if found is None and not cause.startswith("Cannot "):
+        cause = cause.removesuffix(" (at end of document)")
         fix = "keep one of them" if "twice" in cause else "is its end missing?"
         return UserError.of(path, f"is not valid {suffix[1:].upper()}: {cause}", fix)
-    number = int(found[1])
     lines = text.split("\n")
+    number = int(found[1]) if found else len(lines)  # or at its end
     line = lines[number - 1] if number <= len(lines) else ""
     if cause.startswith("Cannot "):  # overwrite a value, declare a table twice
         cause, fix = "something is there twice", "keep one"

@@ -19,9 +19,11 @@ from library.models.base import AttachPoint, Model
 from library.network.arguments import read_arguments, warn_of_idle
 from library.network.building import build_network, network_from_file, plan_network
 from library.network.files import Shapes
+from library.network.low_rank import is_linear, linear_with_lora
 from library.network.module import NetworkModule
 from library.network.network import Network
 from library.network.sizes import Size
+from library.problems import UserError
 
 KIND = "lora"
 
@@ -32,6 +34,9 @@ class LoRAModule(NetworkModule):
     A (`lora_down`) is (rank, in) or (rank, in, k, k), B (`lora_up`) is (out, rank) or (out, rank, 1, 1); B
     starts at zero, so a new LoRA changes nothing.
     """
+
+    stands = "instead"
+    follows_dtype = True
 
     lora_down: nn.Linear | nn.Conv2d
     lora_up: nn.Linear | nn.Conv2d
@@ -59,18 +64,41 @@ class LoRAModule(NetworkModule):
         nn.init.kaiming_uniform_(self.lora_down.weight, a=math.sqrt(5), generator=generator)
         nn.init.zeros_(self.lora_up.weight)
 
+    @property
+    def _drops(self) -> bool:
+        return self.training and bool(self.dropout or self.rank_dropout or self.module_dropout)
+
+    def computed_with(self) -> tuple[Tensor, Tensor]:
+        return self.lora_down.weight, self.lora_up.weight
+
+    def computes_together(self, x: Tensor) -> bool:
+        return not self._drops and is_linear(self.layer, x) and super().computes_together(x)
+
+    def forward_with_layer(self, x: Tensor) -> Tensor:
+        down, up = self.weights_in(x.dtype)
+        layer, scale = self.layer, self.scale * self.multiplier
+        if isinstance(layer, nn.Linear):
+            return linear_with_lora(x, layer.weight, layer.bias, down, up, scale)
+        weights = (layer.weight.flatten(1), layer.bias, down.flatten(1), up.flatten(1))
+        return linear_with_lora(x.movedim(1, -1), *weights, scale).movedim(-1, 1)
+
     def add_to(self, out: Tensor, x: Tensor) -> Tensor:
         scale = self.scale * self.multiplier
-        hidden = self.lora_down(x)  # (..., rank) or (batch, rank, h, w)
-        if self.training:
+        down, up = self.weights_in(x.dtype)
+        hidden = self._down(x, down)  # (..., rank) or (batch, rank, h, w)
+        if self._drops:
             hidden = self._drop(hidden)
         if isinstance(self.lora_up, nn.Conv2d):
-            return torch.add(out, self.lora_up(hidden), alpha=scale)
+            return torch.add(out, F.conv2d(hidden, up), alpha=scale)
         # One operator for product, scale and sum.
-        flat = torch.addmm(
-            out.reshape(-1, out.shape[-1]), hidden.reshape(-1, self.rank), self.lora_up.weight.T, alpha=scale
-        )
+        flat = torch.addmm(out.reshape(-1, out.shape[-1]), hidden.reshape(-1, self.rank), up.T, alpha=scale)
         return flat.view(out.shape)
+
+    def _down(self, x: Tensor, weight: Tensor) -> Tensor:
+        down = self.lora_down
+        if isinstance(down, nn.Conv2d):
+            return F.conv2d(x, weight, None, down.stride, down.padding)
+        return F.linear(x, weight)
 
     def _drop(self, hidden: Tensor) -> Tensor:
         """The three dropouts: of values, of whole ranks per sample (rescaled), of this module as a whole."""
@@ -89,6 +117,12 @@ class LoRAModule(NetworkModule):
         down, up = self.lora_down.weight.float(), self.lora_up.weight.float()
         delta = up.flatten(1) @ down.flatten(1)  # (out, in * k * k)
         return delta.view(self.weight_shape) * self.scale
+
+    def file_tensors(self) -> dict[str, Tensor]:
+        own = self.state_dict()
+        if not self.points[0].is_1x1_in_files:
+            return own
+        return {key: value[:, :, None, None] if value.ndim == 2 else value for key, value in own.items()}
 
     def plus_parameters(self) -> list[nn.Parameter]:
         return list(self.lora_up.parameters())
@@ -131,7 +165,8 @@ def create(
     asked = read_arguments(arguments)
     plan = plan_network(model, KIND, asked, dim=dim, alpha=alpha, parts=parts, like=like)
 
-    def make(point: AttachPoint, size: Size, _: Shapes) -> LoRAModule:
+    def make(point: AttachPoint, size: Size, shapes: Shapes) -> LoRAModule:
+        _check_shapes(point, size, shapes, like)
         module = LoRAModule(point, size)
         module.dropout = dropout or 0.0
         module.rank_dropout, module.module_dropout = asked.rank_dropout, asked.module_dropout
@@ -145,7 +180,24 @@ def from_file(model: Model, path: Path) -> Network:
 
     Raises UserError when the file is no LoRA or does not fit the model.
     """
-    return network_from_file(model, path, KIND, lambda point, size, _: LoRAModule(point, size))
+
+    def make(point: AttachPoint, size: Size, shapes: Shapes) -> LoRAModule:
+        _check_shapes(point, size, shapes, path)
+        return LoRAModule(point, size)
+
+    return network_from_file(model, path, KIND, make)
+
+
+def _check_shapes(point: AttachPoint, size: Size, shapes: Shapes, source: Path | None) -> None:
+    """Raises UserError when a file's tensors do not fit the layer, before a module takes memory for a rank
+    that a small file may claim.
+    """
+    out, *inputs = point.module.weight.shape
+    wanted = {"lora_down.weight": size.rank * math.prod(inputs), "lora_up.weight": out * size.rank}
+    for tensor, count in wanted.items():
+        if tensor in shapes and math.prod(shapes[tensor]) != count:
+            cause = f"{tensor} of {point.path} is {shapes[tensor]}, which does not fit the model's layer"
+            raise UserError.of(source, cause, "use a LoRA that was made for this kind of model")
 
 
 def _pair(sides: tuple[int, ...]) -> tuple[int, int]:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
+import diffusers  # noqa: F401  # before ours, for tests compare with all that it can; see unused_packages.py
 import pytest
 import torch
 from kinds import KINDS, make_kind

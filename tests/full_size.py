@@ -48,7 +48,7 @@ def full_size_model(family: str, **unet_changes: Any) -> LatentDiffusion:
     with torch.device("meta"):
         unet = UNet2DConditionModel(**UNETS[family] | unet_changes)
         texts = [part for part in layout.parts.values() if part.is_text_encoder]
-        encoders = [_text_encoder(part, sizes) for part, sizes in zip(texts, TEXTS[family], strict=True)]
+        encoders = [text_encoder(part, sizes) for part, sizes in zip(texts, TEXTS[family], strict=True)]
         vae = AutoencoderKL(
             block_out_channels=(128, 256, 512, 512),
             down_block_types=("DownEncoderBlock2D",) * 4,
@@ -60,7 +60,7 @@ def full_size_model(family: str, **unet_changes: Any) -> LatentDiffusion:
     return kind(unet, encoders, vae, layout=layout)
 
 
-def _text_encoder(part: Any, sizes: dict[str, Any]) -> torch.nn.Module:
+def text_encoder(part: Any, sizes: dict[str, Any]) -> torch.nn.Module:
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
     config = CLIPTextConfig(

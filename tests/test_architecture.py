@@ -39,6 +39,7 @@ BOTTOM = {
     "library.stopping",
     "library.table_files",
     "library.text_files",
+    "library.unused_packages",
     "library.wording",
 }
 ALLOWED = {
@@ -59,6 +60,7 @@ ALLOWED = {
     "library.text_files": {"library.problems"},
     "library.table_files": {"library.problems", "library.text_files", "library.wording"},
     "library.stopping": {"library.launcher"},
+    "library.unused_packages": set(),
     "library.wording": set(),
     "library.sharing": {"library.console", "library.problems"},
     "library.latent_space": set(),

@@ -33,8 +33,8 @@ OF_A_FOLDER = {
     "ss_shuffle_caption": "True",
     "ss_enable_bucket": "False",
     "ss_bucket_no_upscale": "False",
-    "ss_min_bucket_reso": "256",
-    "ss_max_bucket_reso": "1024",
+    "ss_min_bucket_reso": "None",
+    "ss_max_bucket_reso": "None",
     "ss_keep_tokens": "1",
     "ss_bucket_info": "null",
 }

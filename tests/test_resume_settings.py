@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from commands import make_pictures, run_here
+from PIL import Image
 
 from library.problems import UserError
 from library.training.saving.settings import Change, changes
@@ -55,6 +56,23 @@ def test_what_may_change_is_one_line_each(
         "--optimizer_args weight_decay was not given until step 1; from there on it is 0",
         "--weighted_captions was off until step 1; from there on it is on",
     ]
+
+
+def test_edited_pictures_and_captions_are_named_and_trained(
+    tiny_model_file: Path, saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    folder = Path(shutil.copytree(saved, tmp_path / "copy"))  # with other times, but the same content
+    pictures = sorted((folder / "data" / "1_cat").glob("*.png"))
+    Image.new("RGB", (64, 64)).save(pictures[1])
+    pictures[2].with_suffix(".txt").write_text("another caption")
+    run_here("train_network.py", *resumed(tiny_model_file, folder, "--output_name", "y"))
+    err = capsys.readouterr().err.splitlines()
+    ending = "from there on they are trained as they are now"
+    assert [line for line in err if "was edited:" in line] == [
+        f"warning: since step 1, 1 picture was edited: 1_cat/{pictures[1].name}; {ending}",
+        f"warning: since step 1, 1 caption was edited: 1_cat/{pictures[2].name}; {ending}",
+    ]
+    assert (folder / "y.safetensors").is_file()
 
 
 def test_what_was_learned_with_a_setting_needs_it(

@@ -1,6 +1,6 @@
 """Convert a Stable Diffusion model, SD 1.x, SD 2.x or SDXL, between a single file and a Diffusers folder.
 
-python tools/convert_diffusers20_original_sd.py model.safetensors model_folder --use_safetensors
+python tools/convert_diffusers20_original_sd.py model.safetensors model_folder
 python tools/convert_diffusers20_original_sd.py model_folder model.safetensors --fp16
 """
 
@@ -44,6 +44,7 @@ def main() -> None:
         metadata=options.metadata,
         epoch=options.epoch,
         step=options.global_step,
+        max_shard_size=options.max_shard_size,
     )
     with activity(f"saving {options.model_to_save}"):
         model.save(options.model_to_save, saving)

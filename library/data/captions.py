@@ -111,12 +111,18 @@ def final_caption(
     return _compose(caption, subset, rng, step=step, total_steps=total_steps, replacements=replacements)
 
 
-def kept_caption(caption: str, subset: SubsetSpec, *, replacements: Replacements | None = None) -> str:
+def kept_caption(
+    caption: str, subset: SubsetSpec, *, replacements: Replacements | None = None, chooses: bool = True
+) -> str:
     """The caption without any random draw: not dropped, all tags in their order, the first line, the first
     text of each choice and the first template. In a subset without a `caption_changing_setting` it is the
     final caption of every epoch that does not drop it.
+
+    chooses: False leaves choices as they are written.
     """
-    return _compose(caption, subset, None, step=math.inf, total_steps=1, replacements=replacements)
+    return _compose(
+        caption, subset, None, step=math.inf, total_steps=1, replacements=replacements, chooses=chooses
+    )
 
 
 def is_random(subset: SubsetSpec) -> bool:
@@ -181,12 +187,13 @@ def _compose(
     step: float,
     total_steps: int,
     replacements: Replacements | None,
+    chooses: bool = True,
 ) -> str:
     """The whole pipeline but caption dropout."""
     # Always drawn, and first, so that the tags' draws do not depend on whether these are needed.
     choices, template = (rng.getrandbits(64), rng.random()) if rng else (0, 0.0)
     prefix, suffix = subset.caption_prefix or "", subset.caption_suffix or ""
-    if subset.enable_wildcard:
+    if subset.enable_wildcard and chooses:
         prefix, caption, suffix = _choose(prefix, caption, suffix, random.Random(choices) if rng else None)
     elif "\n" in caption or "\r" in caption:
         caption = used_lines(caption, is_wildcard=False)

@@ -85,6 +85,12 @@ def _about_scan(scan: SubsetScan) -> list[str]:
         lines.append(f"{subset.source}: {bare} with {instead}")
     if scan.empty_captions:
         lines.append(f"{subset.source}: {counted(scan.empty_captions, 'caption is', 'captions are')} empty")
+    if scan.animated:
+        has = counted(len(scan.animated), "image has", "images have")
+        lines.append(
+            f"{subset.source}: {has} several frames or pages, of which the first is trained:"
+            f" {name_some(scan.animated)}"
+        )
     if scan.cut_captions:
         cut = counted(scan.cut_captions, "caption has", "captions have")
         fix = "--enable_wildcard draws one of them"

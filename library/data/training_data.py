@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from library.data.scan.hints import note_spare
 from library.data.scan.records import Record, ScanRules, SubsetScan, refit, scan_subset
 from library.data.scan.unused import note_unused
 from library.data.scan.validation import hold_out
+from library.data.tags import count_tags
 from library.latent_space import LatentSpace
 from library.options.caching import CachingOptions
 from library.options.data import DataOptions
@@ -77,13 +79,15 @@ class Dataset:
         }
         return {"buckets": buckets, "mean_img_ar_error": sum(errors) / len(errors)}
 
+    @cached_property
     def tag_frequency(self) -> dict[str, dict[str, int]]:
-        """`ss_tag_frequency`: for each folder or metadata file, how many captions have each tag."""
+        """`ss_tag_frequency`: for each folder or metadata file, how often its captions have each tag. Counted
+        once for all saves of a run.
+        """
         frequency: dict[str, Counter[str]] = {}
         for scan in self.scans:
             counts = frequency.setdefault(scan.subset.name, Counter())
-            for record in scan.records:
-                counts.update(tag.strip().lower() for tag in record.caption.split(",") if tag.strip())
+            counts.update(count_tags((record.caption for record in scan.records), scan.subset))
         return {name: dict(counts) for name, counts in frequency.items()}
 
 
@@ -201,7 +205,7 @@ class TrainingData:
         """`ss_tag_frequency`. A folder that several datasets share counts once."""
         frequency: dict[str, dict[str, int]] = {}
         for dataset in self.datasets:
-            frequency = dataset.tag_frequency() | frequency
+            frequency = dataset.tag_frequency | frequency
         return frequency
 
     def dirs(self, *, is_reg: bool = False) -> dict[str, dict[str, int]]:

@@ -9,7 +9,10 @@ from typing import Union
 
 _TOKEN = re.compile(r"\{\{|\{|\}+|\||[^{}|]+")
 
-# A parsed text: each part is a text, or the alternatives of a choice, which are parsed texts themselves.
+_LONGEST_KEPT = 4000  # characters; what longer texts are parsed to is not kept, as it is many times as large
+
+# A parsed text: each part is a text, or the alternatives of a choice, which are parsed texts themselves. What
+# is no choice may stand as one of a single alternative, so that nothing is copied at every level.
 Part = Union[str, "tuple[Parts, ...]"]
 Parts = tuple[Part, ...]
 
@@ -18,27 +21,30 @@ def expand_wildcards(text: str, rng: random.Random | None) -> str:
     """The text with one alternative of every choice `{a|b|c}`, all equally likely; without `rng` the first.
 
     Choices may nest. `{{` is a brace; `}}` is one where a `{{` is open, or where at most one choice is.
-    Braces without partners, and `{}`, stay as they are.
+    Braces without partners, and `{}`, stay as they are. Takes time in proportion to the text's length.
     """
     if "{" not in text and "}" not in text:
         return text
-    found, todo = [], list(reversed(_parse(text)))
+    parts = _kept(text) if len(text) <= _LONGEST_KEPT else _parse(text)
+    found, todo = [], list(reversed(parts))
     while todo:
         part = todo.pop()
         if isinstance(part, str):
             found.append(part)
         else:
-            todo.extend(reversed(part[int(rng.random() * len(part)) if rng else 0]))
+            index = int(rng.random() * len(part)) if rng and len(part) > 1 else 0
+            todo.extend(reversed(part[index]))
     return "".join(found)
 
 
-@functools.lru_cache(maxsize=20_000)
 def _parse(text: str) -> Parts:
-    """Parse a text. A choice of one alternative becomes that alternative."""
     reader = _Reader()
     for token in _TOKEN.findall(text):
         reader.take(token)
     return reader.finish()
+
+
+_kept = functools.lru_cache(maxsize=20_000)(_parse)
 
 
 class _Reader:
@@ -83,8 +89,6 @@ class _Reader:
         here = self.opened[-1][-1]
         if choice == [[]]:
             here.append("{}")
-        elif len(choice) == 1:
-            here.extend(choice[0])
         else:
             here.append(tuple(map(tuple, choice)))
 
@@ -92,7 +96,8 @@ class _Reader:
         """The parsed text. Choices that were never closed become text."""
         while len(self.opened) > 1:
             first, *others = self.opened.pop()
-            self.opened[-1][-1] += ["{", *first]
+            parts: list[Part] = ["{", *first]
             for alternative in others:
-                self.opened[-1][-1] += ["|", *alternative]
+                parts += ["|", *alternative]
+            self.opened[-1][-1].append((tuple(parts),))
         return tuple(self.opened[0][0])

@@ -5,24 +5,32 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from functools import cache
+from importlib import import_module
 from typing import Any, NamedTuple
 
-import diffusers
 import torch
 from torch import Tensor
 
 from library.models.base import PredictionType
 from library.models.noise_schedule import DDIM_CONFIG, SCHEDULER_CONFIG, TRAIN_STEPS, terminal_settings
 from library.problems import warn
+from library.unused_packages import hidden_from
 
 
 class SamplerKind(NamedTuple):
-    """A sampler's scheduler: the name of diffusers' class, and what it is made with."""
+    """A sampler's scheduler: the dotted path of its class, and what it is made with."""
 
     scheduler: str
     settings: Mapping[str, Any]
 
+    def find_class(self) -> Any:
+        """The scheduler's class, from the one module that has it."""
+        module, _, name = self.scheduler.rpartition(".")
+        with hidden_from("diffusers"):
+            return getattr(import_module(module), name)
 
+
+_IN = "diffusers.schedulers.scheduling_"
 # dpmsolver's last step would divide by a noise of 0, so it ends at the least noise that models know.
 _DPM_SOLVER = {"algorithm_type": "dpmsolver", "final_sigmas_type": "sigma_min"}
 _DPM_SOLVER_PLUS = {"algorithm_type": "dpmsolver++"}
@@ -30,20 +38,30 @@ _DPM_SOLVER_PLUS = {"algorithm_type": "dpmsolver++"}
 _SINGLE_STEP = {key: value for key, value in SCHEDULER_CONFIG.items() if key != "steps_offset"}
 _SINGLE_STEP |= {"lower_order_final": True}
 _NAMED: dict[str, SamplerKind] = {
-    "ddim": SamplerKind("DDIMScheduler", DDIM_CONFIG),
-    "pndm": SamplerKind("PNDMScheduler", SCHEDULER_CONFIG | {"skip_prk_steps": True}),
-    "lms": SamplerKind("LMSDiscreteScheduler", SCHEDULER_CONFIG),
-    "euler": SamplerKind("EulerDiscreteScheduler", SCHEDULER_CONFIG),
-    "euler_a": SamplerKind("EulerAncestralDiscreteScheduler", SCHEDULER_CONFIG),
-    "heun": SamplerKind("HeunDiscreteScheduler", SCHEDULER_CONFIG),
-    "dpm_2": SamplerKind("KDPM2DiscreteScheduler", SCHEDULER_CONFIG),
-    "dpm_2_a": SamplerKind("KDPM2AncestralDiscreteScheduler", SCHEDULER_CONFIG),
-    "dpmsolver": SamplerKind("DPMSolverMultistepScheduler", SCHEDULER_CONFIG | _DPM_SOLVER),
-    "dpmsolver++": SamplerKind("DPMSolverMultistepScheduler", SCHEDULER_CONFIG | _DPM_SOLVER_PLUS),
-    "dpmsingle": SamplerKind("DPMSolverSinglestepScheduler", _SINGLE_STEP),
+    "ddim": SamplerKind(f"{_IN}ddim.DDIMScheduler", DDIM_CONFIG),
+    "pndm": SamplerKind(f"{_IN}pndm.PNDMScheduler", SCHEDULER_CONFIG | {"skip_prk_steps": True}),
+    "lms": SamplerKind("library.generation.lms.LMS", SCHEDULER_CONFIG),
+    "euler": SamplerKind(f"{_IN}euler_discrete.EulerDiscreteScheduler", SCHEDULER_CONFIG),
+    "euler_a": SamplerKind(
+        f"{_IN}euler_ancestral_discrete.EulerAncestralDiscreteScheduler", SCHEDULER_CONFIG
+    ),
+    "heun": SamplerKind(f"{_IN}heun_discrete.HeunDiscreteScheduler", SCHEDULER_CONFIG),
+    "dpm_2": SamplerKind(f"{_IN}k_dpm_2_discrete.KDPM2DiscreteScheduler", SCHEDULER_CONFIG),
+    "dpm_2_a": SamplerKind(
+        f"{_IN}k_dpm_2_ancestral_discrete.KDPM2AncestralDiscreteScheduler", SCHEDULER_CONFIG
+    ),
+    "dpmsolver": SamplerKind(
+        f"{_IN}dpmsolver_multistep.DPMSolverMultistepScheduler", SCHEDULER_CONFIG | _DPM_SOLVER
+    ),
+    "dpmsolver++": SamplerKind(
+        f"{_IN}dpmsolver_multistep.DPMSolverMultistepScheduler", SCHEDULER_CONFIG | _DPM_SOLVER_PLUS
+    ),
+    "dpmsingle": SamplerKind(f"{_IN}dpmsolver_singlestep.DPMSolverSinglestepScheduler", _SINGLE_STEP),
 }
 SAMPLERS = _NAMED | {f"k_{name}": _NAMED[name] for name in ("lms", "euler", "euler_a", "dpm_2", "dpm_2_a")}
-_FLOW = SamplerKind("FlowMatchEulerDiscreteScheduler", {"num_train_timesteps": TRAIN_STEPS})
+_FLOW = SamplerKind(
+    f"{_IN}flow_match_euler_discrete.FlowMatchEulerDiscreteScheduler", {"num_train_timesteps": TRAIN_STEPS}
+)
 
 _PREDICTION_NAMES: dict[PredictionType, str] = {"epsilon": "epsilon", "v": "v_prediction"}
 
@@ -66,7 +84,7 @@ class Sampler:
             kind = _FLOW
         else:
             kind = _with_prediction(name, prediction_type, steps, zero_terminal_snr)
-        self._scheduler = getattr(diffusers, kind.scheduler)(**kind.settings)
+        self._scheduler = kind.find_class()(**kind.settings)
         self._scheduler.set_timesteps(steps)
         self._adds_noise = "generator" in inspect.signature(self._scheduler.step).parameters
 
@@ -96,28 +114,27 @@ def _with_prediction(
     name: str, prediction_type: PredictionType, steps: int, zero_terminal_snr: bool
 ) -> SamplerKind:
     """A row of SAMPLERS with what a model and a number of steps add to its settings."""
-    scheduler, settings = SAMPLERS[name]
+    kind = SAMPLERS[name]
+    known = set(inspect.signature(kind.find_class()).parameters)
     more: dict[str, Any] = {"prediction_type": _PREDICTION_NAMES[prediction_type]}
-    if steps == TRAIN_STEPS and "timestep_spacing" in _parameters(scheduler):
+    if steps == TRAIN_STEPS and "timestep_spacing" in known:
         # Every timestep once: with their own spacing ddim would leave the table, dpmsolver++ divide by 0.
         more["timestep_spacing"] = "trailing"
     # A model that predicts the noise has nothing to say at pure noise, where 1,000 steps begin.
     if zero_terminal_snr and (prediction_type == "v" or steps < TRAIN_STEPS):
-        more |= _terminal_settings(scheduler, name, prediction_type)
-    return SamplerKind(scheduler, {**settings, **more})
+        more |= _terminal_settings(known, name, prediction_type)
+    return SamplerKind(kind.scheduler, {**kind.settings, **more})
 
 
-def _terminal_settings(scheduler: str, name: str, prediction_type: PredictionType) -> dict[str, Any]:
-    """The settings that let pictures begin with pure noise; none, with a warning, where there are none."""
+def _terminal_settings(known: set[str], name: str, prediction_type: PredictionType) -> dict[str, Any]:
+    """The settings that let pictures begin with pure noise; none, with a warning, where a scheduler that has
+    the `known` ones does not take them.
+    """
     settings = terminal_settings(prediction_type)
-    if settings.keys() <= _parameters(scheduler):
+    if settings.keys() <= known:
         return settings
     _warn_of_terminal(name)
     return {}
-
-
-def _parameters(scheduler: str) -> set[str]:
-    return set(inspect.signature(getattr(diffusers, scheduler)).parameters)
 
 
 @cache

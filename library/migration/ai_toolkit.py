@@ -38,6 +38,7 @@ _PRECISIONS = {
     "float32": "no",
     "fp32": "no",
 }
+_LOSSES = {"mse": "l2", "mae": "l1", "huber": "huber", "smooth_l1": "smooth_l1"}
 
 
 def is_ai_toolkit(document: Mapping[str, Any]) -> bool:
@@ -68,8 +69,9 @@ def read_ai_toolkit(document: Mapping[str, Any]) -> Found:
     _save(found, run.table("save"))
     trigger = run.text("trigger_word")
     _datasets(found, run, trigger)
-    _sample(found, run.table("sample"), trigger)
-    run.ignore("type", "device", "performance_log_every", "sqlite_db_path", "logging")
+    _sample(found, run.table("sample"), trigger, previews=not run.table("train").is_on("disable_sampling"))
+    run.ignore("device", "performance_log_every", "sqlite_db_path", "logging", "log_dir")
+    found.idle += run.idle()
     found.missing += [f"{key} has no twin, and is left out" for key in run.unread()]
     if len(processes) > 1:
         found.missing.append(f"{len(processes) - 1} more processes stand in it; they are left out")
@@ -88,7 +90,7 @@ def _model(found: Found, model: Settings) -> None:
     found.options["v2"] = model.is_on("is_v2") or arch == "sd2"
     found.options["v_parameterization"] = model.is_on("is_v_pred")
     found.options["vae"] = model.text("vae_path")
-    model.ignore("quantize", "quantize_te", "low_vram")
+    model.ignore("quantize", "quantize_te", "low_vram", "qtype", "qtype_te", "layer_offloading", "dtype")
 
 
 def _network(found: Found, network: Settings) -> None:
@@ -109,6 +111,7 @@ def _network(found: Found, network: Settings) -> None:
         "network_args": convolution if kind in ("lora", "locon") else [f"algo={kind}", *convolution],
         "network_dropout": network.number("dropout") or None,
     }
+    network.unchosen({"lokr_full_rank": True, "lokr_factor": -1})
 
 
 def _train(found: Found, train: Settings) -> None:
@@ -148,13 +151,22 @@ def _train(found: Found, train: Settings) -> None:
     if ema.is_on("use_ema"):
         options |= {"use_ema": True, "ema_decay": ema.number("ema_decay", 0.99)}
     ema.ignore("ema_decay")
-    train.ignore(
-        "disable_sampling",
-        "skip_first_sample",
-        "content_or_style",
-        "timestep_type",
-        "unload_text_encoder",
-        "loss_type",
+    loss = train.text("loss_type") or "mse"
+    if loss in _LOSSES:
+        options["loss_type"] = _LOSSES[loss]
+    else:
+        found.missing.append(f"train.loss_type {loss} has no twin")
+    if train.is_on("cache_text_embeddings"):
+        options["cache_text_encoder_outputs"] = True
+    train.ignore("skip_first_sample", "force_first_sample", "unload_text_encoder", "noise_scheduler")
+    train.ignore("bypass_guidance_embedding", "switch_boundary_every", "disable_sampling", "quantize")
+    train.unchosen(
+        {
+            "content_or_style": "balanced",
+            "timestep_type": "sigmoid",
+            "diff_output_preservation_multiplier": 1,
+            "diff_output_preservation_class": "person",
+        }
     )
 
 
@@ -201,15 +213,22 @@ def _datasets(found: Found, run: Settings, trigger: str) -> None:
             found.datasets.append(
                 {"resolution": size, "batch_size": batch_size, "enable_bucket": True, "subsets": [subset]}
             )
-        dataset.ignore("is_reg", "network_weight", "type")
+        if mask := dataset.text("mask_path"):
+            subset["conditioning_data_dir"] = mask
+            found.options["masked_loss"] = True
+        if dataset.is_on("is_reg"):
+            subset["is_reg"] = True
+        dataset.ignore("type", "shrink_video_to_frames", "num_frames", "do_i2v", "fps")
+        dataset.unchosen({"network_weight": 1, "mask_min_value": 0.1 if not mask else 0})
     if trigger:
         found.changes.append(
             f"trigger_word {trigger!r} is put before every caption, also before those that have it"
         )
 
 
-def _sample(found: Found, sample: Settings, trigger: str) -> None:
-    if every := int(sample.number("sample_every")):
+def _sample(found: Found, sample: Settings, trigger: str, *, previews: bool) -> None:
+    every = int(sample.number("sample_every"))
+    if previews and every:
         found.options["sample_every_n_steps"] = every
     settings = [
         (flag, sample.take(key))
@@ -219,9 +238,10 @@ def _sample(found: Found, sample: Settings, trigger: str) -> None:
     prompts = sample.take("prompts") or [
         row.get("prompt", "") for row in sample.rows("samples") if isinstance(row, dict)
     ]
-    for number, prompt in enumerate(prompts if isinstance(prompts, list) else []):
+    for number, prompt in enumerate(prompts if isinstance(prompts, list) and previews else []):
         words = [" ".join(str(prompt).replace("[trigger]", trigger).split())]
         words += [f"--{flag} {value}" for flag, value in settings if value is not None]
         words.append(f"--d {int(seed) + number * walks}")
         found.prompts.append(" ".join(words + ([f"--n {negative}"] if negative else [])))
-    sample.ignore("sampler", "network_multiplier", "samples", "ext", "fps", "num_frames", "guidance_rescale")
+    sample.ignore("ext", "fps", "num_frames", "format", "samples")
+    sample.unchosen({"sampler": "ddpm", "network_multiplier": 1, "adapter_conditioning_scale": 1})

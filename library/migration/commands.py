@@ -6,12 +6,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from library.migration.found import Found, Settings, Table
-from library.migration.shell import read_script
+from library.migration.shell import Script, read_script
+from library.options.foreign_config import is_easy_training
+from library.options.unset import asks_nothing
 from library.problems import UserError
+from library.table_files import read_tables
 
 TRAINERS = ("train_network.py", "sdxl_train_network.py", "train_db.py", "fine_tune.py", "sdxl_train.py")
 OLD_NAMES = {"train_db_fixed.py": "train_db.py", "train_db_fixed_mod.py": "train_db.py"}
@@ -19,20 +22,24 @@ _LATER = re.compile(
     r"(sdxl_)?train_(textual_inversion(_XTI)?|control_?net(_lllite)?(_old)?|leco)\.py|hypernetwork\w*\.py"
 )
 _OTHER_FAMILIES = re.compile(r"(flux|sd3|lumina|hunyuan\w*|anima|zimage|stable_cascade|qwen\w*|wan)_\w+\.py")
+# What LoRA_Easy_Training_Scripts keeps for its own page.
+_EASY_PAGE = ("save_toml", "save_toml_location", "log_prefix_mode", "run_name_mode", "tag_occurrence")
 # Switches of other families' networks and of programs around them.
 OTHER_FAMILY_KEYS = ("flux1_checkbox", "sd3_checkbox", "flux1", "sd3", "lumina", "hunyuan", "anima")
 
 
-def read_command(text: str) -> Found | None:
-    """The first trainer's command in a text; None if it has none.
+def read_command(text: str, folder: Path) -> Found | None:
+    """The first trainer's command in a text, with the settings of its --config_file; None if it has none.
 
-    Raises UserError for a trainer of another family or one that is not available yet.
+    folder: where the text's file is; files are looked for there too.
+    Raises UserError for a trainer of another family or one that is not available yet, and for a config file
+    that cannot be read.
     """
     script = read_script(text)
-    commands = [words for words in script.commands if _trainer_place(words) is not None]
-    if not commands:
+    runs = _runs(script)
+    if not runs:
         return None
-    words = commands[0]
+    words, workdir = runs[0]
     place = _trainer_place(words)
     assert place is not None
     name = _file_name(words[place])
@@ -43,9 +50,59 @@ def read_command(text: str) -> Found | None:
     found.missing += [
         f"{what} could not be followed; look at what it stands for" for what in script.unresolved
     ]
-    if len(commands) > 1:
-        found.missing.append(f"{len(commands) - 1} more commands stand in it; give them one by one")
+    if len(runs) > 1:
+        found.missing.append(f"{len(runs) - 1} more commands stand in it; give them one by one")
+    if workdir:
+        found.changes.append(f"relative paths are meant from {workdir}, where the command ran")
+    _add_config_file(found, [Path.cwd() / workdir, folder / workdir, Path.cwd(), folder])
     return found
+
+
+def _runs(script: Script) -> list[tuple[list[str], str]]:
+    """The words of each command that runs a trainer, and the folder it runs in, "" if none was changed to."""
+    runs: list[tuple[list[str], str]] = []
+    workdir = ""
+    for words in script.commands:
+        if words[0].lower() in ("cd", "pushd", "set-location", "chdir") and len(words) > 1:
+            target = words[-1].replace("\\", "/")
+            workdir = target if target.startswith(("/", "~")) or ":" in target else f"{workdir}{target}"
+            workdir = workdir.rstrip("/") + "/"
+        elif _trainer_place(words) is not None:
+            runs.append((words, workdir.removesuffix("/")))
+        elif inner := next((word for word in words if " " in word and ".py" in word), None):  # bash -c "..."
+            within = read_script(inner, script)
+            runs += [(words, place or workdir.removesuffix("/")) for words, place in _runs(within)]
+            script.unresolved += [what for what in within.unresolved if what not in script.unresolved]
+    return runs
+
+
+def _add_config_file(found: Found, folders: list[Path]) -> None:
+    """Add what the command's --config_file has; what the command itself says wins. sd-scripts looks for the
+    file from the folder in which the command runs.
+    """
+    target = found.options.pop("config_file", None)
+    found.options.pop("output_config", None)
+    if not isinstance(target, str) or not target:
+        return
+    name = target if target.endswith(".toml") else f"{target}.toml"
+    path = next((place for folder in folders if _is_file(place := folder / name)), None)
+    if path is None:
+        found.missing.append(f"config_file {target} was not found; what it asks for is not in the new file")
+        return
+    inner = _options_in(read_tables(path), found)
+    _refuse_families(inner)
+    same = [key for key in inner if key in found.options]
+    found.options = {**inner, **found.options}
+    found.changes.append(f"the settings of {path.name} stand in the new file")
+    if same:
+        found.changes.append(f"the command's own value wins over the file's: {', '.join(same)}")
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.expanduser().is_file()
+    except (OSError, ValueError, RuntimeError):
+        return False
 
 
 def trainer_of(name: str) -> str:
@@ -84,67 +141,93 @@ def read_option_file(document: Mapping[str, Any]) -> Found | None:
     """A TOML option file of sd-scripts, kohya_ss, lora-scripts or LoRA_Easy_Training_Scripts; None if the
     document is none.
     """
-    if any(
-        isinstance(value, dict) and {"args", "dataset_args"} & value.keys() for value in document.values()
-    ):
+    if is_easy_training(document):
         return _read_easy_scripts(document)
-    options: Table = {}
-    for key, value in document.items():
-        options |= value if isinstance(value, dict) else {key: value}
+    found = Found("sd-scripts")
+    options = found.options = _options_in(document, found)
     if (
         not {"pretrained_model_name_or_path", "output_dir", "network_module", "train_data_dir"}
         & options.keys()
     ):
         return None
     _refuse_families(options)
-    is_lora_scripts = "model_train_type" in options or "lr_restart_cycles" in options
-    found = Found("lora-scripts" if is_lora_scripts else "sd-scripts", options=options)
+    if {"model_train_type", "lr_restart_cycles"} & _keys_in(document):
+        found.program = "lora-scripts"
     kind = str(options.get("model_train_type", ""))
     if kind and not kind.startswith(("sd-", "sdxl-")):
         raise refused_family(f"model_train_type {kind}")
     is_sdxl = kind.startswith("sdxl") or Settings(options).is_on("sdxl")
     _choose_trainer(found, is_sdxl, is_network=bool(options.get("network_module")) or kind.endswith("lora"))
-    cycles = options.get("lr_restart_cycles")
+    for key in ("model_train_type", "sdxl"):
+        options.pop(key, None)  # read above
+    return found
+
+
+def _options_in(document: Mapping[str, Any], found: Found) -> Table:
+    """The options of a file, out of its tables; its dataset goes to `found`."""
+    if is_easy_training(document):
+        return _easy_options(document, found)
+    options: Table = {}
+    for key, value in document.items():
+        options |= value if isinstance(value, dict) else {key: value}
+    options = {key.removeprefix("--").replace("-", "_"): value for key, value in options.items()}
+    cycles = options.pop("lr_restart_cycles", None)
     if cycles and "lr_scheduler_num_cycles" not in options and cycles != 1:
         options["lr_scheduler_num_cycles"] = cycles
         found.changes.append("lr_restart_cycles is called lr_scheduler_num_cycles (sd-scripts ignored it)")
-    for key in ("model_train_type", "lr_restart_cycles", "sdxl"):
-        options.pop(key, None)  # read above
-    return found
+    return options
 
 
 def drop(found: Found, names: Iterable[str]) -> None:
     """Take options without meaning out; those that ask for something are listed."""
     for name in names:
-        if found.options.pop(name, None) not in (None, "", False, 0, []):
+        if not asks_nothing(found.options.pop(name, None)):
             found.idle.append(name)
+
+
+def _keys_in(document: Mapping[str, Any]) -> set[str]:
+    """The keys of a document and of its tables."""
+    return {*document, *(key for table in document.values() if isinstance(table, dict) for key in table)}
 
 
 def _read_easy_scripts(document: Mapping[str, Any]) -> Found:
     found = Found("LoRA_Easy_Training_Scripts")
+    found.options = _easy_options(document, found)
+    _refuse_families(found.options)
+    _choose_trainer(found, Settings(found.options).is_on("sdxl"), is_network=True)
+    found.options.pop("sdxl", None)
+    return found
+
+
+def _easy_options(document: Mapping[str, Any], found: Found) -> Table:
+    """The options of the program's tabs; its pictures go to `found`."""
+    options: Table = {}
     dataset: Table = {}
     for name, tab in document.items():
         if isinstance(tab, dict):
-            found.options |= Settings(tab.get("args")).values
+            options |= Settings(tab.get("args")).values
             dataset |= Settings(tab.get("dataset_args")).values
             stray = [key for key in tab if key not in ("args", "dataset_args", "train_mode")]
             found.missing += [f"{name}.{key} is not known" for key in stray]
+        elif name != "subsets" and not asks_nothing(tab):
+            found.missing.append(f"{name} is not known, and left out")
     subsets = document.get("subsets", [])
     if isinstance(subsets, list) and subsets:
         found.datasets = [{**dataset, "subsets": [_subset(row) for row in subsets if isinstance(row, dict)]}]
     else:
-        found.options |= {"train_batch_size" if key == "batch_size" else key: dataset[key] for key in dataset}
+        options |= {"train_batch_size" if key == "batch_size" else key: dataset[key] for key in dataset}
     mode = document.get("train_mode", {})
     if isinstance(mode, dict) and mode.get("train_mode", "lora") != "lora":
         raise UserError.of(f"train_mode {mode['train_mode']}", "is not available yet", "see docs/options.md")
-    _refuse_families(found.options)
-    _choose_trainer(found, Settings(found.options).is_on("sdxl"), is_network=True)
-    found.options.pop("sdxl", None)
-    ratio = found.options.pop("warmup_ratio", None)
-    if ratio and not found.options.get("lr_warmup_steps"):
-        found.options["lr_warmup_steps"] = ratio
+    ratio = options.pop("warmup_ratio", None)
+    if ratio and not options.get("lr_warmup_steps"):
+        options["lr_warmup_steps"] = ratio
         found.changes.append(f"warmup_ratio {ratio} is lr_warmup_steps {ratio}: a share of all steps")
-    return found
+    page = Settings({key: options.pop(key) for key in _EASY_PAGE if key in options})
+    page.ignore(*_EASY_PAGE)
+    page.unchosen({"log_prefix_mode": "disabled", "run_name_mode": "default"})
+    found.idle += page.idle()
+    return options
 
 
 def _subset(row: Mapping[str, Any]) -> Table:

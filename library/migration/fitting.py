@@ -11,9 +11,10 @@ from library.migration.found import Found, Table
 from library.options.fields import OptionSpec, sections_of, specs_of
 from library.options.foreign_config import IGNORED, is_not_set
 from library.options.unavailable import asks_for, refusal_of
+from library.options.unset import asks_nothing, is_unset
+from library.secrets import hide_tokens
 
-_NOTHING: tuple[object, ...] = (None, "", False, [], {})
-_SECRET = re.compile(r"(.*_)?(token|api_?key|secret|password)", re.I)
+_SECRET = re.compile(r"(.*[_-])?(token|api[_-]?key|secret|password|passwd)", re.I)
 _ZERO_IS_NOTHING = ("max_timestep", "noise_offset", "adaptive_noise_scale", "multires_noise_iterations")
 # Written by programs for their own pages.
 _FOR_FILES_ONLY = ("config_file", "output_config")
@@ -35,12 +36,12 @@ def fit(found: Found, run_type: type, other_runs: Iterable[type]) -> dict[str, T
     for key, value in found.options.items():
         name = _full_name(key, by_name)
         if is_secret(key):
-            if value not in _NOTHING:
-                found.missing.append(f"{key} is not copied: keep tokens in the environment, or log in")
+            if not is_unset(value):
+                _keep_secret(found, key, str(value))
         elif name in by_name:
             section, spec = by_name[name]
             _put(found, tables[section], key, spec, value)
-        elif value not in _NOTHING and not is_not_set(key, value):
+        elif not asks_nothing(value) and not is_not_set(key, value):
             _leave_out(found, key, value, elsewhere)
     return {section: table for section, table in tables.items() if table}
 
@@ -48,6 +49,33 @@ def fit(found: Found, run_type: type, other_runs: Iterable[type]) -> dict[str, T
 def is_secret(key: str) -> bool:
     """Whether a key's name says that its value must not be copied."""
     return _SECRET.fullmatch(key) is not None
+
+
+def _keep_secret(found: Found, name: str, value: str) -> None:
+    if not value.startswith(("$", "%", "{")) and value != "True":  # a variable is no secret
+        found.secrets.append(value)
+    found.missing.append(f"{name} is not copied: keep tokens in the environment, or log in")
+
+
+def _without_secrets(found: Found, key: str, value: Any) -> Any:
+    """An option's value without arguments that are tokens or passwords: api_key=... among the others, and
+    what looks like one.
+    """
+    if isinstance(value, str) and hide_tokens(value) != value:
+        _keep_secret(found, f"what looks like a token in {key}", value)
+        return None
+    if not isinstance(value, list):
+        return value
+    kept = []
+    for word in value:
+        name, _, secret = str(word).partition("=")
+        if is_secret(name) and secret:
+            _keep_secret(found, f"{name} in {key}", secret)
+        elif hide_tokens(str(word)) != str(word):
+            _keep_secret(found, f"what looks like a token in {key}", secret or name)
+        else:
+            kept.append(word)
+    return kept
 
 
 def _names(section: type) -> dict[str, OptionSpec]:
@@ -62,8 +90,8 @@ def _full_name(key: str, known: Mapping[str, object]) -> str:
 
 
 def _put(found: Found, table: Table, key: str, spec: OptionSpec, raw: Any) -> None:
-    value = as_typed(spec, raw)
-    if value in _NOTHING or is_not_set(spec.name, value) or (spec.name in _ZERO_IS_NOTHING and value == 0):
+    value = _without_secrets(found, key, as_typed(spec, raw))
+    if is_unset(value) or is_not_set(spec.name, value) or (spec.name in _ZERO_IS_NOTHING and value == 0):
         return
     if refused := _unavailable_value(spec.name, value):
         found.missing.append(refused)

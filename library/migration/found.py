@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from library.options.unset import asks_nothing
 from library.problems import UserError
 
 Table = dict[str, Any]
@@ -26,6 +27,7 @@ class Found:
     changes: what is written differently, a line each.
     idle: settings without effect, by name.
     missing: what asks for something that is not there, a line each.
+    secrets: tokens and passwords that were in it, which are never shown.
     """
 
     program: str
@@ -38,6 +40,7 @@ class Found:
     changes: list[str] = field(default_factory=list)
     idle: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
+    secrets: list[str] = field(default_factory=list)
 
 
 class Settings:
@@ -51,6 +54,8 @@ class Settings:
         self.values: Mapping[str, Any] = values if isinstance(values, dict) else {}
         self.name = name
         self._read: set[str] = set()
+        self._ignored: set[str] = set()
+        self._unchosen: dict[str, object] = {}
         self._inner: list[Settings] = []
         self._tables: dict[str, Settings] = {}
 
@@ -96,8 +101,12 @@ class Settings:
         return inner
 
     def ignore(self, *keys: str) -> None:
-        """These say nothing about training."""
-        self._read.update(keys)
+        """These change nothing here. They are named as such where they ask for something."""
+        self._ignored.update(keys)
+
+    def unchosen(self, values: Mapping[str, object]) -> None:
+        """What the program writes where nothing was chosen: a key with this value asks for nothing."""
+        self._unchosen |= values
 
     def rows(self, key: str) -> list[Any]:
         """A list of anything; empty if it is none."""
@@ -105,14 +114,26 @@ class Settings:
         return value if isinstance(value, list) else []
 
     def unread(self) -> list[str]:
-        """The keys that nobody read and that ask for something, with their tables' names."""
+        """The keys that nobody read or ignored and that ask for something, with their tables' names."""
+        return self._asking(is_ignored=False)
+
+    def idle(self) -> list[str]:
+        """The ignored keys that ask for something, with their tables' names."""
+        return self._asking(is_ignored=True)
+
+    def _asking(self, *, is_ignored: bool) -> list[str]:
         own = [
             f"{self.name}{key}"
             for key, value in self.values.items()
-            if key not in self._read and _asks(value)
+            if key not in self._read
+            and (key in self._ignored) is is_ignored
+            and not asks_nothing(value)
+            and not is_same(value, self._unchosen.get(key))
         ]
-        return own + [key for inner in self._inner for key in inner.unread()]
+        inner = [table._asking(is_ignored=is_ignored) for table in self._inner]
+        return own + [key for keys in inner for key in keys]
 
 
-def _asks(value: object) -> bool:
-    return value not in (None, "", False, 0, [], {}) and str(value).lower() not in ("false", "0", "none")
+def is_same(value: object, other: object) -> bool:
+    """Whether two values are equal, where numbers may be texts."""
+    return value == other or str(value).lower().removesuffix(".0") == str(other).lower().removesuffix(".0")

@@ -8,6 +8,7 @@ from typing import Any
 
 from library.migration.commands import OTHER_FAMILY_KEYS, drop, read_words, refused_family
 from library.migration.found import Found, Settings
+from library.options.unset import asks_nothing
 from library.problems import UserError
 
 _NAMES = {
@@ -62,59 +63,31 @@ _LYCORIS_ARGS: dict[str, tuple[str, tuple[str, ...]]] = {
     "unit": ("block_size", ("dylora",)),
     "train_on_input": ("train_on_input", ("ia3",)),
 }
-# What the pages keep for themselves, or for accelerate.
-_PAGE_ONLY = (
-    *(
-        "model_list",
-        "logging",
-        "save_as_bool",
-        "LoRA_type",
-        "LyCORIS_preset",
-        "LyCORIS_conv_dim",
-        "sdxl",
-        "stop_text_encoder_training_pct",
-    ),
-    *(
-        "num_cpu_threads_per_process",
-        "dynamo_mode",
-        "dynamo_use_dynamic",
-        "dynamo_use_fullgraph",
-        "dynamo_backend",
-    ),
-    *(
-        "num_processes",
-        "num_machines",
-        "multi_gpu",
-        "gpu_ids",
-        "main_process_port",
-        "extra_accelerate_launch_args",
-    ),
-    *(
-        "noise_offset_type",
-        "sample_prompts",
-        "additional_parameters",
-        "epoch",
-        "lr_warmup",
-        "conv_dim",
-        "conv_alpha",
-    ),
-    *(
-        "stop_text_encoder_training",
-        "folders",
-        "caption_metadata_filename",
-        "latent_metadata_filename",
-        "full_path",
-    ),
-    *(
-        "batch_size_",
-        "generate_caption_database",
-        "generate_image_buckets",
-        "image_folder",
-        "use_latent_files",
-    ),
-    *("LyCORIS_conv_alpha", "train_data_dir_", "conv_block_dims_", "use_shell", "train_lora_ggpo"),
-    *OTHER_FAMILY_KEYS,
-)
+# What is read below, or is for accelerate, the folders' tools or the page itself.
+_PAGE_ONLY = """
+    LoRA_type LyCORIS_conv_dim LyCORIS_conv_alpha conv_dim conv_alpha sdxl sdxl_checkbox model_list logging
+    save_as_bool num_cpu_threads_per_process num_processes num_machines multi_gpu gpu_ids main_process_port
+    extra_accelerate_launch_args dynamo_backend dynamo_mode dynamo_use_dynamic dynamo_use_fullgraph
+    noise_offset_type sample_prompts additional_parameters epoch lr_warmup stop_text_encoder_training
+    stop_text_encoder_training_pct use_wandb train_dir image_folder caption_metadata_filename
+    latent_metadata_filename use_latent_files full_path create_caption create_buckets
+    generate_caption_database generate_image_buckets folders use_shell train_lora_ggpo
+"""
+# What the pages write where nothing was chosen.
+_UNCHOSEN: dict[str, object] = {
+    "conv_dim": 1,
+    "conv_alpha": 1,
+    "LyCORIS_preset": "full",
+    "factor": -1,
+    "unit": 1,
+    "train_on_input": True,
+    "dynamo_backend": "no",
+    "dynamo_mode": "default",
+    "caption_metadata_filename": "meta_cap.json",
+    "latent_metadata_filename": "meta_lat.json",
+    "use_latent_files": "No",
+}
+_FAMILIES = ("sd3_", "flux1_", "flux_", "lumina_", "hunyuan_", "anima_")
 
 
 def is_kohya_gui(document: Mapping[str, Any]) -> bool:
@@ -130,29 +103,33 @@ def read_kohya_gui(document: Mapping[str, Any]) -> Found:
     for key in OTHER_FAMILY_KEYS:
         if page.is_on(key):
             raise refused_family(key)
+    not_options = {*_PAGE_ONLY.split(), *OTHER_FAMILY_KEYS, *_LYCORIS_ARGS}
+    not_options |= {key for key in document if key.startswith(_FAMILIES)}
+    if "LoRA_type" in document:
+        not_options.update(_TO_NETWORK_ARGS)
     found = Found("kohya_ss")
+    # 0 and False are what the pages write for what is not given.
     found.options = {
         _NAMES.get(key, key): value
         for key, value in document.items()
-        if key not in _PAGE_ONLY and value not in ("", None)
+        if key not in not_options and not asks_nothing(value)
     }
     _attention(found, page)
     _choose(found, page)
     _network(found, page)
+    _pictures(found, page)
     _noise(found, page)
     _time(found, page)
-    for key in ("min_timestep", "max_timestep"):
-        if page.number(key) == (1000 if key == "max_timestep" else 0):
-            found.options.pop(key, None)
-    if page.number("seed") == 0:
-        found.options.pop("seed", None)
+    if page.number("max_timestep") == 1000:
+        found.options.pop("max_timestep", None)
+    if page.is_on("use_wandb"):
+        found.options.setdefault("log_with", "wandb")
     found.prompts = [line for line in page.text("sample_prompts").splitlines() if line.strip()]
     found.options |= read_words(_split(page.text("additional_parameters"), "additional_parameters"))
     found.launch += _launch(page)
-    if found.trainer.endswith("network.py"):
-        for key in (*_TO_NETWORK_ARGS, *_LYCORIS_ARGS):
-            found.options.pop(key, None)  # read above, as far as the kind of network has them
-    _drop_page_keys(found)
+    page.ignore(*not_options)
+    page.unchosen(_UNCHOSEN)
+    found.idle += page.idle()
     return found
 
 
@@ -169,7 +146,7 @@ def _choose(found: Found, page: Settings) -> None:
     sdxl = page.is_on("sdxl") or page.is_on("sdxl_checkbox")
     if "LoRA_type" in page.values:
         found.trainer = "sdxl_train_network.py" if sdxl else "train_network.py"
-    elif "num_vectors_per_token" in page.values or "token_string" in page.values:
+    elif {"num_vectors_per_token", "token_string", "init_word"} & page.values.keys():
         raise UserError.of("textual inversion", "is not available yet", "see docs/options.md for what is")
     elif sdxl:
         found.trainer = "sdxl_train.py"
@@ -185,19 +162,17 @@ def _network(found: Found, page: Settings) -> None:
     arguments += [
         f"{key}={page.text(key)}" for key in _TO_NETWORK_ARGS if page.text(key) not in ("", "0", "0.0")
     ]
-    convolution = [f"{key}={page.text(key)}" for key in ("conv_dim", "conv_alpha") if page.number(key)]
+    names = () if kind == "Standard" else ("conv_dim", "conv_alpha")
+    convolution = [f"{key}={page.text(key)}" for key in names if page.number(key)]
     if kind in ("Standard", "Kohya LoCon"):
         found.options["network_module"] = "networks.lora"
-        arguments += convolution if kind == "Kohya LoCon" else []
+        arguments += convolution
     elif kind.startswith("LyCORIS/") and kind[8:] in _LYCORIS:
         algorithm = _LYCORIS[kind[8:]]
         found.options["network_module"] = "lycoris.kohya"
         arguments += [f"algo={algorithm}", *convolution]
         for key, (name, algorithms) in _LYCORIS_ARGS.items():
-            value = page.text(key)
-            if value not in ("", "0", "0.0", "False", "false") and (
-                not algorithms or algorithm in algorithms
-            ):
+            if (not algorithms or algorithm in algorithms) and not asks_nothing(value := page.text(key)):
                 arguments.append(f"{name}={value}")
     elif kind in _KOHYA:
         found.options["network_module"] = _KOHYA[kind]
@@ -207,9 +182,18 @@ def _network(found: Found, page: Settings) -> None:
     else:
         raise UserError.of(f"LoRA_type {kind}", "is not known", "choose another kind of network")
     found.options["network_args"] = arguments
-    for key in ("text_encoder_lr", "unet_lr"):
-        if page.number(key) == 0 and key in found.options:
-            del found.options[key]
+
+
+def _pictures(found: Found, page: Settings) -> None:
+    """The page for fine-tuning names a folder of images, and the files that its tools write."""
+    if found.trainer not in ("fine_tune.py", "sdxl_train.py") or not (folder := page.text("train_dir")):
+        return
+    is_latent = page.text("use_latent_files").lower() in ("yes", "true", "1")
+    names = ("latent_metadata_filename", "meta_lat.json"), ("caption_metadata_filename", "meta_cap.json")
+    key, default = names[0 if is_latent else 1]
+    found.options["in_json"] = f"{folder.rstrip('/')}/{page.text(key) or default}"
+    if images := page.text("image_folder"):
+        found.options["train_data_dir"] = images
 
 
 def _noise(found: Found, page: Settings) -> None:
@@ -261,22 +245,12 @@ def _launch(page: Settings) -> list[str]:
         for key in ("num_processes", "num_machines", "num_cpu_threads_per_process")
         if page.number(key) > (0 if key.startswith("num_cpu") else 1)
     ]
+    words += (
+        [f"--main_process_port={page.text('main_process_port')}"] if page.number("main_process_port") else []
+    )
     words += ["--multi_gpu"] if page.is_on("multi_gpu") else []
     words += [f"--gpu_ids={page.text('gpu_ids')}"] if page.text("gpu_ids") else []
     return words + _split(page.text("extra_accelerate_launch_args"), "extra_accelerate_launch_args")
-
-
-def _drop_page_keys(found: Found) -> None:
-    """Keys of a page that are no options and that were used above, or that only say how the page looks."""
-    for key in [
-        key
-        for key in found.options
-        if key.startswith(("sd3_", "flux1_", "flux_", "lumina_", "hunyuan_", "anima_", "LyCORIS_"))
-    ]:
-        del found.options[key]
-    found.options.pop("sdxl_checkbox", None)
-    if "LoRA_type" in found.options or not found.trainer.endswith("network.py"):
-        drop(found, ("network_dim", "network_alpha"))
 
 
 def _split(text: str, where: str) -> list[str]:

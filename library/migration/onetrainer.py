@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from library.migration.commands import refused_family
-from library.migration.found import Found, Settings, Table
+from library.migration.found import Found, Settings
+from library.migration.onetrainer_data import read_concepts, read_samples
 from library.problems import UserError
-from library.text_files import read_text
 
 _MODELS = re.compile(r"STABLE_DIFFUSION_(15|20|20_BASE|21|21_BASE|XL_10_BASE)(_INPAINTING)?")
 _SCHEDULES = {
@@ -34,7 +34,77 @@ _OPTIMIZERS = {
     "SCHEDULE_FREE_ADAMW": "AdamWScheduleFree",
 }
 _PRECISIONS = {"FLOAT_16": "fp16", "BFLOAT_16": "bf16", "FLOAT_32": "no"}
-_LONGEST = 4_000_000  # bytes of a file that another names
+_ARGUMENTS = """
+    eps weight_decay d0 d_coef decouple safeguard_warmup use_bias_correction relative_step scale_parameter
+    warmup_init amsgrad momentum nesterov clip_threshold decay_rate
+"""
+_UNCHOSEN_OF_OPTIMIZERS: dict[str, object] = {
+    "min_8bit_size": 4096,
+    "percentile_clipping": 100,
+    "block_wise": True,
+    "optim_bits": 32,
+    "growth_rate": math.inf,
+    "weight_lr_power": 2,
+    "eps2": 1e-3,
+}
+# What is for the program's own pages and machine, or for other families of models.
+_ELSEWHERE = """
+    __version text_encoder_2 text_encoder_2_layer_skip workspace_dir cache_dir
+    tensorboard tensorboard_expose tensorboard_always_on tensorboard_port
+    secrets debug_dir debug_mode train_device temp_device only_cache clear_cache_before_training
+    dataloader_threads include_train_config samples_to_tensorboard non_ema_sampling
+    enable_async_offloading enable_activation_offloading layer_offload_fraction async_gradient_reduce
+    async_gradient_reduce_buffer gradient_reduce_precision fused_gradient_reduce multi_gpu device_indexes
+    force_circular_padding dynamic_timestep_shifting timestep_shift noising_weight noising_bias
+    transformer prior decoder decoder_text_encoder decoder_vqgan effnet_encoder quantization
+    text_encoder_3 text_encoder_4 text_encoder_3_layer_skip text_encoder_4_layer_skip
+    text_encoder_3_sequence_length text_encoder_4_sequence_length text_encoder_sequence_length
+    train_any_output_embedding embedding_learning_rate preserve_embedding_norm embedding
+    embedding_weight_dtype lora_weight_dtype output_model_format output_model_destination
+    attention_mechanism compile learning_rate_scaler ema_update_step_interval optimizer_defaults
+    custom_learning_rate_scheduler scheduler_params validation_concept_file_name sample_image_format
+    sample_video_format sample_audio_format backup_before_save rolling_backup rolling_backup_count
+    save_skip_first sample_skip_first save_filename_prefix frames concepts samples
+    dataloader_threads_per_device bundle_additional_embeddings lora_layer_preset layer_filter_preset
+    huggingface_token cloud
+"""
+# What it writes where nothing was chosen.
+_UNCHOSEN: dict[str, object] = {
+    "validate_after": 1,
+    "validate_after_unit": "EPOCH",
+    "timestep_distribution": "UNIFORM",
+    "mse_strength": 1,
+    "unmasked_probability": 0.1,
+    "dropout_probability": 0,
+    "continue_last_backup": False,
+    "normalize_masked_area_loss": False,
+    "unmasked_weight": 0.1,
+    "embedding_weight_dtype": "FLOAT_32",
+    "lora_decompose_norm_epsilon": True,
+    "lora_decompose_output_axis": False,
+    "lokr_decompose_both": False,
+    "oft_block_size": 32,
+    "oft_coft": False,
+    "coft_eps": 1e-4,
+    "oft_block_share": False,
+    "oft_scaled": False,
+    "lokr_factor": -1,
+    "loss_scaler": "NONE",
+    "fallback_train_dtype": "BFLOAT_16",
+    "enable_autocast_cache": True,
+    "learning_rate_min_factor": 0,
+    "layer_filter": "",
+    "vae_weight_dtype": "FLOAT_32",
+    "weight_dtype": "FLOAT_32",
+    "prior_preservation": False,
+    "huber_strength": 0,
+    "huber_delta": 1,
+    "loss_weight_strength": 5,
+    "masked_prior_preservation_weight": 0,
+    "custom_conditioning_image": False,
+    "latent_caching": True,
+    "gradient_checkpointing": "ON",
+}
 
 
 def is_onetrainer(document: Mapping[str, Any]) -> bool:
@@ -52,28 +122,11 @@ def read_onetrainer(document: Mapping[str, Any], folder: Path) -> Found:
     _training(found, run)
     _loss(found, run)
     _saving(found, run)
-    _concepts(found, run, folder)
-    _samples(found, run, folder)
-    run.ignore(
-        "__version",
-        "workspace_dir",
-        "cache_dir",
-        "tensorboard",
-        "secrets",
-        "debug_dir",
-        "debug_mode",
-        "train_device",
-        "temp_device",
-    )
-    run.ignore(
-        "only_cache",
-        "clear_cache_before_training",
-        "dataloader_threads",
-        "samples",
-        "concepts",
-        "tensorboard_port",
-        "include_train_config",
-    )
+    read_concepts(found, run, folder)
+    read_samples(found, run, folder)
+    run.ignore(*_ELSEWHERE.split())
+    run.unchosen(_UNCHOSEN)
+    found.idle += run.idle()
     found.missing += [f"{key} has no twin, and is left out" for key in run.unread()]
     return found
 
@@ -113,9 +166,9 @@ def _model(found: Found, run: Settings) -> None:
     options["save_precision"] = {"FLOAT_16": "fp16", "BFLOAT_16": "bf16", "FLOAT_32": "float"}.get(
         run.text("output_dtype")
     )
-    run.ignore("output_model_format")
-    if vae := run.table("vae").text("model_name"):
-        options["vae"] = vae
+    vae = run.table("vae")
+    vae.ignore(*(key for key in vae.values if key != "model_name"))  # only FINE_TUNE_VAE trains it
+    options["vae"] = vae.text("model_name") or None
     if found.trainer.endswith("network.py"):
         options["network_module"] = "networks.lora"
         if (kind := run.text("peft_type") or "LORA") != "LORA":
@@ -128,6 +181,7 @@ def _model(found: Found, run: Settings) -> None:
         if run.is_on("lora_decompose"):
             found.missing.append("lora_decompose: DoRA is not available yet")
         options["network_weights"] = run.text("lora_model_name")
+    run.ignore("peft_type", "lora_rank", "lora_alpha", "lora_decompose", "lora_model_name")
 
 
 def _rates(found: Found, run: Settings) -> None:
@@ -135,21 +189,19 @@ def _rates(found: Found, run: Settings) -> None:
     rate = run.number("learning_rate", 3e-6)
     options["learning_rate"] = rate
     unet = run.table("unet")
-    encoders = [run.table(name) for name in ("text_encoder", "text_encoder_2")][
-        : 2 if "sdxl" in found.trainer else 1
-    ]
+    names = ("text_encoder", "text_encoder_2") if "sdxl" in found.trainer else ("text_encoder",)
+    encoders = [run.table(name) for name in names]
     for part in (unet, *encoders):
         part.ignore(
-            "weight_dtype",
-            "model_name",
-            "include",
-            "train_embedding",
-            "attention_mask",
-            "guidance_scale",
-            "dropout_probability",
+            "__version", "weight_dtype", "include", "train_embedding", "attention_mask", "guidance_scale"
         )
+        part.unchosen({"stop_training_after_unit": "NEVER"})
         if part.number("stop_training_after") and part.text("stop_training_after_unit") not in ("", "NEVER"):
             found.missing.append(f"{part.name}stop_training_after: networks and encoders train to the end")
+        if part.text("model_name"):
+            found.missing.append(f"{part.name}model_name: parts come from the checkpoint")
+        if part.number("dropout_probability"):
+            found.missing.append(f"{part.name}dropout_probability: set caption_dropout_rate of the pictures")
     trained = [part.is_on("train", True) for part in encoders]
     rates = [
         part.number("learning_rate", rate) if on else 0 for part, on in zip(encoders, trained, strict=True)
@@ -158,9 +210,8 @@ def _rates(found: Found, run: Settings) -> None:
     if found.trainer.endswith("network.py"):
         options["network_train_unet_only"] = not any(trained)
         options["unet_lr"] = unet_rate if unet_rate != rate else None
-        options["text_encoder_lr"] = [rates[0]] if any(trained) and rates[0] != rate else None
-        if len(set(rates)) > 1:
-            found.missing.append(f"text_encoder_2.learning_rate: both encoders get {rates[0]}")
+        if any(trained) and set(rates) != {rate}:
+            options["text_encoder_lr"] = rates if len(set(rates)) > 1 else rates[:1]
     else:
         options["learning_rate"], options["train_text_encoder"] = unet_rate, any(trained)
         names = (
@@ -185,9 +236,9 @@ def _training(found: Found, run: Settings) -> None:
         options["lr_scheduler"], options["lr_warmup_steps"] = "constant", 0
     cycles = run.number("learning_rate_cycles", 1)
     options["lr_scheduler_num_cycles"] = max(1, round(cycles)) if "RESTARTS" in schedule else 1
-    _optimizer(found, run.table("optimizer"))
     precision = _PRECISIONS.get(run.text("train_dtype") or "FLOAT_16", "no")
     options["mixed_precision"] = precision
+    _optimizer(found, run.table("optimizer"))
     weights = run.table("unet").text("weight_dtype") or run.text("weight_dtype")
     if precision == "bf16" and weights == "BFLOAT_16" and not found.trainer.endswith("network.py"):
         options["full_bf16"] = True
@@ -200,12 +251,6 @@ def _training(found: Found, run: Settings) -> None:
         options["ema_decay"] = decay
     options["seed"] = run.take("seed", 42)
     options["cache_latents"] = options["cache_latents_to_disk"] = run.is_on("latent_caching", True)
-    run.ignore(
-        "attention_mechanism",
-        "learning_rate_scaler",
-        "ema_update_step_interval",
-        "custom_learning_rate_scheduler",
-    )
 
 
 def _optimizer(found: Found, optimizer: Settings) -> None:
@@ -217,21 +262,27 @@ def _optimizer(found: Found, optimizer: Settings) -> None:
     first, second = optimizer.take("beta1"), optimizer.take("beta2")
     if first is not None and second is not None and kind != "ADAFACTOR":
         arguments.append(f"betas={first},{second}")
-    for key in (
-        "eps",
-        "weight_decay",
-        "d_coef",
-        "decouple",
-        "safeguard_warmup",
-        "use_bias_correction",
-        "relative_step",
-        "scale_parameter",
-        "warmup_init",
-    ):
+    for key in _ARGUMENTS.split():
         if (value := optimizer.take(key)) is not None and not (kind == "ADAFACTOR" and key == "eps"):
             arguments.append(f"{key}={value}")
     found.options["optimizer_args"] = arguments if kind in _OPTIMIZERS else []
-    optimizer.ignore(*optimizer.values)  # the others are defaults of other optimizers
+    accumulates = found.options["gradient_accumulation_steps"] != 1
+    if not accumulates and found.options["mixed_precision"] != "fp16" and optimizer.is_on("fused_back_pass"):
+        found.options["fused_backward_pass"] = True
+    optimizer.ignore("fused_back_pass")
+    # Weights of 16 bits are always rounded by chance.
+    optimizer.ignore(
+        "__version",
+        "stochastic_rounding",
+        "fused",
+        "foreach",
+        "capturable",
+        "use_triton",
+        "cans",
+        "fsdp_in_use",
+        "slice_p",
+    )
+    optimizer.unchosen(_UNCHOSEN_OF_OPTIMIZERS)
 
 
 def _loss(found: Found, run: Settings) -> None:
@@ -248,19 +299,14 @@ def _loss(found: Found, run: Settings) -> None:
     low, high = run.number("min_noising_strength"), run.number("max_noising_strength", 1)
     options["min_timestep"] = round(low * 1000) or None
     options["max_timestep"] = round(high * 1000) if high < 1 else None
-    options["zero_terminal_snr"] = run.is_on("rescale_noise_scheduler_to_zero_terminal_snr")
+    options["zero_terminal_snr"] = run.is_on("rescale_noise_scheduler_to_zero_terminal_snr") or None
     if run.is_on("force_v_prediction"):
         options["v_parameterization"] = True
     options["masked_loss"] = run.is_on("masked_training")
     if options["masked_loss"] and run.number("unmasked_weight", 0.1):
         found.missing.append("unmasked_weight: what a mask leaves out does not count at all")
-    run.ignore(
-        "unmasked_probability",
-        "normalize_masked_area_loss",
-        "mse_strength",
-        "timestep_distribution",
-        "mae_strength",
-    )
+    if options["masked_loss"] and run.is_on("normalize_masked_area_loss"):
+        found.missing.append("normalize_masked_area_loss: a loss is a mean over all of the picture")
 
 
 def _saving(found: Found, run: Settings) -> None:
@@ -273,119 +319,3 @@ def _saving(found: Found, run: Settings) -> None:
             found.missing.append(f"{key} in {unit.lower()}s has no twin: give steps or epochs")
     unit = run.text("backup_after_unit")
     found.options["save_state"] = bool(run.number("backup_after")) and unit not in ("", "NEVER")
-    run.ignore(
-        "backup_before_save",
-        "rolling_backup",
-        "rolling_backup_count",
-        "save_skip_first",
-        "sample_skip_first",
-        "save_filename_prefix",
-        "sample_image_format",
-    )
-
-
-def _concepts(found: Found, run: Settings, folder: Path) -> None:
-    sizes = [_size(text) for text in re.split(r"[,;]\s*", run.text("resolution") or "512")]
-    concepts = run.tables("concepts") or [
-        Settings(row, f"concepts[{n}].")
-        for n, row in enumerate(_named(found, run, "concept_file_name", folder))
-    ]
-    subsets = []
-    for concept in concepts:
-        if concept.is_on("enabled", True):
-            subsets.append(_subset(found, concept))
-        concept.ignore(*concept.values)
-    own = {
-        "batch_size": int(run.number("batch_size", 1)),
-        "enable_bucket": run.is_on("aspect_ratio_bucketing", True),
-    }
-    if subsets:
-        found.datasets = [{"resolution": size, **own, "subsets": subsets} for size in sizes]
-    else:
-        found.missing.append("no concepts were found: add the pictures' folder as train_data_dir")
-    if len(sizes) > 1:
-        found.changes.append(f"{len(sizes)} resolutions are {len(sizes)} datasets of the same pictures")
-    run.ignore("concepts", "concept_file_name")
-
-
-def _subset(found: Found, concept: Settings) -> Table:
-    text, image = concept.table("text"), concept.table("image")
-    subset: Table = {"image_dir": concept.text("path")}
-    repeats = concept.number("balancing", 1)
-    if concept.text("balancing_strategy") == "SAMPLES":
-        found.missing.append(f"{concept.name}balancing {repeats} pictures: 1 repeat is written")
-        repeats = 1
-    subset["num_repeats"] = max(1, round(repeats))
-    if repeats != round(repeats):
-        found.missing.append(
-            f"{concept.name}balancing {repeats}: {subset['num_repeats']} repeats are written"
-        )
-    source = text.text("prompt_source") or "sample"
-    if source == "sample":
-        subset["caption_extension"] = ".txt"
-    elif source == "concept":
-        found.missing.append(
-            f"{concept.name}text.prompt_path: a file of prompts for all pictures has no twin"
-        )
-    else:
-        found.missing.append(f"{concept.name}text.prompt_source filename: write .txt files")
-    for key, option in (("enable_tag_shuffling", "shuffle_caption"),):
-        if text.is_on(key):
-            subset[option] = True
-            subset["keep_tokens"] = int(text.number("keep_tags_count", 1))
-    if image.is_on("enable_random_flip"):
-        subset["flip_aug"] = True
-    if image.is_on("enable_crop_jitter"):
-        subset["random_crop"] = True
-    if concept.is_on("include_subdirectories"):
-        found.missing.append(f"{concept.name}include_subdirectories: give each folder a subset of its own")
-    if concept.number("loss_weight", 1) != 1:
-        found.missing.append(f"{concept.name}loss_weight has no twin")
-    if image.is_on("enable_resolution_override"):
-        found.missing.append(f"{concept.name}image.resolution_override: give it a dataset of its own")
-    return subset
-
-
-def _samples(found: Found, run: Settings, folder: Path) -> None:
-    rows = run.take("samples") or _named(found, run, "sample_definition_file_name", folder)
-    for row in rows if isinstance(rows, list) else []:
-        sample = Settings(row, "samples.")
-        words = [" ".join(sample.text("prompt").split())]
-        for key, flag in (
-            ("width", "w"),
-            ("height", "h"),
-            ("seed", "d"),
-            ("diffusion_steps", "s"),
-            ("cfg_scale", "l"),
-        ):
-            if (value := sample.take(key)) is not None and not (
-                key == "seed" and sample.is_on("random_seed")
-            ):
-                words.append(f"--{flag} {value}")
-        if negative := " ".join(sample.text("negative_prompt").split()):
-            words.append(f"--n {negative}")
-        if sample.is_on("enabled", True) and words[0]:
-            found.prompts.append(" ".join(words))
-    run.ignore("samples", "sample_definition_file_name")
-
-
-def _named(found: Found, run: Settings, key: str, folder: Path) -> list[Any]:
-    """The list in a file that the settings name, where it can be read."""
-    if not (name := run.text(key)):
-        return []
-    path = next((place for place in (folder / name, folder / Path(name).name) if place.is_file()), None)
-    if path is None:
-        found.missing.append(f"{key}: {name} was not found beside the file")
-        return []
-    try:
-        rows = json.loads(read_text(path, longest=_LONGEST))
-    except (ValueError, RecursionError):
-        raise UserError.of(path, "is not JSON", "save it anew in OneTrainer") from None
-    return rows if isinstance(rows, list) else []
-
-
-def _size(text: str) -> int | list[int]:
-    numbers = [int(number) for number in re.findall(r"\d{1,5}", text)]
-    if len(numbers) not in (1, 2):
-        raise UserError.of(f"resolution {text[:40]!r}", "is no size", "write 512 or 768x1024")
-    return numbers[0] if len(numbers) == 1 else numbers

@@ -9,8 +9,10 @@ from typing import Any
 
 from library.migration.ai_toolkit import is_ai_toolkit, read_ai_toolkit
 from library.migration.commands import read_command, read_option_file
+from library.migration.containers import is_container_file, script_of_containers, script_of_dockerfile
 from library.migration.found import Found
 from library.migration.kohya_gui import is_kohya_gui, read_kohya_gui
+from library.migration.notebooks import cells_of, is_notebook, script_of
 from library.migration.onetrainer import is_onetrainer, read_onetrainer
 from library.problems import UserError
 from library.text_files import read_text
@@ -47,14 +49,25 @@ def read_source(source: str) -> tuple[Found, Path | None]:
 
 def read_content(text: str, where: str, folder: Path) -> Found:
     """What a text asks for. where: for messages; folder: where files are looked for that it names."""
-    document = _document(text, where)
-    found = _of_document(document, folder) if document is not None else None
-    found = found or (read_command(text) if document is None else None)
+    script, document = _script(text, where), None
+    if script is None:
+        document = _document(text, where)
+    found = _of_document(document, folder) if document is not None else read_command(script or text, folder)
     if found is None:
         raise UserError.of(
             where, "is of no program that is known here", "see docs/migrating.md for those that are"
         )
     return found
+
+
+def _script(text: str, where: str) -> str | None:
+    """The commands of a notebook or of a container's file as a script; None if the text is neither."""
+    if text.lstrip().startswith("{"):
+        cells = cells_of(_checked(_json(text, where), where)) if '"nbformat"' in text else None
+        return None if cells is None else script_of(cells)
+    if is_container_file(text):
+        return script_of_containers(_checked(_yaml(text, where), where))
+    return script_of_dockerfile(text) or (script_of([text]) if is_notebook(text) else None)
 
 
 def _of_document(document: dict[str, Any], folder: Path) -> Found | None:
@@ -105,9 +118,12 @@ def _yaml(text: str, where: str) -> Any:
     try:
         if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
             raise UserError.of(where, "has YAML aliases (*name)", "write out what they stand for")
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        cause = " ".join(str(error).split())[:120]
+        documents = list(yaml.safe_load_all(text))
+        return documents[0] if len(documents) == 1 else {"documents": documents}
+    except (yaml.YAMLError, ValueError, RecursionError, TypeError) as error:
+        cause = str(getattr(error, "problem", None) or error)[:80]
+        if mark := getattr(error, "problem_mark", None):
+            cause = f"line {mark.line + 1}: {cause}"
         raise UserError.of(where, f"is not YAML ({cause})", "save it anew in its program") from None
 
 

@@ -13,10 +13,16 @@ from typing import Literal
 Dialect = Literal["bash", "powershell", "batch"]
 _ESCAPES: dict[Dialect, str] = {"bash": "\\", "powershell": "`", "batch": "^"}
 _VARIABLE: dict[Dialect, str] = {
-    "bash": r"\$(?:\{(\w+)(?:\[[@*]\])?\}|(\w+))",
+    "bash": r"\$(?:\{(\w+)(?:\[[@*]\]|:?-(?P<default>[^{}]*))?\}|(\w+))",
     "powershell": r"[$@](?:\{(\w+)\}|(?:env:)?(\w+))",
     "batch": r"%(\w+)%|!(\w+)!",
 }
+# What a console shows in front of a command, copied with it.
+_PROMPT = re.compile(
+    r"^[ \t]*(\([\w.-]+\)[ \t]*)?"
+    r"(PS [^>\n]*>|[A-Za-z]:\\[^>\n]*>|[\w.-]+@[\w.-]+:[^$#\n]*[$#] |[$>] )(?=[ \t]*[\w.])",
+    re.M,
+)
 _LONGEST = 1_000_000  # characters that variables may grow to
 
 
@@ -38,10 +44,11 @@ class Script:
             self.unresolved.append(what)
 
 
-def read_script(text: str) -> Script:
-    """The commands of a script or of a single line."""
+def read_script(text: str, within: Script | None = None) -> Script:
+    """The commands of a script or of a single line. within: the script whose variables it knows."""
+    text = _PROMPT.sub("", text)
     dialect = dialect_of(text)
-    script = Script()
+    script = Script() if within is None else Script(_variables=dict(within._variables))
     for line in _statements(text, dialect):
         _read_statement(line, dialect, script)
     return script
@@ -62,7 +69,9 @@ def _statements(text: str, dialect: Dialect) -> list[str]:
     """The text's statements: continued lines and lists over several lines in one."""
     escape = re.escape(_ESCAPES[dialect])
     text = text.replace("\r\n", "\n").replace("\r", "\n")
-    text = re.sub(r"<#.*?#>", "", text, flags=re.S) if dialect == "powershell" else text
+    if dialect == "powershell":
+        text = re.sub(r"<#.*?#>", "", text, flags=re.S)
+        text = re.sub(r"\" *\+ *(\$\w+)", r'\1"', text)  # "--a=" + $b
     text = re.sub(rf"(?<!{escape}){escape}[ \t]*\n", " ", text)
     opens = r"\$\w+\s*\+?=\s*@\(" if dialect == "powershell" else r"(?:local |export )?\w+\+?=\("
     statements: list[str] = []
@@ -84,7 +93,10 @@ def _read_statement(line: str, dialect: Dialect, script: Script) -> None:
     if any(branch is not True for branch in script._branches) or _assign(line, dialect, script):
         return
     for words in split_words(line, dialect, script):
-        if words:
+        if words and words[0] == "unset":
+            for name in words[1:]:
+                script._variables.pop(name.lower(), None)
+        elif words:
             script.commands.append(words)
 
 
@@ -250,10 +262,13 @@ def _expand(text: str, dialect: Dialect, script: Script) -> str:
 
 
 def _value(variable: re.Match[str], script: Script) -> list[str]:
-    name = variable[1] or variable[2]
+    default = variable.groupdict().get("default")
+    name = next(name for name in (variable[1], *variable.groups()[::-1]) if name)
     if name.lower() in ("true", "false"):
         return ["1" if name.lower() == "true" else "0"]
     if name.lower() not in script._variables:
+        if default is not None:
+            return [default.strip("'\"")]
         script.note(variable[0])
         return [variable[0]]
     return script._variables[name.lower()]

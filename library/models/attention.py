@@ -29,18 +29,28 @@ def warn_of_missing(kind: Attention) -> None:
 def use_attention(module: ModelMixin, kind: Attention) -> None:
     """Choose how a diffusers module (U-Net, VAE) computes attention.
 
-    sdpa: torch's scaled_dot_product_attention.
+    sdpa: torch's scaled_dot_product_attention, in layers of transformer blocks without operators that change
+        nothing.
     xformers: its memory-efficient attention; sdpa where it is not installed.
     sliced: one head of one sample at a time, which takes the least memory.
     """
     from diffusers.models import attention_processor
 
-    processors = {
-        "sdpa": attention_processor.AttnProcessor2_0,
-        "xformers": attention_processor.XFormersAttnProcessor,
-        "sliced": lambda: attention_processor.SlicedAttnProcessor(slice_size=1),
-    }
-    module.set_attn_processor(processors[available(kind)]())
+    if (kind := available(kind)) == "sdpa":
+        from library.models.plain_attention import PlainAttention, is_plain
+
+        layers = {
+            name: module.get_submodule(name.removesuffix(".processor")) for name in module.attn_processors
+        }
+        processors = {
+            name: PlainAttention() if is_plain(layer) else attention_processor.AttnProcessor2_0()
+            for name, layer in layers.items()
+        }
+        module.set_attn_processor(processors)
+    elif kind == "xformers":
+        module.set_attn_processor(attention_processor.XFormersAttnProcessor())
+    else:
+        module.set_attn_processor(attention_processor.SlicedAttnProcessor(slice_size=1))
 
 
 def checkpoint_denoiser(denoiser: ModelMixin, on: bool) -> None:

@@ -40,6 +40,7 @@ class AttachPoint:
     block: its number, see `Model.block_spans`; None outside the denoiser.
     text_encoder: the (0-based) number of the text encoder it is in; None in the denoiser.
     rows: which outputs of the layer it is, where one layer is several fused ones; None: all.
+    is_1x1_in_files: whether network files have it as a 1x1 convolution, although the layer is linear.
     """
 
     part: str
@@ -51,6 +52,7 @@ class AttachPoint:
     block: int | None = None
     text_encoder: int | None = None
     rows: range | None = None
+    is_1x1_in_files: bool = False
 
 
 class Model(nn.Module):

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from library.models.families import FAMILIES, Family
-from library.models.prediction import check_claim
+from library.models.prediction import check_claim, declared_prediction, read_scheduler
 from library.models.signs import Folder, Mark
 from library.models.sources import WEIGHT_STEMS, Source, find_source, find_weights, vae_folder
 from library.models.weights import read_header
 from library.problems import UserError
 
+_EDM = "was trained with EDM's noise ({}), which training here does not make"
 # The first that fits says what a file is. Names of files that are no trainable model come first.
 _OTHERS = (
     Mark("*.lora_down.", "is a LoRA, not a model", "give it to --network_weights"),
@@ -19,9 +21,9 @@ _OTHERS = (
     Mark("*.lora_A.", "is a LoRA, not a model", "give it to --network_weights"),
     Mark("*.hada_w1", "is a LoHa, not a model", "give it to --network_weights"),
     Mark("*.lokr_w1", "is a LoKr, not a model", "give it to --network_weights"),
-    Mark("edm_mean", "was trained with EDM's noise (as Playground v2.5), which training here does not make"),
-    Mark("edm_std", "was trained with EDM's noise (as Playground v2.5), which training here does not make"),
-    Mark("edm_vpred.", "was trained with EDM's noise (as CosXL), which training here does not make"),
+    Mark("edm_mean", _EDM.format("as Playground v2.5")),
+    Mark("edm_std", _EDM.format("as Playground v2.5")),
+    Mark("edm_vpred.", _EDM.format("as CosXL")),
     Mark("emb_params", "is a textual inversion embedding, not a model"),
     Mark("string_to_param", "is a textual inversion embedding, not a model"),
     Mark("clip_g", "is a textual inversion embedding, not a model"),
@@ -69,6 +71,7 @@ def check_source(
     if family is not None and found is not FAMILIES[family]:
         cause = f"is an {found.title} model, this command is for {FAMILIES[family].title}"
         raise UserError.of(name, cause, "use the command without sdxl_ in its name")
+    declared_prediction(source)  # raises for what cannot be trained
     if v_parameterization:
         check_claim(source, "v")
     return source
@@ -87,6 +90,17 @@ def check_vae(name: str | Path) -> Source:
     elif not _begins(read_header(source.path).names, *_vae_beginnings()):
         raise UserError.of(name, "holds no VAE")
     return source
+
+
+def family_beside(vae: Source) -> str | None:
+    """The FAMILIES name of the checkpoint that a VAE is taken from, by the text encoders beside it; None for
+    a file of nothing but a VAE, and for folders.
+    """
+    if vae.kind == "diffusers":
+        return None
+    names = read_header(vae.path).names
+    pairs = _asked_in_order()
+    return next((name for name, family in pairs if _begins(names, family.signs.texts[0])), None)
 
 
 def check_channels(name: str, family: str, conv_in: tuple[int, ...] | None) -> None:
@@ -130,6 +144,9 @@ def _family_of_folder(source: Source) -> str:
     akin = [(name, family) for name, family in families if folder.has(family.signs.parts[0])]
     if not akin:
         raise _no_model(source)
+    scheduler = read_scheduler(source.path)
+    if _makes_edm_noise(scheduler):
+        raise UserError.of(source.name, _EDM.format(f"scheduler {scheduler.get('_class_name', 'of EDM')}"))
     for _, family in akin:
         if (mark := family.signs.refusal(folder)) is not None:
             raise _refused(source, mark)
@@ -144,10 +161,18 @@ def _family_of_folder(source: Source) -> str:
     return name
 
 
+def _makes_edm_noise(scheduler: Mapping[str, Any]) -> bool:
+    """Whether a Diffusers scheduler is one of EDM's (Karras et al. 2022, arXiv:2206.00364), by its name or by
+    settings that only those have.
+    """
+    is_named = str(scheduler.get("_class_name", "")).startswith("EDM")
+    return is_named or "sigma_data" in scheduler or scheduler.get("timestep_type") == "continuous"
+
+
 def _no_model(source: Source) -> UserError:
     if (source.path / "transformer").is_dir():
         return UserError.of(source.name, "is a model with a transformer", _trains())
-    files = sorted(f.name for f in source.path.iterdir() if f.suffix in (".safetensors", ".ckpt"))
+    files = sorted(f.name for f in source.path.iterdir() if f.suffix.lower() in (".safetensors", ".ckpt"))
     fix = f"did you mean {source.path / files[0]}?" if files else "give a model file or a Diffusers folder"
     return UserError.of(source.name, "this folder holds no Diffusers model (no unet folder in it)", fix)
 

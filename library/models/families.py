@@ -9,6 +9,8 @@ from library.models.sd.signs import SD1, SD2
 from library.models.sdxl.signs import SDXL
 from library.models.signs import Signs
 
+SD_SCALE = 0.18215  # of the VAE that SD 1.x and 2.x share; also what diffusers takes where a folder says none
+
 
 @dataclass(frozen=True)
 class Family:
@@ -33,7 +35,7 @@ class Family:
     implementation: str = "diffusers"
     side: int = 512
     flag: str | None = None
-    latent_space: LatentSpace = LatentSpace(channels=4, pixels_per_latent=8, pixel_multiple=8)
+    latent_space: LatentSpace = LatentSpace(channels=4, pixels_per_latent=8, pixel_multiple=8, scale=SD_SCALE)
 
     def architecture(self, prediction_type: str) -> str:
         """`modelspec.architecture` of a checkpoint."""
@@ -69,5 +71,6 @@ FAMILIES = {
         base_versions=("sdxl_base_v1-0", "sdxl_base_v1-0"),
         implementation="https://github.com/Stability-AI/generative-models",
         side=1024,
+        latent_space=LatentSpace(channels=4, pixels_per_latent=8, pixel_multiple=8, scale=0.13025),
     ),
 }

@@ -22,15 +22,15 @@ def store_in_float8(layer: nn.Linear | nn.Conv2d) -> None:
     limit = torch.finfo(STORED).max
     layer.weight.data = layer.weight.data.clamp(-limit, limit).to(STORED)
     # Its class, not its `forward`: a network's module may take that, before or after this.
-    layer.__class__ = _Float8Conv2d if isinstance(layer, nn.Conv2d) else _Float8Linear
+    layer.__class__ = Float8Conv2d if isinstance(layer, nn.Conv2d) else Float8Linear
 
 
-class _Float8Linear(nn.Linear):
+class Float8Linear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         return _Linear.apply(x, self.weight, self.bias)
 
 
-class _Float8Conv2d(nn.Conv2d):
+class Float8Conv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         return _Conv2d.apply(
             x, self.weight, self.bias, (self.stride, self.padding, self.dilation, self.groups)

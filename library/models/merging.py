@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 from library.models.detection import detect_family
 from library.models.families import FAMILIES
-from library.models.parts import part_of, standard_names
+from library.models.parts import part_of, sound_positions, standard_names
 from library.models.prediction import declared_prediction
-from library.models.single_files import all_finite, find_file
+from library.models.single_files import find_file
 from library.models.sources import Source
+from library.models.values import all_finite, fault_of, refuse_faults
 from library.models.weights import Header, TensorFile, open_tensors, read_header
 from library.problems import Problems, UserError
 
@@ -81,7 +82,7 @@ def merge(
     dtype: in which sums are computed.
     saving_dtype: of the result's floating-point tensors; others are the first file's.
     progress: wraps the names, for a progress bar.
-    Raises UserError when a sum overflows saving_dtype or is NaN.
+    Raises UserError when a file has values that are no numbers, or a sum overflows saving_dtype.
     """
     files = [_open(source) for source in plan.sources]
     summed, result = set(plan.merged), {}
@@ -93,7 +94,9 @@ def merge(
             tensor = tensor.to(device, dtype).mul_(ratios[0])
             for ratio, other in zip(ratios[1:], tensors, strict=True):
                 tensor.add_(other.view(shape).to(device, dtype).mul_(ratio))
-        result[name] = _cast(tensor, saving_dtype, name)
+        result[name] = tensor = _cast(sound_positions(name, tensor), saving_dtype)
+        if tensor.is_floating_point() and not all_finite(tensor):
+            raise _not_finite(files, name, saving_dtype)
     return result
 
 
@@ -168,12 +171,14 @@ def _plan(sources: list[Source], headers: list[Header], unet_only: bool) -> Merg
     return MergePlan(sources, headers[0], merged, kept, sorted(lacking), sorted(others))
 
 
-def _cast(tensor: Tensor, dtype: torch.dtype, name: str) -> Tensor:
-    if not tensor.is_floating_point():
-        return tensor.cpu()
-    tensor = tensor.to("cpu", dtype)
-    if not all_finite(tensor):
-        cause = f"has values that are no numbers in {str(dtype).removeprefix('torch.')}"
-        fix = "check the models and --ratios, or choose another --saving_precision"
-        raise UserError.of(name, cause, fix)
-    return tensor
+def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    return tensor.to("cpu", dtype) if tensor.is_floating_point() else tensor.cpu()
+
+
+def _not_finite(files: Iterable[TensorFile], name: str, dtype: torch.dtype) -> UserError:
+    """The error for a sum that is no number. Raises it for a file that has such values itself."""
+    for file in files:
+        if name in file.shapes and (fault := fault_of(file.read(name))):
+            refuse_faults(file.path, {name: fault})
+    cause = f"has values that are no numbers in {str(dtype).removeprefix('torch.')}"
+    return UserError.of(name, cause, "check --ratios, or choose another --saving_precision")

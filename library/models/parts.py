@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 from library.models.families import FAMILIES
+from library.models.prediction import TERMINAL_MARK, V_MARK
 from library.options.model_tools import PartName
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _VAE_MODULES = ("encoder", "decoder", "quant_conv", "post_quant_conv")
 _TEXT_MODULES = ("embeddings.", "encoder.", "final_layer_norm.")
 # Tensors whose names alone matter: by them ComfyUI knows how a U-Net predicts.
-MARKS = ("v_pred", "ztsnr", "edm_mean", "edm_std", "edm_vpred.sigma_max", "edm_vpred.sigma_min")
+MARKS = (V_MARK, TERMINAL_MARK, "edm_mean", "edm_std", "edm_vpred.sigma_max", "edm_vpred.sigma_min")
 PART_NAMES: tuple[PartName, ...] = get_args(PartName)
 
 
@@ -43,3 +47,14 @@ def part_of(name: str) -> PartName | None:
         if name.startswith(tuple(f"{signs.vae}{module}." for module in _VAE_MODULES)):
             return "vae"
     return None
+
+
+def sound_positions(name: str, tensor: Tensor) -> Tensor:
+    """The tensor of a checkpoint that is written, by its name there: a text encoder's `position_ids` as they
+    must be, int64 0..n-1, which files that were cast or merged have rounded; any other as it is.
+    """
+    if not name.endswith("position_ids"):
+        return tensor
+    import torch
+
+    return torch.arange(tensor.numel()).reshape(tensor.shape)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from itertools import groupby
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,11 +19,12 @@ from library.models.base import Condition, Model
 from library.models.text import CHUNK, Tokenizer
 from library.options.generation import Normalization
 
-_ROUND, _SQUARE = 1.1, 1 / 1.1
+LARGEST_WEIGHT = 1e6  # what is larger is no weight: hundreds of brackets, or a number of hundreds of digits
+_FACTORS = {"(": 1.1, "[": 1 / 1.1}
 _PIECE = re.compile(
     r"\\(?P<literal>[\\()\[\]])"
     r"|(?P<open>[(\[])"
-    r"|:\s*(?P<weight>[+-]?(?:\d+\.?\d*|\.\d+))\s*\)"
+    r"|:\s*(?P<weight>[+-]?(?:\d+(?:\.\d*)?|\.\d+))\s*\)"
     r"|(?P<close>[)\]])"
     r"|(?P<text>[^\\()\[\]:]+|.)",
     re.DOTALL,
@@ -32,30 +35,60 @@ def parse_weights(text: str) -> list[tuple[str, float]]:
     """The pieces of a text and their weights; adjacent pieces of equal weight are merged. Never empty.
 
     `(x)` weighs x 1.1 times, `(x:1.3)` 1.3 times, `[x]` 1 / 1.1 times. Brackets nest; those that are never
-    closed reach to the end. `\\(`, `\\)`, `\\[`, `\\]` and `\\\\` are literal characters.
+    closed reach to the end. `\\(`, `\\)`, `\\[`, `\\]` and `\\\\` are literal characters. No weight is
+    beyond +-`LARGEST_WEIGHT`. Takes time in proportion to the text's length.
     """
+    # What the brackets of each kind that are open here multiply by, the innermost last. The kinds need not
+    # nest in each other: `(a [b) c]`.
+    products = {"(": [1.0], "[": [1.0]}
     pieces: list[tuple[str, float]] = []
-    opened: dict[str, list[int]] = {"(": [], "[": []}  # where each bracket that is open began
-
-    def weigh_from(start: int, factor: float) -> None:
-        pieces[start:] = [(piece, weight * factor) for piece, weight in pieces[start:]]
-
-    for match in _PIECE.finditer(text):
-        if match["open"]:
-            opened[match["open"]].append(len(pieces))
-        elif match["weight"] and opened["("]:
-            weigh_from(opened["("].pop(), float(match["weight"]))
-        elif match["close"] == ")" and opened["("]:
-            weigh_from(opened["("].pop(), _ROUND)
-        elif match["close"] == "]" and opened["["]:
-            weigh_from(opened["["].pop(), _SQUARE)
+    for piece, bracket, factor in _events(text):
+        if bracket is None:
+            pieces.append((piece, _bounded(products["("][-1] * products["["][-1])))
+        elif factor is None:
+            products[bracket].pop()
         else:
-            pieces.append((match["literal"] or match[0], 1.0))
-    for start in opened["("]:
-        weigh_from(start, _ROUND)
-    for start in opened["["]:
-        weigh_from(start, _SQUARE)
+            products[bracket].append(_bounded(products[bracket][-1] * factor))
     return _merged(pieces) or [("", 1.0)]
+
+
+class _Event(NamedTuple):
+    """A part of a text: a piece of it, or where a bracket opens or closes.
+
+    bracket: ( or [; None for a piece.
+    factor: of a bracket that opens; None where it closes.
+    """
+
+    piece: str
+    bracket: str | None = None
+    factor: float | None = None
+
+
+def _events(text: str) -> list[_Event]:
+    events: list[_Event] = []
+    opened: dict[str, list[int]] = {"(": [], "[": []}  # where each bracket that is open began
+    for match in _PIECE.finditer(text):
+        closed = "(" if match["weight"] or match["close"] == ")" else "[" if match["close"] else None
+        if match["open"]:
+            opened[match["open"]].append(len(events))
+            events.append(_Event("", match["open"], _FACTORS[match["open"]]))
+        elif closed and opened[closed]:
+            start = opened[closed].pop()
+            if match["weight"]:
+                events[start] = _Event("", closed, float(match["weight"]))
+            events.append(_Event("", closed))
+        else:
+            events.append(_Event(match["literal"] or match[0]))
+    return events
+
+
+def _bounded(weight: float) -> float:
+    return max(-LARGEST_WEIGHT, min(weight, LARGEST_WEIGHT))
+
+
+def _merged(pieces: list[tuple[str, float]]) -> list[tuple[str, float]]:
+    groups = groupby(pieces, key=lambda piece: piece[1])
+    return [("".join(text for text, _ in group), weight) for weight, group in groups]
 
 
 class WeightedTokenizer(Tokenizer):
@@ -131,16 +164,6 @@ def _weigh(hidden: Tensor, weights: Tensor, mean: Callable[[Tensor], Tensor] | N
         ratio = mean(exact) / mean(weighed)
         weighed = weighed * ratio.where(ratio.isfinite(), 1.0)  # a mean of 0 cannot be kept
     return weighed.to(hidden.dtype)
-
-
-def _merged(pieces: list[tuple[str, float]]) -> list[tuple[str, float]]:
-    merged: list[tuple[str, float]] = []
-    for piece, weight in pieces:
-        if merged and merged[-1][1] == weight:
-            merged[-1] = (merged[-1][0] + piece, weight)
-        else:
-            merged.append((piece, weight))
-    return merged
 
 
 def _of_positions(weights: list[float], chunks: int) -> list[float]:

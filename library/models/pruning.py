@@ -6,9 +6,10 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from library.models.detection import detect_family
-from library.models.parts import MARKS, PART_NAMES, part_of
-from library.models.single_files import all_finite, find_file
+from library.models.parts import MARKS, PART_NAMES, part_of, sound_positions
+from library.models.single_files import find_file
 from library.models.sources import Source
+from library.models.values import all_finite, fault_of, refuse_faults
 from library.models.weights import open_tensors, read_header
 from library.options.model_tools import PartName
 from library.problems import UserError
@@ -50,18 +51,22 @@ def prune(
 
     dtype: of floating-point tensors; None keeps each one's.
     progress: wraps the names, for a progress bar.
-    Raises UserError when a value overflows dtype.
+    Raises UserError when a value is no number, or overflows dtype.
     """
     file, result = open_tensors(source.path), {}
+    faults: dict[str, str] = {}
     for name in progress(plan):
-        tensor = file.read(plan[name])
-        if dtype is not None and tensor.is_floating_point():
+        tensor = sound_positions(name, file.read(plan[name]))
+        if tensor.is_floating_point() and (fault := fault_of(tensor)):
+            faults[name] = fault
+        elif dtype is not None and tensor.is_floating_point():
             cast = tensor.to(dtype)
-            if not all_finite(cast) and all_finite(tensor):
+            if not all_finite(cast):
                 cause = f"{name} has values that are too large for {str(dtype).removeprefix('torch.')}"
                 raise UserError.of(source.name, cause, "choose another --saving_precision")
             tensor = cast
         result[name] = tensor
+    refuse_faults(source.name, faults)
     return result
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from library.options.saving import CheckpointFormat
+from library.options.saving import MAX_SHARD_SIZE, CheckpointFormat
 from library.problems import UserError
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ class Saving:
     dtype: of every floating-point weight; None keeps each one's.
     metadata: for .safetensors; other formats have none.
     epoch, step: of the training so far, for .ckpt; added to those of the source.
+    max_shard_size: bytes of a folder's weight files; a larger part is written in several.
     """
 
     form: Form
@@ -31,6 +32,7 @@ class Saving:
     metadata: Mapping[str, str] | None = None
     epoch: int = 0
     step: int = 0
+    max_shard_size: int = MAX_SHARD_SIZE
 
     @property
     def is_folder(self) -> bool:

@@ -7,7 +7,9 @@ https://huggingface.co/docs/transformers/big_models
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from library.problems import UserError
 
@@ -20,6 +22,34 @@ def index_names(stem: str, suffix: str, variant: str | None) -> list[str]:
     if variant is None:
         return [f"{stem}{suffix}.index.json"]
     return [f"{stem}{suffix}.index.{variant}.json", f"{stem}.{variant}{suffix}.index.json"]
+
+
+def shares(sizes: Mapping[str, int], most: int) -> list[list[str]]:
+    """The tensors of each file, in the order in which they are given.
+
+    sizes: bytes of each tensor. most: bytes of one file; a larger tensor has a file of its own.
+    """
+    files: list[list[str]] = [[]]
+    room = most
+    for name, size in sizes.items():
+        if files[-1] and size > room:
+            files.append([])
+            room = most
+        files[-1].append(name)
+        room -= size
+    return files
+
+
+def shard_names(name: str, count: int) -> list[str]:
+    """What the files of weights are called that would be `name` as one file."""
+    stem, suffix = name.rsplit(".", 1)
+    return [f"{stem}-{number:05d}-of-{count:05d}.{suffix}" for number in range(1, count + 1)]
+
+
+def index_of(files: Mapping[str, list[str]], total: int) -> dict[str, Any]:
+    """The content of an index. files: the tensors of each. total: bytes of all tensors."""
+    places = {tensor: file for file, tensors in files.items() for tensor in tensors}
+    return {"metadata": {"total_size": total}, "weight_map": dict(sorted(places.items()))}
 
 
 def read_index(path: Path) -> dict[str, set[str]]:
@@ -62,5 +92,5 @@ def check_shard(path: Path, wanted: set[str], found: set[str]) -> None:
 
 def _is_plain(name: object) -> bool:
     """Whether it is the name of a weights file, without any folder."""
-    is_weights = isinstance(name, str) and name.endswith((".safetensors", ".bin"))
+    is_weights = isinstance(name, str) and name.lower().endswith((".safetensors", ".bin"))
     return is_weights and not set("/\\:\0") & set(str(name))

@@ -5,15 +5,11 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from library.files import whole_file
 from library.models.prediction import CONFIG_KEY
 from library.models.sources import Source, find_source
 from library.problems import Problems, UserError
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 # Metadata that still holds for a file made from another one: what kind of model it is.
 _KEPT = {
@@ -60,11 +56,6 @@ def take_config_along(source: Path, target: Path) -> None:
     if config.is_file():
         with whole_file(target.with_suffix(".yaml")) as temporary:
             shutil.copyfile(config, temporary)
-
-
-def all_finite(tensor: Tensor) -> bool:
-    """Whether every value is finite. Checks minimum and maximum: ten times as fast as checking each."""
-    return tensor.numel() == 0 or all(bool(end.isfinite()) for end in tensor.aminmax())
 
 
 def size_of(path: Path) -> str:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from library.problems import UserError
+from library.unused_packages import hidden_from
 
 if TYPE_CHECKING:
     from transformers import CLIPTokenizer, PreTrainedModel
@@ -230,7 +231,8 @@ def _border(letter: str, looking: str) -> str:
 
 @lru_cache(maxsize=1)  # one per process: it never changes and takes 20 MB
 def _load_tokenizer() -> CLIPTokenizer:
-    from transformers import CLIPTokenizer
+    with hidden_from("transformers"):
+        from transformers import CLIPTokenizer
 
     # Captions are short and batches small: threads gain nothing, and they warn when a loader forks later.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

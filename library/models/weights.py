@@ -319,11 +319,19 @@ def _read_stored(path: Path, stored: StoredTensor, third: int | None) -> Tensor:
 
 
 def _write_safetensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    with path.open("wb") as file:
+        file.write(safetensors_header(tensors, metadata))
+        for name in file_order(tensors):
+            file.write(tensor_bytes(tensors[name]))
+
+
+def safetensors_header(tensors: dict[str, Tensor], metadata: dict[str, str]) -> bytes:
+    """How a .safetensors file of these tensors begins: all that comes before their bytes."""
     # Not safetensors' own writer: it orders metadata at random, and equal runs must give equal files.
     names = {torch_name: name for name, torch_name in _DTYPES.items()}
     header: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
-    order, position = file_order(tensors), 0
-    for name in order:
+    position = 0
+    for name in file_order(tensors):
         tensor = tensors[name]
         end = position + tensor.numel() * tensor.element_size()
         dtype = names[_dtype_name(tensor)]
@@ -331,10 +339,7 @@ def _write_safetensors(path: Path, tensors: dict[str, Tensor], metadata: dict[st
         position = end
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
-    with path.open("wb") as file:
-        file.write(struct.pack("<Q", len(text)) + text)
-        for name in order:
-            file.write(tensor_bytes(tensors[name]))
+    return struct.pack("<Q", len(text)) + text
 
 
 def save_objects(path: Path, content: dict[str, Any]) -> None:

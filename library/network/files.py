@@ -12,9 +12,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from library.models.values import fault_of, refuse_faults
 from library.models.weights import TensorFile, open_tensors, read_header
 from library.network.kinds import KINDS, FileKind
 from library.network.names import module_name, points_by_name
@@ -112,9 +114,11 @@ def read_network(path: Path, kind: str | None = None) -> NetworkFile:
     header = read_header(path)
     name = _kind_of(path, header.shapes, kind)
     modules: dict[str, dict[str, tuple[int, ...]]] = {}
-    unknown = {}
+    unknown, rank = {}, KINDS[name].rank
     for key, shape in header.shapes.items():
         module, tensor = _split(key)
+        if tensor == rank and (len(shape) < 2 or shape[0] == 0):
+            raise UserError.of(path, f"{key} has no rank: its shape is {shape}", "get the file again")
         if tensor in KINDS[name].tensors:
             modules.setdefault(module, {})[tensor] = shape
         else:
@@ -125,8 +129,8 @@ def read_network(path: Path, kind: str | None = None) -> NetworkFile:
 def read_for(model: Model, path: Path, kind: str | None = None) -> MatchedFile:
     """A network file for a model. kind: as for `read_network`.
 
-    Raises UserError when it cannot be read, is not whole, holds more than the kind has, or does not fit the
-    model.
+    Raises UserError when it cannot be read, is not whole, holds more than the kind has or values that no
+    weights have, or does not fit the model.
     """
     found = read_network(path, kind)
     row = KINDS[found.kind]
@@ -137,9 +141,16 @@ def read_for(model: Model, path: Path, kind: str | None = None) -> MatchedFile:
     points = points_by_name(model.attach_points(), row.prefix)
     check_names(found.modules.keys() & points.keys(), found.modules, str(path))
     check_names(_needed(row, found.modules), keys - optional, str(path))  # none has an alpha alone
-    modules = {
-        module_name(points[name], row.prefix): {tensor: found.read(name, tensor) for tensor in shapes}
+    read = {
+        name: {tensor: found.read(name, tensor) for tensor in shapes}
         for name, shapes in found.modules.items()
+    }
+    _check_values(path, read)
+    modules = {
+        module_name(points[name], row.prefix): {
+            tensor: value.reshape(()) if tensor == ALPHA else value for tensor, value in tensors.items()
+        }
+        for name, tensors in read.items()
     }
     if row.rank is not None and ALPHA in row.tensors:
         for tensors in modules.values():
@@ -212,6 +223,23 @@ def _split(key: str) -> tuple[str, str]:
 
 def _needed(kind: FileKind, modules: Iterable[str]) -> set[str]:
     return {f"{name}.{tensor}" for name in modules for tensor in kind.needs}
+
+
+def _check_values(path: Path, modules: Mapping[str, Mapping[str, Tensor]]) -> None:
+    """Raises UserError for tensors that hold what they cannot."""
+    faults = {}
+    for name, tensors in modules.items():
+        for tensor, value in tensors.items():
+            fault = _alpha_fault(value) if tensor == ALPHA else fault_of(value)
+            if fault:
+                faults[f"{name}.{tensor}"] = fault
+    refuse_faults(path, faults)
+
+
+def _alpha_fault(alpha: Tensor) -> str:
+    """Programs write it as one number of any real type."""
+    is_number = alpha.numel() == 1 and not alpha.is_complex() and isfinite(float(alpha))
+    return "" if is_number else "an alpha that is no number"
 
 
 def _as_alpha(rank: int) -> Tensor:

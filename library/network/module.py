@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import ClassVar, Literal
 
@@ -11,8 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from library.models.base import AttachPoint
+from library.models.float8 import Float8Conv2d, Float8Linear
 from library.network.sizes import Size
 from library.problems import UserError
+
+HALVES = (torch.float16, torch.bfloat16)
+# How a layer that may be computed together with its change computes.
+_PLAIN = (nn.Linear.forward, nn.Conv2d.forward, Float8Linear.forward, Float8Conv2d.forward)
 
 
 class NetworkModule(nn.Module):
@@ -24,7 +30,12 @@ class NetworkModule(nn.Module):
     * `add_to`: the layer's output with this module's addition, without a matrix of the layer's size (LoRA).
     * `change`: any new output, from the layer's output, its input and its frozen weight (OFT, DoRA).
     * `change_input`, with `stands = "before"`: what the layer is given (hypernetworks).
-    * `forward_with_layer`, with `stands = "instead"`: the layer and `change` in one function, for speed.
+    * `forward_with_layer`, with `stands = "instead"`, beside one of the others: the layer and its change in
+      one function, for speed; called where `computes_together`.
+
+    With `follows_dtype` it promises to compute in the type of what the layer is given, with its weights as
+    `weights_in` gives them, so that a step casts those of all modules at once. Others run under autocast
+    where a layer computes in 16 bits.
 
     At multiplier m the layer is W + m * (W' - W), whatever the kind: 0 is off, 1 is as trained. Where several
     modules stand at one layer, each sees what those attached before it gave.
@@ -36,6 +47,7 @@ class NetworkModule(nn.Module):
     """
 
     stands: ClassVar[Literal["after", "before", "instead"]] = "after"
+    follows_dtype: ClassVar[bool] = False
     why_not_merged: ClassVar[str] = ""  # the reason why it cannot be part of a weight; empty when it can
 
     rank: int
@@ -51,6 +63,7 @@ class NetworkModule(nn.Module):
         self.multiplier = 1.0
         self.region: Callable[[Tensor], Tensor] | None = None
         self._undo: list[Callable[[], None]] = []  # what takes it off its layers again
+        self._copies: list[Tensor] = []  # `computed_with` in the type of the step; empty: none were made
         if size is not None:
             alpha = size.alpha or size.rank
             self.rank = size.rank
@@ -105,27 +118,59 @@ class NetworkModule(nn.Module):
         """Returns what undoes it."""
         layer = point.module
         if self.stands == "before":
-            handle = layer.register_forward_pre_hook(
-                lambda _, inputs: (self.change_input(inputs[0]), *inputs[1:])
-            )
+            handle = layer.register_forward_pre_hook(lambda _, x: (self._before(x[0]), *x[1:]))
             return handle.remove
         # Only one can take the layer's place: a second one changes what the first one gives.
-        if self.stands == "instead" and "forward" not in vars(layer):
-            assert len(self.points) == 1 and point.rows is None
+        is_alone = len(self.points) == 1 and point.rows is None and "forward" not in vars(layer)
+        if self.stands == "instead" and is_alone:
             vars(layer)["forward"] = self._forward_instead
             return partial(vars(layer).pop, "forward")
         handle = layer.register_forward_hook(lambda _, inputs, out: self._after(point, out, inputs[0]))
         return handle.remove
 
+    def _before(self, x: Tensor) -> Tensor:
+        with self._precision(x):
+            return self.change_input(x).to(x.dtype)
+
     def _after(self, point: AttachPoint, out: Tensor, x: Tensor) -> Tensor:
-        changed = self.change_at(point, out, x)
-        return changed if self.region is None else out + self.region(out) * (changed - out)
+        with self._precision(out):
+            changed = self.change_at(point, out, x)
+        changed = changed if self.region is None else out + self.region(out) * (changed - out)
+        return changed.to(out.dtype)
 
     def _forward_instead(self, x: Tensor) -> Tensor:
-        if self.region is None:
+        if self.region is None and self.computes_together(x):
             return self.forward_with_layer(x)
         layer: nn.Module = self.layer
         return self._after(self.points[0], type(layer).forward(layer, x), x)
+
+    def _precision(self, x: Tensor) -> AbstractContextManager[object]:
+        """Context manager; inside it, weights and inputs of different types can be multiplied."""
+        if self.follows_dtype or x.dtype not in HALVES or torch.is_autocast_enabled(x.device.type):
+            return nullcontext()
+        return torch.autocast(x.device.type, x.dtype)
+
+    def computes_together(self, x: Tensor) -> bool:
+        """Whether `forward_with_layer` is called for x: the layer is a plain one that is frozen, and there
+        is no autocast.
+        """
+        layer = self.layer
+        is_plain = type(layer).forward in _PLAIN and not layer.weight.requires_grad
+        return is_plain and not torch.is_autocast_enabled(x.device.type)
+
+    def computed_with(self) -> tuple[Tensor, ...]:
+        """The weights that a step computes with: what `weights_in` gives in the step's type."""
+        return tuple(self.parameters())
+
+    def weights_in(self, dtype: torch.dtype) -> Sequence[Tensor]:
+        """`computed_with` in a dtype: the copies that were made for the step, else new ones."""
+        if self._copies and self._copies[0].dtype == dtype:
+            return self._copies
+        return [weight.to(dtype) for weight in self.computed_with()]
+
+    def use_copies(self, copies: Sequence[Tensor]) -> None:
+        """From now on `weights_in` gives these where their type is asked for; none: no longer."""
+        self._copies[:] = copies
 
     def change_at(self, point: AttachPoint, out: Tensor, x: Tensor) -> Tensor:
         """The new output of a point's layer. A module whose points differ in more than their layer overrides
@@ -156,7 +201,9 @@ class NetworkModule(nn.Module):
         raise NotImplementedError
 
     def forward_with_layer(self, x: Tensor) -> Tensor:
-        """What the layer followed by `change` gives for x. The layer's weight may be kept in float8."""
+        """What the layer followed by `change` gives for x, in x's type. The layer's weight may be kept in
+        float8.
+        """
         raise NotImplementedError
 
     def delta_weight(self) -> Tensor:
@@ -180,6 +227,10 @@ class NetworkModule(nn.Module):
         for point in self.points:
             weight = _rows(point, point.module.weight)
             weight.copy_(weight.float() + self.delta_weight_at(point).to(weight.device) * self.multiplier)
+
+    def file_tensors(self) -> dict[str, Tensor]:
+        """Its tensors as files have them, by their names there. Views, where a shape differs."""
+        return self.state_dict()
 
     def initialize(self, generator: torch.Generator) -> None:
         """Set the values that training begins with; the module changes nothing yet."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from library.models.base import Condition, Model
+from library.models.casting import cast_together
 from library.models.saving import Saving
 from library.models.weights import save_tensors
 from library.network.files import check_names, fit_shape, read_for
@@ -71,7 +72,23 @@ class Network(nn.Module):
     def set_multiplier(self, multiplier: float) -> None:
         """How strongly the network counts; 1 is as trained, 0 is off."""
         for module in self.by_name.values():
-            module.multiplier = multiplier
+            if module.multiplier != multiplier:  # setting an attribute of 722 modules takes a millisecond
+                module.multiplier = multiplier
+
+    def cast_for_step(self, dtype: torch.dtype) -> None:
+        """Let modules compute with copies of their weights in the type that the model computes in, made all
+        at once. Gradients reach the weights in their own type. To be called again after weights changed.
+        """
+        modules = [module for module in self.by_name.values() if module.follows_dtype]
+        weights = [module.computed_with() for module in modules]
+        copies = iter(cast_together([one for own in weights for one in own], dtype))
+        for module, own in zip(modules, weights, strict=True):
+            module.use_copies([next(copies) for _ in own])
+
+    def forget_casts(self) -> None:
+        """Let modules compute with their weights as they are now."""
+        for module in self.by_name.values():
+            module.use_copies(())
 
     def merge(self) -> None:
         """Make it part of the model's weights; the network is detached after that. Raises UserError, with the
@@ -125,15 +142,23 @@ class Network(nn.Module):
         """The different alphas of its modules."""
         return {float(value) for key, value in self.tensors().items() if key.endswith(".alpha")}
 
-    def tensors(self, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
-        """The network as its file holds it: `<module>.<tensor>`. Not copies, unless their dtype changes.
+    def tensors(self) -> dict[str, Tensor]:
+        """What the network consists of, by the keys of its file: `<module>.<tensor>`. Not copies."""
+        return {
+            f"{name}.{key}": value
+            for name, module in self.by_name.items()
+            for key, value in module.state_dict().items()
+        }
+
+    def file_tensors(self, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
+        """The same in the shapes that its file has. Not copies, unless their dtype changes.
 
         dtype: of every tensor; None keeps theirs.
         """
         own = {
             f"{name}.{key}": value
             for name, module in self.by_name.items()
-            for key, value in module.state_dict().items()
+            for key, value in module.file_tensors().items()
         }
         return {key: value.to("cpu", dtype) for key, value in own.items()} if dtype else own
 
@@ -173,4 +198,4 @@ class Network(nn.Module):
 
     def save(self, path: Path, saving: Saving) -> None:
         """Write the file whole."""
-        save_tensors(path, self.tensors(saving.dtype), dict(saving.metadata or {}))
+        save_tensors(path, self.file_tensors(saving.dtype), dict(saving.metadata or {}))

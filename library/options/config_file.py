@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from library.files import whole_file
 from library.options.fields import changed_values
-from library.options.foreign_config import asks_nothing, refuse_easy_training
+from library.options.foreign_config import refuse_foreign
+from library.options.unset import asks_nothing, is_unset
 from library.paths import user_path
 from library.problems import Problems, UserError, warn
 from library.secrets import Secret
@@ -28,17 +29,17 @@ def read_config_file(target: str) -> tuple[Path, dict[str, object]]:
     if path.suffix != ".toml" and not path.is_file():
         path = path.with_name(path.name + ".toml")
     document = read_tables(path)
-    refuse_easy_training(path, document)
+    refuse_foreign(path, document)
     flat: dict[str, object] = {}
     problems = Problems()
     for table, key, value in _entries(document):
         name = key.removeprefix("--").replace("-", "_")
-        if isinstance(value, dict) and value:
+        if isinstance(value, dict) and not asks_nothing(value):
             cause = "is a table within a table, which is not read"
             problems.add(f"{path.name}: {table}.{key}", cause, f"write [{key}]")
-        elif asks_nothing(flat.get(name, "")):
+        elif is_unset(flat.get(name, "")):
             flat[name] = value
-        elif value != flat[name] and not asks_nothing(value):
+        elif value != flat[name] and not is_unset(value):
             problems.add(path.name, f"{name} is set twice, with two values", "keep one")
     problems.raise_if_any()
     return path, flat
@@ -61,7 +62,7 @@ def write_config_file(target: str | None, sections: Mapping[str, DataclassInstan
     if not target:
         raise UserError.of("--output_config", "needs --config_file, the file to write")
     path = _path_of(target)
-    path = path if path.suffix == ".toml" else path.with_name(path.name + ".toml")
+    path = path if path.suffix.lower() == ".toml" else path.with_name(path.name + ".toml")
     if path.exists():
         raise UserError.of(path, "exists already", "choose another name or delete it")
     tables = {name: _written(changed_values(section)) for name, section in sections.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -21,9 +22,9 @@ def read_resolutions(value: object) -> tuple[tuple[int, int], ...]:
 
 
 def _read_resolution(value: object) -> tuple[int, int]:
-    parts = value if isinstance(value, (list, tuple)) else str(value).split(",")
+    parts = value if isinstance(value, (list, tuple)) else str(value).strip("[()] ").split(",")
     try:
-        sides = [int(str(part)) for part in parts]
+        sides = [int(re.sub(r"\.0*$", "", str(part).strip())) for part in parts]
     except ValueError:
         sides = []
     if len(sides) not in (1, 2) or min(sides) < 1:

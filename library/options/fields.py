@@ -21,6 +21,7 @@ checks are written once.
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import math
 import types
@@ -115,6 +116,11 @@ class OptionSpec:
         return self.plain_type is Secret
 
     @property
+    def is_path(self) -> bool:
+        """Names a file or a folder."""
+        return self.item_type is Path or self.metavar in ("FILE", "FOLDER", "DIR", "MODEL")
+
+    @property
     def is_list(self) -> bool:
         """Given as several words on the command line; without `convert`, a tuple of any length."""
         return self.several or (typing.get_origin(self.plain_type) is tuple and self.convert is None)
@@ -132,15 +138,18 @@ class OptionSpec:
 
         Raises ValueError that says what the option expects.
         """
-        if value == "" or (self.zero_unset and _is_zero(value)):
+        if value in ("", "None") or (self.zero_unset and _is_zero(value)):
             return self.default
         if self.convert is not None:
             return self.convert(value)
         if self.is_list:
+            value = _list_in(value)
             words = value if isinstance(value, (list, tuple)) else [value]
             return tuple(self._read_one(word) for one in words for word in self._split(one))
         if isinstance(value, (list, tuple)):
-            raise ValueError(f"expects one value, got {len(value)}")
+            if len(value) != 1:
+                raise ValueError(f"expects one value, got {len(value)}")
+            (value,) = value
         return self._read_one(value)
 
     def _split(self, word: object) -> list[object]:
@@ -250,9 +259,18 @@ def _is_zero(value: object) -> bool:
     return not isinstance(value, bool) and str(value).strip() in ("0", "0.0")
 
 
+def _list_in(value: object) -> object:
+    """The list that a text shows: `["a=1", "b=2"]`, `['a']`. Anything else as it is."""
+    if isinstance(value, str) and value.lstrip()[:1] == "[" and value.rstrip()[-1:] == "]":
+        with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
+            found = ast.literal_eval(value.strip())
+            return found if isinstance(found, list) else value
+    return value
+
+
 def _read_bool(value: object) -> bool:
     for truth in (True, False):
-        if str(value).strip().lower() in (str(truth).lower(), str(int(truth))):
+        if str(value).strip().lower().removesuffix(".0") in (str(truth).lower(), str(int(truth))):
             return truth
     raise ValueError(f"expects true or false, got {value!r}")
 

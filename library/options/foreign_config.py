@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Mapping
 from pathlib import Path
 
+from library.options.unset import is_unset
 from library.problems import UserError
 
 # Keys that sd-scripts ignores, and what is asked for by other means.
@@ -54,26 +55,47 @@ _FAMILIES = """
 """
 IGNORED |= dict.fromkeys(_FAMILIES.split(), "it is for other families of models")
 
-# What programs write for an option that was not set, besides what `asks_nothing` knows.
+# What programs write for an option that was not set, besides what `is_unset` knows.
 _NOT_SET: dict[str, tuple[object, ...]] = {"dynamo_backend": ("no", "NO")}
+# Texts in which blanks mean something.
+_MAY_BE_BLANK = (
+    *(
+        "caption_separator",
+        "secondary_separator",
+        "keep_tokens_separator",
+        "caption_prefix",
+        "caption_suffix",
+    ),
+)
+# What kohya_ss saves of each of its pages, and never gives to a command.
+_PAGE_KEYS = {"max_resolution", "model_list", "pretrained_model_name_or_path"}
 # The tables of a file of LoRA_Easy_Training_Scripts hold tables of these names.
 _EASY_TABLES = {"args", "dataset_args"}
 
 
-def asks_nothing(value: object) -> bool:
-    """Whether a value stands for an option that was not given, whatever the option is."""
-    return value is False or value in ("", [], {}, [""])
-
-
 def is_not_set(key: str, value: object) -> bool:
     """Whether programs write this value of a key for an option that was not set."""
-    return asks_nothing(value) or value == "None" or value in _NOT_SET.get(key, ())
+    is_blank = isinstance(value, str) and value != "" and not value.strip()
+    if is_blank and key in _MAY_BE_BLANK:
+        return False
+    return is_unset(value) or value in _NOT_SET.get(key, ())
 
 
-def refuse_easy_training(path: Path, document: Mapping[str, object]) -> None:
-    """Raises UserError for a file of LoRA_Easy_Training_Scripts, whose tables do more than group options."""
+def is_easy_training(document: Mapping[str, object]) -> bool:
+    """Whether a TOML document is of LoRA_Easy_Training_Scripts, whose tables do more than group options."""
     tables = [value for value in document.values() if isinstance(value, dict)]
     inner = set(itertools.chain.from_iterable(tables)) & _EASY_TABLES
-    if inner and any(isinstance(table.get(name), dict) for table in tables for name in inner):
+    return any(isinstance(table.get(name), dict) for table in tables for name in inner)
+
+
+def refuse_foreign(path: Path, document: Mapping[str, object]) -> None:
+    """Raises UserError for a file that only `tools/migrate.py` can read: what it says is not in options."""
+    cause = ""
+    if is_easy_training(document):
         cause = "is a file of LoRA_Easy_Training_Scripts, which describes a dataset too"
+    elif document.keys() >= _PAGE_KEYS:
+        cause = "is what a page of kohya_ss saved, which says some things in other words"
+    elif "training_method" in document and "base_model_name" in document:
+        cause = "is a file of OneTrainer"
+    if cause:
         raise UserError.of(path, cause, f"make files to train with: python tools/migrate.py {path}")

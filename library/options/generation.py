@@ -121,7 +121,7 @@ class GeneratorNetworkOptions:
     """Networks."""
 
     network_module: tuple[str, ...] = option(
-        (), "network to apply, e.g. networks.lora; several may be given", metavar="MODULE"
+        (), "network to apply (default networks.lora); several may be given", metavar="MODULE"
     )
     network_weights: tuple[Path, ...] = option((), "weights of each network", metavar="FILE")
     network_mul: tuple[float, ...] = option((), "strength of each network (default 1)", metavar="X")
@@ -129,24 +129,31 @@ class GeneratorNetworkOptions:
 
     def __post_init__(self) -> None:
         networks = len(self.network_weights)
+        if networks and not self.network_module:
+            object.__setattr__(self, "network_module", ("networks.lora",) * networks)
         refuse(
             (
                 len(self.network_module) != networks,
                 "network_module",
                 "needs as many --network_weights, one for each",
             ),
-            (len(self.network_mul) > networks, "network_mul", "has more values than there are networks"),
             (
-                self.network_merge and networks == 0,
-                "network_merge",
-                "has no effect without --network_weights",
+                networks and len(self.network_mul) > networks,
+                "network_mul",
+                "has more values than there are networks",
             ),
+        )
+        nothing = "has no effect without --network_weights"
+        warn_when(
+            (self.network_merge and not networks, "network_merge", nothing),
+            (self.network_mul and not networks, "network_mul", nothing),
         )
 
     @property
     def multipliers(self) -> tuple[float, ...]:
         """The strength of each network; 1 where none was given."""
-        return self.network_mul + (1.0,) * (len(self.network_weights) - len(self.network_mul))
+        given = self.network_mul[: len(self.network_weights)]
+        return given + (1.0,) * (len(self.network_weights) - len(given))
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from library.options.fields import Check, below, option, refuse, warn_when
+from library.problems import warn
 
 Attention = Literal["sdpa", "xformers", "sliced"]
 TokenLength = Literal[75, 150, 225]
@@ -24,6 +25,19 @@ DynamoBackend = Literal[
     "ipex",
     "tvm",
 ]
+
+
+def read_token_length(value: object) -> int:
+    """Tokens in whole chunks of 75: programs write 255, which sd-scripts cuts at 225. Raises ValueError."""
+    lengths = get_args(TokenLength)
+    text = str(value).strip().removesuffix(".0")
+    number = int(text) if text.isascii() and text.isdigit() and len(text) < 9 else 0
+    chunks = [length for length in lengths if length <= number < length + 75]
+    if not chunks:
+        raise ValueError(f"expects one of {', '.join(map(str, lengths))}, got {value!r}")
+    if chunks[0] != number:
+        warn(f"--max_token_length {number} is read as {chunks[0]}: captions are cut into chunks of 75 tokens")
+    return chunks[0]
 
 
 def attention_yields(chosen: Attention, *, sdpa: bool, xformers: bool) -> list[Check]:
@@ -55,7 +69,10 @@ class ModelOptions:
         zero_unset=True,
     )
     max_token_length: TokenLength | None = option(
-        None, "longest caption in tokens; longer ones are cut (default 75)", zero_unset=True
+        None,
+        "longest caption in tokens; longer ones are cut (default 75)",
+        convert=read_token_length,
+        zero_unset=True,
     )
     no_half_vae: bool = option(False, "keep the VAE in float32 whatever the mixed precision")
     fp8_base: bool = option(

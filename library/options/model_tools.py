@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from library.options.fields import Check, option, refuse, warn_when
-from library.options.saving import FORMATS, CheckpointFormat, Precision
+from library.options.saving import CheckpointFormat, Precision, format_of
 
 KeptPrecision = Literal["no", "float", "fp16", "bf16"]
 PartName = Literal["unet", "text_encoder", "vae"]
@@ -114,12 +114,14 @@ class MergeVaeOptions:
 
     @property
     def format(self) -> CheckpointFormat:
-        return FORMATS[self.model_to_save.suffix]
+        found = format_of(self.model_to_save)
+        assert found is not None  # its section refuses other names
+        return found
 
 
 def _file_checks(name: str, path: Path | None) -> list[Check]:
     """Checks of the file to write."""
     return [
         (path is None, name, "is needed: the file to write"),
-        (path is not None and path.suffix not in FORMATS, name, _FILE_NEEDED),
+        (path is not None and format_of(path) is None, name, _FILE_NEEDED),
     ]

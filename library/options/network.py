@@ -70,7 +70,7 @@ class NetworkOptions:
                 "needs --network_weights",
             ),
             (
-                len(self.base_weights_multiplier) > len(self.base_weights),
+                self.base_weights and len(self.base_weights_multiplier) > len(self.base_weights),
                 "base_weights_multiplier",
                 f"has {len(self.base_weights_multiplier)} values for {len(self.base_weights)} --base_weights",
             ),
@@ -92,6 +92,11 @@ class NetworkOptions:
 
     def _without_effect(self) -> list[Check]:
         return [
+            (
+                self.base_weights_multiplier and not self.base_weights,
+                "base_weights_multiplier",
+                "has no effect without --base_weights",
+            ),
             (
                 self.network_dim is not None and self.dim_from_weights,
                 "network_dim",

@@ -31,8 +31,10 @@ class ObjectiveOptions:
     max_timestep: int | None = option(
         None, "timesteps to train end before this, 1 to 1000 (default 1000)", metavar="T", zero_unset=True
     )
-    zero_terminal_snr: bool = option(
-        False, "noise the last timestep completely, so that very dark and bright pictures can be learned"
+    zero_terminal_snr: bool | None = option(
+        None,
+        "noise the last timestep completely, so that very dark and bright pictures can be learned (default: "
+        "as the checkpoint says; =false: not even then)",
     )
 
     noise_offset: float | None = option(
@@ -106,7 +108,7 @@ class ObjectiveOptions:
             (low >= high, "min_timestep", f"must be below --max_timestep ({high})"),
             (self.flow_shift <= 0, "flow_shift", "must be above 0"),
             (
-                self.zero_terminal_snr and self.objective == "flow",
+                bool(self.zero_terminal_snr) and self.objective == "flow",
                 "zero_terminal_snr",
                 "contradicts --objective flow, which ends in noise anyway",
             ),

@@ -27,6 +27,7 @@ from library.options.console import ConsoleOptions
 from library.options.fields import OptionSpec, option, sections_of, specs_of, title_of
 from library.problems import Problem, UserError, warn_idle, warnings_in_order, without_warnings
 from library.secrets import hide_words
+from library.wording import shortened
 
 R = TypeVar("R")
 
@@ -144,7 +145,8 @@ def _split_words(words: Sequence[str], specs: list[OptionSpec], problems: list[P
                 problems.append(Problem(word, "is a value without an option", _meant_option(flag, by_flag)))
         elif spec is None:
             asked = value if equals else list(words[index:end]) or True
-            _explain_unknown(flag, flag[2:], asked, by_flag, problems)
+            beside = [other.partition("=")[0].removeprefix("--") for other in words]
+            _explain_unknown(flag, flag[2:], asked, known=by_flag, beside=beside, problems=problems)
             index = end
         elif spec.is_switch:
             if not equals and index < end and words[index].lower() in ("true", "false"):
@@ -186,6 +188,8 @@ def _from_config_file(config_file: str, by_name: dict[str, OptionSpec], problems
     from library.options.elsewhere import commands_with
     from library.options.foreign_config import IGNORED, is_not_set
     from library.options.unavailable import refusal_of
+    from library.options.unset import asks_nothing
+    from library.table_files import PATH_FIX
 
     try:
         path, values = read_config_file(config_file)
@@ -199,23 +203,35 @@ def _from_config_file(config_file: str, by_name: dict[str, OptionSpec], problems
         where = f"{path.name}: {key}"
         if key in by_key:
             spec = by_key[key]
-            if spec.is_switch or not is_not_set(key, value):
+            if spec.is_path and isinstance(value, str) and re.search(r"[\x08\t\n\x0c\r]", value):
+                cause = f"is {shortened(repr(value))}: a \\ in double quotes begins a special character"
+                problems.append(Problem(where, cause, PATH_FIX[".toml"]))
+            elif not is_not_set(key, value):
                 given[spec.name] = (where, value)
-        elif is_not_set(key, value) or value == 0:
+        elif is_not_set(key, value) or asks_nothing(value):
             continue
         elif key in IGNORED:
             warn_idle(f"{where}:", IGNORED[key])
         elif refusal_of(key, draws="ckpt" in by_key) is None and (others := commands_with(key)):
             warn_idle(f"{where}:", f"it is for {others}")
         else:
-            _explain_unknown(where, key, value, by_key, problems)
+            beside = [other for other, asked in values.items() if not asks_nothing(asked)]
+            _explain_unknown(where, key, value, known=by_key, beside=beside, problems=problems)
     return given
 
 
 def _explain_unknown(
-    where: str, name: str, value: object, known: Collection[str], problems: list[Problem]
+    where: str,
+    name: str,
+    value: object,
+    *,
+    known: Collection[str],
+    beside: Collection[str],
+    problems: list[Problem],
 ) -> None:
-    """Add the problem of an option that there is not; none if its value is its default in sd-scripts."""
+    """Add the problem of an option that there is not; none if its value is its default in sd-scripts, or if
+    it does nothing without another one. beside: the names of what is given with it.
+    """
     from library.options.elsewhere import commands_with
     from library.options.foreign_config import IGNORED
     from library.options.unavailable import asks_for, refusal_of
@@ -229,6 +245,9 @@ def _explain_unknown(
         close = close or [option for option in known if option.startswith(word)]
         hint = f"did you mean {close[0]}?" if close else IGNORED.get(name) or "see --help"
         problems.append(Problem(where, "there is no such option", hint))
+    elif refusal.only_with and refusal.only_with not in beside:
+        if asks_for(value, refusal.default):
+            warn_idle(where if where.startswith("--") else f"{where}:", f"without --{refusal.only_with}")
     elif asks_for(value, refusal.default):
         problems.append(Problem(where, refusal.cause, refusal.fix))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,6 +15,29 @@ Precision = Literal["float", "fp16", "bf16"]
 
 # By a file's suffix; a name with none of these is a Diffusers folder.
 FORMATS: dict[str, CheckpointFormat] = {".safetensors": "safetensors", ".ckpt": "ckpt"}
+
+
+def format_of(path: Path) -> CheckpointFormat | None:
+    """The format of a file by its suffix, however that is written; None for the name of a folder."""
+    return FORMATS.get(path.suffix.lower())
+
+
+MAX_SHARD_SIZE = 10_000_000_000  # bytes; diffusers' own
+_UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40, "B": 1}
+
+
+def read_size(value: object) -> int:
+    """Bytes from a number, or from one with a unit as diffusers has them: 10GB, 500 MB, 2GiB. Raises
+    ValueError for anything else.
+    """
+    found = re.fullmatch(r"\s*(\d{1,9}(?:\.\d+)?|\d{1,15})\s*([A-Za-z]*)\s*", str(value))
+    if isinstance(value, bool) or found is None or found[2].upper() not in _UNITS:
+        raise ValueError(f"expects a size such as 10GB or 500MB, got {value!r}")
+    size = int(float(found[1]) * _UNITS[found[2].upper()])
+    if size < 1:
+        raise ValueError("must be above 0")
+    return size
 
 
 @dataclass(frozen=True)
@@ -100,6 +124,12 @@ class CheckpointOptions:
     keep_other_tensors: bool = option(
         False, "save the source file's other tensors too (model_ema.*, noise tables), as they are there"
     )
+    max_shard_size: int = option(
+        MAX_SHARD_SIZE,
+        "a Diffusers folder: write parts that are larger than this in several files (default 10GB)",
+        convert=read_size,
+        metavar="SIZE",
+    )
 
     def __post_init__(self) -> None:
         refuse(
@@ -113,6 +143,13 @@ class CheckpointOptions:
                 "keep_other_tensors",
                 f"contradicts --save_model_as {self.save_model_as}: a folder has no place for them",
             ),
+        )
+        warn_when(
+            (
+                self.max_shard_size != MAX_SHARD_SIZE and self.save_model_as in ("ckpt", "safetensors"),
+                "max_shard_size",
+                f"has no effect with --save_model_as {self.save_model_as}",
+            )
         )
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Literal
 
 from library.options.fields import below, option, refuse, warn_when
-from library.options.model import TokenLength
-from library.options.saving import FORMATS, CheckpointFormat
+from library.options.model import TokenLength, read_token_length
+from library.options.saving import MAX_SHARD_SIZE, CheckpointFormat, format_of, read_size
 
 SavePrecision = Literal["no", "fp16", "bf16", "float"]
 
@@ -37,7 +37,7 @@ class TinyModelOptions:
     @property
     def format(self) -> CheckpointFormat:
         """By the path's suffix; without one it is a Diffusers folder."""
-        return FORMATS.get(self.path.suffix, "diffusers_safetensors")
+        return format_of(self.path) or "diffusers_safetensors"
 
 
 def read_metadata(value: object) -> dict[str, str]:
@@ -87,7 +87,15 @@ class ConvertOptions:
     unet_use_linear_projection: bool = option(
         False, "SD 2.x: write the projections around the U-Net's transformers as matrices"
     )
-    use_safetensors: bool = option(False, "write a folder's weights as .safetensors, not as .bin")
+    use_safetensors: bool | None = option(
+        None, "write a folder's weights as .safetensors, as is the default; =false writes .bin"
+    )
+    max_shard_size: int = option(
+        MAX_SHARD_SIZE,
+        "to a folder: write parts that are larger than this in several files (default 10GB)",
+        convert=read_size,
+        metavar="SIZE",
+    )
     keep_other_tensors: bool = option(
         False, "from file to file: write the other tensors too (model_ema.*, noise tables), as they are"
     )
@@ -120,9 +128,14 @@ class ConvertOptions:
                 "has no effect: only a .safetensors file has any",
             ),
             (
-                self.use_safetensors and not is_folder,
+                self.use_safetensors is not None and not is_folder,
                 "use_safetensors",
                 "has no effect: the suffix decides",
+            ),
+            (
+                self.max_shard_size != MAX_SHARD_SIZE and not is_folder,
+                "max_shard_size",
+                "has no effect: only a folder has several files",
             ),
             (
                 self.keep_other_tensors and is_folder,
@@ -139,8 +152,8 @@ class ConvertOptions:
     @property
     def format(self) -> CheckpointFormat:
         """By the path's suffix; without one it is a Diffusers folder."""
-        folder: CheckpointFormat = "diffusers_safetensors" if self.use_safetensors else "diffusers"
-        return FORMATS.get(self.model_to_save.suffix, folder)
+        folder: CheckpointFormat = "diffusers" if self.use_safetensors is False else "diffusers_safetensors"
+        return format_of(self.model_to_save) or folder
 
     @property
     def precision(self) -> str | None:
@@ -156,7 +169,7 @@ class CheckDatasetOptions:
 
     report: Path = option(Path("dataset.html"), "page to write", metavar="FILE")
     max_token_length: TokenLength = option(
-        75, "longest caption in tokens; longer ones are cut", zero_unset=True
+        75, "longest caption in tokens; longer ones are cut", convert=read_token_length, zero_unset=True
     )
     sample_seed: int = option(0, "seed of the crops and captions that are shown", metavar="N")
     max_train_steps: int = option(
@@ -165,11 +178,11 @@ class CheckDatasetOptions:
 
     def __post_init__(self) -> None:
         refuse(
-            (self.report.suffix not in (".html", ".htm"), "report", "must end in .html"),
+            (self.report.suffix.lower() not in (".html", ".htm"), "report", "must end in .html"),
             *below(1, self, "max_train_steps"),
         )
 
 
 def _is_other_file(path: Path | None) -> bool:
     """Whether the suffix is that of a file we do not write; other suffixes are part of a folder's name."""
-    return path is not None and path.suffix in _OTHER_FILES
+    return path is not None and path.suffix.lower() in _OTHER_FILES

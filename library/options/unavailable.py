@@ -18,11 +18,13 @@ class Refusal:
     default: its default in sd-scripts.
     cause: why it is refused.
     fix: what to do instead.
+    only_with: the switch without which it does nothing, "" if it acts alone.
     """
 
     default: Default
     cause: str
     fix: str = "remove it"
+    only_with: str = ""
 
 
 _SHARDED = (
@@ -37,14 +39,14 @@ REFUSED: dict[str, Refusal] = {
         "use --dataset_config",
     ),
     "deepspeed": Refusal(False, *_SHARDED),
-    "zero_stage": Refusal(2, *_SHARDED),
-    "offload_optimizer_device": Refusal(None, *_SHARDED),
-    "offload_optimizer_nvme_path": Refusal(None, *_SHARDED),
-    "offload_param_device": Refusal(None, *_SHARDED),
-    "offload_param_nvme_path": Refusal(None, *_SHARDED),
-    "zero3_init_flag": Refusal(False, *_SHARDED),
-    "zero3_save_16bit_model": Refusal(False, *_SHARDED),
-    "fp16_master_weights_and_gradients": Refusal(False, *_SHARDED),
+    "zero_stage": Refusal(2, *_SHARDED, only_with="deepspeed"),
+    "offload_optimizer_device": Refusal(None, *_SHARDED, only_with="deepspeed"),
+    "offload_optimizer_nvme_path": Refusal(None, *_SHARDED, only_with="deepspeed"),
+    "offload_param_device": Refusal(None, *_SHARDED, only_with="deepspeed"),
+    "offload_param_nvme_path": Refusal(None, *_SHARDED, only_with="deepspeed"),
+    "zero3_init_flag": Refusal(False, *_SHARDED, only_with="deepspeed"),
+    "zero3_save_16bit_model": Refusal(False, *_SHARDED, only_with="deepspeed"),
+    "fp16_master_weights_and_gradients": Refusal(False, *_SHARDED, only_with="deepspeed"),
 }
 
 # Options of the generator that are not there yet, with their defaults in sd-scripts. This table only shrinks.

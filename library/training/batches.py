@@ -99,6 +99,16 @@ class BatchSource(ABC):
         """What decides its batches, by option name, as JSON has it; a state holds them."""
         return {}
 
+    def stamps(self, seconds: float) -> dict[str, Any]:
+        """What the files it is made from are now, as JSON has it; a state holds them. seconds: how long it
+        may take.
+        """
+        return {}
+
+    def edits(self, stamps: dict[str, Any]) -> list[str]:
+        """A line for each kind of thing that was edited since there were these stamps."""
+        return []
+
     def metadata(self, run: TrainingRun, moment: Moment) -> dict[str, Any]:
         """The `ss_*` keys about it in a network's file."""
         return {}

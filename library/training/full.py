@@ -50,6 +50,7 @@ def train_model(
     output = Output(
         form=checkpoint_form(checkpoint, model.source.kind),
         tracker_name=tracker_name,
-        describe=lambda moment, dtype: describe_checkpoint(run, task, batches, moment),
+        describe=lambda moment: describe_checkpoint(run, task, batches, moment),
+        max_shard_size=checkpoint.max_shard_size,
     )
     train(run, session, task, batches, output)

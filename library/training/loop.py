@@ -75,7 +75,11 @@ def _train(job: Job) -> Path:
     log = make_log(job, stepper.update.guard)
     saver = make_checkpoints(job, stepper.learner, standing, log)
 
-    with Interruption() as interruption, make_uploads(job, interruption) as saver.uploads:
+    with (
+        Interruption() as interruption,
+        make_uploads(job, interruption) as saver.uploads,
+        saver.settled_after(),
+    ):
         milestones = Milestones(
             plan=job.plan,
             session=session,

@@ -59,6 +59,7 @@ class Milestones:
     def after(self, done: int) -> None:
         """What is due after `done` steps."""
         self.done = done
+        self.saver.poll()
         epoch, epoch_ended = self.plan.epoch_after(done), self.plan.ends_epoch(done)
         self._save(done, epoch, epoch_ended)  # first: what follows may meet a bad image or run out of memory
         if self.validation.is_due(done, epoch, epoch_ended):

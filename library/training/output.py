@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from library.models.saving import Form
 from library.models.sources import SourceKind
-from library.options.saving import CheckpointFormat, CheckpointOptions
+from library.options.saving import MAX_SHARD_SIZE, CheckpointFormat, CheckpointOptions
 
 if TYPE_CHECKING:
-    import torch
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -33,12 +33,16 @@ class Moment:
 class Output:
     """form: ckpt, pt, safetensors, diffusers or diffusers_safetensors.
 
-    describe: the file's metadata at a moment, when its tensors are saved in a dtype (None: as they are).
+    describe: the file's metadata at a moment.
+    hashes: what it says besides of its tensors, as they are in the file; told the metadata too.
+    max_shard_size: bytes of the weight files of a folder.
     """
 
     form: Form
     tracker_name: str
-    describe: Callable[[Moment, torch.dtype | None], dict[str, str]]
+    describe: Callable[[Moment], dict[str, str]]
+    hashes: Callable[[dict[str, Tensor], dict[str, str]], dict[str, str]] | None = None
+    max_shard_size: int = MAX_SHARD_SIZE
 
     @property
     def carries_metadata(self) -> bool:

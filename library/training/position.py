@@ -16,7 +16,8 @@ from library.problems import UserError
 _NEEDED_FILES = ("model.safetensors", "optimizer.bin", "train_state.json")
 LEARNED_FILES = (*_NEEDED_FILES, "ema.safetensors", "scaler.pt")
 # These only tell of a run. A damaged one is left behind with a warning: no weight needs it.
-TOLD_FILES = ("ledger.safetensors", "history.json")
+PICTURES = "pictures.json"
+TOLD_FILES = ("ledger.safetensors", "history.json", PICTURES)
 MOST_JSON = 2**26  # bytes of a JSON file in a state
 _MOST = 10**9  # steps and epochs
 _INFINITE = 1e300  # what is larger could not be formatted or multiplied

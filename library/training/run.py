@@ -68,19 +68,19 @@ class TrainingRun:
                 "cache_text_encoder_outputs",
                 "needs text encoders that are not trained",
             ),
-            (
-                self.hub.resume_from_huggingface and self.saving.resume is None,
-                "resume_from_huggingface",
-                "needs --resume, the state on the hub",
-            ),
         )
         saves_state = self.saving.save_state or self.saving.save_state_on_train_end
         warn_when(
             (
+                self.hub.resume_from_huggingface and self.saving.resume is None,
+                "resume_from_huggingface",
+                "has no effect without --resume",
+            ),
+            (
                 self.hub.save_state_to_huggingface and not saves_state,
                 "save_state_to_huggingface",
                 "has no effect without --save_state or --save_state_on_train_end",
-            )
+            ),
         )
         self._check_steps_in_backward()
 

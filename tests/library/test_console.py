@@ -1,6 +1,9 @@
 import os
+import re
 import sys
+import threading
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -157,6 +160,57 @@ def test_lines_stand_above_a_bar_on_a_terminal(
     at = next(i for i, text in enumerate(redrawn) if "warning: one\n" in text)
     assert redrawn[at].startswith("warning: one\n") and redrawn[at - 1].strip() == ""
     assert "bar:  50%" in redrawn[at + 1]
+
+
+def test_warnings_of_threads_and_libraries_stand_above_all_bars(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A terminal of 40 columns is played: the cursor goes to where the bars put it, and text overwrites."""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+
+    def work() -> None:
+        with (
+            console.progress_bar(total=2, desc="steps", mininterval=0, ncols=40) as steps,
+            console.progress_bar(total=2, desc="images", mininterval=0, ncols=40) as images,
+            warnings.catch_warnings(),
+        ):
+            warnings.simplefilter("always")
+            for number in (1, 2):
+                steps.update()
+                images.update()
+                thread = threading.Thread(target=warn, args=[f"thread {number}"])
+                thread.start()
+                thread.join()
+                warnings.warn_explicit(f"library {number}", UserWarning, "lib.py", number)
+
+    run_command(work)
+    screen = played(capsys.readouterr().err)
+    assert screen[:4] == [
+        "warning: thread 1",
+        "lib.py:1: UserWarning: library 1",
+        "warning: thread 2",
+        "lib.py:2: UserWarning: library 2",
+    ]
+    assert sorted(line.partition(":")[0] for line in screen[4:]) == ["images", "steps"]
+
+
+def played(text: str) -> list[str]:
+    """What a terminal shows after these characters."""
+    screen: list[list[str]] = [[]]
+    row, column = 0, 0
+    for sign in re.findall(r"\x1b\[A|[\s\S]", text):
+        if sign == "\n":
+            row, column = row + 1, 0
+            screen += [[]] * (row >= len(screen))
+        elif sign == "\r":
+            column = 0
+        elif sign == "\x1b[A":
+            row -= 1
+        else:
+            line = screen[row] + [" "] * (column - len(screen[row]))
+            screen[row] = [*line[:column], sign, *line[column + 1 :]]
+            column += 1
+    return [shown for line in screen if (shown := "".join(line).rstrip())]
 
 
 def test_a_command_whose_output_nobody_reads_does_its_work(

@@ -68,6 +68,26 @@ def test_an_sd_2_lora_fits_matrices_and_convolutions(tmp_path: Path, saved_kind,
     assert_close(outputs(other), outputs(one), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("form", ["safetensors", "diffusers_safetensors"])
+def test_an_sd_2_lora_has_four_sides_where_a_trainer_of_its_source_expects_them(
+    tmp_path: Path, saved_kind, form: str
+) -> None:
+    """sd-scripts makes the projections of a single file convolutions, and those of a folder matrices."""
+    model = load_model(saved_kind("sd2", form))
+    network = fill(new_lora(model, arguments={}))
+    network.save(tmp_path / "x.safetensors", Saving("safetensors"))
+    saved, own = load_tensors(tmp_path / "x.safetensors"), network.tensors()
+    sides = {key: tensor.ndim for key, tensor in saved.items() if not key.endswith(".alpha")}
+    projections = {key for key in sides if "_proj_in." in key or "_proj_out." in key}
+    text_ends = {key for key in projections if key.startswith("lora_te_")}
+    assert projections - text_ends
+    wanted = projections - text_ends if form == "safetensors" else set()
+    assert {key for key, count in sides.items() if count == 4} == wanted
+    assert all(torch.equal(saved[key].reshape(tensor.shape), tensor) for key, tensor in own.items())
+    again = lora.from_file(model, tmp_path / "x.safetensors").tensors()
+    assert all(torch.equal(again[key], tensor) for key, tensor in own.items())
+
+
 def test_layers_that_count_for_nothing_are_not_trained(any_model: Model) -> None:
     network = new_lora(any_model)
     network.freeze_idle(any_model, clip_skip=2)

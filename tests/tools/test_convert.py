@@ -39,10 +39,10 @@ def test_a_file_through_a_folder_and_back_is_the_same(
     convert, kind: str, any_model_file: Path, tmp_path: Path
 ) -> None:
     claim = {"sd1": ["--v1"], "sd2": ["--v2"]}.get(kind, [])
-    convert(any_model_file, tmp_path / "folder", "--use_safetensors", *claim)
+    convert(any_model_file, tmp_path / "folder", *claim)
     convert(tmp_path / "folder", tmp_path / "back.safetensors")
     convert(tmp_path / "back.safetensors", tmp_path / "back.ckpt", "--epoch", 3, "--global_step", 70)
-    convert(tmp_path / "back.ckpt", tmp_path / "bins")
+    convert(tmp_path / "back.ckpt", tmp_path / "bins", "--use_safetensors=false")
     convert(tmp_path / "bins", tmp_path / "again.safetensors")
     assert (tmp_path / "back.safetensors").read_bytes() == any_model_file.read_bytes()
     assert (tmp_path / "again.safetensors").read_bytes() == any_model_file.read_bytes()
@@ -110,6 +110,24 @@ def test_metadata_may_be_json_or_python(convert, tiny_model_file: Path, tmp_path
         convert(tiny_model_file, tmp_path / "x.safetensors", "--metadata", text)
         metadata = open_tensors(tmp_path / "x.safetensors").metadata
         assert (metadata["title"], metadata["n"]) == ("x", "1")
+
+
+def test_a_folder_is_written_in_files_of_the_size_asked_for(
+    convert, tiny_model_file: Path, tmp_path: Path
+) -> None:
+    convert(tiny_model_file, tmp_path / "folder", "--max_shard_size", "300KB")
+    assert (tmp_path / "folder" / "unet" / "diffusion_pytorch_model.safetensors.index.json").is_file()
+    convert(tmp_path / "folder", tmp_path / "back.safetensors")
+    assert (tmp_path / "back.safetensors").read_bytes() == tiny_model_file.read_bytes()
+
+
+def test_suffixes_in_capitals_are_files(convert, tiny_model_file: Path, tmp_path: Path) -> None:
+    convert(tiny_model_file, tmp_path / "A.CKPT")
+    convert(tmp_path / "A.CKPT", tmp_path / "B.SafeTensors")
+    assert (tmp_path / "A.CKPT").is_file() and (tmp_path / "B.SafeTensors").is_file()
+    assert (tmp_path / "B.SafeTensors").read_bytes() == tiny_model_file.read_bytes()
+    with pytest.raises(UserError, match=r"a file must end in .safetensors or .ckpt"):
+        convert(tmp_path / "A.CKPT", tmp_path / "C.PT")
 
 
 def test_a_variant_is_read(convert, tiny_model_folder: Path, tmp_path: Path) -> None:
@@ -182,6 +200,9 @@ def test_what_has_no_effect_is_said(
         "(the suffix decides)",
         "warning: --reference_model is not needed: scheduler and tokenizer come with Atelier",
     ]
+    convert(tiny_model_file, tmp_path / "x.ckpt", "--max_shard_size", "1MB")
+    said = "warning: --max_shard_size has no effect: only a folder has several files"
+    assert capsys.readouterr().err.splitlines() == [said]
     convert(tiny_model_file, tmp_path / "folder", "--keep_other_tensors")
     said = "warning: --keep_other_tensors has no effect: a folder has no place for them"
     assert capsys.readouterr().err.splitlines() == [said]

@@ -141,6 +141,19 @@ def test_what_a_model_lacks_counts_with_the_first_ones(
     assert "not in the first: 1; --show_skipped lists them" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("rounded", [torch.bfloat16, torch.float32, torch.int32])
+def test_position_ids_are_written_as_whole_numbers(
+    call, models: list[Path], tmp_path: Path, rounded: torch.dtype
+) -> None:
+    ids = f"{TEXT}transformer.text_model.embeddings.position_ids"
+    for path in models:
+        changed(path, lambda t: t.update({ids: (torch.arange(77)[None] * 0.75).to(rounded)}))
+    call("merge_models", "--models", *models, "--output", tmp_path / "merged.ckpt")
+    call("prune_model", models[0], tmp_path / "pruned.safetensors", "--saving_precision", "fp16")
+    for name in ("merged.ckpt", "pruned.safetensors"):
+        assert torch.equal(load_tensors(tmp_path / name)[ids], torch.arange(77)[None])
+
+
 def test_a_merged_model_keeps_what_weights_cannot_tell(call, models: list[Path], tmp_path: Path) -> None:
     told = {"modelspec.prediction_type": "epsilon", "modelspec.title": "old", "modelspec.hash_sha256": "0x1"}
     save_tensors(models[0], load_tensors(models[0]), open_tensors(models[0]).metadata | told)
@@ -258,6 +271,17 @@ def test_shares_that_are_not_1_together_are_warned_of(
 ) -> None:
     call("merge_models", "--models", *models, "--ratios", 1, 1, 1, "--output", tmp_path / "x.safetensors")
     assert capsys.readouterr().err.startswith("warning: --ratios are 3 together")
+
+
+def test_suffixes_in_capitals_are_read_and_written(call, models: list[Path], tmp_path: Path) -> None:
+    first = models[0].rename(tmp_path / "A.SAFETENSORS")
+    call("merge_models", "--models", first, models[1], "--output", tmp_path / "M.CKPT")
+    call("prune_model", tmp_path / "M.CKPT", tmp_path / "P.SAFETENSORS")
+    call("merge_vae", tmp_path / "P.SAFETENSORS", first, tmp_path / "V.CKPT")
+    call("show_metadata", "--model", tmp_path / "P.SAFETENSORS")
+    merged, pruned = (load_tensors(tmp_path / name) for name in ("M.CKPT", "P.SAFETENSORS"))
+    assert all(torch.equal(pruned[name], merged[name]) for name in pruned)
+    assert load_tensors(tmp_path / "V.CKPT").keys() == pruned.keys()
 
 
 def test_a_device_that_is_not_there_is_one_line(call, models: list[Path], tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from library.data.config.specs import DATASET_KEYS, OPTION_NAMES, SUBSET_KEYS, G
 from library.data.config.text import ConfigText, read_config_text
 from library.options.data import DataOptions
 from library.options.fields import OptionSpec, specs_of
+from library.options.unset import asks_nothing, is_unset
 from library.problems import Problems, warn_idle
 from library.table_files import PATH_FIX
 from library.text_files import is_text
@@ -118,7 +119,7 @@ class _Reader:
         """Raises ValueError with a cause, and a fix where the key's type does not say it."""
         if key in _PATHS and isinstance(value, str):
             if any(ord(letter) < 32 for letter in value):
-                cause = f"is {value!r}: a \\ in double quotes begins a special character"
+                cause = f"is {_shown(value)}: a \\ in double quotes begins a special character"
                 raise ValueError(cause, PATH_FIX[self.text.suffix])
             value = _as_this_system_writes(value)
         if isinstance(value, str) and not is_text(value):
@@ -130,7 +131,7 @@ class _Reader:
         that of the key most likely meant, so that it is checked too.
         """
         known = {key: value for key, value in content.items() if key in allowed}
-        for key in (key for key, value in content.items() if key not in allowed and not _asks_nothing(value)):
+        for key in (key for key, value in content.items() if key not in allowed and not asks_nothing(value)):
             cause, fix, meant = explain_unknown(key, allowed)
             self._add(table, key, cause, fix)
             if meant is not None:
@@ -160,18 +161,13 @@ def _cause_and_fix(error: ValueError, value: Any) -> tuple[str, ...]:
     return f"is {_shown(value)}", f"it {expects}"
 
 
-def _asks_nothing(value: Any) -> bool:
-    """Whether a value asks for nothing whatever its key is: generated files have many such."""
-    return value is None or value in (0, "", [], {})
-
-
 def _is_unset(key: str, value: Any) -> bool:
-    """Whether programs write the value for a key that is not set. An empty text of a key that takes texts is
-    a value: it unsets what a wider table sets. False is one of switches.
+    """Whether programs write the value for a key that is not set. A blank text of a key that takes texts is a
+    value: it unsets what a wider table sets. False is one of switches.
     """
-    if value == "":
-        return key not in _TEXTS
-    return value is None or value == [] or (value is False and key not in _SWITCHES)
+    if key in _TEXTS and isinstance(value, str):
+        return value in ("None", "null")
+    return is_unset(value) and not (value is False and key in _SWITCHES)
 
 
 def _shown(value: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -61,7 +62,12 @@ class SubsetSpec:
     @property
     def name(self) -> str:
         """The base name of the folder or metadata file, as in model metadata."""
-        return self.source.resolve().name
+        return base_name(self.source)
+
+
+def base_name(path: Path) -> str:
+    """The name that a path ends with, also if it is written "." or "..". A link has its own name."""
+    return Path(os.path.normpath(path.absolute())).name
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ import io
 import os
 import struct
 from collections.abc import Callable, Iterator
+from itertools import takewhile
 from typing import Literal
 
 from library.data.buckets import Size
@@ -63,6 +64,22 @@ def size_in_header(content: Content) -> Size | None:
         return _SIZES[image_format](content)
     except (struct.error, ValueError):  # the file ends too early, or is broken
         return None
+
+
+def has_more_frames(content: Content) -> bool | None:
+    """Whether a PNG, JPEG, WebP or BMP file is an animation, as its header says; None for other formats. The
+    further pictures that cameras put behind a JPEG (depth maps, previews) are none.
+    """
+    image_format = format_of(content)
+    if image_format == "WebP":
+        return content.head[12:16] == b"VP8X" and any(flags & 0x02 for flags in content.head[20:21])
+    if image_format != "PNG":
+        return None if image_format is None else False
+    try:  # PNG specification, 11.3.6.1: acTL comes before the picture
+        names = takewhile(lambda name: name != b"IDAT", (name for name, _, _ in png_chunks(content)))
+        return b"acTL" in names
+    except (struct.error, ValueError):
+        return False
 
 
 def png_chunks(content: Content) -> Iterator[tuple[bytes, int, int]]:

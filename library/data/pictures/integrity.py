@@ -9,8 +9,10 @@ import enum
 import io
 import struct
 from pathlib import Path
+from typing import NamedTuple
 
 from library.data.buckets import Size
+from library.data.pictures import headers
 from library.data.pictures.bad_images import check_dimensions, cut_off, unreadable
 from library.data.pictures.headers import (
     BMP_HEADERS,
@@ -22,7 +24,7 @@ from library.data.pictures.headers import (
     riff_chunks,
     size_in_header,
 )
-from library.data.pictures.images import load_image, read_size
+from library.data.pictures.images import has_more_frames, load_image, read_size
 from library.text_files import check_is_file
 
 TAIL = 1024  # bytes; programs that pad files pad them to a block
@@ -38,8 +40,24 @@ class Verdict(enum.Enum):
     UNCLEAR = enum.auto()
 
 
+class Inspected(NamedTuple):
+    """What a complete image file holds, as far as can be told without decoding.
+
+    size: (width, height) of the upright image.
+    has_more_frames: whether it is an animation or has several pages, of which the first is used.
+    """
+
+    size: Size
+    has_more_frames: bool
+
+
 def inspect(path: Path | str) -> Size:
-    """(width, height) of the upright image in a complete file, as far as can be told without decoding.
+    """The size that `look_at` gives."""
+    return look_at(path).size
+
+
+def look_at(path: Path | str) -> Inspected:
+    """What a file's header and end say.
 
     Raises UserError for a file that cannot be read, is no image, is cut off, or has a size that cannot be
     decoded. Files whose structure leaves a doubt are decoded.
@@ -49,6 +67,7 @@ def inspect(path: Path | str) -> Size:
         with io.FileIO(path) as file:
             content = Content(file)
             verdict, size = judge(content), size_in_header(content)
+            has_more = headers.has_more_frames(content)
     except OSError as error:
         raise unreadable(path, error) from error
     if verdict is Verdict.CUT_OFF:
@@ -56,8 +75,8 @@ def inspect(path: Path | str) -> Size:
     if size is not None:
         check_dimensions(path, size)
     if verdict is Verdict.UNCLEAR:
-        return load_image(path).size
-    return size or read_size(path)
+        size = load_image(path).size
+    return Inspected(size or read_size(path), has_more_frames(path) if has_more is None else has_more)
 
 
 def judge(content: Content) -> Verdict:

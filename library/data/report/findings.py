@@ -75,7 +75,9 @@ def partly_trained(data: TrainingData, inspection: Inspection) -> list[Finding]:
     return [
         finding("with transparent parts, which are trained as white", [p for p in clear if p not in masked]),
         finding("with transparent parts, which do not count in the loss", as_masks, is_warning=False),
-        finding("with several frames, of which only the first is trained", inspection.animated),
+        finding(
+            "with several frames, of which only the first is trained", inspection.animated, is_warning=False
+        ),
     ]
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from library.data.captions import kept_caption, sample_caption
 from library.data.scan.records import Record
+from library.data.tags import tags_of
 from library.data.training_data import TrainingData
 
 # Captions -> for each the offsets in its text at which its tokens end, in order. Passed in, as `data` has no
@@ -126,11 +127,10 @@ def same_captions(texts: Iterable[Texts]) -> list[tuple[str, list[Record]]]:
 
 
 def count_tags(texts: Iterable[Texts]) -> list[tuple[str, int]]:
-    """The texts between the separators of captions, with the number of images that have them; most first."""
+    """The tags of captions, with the number of images that have them; most first."""
     counts: Counter[str] = Counter()
     for record in (entry.record for entry in texts):
-        parts = record.caption.replace("\n", record.subset.caption_separator)
-        counts.update({tag.strip() for tag in parts.split(record.subset.caption_separator)} - {""})
+        counts.update(set(tags_of(record.caption, record.subset)))
     return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
 
 

@@ -1,8 +1,9 @@
 """The index of an image folder, `metadata_cache.json`: sizes and captions as an earlier scan found them.
 
 The file is that of sd-scripts' `cache_info`: {image path: {"caption": text, "resolution": [width, height]}}.
-Two more fields let an entry be verified: "made_from", the names, sizes and modification times of its files,
+More fields let an entry be verified: "made_from", the names, sizes and modification times of its files,
 and "text", the content of the caption file where that differs from the caption (null without such a file).
+"animated" is true of an image with several frames.
 """
 
 from __future__ import annotations
@@ -69,9 +70,9 @@ class Index:
             notes.append(f"{path}: {error.problems[0].cause}, so every file is read and it is written anew")
             return cls(path)
 
-    def find(self, source: ImageSource) -> tuple[Size, str | None] | None:
-        """The size and the caption file's text (see `keep`) of a source whose files have not changed, else
-        None.
+    def find(self, source: ImageSource) -> tuple[Size, str | None, bool] | None:
+        """The size, the caption file's text, and whether there are more frames (see `keep`) of a source whose
+        files have not changed, else None.
         """
         if self.path is None:
             return None
@@ -81,11 +82,14 @@ class Index:
         entry = self.known.get(key)
         return _content(entry) if entry is not None and stamp and _made_from(entry) == stamp else None
 
-    def keep(self, source: ImageSource, size: Size, caption: str, text: str | None) -> None:
+    def keep(
+        self, source: ImageSource, size: Size, caption: str, text: str | None, *, has_more_frames: bool
+    ) -> None:
         """Take in what a scan found about a source. `find` must have been asked for it.
 
         caption: the caption to train with.
         text: the lines of the caption file; None when there is none.
+        has_more_frames: whether it is an animation.
         """
         if self.path is None:
             return
@@ -96,6 +100,7 @@ class Index:
             entry = {"caption": caption, "resolution": [*size]}
             entry |= {"made_from": stamp} if stamp else {}
             entry |= {"text": text} if text != caption else {}
+            entry |= {"animated": True} if has_more_frames else {}
         self.kept[key] = entry
 
     def save(self, notes: list[str]) -> None:
@@ -123,15 +128,17 @@ def _made_from(entry: Any) -> Any:
     return entry.get("made_from") if isinstance(entry, dict) else None
 
 
-def _content(entry: Fields) -> tuple[Size, str | None] | None:
-    """Size and text of an entry; None when it is damaged."""
+def _content(entry: Fields) -> tuple[Size, str | None, bool] | None:
+    """Size and text of an entry, and whether it is an animation; None when it is damaged."""
     try:
         (width, height), caption = entry["resolution"], entry["caption"]
     except (KeyError, TypeError, ValueError):
         return None
     text = entry.get("text", caption)
     is_sound = isinstance(width, int) and isinstance(height, int) and isinstance(caption, str)
-    return ((width, height), text) if is_sound and isinstance(text, str | None) else None
+    if not is_sound or not isinstance(text, str | None):
+        return None
+    return (width, height), text, entry.get("animated") is True
 
 
 def _stamp(source: ImageSource, oldest: int) -> str:

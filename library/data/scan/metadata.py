@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, NamedTuple
 
-from library.data.captions import caption_lines, with_tags
+from library.data.captions import LONGEST_CAPTION, caption_lines, with_tags
 from library.data.config.specs import SubsetSpec
 from library.data.scan.folders import is_image_name, is_system_name, name_some, stem_of
 from library.data.scan.metadata_file import MetadataEntry, Repetitive, read_entries
-from library.paths import is_utf8
+from library.paths import LONGEST_PATH, is_utf8
 from library.problems import Problems
 
 
@@ -69,7 +69,7 @@ class _Reading:
         self.cut_captions = 0
 
     def take(self, entry: MetadataEntry, lookup: _Lookup) -> None:
-        images, is_moved = lookup.find(entry.key)
+        images, is_moved = lookup.find(entry.key) if len(entry.key) <= LONGEST_PATH else ([], False)
         if not images:
             self.odd["missing"].append(str(entry))
         elif len(images) > 1:
@@ -77,6 +77,8 @@ class _Reading:
             self.odd["unclear"].append(f"{entry} is {names}")
         if not _is_sound(entry.content):
             self.odd["unsound"].append(str(entry))
+        elif _length(entry.content, self.subset) > LONGEST_CAPTION:
+            self.odd["long"].append(str(entry))
         elif len(images) == 1:
             if is_moved:
                 self.odd["moved"].append(str(entry))
@@ -98,6 +100,7 @@ class _Reading:
         folder = self.subset.image_dir
         lines = {
             "unsound": ('{} must be {{"caption": text, "tags": text}}, each once', "mend or remove them"),
+            "long": (f"{{}} have captions of more than {LONGEST_CAPTION:,} characters", "shorten them"),
             "unclear": ("{} may mean several images", "write the keys with their suffixes"),
             "contradictory": ("{} contradict earlier ones of the same image", "remove one of each"),
             "missing": (
@@ -130,6 +133,13 @@ def _is_sound(content: Any) -> bool:
 def _is_text(value: Any) -> bool:
     """Whether it is text, or None. JSON can hold half a character ("\\ud83d"), which no tokenizer accepts."""
     return is_utf8(value) if isinstance(value, str) else value is None
+
+
+def _length(content: dict[str, Any], subset: SubsetSpec) -> int:
+    """How long caption and tags can get together: with wildcards every line gets the tags."""
+    caption, tags = content.get("caption") or "", content.get("tags") or ""
+    lines = 1 + caption.count("\n") + caption.count("\r") if subset.enable_wildcard else 1
+    return len(caption) + lines * len(tags)
 
 
 def _caption(content: dict[str, Any], subset: SubsetSpec) -> str | None:

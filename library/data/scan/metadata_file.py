@@ -14,6 +14,7 @@ from library.data.scan.folders import name_some
 from library.problems import Problems
 from library.text_files import read_text
 
+LONGEST_SHOWN = 200  # characters of a key in messages
 JSON_FORM = '{"image": {"caption": text, "tags": text}, ...}'
 JSONL_FORM = '{"image_path": text, "caption": text, "tags": text}'
 
@@ -30,7 +31,8 @@ class MetadataEntry(NamedTuple):
     line: int | None = None
 
     def __str__(self) -> str:
-        return f'"{self.key}"' if self.line is None else f'"{self.key}" (line {self.line})'
+        key = self.key if len(self.key) <= LONGEST_SHOWN else f"{self.key[:LONGEST_SHOWN]}..."
+        return f'"{key}"' if self.line is None else f'"{key}" (line {self.line})'
 
 
 class Repetitive(dict[str, Any]):

@@ -18,7 +18,7 @@ from library.data.captions import caption_lines, read_caption, used_lines
 from library.data.config.specs import DatasetSpec, SubsetSpec
 from library.data.pictures.bad_images import MAX_PIXELS
 from library.data.pictures.images import check_hint
-from library.data.pictures.integrity import inspect
+from library.data.pictures.integrity import inspect, look_at
 from library.data.scan.folders import name_some
 from library.data.scan.hints import pair_with_hints
 from library.data.scan.image_sources import ImageSource, sources_in_folder
@@ -66,6 +66,7 @@ class SubsetScan:
     without_caption: number of images without a caption, which train with class tokens.
     empty_captions: number of images whose caption is an empty text.
     cut_captions: number of images whose caption has more lines with text than are used.
+    animated: names of images with several frames or pages, of which the first is used.
     bad_images: why images were left out that cannot be used.
     spare_hints: paths of conditioning images that belong to none of its images.
     notes: what the user may not expect.
@@ -76,6 +77,7 @@ class SubsetScan:
     without_caption: int = 0
     empty_captions: int = 0
     cut_captions: int = 0
+    animated: list[str] = field(default_factory=list)
     bad_images: list[Problem] = field(default_factory=list)
     spare_hints: frozenset[str] = frozenset()
     notes: list[str] = field(default_factory=list)
@@ -104,12 +106,14 @@ class Seen(NamedTuple):
 
     size: (width, height); None when the image cannot be read.
     text: of its caption.
+    has_more_frames: whether it is an animation, of which the first frame is used.
     bad: why the image, or its conditioning image, cannot be used.
     problems: what else is wrong.
     """
 
     size: Size | None
     text: str | None
+    has_more_frames: bool = False
     bad: list[Problem] = []
     problems: list[Problem] = []
 
@@ -136,7 +140,9 @@ def scan_subset(
         if seen.size is None or seen.bad or seen.problems:
             continue
         caption = _caption(scan, seen.text)
-        index.keep(source, seen.size, caption, seen.text)
+        index.keep(source, seen.size, caption, seen.text, has_more_frames=seen.has_more_frames)
+        if seen.has_more_frames:
+            scan.animated.append(source.image.name)
         scan.records.append(_record(source, seen.size, caption, fits[0](seen.size), subset))
     if rules.writes:
         index.save(scan.notes)
@@ -212,7 +218,7 @@ def _scan_job(job: list[ImageSource]) -> list[Seen]:
 
 def _scan_image(source: ImageSource) -> Seen:
     bad, problems = Problems(), Problems()
-    size = bad.attempt(inspect, source.image)
+    size, has_more_frames = bad.attempt(look_at, source.image) or (None, False)
     text = source.caption
     if source.caption_file is not None:
         text = problems.attempt(_read_lines, Path(source.caption_file.path))
@@ -220,7 +226,7 @@ def _scan_image(source: ImageSource) -> Seen:
         hint_size = bad.attempt(inspect, source.hint.path)
         if size is not None and hint_size is not None:
             problems.attempt(check_hint, size, hint_size, source.hint.path, source.image)
-    return Seen(size, text, bad.found, problems.found)
+    return Seen(size, text, has_more_frames, bad.found, problems.found)
 
 
 def _read_lines(path: Path) -> str:

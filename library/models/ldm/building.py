@@ -8,15 +8,20 @@ from typing import Any, TypeAlias
 
 import torch
 from accelerate import init_empty_weights
-from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from library.models.ldm.configs import Shapes, text_config, unet_config, vae_config
 from library.models.ldm.keys import text_name
 from library.models.ldm.layout import PartLayout
 from library.models.ldm.reading import PartFile
+from library.models.values import fault_of, refuse_faults
 from library.problems import UserError
+from library.unused_packages import hidden_from
+
+with hidden_from("transformers"):
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+with hidden_from("diffusers"):
+    from diffusers import AutoencoderKL, UNet2DConditionModel
 
 PartModule: TypeAlias = UNet2DConditionModel | AutoencoderKL | CLIPTextModel | CLIPTextModelWithProjection
 READERS = 2  # threads: copying and page faults of new memory release Python's lock
@@ -41,7 +46,7 @@ def build_part(opened: PartFile, *, dtype: torch.dtype | None, device: torch.dev
     """The module with the file's weights, on a device, requiring no gradients.
 
     dtype: of every weight; None keeps each as the file has it.
-    Raises UserError when the file lacks tensors or they do not go together.
+    Raises UserError when the file lacks tensors, they do not go together, or hold what weights cannot be.
     """
     path, part = opened.file.path, opened.part
     module = _make_empty(opened)
@@ -52,13 +57,21 @@ def build_part(opened: PartFile, *, dtype: torch.dtype | None, device: torch.dev
         cause = f"lacks {len(missing)} tensors of its {_TITLES[part.kind]}, e.g. {missing[0]}"
         raise UserError.of(path, cause, "use a full checkpoint")
 
+    faults: dict[str, str] = {}
+
     def read(own: str) -> Tensor:
-        name = names[own]
-        tensor = fit(opened.read(name), wanted[own].shape, path, opened.pieces[name].name)
+        name, where = names[own], opened.pieces[names[own]].name
+        tensor = opened.read(name)
+        if fault := fault_of(tensor):
+            faults[where] = fault
+            return tensor  # in another shape, if they are packed; refused below
+        tensor = fit(tensor, wanted[own].shape, path, where)
         return tensor.to(device, dtype or tensor.dtype)
 
     with ThreadPoolExecutor(READERS) as pool:
-        module.load_state_dict(dict(zip(names, pool.map(read, names), strict=True)), assign=True)
+        tensors = dict(zip(names, pool.map(read, names), strict=True))
+    refuse_faults(path, faults)
+    module.load_state_dict(tensors, assign=True)
     return module.to(device).requires_grad_(False)  # buffers, which are no weights, go to the device too
 
 

@@ -18,6 +18,7 @@ _ROLES: dict[PartKind, Role] = {
     "clip": "text_encoder",
     "open_clip": "text_encoder",
 }
+ACTIVATIONS = ("quick_gelu", "gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu")  # of text encoders
 HEAD_WIDTH = 64  # of attention heads, in parts without a standard number of heads
 
 
@@ -55,6 +56,28 @@ class PartLayout:
     def settings(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Settings that cannot be read from weights: the given ones, else the standard."""
         return {name: given.get(name, value) for name, value in self.standard.items()}
+
+
+def settings_fault(part: PartLayout, given: Mapping[str, Any]) -> str:
+    """Which of the settings in a file cannot be; "" when all can. None of them is used before."""
+    known = {name: value for name, value in part.settings(given).items() if name in given}
+    for name, value in known.items():
+        can_be_unset = part.standard[name] is None or name == "sample_size"
+        if not (_can_be(value, part.standard[name]) or (value is None and can_be_unset)):
+            return f"{name} is {str(value)[:40]!r}"
+    return ""
+
+
+def _can_be(value: Any, standard: Any) -> bool:
+    """Whether a setting can have a value, by its standard one. A whole number may be several, by level."""
+    if isinstance(standard, bool):
+        return isinstance(value, bool)
+    if isinstance(standard, str):
+        return value in ACTIVATIONS
+    if isinstance(standard, float):
+        return type(value) in (int, float) and 0 < value < 1e6
+    values = value if isinstance(value, (list, tuple)) else [value]
+    return all(type(one) is int and 0 < one <= 2**16 for one in values)
 
 
 class Piece(NamedTuple):
@@ -97,6 +120,8 @@ class Layout:
         its blocks; otherwise as diffusers does.
     defaults_to_epsilon: whether files that do not declare what they predict certainly predict the noise.
     half_vae: whether its VAE stays finite in float16.
+    convolved: which layers sd-scripts' trainer makes convolutions when it reads a single file, so that its
+        network files have them with four sides and it goes on from such files only: how their paths end.
     """
 
     family: str
@@ -109,6 +134,7 @@ class Layout:
     has_original_paths: bool = False
     defaults_to_epsilon: bool = True
     half_vae: bool = True
+    convolved: tuple[str, ...] = ()
 
     def named(self, role: Role) -> list[Part]:
         """The names of the parts with a role."""

@@ -7,17 +7,26 @@ from typing import TypeVar
 
 import torch
 
-from library.models.detection import check_channels
+from library.models.detection import check_channels, family_beside
+from library.models.families import FAMILIES, SD_SCALE
 from library.models.ldm.building import build_part
 from library.models.ldm.layout import Layout
 from library.models.ldm.model import LatentDiffusion
 from library.models.ldm.reading import PartFile, read_model, read_vae
-from library.models.prediction import PredictionType, declared_prediction, declares_zero_terminal_snr
+from library.models.parts import sound_positions
+from library.models.prediction import (
+    TERMINAL_MARK,
+    V_MARK,
+    PredictionType,
+    declared_prediction,
+    declares_zero_terminal_snr,
+)
 from library.models.sources import Source
 from library.models.weights import dtype_of
 from library.problems import UserError, warn
 
 M = TypeVar("M", bound=LatentDiffusion)
+_MADE_ANEW = (V_MARK, TERMINAL_MARK)  # other tensors that a save makes itself, as training may change them
 
 
 def load_layout(
@@ -47,6 +56,8 @@ def load_layout(
     if keeps_others and files.file is None:
         warn(f"--keep_other_tensors has no effect: {source.name} is a folder, which holds no others")
     opened = files.parts | ({layout.vae: read_vae(vae, layout)} if vae else {})
+    if vae:
+        _check_scale(vae, opened[layout.vae], files.parts[layout.vae], layout)
     if linear_projection:
         opened[layout.denoiser] = _with_matrices(opened[layout.denoiser])
     cast = None if dtype == "stored" else dtype_of(dtype) if isinstance(dtype, str) else dtype
@@ -64,8 +75,42 @@ def load_layout(
     model.source, model.vae_source = source, vae
     model.epoch, model.global_step = files.epoch, files.global_step
     model.spare = {name: tensor for part in opened.values() for name, tensor in part.read_spare()}
-    model.others = dict(files.read_others()) if keeps_others else {}
+    others = files.read_others() if keeps_others else ()
+    model.others = {name: sound_positions(name, tensor) for name, tensor in others if name not in _MADE_ANEW}
     return model.eval()
+
+
+def _check_scale(source: Source, vae: PartFile, own: PartFile, layout: Layout) -> None:
+    """Raises UserError for a VAE of another family, and warns of one that seems to be.
+
+    SD's and SDXL's VAEs have equal names and shapes. What tells them apart is the scale of latents in a
+    folder's configuration or our metadata, and the text encoders beside one in a checkpoint. A bare file of
+    weights tells only whether they have a common origin with the model's own: tuned ones keep most of it.
+    """
+    expected, family = own.part.settings(own.given)["scaling_factor"], family_beside(source)
+    scale = vae.given.get("scaling_factor")
+    if scale is None and family is not None:
+        scale = FAMILIES[family].latent_space.scale
+    elif scale is None and source.kind == "diffusers":
+        scale = SD_SCALE
+    if scale is not None:
+        if abs(scale / expected - 1) > 1e-3:
+            cause = f"its latents are scaled by {scale:g}, those of this model by {expected:g}"
+            raise UserError.of(source.name, cause, f"use a VAE of {layout.title}")
+    elif _similarity(vae, own) < 0.5:
+        warn(
+            f"{source.name}: its encoder has nothing in common with the model's own; a VAE of another family "
+            f"than {layout.title} gives latents that the U-Net does not know"
+        )
+
+
+def _similarity(one: PartFile, other: PartFile) -> float:
+    """The cosine between the last layers of two encoders; 1 where they cannot be compared."""
+    name = "encoder.conv_out.weight"
+    if one.shapes.get(name) != other.shapes.get(name) or name not in one.pieces:
+        return 1.0
+    a, b = (part.read(name).flatten().float() for part in (one, other))
+    return float(torch.nn.functional.cosine_similarity(a, b, dim=0))
 
 
 def _prediction_type(source: Source, layout: Layout, claimed: PredictionType | None) -> PredictionType:

@@ -25,7 +25,7 @@ from library.models.ldm.layout import Layout, PartLayout
 from library.models.ldm.pieces import originals_of, pieces_of, rows_of
 from library.models.ldm.unet import blocks, text_by_layer, text_layers
 from library.models.ldm.writing import save_folder, scheduler_config
-from library.models.prediction import CONFIG_KEY
+from library.models.prediction import CONFIG_KEY, TERMINAL_MARK, V_MARK
 from library.models.saving import Saving
 from library.models.text import Tokenizer
 from library.models.weights import save_tensors
@@ -62,7 +62,10 @@ class LatentDiffusion(Model):
         layout: Layout,
         prediction_type: PredictionType = "epsilon",
     ) -> None:
+        from library.models.ldm.memory_order import keep_memory_order
+
         super().__init__(denoiser, text_encoders, vae, prediction_type=prediction_type)
+        keep_memory_order(self.denoiser)
         self.layout, self.family, self.half_vae = layout, layout.family, layout.half_vae
         self.spare: dict[str, Tensor] = {}  # the source's unused tensors, by the file's names; see PartFile
         self.others: dict[str, Tensor] = {}  # the source's other tensors, if they are kept; saved unchanged
@@ -173,9 +176,10 @@ class LatentDiffusion(Model):
                 modules=self.parts,
                 scheduler=scheduler_config(self.layout, self.prediction_type, self.zero_terminal_snr),
                 safetensors=saving.form == "diffusers_safetensors",
+                max_shard_size=saving.max_shard_size,
             )
             return
-        assert path.suffix == f".{saving.form}", f"{path} does not end in .{saving.form}"
+        assert path.suffix.lower() == f".{saving.form}", f"{path} does not end in .{saving.form}"
         told = {CONFIG_KEY: json.dumps(self._told(), sort_keys=True)}
         counts = {"epoch": self.epoch + saving.epoch, "global_step": self.global_step + saving.step}
         tensors = _cast(self._single_file(), saving.dtype) | self.others
@@ -191,7 +195,18 @@ class LatentDiffusion(Model):
                 inner = {key.removeprefix(part.prefix): tensor for key, tensor in own.items()}
                 made = open_clip.make_spare(part, inner)
                 tensors |= {part.prefix + key: tensor for key, tensor in made.items()}
-        return tensors | self.spare
+        return tensors | self.spare | self._marks()
+
+    def _marks(self) -> dict[str, Tensor]:
+        """Tensors whose names tell other programs what they would take for granted otherwise. For SD 2.x the
+        .yaml beside the file does.
+        """
+        told = {
+            V_MARK: self.prediction_type == "v",
+            TERMINAL_MARK: self.prediction_type == "v" and self.zero_terminal_snr,
+        }
+        has_marks = self.layout.defaults_to_epsilon
+        return {name: torch.zeros(0) for name, holds in told.items() if holds and has_marks}
 
     @property
     def _is_from_file(self) -> bool:
@@ -224,8 +239,25 @@ class LatentDiffusion(Model):
                 if self.layout.has_original_paths:
                     path, other = original.removesuffix(".weight"), path
             kind = "te" if part.is_text_encoder else "unet"
-            points.append(AttachPoint(kind, path, layer, parents[0], part.network, other, block, number))
+            points.append(
+                AttachPoint(
+                    part=kind,
+                    path=path,
+                    module=layer,
+                    parent=parents[0],
+                    prefix=part.network,
+                    other_path=other,
+                    block=block,
+                    text_encoder=number,
+                    is_1x1_in_files=self._is_convolved(path, layer),
+                )
+            )
         return points
+
+    def _is_convolved(self, path: str, layer: nn.Module) -> bool:
+        """Whether network files have a linear layer of this path as a 1x1 convolution."""
+        is_one = self._is_from_file and path.endswith(self.layout.convolved)
+        return is_one and isinstance(layer, nn.Linear)
 
     def _weight_names(self, name: Part) -> dict[str, str]:
         """The module's own name of a weight -> its canonical name."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,14 @@ from torch import Tensor
 
 from library.models.base import Part
 from library.models.ldm import open_clip
-from library.models.ldm.layout import Layout, PartLayout, Piece
+from library.models.ldm.layout import Layout, PartLayout, Piece, settings_fault
 from library.models.ldm.pieces import pieces_of
 from library.models.prediction import CONFIG_KEY
 from library.models.sources import WEIGHT_STEMS, Source, find_weights, read_json, vae_folder
 from library.models.weights import TensorFile, open_tensors
 from library.problems import UserError
+
+SIZE_WIDTH, SIZES_TOLD = "addition_time_embed_dim", 6  # of SDXL: original size, crop and target
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ def _read_file(path: Path, layout: Layout) -> ModelFiles:
     }
     _refuse_foreign(parts[layout.denoiser], layout)
     return ModelFiles(
-        parts,
+        _with_size_width(parts, layout),
         file=file,
         epoch=_number(file.metadata.get("epoch")),
         global_step=_number(file.metadata.get("global_step")),
@@ -118,7 +120,8 @@ def _read_file(path: Path, layout: Layout) -> ModelFiles:
 
 
 def _read_folder(source: Source, layout: Layout) -> ModelFiles:
-    return ModelFiles({name: _folder_part(source.weights(name), part) for name, part in layout.parts.items()})
+    parts = {name: _folder_part(source.weights(name), part) for name, part in layout.parts.items()}
+    return ModelFiles(_with_size_width(parts, layout))
 
 
 def _folder_part(weights: Path, part: PartLayout) -> PartFile:
@@ -128,10 +131,30 @@ def _folder_part(weights: Path, part: PartLayout) -> PartFile:
 def _named_part(file: TensorFile, part: PartLayout, prefix: str, given: Mapping[str, Any]) -> PartFile:
     """A part's tensors by canonical name, whatever the file calls them."""
     inner = [name.removeprefix(prefix) for name in file.shapes if name.startswith(prefix)]
+    if fault := settings_fault(part, given):
+        raise UserError.of(file.path, f"its configuration is damaged: {fault}", "get the file again")
     found = pieces_of(part, inner, given)
     pieces = {name: piece._replace(name=prefix + piece.name) for name, piece in found.items()}
     spare = open_clip.spare_names(part, inner, given) if part.kind == "open_clip" else []
     return PartFile(part, file, pieces, given, [prefix + name for name in spare])
+
+
+def _with_size_width(parts: dict[Part, PartFile], layout: Layout) -> dict[Part, PartFile]:
+    """The parts, the U-Net told how wide the embedding of each of a picture's six sizes is.
+
+    It is told the pooled text and these in one vector, so the width is what the weights leave for it. Raises
+    UserError when that is no whole number.
+    """
+    unet = parts[layout.denoiser]
+    taken = unet.shapes.get("add_embedding.linear_1.weight")
+    if SIZE_WIDTH not in unet.part.standard or taken is None or len(taken) != 2:
+        return parts
+    pooled = [parts[name].shapes.get("text_projection.weight", (0,))[0] for name in layout.texts]
+    width, rest = divmod(taken[1] - max(pooled), SIZES_TOLD)
+    if rest or width < 2:
+        cause = f"its U-Net is told {taken[1]} numbers, which do not fit a pooled text of {max(pooled)}"
+        raise UserError.of(unet.file.path, cause, "get the file again")
+    return parts | {layout.denoiser: replace(unet, given={**unet.given, SIZE_WIDTH: width})}
 
 
 def _refuse_foreign(unet: PartFile, layout: Layout) -> None:

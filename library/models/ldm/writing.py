@@ -16,6 +16,7 @@ from library.models.base import Part
 from library.models.ldm.layout import Layout
 from library.models.noise_schedule import TRAIN_STEPS, terminal_settings
 from library.models.prediction import PredictionType
+from library.models.shards import index_names, index_of, shard_names, shares
 from library.models.sources import WEIGHT_STEMS
 from library.models.text import EOS, TOKENIZER_FILES, TOKENIZER_FOLDER
 from library.models.weights import save_tensors
@@ -31,6 +32,7 @@ def save_folder(
     modules: Mapping[Part, Any],
     scheduler: Mapping[str, Any],
     safetensors: bool,
+    max_shard_size: int,
 ) -> None:
     """Write a folder that the `from_pretrained` of diffusers' pipeline loads, whole.
 
@@ -38,11 +40,12 @@ def save_folder(
     modules: diffusers' and transformers' models, for their configurations.
     scheduler: see `scheduler_config`.
     safetensors: the weights' container; else .bin.
+    max_shard_size: bytes of a file of weights; a larger part is in several.
     """
     with whole_folder(path) as folder:
         for part, tensors in parts.items():
             (folder / part).mkdir()
-            save_tensors(folder / part / _weight_name(part, safetensors), tensors, {"format": "pt"})
+            _save_weights(folder / part / _weight_name(part, safetensors), tensors, max_shard_size)
             _save_config(modules[part], folder / part)
         for name, pad in zip(_tokenizers(layout), layout.pads, strict=True):
             _save_tokenizer(folder / name, pad)
@@ -67,6 +70,21 @@ def scheduler_config(
     if prediction_type == "flow":
         name, settings = "FlowMatchEulerDiscreteScheduler", {"num_train_timesteps": TRAIN_STEPS}
     return {"_class_name": name, "_diffusers_version": diffusers.__version__, **settings}
+
+
+def _save_weights(path: Path, tensors: dict[str, Tensor], most: int) -> None:
+    """Write a part's weights as one file, or as several with an index where they are larger than `most`."""
+    sizes = {name: tensor.nbytes for name, tensor in tensors.items()}
+    files = shares(sizes, most)
+    if len(files) == 1:
+        save_tensors(path, tensors, {"format": "pt"})
+        return
+    named = dict(zip(shard_names(path.name, len(files)), files, strict=True))
+    for name, inside in named.items():
+        save_tensors(path.with_name(name), {own: tensors[own] for own in inside}, {"format": "pt"})
+    (index,) = index_names(path.stem, path.suffix, None)
+    text = json.dumps(index_of(named, sum(sizes.values())), indent=2, sort_keys=True) + "\n"
+    path.with_name(index).write_text(text, encoding="utf-8")
 
 
 def _weight_name(part: Part, safetensors: bool) -> str:

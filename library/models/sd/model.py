@@ -74,6 +74,7 @@ SD2 = Layout(
     },
     pads=(0,),
     defaults_to_epsilon=False,
+    convolved=(".proj_in", ".proj_out"),
     **_SHARED,
 )
 

@@ -16,6 +16,8 @@ from library.options.fields import refuse
 from library.options.objective import ObjectiveOptions
 from library.problems import Problem, UserError, warn
 
+_TERMINAL = "was trained with zero terminal SNR"
+
 
 def scaled_linear_alphas_cumprod() -> Tensor:
     """(1000,) products of 1 - beta for Stable Diffusion's betas, 0.00085 to 0.012, linear in their square
@@ -38,9 +40,11 @@ class Objective(nn.Module):
     """A rule for adding noise, and the target that goes with it.
 
     prediction: what the model predicts, as files name it.
+    ends_in_noise: whether the usual noising was changed so that the last timestep has no signal left.
     """
 
     prediction: Literal["epsilon", "v", "flow"]
+    ends_in_noise = False
 
     def sample_t(self, u: Tensor, low: int, high: int) -> Tensor:
         """Timesteps in [low, high) from numbers u in [0, 1), both (batch,)."""
@@ -73,6 +77,7 @@ class DDPM(Objective):
     def __init__(self, prediction: Literal["epsilon", "v"], *, ends_in_noise: bool = False) -> None:
         """ends_in_noise: whether the last timestep has no signal left (--zero_terminal_snr)."""
         super().__init__()
+        self.ends_in_noise = ends_in_noise
         self.prediction = prediction
         self.alphas_cumprod: Tensor
         alphas = scaled_linear_alphas_cumprod()
@@ -133,32 +138,42 @@ class Flow(Objective):
         return ((1 - s) / s.clamp(min=1e-6)) ** 2
 
 
-def make_objective(options: ObjectiveOptions, prediction: PredictionType) -> Objective:
+def make_objective(
+    options: ObjectiveOptions, prediction: PredictionType, *, ends_in_noise: bool = False
+) -> Objective:
     """The objective that a run asks for; by default that of the model's own prediction type.
 
+    ends_in_noise: whether the model was trained with zero terminal SNR, which counts unless the options say
+        otherwise.
     Raises UserError for options that have no meaning for what the model predicts.
     """
     if options.objective == "flow" or prediction == "flow":
         _check_flow(options)
         return Flow(options.flow_shift)
     kind = "v" if options.objective == "v" else prediction
-    _check_ddpm(options, kind)
-    return DDPM(kind, ends_in_noise=options.zero_terminal_snr)
+    asked = options.zero_terminal_snr
+    if ends_in_noise and asked is False:
+        warn(f"the model {_TERMINAL}, and trains without it now")
+    ends_in_noise = ends_in_noise if asked is None else asked
+    _check_ddpm(options, kind, ends_in_noise)
+    if ends_in_noise and asked is None:
+        warn(f"the model {_TERMINAL}: --zero_terminal_snr is on (--zero_terminal_snr=false leaves it off)")
+    return DDPM(kind, ends_in_noise=ends_in_noise)
 
 
 def _check_flow(options: ObjectiveOptions) -> None:
-    names = options.weightings + ["zero_terminal_snr"] * options.zero_terminal_snr
+    names = options.weightings + ["zero_terminal_snr"] * bool(options.zero_terminal_snr)
     if names:
         raise UserError(
             Problem(f"--{name}", "has no meaning for a flow model", "leave it out") for name in names
         )
 
 
-def _check_ddpm(options: ObjectiveOptions, prediction: PredictionType) -> None:
+def _check_ddpm(options: ObjectiveOptions, prediction: PredictionType, ends_in_noise: bool) -> None:
     if options.flow_shift != 1:
         warn("--flow_shift has no effect on a model that is no flow model")
     divides_by_snr = options.debiased_estimation_loss or bool(options.v_pred_like_loss)
-    is_v, ends_in_noise = prediction == "v", options.zero_terminal_snr
+    is_v, asked = prediction == "v", options.zero_terminal_snr
     refuse(
         (
             options.scale_v_pred_loss_like_noise_pred and not is_v,
@@ -174,8 +189,9 @@ def _check_ddpm(options: ObjectiveOptions, prediction: PredictionType) -> None:
             ends_in_noise and divides_by_snr and not is_v,
             "zero_terminal_snr",
             "with --debiased_estimation_loss or --v_pred_like_loss needs a model that predicts v: the last "
-            "timestep would count infinitely",
+            "timestep would count infinitely"
+            + ("" if asked else f", and the model {_TERMINAL}; =false leaves it off"),
         ),
     )
-    if ends_in_noise and not is_v:
+    if asked and not is_v:
         warn("--zero_terminal_snr teaches a model that predicts the noise nothing at the last timestep")

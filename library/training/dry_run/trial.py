@@ -112,7 +112,7 @@ def _try_step_and_save(job: Job, batch: Batch) -> Trial:
     with tempfile.TemporaryDirectory() as folder:
         path, start = Path(folder) / f"trial{output.suffix}", time.perf_counter()
         if session.is_main:
-            saver.save_result(path, 1, 1)
+            saver.save_now(path, 1, 1)
         saving, size = time.perf_counter() - start, _size(path)
         remove(path)
     session.accelerator.wait_for_everyone()

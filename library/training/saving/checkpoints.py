@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
-from library.files import NotWritten, remove
+from library.console import activity, fail
+from library.files import NotWritten, remove, unwritten_is_a_warning
 from library.options.saving import SavingOptions
-from library.problems import Problem
+from library.problems import Problem, UserError
 from library.training.position import Unit
+from library.training.saving.beside import Beside
 from library.training.saving.saves import Saves
 from library.training.saving.uploads import Uploads
 
@@ -64,13 +68,35 @@ def step_to_remove(step: int, every: int, keep: int | None) -> int | None:
     return old if old >= 0 else None
 
 
+@dataclass(frozen=True)
+class _Counted:
+    """A save that is removed when it is too old.
+
+    unit: after how many of which it is made.
+    number: how many.
+    old, old_state: up to which number results and states are removed after it; None removes nothing.
+    """
+
+    unit: Unit
+    number: int
+    old: int | None
+    old_state: int | None
+
+
+# Writes a result from copies; None: it is written already.
+Rest = Callable[[], None] | None
+
+
 @dataclass
 class Checkpoints:
     """Saves results and states when they are due. Used in the first process only.
 
+    A network is written by a thread from a copy while training goes on. What follows, such as the removal of
+    an older save, waits until the file is whole; the next save, a state, the end and errors wait for it too.
+
     suffix: of results; empty if they are folders.
     epochs: of the whole run.
-    save_result: (path, epoch, step) -> None, writes what is trained.
+    save_result: (path, epoch, step) -> Rest, saves what is trained, or copies it and returns what writes it.
     save_state: (folder, epoch, step) -> None, writes the training state.
     saves: what was saved so far, also before a resume.
     uploads: uploads results and states as well; None: nothing is uploaded.
@@ -80,11 +106,12 @@ class Checkpoints:
     options: SavingOptions
     suffix: str
     epochs: int
-    save_result: Callable[[Path, int, int], None]
+    save_result: Callable[[Path, int, int], Rest]
     save_state: Callable[[Path, int, int], None]
     saves: Saves
     uploads: Uploads | None = None
     remove_path: Callable[[Path], None] = remove
+    _beside: Beside = field(default_factory=Beside)
 
     def __post_init__(self) -> None:
         options = self.options
@@ -110,21 +137,21 @@ class Checkpoints:
         """
         options, every = self.options, self.options.save_every_n_steps
         assert every is not None
+        old = step_to_remove(step, every, options.save_last_n_steps)
+        old_state = step_to_remove(step, every, options.save_last_n_steps_state or options.save_last_n_steps)
         name = step_name(options.output_name, step)
-        self._save(name, epoch, step, with_state=options.save_state, counted=("step", step))
-        self._remove("step", step_to_remove(step, every, options.save_last_n_steps), is_state=False)
-        keep = options.save_last_n_steps_state or options.save_last_n_steps
-        self._remove("step", step_to_remove(step, every, keep), is_state=True)
+        counted = _Counted("step", step, old, old_state)
+        self._save(name, epoch, step, with_state=options.save_state, counted=counted)
 
     def after_epoch(self, epoch: int, step: int) -> None:
         """Save where `saves_at_epoch`, and remove what is too old. epoch, step: how many are done."""
         options, every = self.options, self.every_epochs
         assert every is not None
-        name = epoch_name(options.output_name, epoch)
-        self._save(name, epoch, step, with_state=options.save_state, counted=("epoch", epoch))
-        self._remove("epoch", epoch_to_remove(epoch, every, options.save_last_n_epochs), is_state=False)
+        old = epoch_to_remove(epoch, every, options.save_last_n_epochs)
         keep = options.save_last_n_epochs_state or options.save_last_n_epochs
-        self._remove("epoch", epoch_to_remove(epoch, every, keep), is_state=True)
+        name = epoch_name(options.output_name, epoch)
+        counted = _Counted("epoch", epoch, old, epoch_to_remove(epoch, every, keep))
+        self._save(name, epoch, step, with_state=options.save_state, counted=counted)
 
     @property
     def path_at_end(self) -> Path:
@@ -137,10 +164,11 @@ class Checkpoints:
         Raises NotWritten if there is no room for the result. It is then saved among the system's temporary
         files, if there is room, so that hours of training are not lost.
         """
+        self.settle()
         keeps_state = self.options.save_state or self.options.save_state_on_train_end
         name = last_name(self.options.output_name)
         try:
-            self.save_result(self._path(name), epoch, step)
+            self.save_now(self._path(name), epoch, step)
         except NotWritten as error:
             error.problems += self._saved_elsewhere(name, epoch, step)
             raise
@@ -150,7 +178,7 @@ class Checkpoints:
         """Save the result among temporary files. Where it is, for the user; nothing if that fails too."""
         try:
             path = Path(tempfile.mkdtemp(prefix="atelier-")) / (name + self.suffix)
-            self.save_result(path, epoch, step)
+            self.save_now(path, epoch, step)
         except (NotWritten, OSError):
             return []
         return [Problem(str(path), "the result is here instead", "move it soon")]
@@ -161,9 +189,46 @@ class Checkpoints:
 
     def on_stop(self, epoch: int, step: int) -> Path:
         """Save the state of a run that was asked to stop. Returns the folder to resume from."""
+        self.settle()
         folder = self._folder / state_name(step_name(self.options.output_name, step))
         self.save_state(folder, epoch, step)
         return folder
+
+    def save_now(self, path: Path, epoch: int, step: int) -> None:
+        """Save what is trained, and return when it is written."""
+        rest = self.save_result(path, epoch, step)
+        if rest is not None:
+            with activity(f"saving {path}"):
+                rest()
+
+    def poll(self) -> None:
+        """Do what follows from a save that has been written meanwhile, if there is one. Raises as `settle`
+        does.
+        """
+        if self._beside.is_done:
+            self.settle()
+
+    def settle(self) -> None:
+        """Wait until nothing is being written any more. A file that could not be written is a warning.
+
+        Raises UserError when what was to be written is no numbers.
+        """
+        if self._beside.is_busy:
+            with activity("finishing the save before"), unwritten_is_a_warning():
+                self._beside.wait()
+
+    @contextmanager
+    def settled_after(self) -> Iterator[None]:
+        """Context manager; nothing is being written when it ends, also after an error."""
+        try:
+            yield
+        except BaseException:
+            try:
+                self.settle()
+            except UserError as error:
+                fail("\n".join(map(str, error.problems)))
+            raise
+        self.settle()
 
     @property
     def _folder(self) -> Path:
@@ -173,29 +238,41 @@ class Checkpoints:
         return self._folder / (name + self.suffix)
 
     def _save(
-        self, name: str, epoch: int, step: int, *, with_state: bool, counted: tuple[Unit, int] | None = None
+        self, name: str, epoch: int, step: int, *, with_state: bool, counted: _Counted | None = None
     ) -> None:
-        """counted: after how many epochs or steps, if it is removed when it is too old."""
-        self.save_result(self._path(name), epoch, step)
-        self._follow_up(name, epoch, step, with_state=with_state, counted=counted)
+        """counted: if it is removed when it is too old."""
+        self.settle()
+        rest = self.save_result(self._path(name), epoch, step)
+        follow_up = partial(self._follow_up, name, epoch, step, with_state=with_state, counted=counted)
+        if rest is None:
+            follow_up()
+            return
+        self._beside.start(rest, follow_up)
+        is_uploaded_first = self.uploads is not None and not self.uploads.options.async_upload
+        if with_state or is_uploaded_first:
+            with activity(f"saving {self._path(name)}"):
+                self._beside.wait()
 
     def _follow_up(
-        self, name: str, epoch: int, step: int, *, with_state: bool, counted: tuple[Unit, int] | None = None
+        self, name: str, epoch: int, step: int, *, with_state: bool, counted: _Counted | None = None
     ) -> None:
-        """Save the state beside a result, and upload both."""
+        """Save the state beside a result, upload both, and remove what is too old."""
         result, state = self._path(name), self._folder / state_name(name)
         if counted is not None:
-            self.saves.add(result, *counted, is_state=False)
+            self.saves.add(result, counted.unit, counted.number, is_state=False)
         if with_state:
             if counted is not None:
-                self.saves.announce(state, *counted)
+                self.saves.announce(state, counted.unit, counted.number)
             self.save_state(state, epoch, step)
             if counted is not None:
-                self.saves.add(state, *counted, is_state=True)
+                self.saves.add(state, counted.unit, counted.number, is_state=True)
         if self.uploads is not None:  # only once everything is on the disk
             self.uploads.add(result)
             if with_state:
                 self.uploads.add(state, is_state=True)
+        if counted is not None:
+            self._remove(counted.unit, counted.old, is_state=False)
+            self._remove(counted.unit, counted.old_state, is_state=True)
 
     def _remove(self, unit: Unit, newest: int | None, *, is_state: bool) -> None:
         """Remove the results, or states, of up to `newest` epochs or steps; nothing if that is None."""

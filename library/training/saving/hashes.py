@@ -17,17 +17,28 @@ _LEGACY_START, _LEGACY_LENGTH = 0x100000, 0x10000
 def network_hashes(tensors: dict[str, Tensor], metadata: dict[str, str]) -> dict[str, str]:
     """sshs_model_hash, over the tensors' bytes, and sshs_legacy_hash, AUTOMATIC1111's first kind of hash.
 
-    Both are computed over a safetensors file that holds only the ss_* metadata, as sd-scripts does.
+    Both are of a safetensors file that holds only the ss_* metadata, as sd-scripts makes them. It is not made
+    here: what is hashed of it is put together from its header and the tensors' own memory.
     """
-    from safetensors.torch import save
+    from library.models.weights import file_order, safetensors_header, tensor_bytes
 
-    data = save(tensors, {key: value for key, value in metadata.items() if key.startswith("ss_")})
-    header = 8 + int.from_bytes(data[:8], "little")
-    part = data[_LEGACY_START : _LEGACY_START + _LEGACY_LENGTH]
-    return {
-        "sshs_model_hash": hashlib.sha256(data[header:]).hexdigest(),
-        "sshs_legacy_hash": hashlib.sha256(part).hexdigest()[:8],
-    }
+    header = safetensors_header(tensors, {k: v for k, v in metadata.items() if k.startswith("ss_")})
+    whole, part = hashlib.sha256(), hashlib.sha256()
+    position = _update(part, memoryview(header), 0)
+    for name in file_order(tensors):
+        content = tensor_bytes(tensors[name])
+        whole.update(content)
+        position = _update(part, content, position)
+    return {"sshs_model_hash": whole.hexdigest(), "sshs_legacy_hash": part.hexdigest()[:8]}
+
+
+def _update(legacy: hashlib._Hash, content: memoryview, position: int) -> int:
+    """Hash what of the content, which begins at that position of its file, the first kind of hash looks at.
+    Returns the position after it.
+    """
+    start, end = _LEGACY_START - position, _LEGACY_START + _LEGACY_LENGTH - position
+    legacy.update(content[max(0, start) : max(0, end)])
+    return position + content.nbytes
 
 
 @cache

@@ -12,21 +12,21 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from library.data.config.specs import base_name
 from library.data.training_data import Dataset, TrainingData
 from library.models import FAMILIES
 from library.options.network import NetworkOptions
 from library.options.objective import ObjectiveOptions
 from library.training.batches import BatchSource
+from library.training.diffusion.objective import Objective
 from library.training.optimization.optimizers import describe_optimizer
 from library.training.optimization.schedules import describe_schedule
 from library.training.output import Moment
 from library.training.run import TrainingRun
-from library.training.saving.hashes import file_hashes, network_hashes
+from library.training.saving.hashes import file_hashes
 from library.training.saving.modelspec import describe_checkpoint
 
 if TYPE_CHECKING:
-    import torch
-
     from library.training.tasks.network import NetworkTask
 
 # Kept even with --no_metadata: what other programs need to use the file.
@@ -47,12 +47,8 @@ def describe_network(
     batches: BatchSource,
     seed: int,
     moment: Moment,
-    dtype: torch.dtype | None,
 ) -> dict[str, str]:
-    """The metadata of a network file that is saved at a moment of its training.
-
-    dtype: of its tensors in the file; None keeps theirs.
-    """
+    """The metadata of a network file that is saved at a moment of its training, without its hashes."""
     facts = (
         _about_run(run, task, seed, moment)
         | _about_network(network, task)
@@ -62,8 +58,7 @@ def describe_network(
     if network.no_metadata:
         facts = {key: value for key, value in facts.items() if key in ESSENTIAL}
     described = {key: _text(value) for key, value in facts.items()}
-    described |= describe_checkpoint(run, task, batches, moment, kind="lora")
-    return described | network_hashes(task.network.tensors(dtype), described)
+    return described | describe_checkpoint(run, task, batches, moment, kind="lora")
 
 
 def _text(value: object) -> str:
@@ -96,7 +91,7 @@ def _about_run(run: TrainingRun, task: NetworkTask, seed: int, moment: Moment) -
         "ss_num_batches_per_epoch": moment.batches_per_epoch,
         "ss_epoch": moment.epoch,
         "ss_steps": moment.step,
-        **about_objective(run.objective),
+        **about_objective(run.objective, task.objective),
         "ss_prior_loss_weight": data.prior_loss_weight,
         "ss_clip_skip": run.model.clip_skip,
         "ss_max_token_length": run.model.max_token_length,
@@ -123,7 +118,6 @@ _NOISE_AND_LOSS = (
     "multires_noise_discount",
     "ip_noise_gamma",
     "ip_noise_gamma_random_strength",
-    "zero_terminal_snr",
     "min_snr_gamma",
     "loss_type",
     "huber_schedule",
@@ -132,10 +126,13 @@ _NOISE_AND_LOSS = (
 )
 
 
-def about_objective(objective: ObjectiveOptions) -> dict[str, Any]:
-    """The ss_ keys of noise and loss."""
-    facts = {f"ss_{name}": getattr(objective, name) for name in _NOISE_AND_LOSS}
-    return facts | {"ss_debiased_estimation": objective.debiased_estimation_loss}
+def about_objective(options: ObjectiveOptions, objective: Objective) -> dict[str, Any]:
+    """The ss_ keys of noise and loss. objective: what the options came to with the model."""
+    facts = {f"ss_{name}": getattr(options, name) for name in _NOISE_AND_LOSS}
+    return facts | {
+        "ss_zero_terminal_snr": objective.ends_in_noise,
+        "ss_debiased_estimation": options.debiased_estimation_loss,
+    }
 
 
 def _about_network(network: NetworkOptions, task: NetworkTask) -> dict[str, Any]:
@@ -146,12 +143,18 @@ def _about_network(network: NetworkOptions, task: NetworkTask) -> dict[str, Any]
         "ss_network_alpha": task.network.alpha,
         "ss_network_dropout": network.network_dropout,
         "ss_unet_lr": network.unet_lr,
-        "ss_text_encoder_lr": next(iter(network.text_encoder_lr), None),
+        "ss_text_encoder_lr": text_encoder_lr(network, len(task.model.text_encoders)),
         "ss_scale_weight_norms": network.scale_weight_norms,
     }
     if network.network_args:
         facts["ss_network_args"] = network.arguments | {"dropout": network.network_dropout}
     return facts
+
+
+def text_encoder_lr(network: NetworkOptions, encoders: int) -> float | list[float] | None:
+    """`ss_text_encoder_lr`: one rate as a number, one for each text encoder as a list."""
+    rates = list(network.text_encoder_lr[:encoders])
+    return rates if len(rates) > 1 else next(iter(rates), None)
 
 
 def _about_model(run: TrainingRun, task: NetworkTask) -> dict[str, Any]:
@@ -190,9 +193,9 @@ def describe_data(run: TrainingRun, data: TrainingData, moment: Moment) -> dict[
         ),
         "ss_resolution": str(data.datasets[0].spec.resolution),
         "ss_enable_bucket": options.enable_bucket,
-        "ss_bucket_no_upscale": options.bucket_no_upscale,
-        "ss_min_bucket_reso": options.min_bucket_reso,
-        "ss_max_bucket_reso": options.max_bucket_reso,
+        "ss_bucket_no_upscale": options.enable_bucket and options.bucket_no_upscale,
+        "ss_min_bucket_reso": options.min_bucket_reso if options.enable_bucket else None,
+        "ss_max_bucket_reso": options.max_bucket_reso if options.enable_bucket else None,
         "ss_flip_aug": options.flip_aug,
         "ss_color_aug": options.color_aug,
         "ss_random_crop": options.random_crop,
@@ -210,9 +213,9 @@ def _about_dataset(dataset: Dataset) -> dict[str, Any]:
         "num_reg_images": dataset.reg_found,
         "resolution": list(spec.resolution),
         "enable_bucket": spec.enable_bucket,
-        "min_bucket_reso": spec.min_bucket_reso,
-        "max_bucket_reso": spec.max_bucket_reso,
-        "tag_frequency": dataset.tag_frequency(),
+        "min_bucket_reso": spec.min_bucket_reso if spec.enable_bucket else None,
+        "max_bucket_reso": spec.max_bucket_reso if spec.enable_bucket else None,
+        "tag_frequency": dataset.tag_frequency,
         "bucket_info": dataset.bucket_info(),
         "resize_interpolation": _shared(subset.resize_interpolation for subset in spec.subsets),
         "subsets": [
@@ -230,10 +233,10 @@ def _about_dataset(dataset: Dataset) -> dict[str, Any]:
                 "caption_prefix": scan.subset.caption_prefix,
                 "caption_suffix": scan.subset.caption_suffix,
                 "resize_interpolation": scan.subset.resize_interpolation,
-                "image_dir": scan.subset.name if scan.subset.image_dir else None,
+                "image_dir": base_name(scan.subset.image_dir) if scan.subset.image_dir else None,
                 "class_tokens": scan.subset.class_tokens,
                 "is_reg": scan.subset.is_reg,
-                "metadata_file": scan.subset.metadata_file.name if scan.subset.metadata_file else None,
+                "metadata_file": base_name(scan.subset.metadata_file) if scan.subset.metadata_file else None,
             }
             for scan in dataset.scans
         ],

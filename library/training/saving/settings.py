@@ -27,8 +27,9 @@ from library.options.saving import CheckpointOptions, MetadataOptions, SavingOpt
 from library.options.validation import ValidationOptions
 from library.problems import Problems, UserError, warn
 from library.training.batches import BatchSource
-from library.training.position import read_state_info
+from library.training.position import PICTURES, read_json, read_state_info
 from library.training.run import TrainingRun
+from library.training.saving.manifest import is_as_saved
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -132,7 +133,8 @@ def changes(old: Settings, new: Settings) -> list[Change]:
 
 
 def check_resumed(run: TrainingRun, batches: BatchSource) -> None:
-    """Warns of every setting that has changed since the state to resume from was saved.
+    """Warns of every setting that has changed since the state to resume from was saved, and of pictures and
+    captions that were edited.
 
     Raises UserError for changes with which the trained weights would mean something else.
     """
@@ -148,6 +150,17 @@ def check_resumed(run: TrainingRun, batches: BatchSource) -> None:
         else:
             warn(f"{flag} was {change.old} until step {info.current_step}; from there on it is {change.new}")
     problems.raise_if_any()
+    for line in batches.edits(_stamps(run.saving.resume / PICTURES)):
+        warn(f"since step {info.current_step}, {line}; from there on they are trained as they are now")
+
+
+def _stamps(path: Path) -> dict[str, Any]:
+    """What the pictures of a state were; nothing in one of an older version, or if it is damaged."""
+    try:
+        found = read_json(path) if is_as_saved(path) else {}
+    except UserError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _options(section: DataclassInstance, without: Iterable[str]) -> Settings:
@@ -181,7 +194,7 @@ def _model(find: Callable[[str], Source], name: str | None) -> dict[str, str] | 
         source = find(name)
     except UserError:  # reported by the checks before the start
         return {"name": Path(name).name, "content": ""}
-    inner = (path for path in source.path.rglob("*") if path.suffix in (".safetensors", ".bin"))
+    inner = (path for path in source.path.rglob("*") if path.suffix.lower() in (".safetensors", ".bin"))
     files = [source.path] if source.path.is_file() else sorted(inner)
     digest = hashlib.blake2b(digest_size=8)
     for file in files:

@@ -7,6 +7,7 @@
         ledger.safetensors    the ledger, with a sample of the trained weights as they began
         scaler.pt             the loss scaler's state, with fp16 only
         history.json          the figures and previews of the run's report, so that its curves go on
+        pictures.json         size, times and digest of each picture, so that edited ones are named
         train_state.json      position, seed, fingerprint of the data, validation so far, settings
         manifest.json         size and hash of each of these files
 
@@ -18,8 +19,10 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from library.files import whole_folder
@@ -33,10 +36,12 @@ if TYPE_CHECKING:
     from library.training.learner import Learner
 
 
-def write_state(folder: Path, info: StateInfo, learner: Learner, history: str | None = None) -> None:
+def write_state(
+    folder: Path, info: StateInfo, learner: Learner, told: Mapping[str, str] = MappingProxyType({})
+) -> None:
     """Write a state folder, which appears under its name only when it is whole.
 
-    history: of the run's report, as JSON; None without one.
+    told: files that only tell of the run, name -> text.
     """
     from library.models.weights import save_objects, save_tensors
 
@@ -50,8 +55,8 @@ def write_state(folder: Path, info: StateInfo, learner: Learner, history: str | 
             save_objects(target / "scaler.pt", learner.scaler.state_dict())
         described = {key: value for key, value in asdict(info).items() if key != "folder"}
         (target / "train_state.json").write_text(json.dumps(described, indent=2), encoding="utf-8")
-        if history is not None:
-            (target / "history.json").write_text(history, encoding="utf-8")
+        for name, text in told.items():
+            (target / name).write_text(text, encoding="utf-8")
         write_manifest(target)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import nn
 
 from library.models.compiling import check_backend, compile_blocks
 from library.training.job import Job
@@ -36,5 +37,11 @@ def place_model(job: Job) -> None:
         count = compile_blocks(task.model.blocks(), run.model.dynamo_backend)
         session.say(f"{count} blocks of the U-Net are compiled as they are met: the first steps take longer")
     if session.device.type == "cuda":
-        for part in (task.model.denoiser, task.model.vae):
-            part.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # documented, not typed
+        use_channels_last(task)
+
+
+def use_channels_last(task: nn.Module) -> None:
+    """Lay out the weights of all convolutions, a network's too, as GPUs compute with them fastest."""
+    for module in task.modules():
+        if isinstance(module, nn.Conv2d):
+            module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # documented, not typed

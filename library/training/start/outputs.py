@@ -2,37 +2,45 @@
 
 from __future__ import annotations
 
+import json
 import time
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from library.console import activity
 from library.locks import output_lock
 from library.models.saving import Saving
+from library.models.weights import save_tensors
 from library.options.saving import SavingOptions
-from library.problems import UserError
+from library.training.batches import BatchSource
 from library.training.interruption import Interruption
 from library.training.job import Job
 from library.training.learner import Learner
 from library.training.loss_log import LossLog
 from library.training.optimization.guard import Guard
 from library.training.optimization.optimizers import class_path
-from library.training.output import Moment
-from library.training.position import StateInfo
-from library.training.saving.checkpoints import Checkpoints, last_name
+from library.training.output import Moment, Output
+from library.training.position import MOST_JSON, PICTURES, StateInfo
+from library.training.saving.checkpoints import Checkpoints, Rest, last_name
 from library.training.saving.saves import Saves
 from library.training.saving.settings import settings_of
+from library.training.saving.snapshots import copied, require_finite
 from library.training.saving.state import write_state
 from library.training.saving.uploads import Uploads
 from library.training.session import dtype_of
-from library.training.tasks.task import Task
 from library.training.watching.preview import preview_folder
 from library.training.watching.report import Report, open_report, report_page
 from library.training.watching.standing import Standing, standing_at_start
 from library.training.watching.trackers import only_told
 from library.training.watching.tracking import open_trackers
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_SECONDS_FOR_STAMPS = 3.0  # a run that was told to stop has to save its state soon
 
 
 def lock_on_results(options: SavingOptions, *, writes: bool) -> AbstractContextManager[None]:
@@ -75,7 +83,7 @@ def make_checkpoints(job: Job, learner: Learner, standing: Standing, log: LossLo
     settings = settings_of(run, job.batches)
     saves = Saves(run.saving.output_dir, session.resumed)
 
-    def save_result(path: Path, epoch: int, step: int) -> None:
+    def save_result(path: Path, epoch: int, step: int) -> Rest:
         dtype = dtype_of(run.saving.save_precision)
         moment = Moment(
             epoch=epoch,
@@ -87,12 +95,20 @@ def make_checkpoints(job: Job, learner: Learner, standing: Standing, log: LossLo
             processes=session.accelerator.num_processes,
         )
         with activity(f"saving {path}"), learner.as_result(dtype):
-            _require_finite(task, step, dtype)
-            metadata = output.describe(moment, dtype) if output.carries_metadata else None
-            task.save(path, Saving(output.form, dtype, metadata, epoch, step))
+            metadata = output.describe(moment) if output.carries_metadata else None
+            saving = Saving(output.form, dtype, metadata, epoch, step, output.max_shard_size)
+            tensors = task.file_tensors()
+            if tensors is not None:
+                return partial(_write, path, copied(tensors, dtype), saving, output)
+            trained = task.trained_tensors()
+            require_finite(trained, step, dtype)
+            if output.hashes is not None:
+                saving = _with_hashes(saving, copied(trained, dtype), output)
+            task.save(path, saving)
+        return None
 
     def save_state(folder: Path, epoch: int, step: int) -> None:
-        _require_finite(task, step)
+        require_finite(task.trained_tensors(), step)
         info = StateInfo(
             current_epoch=epoch,
             current_step=step,
@@ -107,18 +123,39 @@ def make_checkpoints(job: Job, learner: Learner, standing: Standing, log: LossLo
             saves=saves.entries(),
         )
         with activity(f"saving {folder}"):
-            write_state(folder, info, learner, _history(log))
+            write_state(folder, info, learner, _told(log, job.batches))
 
     return Checkpoints(run.saving, output.suffix, plan.epochs, save_result, save_state, saves)
 
 
-def _history(log: LossLog) -> str | None:
-    """The report's history, for a state; None without a report."""
+def _write(path: Path, tensors: dict[str, Tensor], saving: Saving, output: Output) -> None:
+    """Write a result from copies of its tensors, in the file's dtype."""
+    require_finite(tensors, saving.step)
+    if saving.form != "safetensors":  # torch's format would hold all the memory that a tensor shares
+        tensors = {name: tensor.clone() for name, tensor in tensors.items()}
+    save_tensors(path, tensors, dict(_with_hashes(saving, tensors, output).metadata or {}))
+
+
+def _with_hashes(saving: Saving, tensors: dict[str, Tensor], output: Output) -> Saving:
+    """With what the output's metadata says of its tensors, as they are in the file."""
+    if saving.metadata is None or output.hashes is None:
+        return saving
+    metadata = dict(saving.metadata)
+    return replace(saving, metadata=metadata | output.hashes(tensors, metadata))
+
+
+def _told(log: LossLog, batches: BatchSource) -> dict[str, str]:
+    """What a state tells of the run: the report's history, if it has one, and what its pictures are."""
+    found = {}
     report = log.trackers.trackers.get("report")
     if isinstance(report, Report):
         with only_told("the history in the state"):
-            return report.history.text()
-    return None
+            found["history.json"] = report.history.text()
+    with only_told("the pictures' times in the state"):
+        stamps = json.dumps(batches.stamps(_SECONDS_FOR_STAMPS))
+        if len(stamps) <= MOST_JSON:
+            found[PICTURES] = stamps
+    return found
 
 
 def conclusion(job: Job, result: Path) -> str:
@@ -130,14 +167,3 @@ def conclusion(job: Job, result: Path) -> str:
     if run.preview.sample_prompts is not None and folder.is_dir():
         also.append(f"previews in {folder}")
     return f"done: {result}" + (f" ({', '.join(also)})" if also else "")
-
-
-def _require_finite(task: Task, step: int, dtype: torch.dtype | None = None) -> None:
-    """Raises UserError when a trained weight is no number, also in the file's dtype: it is never saved."""
-    trained = task.trained_tensors().items()
-    broken = [key for key, value in trained if not value.to(dtype or value.dtype).isfinite().all()]
-    if broken:
-        cause = (
-            f"{len(broken)} trained tensors are no numbers any more, e.g. {broken[0]}; they were not saved"
-        )
-        raise UserError.of(f"step {step}", cause, "lower the learning rate and go on from an earlier save")

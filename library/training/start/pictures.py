@@ -11,6 +11,8 @@ from library.data.batch import Needs
 from library.data.buckets import size_text
 from library.data.builder import BatchBuilder
 from library.data.plan import GlobalBatch, plan_epoch
+from library.data.scan.folders import name_some
+from library.data.stamps import PictureStamps
 from library.data.summary import summary_lines, warning_lines
 from library.data.training_data import TrainingData
 from library.models.base import Model
@@ -38,6 +40,8 @@ class Pictures(BatchSource):
         self.data = data
         self.cached = Cached()
         self._identities = Identities()
+        held_out = data.validation.records if data.validation else []
+        self._stamps = PictureStamps([*data.records, *held_out])
         self._validation = None if data.validation is None else Pictures(data.validation)
 
     @property
@@ -135,6 +139,21 @@ class Pictures(BatchSource):
 
     def settings(self) -> dict[str, Any]:
         return settings_of_datasets(self.data)
+
+    def stamps(self, seconds: float) -> dict[str, Any]:
+        return self._stamps.now(seconds)
+
+    def edits(self, stamps: dict[str, Any]) -> list[str]:
+        edited = self._stamps.edited(stamps)
+        kinds = (
+            ("picture was", "pictures were", edited.pictures),
+            ("caption was", "captions were", edited.captions),
+        )
+        return [
+            f"{counted(len(names), one, many)} edited: {name_some(names)}"
+            for one, many, names in kinds
+            if names
+        ]
 
     def metadata(self, run: TrainingRun, moment: Moment) -> dict[str, Any]:
         return describe_data(run, self.data, moment)

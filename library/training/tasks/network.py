@@ -11,6 +11,8 @@ from library.data.batch import Batch
 from library.models.base import Model
 from library.models.saving import Saving
 from library.network.loading import NetworkFactory, load_network_module
+from library.network.module import HALVES
+from library.network.network import Network
 from library.options.network import NetworkOptions
 from library.options.objective import ObjectiveOptions
 from library.param_groups import ParamGroup
@@ -93,9 +95,20 @@ class NetworkTask(Task):
         return bool(self.rates.get("te") or self.rates.get("te2"))
 
     def losses(self, batch: Batch, t: Tensor) -> Tensor:
-        # It stays until the next batch: checkpointed layers run again in the backward pass.
+        # These stay until the next batch: checkpointed layers run again in the backward pass.
         self.network.set_multiplier(batch.network_multiplier)
-        return super().losses(batch, t)
+        if (half := self._half()) is None:
+            return super().losses(batch, t)
+        self.network.cast_for_step(half)
+        # All weights have the type that autocast would cast them to.
+        with torch.autocast(batch.noise.device.type, enabled=False):
+            return super().losses(batch, t)
+
+    def _half(self) -> torch.dtype | None:
+        """The type of 16 bits that the whole model computes in; None where there is none."""
+        parts = (self.model.denoiser, *self.model.text_encoders)
+        types = {next(part.parameters()).dtype for part in parts}
+        return types.pop() if len(types) == 1 and types <= set(HALVES) else None
 
     def target(self, batch: Batch, x0: Tensor, x: Tensor, t: Tensor) -> Tensor:
         """Where a sample's custom_attributes say `diff_output_preservation`, what the model gives without the
@@ -116,14 +129,16 @@ class NetworkTask(Task):
         return prediction
 
     def train(self, mode: bool = True) -> NetworkTask:
-        """Outside training, in previews, the network counts fully."""
+        """Outside training, in previews, the network counts fully, with the weights as they are there."""
         super().train(mode)
+        self.network.forget_casts()
         if not mode:
             self.network.set_multiplier(1)
         return self
 
     def after_step(self) -> dict[str, Tensor]:
         """Max-norm regularization, with --scale_weight_norms."""
+        self.network.forget_casts()
         limit = self.network_options.scale_weight_norms
         return self.network.limit_norms(limit) if limit else {}
 
@@ -132,6 +147,10 @@ class NetworkTask(Task):
 
     def load_trained_tensors(self, tensors: dict[str, Tensor]) -> None:
         self.network.load_tensors(tensors, "the saved state")
+
+    def file_tensors(self) -> dict[str, Tensor] | None:
+        saves_tensors = type(self.network).save is Network.save  # a kind may write more than its tensors
+        return self.network.file_tensors() if saves_tensors else None
 
     def save(self, path: Path, saving: Saving) -> None:
         self.network.save(path, saving)

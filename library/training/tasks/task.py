@@ -15,7 +15,6 @@ from library.models.prompt_weights import encode_text
 from library.models.saving import Saving
 from library.options.objective import ObjectiveOptions
 from library.param_groups import ParamGroup
-from library.problems import warn
 from library.training.diffusion.loss import ERRORS, HUBER_ERRORS, huber_width, mean_per_sample, weighting
 from library.training.diffusion.noise import adaptive_strength, complete_noise
 from library.training.diffusion.objective import make_objective
@@ -42,12 +41,10 @@ class Task(nn.Module, ABC):
     def __init__(self, model: Model, options: ObjectiveOptions, *, clip_skip: int | None = None) -> None:
         super().__init__()
         self.model = model
-        self.objective = make_objective(options, model.prediction_type)
-        if model.zero_terminal_snr and not options.zero_terminal_snr:
-            warn("the model knows a last timestep of pure noise; --zero_terminal_snr would keep that")
+        self.objective = make_objective(options, model.prediction_type, ends_in_noise=model.zero_terminal_snr)
         # How it will predict, in previews and in its file.
         model.prediction_type = self.objective.prediction
-        model.zero_terminal_snr = options.zero_terminal_snr
+        model.zero_terminal_snr = self.objective.ends_in_noise
         self.options, self.clip_skip = options, clip_skip
         model.requires_grad_(False)
 
@@ -72,6 +69,12 @@ class Task(nn.Module, ABC):
     @abstractmethod
     def save(self, path: Path, saving: Saving) -> None:
         """Write the result under its final name, whole."""
+
+    def file_tensors(self) -> dict[str, Tensor] | None:
+        """All that the result's file holds besides metadata: it is then written from a copy while training
+        goes on. None: `save` writes it, and training waits. Not copies.
+        """
+        return None
 
     def needs_text_gradients(self, step: int) -> bool:
         """Whether gradients flow through the text encoders at this (0-based) step: because they are trained,

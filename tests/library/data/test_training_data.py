@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from library.data.pictures.integrity import inspect
+from library.data.pictures.integrity import look_at
 from library.data.scan import records
 from library.data.summary import summary_lines, warning_lines
 from library.problems import UserError
@@ -84,7 +84,7 @@ def test_every_image_trains_at_every_resolution_and_is_looked_at_once(save_image
     save_image("train/2_x/a.png", (640, 480), caption="a cat")
     save_image("train/2_x/b.png", (100, 100))
     looked = []
-    monkeypatch.setattr(records, "inspect", lambda path: looked.append(path) or inspect(path))
+    monkeypatch.setattr(records, "look_at", lambda path: looked.append(path) or look_at(path))
     data = scan(resolution=["512", "320"], enable_bucket=True)
     assert len(looked) == 2
     assert [(record.image.name, record.fit.bucket, record.repeats) for record in data.records] == [

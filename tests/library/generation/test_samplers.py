@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from library.generation import samplers
+from library.generation.lms import LMS
 from library.generation.samplers import SAMPLERS, Sampler, count_calls
 from library.options.generation import SamplerName
 
@@ -25,6 +26,9 @@ OWN = {
     "dpmsingle": {"lower_order_final": True},
 }
 
+# Ours -> diffusers' class.
+OTHER_NAMES = {"lms": "LMSDiscreteScheduler", "k_lms": "LMSDiscreteScheduler"}
+
 KNOW_PURE_NOISE = ("ddim", "euler", "euler_a", "k_euler", "k_euler_a", "dpmsolver", "dpmsolver++")
 
 
@@ -37,12 +41,13 @@ def test_the_options_offer_what_the_table_has() -> None:
 def test_a_sampler_is_diffusers_scheduler_made_from_stable_diffusions_configuration(
     name: str, prediction: str
 ) -> None:
-    kind = getattr(diffusers, SAMPLERS[name][0])
+    kind = getattr(diffusers, OTHER_NAMES.get(name) or SAMPLERS[name].scheduler.rpartition(".")[2])
     prediction_type = "v_prediction" if prediction == "v" else "epsilon"
     scheduler = kind.from_config(SD1_CONFIG | OWN.get(name, {}) | {"prediction_type": prediction_type})
     scheduler.set_timesteps(7)
     sampler = Sampler(name, prediction, 7)
     assert torch.equal(sampler.timesteps, scheduler.timesteps)
+    tolerance = 1e-5 if name in OTHER_NAMES else 0  # our integrals are exact, diffusers' are in float32
 
     x = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     ours, theirs = sampler.start(x), x * scheduler.init_noise_sigma
@@ -51,12 +56,13 @@ def test_a_sampler_is_diffusers_scheduler_made_from_stable_diffusions_configurat
     )
     for t in scheduler.timesteps:
         prediction = torch.tanh(sampler.model_input(ours, t))
-        assert torch.equal(prediction, torch.tanh(scheduler.scale_model_input(theirs, t)))
+        seen = torch.tanh(scheduler.scale_model_input(theirs, t))
+        torch.testing.assert_close(prediction, seen, rtol=0, atol=tolerance)
         ours = sampler.step(prediction, t, ours, ours_generators)
         takes_noise = "generator" in inspect.signature(scheduler.step).parameters
         drawn = {"generator": theirs_generators} if takes_noise else {}
         theirs = scheduler.step(prediction, t, theirs, **drawn).prev_sample
-    assert torch.equal(ours, theirs)
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=tolerance)
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
@@ -67,6 +73,16 @@ def test_every_number_of_steps_can_be_gone(name: str, steps: int) -> None:
     for t in sampler.timesteps:
         x = sampler.step(0.1 * sampler.model_input(x, t), t, x, generators)
     assert torch.isfinite(x).all()
+
+
+def test_weights_of_lms_are_the_integrals_of_lagranges_polynomials() -> None:
+    scheduler = LMS()
+    scheduler.sigmas = torch.tensor([4.0, 3.0, 2.0, 1.0])
+    # Steps of -1: the weights of Adams-Bashforth, times -1.
+    expected = {1: [1.0], 2: [3 / 2, -1 / 2], 3: [23 / 12, -16 / 12, 5 / 12]}
+    for order, weights in expected.items():
+        found = [scheduler.get_lms_coefficient(order, 2, k) for k in range(order)]
+        assert found == pytest.approx([-weight for weight in weights], abs=1e-12)
 
 
 def test_the_calls_of_a_model_are_counted() -> None:
@@ -95,7 +111,7 @@ def test_pictures_of_a_model_that_knows_pure_noise_begin_with_it(name: str) -> N
     sampler = Sampler(name, "v", 10, zero_terminal_snr=True)
     assert sampler.timesteps[0] == 999
     assert sampler._scheduler.alphas_cumprod[-1] < 1e-7
-    expected = getattr(diffusers, kind)(
+    expected = getattr(diffusers, kind.rpartition(".")[2])(
         **settings, prediction_type="v_prediction", rescale_betas_zero_snr=True, timestep_spacing="trailing"
     )
     expected.set_timesteps(10)

@@ -7,6 +7,7 @@ from diffusers.models.attention_processor import AttnProcessor2_0
 
 from library.models.attention import warn_of_missing
 from library.models.base import Model
+from library.models.plain_attention import PlainAttention
 from library.models.text import body
 
 LAYER = "encoder.layers.0.mlp"
@@ -41,7 +42,30 @@ def test_without_xformers_sdpa_is_used_with_one_warning(
     tiny_model.use_attention("xformers")
     assert capsys.readouterr().err == ""
     kinds = {type(processor) for processor in tiny_model.denoiser.attn_processors.values()}
-    assert kinds == {AttnProcessor2_0}
+    assert kinds == {PlainAttention}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("has_mask", [False, True])
+def test_plain_attention_computes_what_diffusers_does(any_model: Model, has_mask: bool) -> None:
+    x, t = torch.linspace(-1, 1, 2 * 4 * 64).view(2, 4, 8, 8), torch.tensor([10, 900])
+    condition = any_model.encode_text(any_model.tokenizer()(["a cat", "a dog"]))
+    mask = torch.arange(77).expand(2, 77) < 5 if has_mask else None
+    sizes = torch.tensor([[64, 64, 0, 0, 64, 64]] * 2)
+    condition = replace(condition, sizes=sizes, mask=mask)
+    found = []
+    for ours in (False, True):
+        any_model.denoiser.set_attn_processor(AttnProcessor2_0())
+        any_model.vae.set_attn_processor(AttnProcessor2_0())
+        if ours:
+            any_model.use_attention("sdpa")
+        found.append((any_model.predict(x, t, condition), any_model.decode_latents(x)))
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+    processors = (any_model.denoiser.attn_processors, any_model.vae.attn_processors)
+    assert [{type(one) for one in kind.values()} for kind in processors] == [
+        {PlainAttention},
+        {AttnProcessor2_0},  # the VAE's attention adds its input
+    ]
 
 
 def test_gradient_checkpointing_gives_the_same_gradients_and_recomputes(any_model: Model) -> None:

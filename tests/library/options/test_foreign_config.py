@@ -195,3 +195,150 @@ def test_other_tables_within_tables_are_named(tmp_path: Path) -> None:
     words = ["--config_file", str(tmp_path / "t.toml")]
     first = str(read_command_line(train_network.Run, argv=words).problems[0])
     assert first == "t.toml: a.b: is a table within a table, which is not read; write [b]"
+
+
+@pytest.mark.parametrize(
+    "value", ['" "', '"None"', '"null"', "nan", '"False"', '"0.0"', '["", "None"]', "[[]]"]
+)
+def test_what_asks_for_nothing_may_be_written_in_many_ways(tmp_path: Path, value: str) -> None:
+    assert read_words(tmp_path, f"some_key = {value}\n[table.inner]\nkey = {value}\n") == []
+
+
+@pytest.mark.parametrize("value", ['"wish"', "0.5", "true", '["", "a"]', "1979-05-27"])
+def test_an_unknown_key_with_a_wish_stays_an_error(tmp_path: Path, value: str) -> None:
+    (line,) = read_words(tmp_path, f"some_key = {value}\n")
+    assert line.startswith("c.toml: some_key: there is no such option")
+
+
+def section_of(tmp_path: Path, name: str, text: str):
+    (tmp_path / "c.toml").write_text(text)
+    reading = read_command_line(train_network.Run, argv=["--config_file", str(tmp_path / "c.toml")])
+    return reading.sections[name]
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ('"None"', None),
+        ('" "', None),
+        ('"null"', None),
+        ("false", None),
+        ('["1e-4"]', 1e-4),
+        ('"0.0001"', 1e-4),
+    ],
+)
+def test_a_number_may_be_a_text_a_list_or_not_there(tmp_path: Path, text: str, value: float | None) -> None:
+    needed = 'network_module = "networks.lora"\n'
+    assert section_of(tmp_path, "network", f"{needed}unet_lr = {text}").unet_lr == value
+
+
+@pytest.mark.parametrize("text", ['"[512, 768]"', '"512, 768"', '"(512,768)"', "[512.0, 768]", '"512.0,768"'])
+def test_a_size_in_many_forms(tmp_path: Path, text: str) -> None:
+    section = section_of(tmp_path, "data", f'train_data_dir = "i"\nresolution = {text}')
+    assert section.resolution == ((512, 768),)
+
+
+def test_a_list_in_a_text(tmp_path: Path) -> None:
+    section = section_of(tmp_path, "optimizer", "optimizer_args = \"['a=1', 'betas=[0.9, 0.99]']\"")
+    assert section.optimizer_args == ("a=1", "betas=[0.9, 0.99]")
+
+
+def test_blanks_are_kept_where_they_mean_something(tmp_path: Path) -> None:
+    section = section_of(
+        tmp_path, "data", 'train_data_dir = "i"\ncaption_separator = " "\nreg_data_dir = " "'
+    )
+    assert (section.caption_separator, section.reg_data_dir) == (" ", None)
+
+
+def test_a_number_that_somebody_computed_to_nothing_is_an_error(tmp_path: Path) -> None:
+    assert "c.toml: learning_rate: expects a number, got nan" in read_words(tmp_path, "learning_rate = nan\n")
+
+
+@pytest.mark.parametrize("key", ["output_dir", "vae", "sample_prompts"])
+def test_a_path_whose_backslashes_became_characters_is_named(tmp_path: Path, key: str) -> None:
+    text = f'pretrained_model_name_or_path = "m"\ntrain_data_dir = "i"\n{key} = "C:\\new\\train"\n'
+    (tmp_path / "c.toml").write_text(text)
+    words = ["--config_file", str(tmp_path / "c.toml"), "--network_module", "networks.lora"]
+    first = str(read_command_line(train_network.Run, argv=words).problems[0])
+    assert first == (
+        f"c.toml: {key}: is 'C:\\new\\train': a \\ in double quotes begins a special character; write the "
+        "path in single quotes, or with / instead of \\"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "line"),
+    [
+        (
+            "c.toml",
+            b'output_dir = "C:\\Users\\me"',
+            "c.toml:1: is not valid TOML: Invalid hex value; in double quotes \\ begins a special character; "
+            'write the path in single quotes, or with / instead of \\: output_dir = "C:\\Users\\me"',
+        ),
+        ("c.toml", b'{"seed": 1}', "c.toml: is JSON, not TOML; give it a name that ends in .json"),
+        (
+            "c.toml",
+            b"seed = 1\nseed = 2",
+            "c.toml:2: is not valid TOML: something is there twice; keep one: seed = 2",
+        ),
+        (
+            "c.json",
+            b'{"pretrained_model_name_or_path": "m", "model_list": "", "max_resolution": "512"}',
+            "c.json: is what a page of kohya_ss saved, which says some things in other words; make files to "
+            "train with: python tools/migrate.py {path}",
+        ),
+        (
+            "c.json",
+            b'{"training_method": "LORA", "base_model_name": "m"}',
+            "c.json: is a file of OneTrainer; make files to train with: python tools/migrate.py {path}",
+        ),
+    ],
+)
+def test_a_file_of_another_kind_says_what_to_do(tmp_path: Path, name: str, content: bytes, line: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    first = read_command_line(train_network.Run, argv=["--config_file", str(path)]).problems[0]
+    assert str(first) == str(tmp_path) + "/" + line.format(path=path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\xef\xbb\xbfseed = 5 # a comment\r\n[a]\r\nlowram = 1\r\n",
+        "seed = 5\n[a]\nlowram = true\n".encode("utf-16"),
+        b'{"seed": 5, "a": {"lowram": "True"}}',
+    ],
+)
+def test_any_encoding_and_kind_of_line_end(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / ("c.json" if content.startswith(b"{") else "c.toml")
+    path.write_bytes(content)
+    target = str(path.with_suffix("") if path.suffix == ".toml" else path)
+    reading = read_command_line(train_network.Run, argv=["--config_file", target])
+    assert reading.sections["training"].seed == 5
+
+
+def test_what_acts_with_deepspeed_only_is_a_warning_without_it(capsys: pytest.CaptureFixture) -> None:
+    words = ["--zero_stage", "3", "--offload_param_device", "cpu"]
+    assert not any("zero" in str(p) for p in read_command_line(train_network.Run, argv=words).problems)
+    found = [str(p) for p in read_command_line(train_network.Run, argv=[*words, "--deepspeed"]).problems]
+    assert [line.partition(":")[0] for line in found[:3]] == [
+        "--zero_stage",
+        "--offload_param_device",
+        "--deepspeed",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("given", "read"), [("255", 225), (149, 75), ("75", 75), ("0", None), ("225.0", 225)]
+)
+def test_tokens_come_in_chunks(given: object, read: int | None) -> None:
+    words = ["--max_token_length", str(given), "--pretrained_model_name_or_path", "m"]
+    assert read_command_line(train_network.Run, argv=words).sections["model"].max_token_length == read
+
+
+@pytest.mark.parametrize("given", ["74", "300", "x", "-75", "٢٢٥"])
+def test_no_other_number_of_tokens(given: str) -> None:
+    found = [
+        str(p) for p in read_command_line(train_network.Run, argv=["--max_token_length", given]).problems
+    ]
+    assert f"--max_token_length: expects one of 75, 150, 225, got {given!r}" in found

@@ -156,7 +156,7 @@ def main() -> None:
         clip_skip=None,
         seed=session.seed,
     )
-    output = Output("safetensors", "prompts", lambda moment, dtype: {})
+    output = Output("safetensors", "prompts", lambda moment: {})
     train(run, session, task, prompts, output)
 
 

@@ -39,8 +39,8 @@ def opened(monkeypatch):
 
         monkeypatch.setattr(module, name, noting)
 
-    note("inspect", library.data.scan.records)
-    note("read_caption", library.data.scan.records)
+    for name in ("look_at", "inspect", "read_caption"):
+        note(name, library.data.scan.records)
     return names
 
 

@@ -31,9 +31,9 @@ from library.training.tasks.components import Component
 KIND = "torch.optim.adamw.AdamW"
 FILES = (
     *("model.safetensors", "optimizer.bin", "ema.safetensors", "scaler.pt"),
-    *("ledger.safetensors", "history.json", "train_state.json", "manifest.json"),
+    *("ledger.safetensors", "history.json", "pictures.json", "train_state.json", "manifest.json"),
 )
-TOLD = ("ledger.safetensors", "history.json")
+TOLD = ("ledger.safetensors", "history.json", "pictures.json")
 Tamper = Callable[[Path], object]
 
 
@@ -82,7 +82,8 @@ def make(folder: Path, seed: int) -> Path:
     standing = {"pictures": "p", "best": 0.5, "best_step": 1, "since": 0, "measured_step": 1}
     settings = {"learning_rate": 0.1, "vae": None, "model": {"name": "m", "content": "c"}, "size": [64, 64]}
     info = StateInfo(1, 1, seed, 2, KIND, "d", standing, settings, {"wandb": "w"}, 0.0, saves)
-    write_state(folder, info, learner(seed), '{"curves": {}, "moments": []}')
+    told = {"history.json": '{"curves": {}, "moments": []}', "pictures.json": "{}"}
+    write_state(folder, info, learner(seed), told)
     return folder
 
 

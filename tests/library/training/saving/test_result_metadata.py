@@ -7,6 +7,7 @@ from safetensors.torch import save_file
 
 from library.options.objective import ObjectiveOptions
 from library.problems import UserError
+from library.training.diffusion.objective import DDPM
 from library.training.saving.hashes import file_hashes, network_hashes
 from library.training.saving.metadata import about_objective
 from library.training.saving.modelspec import thumbnail_url
@@ -38,8 +39,10 @@ def test_a_thumbnail_file_becomes_a_data_url(tmp_path: Path) -> None:
 
 
 def test_noise_and_loss_are_told_under_sd_scripts_keys() -> None:
-    options = ObjectiveOptions(noise_offset=0.1, zero_terminal_snr=True, loss_type="huber", huber_c=0.2)
-    assert {key: str(value) for key, value in about_objective(options).items()} == {
+    options = ObjectiveOptions(noise_offset=0.1, loss_type="huber", huber_c=0.2)
+    assert {
+        key: str(value) for key, value in about_objective(options, DDPM("v", ends_in_noise=True)).items()
+    } == {
         "ss_noise_offset": "0.1",
         "ss_noise_offset_random_strength": "False",
         "ss_adaptive_noise_scale": "None",

@@ -60,7 +60,7 @@ def main() -> None:
     run, pictures = begin(Run, "Train a bias.")
     session = Session.start(run.training, run.processes, run.saving.resume)
     task = BiasTask(open_model(run.model, session), run.objective, learning_rate=run.optimizer.learning_rate)
-    output = Output("safetensors", "bias", lambda moment, dtype: {"epoch": str(moment.epoch)})
+    output = Output("safetensors", "bias", lambda moment: {"epoch": str(moment.epoch)})
     train(run, session, task, pictures, output)
 
 

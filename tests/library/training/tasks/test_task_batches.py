@@ -190,15 +190,6 @@ def test_a_models_last_timestep_is_remembered_in_its_files(tiny_model: Model, tm
     assert not load_model(tmp_path / "y.safetensors").zero_terminal_snr
 
 
-def test_training_on_without_its_last_timestep_is_told(
-    tiny_model: Model, capsys: pytest.CaptureFixture
-) -> None:
-    tiny_model.zero_terminal_snr = True
-    ModelTask(tiny_model, ObjectiveOptions(), learning_rate=1e-3)
-    assert "knows a last timestep of pure noise" in capsys.readouterr().err
-    assert not tiny_model.zero_terminal_snr
-
-
 def test_hidden_padding_is_as_if_captions_were_not_padded(any_model: Model) -> None:
     """Seen on the second caption; the first one is longer."""
     task = ModelTask(any_model, ObjectiveOptions(), learning_rate=1e-3, hides_padding=True).eval()

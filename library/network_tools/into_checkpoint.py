@@ -30,8 +30,7 @@ def merge_into_checkpoint(
     weights = problems.attempt(read_block_weights_of, options, blocks)
     problems.raise_if_any()
     assert source is not None and weights is not None
-    with activity(f"loading {checkpoint}"):
-        model = load_model(checkpoint, dtype="float32")
+    model = load_model(checkpoint, dtype="float32")
     networks = [problems.attempt(open_network, model, path) for path in options.models]
     problems.raise_if_any()
     for network, ratio, block in zip(networks, options.ratios, weights, strict=True):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from library.network_tools.block_weights import weight_of
-from library.network_tools.changes import Changes, each_name
+from library.network_tools.changes import Changes
 from library.network_tools.factors import Factors, combine
 from library.problems import UserError
 
@@ -48,14 +48,14 @@ def check_terms(terms: Sequence[Term]) -> None:
     first = terms[0].changes
     for term in terms[1:]:
         other = term.changes
-        shared = set(first.names) & set(other.names)
+        shared = sorted(first.shapes.keys() & other.shapes.keys())
         if not shared:
-            cause = f"has no layer in common with {first.file.path.name}: e.g. {other.names[0]}"
+            cause = f"has no layer in common with {first.file.path.name}: e.g. {min(other.shapes)}"
             raise UserError.of(other.file.path, cause, "merge networks of one family, saved by one program")
-        for name in sorted(shared):
-            one, two = _sides(first, name), _sides(other, name)
+        for name in shared:
+            one, two = _sides(first.shapes[name]), _sides(other.shapes[name])
             if one != two:
-                cause = f"{name} changes a layer of {two}, in {first.file.path.name} of {one}"
+                cause = f"{name} changes a weight of {two}, in {first.file.path.name} one of {one}"
                 raise UserError.of(other.file.path, cause, "merge networks of one family")
 
 
@@ -72,10 +72,11 @@ def merge(
     device: where sums are computed, in float32.
     """
     modules, lost, whole = {}, 0.0, 0.0
-    for name in progress(list(each_name([term.changes for term in terms]))):
+    names = sorted({name for term in terms for name in term.changes.shapes})
+    for name in progress(names):
         changes = []
         for term in terms:
-            if name in term.changes.file.modules:
+            if name in term.changes.shapes:
                 factors = term.changes.read(name)
                 on_device = Factors(factors.up.to(device), factors.down.to(device), factors.shape)
                 changes.append(on_device.scaled(term.strength(name)))
@@ -91,10 +92,6 @@ def merge(
     return Merged(modules, (lost / whole) ** 0.5 if whole else 0.0)
 
 
-def _sides(changes: Changes, name: str) -> tuple[int, ...]:
-    """The shape of the weight that a module changes, without trailing sides of 1."""
-    shapes = changes.file.modules[name]
-    shape = (shapes["lora_up.weight"][0], *shapes["lora_down.weight"][1:])
-    while len(shape) > 2 and shape[-1] == 1:
-        shape = shape[:-1]
-    return shape
+def _sides(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """A weight's shape without the sides of a 1x1 kernel: some programs keep one as a matrix."""
+    return shape[:2] if shape[2:] == (1, 1) else shape

@@ -41,10 +41,10 @@ def resize_file(options: ResizeNetworkOptions) -> None:
     tensors = lora_tensors(
         {name: module.factors for name, module in resized.items()},
         None if options.save_precision is None else dtype_of(options.save_precision),
-        {name: changes.scale(name) for name in changes.names},
+        {name: abs(changes.scale(name)) for name in changes.shapes},
     )
     told = dict(changes.file.metadata) | describe_sizes(tensors)
-    told["ss_training_comment"] = _comment(options, changes)
+    told |= {"ss_training_comment": _comment(options, changes), "modelspec.title": options.save_to.stem}
     with activity(f"saving {options.save_to}"):
         save_lora(options.save_to, tensors, told)
     _tell(options, resized)
@@ -59,7 +59,7 @@ def _comment(options: ResizeNetworkOptions, changes: Changes) -> str:
         done = f"dimension is resized from {before} to {options.new_rank}{conv}"
     else:
         done = f"Dynamic resize with {options.dynamic_method}: {options.dynamic_param:g} from {before}"
-    return f"{done}; {changes.file.metadata.get('ss_training_comment', '')}"
+    return "; ".join(filter(None, [done, changes.file.metadata.get("ss_training_comment")]))
 
 
 def _tell(options: ResizeNetworkOptions, resized: Mapping[str, Resized]) -> None:

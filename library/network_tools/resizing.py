@@ -45,7 +45,7 @@ def resize(
     rank, conv_rank: of linear layers and of convolutions, 1x1 ones too; the most, with a criterion.
     criterion, share: see `choose_rank`.
     """
-    for name in progress(changes.names):
+    for name in progress(changes.shapes):
         whole = changes.read(name)
         spectrum = Factors(whole.up.to(device), whole.down.to(device), whole.shape).decompose()
         most = conv_rank if len(whole.shape) == 4 else rank

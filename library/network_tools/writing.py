@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from library.models.single_files import all_finite, kept_metadata
+from library.models.single_files import kept_metadata
+from library.models.values import all_finite
 from library.models.weights import save_tensors
 from library.network.hashes import network_hashes
 from library.network_tools.factors import Factors

@@ -61,7 +61,7 @@ class Factors:
         q_up, r_up = torch.linalg.qr(self.up)
         q_down, r_down = torch.linalg.qr(self.down.T)
         left, values, right = torch.linalg.svd(r_up @ r_down.T, full_matrices=False)
-        return Spectrum(q_up @ left, values, right @ q_down.T, self.shape, self.norm() ** 2)
+        return Spectrum(q_up @ left, values, right @ q_down.T, self.shape)
 
 
 @dataclass(frozen=True)
@@ -72,14 +72,19 @@ class Spectrum:
     values: (values,), descending.
     right: (values, in x kernel), orthonormal rows.
     shape: of the weight that is changed.
-    energy: the squared norm of the whole change, of which `values` may hold a part.
+    rest: the squared norm of what `values` do not hold; 0 when they are all there are.
     """
 
     left: Tensor
     values: Tensor
     right: Tensor
     shape: tuple[int, ...]
-    energy: float
+    rest: float = 0.0
+
+    @property
+    def energy(self) -> float:
+        """The squared norm of the whole change."""
+        return self._energy_from(0)
 
     def factors(self, rank: int) -> Factors:
         """The best product of at most this rank. Both factors get the root of each singular value, so that
@@ -91,8 +96,10 @@ class Spectrum:
 
     def error(self, rank: int) -> float:
         """The norm of what a product of this rank lacks, relative to the change's; 0 where there is none."""
-        kept = float(self.values[:rank].double().square().sum())
-        return sqrt(max(0.0, self.energy - kept) / self.energy) if self.energy > 0 else 0.0
+        return sqrt(self._energy_from(rank) / self.energy) if self.energy > 0 else 0.0
+
+    def _energy_from(self, rank: int) -> float:
+        return float(self.values[rank:].double().square().sum()) + self.rest
 
 
 def combine(changes: Sequence[Factors]) -> Factors:
@@ -117,18 +124,19 @@ def decompose(change: Tensor, rank: int, *, seed: int = 0) -> Spectrum:
     seed: of the random range; the same numbers whatever was decomposed before.
     """
     matrix = change.flatten(1).float()
-    shape, energy = tuple(change.shape), float(matrix.double().square().sum())
+    shape = tuple(change.shape)
     wanted = min(*matrix.shape, rank + _SPARE_RANKS)
     if min(matrix.shape) <= _EXACT_SIDE or wanted > min(matrix.shape) // 2:
         left, values, right = torch.linalg.svd(matrix, full_matrices=False)
-        return Spectrum(left, values, right, shape, energy)
+        return Spectrum(left, values, right, shape)
     generator = torch.Generator().manual_seed(seed)
     start = torch.randn(matrix.shape[1], wanted, generator=generator).to(matrix.device)
     basis = torch.linalg.qr(matrix @ start).Q  # (out, wanted)
     for _ in range(_POWER_ITERATIONS):
         basis = torch.linalg.qr(matrix @ torch.linalg.qr(matrix.T @ basis).Q).Q
     left, values, right = torch.linalg.svd(basis.T @ matrix, full_matrices=False)
-    return Spectrum(basis @ left, values, right, shape, energy)
+    rest = float(matrix.double().square().sum() - values.double().square().sum())
+    return Spectrum(basis @ left, values, right, shape, max(0.0, rest))
 
 
 def choose_rank(spectrum: Spectrum, most: int, criterion: Criterion | None = None, share: float = 0.0) -> int:

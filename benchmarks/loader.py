@@ -14,6 +14,8 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.measuring import in_turns, say, seconds  # noqa: E402
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import torch
 
 PICTURES, TAGS, BATCH = 2000, 30, 16
@@ -32,15 +34,69 @@ class ReadyLatents:
 
 def main(folder: Path) -> None:
     """Samples/s in this process, for small latents and for those of 512 x 512 pictures, with and without the
-    noise that every sample needs.
+    noise that every sample needs; and those of 512 x 512 pictures from files against from memory.
     """
+    import torch
+
     data = _data(folder / "loader")
     for side in (8, 64):
         for draws in (True, False):
             _measure(data, side, draws)
+    for keeps in (False, True):
+        _measure_files(data, folder, keeps, torch.zeros(4, 64, 64))
 
 
 def _measure(data, side: int, draws: bool) -> None:
+    import torch
+
+    epoch = _epochs(data, side, draws, ReadyLatents(torch.zeros(4, side, side)))
+
+    def randoms() -> float:
+        """The bare draws of as much noise."""
+        return seconds(lambda: [torch.randn(4, side, side) for _ in range(PICTURES)])
+
+    epoch(0)
+    ratio, ours, bare = in_turns(lambda: epoch(1), randoms)
+    say(
+        "loader",
+        latent=f"{side}x{side}",
+        noise=draws,
+        samples_per_second=PICTURES / ours,
+        bare_randn_samples_per_second=PICTURES / bare,
+        target_samples_per_second=10_000,
+    )
+
+
+def _measure_files(data, folder: Path, keeps: bool, latent: torch.Tensor) -> None:
+    """The second epoch from cache files; keeps: with room in memory for all that was read in the first."""
+    from library.data.caches.entries import CacheEntry, write_entries
+    from library.data.caches.kept import Kept
+    from library.data.caches.latent_cache import LatentCache
+    from library.latent_space import LatentSpace
+
+    arrays = {"latents": latent.numpy(), "latents_flipped": latent.numpy()}
+    paths = [folder / f"{number}.npz" for number in range(PICTURES)]
+    sums = write_entries(CacheEntry(path, arrays, {}) for path in paths)
+    space = LatentSpace(4, 8, 8)
+    kept = Kept(2 * PICTURES * latent.nbytes) if keeps else None
+    from_files = _epochs(data, 64, True, LatentCache(paths, space, sums=sums, kept=kept))
+    own = [{name: array.copy() for name, array in arrays.items()} for _ in paths]  # as real ones have
+    in_memory = _epochs(data, 64, True, LatentCache(own, space))
+    for number in range(3):  # mirrored or not, by chance: a few epochs see nearly all of them
+        from_files(number)
+    ratio, ours, theirs = in_turns(lambda: in_memory(1), lambda: from_files(1))
+    say(
+        "loader from files",
+        kept=keeps,
+        samples_per_second=PICTURES / theirs,
+        in_memory_samples_per_second=PICTURES / ours,
+        rate_of_memory=ratio,
+        target_rate=0.95,
+    )
+
+
+def _epochs(data, side: int, draws: bool, latents) -> Callable[[int], float]:
+    """A function that loads an epoch by its number and returns the seconds it took."""
     import torch
 
     from library.data.builder import BatchBuilder, SampleDraws
@@ -60,7 +116,7 @@ def _measure(data, side: int, draws: bool) -> None:
         1,
         # A picture of 64 pixels gives latents of any side here.
         latent_space=LatentSpace(4, 64 // side, 8),
-        latents=ReadyLatents(torch.zeros(4, side, side)),
+        latents=latents,
     )
     course = Course(data.batches_per_epoch(1))
 
@@ -70,20 +126,7 @@ def _measure(data, side: int, draws: bool) -> None:
             lambda: list(make_loader(builder, course.positions(number * steps, number * steps + steps)))
         )
 
-    def randoms() -> float:
-        """The bare draws of as much noise."""
-        return seconds(lambda: [torch.randn(4, side, side) for _ in range(PICTURES)])
-
-    epoch(0)
-    ratio, ours, bare = in_turns(lambda: epoch(1), randoms)
-    say(
-        "loader",
-        latent=f"{side}x{side}",
-        noise=draws,
-        samples_per_second=PICTURES / ours,
-        bare_randn_samples_per_second=PICTURES / bare,
-        target_samples_per_second=10_000,
-    )
+    return epoch
 
 
 def _data(folder: Path):

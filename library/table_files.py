@@ -48,11 +48,14 @@ _DEEP_KEY = re.compile(r"""(?<![\w"'.-])(?:[\w"'-]{1,64}[ \t]{0,8}\.[ \t]{0,8}){
 _KINDS = {list: "an array", dict: "an object", str: "a text", type(None): "null", bool: "true or false"}
 
 
+LONGEST = 1_000_000  # bytes; the parser takes a second for so many
+
+
 def read_tables(path: Path) -> dict[str, Any]:
     """The keys and tables of a file: JSON when its name ends in .json, else TOML. Raises UserError when it
-    cannot be read or holds something else, with the line of a syntax error.
+    cannot be read, is longer than `LONGEST` or holds something else, with the line of a syntax error.
     """
-    content = parse_tables(read_text(path), path)
+    content = parse_tables(read_text(path, longest=LONGEST), path)
     if not isinstance(content, dict):
         raise UserError.of(path, f"is {kind_of(content)}, not an object", "write {...}")
     return content

@@ -109,7 +109,7 @@ def check_channels(name: str, family: str, conv_in: tuple[int, ...] | None) -> N
     Inpainting (9 channels) and instruction (8) models need inputs that training does not make.
     """
     wanted = FAMILIES[family].latent_space.channels
-    if conv_in is not None and conv_in[1] != wanted:
+    if conv_in is not None and len(conv_in) > 1 and conv_in[1] != wanted:
         cause = f"has {conv_in[1]} input channels (an inpainting or editing model)"
         raise UserError.of(name, cause, f"use a text-to-image model, which has {wanted}")
 

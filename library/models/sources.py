@@ -28,6 +28,7 @@ WEIGHT_STEMS = {
 }
 _ALWAYS = ("unet", "vae", "text_encoder")
 _VARIANTS = (None, "fp16")
+_MAX_JSON = 10_000_000  # bytes; configurations have some thousand
 _CONTAINERS = (".safetensors", ".bin")  # of a folder's weights, the preferred one first
 
 
@@ -75,6 +76,8 @@ def find_source(name: str | Path, variant: str | None = None, *, vae_only: bool 
             expected = "a model is a .safetensors or .ckpt file, a Diffusers folder or a hub id"
             raise UserError.of(name, "is not a kind of file models come in", expected)
         return Source(str(name), path, "safetensors" if is_safetensors(path) else "ckpt")
+    if path.exists():
+        raise UserError.of(name, "is a pipe or a device, not a file")
     if _HUB_ID.fullmatch(str(name)) and path.suffix.lower() not in SUFFIXES:
         return Source(str(name), _download(str(name), variant, vae_only), "diffusers", variant)
     raise UserError.of(name, "there is no file or folder here", _did_you_mean(path))
@@ -99,11 +102,13 @@ def vae_folder(folder: Path) -> Path:
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file; {} when there is no file. Raises UserError when it is damaged."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not path.exists():
         return {}
-    except ValueError as error:
+    try:
+        if not path.is_file() or path.stat().st_size > _MAX_JSON:
+            raise ValueError("no configuration of a model")
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
         raise UserError.of(path, "is not valid JSON", "get the file again") from error
     return content if isinstance(content, dict) else {}
 

@@ -94,6 +94,7 @@ class TensorFile:
 
 def read_header(path: Path) -> Header:
     """Names, shapes and metadata of a file of tensors. Raises UserError when it cannot be used."""
+    _require_file(path)
     if path.suffix == INDEX_SUFFIX:
         return _read_index_header(path)
     if not is_safetensors(path):
@@ -105,9 +106,20 @@ def read_header(path: Path) -> Header:
 
 def open_tensors(path: Path) -> TensorFile:
     """Opens a file of tensors for reading. Raises UserError when it is damaged or contains code."""
+    _require_file(path)
     if path.suffix == INDEX_SUFFIX:
         return _open_index(path)
     return _open_safetensors(path) if is_safetensors(path) else _open_torch(path)
+
+
+def _require_file(path: Path) -> None:
+    """Raises UserError for what is no file; a pipe would be waited for."""
+    if path.is_file():
+        return
+    if path.is_dir():
+        raise UserError.of(path, "is a folder, not a file")
+    cause = "is a pipe or a device, not a file" if path.exists() else "there is no such file"
+    raise UserError.of(path, cause)
 
 
 def tensor_places(path: Path) -> dict[str, tuple[int, int]]:
@@ -178,7 +190,7 @@ def _read_safetensors_header(path: Path) -> tuple[dict[str, dict], dict[str, str
                 raise ValueError("the header is too large")
             header = file.read(size)
         _check_header(header)
-        entries = json.loads(header)
+        entries = json.loads(header, object_pairs_hook=_without_doubles)
         metadata = entries.pop("__metadata__", None) or {}
         if not all(isinstance(text, str) for text in metadata.values()):
             raise ValueError("metadata that is no text")
@@ -199,6 +211,14 @@ def _no_safetensors(path: Path) -> UserError:
     return not_the_file(path) or UserError.of(
         path, "is damaged or no .safetensors file", "get the file again"
     )
+
+
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Raises ValueError for a name that stands twice: programs differ in which of them they read."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name stands twice")
+    return found
 
 
 def _check_header(header: bytes) -> None:

@@ -77,7 +77,7 @@ class Network(nn.Module):
 
     def cast_for_step(self, dtype: torch.dtype) -> None:
         """Let modules compute with copies of their weights in the type that the model computes in, made all
-        at once. Gradients reach the weights in their own type. To be called again after weights changed.
+        at once. Gradients reach the weights in their own type. For one step: weights change after it.
         """
         modules = [module for module in self.by_name.values() if module.follows_dtype]
         weights = [module.computed_with() for module in modules]

@@ -33,6 +33,13 @@ class CachingOptions:
         False, "use cache files as they are: only whether they are there is looked at"
     )
 
+    cache_in_memory_limit: float | None = option(
+        None,
+        "most memory, in GB, for what was read from cache files, so that each is read once; 0 keeps nothing "
+        "(default: a quarter of what is free)",
+        metavar="GB",
+    )
+
     @property
     def caches_latents(self) -> bool:
         """Whether latents are cached, in memory or on disk."""
@@ -44,7 +51,10 @@ class CachingOptions:
         return self.cache_text_encoder_outputs or self.cache_text_encoder_outputs_to_disk
 
     def __post_init__(self) -> None:
-        refuse(*below(1, self, "vae_batch_size", "text_encoder_batch_size"))
+        refuse(
+            *below(1, self, "vae_batch_size", "text_encoder_batch_size"),
+            *below(0, self, "cache_in_memory_limit"),
+        )
         to_disk = self.cache_latents_to_disk or self.cache_text_encoder_outputs_to_disk
         warn_when(
             (
@@ -60,6 +70,11 @@ class CachingOptions:
             (
                 self.skip_cache_check and not to_disk,
                 "skip_cache_check",
+                "has no effect without caches on disk",
+            ),
+            (
+                bool(self.cache_in_memory_limit) and not to_disk,
+                "cache_in_memory_limit",
                 "has no effect without caches on disk",
             ),
         )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
 from library.options.fields import Check, below, option, refuse, warn_when
+from library.wording import shortened
 
 Interpolation = Literal["lanczos", "nearest", "bilinear", "linear", "bicubic", "cubic", "area"]
 
@@ -28,7 +30,9 @@ def _read_resolution(value: object) -> tuple[int, int]:
     except ValueError:
         sides = []
     if len(sides) not in (1, 2) or min(sides) < 1:
-        raise ValueError(f"expects a size such as 512 or 512,768 (width,height), got {value!r}")
+        raise ValueError(
+            f"expects a size such as 512 or 512,768 (width,height), got {shortened(repr(value))}"
+        )
     return sides[0], sides[-1]
 
 
@@ -37,10 +41,10 @@ def read_range(value: object) -> tuple[float, float]:
     parts = value if isinstance(value, (list, tuple)) else str(value).split(",")
     try:
         low, high = map(float, parts)
-    except (TypeError, ValueError):
-        raise ValueError(f"expects two numbers such as 2.0,4.0, got {value!r}") from None
-    if not 0 < low <= high:
-        raise ValueError(f"expects two numbers above 0, the smaller one first, got {value!r}")
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"expects two numbers such as 2.0,4.0, got {shortened(repr(value))}") from None
+    if not 0 < low <= high < math.inf:
+        raise ValueError(f"expects two numbers above 0, the smaller one first, got {shortened(repr(value))}")
     return low, high
 
 

@@ -42,6 +42,8 @@ def commands_with(name: str) -> str:
     """The trainers or generators that have an option of this name, as a phrase; "" if none has."""
     if name in _NOT_THERE:
         return _NOT_THERE[name]
+    if name not in every_option():
+        return ""
     if name in NOT_YET and name not in _trained():
         return _DRAWING
     for section, specs in _sections().items():

@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING, Any, Literal, Union
 from library.paths import user_path
 from library.problems import Problem, UserError, warn, warn_idle
 from library.secrets import Secret
+from library.wording import shortened
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -166,7 +167,9 @@ class OptionSpec:
                 for choice in self.choices:
                     if same(choice) == same(value):
                         return choice
-            raise ValueError(f"expects one of {', '.join(map(str, self.choices))}, got {value!r}")
+            raise ValueError(
+                f"expects one of {', '.join(map(str, self.choices))}, got {shortened(repr(value))}"
+            )
         return _READERS[self.item_type](value)
 
 
@@ -246,7 +249,7 @@ def below(least: float, section: object, *names: str) -> list[Check]:
 
 def not_pairs(name: str, words: Iterable[str]) -> list[Check]:
     """The checks of an option that takes several name=value."""
-    return [("=" not in word, name, f"expects name=value, got {word!r}") for word in words]
+    return [("=" not in word, name, f"expects name=value, got {shortened(repr(word))}") for word in words]
 
 
 def _flag(name: str) -> str:
@@ -272,7 +275,7 @@ def _read_bool(value: object) -> bool:
     for truth in (True, False):
         if str(value).strip().lower().removesuffix(".0") in (str(truth).lower(), str(int(truth))):
             return truth
-    raise ValueError(f"expects true or false, got {value!r}")
+    raise ValueError(f"expects true or false, got {shortened(repr(value))}")
 
 
 def _read_int(value: object) -> int:
@@ -285,22 +288,22 @@ def _read_int(value: object) -> int:
             return int(number)
     except (ValueError, OverflowError):  # OverflowError: infinity
         pass
-    raise ValueError(f"expects a whole number, got {value!r}")
+    raise ValueError(f"expects a whole number, got {shortened(repr(value))}")
 
 
 def _read_float(value: object) -> float:
     number = math.nan
     if isinstance(value, (int, float, str)) and not isinstance(value, bool):
-        with suppress(ValueError):
+        with suppress(ValueError, OverflowError):  # OverflowError: a whole number of hundreds of digits
             number = float(value)
     if not math.isfinite(number):
-        raise ValueError(f"expects a number, got {value!r}")
+        raise ValueError(f"expects a number, got {shortened(repr(value))}")
     return number
 
 
 def _read_str(value: object) -> str:
-    if isinstance(value, (bool, dict)):
-        raise ValueError(f"expects text, got {value!r}")
+    if isinstance(value, (bool, dict, list, tuple)):
+        raise ValueError(f"expects text, got {shortened(repr(value))}")
     return str(value)
 
 
@@ -314,7 +317,7 @@ def _read_path(value: object) -> Path:
     if isinstance(value, Path):
         return value
     if not isinstance(value, str) or not value.strip():
-        raise ValueError(f"expects a path, got {value!r}")
+        raise ValueError(f"expects a path, got {shortened(repr(value))}")
     return user_path(value)
 
 

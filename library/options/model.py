@@ -8,6 +8,7 @@ from typing import Literal, get_args
 
 from library.options.fields import Check, below, option, refuse, warn_when
 from library.problems import warn
+from library.wording import shortened
 
 Attention = Literal["sdpa", "xformers", "sliced"]
 TokenLength = Literal[75, 150, 225]
@@ -34,7 +35,7 @@ def read_token_length(value: object) -> int:
     number = int(text) if text.isascii() and text.isdigit() and len(text) < 9 else 0
     chunks = [length for length in lengths if length <= number < length + 75]
     if not chunks:
-        raise ValueError(f"expects one of {', '.join(map(str, lengths))}, got {value!r}")
+        raise ValueError(f"expects one of {', '.join(map(str, lengths))}, got {shortened(repr(value))}")
     if chunks[0] != number:
         warn(f"--max_token_length {number} is read as {chunks[0]}: captions are cut into chunks of 75 tokens")
     return chunks[0]

@@ -24,8 +24,8 @@ class OptimizerOptions:
     use_lion_optimizer: bool = option(False, "the same as --optimizer_type Lion")
     fused_backward_pass: bool = option(
         False,
-        "step each weight within the backward pass, as soon as its gradient is there, and free that: no two "
-        "gradients are in memory together",
+        "step each weight within the backward pass, as soon as its gradient is there, and free that: no more "
+        "than twice the largest weight's gradient is in memory",
     )
     fused_optimizer_groups: int | None = option(
         None,

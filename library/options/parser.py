@@ -33,6 +33,7 @@ R = TypeVar("R")
 
 # Option name -> (where the user gave it, the raw value: a word, a list of words or a TOML value).
 Given = dict[str, tuple[str, Any]]
+_MOST_UNKNOWN = 10  # keys of a file that each have a message
 # (section class, the sections before it, by name) -> values of its fields that are no options.
 Facts = Callable[[type, Mapping[str, Any]], Mapping[str, Any]]
 
@@ -101,9 +102,14 @@ def read_command_line(
 
     config_file = given.pop("config_file", ("", None))[1]
     output_config = given.pop("output_config", None)
+    from_file: Given | None = {}
     if config_file and not output_config:
-        given = _from_config_file(config_file, by_name, reading.problems) | given
-    _build_sections(reading, given, facts)
+        from_file = _from_config_file(config_file, by_name, reading.problems)
+    before = len(reading.problems)
+    _build_sections(reading, (from_file or {}) | given, facts)
+    if from_file is None:  # what seems to be missing may stand in it
+        named = {where for where, _ in given.values()}
+        reading.problems[before:] = [p for p in reading.problems[before:] if p.where in named]
     if output_config and not reading.problems:
         from library.options.config_file import write_config_file
 
@@ -142,11 +148,13 @@ def _split_words(words: Sequence[str], specs: list[OptionSpec], problems: list[P
                 spec = positionals.pop(0)
                 given[spec.name] = (spec.flag, word)
             else:
-                problems.append(Problem(word, "is a value without an option", _meant_option(flag, by_flag)))
+                problems.append(
+                    Problem(_shown(word), "is a value without an option", _meant_option(flag, by_flag))
+                )
         elif spec is None:
             asked = value if equals else list(words[index:end]) or True
             beside = [other.partition("=")[0].removeprefix("--") for other in words]
-            _explain_unknown(flag, flag[2:], asked, known=by_flag, beside=beside, problems=problems)
+            _explain_unknown(_shown(flag), flag[2:], asked, known=by_flag, beside=beside, problems=problems)
             index = end
         elif spec.is_switch:
             if not equals and index < end and words[index].lower() in ("true", "false"):
@@ -163,6 +171,11 @@ def _split_words(words: Sequence[str], specs: list[OptionSpec], problems: list[P
         else:
             problems.append(Problem(flag, "needs a value"))
     return given
+
+
+def _shown(word: str) -> str:
+    """A word that may be anything, as messages name it."""
+    return shortened(word.replace("\n", "\\n"))
 
 
 def _underscored(flag: str, by_flag: Mapping[str, OptionSpec]) -> str:
@@ -183,7 +196,10 @@ def _hide_tokens(words: list[str], given: Given, by_name: dict[str, OptionSpec])
     hide_words(words, [(flag, str(token)) for flag, token in tokens])
 
 
-def _from_config_file(config_file: str, by_name: dict[str, OptionSpec], problems: list[Problem]) -> Given:
+def _from_config_file(
+    config_file: str, by_name: dict[str, OptionSpec], problems: list[Problem]
+) -> Given | None:
+    """What a config file gives; None if it cannot be read."""
     from library.options.config_file import read_config_file
     from library.options.elsewhere import commands_with
     from library.options.foreign_config import IGNORED, is_not_set
@@ -195,12 +211,13 @@ def _from_config_file(config_file: str, by_name: dict[str, OptionSpec], problems
         path, values = read_config_file(config_file)
     except UserError as error:
         problems.extend(error.problems)
-        return {}
+        return None
     by_key = {name: spec for name, spec in by_name.items() if not spec.positional}
     by_key |= {alias.removeprefix("--"): spec for spec in by_name.values() for alias in spec.aliases}
     given: Given = {}
+    unknown: list[str] = []
     for key, value in values.items():
-        where = f"{path.name}: {key}"
+        where = f"{path.name}: {_shown(key)}"
         if key in by_key:
             spec = by_key[key]
             if spec.is_path and isinstance(value, str) and re.search(r"[\x08\t\n\x0c\r]", value):
@@ -215,8 +232,15 @@ def _from_config_file(config_file: str, by_name: dict[str, OptionSpec], problems
         elif refusal_of(key, draws="ckpt" in by_key) is None and (others := commands_with(key)):
             warn_idle(f"{where}:", f"it is for {others}")
         else:
-            beside = [other for other, asked in values.items() if not asks_nothing(asked)]
-            _explain_unknown(where, key, value, known=by_key, beside=beside, problems=problems)
+            unknown.append(key)
+    beside = [key for key, value in values.items() if not asks_nothing(value)]
+    for key in unknown[:_MOST_UNKNOWN]:
+        where = f"{path.name}: {_shown(key)}"
+        _explain_unknown(where, key, values[key], known=by_key, beside=beside, problems=problems)
+    if (more := len(unknown) - _MOST_UNKNOWN) > 0:
+        problems.append(
+            Problem(path.name, f"and {more:,} more keys: there are no such options", "see --help")
+        )
     return given
 
 
@@ -241,8 +265,8 @@ def _explain_unknown(
         problems.append(Problem(where, f"is an option of {others}", "remove it"))
     elif refusal is None:
         word = where if where.startswith("--") else name
-        close = difflib.get_close_matches(word, known, n=1, cutoff=0.7)
-        close = close or [option for option in known if option.startswith(word)]
+        close = difflib.get_close_matches(word[:100], known, n=1, cutoff=0.7)
+        close = close or [option for option in known if len(name) > 3 and option.startswith(word)]
         hint = f"did you mean {close[0]}?" if close else IGNORED.get(name) or "see --help"
         problems.append(Problem(where, "there is no such option", hint))
     elif refusal.only_with and refusal.only_with not in beside:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from library.options.fields import below, not_pairs, option, refuse, warn_when
+from library.wording import shortened
 
 ScheduleName = Literal[
     "constant",
@@ -40,9 +42,11 @@ def read_steps(value: object) -> int | float:
     try:
         number = float(text[:-1]) / 100 if text.endswith("%") else float(text)
     except ValueError:
-        number = -1.0
-    if isinstance(value, bool) or number < 0 or (number > 1 and number != int(number)):
-        raise ValueError(f"expects steps (100) or a share of the run (0.1 or 10%), got {value!r}")
+        number = math.nan
+    is_number = math.isfinite(number) and not isinstance(value, bool)
+    if not is_number or number < 0 or (number > 1 and number != int(number)):
+        shown = shortened(repr(value))
+        raise ValueError(f"expects steps (100) or a share of the run (0.1 or 10%), got {shown}")
     is_share = text.endswith("%") or number < 1 or "." in text and number == 1
     return float(number) if is_share and number else int(number)
 

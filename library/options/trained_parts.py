@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from library.options.fields import below, option, refuse, warn_when
+from library.wording import shortened
 
 
 @dataclass(frozen=True)
@@ -107,10 +108,10 @@ def read_rates(value: object) -> tuple[float, ...]:
     words = value.split(",") if isinstance(value, str) else value
     try:
         rates = tuple(map(float, words)) if isinstance(words, (list, tuple)) else (math.nan,)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         rates = (math.nan,)
     if not all(rate >= 0 and math.isfinite(rate) for rate in rates):
-        raise ValueError(f"expects learning rates separated by commas, got {value!r}")
+        raise ValueError(f"expects learning rates separated by commas, got {shortened(repr(value))}")
     return rates
 
 

@@ -58,7 +58,7 @@ class Stepper:
         self._seed_modules(position)
         # Processes exchange gradients once a step, with its last batch.
         exchange = nullcontext() if position.closes else accelerator.no_sync(self.prepared)
-        with exchange:
+        with exchange, self._casts():
             with self.saved_activations:
                 # A step of n batches is one large batch: the mean of their losses.
                 loss = self.prepared(batch.to(self.session.device)) / position.window
@@ -90,6 +90,14 @@ class Stepper:
         self.done = step + 1
         self._reset_loss()
         return loss, rates_for_logs(self.schedule.optimizer) | figures
+
+    def _casts(self) -> AbstractContextManager[None]:
+        """Weights cast together get their gradients together; a step in the backward pass wants them one by
+        one, to free them.
+        """
+        if self.update.is_in_backward:
+            return nullcontext()
+        return self.learner.task.computing_in(self.session.frozen_dtype)
 
     def _reset_loss(self) -> None:
         self.loss = torch.zeros((), device=self.session.device)

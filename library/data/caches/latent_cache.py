@@ -21,6 +21,7 @@ from library.data.caches.checks import (
 )
 from library.data.caches.encoding import Encode, EncodedPicture, Encoder
 from library.data.caches.entries import CacheEntry, read_entry, write_entries
+from library.data.caches.kept import Kept
 from library.data.caches.latent_files import LatentFiles, Picture, array_shape, file_arrays, pictures_of
 from library.data.caches.recipes import Sums
 from library.data.pictures.masks import mask_from_alpha
@@ -49,6 +50,7 @@ class LatentCache:
     buckets: the records' sizes, to check the shapes of files that were not verified (--skip_cache_check);
         None when they were.
     sums: the checksums of the files that were verified or written.
+    kept: where arrays that were read from files stay; None: they are read each time.
     """
 
     entries: Sequence[Arrays | Path | None]
@@ -57,6 +59,7 @@ class LatentCache:
     bad: frozenset[int] = frozenset()
     buckets: Sequence[Size] | None = None
     sums: Mapping[Path, Sums] = field(default_factory=dict)
+    kept: Kept | None = None
 
     def __getitem__(self, key: tuple[int, bool]) -> torch.Tensor:
         """The latent of (index of a record, mirrored): (c, h/p, w/p) float32, scaled, on the CPU."""
@@ -99,6 +102,14 @@ class LatentCache:
         assert entry is not None, "a bad image is in no batch"
         if not isinstance(entry, Path):
             return entry.get(name)
+        array = self.kept.get((entry, name)) if self.kept else None
+        if array is None:
+            array = self._read(entry, index, name)
+            if self.kept:
+                self.kept.add((entry, name), array, array.nbytes)
+        return array
+
+    def _read(self, entry: Path, index: int, name: str) -> np.ndarray:
         shape = None if self.buckets is None else array_shape(name, self.buckets[index], self.latent_space)
         return read_entry(entry, {name: shape}, sums=self.sums.get(entry))[0]
 
@@ -114,6 +125,7 @@ def cache_latents(
     sharing: Sharing = ALONE,
     skip_bad: bool = False,
     progress: bool = True,
+    kept: Kept | None = None,
 ) -> LatentCache:
     """Encode every image, and its mirror image where flip_aug asks for it, or read what its cache file has.
 
@@ -125,6 +137,7 @@ def cache_latents(
     disk: the files; None keeps latents in memory.
     sharing: the processes that share the work; all of them get the whole cache.
     skip_bad: whether images that cannot be decoded are skipped.
+    kept: where what is read from the files stays.
 
     Raises UserError with every image that cannot be decoded, every one whose latents are not finite, and
     every folder that cannot be written to.
@@ -144,7 +157,7 @@ def cache_latents(
     masked = frozenset(n for n, record in enumerate(data.records) if record.subset.alpha_mask)
     is_unchecked = disk is not None and disk.skip_check
     buckets = [record.fit.bucket for record in data.records] if is_unchecked else None
-    return LatentCache(of_records, latent_space, masked, bad, buckets, sums)
+    return LatentCache(of_records, latent_space, masked, bad, buckets, sums, kept)
 
 
 def _cache_in_memory(

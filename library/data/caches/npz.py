@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import functools
 import io
+import stat
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
 from numpy.lib import format as npy
 
 # What zipfile and numpy raise for files that are cut off, overwritten, or something else altogether.
-_BROKEN = (zipfile.BadZipFile, zlib.error, ValueError, KeyError, EOFError, NotImplementedError, RuntimeError)
+_BROKEN = (
+    *(zipfile.BadZipFile, zlib.error, ValueError, KeyError, EOFError, NotImplementedError, RuntimeError),
+    *(SyntaxError, TokenError, OverflowError, TypeError, MemoryError),  # headers of arrays
+)
 # The earliest a ZIP file can hold. Always the same, so that equal arrays give equal files.
 _DATE = (1980, 1, 1, 0, 0, 0)
 
@@ -49,8 +54,10 @@ def read_npz(
 
     names: of the arrays to read; None: all.
     Raises FileNotFoundError and other OSErrors, MissingArray for a name that is not there, and BrokenArrays
-    for a file that is incomplete or holds objects (pickles are never loaded).
+    for what is no file, incomplete or holds objects (pickles are never loaded).
     """
+    if not stat.S_ISREG(Path(path).stat().st_mode):  # a pipe would be waited for
+        raise BrokenArrays("no file")
     try:
         with zipfile.ZipFile(path) as archive:
             members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
@@ -68,9 +75,11 @@ def read_npz(
 
 
 def _check_sizes(path: Path | str, members: list[zipfile.ZipInfo]) -> None:
-    """Raises ValueError for compressed arrays, which a small file can hold gigabytes of, and for arrays that
-    claim to be larger than the file.
+    """Raises ValueError for compressed arrays, which a small file can hold gigabytes of, for arrays that
+    claim to be larger than the file, and for two of one name.
     """
+    if len({info.filename.removesuffix(".npy") for info in members}) < len(members):
+        raise ValueError("two arrays of one name")
     if any(info.compress_type != zipfile.ZIP_STORED for info in members):
         raise ValueError("compressed arrays")
     if sum(info.file_size for info in members) > Path(path).stat().st_size:

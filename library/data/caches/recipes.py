@@ -71,7 +71,7 @@ def recipe_of(arrays: Mapping[str, np.ndarray], sums: Mapping[str, int]) -> Reci
     try:
         recipe = json.loads(str(arrays[RECIPE][()]))
         is_own = all(sums.get(name) == crc for name, crc in recipe[CHECKSUMS].items())
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise BrokenArrays("the recipe cannot be read") from error
     return recipe if is_own else None
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from library.data.caches.checks import Wanted, check_entries, known_sums, prepare_folders, real_places, tell
 from library.data.caches.entries import CacheEntry, read_entry, write_entries
+from library.data.caches.kept import Kept
 from library.data.caches.recipes import REASONS, Sums
 from library.data.captions import kept_caption
 from library.data.scan.records import HasRecords, Record
@@ -93,12 +94,14 @@ class TextCache:
     captions[i]: that caption.
     empty: the outputs for the empty caption, which a dropped caption becomes.
     sums: the checksums of the files that were verified or written.
+    kept: where outputs that were read from files stay; None: they are read each time.
     """
 
     entries: Sequence[Outputs | Path]
     captions: Sequence[str]
     empty: Outputs
     sums: Mapping[Path, Sums] = field(default_factory=dict)
+    kept: Kept | None = None
 
     def part(self, start: int, stop: int | None) -> TextCache:
         """The cache of the records start..stop (None: to the end), which then count from 0."""
@@ -115,14 +118,22 @@ class TextCache:
         return {name: torch.stack([row[name] for row in rows]) for name in self.empty}
 
     def _row(self, index: int, caption: str) -> Outputs:
-        import torch
-
         if caption == "":
             return self.empty
         assert caption == self.captions[index], "cached captions never change"
         entry = self.entries[index]
         if not isinstance(entry, Path):
             return entry
+        row = self.kept.get(entry) if self.kept else None
+        if row is None:
+            row = self._read(entry)
+            if self.kept:
+                self.kept.add(entry, row, sum(output.nbytes for output in row.values()))
+        return row
+
+    def _read(self, entry: Path) -> Outputs:
+        import torch
+
         shapes = {name: tuple(like.shape) for name, like in self.empty.items()}
         arrays = read_entry(entry, shapes, sums=self.sums.get(entry))
         return {
@@ -139,12 +150,14 @@ def cache_text_outputs(
     disk: TextFiles | None = None,
     sharing: Sharing = ALONE,
     progress: bool = True,
+    kept: Kept | None = None,
 ) -> TextCache:
     """Encode every caption once, as it is when it is not dropped, and the empty one.
 
     encode: captions -> outputs by name, each (b, ...).
     disk: files beside the images; None keeps outputs in memory.
     sharing: the processes that share the work; all of them get the whole cache.
+    kept: where what is read from the files stays.
 
     Raises UserError with captions whose outputs are not finite and folders that cannot be written to.
     """
@@ -160,7 +173,7 @@ def cache_text_outputs(
         rows = {"": empty} | _cache_in_memory(others, encoder, sharing, progress)
         return TextCache([rows[caption] for caption in captions], captions, empty)
     paths, sums = _cache_on_disk(data.records, captions, empty, encoder, disk, sharing, progress)
-    return TextCache(paths, captions, empty, sums)
+    return TextCache(paths, captions, empty, sums, kept)
 
 
 @dataclass

@@ -28,15 +28,17 @@ from library.data.scan.folders import ClassFolder, find_class_folders, is_image_
 from library.options.data import DataOptions
 from library.problems import Problems, warn, warn_idle
 
+LONGEST_SIDE = 65_536  # pixels; the side of no picture that is trained on
+MOST_IMAGES = 100_000  # of a batch
 MOST_SAMPLES = 10**7  # an epoch; more takes gigabytes to list, and is a typing mistake
 
 # Key -> (whether a value can be used, what it must be).
 Checks = dict[str, tuple[Callable[[Any], bool], str]]
 
 CHECKS: Checks = {
-    "batch_size": (lambda n: n >= 1, "must be 1 or more"),
-    "min_bucket_reso": (lambda n: n >= 1, "must be 1 or more"),
-    "max_bucket_reso": (lambda n: n >= 1, "must be 1 or more"),
+    "batch_size": (lambda n: 1 <= n <= MOST_IMAGES, f"must be 1 to {MOST_IMAGES:,}"),
+    "min_bucket_reso": (lambda n: 1 <= n <= LONGEST_SIDE, f"must be 1 to {LONGEST_SIDE:,} pixels"),
+    "max_bucket_reso": (lambda n: 1 <= n <= LONGEST_SIDE, f"must be 1 to {LONGEST_SIDE:,} pixels"),
     "num_repeats": (
         lambda n: 0 <= n <= MOST_SAMPLES,
         f"must be 0 (leave the subset out) to {MOST_SAMPLES:,}",
@@ -189,6 +191,9 @@ def _check_sizes(given: Given, resolution: Size, problems: Problems, multiple: i
     """The resolution must fit the buckets; without buckets, the VAE must be able to encode it."""
     where, (width, height) = given["resolution"][0], resolution
     step = max(1, given["bucket_reso_steps"][1])
+    if max(resolution) > LONGEST_SIDE:
+        problems.add(where, f"is {width},{height}", f"sides must be at most {LONGEST_SIDE:,} pixels")
+        return
     if not given["enable_bucket"][1]:
         if width % multiple or height % multiple:
             problems.add(where, f"is {width},{height}", f"sides must be multiples of {multiple}")

@@ -28,10 +28,13 @@ from library.data.config.text import ConfigText, read_config_text
 from library.options.data import DataOptions
 from library.options.fields import OptionSpec, specs_of
 from library.options.unset import asks_nothing, is_unset
+from library.paths import user_path
 from library.problems import Problems, warn_idle
 from library.table_files import PATH_FIX
 from library.text_files import is_text
 from library.wording import shortened
+
+_MOST_UNKNOWN = 10  # keys of a table that each have a message
 
 Tables = tuple[Given, Given, list[Given]]  # [general], a dataset, its subsets
 
@@ -121,6 +124,10 @@ class _Reader:
             if any(ord(letter) < 32 for letter in value):
                 cause = f"is {_shown(value)}: a \\ in double quotes begins a special character"
                 raise ValueError(cause, PATH_FIX[self.text.suffix])
+            try:
+                user_path(value)
+            except ValueError as error:
+                raise ValueError(f"is {str(error).partition(', got ')[2]}", "write it anew") from None
             value = _as_this_system_writes(value)
         if isinstance(value, str) and not is_text(value):
             raise ValueError(f"is {_shown(value)}, which holds what is not text", "write it anew")
@@ -131,11 +138,14 @@ class _Reader:
         that of the key most likely meant, so that it is checked too.
         """
         known = {key: value for key, value in content.items() if key in allowed}
-        for key in (key for key, value in content.items() if key not in allowed and not asks_nothing(value)):
+        unknown = [key for key, value in content.items() if key not in allowed and not asks_nothing(value)]
+        for key in unknown[:_MOST_UNKNOWN]:
             cause, fix, meant = explain_unknown(key, allowed)
-            self._add(table, key, cause, fix)
+            self._add(table, shortened(key), cause, fix)
             if meant is not None:
                 known.setdefault(meant, content[key])
+        if (more := len(unknown) - _MOST_UNKNOWN) > 0:
+            self._add(table, "", f"and {more:,} more: there are no such keys", "see docs/datasets.md")
         return known
 
     def _array(self, value: Any, place: tuple[str, str], header: str) -> list[Any]:

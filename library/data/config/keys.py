@@ -77,7 +77,7 @@ def explain_unknown(key: str, allowed: tuple[str, ...]) -> tuple[str, str, str |
     if meant is not None:
         return "there is no such key", f"did you mean {meant}? it belongs in {_home(meant)}", None
     options = every_option() - {*DATASET, *SUBSET}
-    option = next(iter(difflib.get_close_matches(key, options, n=1, cutoff=0.85)), None)
+    option = next(iter(difflib.get_close_matches(key[:100], options, n=1, cutoff=0.85)), None)
     if option is not None:
         where = "give it on the command line or in the --config_file"
         if key == option:
@@ -100,7 +100,7 @@ def _home(key: str) -> str:
 
 def _meant(key: str, allowed: tuple[str, ...]) -> str | None:
     """The key that a name resembles, preferably one allowed here; None for an option's name."""
-    plain = key.lower().replace("-", "_")
+    plain = key[:100].lower().replace("-", "_")
     if plain in _OTHER_NAMES:
         return _OTHER_NAMES[plain]
     if plain in every_option() - {*DATASET, *SUBSET}:

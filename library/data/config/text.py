@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from library.problems import UserError
-from library.table_files import kind_of, parse_tables
+from library.table_files import LONGEST, kind_of, parse_tables
 from library.text_files import read_text
 
 
@@ -42,7 +42,7 @@ def read_config_text(path: Path) -> ConfigText:
         raise UserError.of(
             f"--dataset_config {path}", "is neither a .toml nor a .json file", "rename or rewrite it"
         )
-    text = read_text(path)
+    text = read_text(path, longest=LONGEST)
     content = parse_tables(text, path)
     if not isinstance(content, dict):
         raise UserError.of(path, f"is {kind_of(content)}, not an object", 'write {"datasets": [...]}')

@@ -82,7 +82,7 @@ def _make_empty(opened: PartFile) -> PartModule:
             return make_part(opened.part, opened.shapes, opened.given)
     except KeyError as error:
         raise UserError.of(path, f"lacks {error.args[0]} of its {title}", "use a full checkpoint") from None
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, IndexError, ZeroDivisionError) as error:
         cause = f"the sizes of its {title} do not go together ({str(error).splitlines()[0]})"
         raise UserError.of(path, cause) from error
 

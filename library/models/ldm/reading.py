@@ -149,7 +149,7 @@ def _with_size_width(parts: dict[Part, PartFile], layout: Layout) -> dict[Part, 
     taken = unet.shapes.get("add_embedding.linear_1.weight")
     if SIZE_WIDTH not in unet.part.standard or taken is None or len(taken) != 2:
         return parts
-    pooled = [parts[name].shapes.get("text_projection.weight", (0,))[0] for name in layout.texts]
+    pooled = [(parts[name].shapes.get("text_projection.weight") or (0,))[0] for name in layout.texts]
     width, rest = divmod(taken[1] - max(pooled), SIZES_TOLD)
     if rest or width < 2:
         cause = f"its U-Net is told {taken[1]} numbers, which do not fit a pooled text of {max(pooled)}"

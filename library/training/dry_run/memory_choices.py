@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
+from torch import nn
 
 from library.data.batch import Batch
 from library.options.optimizer import OptimizerOptions
@@ -62,7 +63,11 @@ def _with_options(memory: Memory, task: Task, run: TrainingRun, session: Session
         parts = _parts(task, run.optimizer.fused_optimizer_groups)
         memory = replace(memory, gradients=memory.gradients // parts)
     if run.caching.caches_latents:
-        memory = replace(memory, encoding=0, weights=memory.weights - _offloaded_bytes(task, run, session))
+        away = _offloaded_bytes(task.model.vae, run, session)
+        memory = replace(memory, encoding=0, weights=memory.weights - away)
+    if run.caching.caches_text:
+        away = _offloaded_bytes(task.model.text_encoders, run, session)
+        memory = replace(memory, weights=memory.weights - away)
     if run.averaging.use_ema and run.averaging.ema_device in (None, session.device.type):
         # Averages are float32, whatever the weights are.
         averages = 4 * sum(parameter.numel() for parameter in task.trained_parameters())
@@ -71,25 +76,34 @@ def _with_options(memory: Memory, task: Task, run: TrainingRun, session: Session
 
 
 def _parts(task: Task, groups: int | None) -> int:
-    """How often one part's gradients fit into all. groups: how many parts; None: one per weight."""
+    """How often the gradients that are in memory at once fit into all.
+
+    groups: how many parts are stepped one by one; None: weights are, small ones together.
+    """
     sizes = [parameter.numel() for parameter in task.trained_parameters()]
-    return groups or max(1, sum(sizes) // max(sizes))
+    return groups or max(1, sum(sizes) // (2 * max(sizes)))
 
 
-def _offloaded_bytes(task: Task, run: TrainingRun, session: Session) -> int:
-    """Bytes of the VAE if it is offloaded once latents are cached (see `fill_caches`), else 0."""
+def _offloaded_bytes(part: nn.Module, run: TrainingRun, session: Session) -> int:
+    """Bytes of a part of the model if it is offloaded once its results are cached (see `fill_caches`), else
+    0.
+    """
     stays = run.preview.sample_prompts is not None or session.accelerator.num_processes > 1
     if stays or session.device.type == "cpu":
         return 0
-    return sum(parameter.nbytes for parameter in task.model.vae.parameters())
+    return sum(parameter.nbytes for parameter in part.parameters())
 
 
 def _choices(
     memory: Memory, task: Task, run: TrainingRun, session: Session, batch: Batch
 ) -> Iterator[tuple[str, int]]:
     if not run.caching.caches_latents:
-        away = _offloaded_bytes(task, run, session)
+        away = _offloaded_bytes(task.model.vae, run, session)
         yield "--cache_latents", replace(memory, encoding=0, weights=memory.weights - away).peak
+    if not run.caching.caches_text and not run.trains_text:
+        away = _offloaded_bytes(task.model.text_encoders, run, session)
+        text = "--cache_text_encoder_outputs (for captions that never change)"
+        yield text, replace(memory, weights=memory.weights - away).peak
     if not run.training.gradient_checkpointing:
         with _checkpointing(task):
             found = _with_options(estimate(task, session, batch, run.optimizer), task, run, session)

@@ -9,7 +9,7 @@ validation and results use it; a state holds it beside the weights, so that a ru
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -17,8 +17,11 @@ from torch import Tensor, nn
 
 from library.options.averaging import AveragingOptions
 from library.problems import UserError
+from library.training.optimization.flat import flat_copy, places_in
 from library.training.session import Session
 from library.training.tasks.task import Task
+
+PORTION = 2**24  # weights of 16 bits that are cast to float32 at once: 64 MiB
 
 
 class Average:
@@ -111,13 +114,33 @@ class Average:
 
     def _blend(self, weights: list[Tensor]) -> None:
         share = 1 - min(self.decay, (1 + self.updates) / (10 + self.updates))
+        for values, own in self._portions(weights):
+            # Weights of 16 bits are cast some at a time, so that few float32 copies exist.
+            torch._foreach_lerp_(values, own, share)
+
+    def _portions(self, weights: list[Tensor]) -> Iterator[tuple[list[Tensor], list[Tensor]]]:
+        """Averages and weights in float32: all at once, or those of 16 bits in portions."""
         pairs = list(zip(self.values, weights, strict=True))
-        whole = [(value, weight) for value, weight in pairs if weight.dtype == torch.float32]
-        if whole:
-            torch._foreach_lerp_([value for value, _ in whole], [weight for _, weight in whole], share)
+        if whole := [(value, weight) for value, weight in pairs if weight.dtype == torch.float32]:
+            yield [value for value, _ in whole], [weight for _, weight in whole]
+        values: list[Tensor] = []
+        portion: list[Tensor] = []
+        size = 0
         for value, weight in pairs:
-            if weight.dtype != torch.float32:  # one at a time, so that only one float32 copy exists
-                value.lerp_(weight.float(), share)
+            if weight.dtype == torch.float32:
+                continue
+            if portion and size + weight.numel() > PORTION:
+                yield values, _in_float32(portion)
+                values, portion, size = [], [], 0
+            values.append(value)
+            portion.append(weight)
+            size += weight.numel()
+        if portion:
+            yield values, _in_float32(portion)
+
+
+def _in_float32(tensors: list[Tensor]) -> list[Tensor]:
+    return places_in(flat_copy(tensors, dtype=torch.float32), tensors)
 
 
 def make_average(task: Task, options: AveragingOptions, session: Session) -> Average | None:

@@ -1,8 +1,8 @@
 """The guard: skips steps whose gradients are not finite, names their pictures, and ends a run that has too
 many of them in a row.
 
-Nothing here waits for the device, except with optimizers that cannot skip a step on the device: with these,
-one number is read before each step.
+Nothing here waits for the device, except with optimizers that look at all gradients together, such as
+Prodigy: they read the device themselves, and one number more is read before each of their steps.
 """
 
 from __future__ import annotations
@@ -10,13 +10,20 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from library.data.batch import Batch
 from library.problems import UserError, warn
+from library.training.optimization.gradients import is_not_finite
+from library.training.optimization.part_steps import (
+    PartSteps,
+    decides_on_device,
+    neighbours,
+    steps_by_tensor,
+    told_what_is_bad,
+)
 from library.training.optimization.self_tuning import unwrapped
 from library.training.session import Session
 from library.training.tasks.task import Task
@@ -24,6 +31,7 @@ from library.training.tasks.task import Task
 # An overflow under a loss scaler counts as this much of a bad step: the scaler finds its scale by overflows,
 # and needs about 20 in a row at worst.
 OVERFLOW_WEIGHT = 0.25
+MOST = 2**25  # weights that are stepped at once where a step may have to be taken back
 MAX_NAMED = 8  # pictures in one message
 
 
@@ -63,6 +71,9 @@ class Guard:
     bad_in_a_row: Tensor
     seen: list[SeenBatch] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        self._steps = GuardedSteps(unwrapped(self.optimizer))
+
     def remember(self, batch: Batch) -> None:
         """Remember a batch that just went through the forward pass, for messages. batch: on the CPU."""
         assert self.task.sample_losses is not None
@@ -80,12 +91,12 @@ class Guard:
         loss: of the step, in this process.
         norm: of the gradients, equal in all processes.
         """
-        overflows = ~norm.isfinite()
+        overflows = is_not_finite(norm)
         if self.session.accelerator.scaler is not None:
             self.optimizer.step()  # the scaler itself skips steps with bad gradients
             weight = torch.where(self._is_bad_anywhere(loss), 1.0, OVERFLOW_WEIGHT * overflows)
         else:
-            step_unless_bad(overflows, self.optimizer, unwrapped(self.optimizer))
+            self._steps.step(overflows)
             weight = overflows.float()
         self.count(weight)
 
@@ -129,25 +140,28 @@ class Guard:
         return [(f"{name} at timestep {t:g}", math.isfinite(loss)) for name, t, loss in entries]
 
 
-def step_unless_bad(is_bad: Tensor, optimizer: torch.optim.Optimizer, inner: torch.optim.Optimizer) -> bool:
-    """Take an optimizer's step, unless gradients are bad.
+class GuardedSteps:
+    """Takes the steps of an optimizer on all its gradients, unless they are bad."""
 
-    is_bad: a bool scalar on the gradients' device.
-    inner: the optimizer without accelerate's wrapper.
-    Returns False if the step was skipped; True if it was taken, or if only the device knows.
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        """optimizer: without accelerate's wrapper."""
+        self.optimizer = optimizer
+        # Others are stepped some weights at a time: what such a part's step did is taken back if it was bad.
+        is_parted = steps_by_tensor(optimizer) and not decides_on_device(optimizer)
+        self._parts = neighbours(optimizer.param_groups, MOST) if is_parted else []
+        self._part_steps = PartSteps(optimizer) if is_parted else None
 
-    torch's fused optimizers skip a step on the device, told by the attributes that a loss scaler sets.
-    """
-    if not getattr(inner, "_step_supports_amp_scaling", False):
-        if is_bad:  # reads one number from the device
-            return False
-        optimizer.step()
-        return True
-    amp: Any = inner  # torch.amp.GradScaler sets these two attributes, which no class declares
-    amp.grad_scale, amp.found_inf = None, is_bad.float()
-    optimizer.step()
-    del amp.grad_scale, amp.found_inf
-    return True
+    def step(self, is_bad: Tensor) -> None:
+        """Take the step, unless gradients are bad. is_bad: a bool scalar on the gradients' device."""
+        if self._part_steps is not None:
+            for part in self._parts:
+                self._part_steps.step_part(part, is_bad)
+            self._part_steps.finish()
+        elif decides_on_device(self.optimizer):
+            with told_what_is_bad(self.optimizer, is_bad):
+                self.optimizer.step()
+        elif not is_bad:  # reads one number from the device
+            self.optimizer.step()
 
 
 def with_nan_gradients(loss: Tensor) -> Tensor:
@@ -155,12 +169,6 @@ def with_nan_gradients(loss: Tensor) -> Tensor:
     in all processes, then tells of a bad loss too.
     """
     return loss * (1 + 0 * loss.detach())
-
-
-def gradient_norm(parameters: Iterable[torch.nn.Parameter]) -> Tensor:
-    """The L2 norm of all gradients together: a scalar, float32 whatever their types."""
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients, 2, dtype=torch.float32)))
 
 
 def _join_names(names: Iterable[str]) -> str:

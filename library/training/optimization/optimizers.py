@@ -71,11 +71,12 @@ def make_optimizer(groups: Sequence[ParamGroup], options: OptimizerOptions) -> t
     make: Callable[..., torch.optim.Optimizer] = found
     rate: float | None = max(group["lr"] for group in groups)
     given: list[dict[str, Any]] = [{**group} for group in groups]
-    on_gpu = all(p.is_cuda for group in groups for p in group["params"])
-    if found is torch.optim.AdamW and on_gpu and "foreach" not in arguments:
+    if found is torch.optim.AdamW and _can_fuse(groups) and "foreach" not in arguments:
         arguments = {"fused": True} | arguments  # one kernel for all tensors
     if _name(found) == ADAFACTOR:
-        arguments = _adafactor_arguments(arguments)
+        from library.training.optimization.adafactor import Adafactor
+
+        make, arguments = Adafactor, _adafactor_arguments(arguments)
         if arguments["relative_step"]:  # Adafactor computes the rate, and refuses to be given one
             rate, given = None, [{k: v for k, v in group.items() if k != "lr"} for group in given]
     try:
@@ -87,6 +88,12 @@ def make_optimizer(groups: Sequence[ParamGroup], options: OptimizerOptions) -> t
     if options.steps_in_backward:
         require_partial_steps(optimizer, options.steps_in_backward, where)
     return optimizer
+
+
+def _can_fuse(groups: Sequence[ParamGroup]) -> bool:
+    """Whether torch's fused optimizers have kernels for these parameters."""
+    devices = {parameter.device.type for group in groups for parameter in group["params"]}
+    return devices <= {"cuda", "cpu", "mps"}
 
 
 def _adafactor_arguments(given: dict[str, Any]) -> dict[str, Any]:

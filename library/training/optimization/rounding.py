@@ -7,7 +7,7 @@ al. 2015, https://arxiv.org/abs/1502.02551).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -16,20 +16,40 @@ from torch import Tensor, nn
 from library.param_groups import ParamGroup
 from library.problems import UserError
 from library.randomness import derive_seed
+from library.training.optimization.flat import flat_copy, places_in
+from library.training.optimization.gradients import (
+    clip_factor,
+    gradient_norm,
+    gradients_of,
+    is_not_finite,
+)
+from library.training.optimization.part_steps import (
+    Part,
+    PartSteps,
+    joined,
+    neighbours,
+    parameters_of,
+    steps_by_tensor,
+)
 
-CHUNK = 2**26  # weights held in float32 at once: 256 MiB, and as much for their gradients
-# Packages whose optimizers step each tensor independently: with these a step can go chunk by chunk.
-_TENSOR_BY_TENSOR = ("torch.optim.", "bitsandbytes.", "lion_pytorch.", "transformers.")
+CHUNK = 2**25  # weights held in float32 at once: 128 MiB, and as much for gradients and for rounding each
 
 
 def round_stochastically(values: Tensor, dtype: torch.dtype, generator: torch.Generator) -> Tensor:
-    """float32 values, stochastically rounded to dtype (bfloat16 or float16): each becomes one of its two
+    """float32 values (n,), stochastically rounded to dtype (bfloat16 or float16): each becomes one of its two
     neighbours there, with the value itself as the mean.
+
+    Draws for bfloat16 have 15 bits: the mean is exact to 2^-16 of the neighbours' distance, as float32 is.
     """
     if dtype == torch.float16:
         return _round_float16(values, generator)
-    # bfloat16 is the upper 16 bits of float32.
-    return torch.where(values.isfinite(), _truncate(values, 16, generator), values).to(dtype)
+    # bfloat16 is the upper half of float32; its lower half carries over, or not, when a draw is added.
+    device = values.device
+    draws = torch.randint(2**15, values.shape, dtype=torch.int16, generator=generator, device=device)
+    # Where a value is no number nothing is added: a NaN's carry would make it one.
+    are_numbers = (~is_not_finite(torch.linalg.vector_norm(values))).int()
+    carried = torch.addcmul(values.view(torch.int32), draws, are_numbers, value=2)
+    return carried.view(torch.int16)[1::2].contiguous().view(torch.bfloat16)  # little-endian
 
 
 def _round_float16(values: Tensor, generator: torch.Generator) -> Tensor:
@@ -52,6 +72,9 @@ class RoundedOptimizer(torch.optim.Optimizer):
 
     Its state belongs to float32 parameters, so that small numbers in it are not lost either. Gradients are
     cast to float32 before they are unscaled and clipped.
+
+    chunks: all parameters in parts of neighbours, each of which is stepped and rounded at once. They are the
+        same whether steps are taken within the backward pass or after it, and so are their draws.
     """
 
     # It makes torch.amp.GradScaler hand `grad_scale` and `found_inf` to `step` instead of unscaling the
@@ -72,93 +95,117 @@ class RoundedOptimizer(torch.optim.Optimizer):
 
         Raises UserError for an optimizer that changes weights between steps (a schedule-free one).
         """
-        copies = {p: nn.Parameter(_placeholder(p)) for group in groups for p in group["params"]}
+        parameters = [parameter for group in groups for parameter in group["params"]]
+        # A float32 tensor in a parameter's shape that takes no memory.
+        self._nothing = {p.device: torch.zeros((), device=p.device) for p in parameters}
+        copies = {p: nn.Parameter(self._nothing[p.device].expand(p.shape)) for p in parameters}
         self.inner = make([_with_params(group, [copies[p] for p in group["params"]]) for group in groups])
         if hasattr(self.inner, "eval"):
             cause = f"does not work with {type(self.inner).__name__}, which moves weights between steps"
             raise UserError.of("--full_bf16 or --full_fp16", cause, "choose another --optimizer_type")
         super().__init__([{"params": group["params"]} for group in groups], {})
-        self.copies, self.seed, self.max_grad_norm, self.steps = copies, seed, max_grad_norm, 0
-        self.numbers = {parameter: number for number, parameter in enumerate(copies)}
+        self.copies, self.seed, self.max_grad_norm, self._done = copies, seed, max_grad_norm, 0
+        self.chunks = neighbours(self.param_groups, CHUNK)
+        self._numbers = {p: n for n, chunk in enumerate(self.chunks) for p in parameters_of(chunk)}
+        self._inner_steps = PartSteps(self.inner)
         self._pull_settings()
 
-    def step(self, closure: None = None) -> None:  # type: ignore[override]  # it takes no closures
-        """Take a step on the gradients; skip it when a scaled gradient overflowed."""
-        overflow = getattr(self, "found_inf", None)
-        if self.step_part(torch.tensor(False) if overflow is None else overflow):
-            self.count_step()
+    @property
+    def steps(self) -> int:
+        """How many steps were taken, without those that were skipped."""
+        self._inner_steps.settle()
+        return self._done
 
     @torch.no_grad()
-    def step_part(self, is_bad: Tensor) -> bool:
-        """Step the parameters that the groups hold now. It does not count: several parts may make up a step.
-
-        Returns whether the step was taken; it is skipped when gradients are bad.
-        """
-        if is_bad:
-            return False
-        self._push_settings()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # it takes no closures
+        """Take a step on the gradients; skip it when they are bad, as `found_inf` says."""
+        found: Tensor | None = getattr(self, "found_inf", None)
+        is_bad = None if found is None else found.bool()
         factor = self._factor()
-        for chunk in self._chunks():
-            for parameter in chunk:
-                assert parameter.grad is not None
-                copy = self.copies[parameter]
-                copy.data = parameter.detach().float()
-                copy.grad = parameter.grad.float().mul_(factor)
-            self.inner.step()
-            for parameter in chunk:
-                self._round_back(parameter)
+        if steps_by_tensor(self.inner):
+            for chunk in self.chunks:
+                self.step_part(chunk, is_bad, factor)
+        elif is_bad is None or not is_bad:  # reads one number, as such an optimizer itself does
+            self._step_chunks(self.chunks, None, factor)
+        else:
+            return
+        self.finish()
+
+    @torch.no_grad()
+    def step_part(self, part: Part, is_bad: Tensor | None, factors: Tensor | None = None) -> None:
+        """Step a chunk, or several; see `PartSteps.step_part`.
+
+        factors: those of single gradients are for one chunk only.
+        """
+        for number in dict.fromkeys(self._numbers[parameter] for parameter in parameters_of(part)):
+            self._step_chunks([self.chunks[number]], is_bad, factors)
+
+    def finish(self) -> None:
+        """End a step: the next one is rounded by other draws."""
+        self._inner_steps.finish(self._uncount)
+        self._done += 1
         self._pull_settings()
-        return True
-
-    def count_step(self) -> None:
-        """Count a whole step: the next one is rounded by other draws."""
-        self.steps += 1
-
-    def copies_of(self, parameters: Iterable[nn.Parameter]) -> list[nn.Parameter]:
-        """The float32 copies of these parameters, which `inner` works on."""
-        return [self.copies[parameter] for parameter in parameters]
 
     def state_dict(self) -> dict[str, Any]:
         return {"inner": self.inner.state_dict(), "steps": self.steps}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.inner.load_state_dict(state_dict["inner"])
-        self.steps = state_dict["steps"]
+        self._done = state_dict["steps"]
         self._pull_settings()
 
-    def _chunks(self) -> Iterator[list[nn.Parameter]]:
-        """Parameters with gradients, in chunks; all at once for optimizers that need all together."""
+    def _step_chunks(self, chunks: Sequence[Part], is_bad: Tensor | None, factors: Tensor | None) -> None:
+        """Step what has gradients in some chunks, all of it in memory in float32 meanwhile."""
+        self._inner_steps.begin()
+        self._push_settings()
+        loaded = [(self._numbers[own[0]], own, self._load(own)) for own in map(_having, chunks) if own]
+        copies = joined([(number, self._copies_of(own)) for number, own in chunk] for chunk in chunks)
+        self._inner_steps.step_part(copies, is_bad, factors)
+        for number, parameters, values in loaded:
+            self._store(number, parameters, values)
+
+    def _load(self, parameters: list[nn.Parameter]) -> Tensor:
+        """Give the copies of parameters their values and gradients. Returns the values, (n,)."""
+        values = flat_copy(parameters, dtype=torch.float32)
+        gradients = flat_copy(gradients_of(parameters), dtype=torch.float32, like=parameters)
+        places = zip(places_in(values, parameters), places_in(gradients, parameters), strict=True)
+        for parameter, (value, gradient) in zip(parameters, places, strict=True):
+            copy = self.copies[parameter]
+            copy.data = value
+            copy.grad = gradient
+        return values
+
+    def _store(self, number: int, parameters: list[nn.Parameter], values: Tensor) -> None:
+        """Round the values of a chunk's parameters, and free the copies. Every process draws the same
+        numbers, in whatever order chunks are stepped; a value that did not change is rounded to itself.
+        """
+        key = derive_seed(self.seed, "rounding", self._done + 1, number)
+        generator = torch.Generator(values.device).manual_seed(key)
+        rounded = round_stochastically(values, parameters[0].dtype, generator)
+        torch._foreach_copy_([*parameters], places_in(rounded, parameters))
+        for parameter in parameters:
+            copy = self.copies[parameter]
+            copy.data, copy.grad = self._nothing[copy.device].expand(copy.shape), None
+
+    def _copies_of(self, parameters: Sequence[nn.Parameter]) -> list[nn.Parameter]:
+        return [self.copies[parameter] for parameter in parameters]
+
+    def _uncount(self) -> None:
+        """Take back a step of which it turned out that it was skipped."""
+        self._done -= 1
+        self._pull_settings()
+
+    def _factor(self) -> Tensor | None:
+        """What each gradient is multiplied by to unscale and clip it: a scalar; None: 1."""
+        scale: Tensor | None = getattr(self, "grad_scale", None)
+        factor = None if scale is None else 1 / scale
         having = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
-        if not type(self.inner).__module__.startswith(_TENSOR_BY_TENSOR):
-            yield having
-            return
-        chunk: list[nn.Parameter] = []
-        size = 0
-        for parameter in having:
-            if chunk and size + parameter.numel() > CHUNK:
-                yield chunk
-                chunk, size = [], 0
-            chunk.append(parameter)
-            size += parameter.numel()
-        yield chunk
-
-    def _factor(self) -> Tensor | float:
-        """What each gradient is multiplied by to unscale and clip it."""
-        scale = getattr(self, "grad_scale", None)
-        factor = 1.0 if scale is None else 1 / scale
-        gradients = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
-        if not (self.max_grad_norm and gradients):
+        if not (self.max_grad_norm and having):
             return factor
-        norms = torch._foreach_norm(gradients, 2, dtype=torch.float32)
-        norm = torch.linalg.vector_norm(torch.stack(norms)) * factor
-        return factor * (self.max_grad_norm / (norm + 1e-6)).clamp(max=1)
-
-    def _round_back(self, parameter: nn.Parameter) -> None:
-        """Every process draws the same numbers, in whatever order parameters are stepped."""
-        key = derive_seed(self.seed, "rounding", self.steps + 1, self.numbers[parameter])
-        generator, copy = torch.Generator(parameter.device).manual_seed(key), self.copies[parameter]
-        parameter.copy_(round_stochastically(copy.data, parameter.dtype, generator))
-        copy.data, copy.grad = _placeholder(parameter), None
+        norm = gradient_norm(having)
+        if factor is None:
+            return clip_factor(norm, self.max_grad_norm)
+        return factor * clip_factor(norm * factor, self.max_grad_norm)
 
     def _push_settings(self) -> None:
         """Hand what the loop set in the groups, such as rates, to `inner`."""
@@ -171,27 +218,13 @@ class RoundedOptimizer(torch.optim.Optimizer):
             own.update({key: value for key, value in inner.items() if key != "params"})
 
 
+def _having(part: Part) -> list[nn.Parameter]:
+    """The parameters of a part that have gradients."""
+    return [parameter for parameter in parameters_of(part) if parameter.grad is not None]
+
+
 def _with_params(group: ParamGroup, params: list[nn.Parameter]) -> ParamGroup:
     """A copy of a group with other parameters."""
     changed = group.copy()
     changed["params"] = params
     return changed
-
-
-def _placeholder(parameter: Tensor) -> Tensor:
-    """A float32 tensor in a parameter's shape that takes no memory."""
-    return torch.zeros((), device=parameter.device).expand(parameter.shape)
-
-
-def wrapped_optimizers(optimizer: torch.optim.Optimizer) -> list[torch.optim.Optimizer]:
-    """The optimizer and, for 16-bit weights, the one inside it; the last is always the package's own."""
-    return [optimizer, optimizer.inner] if isinstance(optimizer, RoundedOptimizer) else [optimizer]
-
-
-def parameters_of(
-    level: torch.optim.Optimizer, optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter]
-) -> list[nn.Parameter]:
-    """These parameters as one of an optimizer's `wrapped_optimizers` holds them: `inner` has the copies."""
-    if isinstance(optimizer, RoundedOptimizer) and level is optimizer.inner:
-        return optimizer.copies_of(parameters)
-    return parameters

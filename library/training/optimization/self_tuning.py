@@ -79,9 +79,10 @@ def group_settings(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
 
 def innermost(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
     """The optimizer as its package made it, without accelerate's wrapper and without `RoundedOptimizer`."""
-    from library.training.optimization.rounding import wrapped_optimizers
+    from library.training.optimization.rounding import RoundedOptimizer
 
-    return wrapped_optimizers(unwrapped(optimizer))[-1]
+    bare = unwrapped(optimizer)
+    return bare.inner if isinstance(bare, RoundedOptimizer) else bare
 
 
 def unwrapped(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
@@ -108,11 +109,10 @@ def rates_for_logs(optimizer: torch.optim.Optimizer) -> dict[str, float | Tensor
     return found
 
 
-def _own_rate(optimizer: torch.optim.Optimizer, group: dict) -> float | Tensor | None:
+def _own_rate(optimizer: torch.optim.Optimizer, group: dict) -> Tensor | None:
     """AdaFactor's rate for the group's first parameter, as transformers' AdafactorSchedule reads it."""
-    adafactor: Any = optimizer  # its method is private, but nothing else knows its rate
-    state = adafactor.state.get(group["params"][0])
-    return adafactor._get_lr(group, state) if state else None
+    adafactor: Any = optimizer  # only Adafactor has relative steps
+    return adafactor.rate_of(group["params"][0])
 
 
 def require_partial_steps(optimizer: torch.optim.Optimizer, option: str, where: str) -> None:

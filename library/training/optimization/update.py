@@ -8,7 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from library.training.optimization.guard import Guard, gradient_norm
+from library.training.optimization.gradients import clip_factor, gradient_norm
+from library.training.optimization.guard import Guard
 from library.training.optimization.ledger import Ledger
 from library.training.session import Session
 
@@ -55,8 +56,3 @@ class Update:
         """The loss scaler's factor of gradients that were not clipped; read only when they are measured."""
         scaler = self.session.accelerator.scaler
         return 1.0 if scaler is None or not self.ledger.measures_gradients(step) else scaler.get_scale()
-
-
-def clip_factor(norm: Tensor, limit: float) -> Tensor:
-    """The factor by which torch.nn.utils.clip_grad_norm_ scales gradients of this norm."""
-    return (limit / (norm + 1e-6)).clamp(max=1)

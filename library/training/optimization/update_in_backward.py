@@ -1,157 +1,168 @@
-"""Optimizer steps within the backward pass, part by part.
+"""Optimizer steps within the backward pass, some parameters at a time.
 
-Gradients that are used at once can be freed at once, so that no more of them are in memory than a part has.
+Gradients that are used at once can be freed at once, so that few of them are in memory together. Whether they
+are bad is decided on the device, before weights change.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from library.options.optimizer import OptimizerOptions
 from library.problems import UserError
-from library.training.optimization.guard import step_unless_bad
-from library.training.optimization.rounding import RoundedOptimizer, parameters_of, wrapped_optimizers
+from library.training.optimization.gradients import (
+    clip_factor,
+    gradient_norms,
+    gradients_of,
+    is_not_finite,
+)
+from library.training.optimization.part_steps import (
+    Part,
+    PartSteps,
+    joined,
+    neighbours,
+    parameters_of,
+)
+from library.training.optimization.rounding import RoundedOptimizer
 from library.training.optimization.self_tuning import unwrapped
-from library.training.optimization.update import Update, clip_factor
-
-Group = dict[str, Any]
+from library.training.optimization.update import Update
 
 
 @dataclass
-class StepPart:
-    """Parameters that are stepped together.
+class Unit:
+    """Parameters that wait for each other's gradients.
 
-    groups: the indices of their optimizer groups, each with the parameters from it.
-    missing: how many parameters still wait for their gradient.
-    is_done: whether the part was stepped in this step.
+    part: the parameters.
+    missing: how many of them still wait for their gradient.
+    is_done: whether the unit was stepped in this step.
     """
 
-    groups: list[tuple[int, list[nn.Parameter]]]
+    part: Part
     missing: int = 0
     is_done: bool = False
 
     @property
     def parameters(self) -> list[nn.Parameter]:
-        return [parameter for _, parameters in self.groups for parameter in parameters]
+        return parameters_of(self.part)
+
+    @property
+    def size(self) -> int:
+        return sum(parameter.numel() for parameter in self.parameters)
+
+
+@dataclass(frozen=True)
+class GradientNorms:
+    """The norms of a step's gradients before clipping.
+
+    parts: some parameters each, and the norms of their gradients, (k,) float32.
+    """
+
+    parts: list[tuple[list[nn.Parameter], Tensor]] = field(default_factory=list)
+
+    def total(self) -> Tensor | None:
+        """The norm of all gradients together, a scalar; None without any."""
+        return torch.linalg.vector_norm(torch.cat([norms for _, norms in self.parts])) if self.parts else None
+
+    def by_parameter(self) -> dict[nn.Parameter, Tensor]:
+        """The norm of each gradient, a scalar."""
+        pairs = [zip(parameters, norms.unbind(), strict=True) for parameters, norms in self.parts]
+        return {parameter: norm for part in pairs for parameter, norm in part}
 
 
 class StepsInBackward:
-    """Steps each part as soon as the backward pass has its gradients, and frees them.
+    """Steps parameters as soon as the backward pass has their gradients, and frees these.
 
-    There is still one optimizer: during a part's step its groups hold only that part's parameters. Its state
-    is therefore the same as without this, and a state fits both.
+    There is still one optimizer: during a step its groups hold only the parameters that are stepped. Its
+    state is therefore the same as without this, and a state fits both.
+
+    Small gradients wait until together they are as large as the largest: so few operators step many weights,
+    and no more than twice the largest gradient is in memory.
     """
 
     def __init__(
-        self, optimizer: torch.optim.Optimizer, parts: int | None, *, max_grad_norm: float = 0.0
+        self, optimizer: torch.optim.Optimizer, groups: int | None, *, max_grad_norm: float = 0.0
     ) -> None:
-        """parts: how many; None: one per parameter.
-        max_grad_norm: what the norm of a part's gradients is clipped to; 0 does not clip.
+        """groups: into how many parts the parameters are divided, each of which is stepped at once; None:
+            each parameter is stepped by itself, or with others if it is small.
+        max_grad_norm: what the norm of a part's gradients is clipped to, without parts that of each gradient;
+            0 does not clip.
         """
-        self.optimizer, self.max_grad_norm = optimizer, max_grad_norm
-        self.parts = _split(optimizer.param_groups, parts)
-        self._stepped_groups: dict[
-            tuple[int, int], Group
-        ] = {}  # (level, group): the group after a part's step
-        self._norms: dict[nn.Parameter, Tensor] = {}
-        for part in self.parts:
-            part.missing = len(part.parameters)
-            for parameter in part.parameters:
-                parameter.register_post_accumulate_grad_hook(lambda _, part=part: self._on_gradient(part))
+        self.max_grad_norm, self.clips_each = max_grad_norm, groups is None
+        self._steps: PartSteps | RoundedOptimizer
+        if isinstance(optimizer, RoundedOptimizer):  # its chunks are what it can step, and not small
+            self._steps, smallest = optimizer, optimizer.chunks
+        else:
+            self._steps, smallest = PartSteps(optimizer), neighbours(optimizer.param_groups, 0)
+        self.units = [Unit(part) for part in (smallest if groups is None else _split(smallest, groups))]
+        waits = groups is None and isinstance(self._steps, PartSteps)
+        self._enough = max(unit.size for unit in self.units) if waits else 0
+        self._waiting: list[Unit] = []
+        self._norms = GradientNorms()
+        for unit in self.units:
+            unit.missing = len(unit.parameters)
+            for parameter in unit.parameters:
+                parameter.register_post_accumulate_grad_hook(lambda _, unit=unit: self._on_gradient(unit))
 
-    def finish(self) -> dict[nn.Parameter, Tensor]:
-        """End a step: parts without gradients are stepped too, as an optimizer counts steps for all it has.
+    def finish(self) -> GradientNorms:
+        """End a step: parameters without gradients are stepped too, as an optimizer counts steps for all.
 
-        Returns the norm of each gradient before clipping. Parts with a bad gradient were skipped.
+        Returns the norms of the gradients. Those that were stepped together with a bad one were skipped.
         """
-        for part in self.parts:
-            if not part.is_done:
-                self._step(part)
-            part.missing, part.is_done = len(part.parameters), False
-        # Only now: each part's step had to find the groups as they were before the whole step.
-        for (level, number), group in self._stepped_groups.items():
-            whole = wrapped_optimizers(self.optimizer)[level].param_groups[number]
-            whole.update({key: value for key, value in group.items() if key != "params"})
-        if isinstance(self.optimizer, RoundedOptimizer) and self._stepped_groups:
-            self.optimizer.count_step()
-        norms, self._norms, self._stepped_groups = self._norms, {}, {}
+        rest = [unit for unit in self.units if not unit.is_done]
+        for units in [rest] if self._enough and rest else [[unit] for unit in rest]:
+            self._step(units)
+        for unit in self.units:
+            unit.missing, unit.is_done = len(unit.parameters), False
+        self._steps.finish()
+        norms, self._norms = self._norms, GradientNorms()
         return norms
 
-    def _on_gradient(self, part: StepPart) -> None:
-        part.missing -= 1
-        if part.missing == 0:
-            self._step(part)
+    def _on_gradient(self, unit: Unit) -> None:
+        unit.missing -= 1
+        if unit.missing == 0:
+            self._waiting.append(unit)
+            if sum(waiting.size for waiting in self._waiting) >= self._enough:
+                self._step(self._waiting)
 
     @torch.no_grad()
-    def _step(self, part: StepPart) -> None:
-        having = [parameter for parameter in part.parameters if parameter.grad is not None]
-        is_bad = ~self._clip(having).isfinite() if having else torch.tensor(False)
-        with self._restricted_to(part):
-            if self._step_unless_bad(is_bad):
-                self._keep_groups(part)
+    def _step(self, units: Sequence[Unit]) -> None:
+        part = joined(unit.part for unit in units)
+        having = [parameter for parameter in parameters_of(part) if parameter.grad is not None]
+        if having:
+            self._steps.step_part(part, *self._look_at(having))
+        else:
+            self._steps.step_part(part, None, None)
         for parameter in having:
             parameter.grad = None  # freed here, which is why parts are stepped early
-        part.is_done = True
+        for unit in units:
+            unit.is_done = True
+        self._waiting = []
 
-    def _clip(self, parameters: list[nn.Parameter]) -> Tensor:
-        """Clip a part's gradients. Returns their norm before clipping."""
-        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        norms = torch._foreach_norm(gradients, 2, dtype=torch.float32)
-        self._norms.update(zip(parameters, norms, strict=True))
-        norm = torch.linalg.vector_norm(torch.stack(norms))
-        if self.max_grad_norm:
-            torch._foreach_mul_(gradients, clip_factor(norm, self.max_grad_norm))
-        return norm
-
-    def _step_unless_bad(self, is_bad: Tensor) -> bool:
-        """Step the parameters in the groups. Returns False if the step was skipped, see `step_unless_bad`."""
-        if isinstance(self.optimizer, RoundedOptimizer):
-            return self.optimizer.step_part(is_bad)
-        return step_unless_bad(is_bad, self.optimizer, self.optimizer)
-
-    @contextmanager
-    def _restricted_to(self, part: StepPart) -> Iterator[None]:
-        """Context manager; inside it the optimizer has only this part, in the groups as before the step."""
-        layers = wrapped_optimizers(self.optimizer)
-        wholes = [level.param_groups for level in layers]
-        for level, whole in zip(layers, wholes, strict=True):
-            level.param_groups = [
-                {**whole[number], "params": parameters_of(level, self.optimizer, parameters)}
-                for number, parameters in part.groups
-            ]
-        try:
-            yield
-        finally:
-            for level, whole in zip(layers, wholes, strict=True):
-                level.param_groups = whole
-
-    def _keep_groups(self, part: StepPart) -> None:
-        """Keep what a part's step changed in its groups until all parts are done."""
-        for index, level in enumerate(wrapped_optimizers(self.optimizer)):
-            for (number, _), group in zip(part.groups, level.param_groups, strict=True):
-                self._stepped_groups[index, number] = group
+    def _look_at(self, parameters: list[nn.Parameter]) -> tuple[Tensor, Tensor | None]:
+        """Whether a gradient is bad, and what clipping multiplies the gradients by."""
+        norms = gradient_norms(gradients_of(parameters))
+        self._norms.parts.append((parameters, norms))
+        norm = torch.linalg.vector_norm(norms)
+        if not self.max_grad_norm:
+            return is_not_finite(norm), None
+        return is_not_finite(norm), clip_factor(norms if self.clips_each else norm, self.max_grad_norm)
 
 
-def _split(groups: list[Group], count: int | None) -> list[StepPart]:
-    """Parts of neighbouring parameters, with about the same number of values each."""
-    owned = [(number, parameter) for number, group in enumerate(groups) for parameter in group["params"]]
-    if count is None:
-        return [StepPart([(number, [parameter])]) for number, parameter in owned]
-    total = sum(parameter.numel() for _, parameter in owned)
-    shares: list[dict[int, list[nn.Parameter]]] = [{} for _ in range(count)]
-    done = 0
-    for number, parameter in owned:
-        # The share that the middle of the parameter falls into, if all values lay in a row.
-        share = shares[(done + parameter.numel() // 2) * count // total]
-        share.setdefault(number, []).append(parameter)
-        done += parameter.numel()
-    return [StepPart(list(share.items())) for share in shares if share]
+def _split(parts: Sequence[Part], count: int) -> list[Part]:
+    """Neighbours joined: no more than `count` parts, with about the same number of values each."""
+    sizes = [sum(parameter.numel() for parameter in parameters_of(part)) for part in parts]
+    shares: list[list[Part]] = [[] for _ in range(count)]
+    done, total = 0, max(1, sum(sizes))
+    for part, size in zip(parts, sizes, strict=True):
+        # The share that the middle of the part falls into, if all values lay in a row.
+        shares[min(count - 1, (done + size // 2) * count // total)].append(part)
+        done += size
+    return [joined(share) for share in shares if share]
 
 
 @dataclass(frozen=True)
@@ -168,14 +179,14 @@ class UpdateInBackward(Update):
     def clip_gradients(self, step: int) -> Tensor:
         """End the step. Returns the norm of all gradients before clipping, which was done part by part."""
         norms = self.steps.finish()
-        self.ledger.record_norms(step, norms)
-        if not norms:
-            return torch.zeros((), device=self.session.device)
-        return torch.linalg.vector_norm(torch.stack(list(norms.values())))
+        if self.ledger.measures_gradients(step):
+            self.ledger.record_norms(step, norms.by_parameter())
+        total = norms.total()
+        return torch.zeros((), device=self.session.device) if total is None else total
 
     def take_step(self, loss: Tensor, norm: Tensor) -> None:
         """Count a bad step; the parts with bad gradients were skipped already."""
-        self.guard.count((~norm.isfinite()).float())
+        self.guard.count(is_not_finite(norm).float())
 
 
 def make_update_in_backward(update: Update, options: OptimizerOptions) -> UpdateInBackward:

@@ -52,7 +52,7 @@ _FREE = {
     *("v2", "lowram", "disable_mmap_load_safetensors", "highvram", "sdpa", "no_half_vae"),
     *("train_data_dir", "reg_data_dir", "in_json", "dataset_config", "conditioning_data_dir", "ucg"),
     *("min_image_side", "on_bad_image", "debug_dataset", "cache_info", "validation_split", "validation_seed"),
-    *("max_data_loader_n_workers", "persistent_data_loader_workers"),
+    *("max_data_loader_n_workers", "persistent_data_loader_workers", "cache_in_memory_limit"),
     *("gradient_checkpointing", "cpu_offload_checkpointing", "ema_device"),
     *("network_weights", "training_comment", "no_metadata", "save_model_as"),
     *("image_dir", "metadata_file", "caption_extension", "custom_attributes"),

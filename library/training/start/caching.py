@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from library.data.caches.kept import Kept, usual_limit
 from library.data.caches.latent_cache import LatentCache, cache_latents
 from library.data.caches.latent_files import LatentFiles, pictures_of
 from library.data.caches.text_cache import TextCache, TextFiles, cache_text_outputs
@@ -21,6 +23,8 @@ from library.models.prompt_weights import encode_text, training_tokenizer
 from library.stopping import Stopped
 from library.training.run import TrainingRun
 from library.training.session import Session
+
+GB = 2**30  # bytes
 
 
 @dataclass
@@ -82,16 +86,23 @@ def fill_caches(
     Raises UserError with every image that cannot be used.
     """
     caches = Caches()
-    count, everything = len(data.records), _Together(data)
+    count, everything, kept = len(data.records), _Together(data), _kept(run, session)
     if run.caching.caches_latents:
-        latents = _latents(model, run, session, everything, identities)
+        latents = _latents(model, run, session, everything, identities, kept)
         caches.latents, caches.validation.latents = latents.part(0, count), latents.part(count, None)
     if run.caching.caches_text:
-        texts = _texts(model, run, session, everything, identities)
+        texts = _texts(model, run, session, everything, identities, kept)
         caches.text, caches.validation.text = texts.part(0, count), texts.part(count, None)
     if session.accelerator.num_processes == 1:  # DDP wants a whole module on one device
         _offload_cached_parts(model, run)
     return caches
+
+
+def _kept(run: TrainingRun, session: Session) -> Kept:
+    """Room for what is read from cache files, latents and text outputs together."""
+    limit = run.caching.cache_in_memory_limit
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", session.accelerator.num_processes))
+    return Kept(usual_limit(here) if limit is None else int(limit * GB))
 
 
 class _Together:
@@ -103,7 +114,12 @@ class _Together:
 
 
 def _latents(
-    model: Model, run: TrainingRun, session: Session, data: _Together, identities: Identities
+    model: Model,
+    run: TrainingRun,
+    session: Session,
+    data: _Together,
+    identities: Identities,
+    kept: Kept,
 ) -> LatentCache:
     precision = _precision(model.vae)
     files = LatentFiles(
@@ -129,6 +145,7 @@ def _latents(
             sharing=session.sharing(),
             skip_bad=data.skips_bad_images,
             progress=session.is_main,
+            kept=kept,
         )
 
 
@@ -171,7 +188,12 @@ def _exactly(model: Model) -> Callable[[Tensor, Tensor], Tensor]:
 
 
 def _texts(
-    model: Model, run: TrainingRun, session: Session, data: _Together, identities: Identities
+    model: Model,
+    run: TrainingRun,
+    session: Session,
+    data: _Together,
+    identities: Identities,
+    kept: Kept,
 ) -> TextCache:
     clip_skip = run.model.clip_skip
     tokenize = training_tokenizer(model, run.model.max_token_length, weighted=run.data.weighted_captions)
@@ -201,6 +223,7 @@ def _texts(
             disk=files if on_disk else None,
             sharing=session.sharing(),
             progress=session.is_main,
+            kept=kept,
         )
 
 

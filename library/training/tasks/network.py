@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -94,12 +96,22 @@ class NetworkTask(Task):
     def needs_text_gradients(self, step: int) -> bool:
         return bool(self.rates.get("te") or self.rates.get("te2"))
 
-    def losses(self, batch: Batch, t: Tensor) -> Tensor:
-        # These stay until the next batch: checkpointed layers run again in the backward pass.
-        self.network.set_multiplier(batch.network_multiplier)
+    @contextmanager
+    def computing_in(self, dtype: torch.dtype) -> Iterator[None]:
         if (half := self._half()) is None:
-            return super().losses(batch, t)
+            yield
+            return
         self.network.cast_for_step(half)
+        try:
+            yield
+        finally:
+            self.network.forget_casts()
+
+    def losses(self, batch: Batch, t: Tensor) -> Tensor:
+        # It stays until the next batch: checkpointed layers run again in the backward pass.
+        self.network.set_multiplier(batch.network_multiplier)
+        if self._half() is None:
+            return super().losses(batch, t)
         # All weights have the type that autocast would cast them to.
         with torch.autocast(batch.noise.device.type, enabled=False):
             return super().losses(batch, t)
@@ -129,16 +141,14 @@ class NetworkTask(Task):
         return prediction
 
     def train(self, mode: bool = True) -> NetworkTask:
-        """Outside training, in previews, the network counts fully, with the weights as they are there."""
+        """Outside training, in previews, the network counts fully."""
         super().train(mode)
-        self.network.forget_casts()
         if not mode:
             self.network.set_multiplier(1)
         return self
 
     def after_step(self) -> dict[str, Tensor]:
         """Max-norm regularization, with --scale_weight_norms."""
-        self.network.forget_casts()
         limit = self.network_options.scale_weight_norms
         return self.network.limit_norms(limit) if limit else {}
 

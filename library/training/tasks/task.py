@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from library.data.batch import Batch, Needs
 from library.models.base import Condition, Model, Part
+from library.models.casting import castable_layers, trained_weights_in
 from library.models.prompt_weights import encode_text
 from library.models.saving import Saving
 from library.options.objective import ObjectiveOptions
@@ -46,6 +48,7 @@ class Task(nn.Module, ABC):
         model.prediction_type = self.objective.prediction
         model.zero_terminal_snr = self.objective.ends_in_noise
         self.options, self.clip_skip = options, clip_skip
+        self._layers: list[list[nn.Module]] | None = None  # what `computing_in` is about
         model.requires_grad_(False)
 
     # What a task says of itself.
@@ -96,6 +99,16 @@ class Task(nn.Module, ABC):
         on the device.
         """
         return {}
+
+    def computing_in(self, dtype: torch.dtype) -> AbstractContextManager[None]:
+        """Context manager; inside it, a forward and its backward pass compute with copies of trained weights
+        in the type of mixed precision, made all at once instead of by autocast one by one.
+        """
+        if dtype == torch.float32:
+            return nullcontext()
+        if self._layers is None:
+            self._layers = [castable_layers(part) for part in self.model.parts.values()]
+        return trained_weights_in(self._layers, dtype)
 
     # The way from a batch to its loss.
 

@@ -8,11 +8,15 @@ from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.resnet import ResnetBlock2D
 from network_contract import point_at
 from torch import Tensor, nn
+from torch._dynamo.testing import CompileCounter
 
 from library.models.base import AttachPoint
 from library.models.compiling import check_backend, compile_blocks
 from library.network.module import NetworkModule
+from library.network.network import Network
+from library.network.sizes import Size
 from library.problems import UserError
+from networks.lora import LoRAModule
 
 
 class Twice(NetworkModule):
@@ -58,6 +62,22 @@ def test_compiled_blocks_give_the_same_with_what_is_hooked_onto_their_layers(bac
         torch.testing.assert_close(results(compiled, networks[1], x), results(plain, networks[0], x))
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > seen
     assert list(compiled.state_dict()) == names
+
+
+def test_a_block_with_loras_is_one_graph_for_a_shape_and_for_all_steps() -> None:
+    module = block().requires_grad_(False).bfloat16()
+    attention = module[0].attn1
+    layers = (attention.to_q, attention.to_k, attention.to_v)
+    loras = {str(n): LoRAModule(point_at(layer), Size(2, 2.0)) for n, layer in enumerate(layers)}
+    network = Network(loras, dim=2, alpha=2.0)
+    network.attach()
+    counter = CompileCounter()
+    module[0].compile(backend=counter, fullgraph=True)  # a graph break would be an error
+    for length, graphs in ((4, 1), (4, 1), (6, 2), (6, 2), (8, 2)):  # the second size makes it dynamic
+        network.cast_for_step(torch.bfloat16)
+        module(torch.ones(1, length, 16, dtype=torch.bfloat16)).sum().backward()
+        assert counter.frame_count == graphs
+    assert all(parameter.grad is not None for parameter in network.parameters())
 
 
 def test_transformer_and_residual_blocks_are_what_is_compiled(tiny_model) -> None:

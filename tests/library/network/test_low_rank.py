@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from network_contract import point_at
 from torch import Tensor, nn
 
-from library.models.casting import cast_together
+from library.models.casting import cast_together, trained_weights_in
 from library.models.float8 import store_in_float8
 from library.network.low_rank import linear_with_lora
 from library.network.module import NetworkModule
@@ -99,6 +99,21 @@ def test_casts_together_give_each_its_gradient_in_its_own_type() -> None:
     (copies[0].sum() * 2 + copies[3].sum()).backward()
     assert first.grad.dtype == torch.float32 and first.grad.tolist() == [2.0, 2.0]
     assert second.grad is None and half.grad.tolist() == [1.0, 1.0]
+
+
+def test_a_part_that_a_step_does_not_use_stays_out_of_its_graph() -> None:
+    used, unused = nn.Linear(2, 2), nn.Linear(2, 2)
+    with trained_weights_in([[used], [unused]], torch.bfloat16):
+        out = used(torch.ones(1, 2, dtype=torch.bfloat16))
+        assert unused.weight.dtype == torch.bfloat16
+        reached, todo = set(), [out.grad_fn]
+        while todo:
+            node = todo.pop()
+            reached.add(id(getattr(node, "variable", None)))
+            todo += [following for following, _ in node.next_functions if following is not None]
+        out.sum().backward()
+    assert id(used.weight) in reached and id(unused.weight) not in reached
+    assert used.weight.dtype == used.weight.grad.dtype == torch.float32 and unused.weight.grad is None
 
 
 class Foreign(NetworkModule):

@@ -73,7 +73,7 @@ def test_a_kind_is_known_by_its_tensors_and_if_others_have_them_by_its_names(
 ) -> None:
     for name, row in ROWS.items():
         monkeypatch.setitem(KINDS, name, row)
-    save_tensors(tmp_path / "x.safetensors", {key: torch.zeros(1) for key in keys})
+    save_tensors(tmp_path / "x.safetensors", {key: torch.zeros(1, 1) for key in keys})
     found = read_network(tmp_path / "x.safetensors")
     assert found.kind == kind and not found.unknown
     assert [f"{name}.{tensor}" for name, own in found.modules.items() for tensor in own] == sorted(keys)

@@ -73,6 +73,7 @@ STALE_LATENTS = {
     "image cropped": (crop, {}, {}, 1, "image edited"),
     "VAE": (None, {}, {"vae": "another"}, 3, "another VAE"),
     "precision": (None, {}, {"precision": "float16"}, 3, "other precision"),
+    "settings": (None, {}, {"settings": '{"force_upcast": 1}'}, 3, "other settings of the model"),
     "resolution": (None, {"resolution": 128}, {}, 3, "other resolution"),
     "interpolation": (None, {"resize_interpolation": "nearest"}, {}, 3, "other interpolation"),
     "mirrored": (None, {"flip_aug": True}, {}, 3, "no mirrored latents"),
@@ -211,6 +212,7 @@ STALE_TEXTS = {
     "length": ({"max_token_length": 150}, "other token length"),
     "clip_skip": ({"clip_skip": 2}, "other clip skip"),
     "precision": ({"precision": "float16"}, "other precision"),
+    "settings": ({"settings": "[{}]"}, "other settings of the model"),
 }
 
 

@@ -91,10 +91,9 @@ def test_a_step_is_that_of_float32_and_leaves_no_copies(monkeypatch: pytest.Monk
         return weights, optimizer
 
     whole, _ = train(torch.float32, 1)
-    results = {chunk: train(torch.bfloat16, chunk) for chunk in (1, 100, 10**6)}
-    for weights, optimizer in results.values():
-        for weight, other, exact in zip(weights, results[1][0], whole, strict=True):
-            assert torch.equal(weight, other)  # whatever the chunks
+    for chunk in (1, 100, 10**6):
+        weights, optimizer = train(torch.bfloat16, chunk)
+        for weight, exact in zip(weights, whole, strict=True):
             assert ((weight - exact).abs() <= exact.abs() / 128).all()
         assert all(state["exp_avg"].dtype == torch.float32 for state in optimizer.inner.state.values())
         assert all(c.untyped_storage().nbytes() == 4 and c.grad is None for c in optimizer.copies.values())

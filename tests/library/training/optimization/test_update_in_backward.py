@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from library.options.optimizer import OptimizerOptions
 from library.options.schedule import ScheduleOptions
 from library.problems import UserError
+from library.training.optimization import rounding
 from library.training.optimization.guard import with_nan_gradients
 from library.training.optimization.optimizers import OPTIMIZERS, make_optimizer
+from library.training.optimization.part_steps import neighbours
 from library.training.optimization.rounding import RoundedOptimizer
 from library.training.optimization.schedules import make_schedule
 from library.training.optimization.self_tuning import is_schedule_free
@@ -71,7 +73,7 @@ class Training:
                 self.optimizer.zero_grad()
             else:
                 norms = self.updates.finish()
-                self.bad.append(not all(norm.isfinite() for norm in norms.values()))
+                self.bad.append(not all(norm.isfinite() for norm in norms.by_parameter().values()))
         return self
 
     def go_on_from(self, other: Training) -> Training:
@@ -104,8 +106,12 @@ def test_steps_in_parts_are_the_steps_of_the_whole(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["AdamW", "AdaFactor", "AdamW8bit"])
-def test_weights_of_16_bits_are_stepped_in_parts_too(name: str) -> None:
+def test_weights_of_16_bits_are_stepped_in_parts_too(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     half = torch.bfloat16
+    together = Training(name, None, half).train()
+    assert together.most == 6 * 70 * 70  # all of them are one small chunk
+    assert same(together, Training(name, "after", half).train())
+    monkeypatch.setattr(rounding, "CHUNK", 70 * 70)
     whole, each = Training(name, "after", half).train(), Training(name, None, half).train()
     assert (whole.most, each.most) == (6 * 70 * 70, 70 * 70)
     assert same(whole, each)  # rounded by the same draws
@@ -137,11 +143,11 @@ def test_parts_are_neighbours_of_about_equal_size() -> None:
     sizes = ((5, 1, 1, 1), (8, 4, 4))
     groups = [{"params": [nn.Parameter(torch.zeros(size)) for size in group]} for group in sizes]
     found = [
-        [(number, [p.numel() for p in parameters]) for number, parameters in part.groups]
-        for part in _split(groups, 3)
+        [(number, [p.numel() for p in parameters]) for number, parameters in part]
+        for part in _split(neighbours(groups, 0), 3)
     ]
     assert found == [[(0, [5, 1, 1, 1])], [(1, [8])], [(1, [4, 4])]]
-    assert len(_split(groups, 50)) == 7 == len(_split(groups, None))
+    assert len(_split(neighbours(groups, 0), 50)) == 7 == len(neighbours(groups, 0))
 
 
 @pytest.mark.parametrize("name", FIND_THEIR_RATE)

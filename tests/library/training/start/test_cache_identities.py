@@ -1,108 +1,65 @@
-"""Cache files know everything that they were made with: another run takes only what is its own."""
+"""What cache files are named by: each thing that latents or text states depend on, and nothing else."""
 
-from __future__ import annotations
+from types import SimpleNamespace
 
-import json
-import shutil
-from collections.abc import Callable
-from pathlib import Path
-
-import numpy as np
 import pytest
 import torch
-from commands import make_pictures, run_here
+from kinds import make_kind
 
-from library.models import load_model
-from library.models.saving import Saving
+from library.models.prompt_weights import training_tokenizer
+from library.options.caching import CachingOptions
+from library.training.start.caching import Identities, _precision
 
-LATENTS = "--cache_latents_to_disk"
-Saved = Callable[[str, str], Path]
+ON_DISK = SimpleNamespace(
+    caching=CachingOptions(cache_latents_to_disk=True, cache_text_encoder_outputs_to_disk=True)
+)
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    make_pictures(tmp_path / "data" / "1_cat", 2)
-    return tmp_path / "data"
+def model():
+    return make_kind("sd1")
 
 
-def words(model: Path, pictures: Path, out: Path, *more: object) -> list[object]:
-    return [
-        *("--pretrained_model_name_or_path", model, "--train_data_dir", pictures, "--output_dir", out),
-        *("--resolution", 64, "--caption_extension", ".txt", "--seed", 3, "--output_name", "x"),
-        *("--network_module", "networks.lora", "--network_dim", 2, "--network_train_unet_only"),
-        *("--max_train_steps", 1, "--max_data_loader_n_workers", 0, "--save_model_as", "safetensors"),
-        *("--cache_text_encoder_outputs_to_disk", *more),
-    ]
+def first(module):
+    return next(iter(module.parameters()))
 
 
-def test_text_of_an_sdxl_model_with_another_second_text_encoder_is_not_taken(
-    saved_kind: Saved, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
-    first = saved_kind("sdxl", "safetensors")
-    model = load_model(first)
+def change_vae(model):
     with torch.no_grad():
-        model.text_encoders[1].text_projection.weight.mul_(2)
-    model.save(tmp_path / "second.safetensors", Saving("safetensors"))
-    for path, said in (
-        (first, "0 were there already, 2 made"),
-        (
-            tmp_path / "second.safetensors",
-            "0 were there already, 0 made, 2 made again (2 another text encoder)",
-        ),
-        (tmp_path / "second.safetensors", "2 were there already, 0 made"),
-    ):
-        run_here("sdxl_train_network.py", *words(path, pictures, tmp_path / "out"))
-        assert f"text outputs on disk: {said}\n" in capsys.readouterr().out
+        first(model.vae).view(-1)[0] += 1
 
 
-def test_text_made_with_weights_in_float8_is_not_taken_for_that_of_whole_ones(
-    tiny_model_file: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
-    for more, said in (
-        ((), "0 were there already, 2 made"),
-        (("--fp8_base",), "0 were there already, 0 made, 2 made again (2 other precision)"),
-        (("--fp8_base",), "2 were there already, 0 made"),
-        ((), "0 were there already, 0 made, 2 made again (2 other precision)"),
-    ):
-        run_here("train_network.py", *words(tiny_model_file, pictures, tmp_path / "out", *more))
-        assert f"text outputs on disk: {said}\n" in capsys.readouterr().out
+def change_text_encoder(model):
+    with torch.no_grad():
+        first(model.text_encoders).view(-1)[-1] += 1
 
 
-def test_the_same_weights_with_other_settings_are_another_model(
-    saved_kind: Saved, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
-    """Norm groups and heads are in configurations, not in weights."""
-    shutil.copytree(saved_kind("sd1", "diffusers_safetensors"), tmp_path / "model")
-    changes = {"vae": {"norm_num_groups": 4}, "text_encoder": {"num_attention_heads": 4}}
-    for more, said in (
-        ({}, ("2 made", "2 made")),
-        (changes, ("0 made, 2 made again (2 other settings",) * 2),
-    ):
-        for part, values in more.items():
-            path = tmp_path / "model" / part / "config.json"
-            path.write_text(json.dumps(json.loads(path.read_text()) | values))
-        run_here("train_network.py", *words(tmp_path / "model", pictures, tmp_path / "out", LATENTS))
-        printed = capsys.readouterr().out
-        for what, words_of in zip(("latents", "text outputs"), said, strict=True):
-            assert f"{what} on disk: 0 were there already, {words_of}" in printed
+def change_denoiser(model):
+    with torch.no_grad():
+        first(model.denoiser).view(-1)[0] += 1
 
 
-def test_cache_files_from_before_settings_were_recorded_are_taken(
-    tiny_model_file: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
-    for kept in (True, False):
-        run_here("train_network.py", *words(tiny_model_file, pictures, tmp_path / "out", LATENTS))
-        if kept:
-            for path in pictures.rglob("*.npz"):
-                forget_settings(path)
-            capsys.readouterr()
-    assert capsys.readouterr().out.count("2 were there already, 0 made") == 2
+@pytest.mark.parametrize(
+    ("change", "changed"),
+    [(change_vae, {"vae"}), (change_text_encoder, {"text"}), (change_denoiser, set())],
+)
+def test_each_weight_counts_where_it_acts(model, change, changed):
+    before = vars(Identities.of(model, ON_DISK))
+    change(model)
+    after = vars(Identities.of(model, ON_DISK))
+    assert {name for name in before if before[name] != after[name]} == changed
 
 
-def forget_settings(path: Path) -> None:
-    """Makes a cache file what it was before its recipe had settings."""
-    with np.load(path) as arrays:
-        contents = dict(arrays)
-    recipe = json.loads(str(contents["atelier"][()]))
-    assert recipe.pop("settings")
-    np.savez(path, **contents | {"atelier": np.array(json.dumps(recipe))})
+def test_whatever_changes_ids_or_weights_of_a_caption_changes_the_tokenizers_name(model):
+    plain = training_tokenizer(model, None, weighted=False)
+    weighted = training_tokenizer(model, None, weighted=True)
+    pads, words = type(plain)(pads=(0,)), type(plain)(words={"cat1": (49408,)})
+    names = [one.identity for one in (plain, weighted, pads, words)]
+    assert len(set(names)) == 4
+    assert training_tokenizer(model, 75, weighted=False).identity == plain.identity
+
+
+def test_the_type_of_weights_is_the_precision(model):
+    assert _precision(model.vae) == "float32"
+    model.vae.to(torch.bfloat16)
+    assert _precision(model.vae) == "bfloat16"

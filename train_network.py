@@ -56,8 +56,8 @@ def train_beside(run_type: type[Run], doc: str | None, *, family: str | None = N
 
 def make_task(run: Run, session: Session, pictures: Pictures) -> tuple[NetworkTask, Output]:
     """The network beside its model, and what is written of it."""
+    from library.network.hashes import network_hashes
     from library.training.output import Output
-    from library.training.saving.hashes import network_hashes
     from library.training.saving.metadata import describe_network
     from library.training.session import open_model
     from library.training.tasks.network import NetworkTask

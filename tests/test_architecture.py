@@ -72,6 +72,7 @@ ALLOWED = {
     "library.data": BOTTOM | {"library.options", "library.pages"},
     "library.models": BOTTOM | {"library.options"},
     "library.network": BOTTOM | {"library.options", "library.models"},
+    "library.network_tools": BOTTOM | {"library.options", "library.models", "library.network"},
     "library.generation": BOTTOM | {"library.options", "library.models", "library.network"},
     "library.training": BOTTOM
     | {

@@ -25,7 +25,7 @@ from library.secrets import Secret
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "options.md"
-FOLDERS = (".", "tools", "finetune")
+FOLDERS = (".", "tools", "finetune", "networks")
 # The order of the commands on the page; others follow by name.
 FIRST = ("train_network.py", "train_db.py", "fine_tune.py", "gen_img_diffusers.py")
 

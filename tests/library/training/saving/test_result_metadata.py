@@ -5,10 +5,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from library.network.hashes import network_hashes
 from library.options.objective import ObjectiveOptions
 from library.problems import UserError
 from library.training.diffusion.objective import DDPM
-from library.training.saving.hashes import file_hashes, network_hashes
+from library.training.saving.hashes import file_hashes
 from library.training.saving.metadata import about_objective
 from library.training.saving.modelspec import thumbnail_url
 

@@ -11,8 +11,8 @@ from safetensors.torch import save
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from library.network.hashes import network_hashes
 from library.problems import UserError
-from library.training.saving.hashes import network_hashes
 from library.training.saving.snapshots import copied, require_finite
 
 

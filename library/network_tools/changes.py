@@ -9,8 +9,10 @@ from pathlib import Path
 from torch import Tensor
 
 from library.models.values import fault_of, refuse_faults
-from library.network.files import ALPHA, NetworkFile, Shapes, read_network
+from library.network.family import Shapes
+from library.network.files import ALPHA, NetworkFile, read_network
 from library.network.kinds import KINDS
+from library.network.matching import alpha_fault, unplaced
 from library.network_tools.factors import Factors
 from library.problems import UserError, warn
 
@@ -48,10 +50,12 @@ class Changes:
 
     file: the file.
     shapes: of the weights that its modules change, by the modules' names, sorted.
+    alphas: of the modules.
     """
 
     file: NetworkFile
     shapes: Mapping[str, tuple[int, ...]]
+    alphas: Mapping[str, float]
 
     def read(self, name: str) -> Factors:
         """A module's change at strength 1. Raises UserError when it holds values that are no numbers."""
@@ -62,8 +66,7 @@ class Changes:
 
     def scale(self, name: str) -> float:
         """A module's alpha / rank. Trainers read an alpha of 0 as the rank; so do we, see `open_changes`."""
-        alpha = float(self.file.read(name, ALPHA)) if ALPHA in self.file.modules[name] else 0.0
-        return alpha / self.file.ranks[name] if alpha else 1.0
+        return (self.alphas[name] or self.file.ranks[name]) / self.file.ranks[name]
 
 
 def open_changes(path: Path) -> Changes:
@@ -75,9 +78,14 @@ def open_changes(path: Path) -> Changes:
     row, kind = KINDS[file.kind], FACTOR_KINDS.get(file.kind)
     if kind is None:
         raise UserError.of(path, f"is a {row.title}, whose change is no product of two matrices")
-    if file.unknown:
-        cause = f"{len(file.unknown)} of its tensors are not those of a {row.title}, e.g. {min(file.unknown)}"
-        raise UserError.of(path, cause)
+    for what, keys in unplaced(file, file.modules, "").items():
+        cause, is_lost = (
+            f"{len(keys)} of its tensors, e.g. {min(keys)}, are {what}",
+            min(keys) in file.unknown,
+        )
+        if is_lost:
+            raise UserError.of(path, f"{cause}: they are no part of a {row.title}")
+        warn(f"{path}: {cause}: they are left out")
     found = {}
     for name, shapes in sorted(file.modules.items()):
         missing = sorted(set(row.needs) - shapes.keys())
@@ -88,7 +96,16 @@ def open_changes(path: Path) -> Changes:
             sides = " and ".join(f"{tensor} {shapes[tensor]}" for tensor in row.needs)
             raise UserError.of(path, f"{name}: {sides} do not multiply", "the file is damaged; get it again")
         found[name] = shape
-    zeros = [name for name, alpha in file.alphas().items() if not alpha]
+    alphas = read_alphas(file)
+    zeros = [name for name, alpha in alphas.items() if not alpha]
     if zeros:
         warn(f"{path}: alpha is 0 in {len(zeros)} modules, e.g. {zeros[0]}: read as the rank, as trainers do")
-    return Changes(file, found)
+    return Changes(file, found, alphas)
+
+
+def read_alphas(file: NetworkFile) -> dict[str, float]:
+    """Each module's alpha. Raises UserError when one is no number."""
+    given = {name: file.read(name, ALPHA) for name, shapes in file.modules.items() if ALPHA in shapes}
+    faults = {f"{name}.{ALPHA}": alpha_fault(alpha) for name, alpha in given.items()}
+    refuse_faults(file.path, {name: fault for name, fault in faults.items() if fault})
+    return file.alphas()

@@ -20,6 +20,7 @@ class NetworkNames:
     structure: of the U-Net.
     is_original: whether they name the U-Net's layers as single files do; otherwise as diffusers does.
     texts: what stands for each text encoder.
+    clips: the same in ComfyUI's names.
     text_width: of the text states that the U-Net is given.
     has_sizes: whether the U-Net has an embedding of the picture's size.
     """
@@ -27,6 +28,7 @@ class NetworkNames:
     structure: Structure
     is_original: bool
     texts: tuple[str, ...]
+    clips: tuple[str, ...]
     text_width: int
     has_sizes: bool = False
 
@@ -77,7 +79,7 @@ FAMILIES = {
         signs=SD1,
         architectures=("stable-diffusion-v1", "stable-diffusion-v1"),
         base_versions=("sd_v1", "sd_v1_v"),
-        network=NetworkNames(_SD_UNET, is_original=False, texts=("te",), text_width=768),
+        network=NetworkNames(_SD_UNET, is_original=False, texts=("te",), clips=("clip_l",), text_width=768),
         flag="--v1",
     ),
     "sd2": Family(
@@ -86,7 +88,7 @@ FAMILIES = {
         signs=SD2,
         architectures=("stable-diffusion-v2-512", "stable-diffusion-v2-768-v"),
         base_versions=("sd_v2", "sd_v2_v"),
-        network=NetworkNames(_SD_UNET, is_original=False, texts=("te",), text_width=1024),
+        network=NetworkNames(_SD_UNET, is_original=False, texts=("te",), clips=("clip_h",), text_width=1024),
         flag="--v2",
     ),
     "sdxl": Family(
@@ -99,6 +101,7 @@ FAMILIES = {
             Structure(levels=3, layers=2, attention=(False, True, True)),
             is_original=True,
             texts=("te1", "te2"),
+            clips=("clip_l", "clip_g"),
             text_width=2048,
             has_sizes=True,
         ),

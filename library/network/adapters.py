@@ -17,7 +17,7 @@ CONFIG = "adapter_config.json"
 _ADAPTERS = ("adapter_model.safetensors", "adapter_model.bin")
 _FILES = ("pytorch_lora_weights.safetensors", "pytorch_lora_weights.bin", *_ADAPTERS)
 _PARTS = ("unet", "text_encoder", "text_encoder_2")  # the folders of a part's adapter
-_METADATA = "lora_adapter_metadata"  # diffusers keeps the same settings in its files, by part
+METADATA = "lora_adapter_metadata"  # diffusers keeps the same settings in its files, by part
 # Starts that subtract what they begin with from the model's own weights: their factors are right only there.
 _CHANGES_MODEL = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
@@ -74,8 +74,8 @@ def read_adapters(file: Path, metadata: Mapping[str, str]) -> dict[str, Adapter]
         config = read_json(file.parent / CONFIG)
         if config:
             found[""] = _adapter(file.parent / CONFIG, config)
-    if _METADATA in metadata:
-        for part, config in _by_part(file, metadata[_METADATA]).items():
+    if METADATA in metadata:
+        for part, config in _by_part(file, metadata[METADATA]).items():
             found[f"{part}."] = _adapter(file, config)
     for adapter in found.values():
         if adapter.start.startswith(_CHANGES_MODEL):
@@ -95,7 +95,7 @@ def _by_part(file: Path, text: str) -> dict[str, dict[str, Any]]:
     try:
         given = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise UserError.of(file, f"{_METADATA} in its metadata is not valid JSON") from error
+        raise UserError.of(file, f"{METADATA} in its metadata is not valid JSON") from error
     found: dict[str, dict[str, Any]] = {}
     for key, value in given.items() if isinstance(given, dict) else ():
         part, dot, name = key.partition(".")

@@ -49,7 +49,7 @@ KINDS: dict[str, FileKind] = {
         title="LoRA",
         module="networks.lora",
         needs=("lora_down.weight", "lora_up.weight"),
-        may_have=("alpha",),
+        may_have=("alpha", "lora_mid.weight", "dora_scale"),
         rank="lora_down.weight",
     ),
 }

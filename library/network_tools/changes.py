@@ -2,46 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import Tensor
-
 from library.models.values import fault_of, refuse_faults
-from library.network.family import Shapes
 from library.network.files import ALPHA, NetworkFile, read_network
 from library.network.kinds import KINDS
 from library.network.matching import alpha_fault, unplaced
 from library.network_tools.factors import Factors
+from library.network_tools.products import PRODUCT_KINDS
 from library.problems import UserError, warn
-
-
-@dataclass(frozen=True)
-class FactorKind:
-    """A kind of network whose change is a product of two matrices.
-
-    factors: a module's tensors -> its change, exact, before alpha / rank.
-    shape: the shapes of a module's tensors -> that of the weight it changes; None when they do not multiply.
-    """
-
-    factors: Callable[[Mapping[str, Tensor]], Factors]
-    shape: Callable[[Shapes], tuple[int, ...] | None]
-
-
-def _lora_factors(tensors: Mapping[str, Tensor]) -> Factors:
-    """lora_up (out, rank[, 1, 1]) and lora_down (rank, in[, kernel height, kernel width])."""
-    up, down = tensors["lora_up.weight"], tensors["lora_down.weight"]
-    return Factors(up.flatten(1).float(), down.flatten(1).float(), (up.shape[0], *down.shape[1:]))
-
-
-def _lora_shape(shapes: Shapes) -> tuple[int, ...] | None:
-    up, down = shapes["lora_up.weight"], shapes["lora_down.weight"]
-    multiplies = len(down) in (2, 4) and len(up) in (2, 4) and up[1:] in (down[:1], (down[0], 1, 1))
-    return (up[0], *down[1:]) if multiplies and 0 not in (*up, *down) else None
-
-
-FACTOR_KINDS = {"lora": FactorKind(_lora_factors, _lora_shape)}
 
 
 @dataclass(frozen=True)
@@ -62,11 +33,13 @@ class Changes:
         tensors = {tensor: self.file.read(name, tensor) for tensor in self.file.modules[name]}
         faults = {f"{name}.{tensor}": fault_of(value) for tensor, value in tensors.items() if tensor != ALPHA}
         refuse_faults(self.file.path, {tensor: fault for tensor, fault in faults.items() if fault})
-        return FACTOR_KINDS[self.file.kind].factors(tensors).scaled(self.scale(name))
+        return PRODUCT_KINDS[self.file.kind].factors(tensors).scaled(self.scale(name))
 
     def scale(self, name: str) -> float:
         """A module's alpha / rank. Trainers read an alpha of 0 as the rank; so do we, see `open_changes`."""
-        return (self.alphas[name] or self.file.ranks[name]) / self.file.ranks[name]
+        rank = PRODUCT_KINDS[self.file.kind].rank(self.file.modules[name])
+        alpha = self.alphas.get(name)
+        return alpha / rank if alpha and rank else 1.0
 
 
 def open_changes(path: Path) -> Changes:
@@ -75,15 +48,12 @@ def open_changes(path: Path) -> Changes:
     Raises UserError when it is none, is not whole, or of a kind whose change is no product of two matrices.
     """
     file = read_network(path)
-    row, kind = KINDS[file.kind], FACTOR_KINDS.get(file.kind)
+    row, kind = KINDS[file.kind], PRODUCT_KINDS.get(file.kind)
     if kind is None:
         raise UserError.of(path, f"is a {row.title}, whose change is no product of two matrices")
     for what, keys in unplaced(file, file.modules, "").items():
-        cause, is_lost = (
-            f"{len(keys)} of its tensors, e.g. {min(keys)}, are {what}",
-            min(keys) in file.unknown,
-        )
-        if is_lost:
+        cause = f"{len(keys)} of its tensors, e.g. {min(keys)}, are {what}"
+        if min(keys) in file.unknown:
             raise UserError.of(path, f"{cause}: they are no part of a {row.title}")
         warn(f"{path}: {cause}: they are left out")
     found = {}
@@ -91,9 +61,12 @@ def open_changes(path: Path) -> Changes:
         missing = sorted(set(row.needs) - shapes.keys())
         if missing:
             raise UserError.of(path, f"{name} has no {missing[0]}", "the file is not whole; get it again")
+        if by_weight := next((tensor for tensor in kind.needs_weight if tensor in shapes), None):
+            cause = f"{name} has {by_weight}: its change depends on the weights it changes (DoRA)"
+            raise UserError.of(path, cause, "merge it into the checkpoint")
         shape = kind.shape(shapes)
         if shape is None:
-            sides = " and ".join(f"{tensor} {shapes[tensor]}" for tensor in row.needs)
+            sides = " and ".join(f"{tensor} {sides}" for tensor, sides in shapes.items() if tensor != ALPHA)
             raise UserError.of(path, f"{name}: {sides} do not multiply", "the file is damaged; get it again")
         found[name] = shape
     alphas = read_alphas(file)

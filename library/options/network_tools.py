@@ -149,6 +149,40 @@ class CheckNetworkOptions:
         refuse((self.file is None, "<file>", "is needed: the network file"))
 
 
+@dataclass(frozen=True)
+class ConvertNetworkOptions:
+    """Conversion."""
+
+    file: Path = option(None, "network file, or a folder of PEFT's or diffusers'", positional=True)
+    to: Literal["kohya", "diffusers", "comfyui", "a1111", "lycoris"] | None = option(
+        None, "the program that is to read it; kohya is sd-scripts"
+    )
+    save_to: Path = option(None, "file to write (.safetensors)", metavar="FILE")
+    save_precision: Precision | None = option(None, "precision of the file (default: as it is)")
+    family: str | None = option(
+        None,
+        "what it is for, where neither names nor widths nor metadata tell: sd1, sd2, sdxl",
+        metavar="NAME",
+    )
+
+    def __post_init__(self) -> None:
+        refuse(
+            (self.file is None, "<file>", "is needed: the network file"),
+            (self.to is None, "to", "is needed: the program that is to read the file"),
+            *_file_checks(self.save_to),
+        )
+
+
+@dataclass(frozen=True)
+class VerifyNetworkOptions:
+    """Verification."""
+
+    file: Path = option(None, "network file, or a folder of PEFT's or diffusers'", positional=True)
+
+    def __post_init__(self) -> None:
+        refuse((self.file is None, "<file>", "is needed: the network file"))
+
+
 def _file_checks(path: Path | None) -> list[Check]:
     """Checks of the file to write."""
     is_other = path is not None and path.suffix.lower() != _SUFFIX

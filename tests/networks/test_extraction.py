@@ -144,3 +144,21 @@ def test_words_are_listed_by_how_much_they_differ(
     values = [float(value) for value, *_ in rows]
     assert len(rows) == 100 and values == sorted(values, reverse=True) and values[-1] > 0
     assert all(word == f"word{number}" for _, number, word in rows)
+
+
+@pytest.mark.parametrize("models", ["sd1"], indirect=True)
+def test_a_picture_is_drawn_with_a_network_of_any_kind(
+    models: tuple[Path, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from library.generation import command
+
+    drawn: list[tuple] = []
+    monkeypatch.setattr(command, "draw", lambda *given, **more: drawn.append(given))
+    words = ("--model_id", models[0], "--lora_weights", models[2], "--prompt", "a dog", "--seed", 3)
+    tool("lora_diffusers", *words, "--outdir", tmp_path)
+    ((model, (request,), pictures),) = drawn
+    assert (request.prompt, request.width, request.height) == ("a dog", 512, 512)
+    assert (pictures.seed, pictures.outdir) == (3, tmp_path)
+    assert "forward" in vars(model.attach_points()[0].module)  # the network stands there
+    with pytest.raises(UserError, match=r"no\.safetensors: there is no such file of network weights"):
+        tool("lora_diffusers", "--model_id", models[0], "--lora_weights", tmp_path / "no.safetensors")

@@ -168,9 +168,7 @@ def _not_an_embedding(path: Path, header: Header) -> UserError:
     guess = next((what for part, what in _OTHERS.items() if any(part in name for name in header.names)), "")
     if guess:
         return UserError.of(path, f"is {guess}, not an embedding")
-    return UserError.of(
-        path, f"is no embedding that is known: it holds {counted(len(header.names), 'entry')}"
-    )
+    return UserError.of(path, f"is no embedding that is known: it holds {counted(len(header.names), 'name')}")
 
 
 def _maker(given: Mapping[str, tuple[int, int]]) -> str:

@@ -158,12 +158,11 @@ class EmbeddingTask(Task):
     def save(self, path: Path, saving: Saving) -> None:
         """A folder with a file for each word."""
         with whole_folder(path) as folder:
-            for word in self.words.token_string:
-                tensors = {
-                    name: row.to(saving.dtype or row.dtype) for name, row in self._file_of(word).items()
-                }
-                name = f"{file_name(word)}.{self.words.save_model_as}"
-                save_tensors(folder / name, tensors, dict(saving.metadata or {}))
+            for word, name in self.words.file_names.items():
+                rows = self._file_of(word).items()
+                tensors = {key: row.to(saving.dtype or row.dtype) for key, row in rows}
+                path = folder / f"{name}.{self.words.save_model_as}"
+                save_tensors(path, tensors, dict(saving.metadata or {}))
 
 
 def _usual_length(table: Tensor) -> float:

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from library.network.kinds import KINDS
 from library.network.spellings import Spelled, read_key
 from library.problems import UserError
 
-# What a file is by one of its names, where that is no network or none of a kind that is known; the first that
-# fits counts.
-_OTHERS = {
-    r"^lllite_": "is a ControlNet-LLLite",
-    r"^lora_controlnet": "is a Control-LoRA",
-    r"^bundle_emb\.": "holds embeddings alone, no network",
+# Kinds of network that no row of KINDS is about, by a key of theirs.
+_OTHER_KINDS = {
     r"\.lambda_layer$": "is a T-LoRA",
     r"\.lokr_w": "is a LoKr",
     r"\.hada_[wt]": "is a LoHa",
@@ -24,6 +20,14 @@ _OTHERS = {
     r"\.ia3_l|\.on_input$": "is an IA3",
     r"\.a1\.weight$": "is a GLoRA",
     r"\.vera_lambda": "is a VeRA",
+}
+# What a file is by one of its names, where that is no network or none of a kind that is known; the first that
+# fits counts.
+_OTHERS = {
+    r"^lllite_": "is a ControlNet-LLLite",
+    r"^lora_controlnet": "is a Control-LoRA",
+    r"^bundle_emb\.": "holds embeddings alone, no network",
+    **_OTHER_KINDS,
     r"\.[wb]_norm$": "holds changes of norms alone",
     r"\.diff(_b)?$": "holds whole changes of weights",
     r"^(model\.diffusion_model|conditioner\.embedders|cond_stage_model)\.": "is a checkpoint, not a network",
@@ -54,6 +58,10 @@ def kind_of(path: Path, keys: Iterable[str], wanted: str | None) -> str:
         raise UserError.of(path, cause)
     if not fitting:
         raise UserError.of(path, f"mixes kinds of networks: {_mixture(told)}")
+    rest = {key for key in keys if key not in spelled}
+    if other := _what(rest, _OTHER_KINDS):
+        cause = f"mixes kinds of networks: a part of it {other}, another a {KINDS[min(fitting)].title}"
+        raise UserError.of(path, cause)
     return wanted if wanted in fitting else next(name for name in KINDS if name in fitting)
 
 
@@ -69,9 +77,11 @@ def _mixture(told: dict[str, list[str]]) -> str:
     return " and ".join(f"{title} ({key})" for title, key in sorted(examples.items()))
 
 
-def _what(names: set[str]) -> str:
+def _what(names: set[str], table: Mapping[str, str] | None = None) -> str:
     """What a file with these names is instead of a network; "" when nobody knows."""
-    fitting = (what for sign, what in _OTHERS.items() if any(re.search(sign, name) for name in names))
+    fitting = (
+        what for sign, what in (table or _OTHERS).items() if any(re.search(sign, name) for name in names)
+    )
     return next(fitting, "")
 
 

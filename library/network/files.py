@@ -21,7 +21,7 @@ from library.network.family import Shapes, Told, family_told
 from library.network.kinds import KINDS
 from library.network.layer_names import dotted, settled
 from library.network.recognition import kind_of
-from library.network.spellings import BUNDLED, read_key
+from library.network.spellings import BUNDLED, read_keys
 from library.problems import UserError, warn
 
 if TYPE_CHECKING:
@@ -110,12 +110,13 @@ def read_network(path: Path, kind: str | None = None) -> NetworkFile:
     kinds.
     """
     content = _open(path)
-    name = kind_of(path, content.places, kind)
-    row, spelled = KINDS[name], {key: read_key(key) for key in content.places}
+    spelled = read_keys(content.places)
+    name = kind_of(path, content.places, spelled, kind)
+    row, tensors = KINDS[name], KINDS[name].tensors
     own = {
         key: _Entry(found.module, found.tensor, replace(place, shape=found.reshape(place.shape)))
         for key, place in content.places.items()
-        if (found := spelled[key]) is not None and found.tensor in row.tensors
+        if (found := spelled.get(key)) is not None and found.tensor in tensors
     }
     told = family_told(_modules(own.values()), content.metadata)
     family = None if told is None else told.family

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from library.network.kinds import KINDS
-from library.network.spellings import Spelled, read_key
+from library.network.spellings import Spelled
 from library.problems import UserError
 
 # Kinds of network that no row of KINDS is about, by a key of theirs.
@@ -41,12 +41,14 @@ _OTHERS = {
 }
 
 
-def kind_of(path: Path, keys: Iterable[str], wanted: str | None) -> str:
-    """The kind of a file with these keys, a name in KINDS. wanted: the only one that will do.
+def kind_of(path: Path, keys: Iterable[str], spelled: Mapping[str, Spelled], wanted: str | None) -> str:
+    """The kind of a file with these keys, a name in KINDS.
+
+    spelled: the keys that are tensors of kinds, as they are read.
+    wanted: the only kind that will do; None: any.
 
     Raises UserError when it is of another kind, of none that is known, or mixes kinds.
     """
-    spelled = {key: found for key in keys if (found := read_key(key)) is not None}
     told = {key: kinds for key, found in spelled.items() if (kinds := _kinds_telling(found))}
     fitting = set(KINDS).intersection(*told.values()) if told else set()
     if wanted is not None and not any(wanted in kinds for kinds in told.values()):

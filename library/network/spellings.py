@@ -11,7 +11,7 @@ mean the same by different shapes, the shape is changed too. No torch is needed.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from library.network.kinds import KINDS
@@ -59,6 +59,9 @@ _FIRST_NAMES = {
 }
 _WRAPPED = "base_model.model."  # PEFT's two wrappers around a model
 _WHOLE_UNET = "lycoris_"  # LyCORIS without sd-scripts
+_ADAPTER = re.compile(r"\.default(?=\.|$)")  # the name that PEFT gives an adapter
+_ENDS = re.compile(r"\.|_(?=lora\.)")  # where the name of a tensor may begin
+_SHORT_TEXT = re.compile(r"^(lora_te\d?_)encoder_layers_")
 
 
 @dataclass(frozen=True)
@@ -76,43 +79,40 @@ class Spelled:
     reshape: Callable[[Shape], Shape]
 
 
-def read_key(key: str) -> Spelled | None:
-    """A key of a network file as sd-scripts would spell it; None when it is no tensor of any known kind."""
-    plain = re.sub(r"\.default(?=\.|$)", "", key)  # the name of an adapter of PEFT's
-    found = _ending(plain)
-    if found is None or key.startswith(BUNDLED):
+def read_keys(keys: Iterable[str]) -> dict[str, Spelled]:
+    """The keys of a network file as sd-scripts would spell them; those that are no tensors of any known kind
+    are left out.
+    """
+    known = _TENSORS | {f".{tensor}": tensor for kind in KINDS.values() for tensor in kind.tensors}
+    prefixes = tuple({"lora_"} | {f"{kind.prefix}_" for kind in KINDS.values()})
+    found = ((key, _read(key, known, prefixes)) for key in keys if not key.startswith(BUNDLED))
+    return {key: spelled for key, spelled in found if spelled is not None}
+
+
+def _read(key: str, known: Mapping[str, str], prefixes: tuple[str, ...]) -> Spelled | None:
+    """known: how a key may end -> the tensor. prefixes: of names that networks alone have."""
+    plain = _ADAPTER.sub("", key)
+    ends = (plain[place.start() :] for place in _ENDS.finditer(plain))  # the longest first
+    ending = next((end for end in ends if end in known), None)
+    if ending is None:
         return None
-    ending, tensor = found
-    name = plain.removesuffix(ending)
-    module = _module(name)
-    if module is None or (tensor in _ORDINARY and not _is_network_name(name)):
+    name, tensor = plain.removesuffix(ending), known[ending]
+    is_network_name = name.startswith(prefixes)
+    module = _module(name, is_network_name)
+    if not module or (tensor in _ORDINARY and not is_network_name):
         return None
     return Spelled(module, tensor, _reshape_of(ending, tensor))
 
 
-def _ending(key: str) -> tuple[str, str] | None:
-    """The longest known end of a key, and the tensor that it means."""
-    known = _TENSORS | {f".{tensor}": tensor for kind in KINDS.values() for tensor in kind.tensors}
-    fitting = [ending for ending in known if key.endswith(ending)]
-    ending = max(fitting, key=len, default=None)
-    return None if ending is None else (ending, known[ending])
-
-
-def _module(name: str) -> str | None:
+def _module(name: str, is_network_name: bool) -> str:
     """A module's name, whatever program wrote it; as it is when it is nobody's."""
     if name.startswith(_WHOLE_UNET):
         return f"lora_unet_{name.removeprefix(_WHOLE_UNET)}"
-    if _is_network_name(name):
+    if is_network_name:
         # transformers 5.6 lost a level of the text encoder's names, and LyCORIS' files with it.
-        return re.sub(r"^(lora_te\d?_)encoder_layers_", r"\1text_model_encoder_layers_", name)
+        return _SHORT_TEXT.sub(r"\1text_model_encoder_layers_", name)
     part, path = _part_of(name)
-    if part is None:
-        return name or None
-    return f"lora_{part}_{_path(path, part)}".replace(".", "_")
-
-
-def _is_network_name(name: str) -> bool:
-    return name.startswith(tuple(f"{kind.prefix}_" for kind in KINDS.values()) + ("lora_",))
+    return name if part is None else f"lora_{part}_{_path(path, part)}".replace(".", "_")
 
 
 def _part_of(name: str) -> tuple[str | None, str]:

@@ -19,7 +19,7 @@ from library.network.kinds import KINDS
 from library.network.layer_names import dotted, in_naming, part_of, settled
 from library.network.matching import read_for
 from library.network.names import module_name
-from library.network.spellings import read_key
+from library.network.spellings import read_keys
 from library.problems import UserError, hears_warnings
 
 LAYERS = ("attn1.to_q", "attn2.to_k", "to_out.0", "ff.net.0.proj", "proj_in", "conv1", "q_proj", "fc2")
@@ -123,13 +123,13 @@ def test_magnitudes_of_peft_are_columns(
     key: str, tensor: str, shape: tuple, read: tuple, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(KINDS, "lora", replace(KINDS["lora"], may_have=("alpha", "dora_scale")))
-    found = read_key(key)
-    assert found is not None and (found.tensor, found.reshape(shape)) == (tensor, read)
+    found = read_keys([key])[key]
+    assert (found.tensor, found.reshape(shape)) == (tensor, read)
 
 
 @pytest.mark.parametrize("key", ["bundle_emb.cat.clip_l", "unet.conv_in.weight", "x", "lora_unet_x.step"])
 def test_what_is_no_tensor_of_a_network_is_not_read(key: str) -> None:
-    assert read_key(key) is None
+    assert read_keys([key]) == {}
 
 
 @pytest.mark.parametrize("family", ["sd1", "sd2", "sdxl"])

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -109,7 +110,7 @@ class _Hadamard(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, *factors: Tensor) -> Tensor:
+    def forward(ctx: Any, *factors: Tensor) -> Tensor:
         ctx.save_for_backward(*factors)
         w1_a, w1_b, w2_a, w2_b = factors
         product = w1_a @ w1_b
@@ -118,8 +119,8 @@ class _Hadamard(torch.autograd.Function):
         return product
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]  # torch types it loosely
-        w1_a, w1_b, w2_a, w2_b = ctx.saved_tensors  # type: ignore[attr-defined]  # set by torch
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
+        w1_a, w1_b, w2_a, w2_b = ctx.saved_tensors
         g1_a, g1_b, g2_a, g2_b = (torch.zeros_like(one) for one in (w1_a, w1_b, w2_a, w2_b))
         for rows in _blocks(len(gradient)):
             first = gradient[rows] * (w2_a[rows] @ w2_b)

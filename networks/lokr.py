@@ -149,11 +149,11 @@ class LoKrModule(AdditiveModule):
             w2 = torch.einsum("pqhw,qi,po->oihw", own[T2], own[W2_B], own[W2_A])
         else:
             w2 = own[W2_A] @ own[W2_B]
-        return _first(own), w2.reshape(sides.out_k, sides.in_n, -1)
+        return _first(own), w2.reshape(sides.out_k, sides.in_n, -1).contiguous()
 
     def additive_delta(self) -> Tensor:
         w1, w2 = self._matrices()
-        return torch.kron(w1[:, :, None], w2).reshape(self.weight_shape) * self.scale
+        return torch.kron(w1[:, :, None], w2).view(self.weight_shape) * self.scale
 
     def change_norm(self) -> Tensor:
         """That of a Kronecker product is the product of both norms."""

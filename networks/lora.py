@@ -116,10 +116,13 @@ class LoRAModule(AdditiveModule):
         if self.drops:
             hidden = self._drop(hidden)
         if isinstance(self.lora_up, nn.Conv2d):
-            return torch.add(out, F.conv2d(hidden, up), alpha=scale)
+            return torch.add(out, self._product(hidden, up), alpha=scale)
         # One operator for product, scale and sum.
         flat = torch.addmm(out.reshape(-1, out.shape[-1]), hidden.reshape(-1, self.rank), up.T, alpha=scale)
         return flat.view(out.shape)
+
+    def _product(self, hidden: Tensor, up: Tensor) -> Tensor:
+        return F.conv2d(hidden, up) if isinstance(self.lora_up, nn.Conv2d) else F.linear(hidden, up)
 
     def _hidden(self, x: Tensor, down: Tensor, mid: Tensor | None = None) -> Tensor:
         first = self.lora_down

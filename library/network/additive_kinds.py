@@ -134,7 +134,7 @@ def additive_from_file(model: Model, path: Path, kind: str, make: MakeAdditive) 
     return network_from_file(model, path, kind, _maker(PLAIN, make, path))
 
 
-def check_shapes(point: AttachPoint, wanted: Shapes, given: Shapes, source: Path | str, title: str) -> None:
+def check_shapes(point: AttachPoint, wanted: Shapes, given: Shapes, source: Path | None, title: str) -> None:
     """Raises UserError when a file's tensors do not fit the layer, before a module takes memory for a rank
     that a small file may claim.
 

@@ -209,7 +209,7 @@ class Network(nn.Module):
 
     def take(self, file: MatchedFile, names: Iterable[str], source: str) -> None:
         """Copy in what a file has for modules of these names. Raises UserError as `load_tensors`."""
-        tensors = {}
+        tensors: dict[str, Tensor] = {}
         for name in names:
             own, module = file.modules[name], self.by_name.get(name)
             state = own if module is None else module.from_file_tensors(own)

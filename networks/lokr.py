@@ -253,7 +253,7 @@ def create(
     model: Model,
     *,
     dim: int | None,
-    alpha: float,
+    alpha: float | None,
     dropout: float | None,
     arguments: dict[str, str],
     parts: Collection[str],

@@ -113,25 +113,26 @@ class AdditiveModule(NetworkModule):
 
     def forward_with_layer(self, x: Tensor) -> Tensor:
         """DoRA with magnitudes of inputs scales what the layer is given."""
-        gain = self._gain_for(x)
+        excess = self._excess_for(x)
         layer: nn.Module = self.layer
-        out = type(layer).forward(layer, x * (1 + self.multiplier * (gain - 1)))
-        return self.added(out, x * gain, self.multiplier)
+        scaled = torch.addcmul(x, x, excess)
+        given = scaled if self.multiplier == 1 else torch.addcmul(x, x, excess * self.multiplier)
+        return self.added(type(layer).forward(layer, given), scaled, self.multiplier)
 
     def _decomposed(self, out: Tensor, x: Tensor) -> Tensor:
         """W + m * (W' - W) for x, where out is W for x."""
-        point, layer = self.points[0], self.layer
-        gain = self._gain_for(x)
+        point, layer, is_conv = self.points[0], self.layer, isinstance(self.layer, nn.Conv2d)
+        excess = self._excess_for(x)
         if self.axis == "input":
             own: nn.Module = layer
-            whole = type(own).forward(own, x * gain)
-            changed = self.added(rows_of(point, whole, out.ndim - 1 if x.ndim != 4 else 1), x * gain, 1.0)
-        elif layer.bias is None:
-            changed = self.added(out, x, 1.0) * gain
+            x = torch.addcmul(x, x, excess)
+            changed = self.added(rows_of(point, type(own).forward(own, x), 1 if is_conv else -1), x, 1.0)
         else:
-            bias = rows_of(point, layer.bias).to(out.dtype)
-            bias = bias[:, None, None] if isinstance(layer, nn.Conv2d) else bias
-            changed = self.added(out - bias, x, 1.0) * gain + bias
+            bias = None if layer.bias is None else rows_of(point, layer.bias).to(out.dtype)
+            bias = bias[:, None, None] if bias is not None and is_conv else bias
+            changed = self.added(out if bias is None else out - bias, x, 1.0)
+            changed = torch.addcmul(changed, changed, excess)
+            changed = changed if bias is None else changed + bias
         return changed if self.multiplier == 1 else torch.lerp(out, changed, self.multiplier)
 
     def _gain(self) -> Tensor:
@@ -141,10 +142,13 @@ class AdditiveModule(NetworkModule):
             norms = self.sum_norms(self.axis).clamp_min(0).sqrt()
         return self.dora_scale.float() / (norms.view(self.dora_scale.shape) + EPS)
 
-    def _gain_for(self, x: Tensor) -> Tensor:
-        """The same in the type and along the channels of what the layer is given or gives."""
-        gain = self._gain().flatten()
-        return (gain[:, None, None] if isinstance(self.layer, nn.Conv2d) else gain).to(x.dtype)
+    def _excess_for(self, x: Tensor) -> Tensor:
+        """The same less 1, in the type and along the channels of what the layer is given or gives.
+
+        In 16 bits 1.001 would be 1.
+        """
+        excess = self._gain().flatten() - 1
+        return (excess[:, None, None] if isinstance(self.layer, nn.Conv2d) else excess).to(x.dtype)
 
     def sum_norms(self, axis: Axis) -> Tensor:
         """The squared norm of each column or row of W + D. Kinds may know how to do without D."""

@@ -98,7 +98,7 @@ def create_additive(
     make: MakeAdditive,
     *,
     dim: int | None,
-    alpha: float,
+    alpha: float | None,
     dropout: float | None,
     parts: Collection[str],
     seed: int,
@@ -109,7 +109,8 @@ def create_additive(
     kind: a name in KINDS.
     make: makes one module.
     """
-    plan = plan_network(model, kind, asked, dim=dim, alpha=alpha, parts=parts, like=like)
+    counted = 1.0 if alpha is None else alpha
+    plan = plan_network(model, kind, asked, dim=dim, alpha=counted, parts=parts, like=like)
     if asked.rs_lora and like is None:
         plan = _root_scaled(plan)
     variant = Variant(

@@ -19,7 +19,7 @@ from library.problems import UserError
 from networks import dylora, lora, lora_fa
 
 LORA_FA = Case(lora_fa, "lora", {"conv_dim": "2"})
-DYLORA = Case(dylora, "lora", {"conv_dim": "4", "unit": "2"})
+DYLORA = Case(dylora, "lora", {"conv_dim": "4"})
 TABLE = GOLDEN["dylora"]
 
 

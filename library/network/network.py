@@ -13,7 +13,7 @@ from library.models.casting import cast_together
 from library.models.saving import Saving
 from library.models.shared_input import SharedInput
 from library.models.weights import save_tensors
-from library.network.files import check_names, fit_shape, read_for
+from library.network.files import MatchedFile, check_names, fit_shape, read_for
 from library.network.kinds import KINDS
 from library.network.module import NetworkModule
 from library.network.rates import Rates
@@ -205,7 +205,16 @@ class Network(nn.Module):
         taken = [name for name, point in file.points.items() if point.part in parts]
         if skipped := {TITLES[point.part] for point in file.points.values() if point.part not in parts}:
             warn(f"{path.name}: its weights of the {skipped.pop()} are left out: no network is trained there")
-        self.load_tensors(file.tensors(taken), str(path))
+        self.take(file, taken, str(path))
+
+    def take(self, file: MatchedFile, names: Iterable[str], source: str) -> None:
+        """Copy in what a file has for modules of these names. Raises UserError as `load_tensors`."""
+        tensors: dict[str, Tensor] = {}
+        for name in names:
+            own, module = file.modules[name], self.by_name.get(name)
+            state = own if module is None else module.from_file_tensors(own)
+            tensors |= {f"{name}.{key}": value for key, value in state.items()}
+        self.load_tensors(tensors, source)
 
     def save(self, path: Path, saving: Saving) -> None:
         """Write the file whole."""

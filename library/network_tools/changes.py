@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import Tensor
+from torch import Tensor, einsum
 
 from library.models.values import fault_of, refuse_faults
+from library.network.additive import MAGNITUDE
 from library.network.files import ALPHA, NetworkFile, Shapes, read_network
 from library.network.kinds import KINDS
 from library.network_tools.factors import Factors
@@ -28,14 +29,22 @@ class FactorKind:
 
 
 def _lora_factors(tensors: Mapping[str, Tensor]) -> Factors:
-    """lora_up (out, rank[, 1, 1]) and lora_down (rank, in[, kernel height, kernel width])."""
+    """lora_up (out, rank[, 1, 1]) and lora_down (rank, in[, kernel height, kernel width]); or lora_down
+    (rank, in, 1, 1) and lora_mid (rank, rank, kernel height, kernel width).
+    """
     up, down = tensors["lora_up.weight"], tensors["lora_down.weight"]
+    if "lora_mid.weight" in tensors:
+        mid = tensors["lora_mid.weight"].float()
+        down = einsum("pqhw,qi->pihw", mid, down.flatten(1).float())
     return Factors(up.flatten(1).float(), down.flatten(1).float(), (up.shape[0], *down.shape[1:]))
 
 
 def _lora_shape(shapes: Shapes) -> tuple[int, ...] | None:
     up, down = shapes["lora_up.weight"], shapes["lora_down.weight"]
     multiplies = len(down) in (2, 4) and len(up) in (2, 4) and up[1:] in (down[:1], (down[0], 1, 1))
+    if multiplies and (mid := shapes.get("lora_mid.weight")) is not None:
+        multiplies = len(mid) == 4 and mid[:2] == (down[0], down[0]) and down[2:] in ((), (1, 1))
+        down = (*down[:2], *mid[2:])
     return (up[0], *down[1:]) if multiplies and 0 not in (*up, *down) else None
 
 
@@ -80,6 +89,9 @@ def open_changes(path: Path) -> Changes:
         raise UserError.of(path, cause)
     found = {}
     for name, shapes in sorted(file.modules.items()):
+        if MAGNITUDE in shapes:
+            cause = f"is DoRA ({name}.{MAGNITUDE}), whose change depends on the model's weights"
+            raise UserError.of(path, cause)
         missing = sorted(set(row.needs) - shapes.keys())
         if missing:
             raise UserError.of(path, f"{name} has no {missing[0]}", "the file is not whole; get it again")

@@ -13,7 +13,9 @@ from library.options.fields import Check, below, not_pairs, option, refuse, warn
 class NetworkOptions:
     """Network."""
 
-    network_module: str = option(None, "kind of network as a module: networks.lora", metavar="MODULE")
+    network_module: str = option(
+        None, "kind of network as a module: networks.lora, lora_fa, dylora, loha, lokr", metavar="MODULE"
+    )
     network_weights: Path | None = option(None, "start from these weights", metavar="FILE")
     dim_from_weights: bool = option(False, "take layers, ranks and alphas from --network_weights")
     base_weights: tuple[Path, ...] = option(

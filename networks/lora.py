@@ -158,7 +158,7 @@ def create(
     model: Model,
     *,
     dim: int | None,
-    alpha: float,
+    alpha: float | None,
     dropout: float | None,
     arguments: dict[str, str],
     parts: Collection[str],
@@ -168,7 +168,7 @@ def create(
     """A new LoRA for the given parts ("unet", "te") of a model. It is not attached yet.
 
     dim: rank of linear and 1x1 layers, None is 4.
-    alpha: 0 means dim, so that the scale is 1.
+    alpha: None is 1; 0 means dim, so that the scale is 1.
     dropout: probability of dropping a hidden value.
     arguments: see NetworkArguments.
     seed: first values depend on it and a module's name alone.

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 # Modules of sd-scripts and LyCORIS that users name and that are not there yet. This list only shrinks.
 NOT_YET = (
-    *("networks.lora_fa", "networks.dylora", "networks.loha", "networks.lokr", "networks.oft"),
+    *("networks.lora_fa", "networks.dylora", "networks.loha", "networks.lokr"),
     *("networks.control_net_lllite", "networks.hypernetwork"),
     *("lycoris.kohya", "lycoris.locon", "locon.locon_kohya"),
 )
@@ -36,7 +36,7 @@ class NetworkFactory(Protocol):
         model: Model,
         *,
         dim: int | None,
-        alpha: float,
+        alpha: float | None,
         dropout: float | None,
         arguments: dict[str, str],
         parts: Collection[str],
@@ -46,7 +46,7 @@ class NetworkFactory(Protocol):
         """A new network for a model, not attached yet, that changes nothing yet.
 
         dim: --network_dim, None: the kind's own.
-        alpha: --network_alpha; 0 means dim.
+        alpha: --network_alpha, None: the kind's own; 0 means dim where alpha / dim counts.
         dropout: --network_dropout, the probability of dropping a value inside the network.
         arguments: --network_args by their names.
         parts: which parts of the model get modules: "unet", "te" or both.

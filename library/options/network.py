@@ -23,7 +23,11 @@ class NetworkOptions:
         (), "how strongly each of --base_weights counts (default 1)", metavar="X"
     )
     network_dim: int | None = option(None, "rank of the network (default 4)", metavar="N", zero_unset=True)
-    network_alpha: float = option(1.0, "scale: the network counts alpha / dim; 0 means as dim", metavar="X")
+    network_alpha: float | None = option(
+        None,
+        "scale: the network counts alpha / dim (default 1); 0 means as dim; OFT: how far (default 0.001)",
+        metavar="X",
+    )
     network_dropout: float | None = option(
         None, "probability of dropping a value inside the network", metavar="P"
     )

@@ -90,4 +90,15 @@ KINDS: dict[str, FileKind] = {
         needs=("a1.weight", "a2.weight", "b1.weight", "b2.weight"),
         may_have=("alpha",),
     ),
+    # 768.0.linear.0.weight; NovelAI's 768.0.linear1.weight. It is read by its own module.
+    "hypernetwork": FileKind(
+        title="hypernetwork",
+        module="networks.hypernetwork",
+        needs=(),
+        may_have=tuple(
+            f"linear{place}.{end}"
+            for place in ("1", "2", *(f".{number}" for number in range(40)))
+            for end in ("weight", "bias")
+        ),
+    ),
 }

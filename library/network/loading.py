@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 # Modules of sd-scripts and LyCORIS that users name and that are not there yet. This list only shrinks.
 NOT_YET = (
     *("networks.lora_fa", "networks.dylora", "networks.loha", "networks.lokr"),
-    *("networks.control_net_lllite", "networks.hypernetwork"),
+    "networks.control_net_lllite",
     *("lycoris.kohya", "lycoris.locon", "locon.locon_kohya"),
 )
 _FUNCTIONS = ("create", "from_file", "check_arguments")

@@ -49,7 +49,10 @@ class NetworkOptions:
         "learning rate of the text encoder's network (default: --learning_rate); two: of each of SDXL's",
         metavar="X",
     )
-    save_model_as: Literal["safetensors", "ckpt", "pt"] = option("safetensors", "format of the saved network")
+    save_model_as: Literal["safetensors", "ckpt", "pt"] = option(
+        None,
+        "format of the saved network (default safetensors; of a hypernetwork pt, which programs look for)",
+    )
 
     training_comment: str | None = option(None, "free text kept in the metadata")
     no_metadata: bool = option(False, "write only the metadata other programs need")
@@ -58,6 +61,9 @@ class NetworkOptions:
         dropout, norms = self.network_dropout, self.scale_weight_norms
         if self.network_weights is not None and not self.network_module:
             object.__setattr__(self, "network_module", "networks.lora")  # as in sd-scripts
+        if self.save_model_as is None:
+            usual = "pt" if self.network_module == "networks.hypernetwork" else "safetensors"
+            object.__setattr__(self, "save_model_as", usual)
         refuse(
             (
                 not self.network_module,

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 SHARED = frozenset(
     {"alpha", "weight"}
 )  # tensors that modules of several kinds have, so that they tell nothing
+# Tensors that are one number of any type, which says something about the others.
+NUMBERS = frozenset({"alpha", "on_input", "oft_R.scaled_oft"})
 
 
 @dataclass(frozen=True)

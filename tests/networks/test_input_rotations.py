@@ -16,7 +16,7 @@ from networks import boft, lora, oft_v2
 
 DATA = Path(__file__).parents[1] / "data"
 OFT = Case(oft_v2, "oft_v2", {"enable_conv": "true"}, draws=False)
-BOFT = Case(boft, "boft", {"enable_conv": "true", "boft_n_butterfly_factor": "2"}, draws=False)
+BOFT = Case(boft, "boft", {"enable_conv": "true"}, draws=False)
 LORA = Case(lora, "lora")
 
 

@@ -59,7 +59,7 @@ def plan_network(
     asked: NetworkArguments,
     *,
     dim: int | None,
-    alpha: float,
+    alpha: float | None,
     parts: Iterable[str],
     like: Path | None = None,
 ) -> Plan:
@@ -67,10 +67,11 @@ def plan_network(
 
     kind: a name in KINDS.
     dim: the rank where nothing else is asked for; None is 4.
-    alpha: likewise; 0 means dim.
+    alpha: likewise; None is 1, and 0 means dim.
     parts: which parts of the model get modules: "unet", "te".
     like: a file whose layers, ranks and alphas it has instead; not its values.
     """
+    alpha = 1.0 if alpha is None else alpha
     parts, plain = set(parts), Size(dim or DEFAULT_DIM, alpha)
     warn_of_other_parts(asked, parts)
     blocks = settle_blocks(asked, model.block_spans(), plain)

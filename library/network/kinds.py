@@ -9,7 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 # Tensors that modules of several kinds have, so that they tell nothing.
-SHARED = frozenset({"alpha", "dora_scale"})
+SHARED = frozenset({"alpha", "dora_scale", "weight"})
+# Tensors that are one number of any type, which says something about the others.
+NUMBERS = frozenset({"alpha", "on_input", "oft_R.scaled_oft"})
 
 
 @dataclass(frozen=True)
@@ -75,5 +77,52 @@ KINDS: dict[str, FileKind] = {
             *("lokr_w2", "lokr_w2_a", "lokr_w2_b"),
         ),
         rank="lokr_w2_b",
+    ),
+    # oft_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q.oft_blocks (blocks, out / blocks,
+    # out / blocks), .alpha ()
+    "oft": FileKind(
+        title="OFT",
+        module="networks.oft",
+        needs=("oft_blocks",),
+        may_have=("alpha",),
+        prefix="oft",
+    ),
+    # lora_unet_..._to_q.oft_blocks (blocks, side, side) of LyCORIS' diag-OFT, (stages, blocks, side, side) of
+    # its BOFT, .rescale (out, 1[, 1, 1]), .alpha (): the constraint
+    "diag_oft": FileKind(
+        title="OFT or BOFT of LyCORIS",
+        module="networks.diag_oft",
+        needs=("oft_blocks",),
+        may_have=("alpha", "rescale"),
+    ),
+    # lora_unet_..._to_q.oft_R.weight (blocks, side * (side - 1) / 2), .oft_R.scaled_oft (): OneTrainer's
+    "oft_v2": FileKind(
+        title="OFTv2",
+        module="networks.oft_v2",
+        needs=("oft_R.weight",),
+        may_have=("oft_R.scaled_oft",),
+    ),
+    # lora_unet_..._to_q.boft_R (factors, blocks, side, side), .boft_s (out, 1), of convolutions (1, out)
+    "boft": FileKind(title="BOFT", module="networks.boft", needs=("boft_R", "boft_s")),
+    # lora_unet_..._to_k.weight (out or in), of convolutions (1, out or in, 1, 1), .on_input ()
+    "ia3": FileKind(title="IA3", module="networks.ia3", needs=("weight", "on_input")),
+    # lora_unet_..._to_q.a1.weight (in, rank), .a2.weight (rank, in), .b1.weight (out, rank), .b2.weight
+    # (rank, in); older files have the other of each pair under these names, so none says what the rank is
+    "glora": FileKind(
+        title="GLoRA",
+        module="networks.glora",
+        needs=("a1.weight", "a2.weight", "b1.weight", "b2.weight"),
+        may_have=("alpha",),
+    ),
+    # 768.0.linear.0.weight; NovelAI's 768.0.linear1.weight. It is read by its own module.
+    "hypernetwork": FileKind(
+        title="hypernetwork",
+        module="networks.hypernetwork",
+        needs=(),
+        may_have=tuple(
+            f"linear{place}.{end}"
+            for place in ("1", "2", *(f".{number}" for number in range(40)))
+            for end in ("weight", "bias")
+        ),
     ),
 }

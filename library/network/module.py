@@ -35,7 +35,8 @@ class NetworkModule(nn.Module):
     * `delta_weight`: the change of the layer's weight. Simple, and right for every kind that is one.
     * `add_to`: the layer's output with this module's addition, without a matrix of the layer's size (LoRA).
     * `change`: any new output, from the layer's output, its input and its frozen weight (OFT, DoRA).
-    * `change_input`, with `stands = "before"`: what the layer is given (hypernetworks).
+    * `change_input`, with `stands = "before"`: what the layer is given (hypernetworks). Where only some rows
+      of a layer are its own, one of the others is used instead.
     * `forward_with_layer`, with `stands = "instead"`, beside one of the others: the layer and its change in
       one function, for speed; called where `computes_together`.
 
@@ -53,7 +54,7 @@ class NetworkModule(nn.Module):
     None: everywhere alike.
     """
 
-    stands: ClassVar[Literal["after", "before", "instead"]] = "after"
+    stands: Literal["after", "before", "instead"] = "after"
     follows_dtype: ClassVar[bool] = False
     why_not_merged: ClassVar[str] = ""  # the reason why it cannot be part of a weight; empty when it can
 
@@ -124,7 +125,7 @@ class NetworkModule(nn.Module):
     def _attach_at(self, point: AttachPoint) -> Callable[[], None]:
         """Returns what undoes it."""
         layer = point.module
-        if self.stands == "before":
+        if self.stands == "before" and point.rows is None:
             handle = layer.register_forward_pre_hook(lambda _, x: (self._before(x[0]), *x[1:]))
             return handle.remove
         # Only one can take the layer's place: a second one changes what the first one gives.
@@ -288,11 +289,17 @@ class NetworkModule(nn.Module):
         """The Frobenius norm of `delta_weight`; a float32 scalar on the device."""
         return self.delta_weight().norm()
 
+    def check_norms(self) -> None:
+        """Raises UserError when it is of a kind whose change cannot be scaled."""
+        if type(self).scale_change is NetworkModule.scale_change:
+            cause = "networks of this kind have no norms that can be limited"
+            raise UserError.of("--scale_weight_norms", cause, "leave it out")
+
     def scale_change(self, factor: Tensor) -> None:
         """Multiply `delta_weight` by a scalar, by changing what is trained. Raises UserError for kinds that
         cannot be scaled.
         """
-        raise UserError.of("--scale_weight_norms", "networks of this kind have no norms that can be limited")
+        self.check_norms()
 
 
 def weight_shape(point: AttachPoint) -> tuple[int, ...]:

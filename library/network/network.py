@@ -132,6 +132,11 @@ class Network(nn.Module):
             found.setdefault(module.text_encoder, []).extend(trained)
         return found
 
+    def check_norms(self) -> None:
+        """Raises UserError when the norms of its modules cannot be limited."""
+        for module in self.by_name.values():
+            module.check_norms()
+
     @torch.no_grad()
     def limit_norms(self, limit: float) -> dict[str, Tensor]:
         """Max-norm regularization: shrink the changes of trained modules whose norm is larger. Returns

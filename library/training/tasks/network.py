@@ -61,6 +61,11 @@ class NetworkTask(Task):
             seed=seed,
             like=network.network_weights if network.dim_from_weights else None,
         )
+        self._has_text = any(module.part == "te" for module in self.network.by_name.values())
+        if network.text_encoder_lr and "te" in self.rates and not self._has_text:
+            warn(f"--text_encoder_lr has no effect: {network.network_module} has nothing in text encoders")
+        if network.scale_weight_norms:
+            self.network.check_norms()
         if network.network_weights is not None:
             self._start_from(network.network_weights)
         self._has_joined = False
@@ -96,7 +101,7 @@ class NetworkTask(Task):
         return [one for one in found if one.parameters]
 
     def needs_text_gradients(self, step: int) -> bool:
-        return bool(self.rates.get("te") or self.rates.get("te2"))
+        return self._has_text and bool(self.rates.get("te") or self.rates.get("te2"))
 
     @contextmanager
     def computing_in(self, dtype: torch.dtype) -> Iterator[None]:

@@ -28,7 +28,7 @@ from library.network.additive_kinds import (
     with_magnitudes,
 )
 from library.network.arguments import switch
-from library.network.files import Shapes
+from library.network.family import Shapes
 from library.network.module import weight_shape
 from library.network.network import Network
 from library.network.sizes import Size

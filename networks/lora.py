@@ -28,7 +28,7 @@ from library.network.additive_kinds import (
     warn_of_idle_additions,
     with_magnitudes,
 )
-from library.network.files import Shapes
+from library.network.family import Shapes
 from library.network.low_rank import is_linear, linear_with_lora, linears_with_lora
 from library.network.module import weight_shape
 from library.network.network import Network

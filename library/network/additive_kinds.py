@@ -12,7 +12,7 @@ from library.models.base import AttachPoint, Model
 from library.network.additive import MAGNITUDE, PLAIN, AdditiveModule, Axis, Variant, magnitude_shape
 from library.network.arguments import READERS, NetworkArguments, read_values, switch, warn_of_idle
 from library.network.building import Plan, build_network, network_from_file, plan_network
-from library.network.files import Shapes
+from library.network.family import Shapes
 from library.network.network import Network
 from library.network.sizes import Size
 from library.problems import Problems, UserError, warn

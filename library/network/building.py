@@ -14,8 +14,9 @@ from torch import nn
 from library.models.base import AttachPoint, Model
 from library.network.arguments import NetworkArguments, warn_of_fixed_sizes, warn_of_other_parts
 from library.network.blocks import Blocks, settle_blocks
-from library.network.files import Shapes, read_for
+from library.network.family import Shapes
 from library.network.kinds import KINDS
+from library.network.matching import read_for
 from library.network.module import NetworkModule
 from library.network.names import targets
 from library.network.network import Network
@@ -85,6 +86,7 @@ def plan_network(
         return Plan(points, sizes, {}, plain.rank, alpha, rates)
     warn_of_fixed_sizes(asked)
     file = read_for(model, like, kind)
+    points |= {name: point for name, point in file.points.items() if point.part in parts}
     chosen = [name for name in file.points if name in points]
     sizes = {name: file.size(name) for name in chosen}
     shapes = {name: file.shapes(name) for name in chosen}

@@ -57,8 +57,7 @@ class Rates:
         if module.text_encoder is not None and "te2" in parts:
             place, name = module.text_encoder - 2, f"textencoder {module.text_encoder + 1}"
             rate = parts["te2"] if module.text_encoder else rate
-        if module.part == "unet" and self.blocks is not None:
-            assert module.block is not None
+        if module.block is not None and self.blocks is not None:
             place, name, rate = module.block, f"unet_block{module.block}", rate * self.blocks[module.block]
         if rule is not None:
             place, name, rate = rule[0], f"reg_lr_{rule[0]}", rule[1]

@@ -14,7 +14,7 @@ from library.models.attention import shared_inputs
 from library.models.base import Condition, Model
 from library.models.embeddings import bundled
 from library.models.saving import Saving
-from library.network.loading import NetworkFactory, load_network_module
+from library.network.loading import load_network_module, open_network
 from library.network.module import HALVES
 from library.network.network import Network
 from library.options.network import NetworkOptions
@@ -55,7 +55,7 @@ class NetworkTask(Task):
             del self.rates["te2"]
         module = load_network_module(network.network_module)
         for path, multiplier in network.merged_first:
-            _merge(module, model, path, multiplier)
+            _merge(model, path, multiplier, network.network_module)
         self.network = module.create(
             model,
             dim=network.network_dim,
@@ -209,8 +209,8 @@ class NetworkTask(Task):
         self.network.save(path, saving)
 
 
-def _merge(module: NetworkFactory, model: Model, path: Path, multiplier: float) -> None:
+def _merge(model: Model, path: Path, multiplier: float, module: str) -> None:
     """Make a network file part of the model's own weights."""
-    network = module.from_file(model, path)
+    network = open_network(model, path, module)
     network.set_multiplier(multiplier)
     network.merge()

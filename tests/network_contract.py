@@ -290,7 +290,7 @@ def check_norms_are_limited(case: Case, model: Model, folder: Path) -> None:
         with pytest.raises(UserError, match="have no norms"):
             network.limit_norms(0.01)
         return
-    limit = float(before.median())
+    limit = float(before.median()) * 1.001  # no module's own: norms round otherwise from factors
     figures = network.limit_norms(limit)
     after = _norms(network)
     assert_close(after, before.clamp_max(limit))

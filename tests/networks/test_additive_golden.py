@@ -164,3 +164,34 @@ def test_low_rank_norms_are_right_for_kernels() -> None:
     whole = weight + (up @ down).view(weight.shape)
     assert_close(low_rank_norms(weight, up, down, "input"), whole.square().sum((0, 2, 3)))
     assert_close(low_rank_norms(weight, up, down, "output"), whole.square().sum((1, 2, 3)))
+
+
+@mark.parametrize("name", MODULES)
+def test_beside_a_layer_of_16_bits_it_computes_in_them(name: str) -> None:
+    entry = MODULES[name]
+    module = filled_module(name)
+    wanted = output(module, torch.tensor(entry["x"]))
+    module.layer.to(torch.bfloat16)
+    module.use_copies([weight.to(torch.bfloat16) for weight in module.computed_with()])
+    for strength in (1.0, 0.5):
+        found = output(module, torch.tensor(entry["x"]).bfloat16(), strength)
+        assert found.dtype == torch.bfloat16
+        if strength == 1.0:
+            assert (found.float() - wanted).norm() < 0.02 * wanted.norm()
+
+
+def test_magnitudes_of_dora_count_in_16_bits_however_little_they_moved() -> None:
+    """1.001 is no number of bfloat16."""
+    for name in ("dora_linear_in", "dora_linear_out"):
+        module = filled_module(name)
+        module.lora_up.weight.data.zero_()
+        module._take_magnitudes()
+        module.layer.to(torch.bfloat16)
+        module._take_magnitudes()
+        module.dora_scale.data.mul_(1.001)
+        assert_close(
+            module._excess_for(torch.zeros(1).bfloat16()).float(),
+            torch.full_like(module.dora_scale.flatten(), 0.001),
+            rtol=0.02,
+            atol=0,
+        )

@@ -4,11 +4,17 @@ from pathlib import Path
 
 import network_contract as contract
 import pytest
+import torch
 from kinds import make_kind
 from network_contract import CHECKS, Case, Check
+from torch.testing import assert_close
 
 from library.models.base import Model
+from library.models.saving import Saving
+from library.models.weights import save_tensors
 from library.network.loading import NetworkFactory
+from library.network_tools.changes import open_changes
+from library.problems import UserError
 from networks import loha, lokr, lora
 
 
@@ -50,3 +56,36 @@ def test_a_kind_keeps_the_contract(kind: str, family: str, check: Check, tmp_pat
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_variant_keeps_the_contract(variant: str, check: Check, tiny_model: Model, tmp_path: Path) -> None:
     check(VARIANTS[variant], tiny_model, tmp_path)
+
+
+def test_the_tools_know_tucker_kernels_and_refuse_magnitudes(tiny_model: Model, tmp_path: Path) -> None:
+    network = VARIANTS["lora-tucker"].filled(tiny_model)
+    network.save(tmp_path / "tucker.safetensors", Saving("safetensors"))
+    changes = open_changes(tmp_path / "tucker.safetensors")
+    assert changes.shapes.keys() == network.by_name.keys()
+    for name, module in network.by_name.items():
+        assert_close(changes.read(name).weight(), module.delta_weight().detach())
+    VARIANTS["dora"].filled(tiny_model).save(tmp_path / "dora.safetensors", Saving("safetensors"))
+    with pytest.raises(UserError, match="is DoRA .*, whose change depends on the model's weights"):
+        open_changes(tmp_path / "dora.safetensors")
+
+
+@pytest.mark.parametrize("factory", [loha, lokr])
+def test_files_that_do_not_fit_are_refused(
+    factory: NetworkFactory, tiny_model: Model, tmp_path: Path
+) -> None:
+    network = KINDS[factory.__name__.split(".")[-1]].filled(tiny_model)
+    tensors, path = network.tensors(), tmp_path / "x.safetensors"
+    name = next(iter(network.by_name))
+    first = next(key for key in tensors if key.startswith(name) and not key.endswith("alpha"))
+    last = [key for key in tensors if key.startswith(name)][-1]
+    for changed in (
+        {key: value for key, value in tensors.items() if key != first},
+        tensors | {first: torch.zeros(5, 3)},
+        tensors | {last: torch.zeros(7, 7)},
+        tensors | {f"{name}.dora_scale": torch.zeros(3, 3)},
+    ):
+        save_tensors(path, changed)
+        with pytest.raises(UserError) as error:
+            factory.from_file(tiny_model, path)
+        assert len(str(error.value).splitlines()) == 1

@@ -216,9 +216,11 @@ def _advice(kinds: Iterable[str]) -> str:
 
 def _split(key: str) -> tuple[str, str]:
     """A key's module and tensor, the longest name of a tensor that any kind has; empty when it has none."""
-    endings = {name for kind in KINDS.values() for name in kind.tensors if key.endswith(f".{name}")}
-    tensor = max(endings, key=len, default="")
-    return (key.removesuffix(f".{tensor}"), tensor) if tensor else ("", "")
+    module, _, tensor = key.partition(".")
+    while tensor and not any(tensor in kind.tensors for kind in KINDS.values()):
+        rest, _, tensor = tensor.partition(".")
+        module = f"{module}.{rest}"
+    return (module, tensor) if tensor else ("", "")
 
 
 def _needed(kind: FileKind, modules: Iterable[str]) -> set[str]:

@@ -33,6 +33,8 @@ TRAINERS = {
     "fine_tune.py": "sd2-v",
     "sdxl_train_network.py": "sdxl",
     "sdxl_train.py": "sdxl",
+    "train_textual_inversion.py": "sd2",
+    "sdxl_train_textual_inversion.py": "sdxl",
 }
 ALWAYS = [
     ("train_network.py", ("ema", "rounding", "8bit", "accumulation")),
@@ -40,6 +42,7 @@ ALWAYS = [
     ("fine_tune.py", ("rounding", "accumulation")),
     ("sdxl_train_network.py", ("scaler", "8bit")),
     ("sdxl_train.py", ("ema", "rounding", "8bit")),
+    ("sdxl_train_textual_inversion.py", ("ema", "accumulation")),
 ]
 CASES = ALWAYS + [
     pytest.param(script, (feature,), marks=pytest.mark.matrix) for script in TRAINERS for feature in FEATURES

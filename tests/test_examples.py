@@ -11,7 +11,12 @@ import pytest
 from library.options.parser import read_command_line
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-COMMANDS = {"lora": "train_network", "dreambooth": "train_db", "finetune": "fine_tune"}
+COMMANDS = {
+    "lora": "train_network",
+    "dreambooth": "train_db",
+    "finetune": "fine_tune",
+    "textual_inversion": "train_textual_inversion",
+}
 
 
 def problems(name: str, config: Path) -> list[str]:

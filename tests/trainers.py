@@ -37,10 +37,14 @@ def of_trainer(script: str) -> list[object]:
         0.1,
     )
     network = ["--network_module", "networks.lora", "--network_dim", 4, *drops]
+    word = ["--token_string", "<it>", "--init_word", "a dog", "--num_vectors_per_token", 2]
+    word += ["--use_style_template", "--save_model_as", "safetensors", "--preserve_norm"]
     texts = ["--use_safetensors", "--train_text_encoder"]
     return {
         "train_network.py": network,
         "sdxl_train_network.py": network,
+        "train_textual_inversion.py": word,
+        "sdxl_train_textual_inversion.py": word,
         "train_db.py": ["--use_safetensors", "--stop_text_encoder_training", 5],
         "fine_tune.py": texts,
         "sdxl_train.py": [*texts, "--learning_rate_te1", 1e-4, "--block_lr", BLOCK_RATES],

@@ -18,10 +18,12 @@ class Needs:
 
     pixels: the pictures, even where their latents are cached.
     hints: the conditioning images as pictures; they are then not used as masks.
+    templates: phrases, one of which, drawn at random, takes the place of every caption.
     """
 
     pixels: bool = False
     hints: bool = False
+    templates: tuple[str, ...] = ()
 
 
 @dataclass

@@ -14,7 +14,7 @@ import numpy as np
 
 from library.data.batch import Batch, Needs
 from library.data.buckets import Size
-from library.data.captions import Replacements, kept_caption, sample_caption
+from library.data.captions import kept_caption, sample_caption
 from library.data.loader import Builder
 from library.data.pictures.masks import latent_mask
 from library.data.plan import GlobalBatch, Position, plan_epoch
@@ -83,7 +83,6 @@ class BatchBuilder(Builder):
     latents: the cached latents; no image is read then, unless `needs` asks for it.
     text: the cached text-encoder outputs; no caption is tokenized then.
     needs: what the task needs beyond what every batch has. With hints, every record must have one.
-    replacements: the words and templates of textual inversion.
     is_fixed: pictures and captions without any random draw, as validation wants them.
     """
 
@@ -96,7 +95,6 @@ class BatchBuilder(Builder):
     latents: LatentCache | None = None
     text: TextCache | None = None
     needs: Needs = Needs()
-    replacements: Replacements | None = None
     rank: int = 0
     processes: int = 1
     is_fixed: bool = False
@@ -178,7 +176,7 @@ class BatchBuilder(Builder):
     def _caption(self, sample: int, position: Position) -> str:
         record = self.data.records[self.data.samples[sample]]
         if self.is_fixed:
-            return kept_caption(record.caption, record.subset, replacements=self.replacements)
+            return kept_caption(record.caption, record.subset, templates=self.needs.templates)
         return sample_caption(
             record.caption,
             record.subset,
@@ -187,7 +185,7 @@ class BatchBuilder(Builder):
             sample=sample,
             step=position.step,
             total_steps=self.total_steps,
-            replacements=self.replacements,
+            templates=self.needs.templates,
         )
 
     def _weight(self, record: Record) -> float:

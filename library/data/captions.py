@@ -9,9 +9,7 @@ from __future__ import annotations
 import math
 import random
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,37 +30,6 @@ _NOTHING = {0xAD, 0x200B, 0x200E, 0x200F, *range(0x202A, 0x202F), 0x2060, *range
 _CLEAN = {**dict.fromkeys(_SPACES, " "), **dict.fromkeys(_NOTHING)}
 
 
-@dataclass(frozen=True)
-class Replacements:
-    """How textual inversion changes captions.
-
-    words: a word in captions -> its replacement, such as "cat" -> "cat cat1 cat2" for a token of three
-        vectors (see `templates.words_of`). Only whole words are replaced; there may be several.
-    templates: texts, one of which, drawn at random, takes the place of the whole caption before words are
-        replaced; with none the caption stays.
-    """
-
-    words: Mapping[str, str] = field(default_factory=dict)
-    templates: tuple[str, ...] = ()
-
-    def apply(self, caption: str, draw: float) -> str:
-        """The caption after replacement. draw: uniform in [0, 1), chooses the template."""
-        if self.templates:
-            caption = self.templates[int(draw * len(self.templates))]
-        return self._pattern.sub(lambda match: self.words[match[0]], caption) if self.words else caption
-
-    @cached_property
-    def _pattern(self) -> re.Pattern[str]:
-        longest_first = sorted(self.words, key=len, reverse=True)
-        return re.compile("|".join(map(_whole_word, longest_first)))
-
-
-def _whole_word(word: str) -> str:
-    """A pattern for the word that matches only where no letter or digit precedes or follows it."""
-    before, after = r"(?<!\w)" if word[0].isalnum() else "", r"(?!\w)" if word[-1].isalnum() else ""
-    return before + re.escape(word) + after
-
-
 def sample_caption(
     caption: str,
     subset: SubsetSpec,
@@ -72,13 +39,13 @@ def sample_caption(
     sample: int,
     step: int,
     total_steps: int,
-    replacements: Replacements | None = None,
+    templates: Sequence[str] = (),
 ) -> str:
     """`final_caption` with the random draws of a sample in an epoch."""
-    needs_draws = is_random(subset) or (replacements is not None and replacements.templates)
+    needs_draws = is_random(subset) or templates
     rng = keyed_random(seed, "caption", epoch, sample) if needs_draws else None
     return final_caption(
-        caption, subset, rng, epoch=epoch, step=step, total_steps=total_steps, replacements=replacements
+        caption, subset, rng, epoch=epoch, step=step, total_steps=total_steps, templates=templates
     )
 
 
@@ -90,13 +57,14 @@ def final_caption(
     epoch: int,
     step: int = 0,
     total_steps: int = 1,
-    replacements: Replacements | None = None,
+    templates: Sequence[str] = (),
 ) -> str:
     """The caption to train on. `epoch` and `step` count from 0; `rng` may be None for a subset that is not
-    `is_random` and replacements without templates.
+    `is_random` where there are no templates.
 
     In this order: caption dropout (the text is empty, nothing else happens), wildcards, token warm-up,
-    shuffling and tag dropout, prefix and suffix, the secondary separator, textual inversion's replacements.
+    shuffling and tag dropout, prefix and suffix, the secondary separator. One of the templates takes
+    the place of it all.
 
     Unlike sd-scripts: prefix and suffix are added to the finished caption, so shuffling and tag dropout never
     touch them and `keep_tokens` counts the caption's own tags; tags are joined with the caption's own
@@ -108,11 +76,11 @@ def final_caption(
     dropout = rng.random() if rng else 1.0
     if _is_dropped(subset, dropout, epoch):
         return ""
-    return _compose(caption, subset, rng, step=step, total_steps=total_steps, replacements=replacements)
+    return _compose(caption, subset, rng, step=step, total_steps=total_steps, templates=templates)
 
 
 def kept_caption(
-    caption: str, subset: SubsetSpec, *, replacements: Replacements | None = None, chooses: bool = True
+    caption: str, subset: SubsetSpec, *, templates: Sequence[str] = (), chooses: bool = True
 ) -> str:
     """The caption without any random draw: not dropped, all tags in their order, the first line, the first
     text of each choice and the first template. In a subset without a `caption_changing_setting` it is the
@@ -120,9 +88,7 @@ def kept_caption(
 
     chooses: False leaves choices as they are written.
     """
-    return _compose(
-        caption, subset, None, step=math.inf, total_steps=1, replacements=replacements, chooses=chooses
-    )
+    return _compose(caption, subset, None, step=math.inf, total_steps=1, templates=templates, chooses=chooses)
 
 
 def is_random(subset: SubsetSpec) -> bool:
@@ -186,12 +152,14 @@ def _compose(
     *,
     step: float,
     total_steps: int,
-    replacements: Replacements | None,
+    templates: Sequence[str],
     chooses: bool = True,
 ) -> str:
     """The whole pipeline but caption dropout."""
     # Always drawn, and first, so that the tags' draws do not depend on whether these are needed.
     choices, template = (rng.getrandbits(64), rng.random()) if rng else (0, 0.0)
+    if templates:
+        return templates[int(template * len(templates))]
     prefix, suffix = subset.caption_prefix or "", subset.caption_suffix or ""
     if subset.enable_wildcard and chooses:
         prefix, caption, suffix = _choose(prefix, caption, suffix, random.Random(choices) if rng else None)
@@ -201,7 +169,7 @@ def _compose(
     text = " ".join(filter(None, (prefix, caption, suffix)))
     if subset.secondary_separator:
         text = text.replace(subset.secondary_separator, subset.caption_separator)
-    return replacements.apply(text, template) if replacements else text
+    return text
 
 
 def _choose(prefix: str, caption: str, suffix: str, rng: random.Random | None) -> list[str]:

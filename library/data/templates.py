@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from library.data.captions import Replacements
-
 OBJECT_TEMPLATES = (
     "a photo of {}",
     "one photo of {}",
@@ -51,11 +49,6 @@ STYLE_TEMPLATES = (
 )
 
 
-def templates_with(words: str, templates: tuple[str, ...]) -> Replacements:
-    """Replacements that put one of the templates, with `words` in it, in the place of every caption."""
-    return Replacements(templates=tuple(template.replace("{}", words) for template in templates))
-
-
-def words_of(token: str, vectors: int) -> str:
-    """The words of a token of several vectors, as in sd-scripts: ("cat", 3) -> "cat cat1 cat2"."""
-    return " ".join([token, *(f"{token}{number}" for number in range(1, vectors))])
+def templates_with(words: str, templates: tuple[str, ...]) -> tuple[str, ...]:
+    """The templates with `words` in them."""
+    return tuple(template.replace("{}", words) for template in templates)

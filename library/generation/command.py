@@ -19,6 +19,7 @@ from library.generation.prompt_options import PromptSyntax, generator_syntax
 from library.generation.prompts import parse_prompt, read_prompts
 from library.generation.request import PromptRequest
 from library.models import FAMILIES, Family, check_source, check_vae, detect_family, load_model
+from library.models.embeddings import add_embeddings, find_embeddings
 from library.network.loading import load_network_module
 from library.options.generation import (
     GenerationOptions,
@@ -99,6 +100,8 @@ def _check_model(options: GeneratorModelOptions, family: str | None, problems: P
     )
     if options.vae:
         problems.attempt(check_vae, options.vae)
+    for path in options.textual_inversion_embeddings:
+        problems.attempt(find_embeddings, path)
 
 
 def _check_networks(options: GeneratorNetworkOptions, problems: Problems) -> None:
@@ -160,6 +163,7 @@ def load(
 
     model = load_model(options.ckpt, vae=options.vae, v_parameterization=options.v_parameterization)
     model.check_clip_skip(options.clip_skip)
+    add_embeddings(model, options.textual_inversion_embeddings)
     model.use_attention("xformers" if compute.xformers else "sdpa")
     device, dtype = choose_device(), getattr(torch, compute.dtype_name)
     given = zip(networks.network_module, networks.network_weights, networks.multipliers, strict=True)

@@ -245,7 +245,7 @@ class Model(nn.Module):
 
         Text caches are identified by them. There may be more, but none may be missing.
         """
-        weights = {f"vocabulary.{number}": rows.data for number, rows in enumerate(self.vocabulary.rows)}
+        weights = {f"vocabulary.{name}": rows.data for name, rows in self.vocabulary.named_parameters()}
         for part in self.text_parts:
             weights |= self.part_weights(part)
         return weights

@@ -109,7 +109,7 @@ class Tokenizer:
     def _pieces(self, text: str) -> list[tuple[int, str]]:
         """The text split at added words: the offset and the text of each piece."""
         pieces, place = [], 0
-        for match in _pattern(tuple(self.words)).finditer(text):
+        for match in word_pattern(tuple(self.words)).finditer(text):
             pieces += [(place, text[place : match.start()]), (match.start(), match[0])]
             place = match.end()
         return [(start, piece) for start, piece in (*pieces, (place, text[place:])) if piece]
@@ -217,7 +217,7 @@ def _ends(texts: list[str]) -> list[list[int]]:
 
 
 @lru_cache(maxsize=8)
-def _pattern(words: tuple[str, ...]) -> re.Pattern[str]:
+def word_pattern(words: tuple[str, ...]) -> re.Pattern[str]:
     """Matches any of the words; where one begins or ends with a letter, only at a word boundary."""
     longest_first = sorted(words, key=len, reverse=True)
     return re.compile(
@@ -227,6 +227,11 @@ def _pattern(words: tuple[str, ...]) -> re.Pattern[str]:
 
 def _border(letter: str, looking: str) -> str:
     return rf"(?{looking}\w)" if re.match(r"\w", letter) else ""
+
+
+def is_own_word(word: str) -> bool:
+    """Whether the vocabulary of CLIP has the word as it is: alone or at the beginning of others."""
+    return word in _load_tokenizer().get_vocab()
 
 
 @lru_cache(maxsize=1)  # one per process: it never changes and takes 20 MB

@@ -23,6 +23,7 @@ from library.problems import UserError
 
 _MAX_PICKLE = 2**26  # bytes; that of SDXL has 500 kB
 _MAX_SIDES, _MAX_VALUES = 64, 2**48  # of one tensor
+_WORDS = "string_to_param"
 _MAX_SHARING = 8  # how often tensors may share the bytes of their file, on average
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _ZIP_HEADER = struct.Struct("<26xHH")  # an entry's own header ends in the lengths of its name and of extras
@@ -211,6 +212,8 @@ def _make(path: Path, content: Any, places: Mapping[str, int]) -> TorchFile:
     state = content.get("state_dict", content) if isinstance(content, dict) else None
     if not isinstance(state, dict):
         raise UserError.of(path, "holds no named tensors")
+    if isinstance(words := state.get(_WORDS), dict):  # an embedding of AUTOMATIC1111's
+        state = state | {f"{_WORDS}.{word}": value for word, value in words.items()}
     found = {name: _tensor(value, places) for name, value in _named(state)}
     tensors = {name: tensor for name, tensor in found.items() if tensor is not None}
     size = path.stat().st_size

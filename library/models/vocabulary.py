@@ -19,8 +19,7 @@ class Vocabulary(nn.Module):
     """The words added to a model's own.
 
     words: word -> its ids, the same for all text encoders.
-    rows: for each text encoder (ids, width) float32, frozen until a task asks for gradients; empty when
-        there are no words.
+    rows: word -> for each text encoder (vectors, width) float32, frozen until a task asks for gradients.
     """
 
     def __init__(self, text_encoders: nn.ModuleList) -> None:
@@ -28,42 +27,43 @@ class Vocabulary(nn.Module):
         # In a tuple, so that the text encoders are not registered as part of the vocabulary.
         self._text_encoders = (text_encoders,)
         self.words: dict[str, tuple[int, ...]] = {}
-        self.rows = nn.ParameterList()
+        self.rows: dict[str, nn.ParameterList] = {}
+        self.registered = nn.ModuleList()  # for torch, which looks into no dict
         self._asked: dict[int, Tensor] = {}  # the ids that each layer is embedding now
 
     @torch.no_grad()
     def add(self, word: str, vectors: int = 1, values: Sequence[Tensor] | None = None) -> tuple[int, ...]:
         """The ids of a new word. Tokenizers that the model gives from now on know it.
 
-        vectors: how many ids, and rows, it has. values: for each text encoder (vectors, width); None: zeros.
-        To be called before `rows` go to an optimizer: they become other parameters.
+        vectors: how many ids, and rows, it has.
+        values: for each text encoder (vectors, width); None: zeros.
         """
         assert word.strip() and word not in self.words, word
-        tables = self._tables
+        tables = self.tables
         if not self.words:
-            self.rows = nn.ParameterList(_frozen(table.new_empty(0, table.shape[1])) for table in tables)
             self._attach()
         given = values or [table.new_zeros(vectors, table.shape[1]) for table in tables]
-        self.rows = nn.ParameterList(
-            _frozen(torch.cat([old, new.to(old)])) for old, new in zip(self.rows, given, strict=True)
-        )
-        count = len(self.rows[0])
-        self.words[word] = ids = tuple(self._first + number for number in range(count - vectors, count))
+        first = self._first + sum(map(len, self.words.values()))
+        rows = [_frozen(new.to(table.device)) for new, table in zip(given, tables, strict=True)]
+        assert all(len(own) == vectors for own in rows), [own.shape for own in rows]
+        self.rows[word] = nn.ParameterList(rows)
+        self.registered.append(self.rows[word])
+        self.words[word] = ids = tuple(range(first, first + vectors))
         return ids
 
-    def rows_of(self, word: str) -> list[Tensor]:
+    def rows_of(self, word: str) -> list[nn.Parameter]:
         """A word's rows (vectors, width) in each text encoder."""
-        ids = self.words[word]
-        return [rows[ids[0] - self._first : ids[-1] + 1 - self._first] for rows in self.rows]
+        return list(self.rows[word])
 
     @property
-    def _tables(self) -> list[Tensor]:
+    def tables(self) -> list[Tensor]:
+        """Each text encoder's rows for the model's own words."""
         return [_embedding(text_encoder).weight for text_encoder in self._text_encoders[0]]
 
     @property
     def _first(self) -> int:
         """The first id of added words; no table has a row for it."""
-        return max(len(table) for table in self._tables)
+        return max(len(table) for table in self.tables)
 
     def _attach(self) -> None:
         for number, text_encoder in enumerate(self._text_encoders[0]):
@@ -80,7 +80,8 @@ class Vocabulary(nn.Module):
     def _put_in(self, number: int, layer: nn.Embedding, inputs: Any, out: Tensor) -> Tensor:
         """Rows in the place of what stood for them: out is (..., width)."""
         ids, first = self._asked.pop(number), self._first
-        own = F.embedding((ids - first).clamp(min=0), self.rows[number])
+        rows = torch.cat([own[number] for own in self.rows.values()])
+        own = F.embedding((ids - first).clamp(min=0), rows)
         return torch.where((ids >= first)[..., None], own.to(out.dtype), out)
 
 

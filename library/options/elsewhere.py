@@ -17,21 +17,15 @@ _COMMANDS = {
     "PartOptions": "train_db.py and fine_tune.py",
     "FineTuneOptions": "fine_tune.py and sdxl_train.py",
     "DreamBoothOptions": "train_db.py",
+    "TextualInversionOptions": "train_textual_inversion.py and sdxl_train_textual_inversion.py",
     "TwoEncodersOptions": "sdxl_train.py",
     "BlockOptions": "sdxl_train.py",
 }
 _TRAINING = "the training commands"
 _DRAWING = "gen_img_diffusers.py and sdxl_gen_img.py"
 # Options of sd-scripts' commands that are not there yet.
-_TEXTUAL_INVERSION = "textual inversion, which is not available yet"
 _CONTROL = "ControlNet, which is not available yet"
 _NOT_THERE = {
-    "token_string": _TEXTUAL_INVERSION,
-    "init_word": _TEXTUAL_INVERSION,
-    "num_vectors_per_token": _TEXTUAL_INVERSION,
-    "use_object_template": _TEXTUAL_INVERSION,
-    "use_style_template": _TEXTUAL_INVERSION,
-    "weights": _TEXTUAL_INVERSION,
     "control_net_lr": _CONTROL,
     "controlnet_model_name_or_path": _CONTROL,
     "cond_emb_dim": _CONTROL,

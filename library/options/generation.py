@@ -76,6 +76,9 @@ class GeneratorModelOptions:
         None, "checkpoint: a .safetensors or .ckpt file, a Diffusers folder, or a hub id", metavar="MODEL"
     )
     vae: str | None = option(None, "take the VAE from here instead", metavar="MODEL")
+    textual_inversion_embeddings: tuple[Path, ...] = option(
+        (), "embedding files whose words prompts may use; a word is called as its file", metavar="FILE"
+    )
     v2: bool = option(False, "the checkpoint is SD 2.x; checked against the file, which decides")
     v_parameterization: bool = option(False, "the checkpoint predicts v; checked against the file")
     tokenizer_cache_dir: Path | None = option(

@@ -60,6 +60,11 @@ class ModelOptions:
     vae: str | None = option(
         None, "take the VAE from this checkpoint, VAE file or Diffusers folder instead", metavar="MODEL"
     )
+    embeddings: tuple[Path, ...] = option(
+        (),
+        "embedding files whose words captions and prompts may use; a word is called as its file",
+        metavar="FILE",
+    )
     v2: bool = option(False, "the checkpoint is SD 2.x; checked against the file, which decides")
     v_parameterization: bool = option(
         False, "the checkpoint predicts v; checked against the file, which decides if it says how it predicts"

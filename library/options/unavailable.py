@@ -97,7 +97,6 @@ NOT_YET: dict[str, Default] = {
     "sequential_file_name": False,
     "shuffle_prompts": False,
     "strength": None,
-    "textual_inversion_embeddings": None,
     "use_original_file_name": False,
     "vae_batch_size": None,
     "vae_slices": None,

@@ -36,6 +36,7 @@ class Output:
     describe: the file's metadata at a moment.
     hashes: what it says besides of its tensors, as they are in the file; told the metadata too.
     max_shard_size: bytes of the weight files of a folder.
+    is_folder: whether the result is a folder of files of that form.
     """
 
     form: Form
@@ -43,6 +44,7 @@ class Output:
     describe: Callable[[Moment], dict[str, str]]
     hashes: Callable[[dict[str, Tensor], dict[str, str]], dict[str, str]] | None = None
     max_shard_size: int = MAX_SHARD_SIZE
+    is_folder: bool = False
 
     @property
     def carries_metadata(self) -> bool:
@@ -52,7 +54,7 @@ class Output:
     @property
     def suffix(self) -> str:
         """Of the result's file; empty for a folder."""
-        return "" if self.form.startswith("diffusers") else f".{self.form}"
+        return "" if self.is_folder or self.form.startswith("diffusers") else f".{self.form}"
 
 
 def checkpoint_form(options: CheckpointOptions, source_kind: SourceKind) -> CheckpointFormat:

@@ -18,6 +18,7 @@ from accelerate.utils import broadcast_object_list
 from library.console import say
 from library.models import load_model
 from library.models.base import Model
+from library.models.embeddings import add_embeddings
 from library.options.model import ModelOptions
 from library.options.processes import ProcessOptions
 from library.options.training import MixedPrecision, TrainingOptions
@@ -199,4 +200,5 @@ def open_model(options: ModelOptions, session: Session, *, keeps_others: bool = 
         keeps_others=keeps_others,
     )
     model.check_clip_skip(options.clip_skip)
+    add_embeddings(model, options.embeddings)
     return model

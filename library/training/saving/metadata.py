@@ -1,4 +1,4 @@
-"""What a network file says about its training: the `ss_*` keys.
+"""What the file of a network or of an embedding says about its training: the `ss_*` keys.
 
 Keys and the forms of values are those of sd-scripts, which other programs read. All values are text: numbers
 in decimal, True, False, None, and JSON where a document is meant.
@@ -17,6 +17,7 @@ from library.data.training_data import Dataset, TrainingData
 from library.models import FAMILIES
 from library.options.network import NetworkOptions
 from library.options.objective import ObjectiveOptions
+from library.options.textual_inversion import TextualInversionOptions
 from library.training.batches import BatchSource
 from library.training.diffusion.objective import Objective
 from library.training.optimization.optimizers import describe_optimizer
@@ -28,6 +29,7 @@ from library.training.saving.modelspec import describe_checkpoint
 
 if TYPE_CHECKING:
     from library.training.tasks.network import NetworkTask
+    from library.training.tasks.task import Task
 
 # Kept even with --no_metadata: what other programs need to use the file.
 ESSENTIAL = (
@@ -61,11 +63,32 @@ def describe_network(
     return described | describe_checkpoint(run, task, batches, moment, kind="lora")
 
 
+def describe_embedding(
+    run: TrainingRun,
+    words: TextualInversionOptions,
+    task: Task,
+    batches: BatchSource,
+    seed: int,
+    moment: Moment,
+) -> dict[str, str]:
+    """The metadata of embedding files that are saved at a moment of their training."""
+    facts = _about_run(run, task, seed, moment) | {
+        "ss_token_string": list(words.token_string),
+        "ss_init_word": list(words.init_word),
+        "ss_num_vectors_per_token": words.num_vectors_per_token,
+        "ss_use_object_template": words.use_object_template,
+        "ss_use_style_template": words.use_style_template,
+    }
+    facts |= _about_model(run, task) | batches.metadata(run, moment)
+    described = {key: _text(value) for key, value in facts.items()}
+    return described | describe_checkpoint(run, task, batches, moment, kind="textual-inversion")
+
+
 def _text(value: object) -> str:
     return json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list)) else str(value)
 
 
-def _about_run(run: TrainingRun, task: NetworkTask, seed: int, moment: Moment) -> dict[str, Any]:
+def _about_run(run: TrainingRun, task: Task, seed: int, moment: Moment) -> dict[str, Any]:
     training, optimizer, data = run.training, run.optimizer, run.data
     return {
         "ss_output_name": run.saving.output_name,
@@ -157,7 +180,7 @@ def text_encoder_lr(network: NetworkOptions, encoders: int) -> float | list[floa
     return rates if len(rates) > 1 else next(iter(rates), None)
 
 
-def _about_model(run: TrainingRun, task: NetworkTask) -> dict[str, Any]:
+def _about_model(run: TrainingRun, task: Task) -> dict[str, Any]:
     model, family = task.model, FAMILIES[task.model.family]
     version = family.base_version(task.objective.prediction)
     facts: dict[str, Any] = {"ss_v2": family.flag == "--v2", "ss_base_model_version": version}

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from library.training.tasks.task import Task
 
 CHECKPOINT_IMPLEMENTATION = "https://github.com/Stability-AI/generative-models"
+# Of results without a title, by the suffix of their architecture.
+TITLES = {"": "Checkpoint", "lora": "LoRA", "textual-inversion": "TextualInversion"}
 
 
 def describe_checkpoint(
@@ -29,13 +31,13 @@ def describe_checkpoint(
 ) -> dict[str, str]:
     """The modelspec keys of a file, and their values.
 
-    kind: empty for a checkpoint, else the suffix of its architecture ("lora").
+    kind: empty for a checkpoint, else the suffix of its architecture, a key of TITLES.
     """
     options, family = run.metadata, FAMILIES[task.model.family]
     low, high = run.objective.timestep_range
     has_range = run.objective.min_timestep is not None or run.objective.max_timestep is not None
     resolution = batches.resolution
-    default_title = f"{'LoRA' if kind else 'Checkpoint'}@{int(moment.started_at)}"
+    default_title = f"{TITLES[kind]}@{int(moment.started_at)}"
     facts = {
         "sai_model_spec": "1.0.1",
         "architecture": family.architecture(task.objective.prediction) + (f"/{kind}" if kind else ""),

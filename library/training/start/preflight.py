@@ -14,6 +14,7 @@ from library.generation.prompts import read_prompts
 from library.latent_space import LatentSpace
 from library.models import FAMILIES, Family, check_source, check_vae, detect_family
 from library.models.attention import warn_of_missing
+from library.models.embeddings import find_embeddings
 from library.network.loading import load_network_module
 from library.options.data import DataOptions
 from library.options.fields import sections_of
@@ -114,6 +115,8 @@ def _check_model(options: ModelOptions | None, family: str | None) -> tuple[list
         found = FAMILIES[detect_family(source)]
     if options.vae is not None:
         problems.attempt(check_vae, options.vae)
+    for path in options.embeddings:
+        problems.attempt(find_embeddings, path)
     warn_of_missing(options.attention)
     return problems.found, found
 

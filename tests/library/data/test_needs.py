@@ -11,10 +11,8 @@ from stand_ins import LATENTS
 
 from library.data.batch import Needs
 from library.data.builder import BatchBuilder, SampleDraws
-from library.data.captions import Replacements
 from library.data.loader import make_loader
 from library.data.plan import Course
-from library.data.templates import words_of
 from library.problems import UserError
 
 
@@ -187,15 +185,11 @@ def test_latents_of_another_family_have_its_channels_and_its_scale(pairs):
         assert batch.masks.shape == (len(batch.names), 1, 4, 4)
 
 
-def test_words_and_templates_of_textual_inversion_reach_the_batch(save_image, scan):
+def test_templates_take_the_place_of_captions_in_batches(save_image, scan):
     for name in ("a", "b"):
-        save_image(f"train/1_x/{name}.png", caption="my cat and a dog")
-    data = scan()
-    words = Replacements({"cat": words_of("cat", 3), "dog": words_of("dog", 2)})
-    (first, *_) = load(data, replacements=words)
-    assert first.captions == ["my cat cat1 cat2 and a dog dog1"]
-    templates = replace(words, templates=("a photo of cat", "a cat", "one dog"))
-    drawn = {caption for batch in load(data, 30, replacements=templates) for caption in batch.captions}
-    assert drawn == {"a photo of cat cat1 cat2", "a cat cat1 cat2", "one dog dog1"}
-    fixed = load(data, replacements=templates, is_fixed=True)
-    assert {caption for batch in fixed for caption in batch.captions} == {"a photo of cat cat1 cat2"}
+        save_image(f"train/1_x/{name}.png", caption="a dog")
+    data, needs = scan(), Needs(templates=("a photo of cat", "a cat", "one cat"))
+    drawn = {caption for batch in load(data, 30, needs=needs) for caption in batch.captions}
+    assert drawn == set(needs.templates)
+    fixed = load(data, needs=needs, is_fixed=True)
+    assert {caption for batch in fixed for caption in batch.captions} == {"a photo of cat"}

@@ -150,7 +150,8 @@ def test_on_the_command_line_such_an_option_is_named_as_such() -> None:
     found = [str(problem) for problem in read_command_line(train_network.Run, argv=words).problems]
     assert found[:3] == [
         "--block_lr: is an option of sdxl_train.py; remove it",
-        "--token_string: is an option of textual inversion, which is not available yet; remove it",
+        "--token_string: is an option of train_textual_inversion.py and sdxl_train_textual_inversion.py; "
+        "remove it",
         "--image_path: is an option of gen_img_diffusers.py and sdxl_gen_img.py; remove it",
     ]
 

@@ -57,15 +57,21 @@ class History:
         return max((points[-1][0] for points in self.curves.values() if points), default=0)
 
     def add(self, step: int, values: Mapping[str, float]) -> None:
-        """Add figures after `step` steps."""
+        """Add figures after `step` steps, in place of those that are there for this step: a resumed run
+        measures again what came after its state was saved.
+        """
         for name, value in values.items():
             points = self.curves.setdefault(name, [])
+            if points and points[-1][0] == step:
+                points.pop()
             points.append((step, float(value)))
             if len(points) > MOST_POINTS:
                 self.curves[name] = _thinned(points)
 
     def show(self, step: int, pictures: Sequence[tuple[int, str, Image]]) -> None:
-        """Add previews after `step` steps: (number of the prompt, prompt, picture)."""
+        """Add previews after `step` steps, as `add` does: (number of the prompt, prompt, picture)."""
+        if self.moments and self.moments[-1].step == step:
+            self.moments.pop()
         self.moments.append(Moment(step, [(n, text, _data_url(picture)) for n, text, picture in pictures]))
         if len(self.moments) > MOST_MOMENTS:
             newest = self.moments[-1]

@@ -50,6 +50,20 @@ def test_what_is_done_again_is_left_out() -> None:
     assert history.up_to(0) == History()
 
 
+def test_what_is_measured_again_is_there_once() -> None:
+    """A run killed after it validated, and resumed from the state that was saved just before."""
+    kept, beside = History(), History()
+    for history in (kept, beside):
+        history.add(3, {"loss/validation": 0.5})
+    beside.add(6, {"loss/validation": 0.4})
+    beside.show(6, [(0, "a", Image.new("RGB", (8, 8)))])
+    resumed = kept.with_later(beside).up_to(6)
+    resumed.add(6, {"loss/validation": 0.25})
+    resumed.show(6, [])
+    assert resumed.curves == {"loss/validation": [(3, 0.5), (6, 0.25)]}
+    assert [(moment.step, moment.pictures) for moment in resumed.moments] == [(6, [])]
+
+
 def test_smoothing_is_not_drawn_to_the_beginning() -> None:
     assert smoothed([(1, 2.0), (2, 2.0)]) == [(1, pytest.approx(2.0)), (2, pytest.approx(2.0))]
     values = [value for _, value in smoothed([(step, float(step % 2)) for step in range(200)])]

@@ -1,0 +1,12 @@
+# Learn a word with the settings of textual_inversion_sd15.toml. Options given here win:
+#   .\examples\textual_inversion_sd15.ps1 --pretrained_model_name_or_path model.safetensors --train_data_dir my_pictures
+# Paths are relative to the project's folder.
+Push-Location (Join-Path $PSScriptRoot "..")
+try {
+    if (Test-Path ".venv\Scripts\Activate.ps1") { . ".venv\Scripts\Activate.ps1" }
+    accelerate launch --quiet train_textual_inversion.py --config_file examples/textual_inversion_sd15.toml @args
+}
+finally {
+    Pop-Location
+}
+exit $LASTEXITCODE

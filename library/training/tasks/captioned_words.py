@@ -1,0 +1,37 @@
+"""Whether captions contain the words that are to be learned from them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from library.data.captions import kept_caption
+from library.data.training_data import TrainingData
+from library.models.text import word_pattern
+from library.problems import UserError
+from library.wording import counted
+
+
+def check_captions(data: TrainingData, words: Collection[str]) -> None:
+    """Raises UserError when captions of training images contain none of the words, or none contains one of
+    them.
+    """
+    pattern, seen = word_pattern(tuple(words)), set[str]()
+    without = []
+    records = [record for record in data.records if not record.subset.is_reg]
+    for record in records:
+        found = pattern.findall(kept_caption(record.caption, record.subset, chooses=False))
+        seen.update(found)
+        if not found:
+            without.append(record.image.name)
+    missing = [word for word in words if word not in seen]
+    if not missing and not without:
+        return
+    fix = "write it there, give --caption_prefix, or train on --use_object_template or --use_style_template"
+    if missing:
+        raise UserError.of("--token_string", f"no caption contains {' or '.join(map(repr, missing))}", fix)
+    count = f"{len(without)} of {counted(len(records), 'caption')}"
+    verb = "does" if len(without) == 1 else "do"
+    names = " or ".join(map(repr, words))
+    raise UserError.of(
+        "--token_string", f"{count} {verb} not contain {names}, e.g. that of {without[0]}", fix
+    )

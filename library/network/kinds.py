@@ -7,6 +7,7 @@ test may patch one in.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 # Tensors that modules of several kinds have, so that they tell nothing.
 SHARED = frozenset({"alpha", "dora_scale", "weight"})
@@ -34,12 +35,12 @@ class FileKind:
     rank: str | None = None
     prefix: str = "lora"
 
-    @property
+    @cached_property
     def tensors(self) -> frozenset[str]:
         """All that its modules may have."""
         return frozenset(self.needs) | frozenset(self.may_have)
 
-    @property
+    @cached_property
     def signs(self) -> frozenset[str]:
         """Those by which a module of this kind is recognized."""
         return self.tensors - SHARED

@@ -34,6 +34,7 @@ _TENSORS = {
     ".magnitude": "dora_scale",  # ai-toolkit
     ".oft_R": "oft_R.weight",
 }
+_JOINED = tuple(ending for ending in _TENSORS if not ending.startswith("."))
 # Tensors that ordinary layers have too: they are a network's only behind names that networks alone have.
 _ORDINARY = frozenset({"weight", "bias"})
 
@@ -92,10 +93,17 @@ def read_key(key: str) -> Spelled | None:
 
 def _ending(key: str) -> tuple[str, str] | None:
     """The longest known end of a key, and the tensor that it means."""
-    known = _TENSORS | {f".{tensor}": tensor for kind in KINDS.values() for tensor in kind.tensors}
-    fitting = [ending for ending in known if key.endswith(ending)]
-    ending = max(fitting, key=len, default=None)
-    return None if ending is None else (ending, known[ending])
+    for ending in _JOINED:  # first: behind its dot stands an end of its own
+        if key.endswith(ending):
+            return ending, _TENSORS[ending]
+    place = key.find(".")
+    while place >= 0:
+        ending = key[place:]
+        tensor = _TENSORS.get(ending, ending[1:])
+        if any(tensor in kind.tensors for kind in KINDS.values()):
+            return ending, tensor
+        place = key.find(".", place + 1)
+    return None
 
 
 def _module(name: str) -> str | None:

@@ -13,7 +13,7 @@ import re
 import struct
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -212,16 +212,37 @@ def _make(path: Path, content: Any, places: Mapping[str, int]) -> TorchFile:
     state = content.get("state_dict", content) if isinstance(content, dict) else None
     if not isinstance(state, dict):
         raise UserError.of(path, "holds no named tensors")
-    if isinstance(words := state.get(_WORDS), dict):  # an embedding of AUTOMATIC1111's
-        state = state | {f"{_WORDS}.{word}": value for word, value in words.items()}
-    found = {name: _tensor(value, places) for name, value in state.items() if isinstance(name, str)}
+    found = {name: _tensor(value, places) for name, value in _named(state)}
     tensors = {name: tensor for name, tensor in found.items() if tensor is not None}
     size = path.stat().st_size
     if sum(map(_cost, tensors.values())) > _MAX_SHARING * size:
         raise ValueError("tensors repeat their values more often than there is memory")
     names = {name for part in (content, state) for name in part if isinstance(name, str)}
-    beside = {str(key): str(value) for key, value in content.items() if isinstance(value, (str, int, float))}
+    beside = {str(key): str(value) for key, value in content.items() if _is_plain(value)}
     return TorchFile(tensors, names, beside)
+
+
+def _named(state: dict[Any, Any]) -> Iterator[tuple[str, Any]]:
+    """What has a name. A hypernetwork has a number for each pair of nets: 768.0.linear.0.weight. An embedding
+    of AUTOMATIC1111's has a dict of one: string_to_param.*.
+    """
+    for name, value in state.items():
+        if name == _WORDS and isinstance(value, dict):
+            yield from ((f"{name}.{word}", vectors) for word, vectors in value.items())
+        elif isinstance(name, str):
+            yield name, value
+        elif isinstance(name, int) and isinstance(value, (tuple, list)):
+            nets = ((place, net) for place, net in enumerate(value) if isinstance(net, dict))
+            yield from (
+                (f"{name}.{place}.{own}", tensor) for place, net in nets for own, tensor in net.items()
+            )
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value is a text, a number or a short list of numbers."""
+    if isinstance(value, (list, tuple)):
+        return len(value) < 100 and all(isinstance(one, (int, float)) for one in value)
+    return isinstance(value, (str, int, float))
 
 
 def _cost(tensor: StoredTensor) -> int:

@@ -17,8 +17,7 @@ if TYPE_CHECKING:
 
 # Modules of sd-scripts and LyCORIS that users name and that are not there yet. This list only shrinks.
 NOT_YET = (
-    *("networks.lora_fa", "networks.dylora", "networks.loha", "networks.lokr", "networks.oft"),
-    *("networks.control_net_lllite", "networks.hypernetwork"),
+    "networks.control_net_lllite",
     *("lycoris.kohya", "lycoris.locon", "locon.locon_kohya"),
 )
 DEFAULT = "networks.lora"  # of --network_module; it opens files of any kind
@@ -38,7 +37,7 @@ class NetworkFactory(Protocol):
         model: Model,
         *,
         dim: int | None,
-        alpha: float,
+        alpha: float | None,
         dropout: float | None,
         arguments: dict[str, str],
         parts: Collection[str],
@@ -48,7 +47,7 @@ class NetworkFactory(Protocol):
         """A new network for a model, not attached yet, that changes nothing yet.
 
         dim: --network_dim, None: the kind's own.
-        alpha: --network_alpha; 0 means dim.
+        alpha: --network_alpha, None: the kind's own; 0 means dim where alpha / dim counts.
         dropout: --network_dropout, the probability of dropping a value inside the network.
         arguments: --network_args by their names.
         parts: which parts of the model get modules: "unet", "te" or both.

@@ -13,7 +13,7 @@ from library.models.families import FAMILIES
 from library.models.values import fault_of, refuse_faults
 from library.network.family import Shapes
 from library.network.files import ALPHA, NetworkFile, read_network
-from library.network.kinds import KINDS, FileKind
+from library.network.kinds import KINDS, NUMBERS, FileKind
 from library.network.names import module_name, points_by_name
 from library.network.sizes import Size
 from library.problems import UserError, warn
@@ -97,7 +97,7 @@ def read_for(model: Model, path: Path, kind: str | None = None) -> MatchedFile:
     _check_values(path, read)
     modules = {
         module_name(points[name], row.prefix): {
-            tensor: value.reshape(()) if tensor == ALPHA else value for tensor, value in tensors.items()
+            tensor: value.reshape(()) if tensor in NUMBERS else value for tensor, value in tensors.items()
         }
         for name, tensors in read.items()
     }
@@ -230,13 +230,13 @@ def _check_values(path: Path, modules: Mapping[str, Mapping[str, Tensor]]) -> No
     faults = {}
     for name, tensors in modules.items():
         for tensor, value in tensors.items():
-            fault = alpha_fault(value) if tensor == ALPHA else fault_of(value)
+            fault = number_fault(tensor, value) if tensor in NUMBERS else fault_of(value)
             if fault:
                 faults[f"{name}.{tensor}"] = fault
     refuse_faults(path, faults)
 
 
-def alpha_fault(alpha: Tensor) -> str:
-    """What is wrong with an alpha: programs write it as one number of any real type."""
-    is_number = alpha.numel() == 1 and not alpha.is_complex() and isfinite(float(alpha))
-    return "" if is_number else "an alpha that is no number"
+def number_fault(tensor: str, value: Tensor) -> str:
+    """What is wrong with a tensor of NUMBERS: programs write it as one number of any real type."""
+    is_number = value.numel() == 1 and not value.is_complex() and isfinite(float(value))
+    return "" if is_number else f"an {tensor} that is no number"

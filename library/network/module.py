@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, ClassVar, Literal
@@ -35,7 +35,8 @@ class NetworkModule(nn.Module):
     * `delta_weight`: the change of the layer's weight. Simple, and right for every kind that is one.
     * `add_to`: the layer's output with this module's addition, without a matrix of the layer's size (LoRA).
     * `change`: any new output, from the layer's output, its input and its frozen weight (OFT, DoRA).
-    * `change_input`, with `stands = "before"`: what the layer is given (hypernetworks).
+    * `change_input`, with `stands = "before"`: what the layer is given (hypernetworks). Where only some rows
+      of a layer are its own, one of the others is used instead.
     * `forward_with_layer`, with `stands = "instead"`, beside one of the others: the layer and its change in
       one function, for speed; called where `computes_together`.
 
@@ -53,7 +54,7 @@ class NetworkModule(nn.Module):
     None: everywhere alike.
     """
 
-    stands: ClassVar[Literal["after", "before", "instead"]] = "after"
+    stands: Literal["after", "before", "instead"] = "after"
     follows_dtype: ClassVar[bool] = False
     why_not_merged: ClassVar[str] = ""  # the reason why it cannot be part of a weight; empty when it can
 
@@ -100,7 +101,7 @@ class NetworkModule(nn.Module):
     @property
     def weight_shape(self) -> torch.Size:
         """The shape of what it changes: the layer's weight, or its rows of it."""
-        return _rows(self.points[0], self.layer.weight).shape
+        return torch.Size(weight_shape(self.points[0]))
 
     def frozen_weight(self, point: AttachPoint | None = None) -> Tensor:
         """A layer's own weight (its rows of it), float32 whatever type it is kept in, without gradients.
@@ -108,7 +109,7 @@ class NetworkModule(nn.Module):
         point: which layer's, of several.
         """
         point = point or self.points[0]
-        return _rows(point, point.module.weight).detach().float()
+        return rows_of(point, point.module.weight).detach().float()
 
     def attach(self) -> None:
         """From now on the model computes with this module. Several modules can stand at one layer."""
@@ -124,7 +125,7 @@ class NetworkModule(nn.Module):
     def _attach_at(self, point: AttachPoint) -> Callable[[], None]:
         """Returns what undoes it."""
         layer = point.module
-        if self.stands == "before":
+        if self.stands == "before" and point.rows is None:
             handle = layer.register_forward_pre_hook(lambda _, x: (self._before(x[0]), *x[1:]))
             return handle.remove
         # Only one can take the layer's place: a second one changes what the first one gives.
@@ -158,9 +159,11 @@ class NetworkModule(nn.Module):
         return torch.autocast(x.device.type, x.dtype)
 
     def computes_together(self, x: Tensor) -> bool:
-        """Whether `forward_with_layer` is called for x: the layer is a plain one that is frozen, and there
-        is no autocast.
-        """
+        """Whether `forward_with_layer` is called for x. A kind may ask for more than the layer must have."""
+        return self.is_replaceable(x)
+
+    def is_replaceable(self, x: Tensor) -> bool:
+        """Whether the layer is a plain one that is frozen, and there is no autocast."""
         layer = self.layer
         is_plain = type(layer).forward in _PLAIN and not layer.weight.requires_grad
         return is_plain and not torch.is_autocast_enabled(x.device.type)
@@ -209,12 +212,14 @@ class NetworkModule(nn.Module):
 
     def add_to(self, out: Tensor, x: Tensor) -> Tensor:
         """`out`, the layer's output for x, with this module's addition. Shapes as the layer's."""
-        weight, layer = self.delta_weight().to(x.dtype), self.layer
+        return out + self.as_layer(x, self.delta_weight().to(x.dtype)) * self.multiplier
+
+    def as_layer(self, x: Tensor, weight: Tensor) -> Tensor:
+        """What the layer would give for x with this weight, in x's type, and no bias."""
+        layer = self.layer
         if isinstance(layer, nn.Conv2d):
-            addition = F.conv2d(x, weight, None, layer.stride, layer.padding, layer.dilation, layer.groups)
-        else:
-            addition = F.linear(x, weight)
-        return out + addition * self.multiplier
+            return F.conv2d(x, weight, None, layer.stride, layer.padding, layer.dilation, layer.groups)
+        return F.linear(x, weight)
 
     def change_input(self, x: Tensor) -> Tensor:
         """What the layer is given for x, in its shape. Modules that change outputs see the changed input."""
@@ -256,12 +261,16 @@ class NetworkModule(nn.Module):
         self.check_merge()
         self.detach()
         for point in self.points:
-            weight = _rows(point, point.module.weight)
+            weight = rows_of(point, point.module.weight)
             weight.copy_(weight.float() + self.delta_weight_at(point).to(weight.device) * self.multiplier)
 
     def file_tensors(self) -> dict[str, Tensor]:
         """Its tensors as files have them, by their names there. Views, where a shape differs."""
         return self.state_dict()
+
+    def from_file_tensors(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Its state when a file has these tensors: the other way of `file_tensors`."""
+        return dict(tensors)
 
     def initialize(self, generator: torch.Generator) -> None:
         """Set the values that training begins with; the module changes nothing yet."""
@@ -280,13 +289,24 @@ class NetworkModule(nn.Module):
         """The Frobenius norm of `delta_weight`; a float32 scalar on the device."""
         return self.delta_weight().norm()
 
+    def check_norms(self) -> None:
+        """Raises UserError when it is of a kind whose change cannot be scaled."""
+        if type(self).scale_change is NetworkModule.scale_change:
+            cause = "networks of this kind have no norms that can be limited"
+            raise UserError.of("--scale_weight_norms", cause, "leave it out")
+
     def scale_change(self, factor: Tensor) -> None:
         """Multiply `delta_weight` by a scalar, by changing what is trained. Raises UserError for kinds that
         cannot be scaled.
         """
-        raise UserError.of("--scale_weight_norms", "networks of this kind have no norms that can be limited")
+        self.check_norms()
 
 
-def _rows(point: AttachPoint, weight: Tensor) -> Tensor:
-    """A point's rows of its layer's weight. Not a copy."""
-    return weight if point.rows is None else weight[point.rows.start : point.rows.stop]
+def weight_shape(point: AttachPoint) -> tuple[int, ...]:
+    """The shape of what a module at a point changes: the layer's weight, or its rows of it."""
+    return tuple(rows_of(point, point.module.weight).shape)
+
+
+def rows_of(point: AttachPoint, values: Tensor, dim: int = 0) -> Tensor:
+    """A point's rows of its layer's weight, or its share of what the layer gives along `dim`. Not a copy."""
+    return values if point.rows is None else values.narrow(dim, point.rows.start, len(point.rows))

@@ -15,7 +15,7 @@ from library.models.shared_input import SharedInput
 from library.models.weights import save_tensors
 from library.network.files import read_network
 from library.network.kinds import KINDS
-from library.network.matching import check_names, fit_shape, read_for
+from library.network.matching import MatchedFile, check_names, fit_shape, read_for
 from library.network.module import NetworkModule
 from library.network.rates import Rates
 from library.network.together import Together, groups_of
@@ -134,6 +134,11 @@ class Network(nn.Module):
             found.setdefault(module.text_encoder, []).extend(trained)
         return found
 
+    def check_norms(self) -> None:
+        """Raises UserError when the norms of its modules cannot be limited."""
+        for module in self.by_name.values():
+            module.check_norms()
+
     @torch.no_grad()
     def limit_norms(self, limit: float) -> dict[str, Tensor]:
         """Max-norm regularization: shrink the changes of trained modules whose norm is larger. Returns
@@ -213,7 +218,16 @@ class Network(nn.Module):
         taken = [name for name, point in file.points.items() if point.part in parts]
         if skipped := {TITLES[point.part] for point in file.points.values() if point.part not in parts}:
             warn(f"{path.name}: its weights of the {skipped.pop()} are left out: no network is trained there")
-        self.load_tensors(file.tensors(taken), str(path))
+        self.take(file, taken, str(path))
+
+    def take(self, file: MatchedFile, names: Iterable[str], source: str) -> None:
+        """Copy in what a file has for modules of these names. Raises UserError as `load_tensors`."""
+        tensors: dict[str, Tensor] = {}
+        for name in names:
+            own, module = file.modules[name], self.by_name.get(name)
+            state = own if module is None else module.from_file_tensors(own)
+            tensors |= {f"{name}.{key}": value for key, value in state.items()}
+        self.load_tensors(tensors, source)
 
     def _check_kind(self, path: Path) -> None:
         """Raises UserError, with what to do, for a file of another kind."""

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from library.models.values import fault_of, refuse_faults
+from library.network.additive import MAGNITUDE
 from library.network.files import ALPHA, NetworkFile, read_network
 from library.network.kinds import KINDS
-from library.network.matching import alpha_fault, unplaced
+from library.network.matching import number_fault, unplaced
 from library.network_tools.factors import Factors
 from library.network_tools.products import PRODUCT_KINDS
 from library.problems import UserError, warn
@@ -58,6 +59,9 @@ def open_changes(path: Path) -> Changes:
         warn(f"{path}: {cause}: they are left out")
     found = {}
     for name, shapes in sorted(file.modules.items()):
+        if MAGNITUDE in shapes:
+            cause = f"is DoRA ({name}.{MAGNITUDE}), whose change depends on the model's weights"
+            raise UserError.of(path, cause)
         missing = sorted(set(row.needs) - shapes.keys())
         if missing:
             raise UserError.of(path, f"{name} has no {missing[0]}", "the file is not whole; get it again")
@@ -79,6 +83,6 @@ def open_changes(path: Path) -> Changes:
 def read_alphas(file: NetworkFile) -> dict[str, float]:
     """Each module's alpha. Raises UserError when one is no number."""
     given = {name: file.read(name, ALPHA) for name, shapes in file.modules.items() if ALPHA in shapes}
-    faults = {f"{name}.{ALPHA}": alpha_fault(alpha) for name, alpha in given.items()}
+    faults = {f"{name}.{ALPHA}": number_fault(ALPHA, alpha) for name, alpha in given.items()}
     refuse_faults(file.path, {name: fault for name, fault in faults.items() if fault})
     return file.alphas()

@@ -14,7 +14,7 @@ from library.network.adapters import METADATA
 from library.network.files import ALPHA, NetworkFile, read_network
 from library.network.kinds import KINDS
 from library.network.layer_names import dotted, in_naming, part_of, settled
-from library.network.matching import alpha_fault, check_whole, unplaced
+from library.network.matching import check_whole, number_fault, unplaced
 from library.network_tools.readers import PROGRAMS, TITLES, Program, Reading, forms_of
 from library.network_tools.writing import save_lora
 from library.options.network_tools import ConvertNetworkOptions
@@ -116,7 +116,7 @@ def _read_module(file: NetworkFile, name: str) -> dict[str, Tensor]:
 
     own = {tensor: file.read(name, tensor) for tensor in file.modules[name]}
     faults = {
-        f"{name}.{tensor}": alpha_fault(value) if tensor == ALPHA else fault_of(value)
+        f"{name}.{tensor}": number_fault(ALPHA, value) if tensor == ALPHA else fault_of(value)
         for tensor, value in own.items()
     }
     refuse_faults(file.path, {key: fault for key, fault in faults.items() if fault})

@@ -10,7 +10,7 @@ from library.models.values import all_finite
 from library.network.files import ALPHA, NetworkFile
 from library.network.kinds import KINDS
 from library.network.layer_names import part_of
-from library.network.matching import alpha_fault, unplaced
+from library.network.matching import number_fault, unplaced
 from library.network_tools.block_weights import block_of
 from library.network_tools.products import PRODUCT_KINDS
 from library.network_tools.readers import TITLES, forms_of, readings
@@ -81,7 +81,7 @@ def _read(file: NetworkFile) -> _Found:
 def _sound_alphas(file: NetworkFile) -> dict[str, float]:
     """The alphas that are numbers."""
     given = {name: file.read(name, ALPHA) for name, shapes in file.modules.items() if ALPHA in shapes}
-    numbers = {name: float(alpha) for name, alpha in given.items() if not alpha_fault(alpha)}
+    numbers = {name: float(alpha) for name, alpha in given.items() if not number_fault(ALPHA, alpha)}
     return {name: float(rank) for name, rank in file.ranks.items()} | dict(file.beside) | numbers
 
 
@@ -109,7 +109,7 @@ def _faults(file: NetworkFile, found: _Found) -> Iterator[str]:
     bad_alphas = [
         f"{name}.{ALPHA}"
         for name, shapes in file.modules.items()
-        if ALPHA in shapes and alpha_fault(file.read(name, ALPHA))
+        if ALPHA in shapes and number_fault(ALPHA, file.read(name, ALPHA))
     ]
     zeros = [name for name, alpha in _sound_alphas(file).items() if not alpha and name in file.ranks]
     faults = {

@@ -13,7 +13,9 @@ from library.options.fields import Check, below, not_pairs, option, refuse, warn
 class NetworkOptions:
     """Network."""
 
-    network_module: str = option(None, "kind of network as a module: networks.lora", metavar="MODULE")
+    network_module: str = option(
+        None, "kind of network as a module: networks.lora, lora_fa, dylora, loha, lokr", metavar="MODULE"
+    )
     network_weights: Path | None = option(
         None,
         "start from these weights: a file of any program, or a folder of PEFT's or diffusers'",
@@ -27,7 +29,11 @@ class NetworkOptions:
         (), "how strongly each of --base_weights counts (default 1)", metavar="X"
     )
     network_dim: int | None = option(None, "rank of the network (default 4)", metavar="N", zero_unset=True)
-    network_alpha: float = option(1.0, "scale: the network counts alpha / dim; 0 means as dim", metavar="X")
+    network_alpha: float | None = option(
+        None,
+        "scale: the network counts alpha / dim (default 1); 0 means as dim; OFT: how far (default 0.001)",
+        metavar="X",
+    )
     network_dropout: float | None = option(
         None, "probability of dropping a value inside the network", metavar="P"
     )
@@ -49,7 +55,10 @@ class NetworkOptions:
         "learning rate of the text encoder's network (default: --learning_rate); two: of each of SDXL's",
         metavar="X",
     )
-    save_model_as: Literal["safetensors", "ckpt", "pt"] = option("safetensors", "format of the saved network")
+    save_model_as: Literal["safetensors", "ckpt", "pt"] = option(
+        None,
+        "format of the saved network (default safetensors; of a hypernetwork pt, which programs look for)",
+    )
 
     training_comment: str | None = option(None, "free text kept in the metadata")
     no_metadata: bool = option(False, "write only the metadata other programs need")
@@ -58,6 +67,9 @@ class NetworkOptions:
         dropout, norms = self.network_dropout, self.scale_weight_norms
         if self.network_weights is not None and not self.network_module:
             object.__setattr__(self, "network_module", "networks.lora")  # as in sd-scripts
+        if self.save_model_as is None:
+            usual = "pt" if self.network_module == "networks.hypernetwork" else "safetensors"
+            object.__setattr__(self, "save_model_as", usual)
         refuse(
             (
                 not self.network_module,

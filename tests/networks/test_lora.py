@@ -153,7 +153,7 @@ def test_dropout_acts_in_training_only_and_keeps_the_mean(tiny_model: Model) -> 
     assert_close(dropped.mean(dim=(0, 1)), exact, rtol=0.1, atol=0.1)
     assert not torch.equal(dropped[0], dropped[1])
     module.rank_dropout, module.module_dropout = 0.0, 1.0 - 1e-9
-    assert module.add_to(zero, x).count_nonzero() == 0
+    assert module.change(zero, x).count_nonzero() == 0
 
 
 def test_weights_of_another_rank_or_model_are_refused(tiny_model: Model, tmp_path: Path) -> None:

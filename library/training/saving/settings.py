@@ -83,7 +83,8 @@ _LEARNED_WITH = {
     "full_fp16": "the precision of what is trained",
 }
 _WINDOW = 1024  # bytes of a tensor that are looked at, three times
-_LEARNED_ARGUMENTS = ("dim", "alpha", "dims", "alphas")  # the ends of such names in --network_args
+# The ends of such names in --network_args.
+_LEARNED_ARGUMENTS = ("dim", "alpha", "dims", "alphas", "constraint", "coft", "coft_eps")
 
 
 @dataclass(frozen=True)

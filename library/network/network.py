@@ -146,7 +146,8 @@ class Network(nn.Module):
         """
         modules = [m for m in self.by_name.values() if any(p.requires_grad for p in m.parameters())]
         norms = torch.stack([module.change_norm() for module in modules])  # (modules,)
-        ratios = limit / norms.clamp_min(limit)
+        # A number / a tensor is the number times a reciprocal: limit / limit would not always be 1.
+        ratios = torch.full_like(norms, limit) / norms.clamp_min(limit)
         for module, ratio in zip(modules, ratios, strict=True):
             module.scale_change(ratio)
         limited = norms * ratios

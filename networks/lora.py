@@ -131,10 +131,7 @@ class LoRAModule(NetworkModule):
         return delta.view(self.weight_shape) * self.scale
 
     def file_tensors(self) -> dict[str, Tensor]:
-        own = self.state_dict()
-        if not self.points[0].is_1x1_in_files:
-            return own
-        return {key: value[:, :, None, None] if value.ndim == 2 else value for key, value in own.items()}
+        return self.in_file_shapes(self.state_dict())
 
     def plus_parameters(self) -> list[nn.Parameter]:
         return list(self.lora_up.parameters())

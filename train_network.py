@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING
 
 from library.options.fields import refuse
 from library.options.network import NetworkOptions
+from library.options.words import PivotalOptions
 from library.problems import run_command
 from library.training.run import TrainingRun
 from library.training.start.command import begin
 
 if TYPE_CHECKING:
+    from library.options.parser import Reading
     from library.training.output import Output
     from library.training.session import Session
     from library.training.start.pictures import Pictures
@@ -27,10 +29,11 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Run(TrainingRun):
     network: NetworkOptions
+    words: PivotalOptions
 
     @property
     def trains_text(self) -> bool:
-        return not self.network.network_train_unet_only
+        return bool(self.words.token_string) or not self.network.network_train_unet_only
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -44,14 +47,24 @@ def main() -> None:
 
 def train_beside(run_type: type[Run], doc: str | None, *, family: str | None = None) -> None:
     """The whole command. family: the only one it takes, by its name in FAMILIES; None: any."""
-    run, pictures = begin(run_type, doc, family=family)
+    run, pictures = begin(run_type, doc, family=family, look=look_for_words)
 
     from library.training.loop import train
     from library.training.session import Session
 
-    session = Session.start(run.training, run.processes, run.saving.resume)
+    stops = run.words.stop_embedding_training is not None
+    session = Session.start(run.training, run.processes, run.saving.resume, may_skip_parameters=stops)
     task, output = make_task(run, session, pictures)
     train(run, session, task, pictures, output)
+
+
+def look_for_words(reading: Reading[Run], pictures: Pictures) -> None:
+    """Raises UserError when a word that is to be learned is in no caption."""
+    words = reading.sections.get("words")
+    if words is not None and words.token_string:
+        from library.training.tasks.captioned_words import check_captions
+
+        check_captions(pictures.data, words.token_string, everywhere=False)
 
 
 def make_task(run: Run, session: Session, pictures: Pictures) -> tuple[NetworkTask, Output]:
@@ -69,6 +82,7 @@ def make_task(run: Run, session: Session, pictures: Pictures) -> tuple[NetworkTa
         learning_rate=run.optimizer.learning_rate,
         clip_skip=run.model.clip_skip,
         seed=session.seed,
+        words=run.words,
     )
     output = Output(
         form=run.network.save_model_as,

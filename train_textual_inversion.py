@@ -80,7 +80,7 @@ def _look_at_captions(reading: Reading[Run], pictures: Pictures) -> None:
 
     words = reading.sections.get("words")
     if words is not None and not words.uses_templates:
-        check_captions(pictures.data, words.token_string)
+        check_captions(pictures.data, words.token_string, everywhere=True)
 
 
 if __name__ == "__main__":

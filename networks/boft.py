@@ -35,7 +35,7 @@ from library.network.block_building import (
     warn_of_idle_alpha,
 )
 from library.network.building import DEFAULT_DIM
-from library.network.files import Shapes
+from library.network.family import Shapes
 from library.network.network import Network
 from library.network.rotating import BlockModule, side_of
 from library.network.rotation import cayley, exchanged, skew, times_blocks

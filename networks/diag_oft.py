@@ -27,7 +27,7 @@ from library.network.block_building import (
     warn_of_idle_alpha,
 )
 from library.network.building import DEFAULT_DIM
-from library.network.files import Shapes
+from library.network.family import Shapes
 from library.network.network import Network
 from library.network.rotating import OutputRotation
 from library.network.rotation import cayley, exchanged, factorization, limited, skew, times_blocks

@@ -23,7 +23,7 @@ from library.models.base import AttachPoint, Model
 from library.network.arguments import read_arguments, warn_of_idle
 from library.network.block_building import does_not_fit
 from library.network.building import DEFAULT_DIM, build_network, network_from_file, plan_network
-from library.network.files import Shapes
+from library.network.family import Shapes
 from library.network.module import NetworkModule
 from library.network.network import Network
 from library.network.sizes import Size

@@ -22,7 +22,6 @@ from library.models.saving import Saving
 from library.network.arguments import READERS
 from library.network.block_arguments import read_own_values, switch
 from library.network.block_building import warn_of_idle_alpha
-from library.network.files import check_names
 from library.network.hypernetwork_files import (
     Net,
     Structure,
@@ -30,6 +29,7 @@ from library.network.hypernetwork_files import (
     read_hypernetwork,
     write_hypernetwork,
 )
+from library.network.matching import check_names
 from library.network.module import NetworkModule
 from library.network.network import Network
 from library.problems import UserError, warn

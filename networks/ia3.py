@@ -24,7 +24,7 @@ from library.network.block_building import (
     does_not_fit,
     warn_of_idle_alpha,
 )
-from library.network.files import Shapes
+from library.network.family import Shapes
 from library.network.network import Network
 from library.network.rotating import BlockModule
 from library.network.sizes import Size

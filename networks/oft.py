@@ -21,7 +21,7 @@ from library.network.arguments import warn_of_idle
 from library.network.block_arguments import ConvolutionArguments, read_own_values, switch
 from library.network.block_building import blocks_from_file, build_in_blocks, does_not_fit
 from library.network.building import DEFAULT_DIM
-from library.network.files import Shapes
+from library.network.family import Shapes
 from library.network.network import Network
 from library.network.rotating import OutputRotation
 from library.network.rotation import cayley, limited, skew

@@ -36,7 +36,7 @@ from library.network.block_building import (
     does_not_fit,
     warn_of_idle_alpha,
 )
-from library.network.files import Shapes
+from library.network.family import Shapes
 from library.network.network import Network
 from library.network.rotating import InputRotation, side_of
 from library.network.rotation import neumann, side_of_triangle, skew_of_triangles, times_blocks

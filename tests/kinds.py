@@ -27,9 +27,10 @@ def make_kind(kind: str) -> LatentDiffusion:
     return tiny_model(family, prediction_type=prediction_type)
 
 
-def write_lora(path: Path, model: Path, size: float) -> Path:
+def write_lora(path: Path, model: Path, size: float, *, conv_dim: int = 2) -> Path:
     """A LoRA of a model as after some training: no tensor is zero. size: the deviation of its values."""
-    settings = {"dim": 4, "alpha": 2.0, "dropout": None, "arguments": {"conv_dim": "2"}}
+    arguments = {"conv_dim": str(conv_dim)}
+    settings = {"dim": 4, "alpha": 2.0, "dropout": None, "arguments": arguments}
     network = lora.create(load_model(model), **settings, parts=("unet", "te"), seed=1)
     generator = torch.Generator().manual_seed(0)
     for parameter in network.parameters():

@@ -20,13 +20,14 @@ from torch.testing import assert_close
 from library.models.base import AttachPoint, Model
 from library.models.saving import Saving
 from library.models.weights import load_tensors, save_tensors
+from library.network.additive import AdditiveModule
 from library.network.files import read_network
 from library.network.kinds import KINDS
 from library.network.loading import NetworkFactory
 from library.network.module import NetworkModule
 from library.network.names import module_name
 from library.network.network import Network
-from library.problems import UserError
+from library.problems import UserError, hears_warnings
 
 BATCH = 2
 
@@ -38,6 +39,7 @@ class Case:
     factory: the module that users name.
     kind: its row in KINDS.
     arguments: --network_args, with which its modules stand at layers of every sort.
+    linear: the same for linear layers and 1x1 convolutions alone.
     size: the deviation of its values after some training.
     parts: of the model, where it has modules.
     draws: whether its first values are drawn; else they are the same for every seed.
@@ -47,6 +49,7 @@ class Case:
     factory: NetworkFactory
     kind: str
     arguments: Mapping[str, str] = field(default_factory=dict)
+    linear: Mapping[str, str] = field(default_factory=dict)
     size: float = 0.1
     parts: tuple[str, ...] = ("unet", "te")
     draws: bool = True
@@ -113,7 +116,7 @@ def check_it_changes_nothing_at_first(case: Case, model: Model, folder: Path) ->
 
 
 def check_first_values_depend_on_the_seed_and_the_name_alone(case: Case, model: Model, folder: Path) -> None:
-    both, unet = case.new(model).tensors(), case.new(model, parts=("unet",), arguments={}).tensors()
+    both, unet = case.new(model).tensors(), case.new(model, parts=("unet",), arguments=case.linear).tensors()
     assert 0 < len(unet) < len(both)
     assert all(torch.equal(both[key], value) for key, value in unet.items())
     other = case.new(model, seed=2).tensors()
@@ -223,7 +226,8 @@ def check_gradients_are_in_the_network_only(case: Case, model: Model, folder: Pa
     assert all(parameter.grad is None for parameter in model.parameters())
     idle = {layer for module in model.idle_text_modules() for layer in module.modules()}
     used = [module for module in network.by_name.values() if module.layer not in idle]
-    assert used and all(parameter.grad is not None for module in used for parameter in module.parameters())
+    parameters = [parameter for module in used for parameter in module.parameters()]
+    assert used and all((p.grad is not None) == p.requires_grad for p in parameters)
     assert not {id(p) for p in network.parameters()} & {id(p) for p in model.parameters()}
 
 
@@ -260,11 +264,11 @@ def check_modules_know_where_they_stand(case: Case, model: Model, folder: Path) 
     assert {name: group["lr"] for name, group in groups.items()} == rates
     assert [id(p) for p in groups["unet"]["params"]] == [id(p) for p in by_encoder[None]]
     everything = [id(p) for group in groups.values() for p in group["params"]]
-    assert sorted(everything) == sorted(id(p) for p in network.parameters())
+    assert sorted(everything) == sorted(id(p) for p in network.parameters() if p.requires_grad)
 
 
 def check_alphas_are_those_of_the_file(case: Case, model: Model, folder: Path) -> None:
-    network = case.filled(model, alpha=3.0, arguments={})
+    network = case.filled(model, alpha=3.0, arguments=case.linear)
     if KINDS[case.kind].rank is None:
         return
     assert network.alphas() == {3.0}
@@ -286,7 +290,7 @@ def check_norms_are_limited(case: Case, model: Model, folder: Path) -> None:
         with pytest.raises(UserError, match="have no norms"):
             network.limit_norms(0.01)
         return
-    limit = float(before.median())
+    limit = float(before.median()) * 1.001  # no module's own: norms round otherwise from factors
     figures = network.limit_norms(limit)
     after = _norms(network)
     assert_close(after, before.clamp_max(limit))
@@ -315,21 +319,21 @@ def check_a_file_is_read_without_a_model(case: Case, model: Model, folder: Path)
     assert all(torch.equal(tensors[key], tensor) for key, tensor in network.tensors().items())
     if KINDS[case.kind].rank is not None:
         assert found.alphas() == {name: float(module.alpha) for name, module in network.by_name.items()}
-        assert found.ranks == {name: module.rank for name, module in network.by_name.items()}
+        assert found.ranks and found.ranks.items() <= {(n, m.rank) for n, m in network.by_name.items()}
 
 
 def check_a_network_can_be_like_a_file(case: Case, model: Model, folder: Path) -> None:
     first, path = case.filled(model, dim=2), folder / "x.safetensors"
     first.save(path, Saving("safetensors"))
-    second = case.new(model, like=path, dim=None, arguments={})
+    second = case.new(model, like=path, dim=None, arguments=case.linear)
     assert {key: value.shape for key, value in second.tensors().items()} == {
         key: value.shape for key, value in first.tensors().items()
     }
     assert second.alphas() == first.alphas()
-    assert all(parameter.requires_grad for parameter in second.parameters())
+    assert [p.requires_grad for p in second.parameters()] == [p.requires_grad for p in first.parameters()]
     if not case.has_text:
         return
-    text_only = case.new(model, like=path, dim=None, arguments={}, parts=("te",))
+    text_only = case.new(model, like=path, dim=None, arguments=case.linear, parts=("te",))
     assert {module.part for module in text_only.by_name.values()} == {"te"}
 
 
@@ -342,16 +346,16 @@ def check_what_does_not_fit_is_refused(case: Case, model: Model, folder: Path) -
     nowhere = {f"{kind.prefix}_nowhere.{key}": torch.zeros(2, 2) for key in kind.tensors - {"alpha"}}
     for changed, message in (
         (nowhere, f"have no place in this model, e.g. {kind.prefix}_nowhere"),
-        (
-            tensors | {f"{name}.x": torch.zeros(2)},
-            f"1 of its tensors have no place in this model, e.g. {name}.x",
-        ),
         ({"x": torch.zeros(2)}, f"holds no {kind.title} weights"),
     ):
         save_tensors(path, changed)
         with pytest.raises(UserError) as error:
             case.factory.from_file(model, path)
         assert message in str(error.value)
+    save_tensors(path, tensors | {f"{name}.x": torch.zeros(2)})
+    with hears_warnings() as heard:
+        assert case.factory.from_file(model, path).by_name.keys() == network.by_name.keys()
+    assert heard[0].startswith(f"{path}: 1 of its tensors are left out, e.g. {name}.x: ")
 
 
 def check_arguments_that_are_not_known_are_refused(case: Case, model: Model, folder: Path) -> None:
@@ -380,7 +384,10 @@ def _output(module: NetworkModule) -> Tensor:
 
 
 def _norms(network: Network) -> Tensor:
-    return torch.stack([module.delta_weight().norm() for module in network.by_name.values()]).detach()
+    """Of the changes that are limited: those of additive kinds before a decomposition."""
+    modules = network.by_name.values()
+    deltas = [m.additive_delta() if isinstance(m, AdditiveModule) else m.delta_weight() for m in modules]
+    return torch.stack([delta.norm() for delta in deltas]).detach()
 
 
 def _traces(model: Model) -> dict[str, object]:

@@ -15,7 +15,7 @@ from trainers import options, two_buckets
 
 from library.models import load_model
 from library.models.base import Model
-from library.models.embeddings import add_embeddings, file_tensors
+from library.models.embeddings import add_embeddings, file_tensors, find_embeddings
 from library.models.weights import load_tensors, save_tensors
 from library.problems import UserError
 
@@ -104,3 +104,29 @@ def test_diffusers_reads_the_files_of_one_and_of_two_text_encoders(
     own = any_model.tokenizer()(["a x"])[0][:, 0, : ids.shape[1]]
     found = any_model.text_encoders[0](input_ids=own).last_hidden_state
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_words_are_learned_with_a_network_and_stand_in_its_file(
+    tiny_model_file: Path, tmp_path: Path
+) -> None:
+    pictures = two_buckets(tmp_path / "data")
+    network = ("--network_module", "networks.lora", "--network_train_unet_only", "--embedding_lr", 5e-3)
+    words = ("--token_string", "<it>", "<its>", "--init_word", "cat", "dog", "--caption_prefix", "<it> <its>")
+    words += (*network, "--stop_embedding_training", 2, "--save_state", "--save_every_n_steps", 1)
+
+    def train(out: str, steps: int, *more: object) -> Path:
+        common = options(tiny_model_file, pictures, tmp_path / out, *words, "--max_train_steps", steps, *more)
+        run_here("train_network.py", *common)
+        return tmp_path / out
+
+    whole = train("whole", 3)
+    first, second, last = (load_file(whole / f"x-step{step:08d}.safetensors") for step in (1, 2, 3))
+    keys = ("bundle_emb.it.clip_l", "bundle_emb.its.clip_l")
+    assert {key for key in last if not key.startswith("lora_unet_")} == {*keys}
+    for key in keys:
+        assert not torch.equal(first[key], second[key]) and torch.equal(second[key], last[key])
+    assert any(not torch.equal(second[key], last[key]) for key in last)
+    part = train("part", 3, "--resume", whole / "x-step00000001-state")
+    resumed = load_file(part / "x.safetensors")
+    assert all(torch.equal(resumed[key], value) for key, value in last.items())
+    assert [found.word for found in find_embeddings(part / "x.safetensors")] == ["it", "its"]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -103,16 +103,25 @@ def _scene(subject: str, rng: random.Random) -> Scene:
 
 
 def draw_scenes(
-    model: Model, scenes: Sequence[Scene], *, seed: int = 1, clip_skip: int | None = None, steps: int = STEPS
+    model: Model,
+    scenes: Sequence[Scene],
+    *,
+    seed: int = 1,
+    clip_skip: int | None = None,
+    steps: int = STEPS,
+    tell: Callable[[Scene], str] = sentence,
 ) -> list[Image]:
-    """A picture of each scene, drawn from its sentence alone; the noise of the n-th depends on seed and n."""
+    """A picture of each scene, drawn from its sentence alone; the noise of the n-th depends on seed and n.
+
+    tell: gives the sentence of a scene.
+    """
     from library.generation.generate import generate
 
     weight = next(model.denoiser.parameters())
     drawn: list[Image] = []
     for start in range(0, len(scenes), BATCH):
         requests = [
-            _request(scene, derive_seed(seed, "exam", start + number) % 2**31, steps)
+            _request(scene, tell(scene), derive_seed(seed, "exam", start + number) % 2**31, steps)
             for number, scene in enumerate(scenes[start : start + BATCH])
         ]
         pictures = generate(model, requests, device=weight.device, dtype=weight.dtype, clip_skip=clip_skip)
@@ -123,9 +132,9 @@ def draw_scenes(
     return drawn
 
 
-def _request(scene: Scene, seed: int, steps: int) -> PromptRequest:
+def _request(scene: Scene, prompt: str, seed: int, steps: int) -> PromptRequest:
     width, height = scene.size
-    return PromptRequest(sentence(scene), width=width, height=height, steps=steps, scale=GUIDANCE, seed=seed)
+    return PromptRequest(prompt, width=width, height=height, steps=steps, scale=GUIDANCE, seed=seed)
 
 
 def judge_pictures(pictures: Sequence[Image], scenes: Sequence[Scene]) -> dict[int, list[str]]:

@@ -20,7 +20,7 @@ from library.generation.prompts import parse_prompt, read_prompts
 from library.generation.request import PromptRequest
 from library.models import FAMILIES, Family, check_source, check_vae, detect_family, load_model
 from library.models.embeddings import add_embeddings, find_embeddings
-from library.network.loading import load_network_module
+from library.network.loading import check_network_file, load_network_module, open_network
 from library.options.generation import (
     GenerationOptions,
     GeneratorComputeOptions,
@@ -107,9 +107,8 @@ def _check_model(options: GeneratorModelOptions, family: str | None, problems: P
 def _check_networks(options: GeneratorNetworkOptions, problems: Problems) -> None:
     for module in options.network_module:
         problems.attempt(load_network_module, module)
-    for path in options.network_weights:
-        if not path.is_file():
-            problems.add(path, "there is no such file", "check --network_weights")
+    for path, module in zip(options.network_weights, options.network_module, strict=True):
+        problems.attempt(check_network_file, path, module)
 
 
 def _check_folder(outdir: Path, problems: Problems) -> None:
@@ -168,7 +167,7 @@ def load(
     device, dtype = choose_device(), getattr(torch, compute.dtype_name)
     given = zip(networks.network_module, networks.network_weights, networks.multipliers, strict=True)
     for module, path, multiplier in given:
-        network = load_network_module(module).from_file(model, path)
+        network = open_network(model, path, module)
         network.set_multiplier(multiplier)
         if networks.network_merge:
             network.merge()

@@ -34,7 +34,7 @@ class AttachPoint:
     path: dotted path as network files spell it, whatever the libraries call it today.
     module: the Linear or Conv2d itself.
     parent: the kind of block it is in: Transformer2DModel, ResnetBlock2D, Downsample2D, Upsample2D,
-        CLIPAttention or CLIPMLP.
+        CLIPAttention or CLIPMLP; "" outside all blocks.
     prefix: how names in network files begin after `lora_`, see `Model.network_prefixes`.
     other_path: an alternative path, which files of some programs use; None when there is none.
     block: its number, see `Model.block_spans`; None outside the denoiser.
@@ -223,6 +223,10 @@ class Model(nn.Module):
 
     def attach_points(self) -> list[AttachPoint]:
         """Every layer that networks can be attached to: attention, text encoders and convolutions."""
+        raise NotImplementedError
+
+    def outer_points(self) -> list[AttachPoint]:
+        """The layers outside all blocks. Ours train none there, but files of other programs may."""
         raise NotImplementedError
 
     def block_spans(self) -> BlockSpans:

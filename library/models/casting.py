@@ -23,6 +23,19 @@ def cast_together(weights: Sequence[Tensor | Sequence[Tensor]], dtype: torch.dty
     its own.
     """
     stacks = [(weight,) if isinstance(weight, Tensor) else tuple(weight) for weight in weights]
+    # Frozen ones apart: beside others they would be given gradients.
+    copies = [
+        iter(_cast([stack for stack in stacks if _is_trained(stack) == trained], dtype))
+        for trained in (False, True)
+    ]
+    return [next(copies[_is_trained(stack)]) for stack in stacks]
+
+
+def _is_trained(stack: Sequence[Tensor]) -> bool:
+    return any(tensor.requires_grad for tensor in stack)
+
+
+def _cast(stacks: Sequence[Sequence[Tensor]], dtype: torch.dtype) -> list[Tensor]:
     others = [stack for stack in stacks if len(stack) > 1 or stack[0].dtype != dtype]
     flat = [tensor for stack in others for tensor in stack]
     copies = iter(_Cast.apply(dtype, tuple(map(len, others)), *flat) if others else ())

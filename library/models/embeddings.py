@@ -118,6 +118,18 @@ def file_tensors(rows: Sequence[Tensor]) -> dict[str, Tensor]:
     return dict(zip(ENCODERS, rows, strict=True))
 
 
+def bundled(words: Mapping[str, Sequence[Tensor]], *, single: str) -> dict[str, Tensor]:
+    """Words' rows as they stand in a network's file, where AUTOMATIC1111 and ComfyUI find them. Not copies.
+
+    single: what the rows of a model's only text encoder are called.
+    """
+    return {
+        f"{BUNDLE}{word}.{single if name == ONLY else name}": row.detach()
+        for word, rows in words.items()
+        for name, row in file_tensors(rows).items()
+    }
+
+
 def add_embeddings(model: Model, paths: Iterable[Path]) -> None:
     """Let a model's tokenizers and text encoders know the words of embedding files. Raises UserError when one
     does not fit.

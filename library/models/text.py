@@ -201,6 +201,12 @@ def _end_row(row: list[int], pad: int) -> list[int]:
     return row
 
 
+def vocabulary() -> list[str]:
+    """The words and parts of words that CLIP's text encoders know, by their ids."""
+    tokenizer = _load_tokenizer()
+    return tokenizer.convert_ids_to_tokens(list(range(tokenizer.vocab_size)))
+
+
 def content_ids(captions: list[str]) -> list[list[int]]:
     """The ids of CLIP's byte pairs for each caption, without start and end, of any length."""
     if not captions:

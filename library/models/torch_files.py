@@ -212,8 +212,6 @@ def _make(path: Path, content: Any, places: Mapping[str, int]) -> TorchFile:
     state = content.get("state_dict", content) if isinstance(content, dict) else None
     if not isinstance(state, dict):
         raise UserError.of(path, "holds no named tensors")
-    if isinstance(words := state.get(_WORDS), dict):  # an embedding of AUTOMATIC1111's
-        state = state | {f"{_WORDS}.{word}": value for word, value in words.items()}
     found = {name: _tensor(value, places) for name, value in _named(state)}
     tensors = {name: tensor for name, tensor in found.items() if tensor is not None}
     size = path.stat().st_size
@@ -225,9 +223,13 @@ def _make(path: Path, content: Any, places: Mapping[str, int]) -> TorchFile:
 
 
 def _named(state: dict[Any, Any]) -> Iterator[tuple[str, Any]]:
-    """What has a name. A hypernetwork has a number for each pair of nets: 768.0.linear.0.weight."""
+    """What has a name. A hypernetwork has a number for each pair of nets: 768.0.linear.0.weight. An embedding
+    of AUTOMATIC1111's has a dict of one: string_to_param.*.
+    """
     for name, value in state.items():
-        if isinstance(name, str):
+        if name == _WORDS and isinstance(value, dict):
+            yield from ((f"{name}.{word}", vectors) for word, vectors in value.items())
+        elif isinstance(name, str):
             yield name, value
         elif isinstance(name, int) and isinstance(value, (tuple, list)):
             nets = ((place, net) for place, net in enumerate(value) if isinstance(net, dict))

@@ -20,6 +20,7 @@ class Vocabulary(nn.Module):
 
     words: word -> its ids, the same for all text encoders.
     rows: word -> for each text encoder (vectors, width) float32, frozen until a task asks for gradients.
+    learns: whether rows get gradients; False for a while leaves them as they are.
     """
 
     def __init__(self, text_encoders: nn.ModuleList) -> None:
@@ -28,6 +29,7 @@ class Vocabulary(nn.Module):
         self._text_encoders = (text_encoders,)
         self.words: dict[str, tuple[int, ...]] = {}
         self.rows: dict[str, nn.ParameterList] = {}
+        self.learns = True
         self.registered = nn.ModuleList()  # for torch, which looks into no dict
         self._asked: dict[int, Tensor] = {}  # the ids that each layer is embedding now
 
@@ -81,6 +83,7 @@ class Vocabulary(nn.Module):
         """Rows in the place of what stood for them: out is (..., width)."""
         ids, first = self._asked.pop(number), self._first
         rows = torch.cat([own[number] for own in self.rows.values()])
+        rows = rows if self.learns else rows.detach()
         own = F.embedding((ids - first).clamp(min=0), rows)
         return torch.where((ids >= first)[..., None], own.to(out.dtype), out)
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from typing import Any
 
+from library.network.patterns import Rules, read_patterns, read_rules
 from library.problems import Problems, UserError, warn
 
 
@@ -64,6 +65,10 @@ class NetworkArguments:
     down_lr_weight, mid_lr_weight, up_lr_weight: what the learning rates of blocks are multiplied by.
     block_lr_zero_threshold: blocks whose weight is not above it get no modules.
     loraplus_*: how much faster `plus_parameters` learn than the rest (LoRA+).
+    exclude_patterns: layers whose paths they fit get no modules, see `library.network.patterns`.
+    include_patterns: those get modules all the same.
+    network_reg_dims: ranks of layers, before any other; 0: no module.
+    network_reg_lrs: learning rates of layers, before any other.
     """
 
     conv_dim: int | None = None
@@ -81,6 +86,10 @@ class NetworkArguments:
     loraplus_lr_ratio: float | None = None
     loraplus_unet_lr_ratio: float | None = None
     loraplus_text_encoder_lr_ratio: float | None = None
+    exclude_patterns: tuple[str, ...] = ()
+    include_patterns: tuple[str, ...] = ()
+    network_reg_dims: Rules[int] = ()
+    network_reg_lrs: Rules[float] = ()
 
     @property
     def given(self) -> list[str]:
@@ -152,7 +161,7 @@ def warn_of_other_parts(arguments: NetworkArguments, parts: Iterable[str]) -> No
 def warn_of_fixed_sizes(arguments: NetworkArguments) -> None:
     """A warning for each rank or alpha that is given for a network which takes those of a file."""
     for name in arguments.given:
-        if name in _SIZES:
+        if name in (*_SIZES, *_PATTERNS):
             warn(f"--network_args {name} has no effect with --dim_from_weights")
 
 
@@ -164,11 +173,13 @@ _SIZES = (
     "conv_block_dims",
     "conv_block_alphas",
 )
+_PATTERNS = ("exclude_patterns", "include_patterns", "network_reg_dims")
 _WEIGHTS = ("down_lr_weight", "mid_lr_weight", "up_lr_weight", "block_lr_zero_threshold")
 _NEEDS: dict[str, tuple[str, Callable[[NetworkArguments], bool]]] = {
     "conv_alpha": ("conv_dim", lambda given: given.has_convolutions),
     "conv_block_alphas": ("conv_dim or conv_block_dims", lambda given: given.has_convolutions),
     "block_lr_zero_threshold": ("a learning-rate weight", lambda given: given.weighs_blocks),
+    "include_patterns": ("exclude_patterns", lambda given: bool(given.exclude_patterns)),
 }
 
 
@@ -189,12 +200,27 @@ def _rank(text: str) -> int:
     return int(_whole(text, least=1, name="a whole number of 1 or more"))
 
 
+def _reg_dim(text: str) -> int:
+    return _whole(text, name="whole numbers of 0 or more")
+
+
 def _whole(
     text: str, *, least: int = 0, name: str = "whole numbers of 0 or more, with commas between"
 ) -> int:
     if not text.strip().isdecimal() or int(text) < least:
         raise ValueError(f"expects {name}")
     return int(text)
+
+
+def switch(text: str) -> bool:
+    """true or false. Raises ValueError."""
+    word = text.strip().lower()
+    if word not in _SWITCHES:
+        raise ValueError("expects true or false")
+    return _SWITCHES[word]
+
+
+_SWITCHES = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
 def _probability(text: str) -> float:
@@ -251,4 +277,8 @@ READERS: dict[str, Callable[[str], Any]] = {
     "loraplus_lr_ratio": _ratio,
     "loraplus_unet_lr_ratio": _ratio,
     "loraplus_text_encoder_lr_ratio": _ratio,
+    "exclude_patterns": read_patterns,
+    "include_patterns": read_patterns,
+    "network_reg_dims": read_rules(_reg_dim),
+    "network_reg_lrs": read_rules(_number),
 }

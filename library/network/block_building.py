@@ -10,7 +10,7 @@ from library.models.base import AttachPoint, Model
 from library.network.arguments import NetworkArguments
 from library.network.block_arguments import block_dropout
 from library.network.building import build_network, network_from_file, plan_network
-from library.network.files import Shapes
+from library.network.family import Shapes
 from library.network.network import Network
 from library.network.rotating import BlockModule
 from library.network.sizes import Size

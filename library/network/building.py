@@ -5,7 +5,7 @@ A kind gives a function that makes one module; its `create` and `from_file` are 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,13 +14,16 @@ from torch import nn
 from library.models.base import AttachPoint, Model
 from library.network.arguments import NetworkArguments, warn_of_fixed_sizes, warn_of_other_parts
 from library.network.blocks import Blocks, settle_blocks
-from library.network.files import Shapes, read_for
+from library.network.family import Shapes
 from library.network.kinds import KINDS
+from library.network.matching import read_for
 from library.network.module import NetworkModule
 from library.network.names import targets
 from library.network.network import Network
+from library.network.patterns import first_rule, fits
 from library.network.rates import Rates
 from library.network.sizes import Size
+from library.problems import warn
 from library.randomness import keyed_generator
 
 LINEAR_PARENTS = ("CLIPAttention", "CLIPMLP", "Transformer2DModel")
@@ -76,12 +79,14 @@ def plan_network(
     has_all = asked.has_convolutions or like is not None
     parents = (*LINEAR_PARENTS, *CONV_PARENTS) if has_all else LINEAR_PARENTS
     points = targets(model, parts, parents, KINDS[kind].prefix)
-    rates = Rates(blocks.weights, asked.rate_ratios)
+    rates = Rates(blocks.weights, asked.rate_ratios, asked.network_reg_lrs)
     if like is None:
-        sizes = {name: _size_of(point, blocks, plain) for name, point in points.items()}
+        points = _chosen(points, asked)
+        sizes = {name: _size_of(point, blocks, plain, asked) for name, point in points.items()}
         return Plan(points, sizes, {}, plain.rank, alpha, rates)
     warn_of_fixed_sizes(asked)
     file = read_for(model, like, kind)
+    points |= {name: point for name, point in file.points.items() if point.part in parts}
     chosen = [name for name in file.points if name in points]
     sizes = {name: file.size(name) for name in chosen}
     shapes = {name: file.shapes(name) for name in chosen}
@@ -117,12 +122,42 @@ def network_from_file(model: Model, path: Path, kind: str, make: MakeModule) -> 
     return network.requires_grad_(False).eval()
 
 
-def _size_of(point: AttachPoint, blocks: Blocks, plain: Size) -> Size:
-    if point.block is None:
-        return plain
-    sizes = blocks.sizes[point.block]
-    is_large = isinstance(point.module, nn.Conv2d) and point.module.kernel_size != (1, 1)
-    return sizes.conv if is_large else sizes.linear
+def _chosen(points: Mapping[str, AttachPoint], asked: NetworkArguments) -> dict[str, AttachPoint]:
+    """Those that get modules: all but those that exclude_patterns fit and include_patterns do not. A pattern
+    that fits none of the layers is a warning.
+    """
+    for name in ("exclude_patterns", "include_patterns"):
+        _warn_of_misses(name, getattr(asked, name), points)
+    for name in ("network_reg_dims", "network_reg_lrs"):
+        _warn_of_misses(name, [pattern for pattern, _ in getattr(asked, name)], points)
+    return {
+        name: point
+        for name, point in points.items()
+        if not any(fits(pattern, point) for pattern in asked.exclude_patterns)
+        or any(fits(pattern, point) for pattern in asked.include_patterns)
+    }
+
+
+def _warn_of_misses(name: str, patterns: Sequence[str], points: Mapping[str, AttachPoint]) -> None:
+    for pattern in patterns:
+        if not any(fits(pattern, point) for point in points.values()):
+            path = next((point.path for point in points.values()), "")
+            warn(
+                f"--network_args {name}: {pattern} fits none of the layers that get modules; "
+                f"their paths are like {path}"
+            )
+
+
+def _size_of(point: AttachPoint, blocks: Blocks, plain: Size, asked: NetworkArguments) -> Size:
+    size = plain
+    if point.block is not None:
+        sizes = blocks.sizes[point.block]
+        is_large = isinstance(point.module, nn.Conv2d) and point.module.kernel_size != (1, 1)
+        size = sizes.conv if is_large else sizes.linear
+        if blocks.weights is not None and not blocks.weights[point.block]:
+            return size  # a block that does not learn has no modules
+    rule = first_rule(asked.network_reg_dims, point)
+    return size if rule is None else Size(rule[1], size.alpha)
 
 
 def _common(ranks: Iterable[int]) -> int | None:

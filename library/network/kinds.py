@@ -9,9 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-SHARED = frozenset(
-    {"alpha", "weight"}
-)  # tensors that modules of several kinds have, so that they tell nothing
+# Tensors that modules of several kinds have, so that they tell nothing.
+SHARED = frozenset({"alpha", "dora_scale", "weight"})
 # Tensors that are one number of any type, which says something about the others.
 NUMBERS = frozenset({"alpha", "on_input", "oft_R.scaled_oft"})
 
@@ -49,13 +48,36 @@ class FileKind:
 
 KINDS: dict[str, FileKind] = {
     # lora_unet_mid_block_attentions_0_proj_in.lora_down.weight (rank, in, 1, 1), .lora_up.weight (out, rank,
-    # 1, 1), .alpha ()
+    # 1, 1), .alpha (); as a Tucker decomposition .lora_mid.weight (rank, rank, k, k) beside a down of 1x1; as
+    # DoRA .dora_scale (1, in[, 1, 1]) or (out, 1[, 1, 1])
     "lora": FileKind(
         title="LoRA",
         module="networks.lora",
         needs=("lora_down.weight", "lora_up.weight"),
-        may_have=("alpha",),
+        may_have=("alpha", "lora_mid.weight", "dora_scale"),
         rank="lora_down.weight",
+    ),
+    # ....hada_w1_a (out, rank), .hada_w1_b (rank, in * k * k), .hada_w2_a, .hada_w2_b likewise, .alpha (); as
+    # a Tucker decomposition .hada_t1, .hada_t2 (rank, rank, k, k) beside a's (rank, out) and b's (rank, in)
+    "loha": FileKind(
+        title="LoHa",
+        module="networks.loha",
+        needs=("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"),
+        may_have=("alpha", "hada_t1", "hada_t2", "dora_scale"),
+        rank="hada_w1_b",
+    ),
+    # ....lokr_w1 (out_l, in_m) or .lokr_w1_a (out_l, rank), .lokr_w1_b (rank, in_m); .lokr_w2 (out_k, in_n[,
+    # k, k]) or .lokr_w2_a (out_k, rank), .lokr_w2_b (rank, in_n * k * k) or, as a Tucker decomposition,
+    # .lokr_t2 (rank, rank, k, k), .lokr_w2_a (rank, out_k), .lokr_w2_b (rank, in_n); .alpha ()
+    "lokr": FileKind(
+        title="LoKr",
+        module="networks.lokr",
+        needs=(),
+        may_have=(
+            *("alpha", "dora_scale", "lokr_t2", "lokr_w1", "lokr_w1_a", "lokr_w1_b"),
+            *("lokr_w2", "lokr_w2_a", "lokr_w2_b"),
+        ),
+        rank="lokr_w2_b",
     ),
     # oft_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q.oft_blocks (blocks, out / blocks,
     # out / blocks), .alpha ()

@@ -8,7 +8,8 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from library.problems import UserError
+from library.network.kinds import KINDS
+from library.problems import UserError, warn
 
 if TYPE_CHECKING:
     from library.models.base import Model
@@ -16,10 +17,10 @@ if TYPE_CHECKING:
 
 # Modules of sd-scripts and LyCORIS that users name and that are not there yet. This list only shrinks.
 NOT_YET = (
-    *("networks.lora_fa", "networks.dylora", "networks.loha", "networks.lokr"),
     "networks.control_net_lllite",
     *("lycoris.kohya", "lycoris.locon", "locon.locon_kohya"),
 )
+DEFAULT = "networks.lora"  # of --network_module; it opens files of any kind
 _FUNCTIONS = ("create", "from_file", "check_arguments")
 
 
@@ -82,9 +83,32 @@ def load_network_module(path: str) -> NetworkFactory:
     return module
 
 
-def open_network(model: Model, path: Path) -> Network:
-    """The network in a file of any kind that is known, for a model. Raises UserError as `from_file`."""
-    from library.network.files import read_network
-    from library.network.kinds import KINDS
+def open_network(model: Model, path: Path, module: str | None = None) -> Network:
+    """The network in a file, for a model. Raises UserError as `from_file`.
 
-    return load_network_module(KINDS[read_network(path).kind].module).from_file(model, path)
+    module: what --network_module says; None: nothing. A file says itself of which of our kinds it is, so it
+    counts only for networks of users' own.
+    """
+    from library.network.files import read_network
+
+    if module is not None and not is_ours(module):
+        return load_network_module(module).from_file(model, path)
+    row = KINDS[read_network(path).kind]
+    if module not in (None, DEFAULT, row.module):
+        warn(f"{path} is a {row.title} and is opened as one, whatever --network_module {module} says")
+    return load_network_module(row.module).from_file(model, path)
+
+
+def check_network_file(path: Path, module: str | None = None) -> None:
+    """Raises UserError, before any model is loaded, for a file that `open_network` could open for none."""
+    from library.network.files import read_network
+
+    if not path.exists():
+        raise UserError.of(path, "there is no such file of network weights")
+    if module is None or is_ours(module):
+        read_network(path)
+
+
+def is_ours(module: str) -> bool:
+    """Whether a module is that of a kind in KINDS."""
+    return module in {row.module for row in KINDS.values()}

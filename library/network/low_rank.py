@@ -72,8 +72,9 @@ class _LinearsWithLoRA(torch.autograd.Function):
             out.addmm_(own, up.T, alpha=scale)
             # Not a view, so that what follows may change it in place.
             outs.append(torch.ops.aten._unsafe_view(out, [*x.shape[:-1], out.shape[-1]]))
-        ctx.save_for_backward(x, hidden, down, *weights, *ups)
-        ctx.scales = scales
+        # Where A is frozen (LoRA-FA), x is not needed: only its shape.
+        ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, hidden, down, *weights, *ups)
+        ctx.scales, ctx.shape = scales, x.shape
         return tuple(outs)
 
     @staticmethod
@@ -82,7 +83,6 @@ class _LinearsWithLoRA(torch.autograd.Function):
         x, hidden, down, *layers = ctx.saved_tensors
         weights, ups = layers[:count], layers[count:]
         needs_x, needs_down, _, *needs = ctx.needs_input_grad
-        flat = x.reshape(-1, x.shape[-1])
         g_hidden, g_x = torch.empty_like(hidden), None
         g_ups: list[Tensor | None] = []
         for number, (grad, own, g_own) in enumerate(
@@ -94,9 +94,9 @@ class _LinearsWithLoRA(torch.autograd.Function):
             if needs_x:
                 w = weights[number].to(g.dtype)
                 g_x = g @ w if g_x is None else g_x.addmm_(g, w)
-        g_down = g_hidden.T @ flat if needs_down else None
+        g_down = g_hidden.T @ x.reshape(-1, x.shape[-1]) if needs_down else None
         if g_x is not None:
-            g_x = g_x.addmm_(g_hidden, down).view(x.shape)
+            g_x = g_x.addmm_(g_hidden, down).view(ctx.shape)
         return g_x, g_down, None, *[None] * count, *g_ups, *[None] * count
 
 

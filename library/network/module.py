@@ -101,7 +101,7 @@ class NetworkModule(nn.Module):
     @property
     def weight_shape(self) -> torch.Size:
         """The shape of what it changes: the layer's weight, or its rows of it."""
-        return _rows(self.points[0], self.layer.weight).shape
+        return torch.Size(weight_shape(self.points[0]))
 
     def frozen_weight(self, point: AttachPoint | None = None) -> Tensor:
         """A layer's own weight (its rows of it), float32 whatever type it is kept in, without gradients.
@@ -109,7 +109,7 @@ class NetworkModule(nn.Module):
         point: which layer's, of several.
         """
         point = point or self.points[0]
-        return _rows(point, point.module.weight).detach().float()
+        return rows_of(point, point.module.weight).detach().float()
 
     def attach(self) -> None:
         """From now on the model computes with this module. Several modules can stand at one layer."""
@@ -159,9 +159,11 @@ class NetworkModule(nn.Module):
         return torch.autocast(x.device.type, x.dtype)
 
     def computes_together(self, x: Tensor) -> bool:
-        """Whether `forward_with_layer` is called for x: the layer is a plain one that is frozen, and there
-        is no autocast.
-        """
+        """Whether `forward_with_layer` is called for x. A kind may ask for more than the layer must have."""
+        return self.is_replaceable(x)
+
+    def is_replaceable(self, x: Tensor) -> bool:
+        """Whether the layer is a plain one that is frozen, and there is no autocast."""
         layer = self.layer
         is_plain = type(layer).forward in _PLAIN and not layer.weight.requires_grad
         return is_plain and not torch.is_autocast_enabled(x.device.type)
@@ -210,12 +212,14 @@ class NetworkModule(nn.Module):
 
     def add_to(self, out: Tensor, x: Tensor) -> Tensor:
         """`out`, the layer's output for x, with this module's addition. Shapes as the layer's."""
-        weight, layer = self.delta_weight().to(x.dtype), self.layer
+        return out + self.as_layer(x, self.delta_weight().to(x.dtype)) * self.multiplier
+
+    def as_layer(self, x: Tensor, weight: Tensor) -> Tensor:
+        """What the layer would give for x with this weight, in x's type, and no bias."""
+        layer = self.layer
         if isinstance(layer, nn.Conv2d):
-            addition = F.conv2d(x, weight, None, layer.stride, layer.padding, layer.dilation, layer.groups)
-        else:
-            addition = F.linear(x, weight)
-        return out + addition * self.multiplier
+            return F.conv2d(x, weight, None, layer.stride, layer.padding, layer.dilation, layer.groups)
+        return F.linear(x, weight)
 
     def change_input(self, x: Tensor) -> Tensor:
         """What the layer is given for x, in its shape. Modules that change outputs see the changed input."""
@@ -257,7 +261,7 @@ class NetworkModule(nn.Module):
         self.check_merge()
         self.detach()
         for point in self.points:
-            weight = _rows(point, point.module.weight)
+            weight = rows_of(point, point.module.weight)
             weight.copy_(weight.float() + self.delta_weight_at(point).to(weight.device) * self.multiplier)
 
     def file_tensors(self) -> dict[str, Tensor]:
@@ -304,6 +308,11 @@ class NetworkModule(nn.Module):
         self.check_norms()
 
 
-def _rows(point: AttachPoint, weight: Tensor) -> Tensor:
-    """A point's rows of its layer's weight. Not a copy."""
-    return weight if point.rows is None else weight[point.rows.start : point.rows.stop]
+def weight_shape(point: AttachPoint) -> tuple[int, ...]:
+    """The shape of what a module at a point changes: the layer's weight, or its rows of it."""
+    return tuple(rows_of(point, point.module.weight).shape)
+
+
+def rows_of(point: AttachPoint, values: Tensor, dim: int = 0) -> Tensor:
+    """A point's rows of its layer's weight, or its share of what the layer gives along `dim`. Not a copy."""
+    return values if point.rows is None else values.narrow(dim, point.rows.start, len(point.rows))

@@ -13,16 +13,19 @@ def module_name(point: AttachPoint, prefix: str = "lora") -> str:
     """The name of a network's module in our files, e.g. `lora_unet_mid_block_attentions_0_proj_in`: prefix,
     part and path, dots as underscores.
     """
-    return _name(prefix, point, point.path)
+    return f"{prefix}_{point.prefix}_{point.path}".replace(".", "_")
 
 
 def points_by_name(points: Iterable[AttachPoint], prefix: str = "lora") -> dict[str, AttachPoint]:
-    """Each point under every name that a file may have for it."""
+    """Each point under every name that a file may have for it. An only text encoder may be numbered."""
+    points = list(points)
     found = {}
+    encoders = {point.text_encoder for point in points}
     for point in points:
-        if point.other_path is not None:
-            found[_name(prefix, point, point.other_path)] = point
-        found[module_name(point, prefix)] = point
+        is_only = point.text_encoder == 0 and 1 not in encoders
+        for part in (point.prefix, "te1") if is_only else (point.prefix,):
+            for path in filter(None, (point.other_path, point.path)):
+                found[f"{prefix}_{part}_{path}".replace(".", "_")] = point
     return found
 
 
@@ -33,7 +36,3 @@ def targets(
     parts, parents = set(parts), set(parents)
     chosen = (point for point in model.attach_points() if point.part in parts and point.parent in parents)
     return {module_name(point, prefix): point for point in chosen}
-
-
-def _name(prefix: str, point: AttachPoint, path: str) -> str:
-    return f"{prefix}_{point.prefix}_{path}".replace(".", "_")

@@ -13,14 +13,16 @@ from library.models.casting import cast_together
 from library.models.saving import Saving
 from library.models.shared_input import SharedInput
 from library.models.weights import save_tensors
-from library.network.files import MatchedFile, check_names, fit_shape, read_for
+from library.network.files import read_network
 from library.network.kinds import KINDS
+from library.network.matching import MatchedFile, check_names, fit_shape, read_for
 from library.network.module import NetworkModule
 from library.network.rates import Rates
 from library.network.together import Together, groups_of
 from library.param_groups import ParamGroup
 from library.problems import UserError, warn
 
+RESIZE = "python networks/resize_lora.py"
 TITLES = {"unet": "U-Net", "te": "text encoder"}
 
 
@@ -188,17 +190,21 @@ class Network(nn.Module):
                 raise UserError.of(
                     source,
                     f"{key} is {tuple(tensors[key].shape)}, this network has {tuple(value.shape)}",
-                    self._advice(key, tensors[key]),
+                    self._advice(key, tensors[key], source),
                 )
             value.copy_(given)
         for module in self.by_name.values():
             module.took_values()
 
-    def _advice(self, key: str, given: Tensor) -> str:
+    def _advice(self, key: str, given: Tensor, source: str) -> str:
         """What to do about a tensor of another shape."""
         rank = None if self.kind is None else KINDS[self.kind].rank
+        own = self.tensors()[key].shape
         if rank is not None and key.endswith(f".{rank}"):
-            return f"its rank is {given.shape[0]}: give that, or --dim_from_weights"
+            conv = f" --new_conv_rank {own[0]}" if len(own) == 4 else ""
+            words = f"--model {source} --new_rank {self.dim or own[0]}{conv} --save_to FILE"
+            has = f"its rank is {given.shape[0]}: give that, or --dim_from_weights"
+            return f"{has}, or resize it: {RESIZE} {words}"
         return "use the dimensions it was made with"
 
     def load_file(self, path: Path, model: Model) -> None:
@@ -206,6 +212,8 @@ class Network(nn.Module):
 
         What it holds for a part of the model in which this network has no modules is skipped with a warning.
         """
+        if self.kind is not None:
+            self._check_kind(path)
         file, parts = read_for(model, path, self.kind), {module.part for module in self.by_name.values()}
         taken = [name for name, point in file.points.items() if point.part in parts]
         if skipped := {TITLES[point.part] for point in file.points.values() if point.part not in parts}:
@@ -220,6 +228,16 @@ class Network(nn.Module):
             state = own if module is None else module.from_file_tensors(own)
             tensors |= {f"{name}.{key}": value for key, value in state.items()}
         self.load_tensors(tensors, source)
+
+    def _check_kind(self, path: Path) -> None:
+        """Raises UserError, with what to do, for a file of another kind."""
+        found, own = KINDS[read_network(path).kind], KINDS[self.kind or ""]
+        if found is own:
+            return
+        fix = f"give --network_module {found.module}"
+        if own is KINDS["lora"]:
+            fix += f", or make it one: {RESIZE} --model {path} --new_rank {self.dim or 4} --save_to FILE"
+        raise UserError.of(path, f"is a {found.title}, the network that is trained is a {own.title}", fix)
 
     def save(self, path: Path, saving: Saving) -> None:
         """Write the file whole."""

@@ -2,44 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import Tensor
-
 from library.models.values import fault_of, refuse_faults
-from library.network.files import ALPHA, NetworkFile, Shapes, read_network
+from library.network.additive import MAGNITUDE
+from library.network.files import ALPHA, NetworkFile, read_network
 from library.network.kinds import KINDS
+from library.network.matching import number_fault, unplaced
 from library.network_tools.factors import Factors
+from library.network_tools.products import PRODUCT_KINDS
 from library.problems import UserError, warn
-
-
-@dataclass(frozen=True)
-class FactorKind:
-    """A kind of network whose change is a product of two matrices.
-
-    factors: a module's tensors -> its change, exact, before alpha / rank.
-    shape: the shapes of a module's tensors -> that of the weight it changes; None when they do not multiply.
-    """
-
-    factors: Callable[[Mapping[str, Tensor]], Factors]
-    shape: Callable[[Shapes], tuple[int, ...] | None]
-
-
-def _lora_factors(tensors: Mapping[str, Tensor]) -> Factors:
-    """lora_up (out, rank[, 1, 1]) and lora_down (rank, in[, kernel height, kernel width])."""
-    up, down = tensors["lora_up.weight"], tensors["lora_down.weight"]
-    return Factors(up.flatten(1).float(), down.flatten(1).float(), (up.shape[0], *down.shape[1:]))
-
-
-def _lora_shape(shapes: Shapes) -> tuple[int, ...] | None:
-    up, down = shapes["lora_up.weight"], shapes["lora_down.weight"]
-    multiplies = len(down) in (2, 4) and len(up) in (2, 4) and up[1:] in (down[:1], (down[0], 1, 1))
-    return (up[0], *down[1:]) if multiplies and 0 not in (*up, *down) else None
-
-
-FACTOR_KINDS = {"lora": FactorKind(_lora_factors, _lora_shape)}
 
 
 @dataclass(frozen=True)
@@ -48,22 +22,25 @@ class Changes:
 
     file: the file.
     shapes: of the weights that its modules change, by the modules' names, sorted.
+    alphas: of the modules.
     """
 
     file: NetworkFile
     shapes: Mapping[str, tuple[int, ...]]
+    alphas: Mapping[str, float]
 
     def read(self, name: str) -> Factors:
         """A module's change at strength 1. Raises UserError when it holds values that are no numbers."""
         tensors = {tensor: self.file.read(name, tensor) for tensor in self.file.modules[name]}
         faults = {f"{name}.{tensor}": fault_of(value) for tensor, value in tensors.items() if tensor != ALPHA}
         refuse_faults(self.file.path, {tensor: fault for tensor, fault in faults.items() if fault})
-        return FACTOR_KINDS[self.file.kind].factors(tensors).scaled(self.scale(name))
+        return PRODUCT_KINDS[self.file.kind].factors(tensors).scaled(self.scale(name))
 
     def scale(self, name: str) -> float:
         """A module's alpha / rank. Trainers read an alpha of 0 as the rank; so do we, see `open_changes`."""
-        alpha = float(self.file.read(name, ALPHA)) if ALPHA in self.file.modules[name] else 0.0
-        return alpha / self.file.ranks[name] if alpha else 1.0
+        rank = PRODUCT_KINDS[self.file.kind].rank(self.file.modules[name])
+        alpha = self.alphas.get(name)
+        return alpha / rank if alpha and rank else 1.0
 
 
 def open_changes(path: Path) -> Changes:
@@ -72,23 +49,40 @@ def open_changes(path: Path) -> Changes:
     Raises UserError when it is none, is not whole, or of a kind whose change is no product of two matrices.
     """
     file = read_network(path)
-    row, kind = KINDS[file.kind], FACTOR_KINDS.get(file.kind)
+    row, kind = KINDS[file.kind], PRODUCT_KINDS.get(file.kind)
     if kind is None:
         raise UserError.of(path, f"is a {row.title}, whose change is no product of two matrices")
-    if file.unknown:
-        cause = f"{len(file.unknown)} of its tensors are not those of a {row.title}, e.g. {min(file.unknown)}"
-        raise UserError.of(path, cause)
+    for what, keys in unplaced(file, file.modules, "").items():
+        cause = f"{len(keys)} of its tensors, e.g. {min(keys)}, are {what}"
+        if min(keys) in file.unknown:
+            raise UserError.of(path, f"{cause}: they are no part of a {row.title}")
+        warn(f"{path}: {cause}: they are left out")
     found = {}
     for name, shapes in sorted(file.modules.items()):
+        if MAGNITUDE in shapes:
+            cause = f"is DoRA ({name}.{MAGNITUDE}), whose change depends on the model's weights"
+            raise UserError.of(path, cause)
         missing = sorted(set(row.needs) - shapes.keys())
         if missing:
             raise UserError.of(path, f"{name} has no {missing[0]}", "the file is not whole; get it again")
+        if by_weight := next((tensor for tensor in kind.needs_weight if tensor in shapes), None):
+            cause = f"{name} has {by_weight}: its change depends on the weights it changes (DoRA)"
+            raise UserError.of(path, cause, "merge it into the checkpoint")
         shape = kind.shape(shapes)
         if shape is None:
-            sides = " and ".join(f"{tensor} {shapes[tensor]}" for tensor in row.needs)
+            sides = " and ".join(f"{tensor} {sides}" for tensor, sides in shapes.items() if tensor != ALPHA)
             raise UserError.of(path, f"{name}: {sides} do not multiply", "the file is damaged; get it again")
         found[name] = shape
-    zeros = [name for name, alpha in file.alphas().items() if not alpha]
+    alphas = read_alphas(file)
+    zeros = [name for name, alpha in alphas.items() if not alpha]
     if zeros:
         warn(f"{path}: alpha is 0 in {len(zeros)} modules, e.g. {zeros[0]}: read as the rank, as trainers do")
-    return Changes(file, found)
+    return Changes(file, found, alphas)
+
+
+def read_alphas(file: NetworkFile) -> dict[str, float]:
+    """Each module's alpha. Raises UserError when one is no number."""
+    given = {name: file.read(name, ALPHA) for name, shapes in file.modules.items() if ALPHA in shapes}
+    faults = {f"{name}.{ALPHA}": number_fault(ALPHA, alpha) for name, alpha in given.items()}
+    refuse_faults(file.path, {name: fault for name, fault in faults.items() if fault})
+    return file.alphas()

@@ -53,8 +53,8 @@ def resize_file(options: ResizeNetworkOptions) -> None:
 def _comment(options: ResizeNetworkOptions, changes: Changes) -> str:
     """ss_training_comment, with what was done before it, as other tools write it."""
     linear = [name for name, shape in changes.shapes.items() if shape[2:] in ((), (1, 1))]
-    ranks = {changes.file.ranks[name] for name in linear or changes.shapes}
-    before = ranks.pop() if len(ranks) == 1 else DYNAMIC
+    ranks = {changes.file.ranks.get(name) for name in linear or changes.shapes}
+    before = (ranks.pop() if len(ranks) == 1 else None) or DYNAMIC
     if options.dynamic_method is None:
         conv = "" if options.new_conv_rank is None else f" (conv: {options.new_conv_rank})"
         done = f"dimension is resized from {before} to {options.new_rank}{conv}"

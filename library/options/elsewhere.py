@@ -17,6 +17,8 @@ _COMMANDS = {
     "PartOptions": "train_db.py and fine_tune.py",
     "FineTuneOptions": "fine_tune.py and sdxl_train.py",
     "DreamBoothOptions": "train_db.py",
+    "PivotalOptions": "train_network.py and sdxl_train_network.py",
+    "WordOptions": "train_textual_inversion.py and train_network.py",
     "TextualInversionOptions": "train_textual_inversion.py and sdxl_train_textual_inversion.py",
     "TwoEncodersOptions": "sdxl_train.py",
     "BlockOptions": "sdxl_train.py",

@@ -124,9 +124,11 @@ class GeneratorNetworkOptions:
     """Networks."""
 
     network_module: tuple[str, ...] = option(
-        (), "network to apply (default networks.lora); several may be given", metavar="MODULE"
+        (), "not needed: files say of which kind they are; for modules of your own", metavar="MODULE"
     )
-    network_weights: tuple[Path, ...] = option((), "weights of each network", metavar="FILE")
+    network_weights: tuple[Path, ...] = option(
+        (), "networks to apply, of any kind and any program", metavar="FILE"
+    )
     network_mul: tuple[float, ...] = option((), "strength of each network (default 1)", metavar="X")
     network_merge: bool = option(False, "merge the networks into the weights before drawing")
 

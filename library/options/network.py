@@ -13,11 +13,17 @@ from library.options.fields import Check, below, not_pairs, option, refuse, warn
 class NetworkOptions:
     """Network."""
 
-    network_module: str = option(None, "kind of network as a module: networks.lora", metavar="MODULE")
-    network_weights: Path | None = option(None, "start from these weights", metavar="FILE")
+    network_module: str = option(
+        None, "kind of network as a module: networks.lora, lora_fa, dylora, loha, lokr", metavar="MODULE"
+    )
+    network_weights: Path | None = option(
+        None,
+        "start from these weights: a file of any program, or a folder of PEFT's or diffusers'",
+        metavar="FILE",
+    )
     dim_from_weights: bool = option(False, "take layers, ranks and alphas from --network_weights")
     base_weights: tuple[Path, ...] = option(
-        (), "networks to merge into the model before training", metavar="FILE"
+        (), "networks of any kind to merge into the model before training", metavar="FILE"
     )
     base_weights_multiplier: tuple[float, ...] = option(
         (), "how strongly each of --base_weights counts (default 1)", metavar="X"

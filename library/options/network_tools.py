@@ -149,6 +149,143 @@ class CheckNetworkOptions:
         refuse((self.file is None, "<file>", "is needed: the network file"))
 
 
+@dataclass(frozen=True)
+class ConvertNetworkOptions:
+    """Conversion."""
+
+    file: Path = option(None, "network file, or a folder of PEFT's or diffusers'", positional=True)
+    to: Literal["kohya", "diffusers", "comfyui", "a1111", "lycoris"] | None = option(
+        None, "the program that is to read it; kohya is sd-scripts"
+    )
+    save_to: Path = option(None, "file to write (.safetensors)", metavar="FILE")
+    save_precision: Precision | None = option(None, "precision of the file (default: as it is)")
+    family: str | None = option(
+        None,
+        "what it is for, where neither names nor widths nor metadata tell: sd1, sd2, sdxl",
+        metavar="NAME",
+    )
+
+    def __post_init__(self) -> None:
+        refuse(
+            (self.file is None, "<file>", "is needed: the network file"),
+            (self.to is None, "to", "is needed: the program that is to read the file"),
+            *_file_checks(self.save_to),
+        )
+
+
+@dataclass(frozen=True)
+class VerifyNetworkOptions:
+    """Verification."""
+
+    file: Path = option(None, "network file, or a folder of PEFT's or diffusers'", positional=True)
+
+    def __post_init__(self) -> None:
+        refuse((self.file is None, "<file>", "is needed: the network file"))
+
+
+@dataclass(frozen=True)
+class ExtractNetworkOptions:
+    """Extraction."""
+
+    model_org: str = option(None, "the model that was tuned", metavar="MODEL")
+    model_tuned: str = option(None, "the tuned model", metavar="MODEL")
+    save_to: Path = option(None, "file to write (.safetensors)", metavar="FILE")
+    dim: int = option(4, "ranks of linear layers and 1x1 convolutions", metavar="N")
+    conv_dim: int | None = option(
+        None, "ranks of 3x3 convolutions (default: they get none)", metavar="N", zero_unset=True
+    )
+    min_diff: float = option(
+        0.01, "text encoders count if a weight of any differs by more than this", metavar="X"
+    )
+    clamp_quantile: float | None = option(
+        None, "limit the values of factors at this quantile (default: not, it loses accuracy)", metavar="X"
+    )
+    device: str = option("cpu", "where it is computed: cpu, cuda", metavar="NAME")
+    save_precision: Precision | None = option(None, "precision of the file (default: float32)")
+    load_precision: Precision | None = option(None, "accepted; differences are always computed in float32")
+    load_original_model_to: str | None = option(
+        None, "accepted; one layer at a time is in memory", metavar="NAME"
+    )
+    load_tuned_model_to: str | None = option(
+        None, "accepted; one layer at a time is in memory", metavar="NAME"
+    )
+    no_metadata: bool = option(False, "write no modelspec.* metadata")
+    v2: bool = option(False, "the models are SD 2.x; checked against the files, which decide")
+    sdxl: bool = option(False, "the models are SDXL; checked against the files, which decide")
+    v_parameterization: bool = option(False, "the models predict v; for metadata, where files do not tell")
+
+    def __post_init__(self) -> None:
+        quantile = self.clamp_quantile
+        refuse(
+            (self.model_org is None, "model_org", "is needed: the model that was tuned"),
+            (self.model_tuned is None, "model_tuned", "is needed: the tuned model"),
+            *_file_checks(self.save_to),
+            *below(1, self, "dim", "conv_dim"),
+            *below(0, self, "min_diff"),
+            (quantile is not None and not 0 < quantile <= 1, "clamp_quantile", "is above 0, at most 1"),
+            (self.v2 and self.sdxl, "v2", "contradicts --sdxl"),
+        )
+
+
+@dataclass(frozen=True)
+class SplitNetworkOptions:
+    """Splitting."""
+
+    model: Path = option(None, "DyLoRA to split", metavar="FILE")
+    save_to: Path = option(
+        None, "file to write; a rank is added to the name of each: name-0004.safetensors", metavar="FILE"
+    )
+    unit: int = option(None, "ranks that were trained at once: a file for each multiple", metavar="N")
+
+    def __post_init__(self) -> None:
+        refuse(
+            (self.model is None, "model", "is needed: the network file to split"),
+            *_file_checks(self.save_to),
+            (self.unit is None, "unit", "is needed: how many ranks more each file has"),
+            *below(1, self, "unit"),
+        )
+
+
+@dataclass(frozen=True)
+class InterrogateNetworkOptions:
+    """Interrogation."""
+
+    sd_model: str = option(None, "model that the network is for", metavar="MODEL")
+    model: Path = option(None, "network file", metavar="FILE")
+    v2: bool = option(False, "the model is SD 2.x; checked against the file, which decides")
+    batch_size: int = option(16, "words at once", metavar="N")
+    clip_skip: int | None = option(
+        None, "take the text encoder's n-th layer from the end (default 1)", metavar="N"
+    )
+
+    def __post_init__(self) -> None:
+        refuse(
+            (self.sd_model is None, "sd_model", "is needed: the model that the network is for"),
+            (self.model is None, "model", "is needed: the network file"),
+            *below(1, self, "batch_size", "clip_skip"),
+        )
+
+
+@dataclass(frozen=True)
+class NetworkInDiffusersOptions:
+    """Drawing."""
+
+    model_id: str = option(None, "model: a file, a Diffusers folder or a hub id", metavar="MODEL")
+    lora_weights: Path = option(None, "network file", metavar="FILE")
+    prompt: str = option("A photo of cat", "what is drawn")
+    negative_prompt: str = option("", "what is not")
+    seed: int = option(0, "of the picture", metavar="N")
+    sdxl: bool = option(False, "the model is SDXL; checked against the file, which decides")
+    outdir: Path = option(Path(), "folder for the picture", metavar="DIR")
+
+    def __post_init__(self) -> None:
+        refuse(
+            (self.model_id is None, "model_id", "is needed: the model"),
+            (self.lora_weights is None, "lora_weights", "is needed: the network file"),
+            *below(0, self, "seed"),
+        )
+
+
 def _file_checks(path: Path | None) -> list[Check]:
     """Checks of the file to write."""
     is_other = path is not None and path.suffix.lower() != _SUFFIX

@@ -131,6 +131,13 @@ def test_a_lora_is_no_product_and_a_product_is_no_lora(tiny_model: Model, tmp_pa
         lora.from_file(tiny_model, other)
     advice = f"for a product give --network_module {__name__}"
     assert str(error.value) == f"{other}: holds no LoRA weights; {advice}"
+    with pytest.raises(UserError) as error:
+        Case(lora, "lora").new(tiny_model).load_file(other, tiny_model)
+    make = f"make it one: python networks/resize_lora.py --model {other} --new_rank 4 --save_to FILE"
+    cause = f"{other}: is a product, the network that is trained is a LoRA"
+    assert str(error.value) == f"{cause}; give --network_module {__name__}, or {make}"
+    for module in (None, "networks.lora", __name__):  # a file says itself what it is
+        assert len(open_network(tiny_model, other, module).by_name) == len(products.by_name)
     save_tensors(other, ones.tensors() | products.tensors())
     with pytest.raises(
         UserError, match=r"mixes kinds of networks: LoRA \(lora_te_.*\) and product \(lora_te_"

@@ -153,13 +153,16 @@ def test_dropout_acts_in_training_only_and_keeps_the_mean(tiny_model: Model) -> 
     assert_close(dropped.mean(dim=(0, 1)), exact, rtol=0.1, atol=0.1)
     assert not torch.equal(dropped[0], dropped[1])
     module.rank_dropout, module.module_dropout = 0.0, 1.0 - 1e-9
-    assert module.add_to(zero, x).count_nonzero() == 0
+    assert module.change(zero, x).count_nonzero() == 0
 
 
 def test_weights_of_another_rank_or_model_are_refused(tiny_model: Model, tmp_path: Path) -> None:
     network = new_lora(tiny_model, dim=2)
-    with pytest.raises(UserError, match="its rank is 4"):
+    with pytest.raises(
+        UserError, match="its rank is 4: give that, .*or resize it: python networks/resize_"
+    ) as error:
         network.load_tensors(new_lora(tiny_model, dim=4).tensors(), "a.safetensors")
+    assert "--model a.safetensors --new_rank 2 --save_to FILE" in str(error.value)
     foreign = {f"lora_unet_nowhere.lora_{half}.weight": torch.zeros(2, 2) for half in ("down", "up")}
     save_tensors(tmp_path / "a.safetensors", foreign)
     with pytest.raises(UserError, match="have no place in this model, e.g. lora_unet_nowhere"):

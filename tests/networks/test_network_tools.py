@@ -210,7 +210,7 @@ def test_wrong_inputs_are_a_line_each_and_nothing_is_written(
         "cut": "has no lora_up.weight; the file is not whole; get it again",
         "shape": "do not multiply; the file is damaged; get it again",
         "else": "has no layer in common with a.safetensors",
-        "more": "1 of its tensors are not those of a LoRA, e.g. lora_unet_x.w_norm",
+        "more": "1 of its tensors, e.g. lora_unet_x.w_norm, are changes of norms: they are no part of a LoRA",
     }
     for kind, line in expected.items():
         with pytest.raises(UserError) as refused:
@@ -230,7 +230,7 @@ def test_wrong_inputs_are_a_line_each_and_nothing_is_written(
         assert len(refused.value.problems) == 1 and line in str(refused.value)
     with pytest.raises(UserError) as refused:
         tool("resize_lora", "--model", model_file, "--save_to", loras[0])
-    assert "holds no network of a kind that is known here" in str(refused.value)
+    assert "is a checkpoint, not a network" in str(refused.value)
     with pytest.raises(UserError, match="2 problems|ratios|save_to") as refused:
         tool("svd_merge_lora", "--models", *loras, "--ratios", 1, "--save_to", tmp_path / "x.bin")
     assert {problem.where for problem in refused.value.problems} == {"--ratios", "--save_to"}

@@ -49,7 +49,7 @@ def build_part(opened: PartFile, *, dtype: torch.dtype | None, device: torch.dev
     Raises UserError when the file lacks tensors, they do not go together, or hold what weights cannot be.
     """
     path, part = opened.file.path, opened.part
-    module = _make_empty(opened)
+    module = make_empty(opened)
     wanted = module.state_dict()
     names = {own: canonical(part, own) for own in wanted}
     missing = [name for name in names.values() if name not in opened.pieces]
@@ -75,7 +75,10 @@ def build_part(opened: PartFile, *, dtype: torch.dtype | None, device: torch.dev
     return module.to(device).requires_grad_(False)  # buffers, which are no weights, go to the device too
 
 
-def _make_empty(opened: PartFile) -> PartModule:
+def make_empty(opened: PartFile) -> PartModule:
+    """The module on the meta device, in the sizes of a file's tensors. Raises UserError when it lacks some or
+    they do not go together.
+    """
     path, title = opened.file.path, _TITLES[opened.part.kind]
     try:
         with init_empty_weights(include_buffers=False):

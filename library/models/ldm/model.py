@@ -128,7 +128,10 @@ class LatentDiffusion(Model):
 
     def attach_points(self) -> list[AttachPoint]:
         texts_first = sorted(self.network_prefixes, key=lambda name: name == self.denoiser_part)
-        return [point for name in texts_first for point in self._points(name)]
+        return [point for name in texts_first for point in self._points(name) if point.parent]
+
+    def outer_points(self) -> list[AttachPoint]:
+        return [point for name in self.network_prefixes for point in self._points(name) if not point.parent]
 
     def block_spans(self) -> BlockSpans:
         return block_spans(self._originals().values(), counts_all=self.layout.has_original_paths)
@@ -221,7 +224,7 @@ class LatentDiffusion(Model):
         return self.kept.get(part) or self._tensors(part)
 
     def _points(self, name: Part) -> list[AttachPoint]:
-        """A part's Linear and Conv2d layers in blocks that networks are attached to."""
+        """A part's Linear and Conv2d layers, in blocks and outside."""
         module, part, points = self.parts[name], self.layout.parts[name], []
         originals = self._originals() if name == self.denoiser_part else {}
         spans = self.block_spans() if originals else None
@@ -230,21 +233,22 @@ class LatentDiffusion(Model):
         for own, canonical_name in self._weight_names(name).items():
             parents = [parent for piece, parent in _PARENTS.items() if f".{piece}." in canonical_name]
             layer = module.get_submodule(own.removesuffix(".weight"))
-            if not parents or not isinstance(layer, (nn.Linear, nn.Conv2d)):
+            if not isinstance(layer, (nn.Linear, nn.Conv2d)):
                 continue
             path, other, block = canonical_name.removesuffix(".weight"), None, None
             if spans is not None:
                 original = originals[canonical_name]
                 block = network_block(original, spans)
+                other = original.removesuffix(".weight")
                 if self.layout.has_original_paths:
-                    path, other = original.removesuffix(".weight"), path
+                    path, other = other, path
             kind = "te" if part.is_text_encoder else "unet"
             points.append(
                 AttachPoint(
                     part=kind,
                     path=path,
                     module=layer,
-                    parent=parents[0],
+                    parent=next(iter(parents), ""),
                     prefix=part.network,
                     other_path=other,
                     block=block,

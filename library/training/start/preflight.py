@@ -15,7 +15,7 @@ from library.latent_space import LatentSpace
 from library.models import FAMILIES, Family, check_source, check_vae, detect_family
 from library.models.attention import warn_of_missing
 from library.models.embeddings import find_embeddings
-from library.network.loading import load_network_module
+from library.network.loading import check_network_file, load_network_module
 from library.options.data import DataOptions
 from library.options.fields import sections_of
 from library.options.generation import PreviewOptions
@@ -160,8 +160,7 @@ def _check_network(options: NetworkOptions) -> None:
     if module is not None:
         problems.attempt(module.check_arguments, options.arguments)
     for path in filter(None, (options.network_weights, *options.base_weights)):
-        if not path.is_file():
-            problems.add(path, "there is no such file of network weights")
+        problems.attempt(check_network_file, path, options.network_module)
     problems.raise_if_any()
 
 

@@ -11,9 +11,10 @@ from library.problems import UserError
 from library.wording import counted
 
 
-def check_captions(data: TrainingData, words: Collection[str]) -> None:
-    """Raises UserError when captions of training images contain none of the words, or none contains one of
-    them.
+def check_captions(data: TrainingData, words: Collection[str], *, everywhere: bool) -> None:
+    """Raises UserError when no caption contains one of the words.
+
+    everywhere: also when any caption, regularization images apart, contains none of them.
     """
     pattern, seen = word_pattern(tuple(words)), set[str]()
     without = []
@@ -24,9 +25,10 @@ def check_captions(data: TrainingData, words: Collection[str]) -> None:
         if not found:
             without.append(record.image.name)
     missing = [word for word in words if word not in seen]
-    if not missing and not without:
+    if not missing and not (without and everywhere):
         return
-    fix = "write it there, give --caption_prefix, or train on --use_object_template or --use_style_template"
+    other = "train on --use_object_template or --use_style_template" if everywhere else "learn no word"
+    fix = f"write it there, give --caption_prefix, or {other}"
     if missing:
         raise UserError.of("--token_string", f"no caption contains {' or '.join(map(repr, missing))}", fix)
     count = f"{len(without)} of {counted(len(records), 'caption')}"

@@ -11,23 +11,26 @@ from torch import Tensor
 
 from library.data.batch import Batch
 from library.models.attention import shared_inputs
-from library.models.base import Model
+from library.models.base import Condition, Model
+from library.models.embeddings import bundled
 from library.models.saving import Saving
-from library.network.loading import NetworkFactory, load_network_module
+from library.network.loading import load_network_module, open_network
 from library.network.module import HALVES
 from library.network.network import Network
 from library.options.network import NetworkOptions
 from library.options.objective import ObjectiveOptions
+from library.options.words import PivotalOptions
 from library.param_groups import ParamGroup
 from library.problems import UserError, warn
 from library.training.tasks.components import Component, text_encoder_name
+from library.training.tasks.learned_words import LearnedWords
 from library.training.tasks.task import Task
 
 PRESERVATION = "diff_output_preservation"
 
 
 class NetworkTask(Task):
-    """Trains a network; the result is its file."""
+    """Trains a network, and words with it if asked (pivotal tuning); the result is its file."""
 
     def __init__(
         self,
@@ -38,9 +41,11 @@ class NetworkTask(Task):
         learning_rate: float,
         clip_skip: int | None,
         seed: int,
+        words: PivotalOptions | None = None,
     ) -> None:
         """learning_rate: where the network's options give none for a part of the model.
-        seed: of the network's first values.
+        seed: of the network's and the words' first values.
+        words: those that are trained too; None, or of none, trains none.
         """
         super().__init__(model, options, clip_skip=clip_skip)
         self.network_options = network
@@ -50,7 +55,7 @@ class NetworkTask(Task):
             del self.rates["te2"]
         module = load_network_module(network.network_module)
         for path, multiplier in network.merged_first:
-            _merge(module, model, path, multiplier)
+            _merge(model, path, multiplier, network.network_module)
         self.network = module.create(
             model,
             dim=network.network_dim,
@@ -68,6 +73,10 @@ class NetworkTask(Task):
             self.network.check_norms()
         if network.network_weights is not None:
             self._start_from(network.network_weights)
+        self.pivotal = words or PivotalOptions()
+        self.words = LearnedWords(model, self.pivotal, seed=seed)
+        rate = self.pivotal.embedding_lr
+        self.embedding_rate = learning_rate if rate is None else rate
         self._has_joined = False
         self.network.attach()
         self.network.freeze_idle(model, clip_skip)
@@ -87,6 +96,9 @@ class NetworkTask(Task):
 
     def param_groups(self) -> list[ParamGroup]:
         trained = self.network.param_groups(self.rates)
+        if self.words.words and self.embedding_rate:
+            rows = self.words.rows()
+            trained = [*trained, ParamGroup(params=rows, lr=self.embedding_rate, name="embedding")]
         if not trained:
             raise UserError.of("--learning_rate", "every learning rate is 0: nothing would be trained")
         return trained
@@ -98,10 +110,19 @@ class NetworkTask(Task):
         for number in range(encoders):
             name = f"network of the {text_encoder_name(number, encoders)}"
             found.append(Component(name, trained.get(number, []), is_text=True))
-        return [one for one in found if one.parameters]
+        return [one for one in found if one.parameters] + self.words.components()
 
     def needs_text_gradients(self, step: int) -> bool:
-        return self._has_text and bool(self.rates.get("te") or self.rates.get("te2"))
+        learns_text = self._has_text and bool(self.rates.get("te") or self.rates.get("te2"))
+        return learns_text or self._learns_words(step)
+
+    def _learns_words(self, step: int) -> bool:
+        stop = self.pivotal.stop_embedding_training
+        return bool(self.words.words and self.embedding_rate) and (stop is None or step < stop)
+
+    def condition(self, batch: Batch) -> Condition:
+        self.model.vocabulary.learns = self._learns_words(batch.position.step)
+        return super().condition(batch)
 
     @contextmanager
     def computing_in(self, dtype: torch.dtype) -> Iterator[None]:
@@ -159,25 +180,37 @@ class NetworkTask(Task):
 
     def after_step(self) -> dict[str, Tensor]:
         """Max-norm regularization, with --scale_weight_norms."""
+        self.words.after_step()
         limit = self.network_options.scale_weight_norms
         return self.network.limit_norms(limit) if limit else {}
 
     def trained_tensors(self) -> dict[str, Tensor]:
-        return self.network.tensors()
+        return self.network.tensors() | self.words.tensors()
 
     def load_trained_tensors(self, tensors: dict[str, Tensor]) -> None:
-        self.network.load_tensors(tensors, "the saved state")
+        own = self.words.tensors().keys()
+        self.words.load_tensors({key: value for key, value in tensors.items() if key in own})
+        rest = {key: value for key, value in tensors.items() if key not in own}
+        self.network.load_tensors(rest, "the saved state")
 
     def file_tensors(self) -> dict[str, Tensor] | None:
         saves_tensors = type(self.network).save is Network.save  # a kind may write more than its tensors
-        return self.network.file_tensors() if saves_tensors else None
+        if not saves_tensors:
+            return None
+        return self.network.file_tensors() | self._bundle()
+
+    def _bundle(self) -> dict[str, Tensor]:
+        """The words, as they stand in the network's file."""
+        is_sd2 = self.model.family == "sd2"
+        files = {self.pivotal.file_names[word]: self.words.rows_of(word) for word in self.words.words}
+        return bundled(files, single="string_to_param.*" if is_sd2 else "clip_l")
 
     def save(self, path: Path, saving: Saving) -> None:
         self.network.save(path, saving)
 
 
-def _merge(module: NetworkFactory, model: Model, path: Path, multiplier: float) -> None:
+def _merge(model: Model, path: Path, multiplier: float, module: str) -> None:
     """Make a network file part of the model's own weights."""
-    network = module.from_file(model, path)
+    network = open_network(model, path, module)
     network.set_multiplier(multiplier)
     network.merge()

@@ -10,9 +10,10 @@ from commands import run
 
 from library.models.base import Model
 from library.models.weights import save_tensors
-from library.network.files import read_for, read_network
+from library.network.files import read_network
 from library.network.kinds import KINDS
 from library.network.loading import load_network_module
+from library.network.matching import read_for
 from library.network.names import module_name, points_by_name
 from library.problems import UserError
 
@@ -35,7 +36,8 @@ def test_a_file_says_names_ranks_alphas_and_metadata(tmp_path: Path) -> None:
     assert (found.kind, found.path) == ("lora", path)
     shapes = {HALVES[0]: (2, 3), HALVES[1]: (3, 2)}
     assert found.modules == {"lora_unet_a": shapes, "lora_te_b": shapes | {"alpha": ()}}
-    assert found.unknown == {"bundle_emb.cat.clip_l": (1, 768)}
+    assert (found.unknown, found.bundled) == ({}, {"bundle_emb.cat.clip_l": (1, 768)})
+    assert found.read_bundled()["bundle_emb.cat.clip_l"].shape == (1, 768)
     assert found.metadata == {"ss_network_module": "networks.lora"}
     assert found.ranks == {"lora_unet_a": 2, "lora_te_b": 2}
     assert found.alphas() == {"lora_unet_a": 2.0, "lora_te_b": 1.5}
@@ -58,7 +60,7 @@ def test_looking_into_a_file_loads_no_torch(tmp_path: Path) -> None:
         (["lora_unet_a.weight", "lora_unet_a.on_input"], "ia3"),
         (["oft_unet_a.oft_blocks", "oft_unet_a.alpha"], "oft"),
         (["lora_unet_a.oft_blocks", "lora_unet_a.alpha"], "diag_oft"),
-        (["unet.mid_block.0.oft_blocks"], "oft"),  # a spelling that neither has: the first row
+        (["nobody.mid_block.0.oft_blocks"], "oft"),  # a spelling that neither has: the first row
     ],
 )
 def test_a_kind_is_known_by_its_tensors_and_if_others_have_them_by_its_names(
@@ -81,8 +83,10 @@ def test_a_files_names_are_found_in_a_table_of_the_models_layers(tiny_model: Mod
     assert {name: table[name] for name in map(module_name, points)} == dict(
         zip(map(module_name, points), points, strict=True)
     )
-    name, point = next((name, point) for name, point in table.items() if point.part == "unet")
-    save_tensors(tmp_path / "x.safetensors", lora_of(name))
+    other, point = next((name, point) for name, point in table.items() if point.part == "unet")
+    name = module_name(point)
+    assert other == "lora_unet_input_blocks_1_1_proj_in" and name != other
+    save_tensors(tmp_path / "x.safetensors", lora_of(other))
     found = read_for(tiny_model, tmp_path / "x.safetensors", "lora")
     assert found.points == {name: point}
     assert (found.size(name).rank, found.size(name).alpha) == (2, 2.0)

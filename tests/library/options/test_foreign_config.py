@@ -133,7 +133,7 @@ def read_words(tmp_path: Path, text: str, run_type: type = train_network.Run) ->
 @pytest.mark.parametrize(
     "line",
     [
-        *("token_string = 'x'", "block_lr = [1e-4]", "stop_text_encoder_training = 5", "t5xxl = 'file'"),
+        *("weights = 'x'", "block_lr = [1e-4]", "stop_text_encoder_training = 5", "t5xxl = 'file'"),
         "sdxl = 1",
     ],
 )
@@ -146,11 +146,11 @@ def test_settings_of_other_commands_are_warnings_in_a_file(
 
 
 def test_on_the_command_line_such_an_option_is_named_as_such() -> None:
-    words = ["--block_lr", "1e-4", "--token_string", "x", "--image_path", "x"]
+    words = ["--block_lr", "1e-4", "--weights", "x", "--image_path", "x"]
     found = [str(problem) for problem in read_command_line(train_network.Run, argv=words).problems]
     assert found[:3] == [
         "--block_lr: is an option of sdxl_train.py; remove it",
-        "--token_string: is an option of train_textual_inversion.py and sdxl_train_textual_inversion.py; "
+        "--weights: is an option of train_textual_inversion.py and sdxl_train_textual_inversion.py; "
         "remove it",
         "--image_path: is an option of gen_img_diffusers.py and sdxl_gen_img.py; remove it",
     ]

@@ -80,7 +80,7 @@ class BOFTModule(BlockModule):
     def __init__(self, point: AttachPoint, factors: int, side: int) -> None:
         super().__init__(point)
         out, width = self.weight_shape[0], self.weight_shape[1:].numel()
-        is_convolution = isinstance(self.layer, nn.Conv2d)
+        is_convolution = isinstance(self.layer, nn.Conv2d) or point.is_1x1_in_files
         self.boft_R = nn.Parameter(torch.zeros(factors, width // side, side, side))
         self.boft_s = nn.Parameter(torch.ones((1, out) if is_convolution else (out, 1)))
 

@@ -94,6 +94,9 @@ class DiagOFTModule(OutputRotation):
         """What the rotation adds to x, before it is rescaled."""
         return times_blocks(x, self.matrices())
 
+    def file_tensors(self) -> dict[str, Tensor]:
+        return self.in_file_shapes(self.state_dict())
+
     def took_values(self) -> None:
         if self.has_limit:
             self.limit = float(self.alpha) * self.weight_shape[0]

@@ -114,6 +114,9 @@ class GLoRAModule(NetworkModule):
         b_half = torch.einsum("or,ri...->oi...", b1.flatten(1), b2)
         return (a_half + b_half) * self.scale
 
+    def file_tensors(self) -> dict[str, Tensor]:
+        return self.in_file_shapes(self.state_dict())
+
     def from_file_tensors(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
         if rank_of(self.points[0], shapes)[1]:

@@ -160,10 +160,7 @@ class LoRAModule(AdditiveModule):
         return low_rank_norms(self.frozen_weight(), up * self.scale, down, axis)
 
     def file_tensors(self) -> dict[str, Tensor]:
-        own = super().file_tensors()
-        if not self.points[0].is_1x1_in_files:
-            return own
-        return {key: value[:, :, None, None] if value.ndim == 2 else value for key, value in own.items()}
+        return self.in_file_shapes(super().file_tensors())
 
     def plus_parameters(self) -> list[nn.Parameter]:
         return list(self.lora_up.parameters())

@@ -24,6 +24,7 @@ from library.network.arguments import warn_of_idle
 from library.network.block_arguments import (
     NOT_OF_BLOCKS,
     ConvolutionArguments,
+    a_positive_number,
     a_probability,
     read_own_values,
     switch,
@@ -40,6 +41,7 @@ from library.network.network import Network
 from library.network.rotating import InputRotation, side_of
 from library.network.rotation import neumann, side_of_triangle, skew_of_triangles, times_blocks
 from library.network.sizes import Size
+from library.problems import warn
 
 KIND = "oft_v2"
 MODULE = "networks.oft_v2"
@@ -140,6 +142,8 @@ def check_arguments(arguments: dict[str, str]) -> None:
     """Raises UserError for --network_args that it does not know or whose values are wrong."""
     asked = _read(arguments)
     warn_of_idle(asked)
+    if "coft_eps" in arguments and not asked.coft:
+        warn("--network_args coft_eps has no effect without coft=true")
 
 
 def create(
@@ -206,7 +210,7 @@ def _read(arguments: dict[str, str]) -> OFTv2Arguments:
         "oft_block_size": whole_number,
         "auto_adjust": switch,
         "coft": switch,
-        "coft_eps": float,
+        "coft_eps": a_positive_number,
         "block_share": switch,
         "dropout": a_probability,
         "dropout_probability": a_probability,

@@ -83,3 +83,8 @@ def whole_number(text: str) -> int:
 def a_probability(text: str) -> float:
     """A number of 0 to below 1. Raises ValueError for any other text."""
     return cast("float", READERS["module_dropout"](text))
+
+
+def a_positive_number(text: str) -> float:
+    """A number above 0. Raises ValueError for any other text."""
+    return cast("float", READERS["loraplus_lr_ratio"](text))

@@ -268,6 +268,12 @@ class NetworkModule(nn.Module):
         """Its tensors as files have them, by their names there. Views, where a shape differs."""
         return self.state_dict()
 
+    def in_file_shapes(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Matrices as 1x1 convolutions, where files have the layer as one. Views."""
+        if not self.points[0].is_1x1_in_files:
+            return dict(tensors)
+        return {key: value[:, :, None, None] if value.ndim == 2 else value for key, value in tensors.items()}
+
     def from_file_tensors(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Its state when a file has these tensors: the other way of `file_tensors`."""
         return dict(tensors)

@@ -10,7 +10,7 @@ from library.models.base import Model
 from library.models.weights import save_tensors
 from library.network.sizes import Size
 from library.problems import UserError
-from networks import glora, ia3
+from networks import boft, diag_oft, glora, ia3
 
 IA3 = Case(ia3, "ia3", draws=False)
 GLORA = Case(glora, "glora", {"conv_dim": "2"})
@@ -93,3 +93,27 @@ def test_what_ia3_has_not_is_refused_or_a_warning(
     told = capsys.readouterr().err
     assert "--network_dim has no effect with networks.ia3" in told
     assert "--network_alpha has no effect with networks.ia3" in told
+
+
+@pytest.mark.parametrize("kind", ["networks.glora", "networks.diag_oft", "networks.boft"])
+def test_a_linear_layer_that_files_have_as_a_convolution_is_one_there(kind: str) -> None:
+    """The projections of SD 2.x from a single file, as sd-scripts has them."""
+    point = point_at(torch.nn.Linear(8, 4), is_1x1_in_files=True)
+    module = {
+        "networks.glora": lambda: glora.GLoRAModule(point, Size(2, 1.0)),
+        "networks.diag_oft": lambda: diag_oft.DiagOFTModule(point, (2, 2, 2), 0.0, rescaled=True),
+        "networks.boft": lambda: boft.BOFTModule(point, 1, 4),
+    }[kind]()
+    found = {key: tuple(value.shape) for key, value in module.file_tensors().items()}
+    wanted = {
+        "networks.glora": {
+            "a1.weight": (8, 2, 1, 1),
+            "a2.weight": (2, 8, 1, 1),
+            "b1.weight": (4, 2, 1, 1),
+            "b2.weight": (2, 8, 1, 1),
+            "alpha": (),
+        },
+        "networks.diag_oft": {"oft_blocks": (2, 2, 2), "rescale": (4, 1, 1, 1), "alpha": ()},
+        "networks.boft": {"boft_R": (1, 2, 4, 4), "boft_s": (1, 4)},
+    }[kind]
+    assert found == wanted

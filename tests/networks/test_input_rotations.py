@@ -133,5 +133,8 @@ def test_arguments_have_the_names_of_sd_scripts(tiny_model: Model) -> None:
         boft.check_arguments({"block_size": "4", "boft_block_num": "2"})
     with pytest.raises(UserError, match="networks.oft_v2 has none: it has no alpha"):
         oft_v2.check_arguments({"conv_alpha": "4"})
+    for arguments in ({"coft_eps": "nan"}, {"coft_eps": "-1"}, {"block_size": "0"}, {"dropout": "1"}):
+        with pytest.raises(UserError, match=next(iter(arguments))):
+            oft_v2.check_arguments({"coft": "true"} | arguments)
     network = OFT.new(tiny_model, dropout=0.25, arguments={"dropout": "0.5"})
     assert {module.block_dropout for module in network.by_name.values()} == {0.25}

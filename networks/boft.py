@@ -19,13 +19,12 @@ import torch
 from torch import Tensor, nn
 
 from library.models.base import AttachPoint, Model
-from library.network.arguments import warn_of_idle
+from library.network.arguments import switch, warn_of_idle
 from library.network.block_arguments import (
     NOT_OF_BLOCKS,
     ConvolutionArguments,
     a_probability,
     read_own_values,
-    switch,
     whole_number,
 )
 from library.network.block_building import (

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from library.models.base import AttachPoint, Model
-from library.network.arguments import NetworkArguments, warn_of_idle
-from library.network.block_arguments import NOT_OF_BLOCKS, read_own_values, switch
+from library.network.arguments import NetworkArguments, switch, warn_of_idle
+from library.network.block_arguments import NOT_OF_BLOCKS, read_own_values
 from library.network.block_building import (
     blocks_from_file,
     build_in_blocks,
@@ -30,8 +30,8 @@ from library.network.building import DEFAULT_DIM
 from library.network.family import Shapes
 from library.network.network import Network
 from library.network.rotating import OutputRotation
-from library.network.rotation import cayley, exchanged, factorization, limited, skew, times_blocks
-from library.network.sizes import Size
+from library.network.rotation import cayley, exchanged, limited, skew, times_blocks
+from library.network.sizes import Size, factorize
 
 KIND = "diag_oft"
 _IS_CONSTRAINT = "what it counts is the constraint"
@@ -141,7 +141,7 @@ def create(
     warn_of_idle_alpha(alpha, "networks.diag_oft", "see --network_args constraint=X")
 
     def new(point: AttachPoint, size: Size) -> DiagOFTModule:
-        side, count = factorization(point.module.weight.shape[0], size.rank)
+        side, count = factorize(point.module.weight.shape[0], size.rank)
         return DiagOFTModule(point, (count, side, side), asked.constraint, rescaled=asked.rescaled)
 
     return build_in_blocks(

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from library.models.base import AttachPoint, Model
 from library.models.saving import Saving
-from library.network.arguments import READERS
-from library.network.block_arguments import read_own_values, switch
+from library.network.arguments import READERS, switch
+from library.network.block_arguments import read_own_values
 from library.network.block_building import warn_of_idle_alpha
 from library.network.hypernetwork_files import (
     Net,

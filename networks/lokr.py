@@ -31,7 +31,7 @@ from library.network.arguments import switch
 from library.network.family import Shapes
 from library.network.module import weight_shape
 from library.network.network import Network
-from library.network.sizes import Size
+from library.network.sizes import Size, factorize
 from library.problems import UserError
 
 KIND = "lokr"
@@ -190,21 +190,6 @@ class LoKrModule(AdditiveModule):
 
 def _first(own: Mapping[str, Tensor]) -> Tensor:
     return own[W1] if W1 in own else own[W1_A] @ own[W1_B]
-
-
-def factorize(side: int, factor: int) -> tuple[int, int]:
-    """Two factors of a layer's side, the smaller first, as LyCORIS finds them: `factor` and the rest where it
-    divides the side, otherwise as near the root as `factor` allows; -1: as near as there are.
-    """
-    if factor > 0 and side % factor == 0:
-        return min(factor, side // factor), max(factor, side // factor)
-    small, large = 1, side
-    while small < large:
-        candidate = next(number for number in range(small + 1, side + 1) if side % number == 0)
-        if candidate > factor > 0 or candidate + side // candidate > small + large:
-            break
-        small, large = candidate, side // candidate
-    return min(small, large), max(small, large)
 
 
 def new_shapes(

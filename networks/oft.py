@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from library.models.base import AttachPoint, Model
-from library.network.arguments import warn_of_idle
-from library.network.block_arguments import ConvolutionArguments, read_own_values, switch
+from library.network.arguments import switch, warn_of_idle
+from library.network.block_arguments import ConvolutionArguments, read_own_values
 from library.network.block_building import blocks_from_file, build_in_blocks, does_not_fit
 from library.network.building import DEFAULT_DIM
 from library.network.family import Shapes

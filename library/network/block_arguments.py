@@ -37,14 +37,6 @@ class ConvolutionArguments(NetworkArguments):
         }
 
 
-def switch(text: str) -> bool:
-    """A text that says yes or no. Raises ValueError for any other."""
-    found = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-    if text.strip().lower() not in found:
-        raise ValueError("expects true or false")
-    return found[text.strip().lower()]
-
-
 def read_own_values(
     arguments: Mapping[str, str],
     own: Mapping[str, Callable[[str], Any]],

@@ -82,21 +82,6 @@ def exchanged(x: Tensor, groups: int, pieces: int, size: int) -> Tensor:
     return x.unflatten(-1, (-1, groups, pieces, size)).transpose(-3, -2).flatten(-4)
 
 
-def factorization(width: int, factor: int) -> tuple[int, int]:
-    """A width as a product, the smaller number first: factor and the rest where that divides it, else the
-    pair nearest a square whose smaller number is at most the factor; LyCORIS' rule. -1: any.
-    """
-    if factor > 0 and width % factor == 0:
-        return min(factor, width // factor), max(factor, width // factor)
-    small, large = 1, width
-    while small < large:
-        step = next(number for number in range(small + 1, width + 1) if width % number == 0)
-        if 0 < factor < step:
-            break
-        small, large = step, width // step
-    return min(small, large), max(small, large)
-
-
 def nearest(wanted: int, sizes: Iterable[int]) -> int:
     """The nearest of some sizes, of two equally near ones the smaller; 0 when there are none."""
     return min(sizes, key=lambda size: (abs(size - wanted), size), default=0)

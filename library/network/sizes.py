@@ -30,3 +30,18 @@ class Sizes:
 
 
 NOTHING = Size(0, 0.0)
+
+
+def factorize(side: int, factor: int) -> tuple[int, int]:
+    """Two factors of a layer's side, the smaller first, as LyCORIS finds them: `factor` and the rest where it
+    divides the side, otherwise as near the root as `factor` allows; -1: as near as there are.
+    """
+    if factor > 0 and side % factor == 0:
+        return min(factor, side // factor), max(factor, side // factor)
+    small, large = 1, side
+    while small < large:
+        candidate = next(number for number in range(small + 1, side + 1) if side % number == 0)
+        if candidate > factor > 0 or candidate + side // candidate > small + large:
+            break
+        small, large = candidate, side // candidate
+    return min(small, large), max(small, large)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from library.network.additive import Variant, low_rank_norms
-from library.network.sizes import Size
+from library.network.sizes import Size, factorize
 from networks import loha, lokr, lora
 
 
@@ -82,7 +82,7 @@ def test_no_gradient_flows_through_the_norm_of_dora(name: str) -> None:
 def test_layers_divide_as_in_lycoris() -> None:
     table = GOLDEN["lokr_factors"]
     found = {
-        side: {factor: list(lokr.factorize(int(side), int(factor))) for factor in row}
+        side: {factor: list(factorize(int(side), int(factor))) for factor in row}
         for side, row in table.items()
     }
     assert found == table

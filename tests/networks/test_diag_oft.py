@@ -10,7 +10,7 @@ from torch.testing import assert_close
 
 from library.models.base import Model
 from library.models.weights import save_tensors
-from library.network.rotation import factorization
+from library.network.sizes import factorize
 from library.problems import UserError
 from networks import diag_oft, lycoris_boft
 
@@ -53,7 +53,7 @@ def test_sizes_of_blocks_are_those_of_lycoris() -> None:
         side, count = lycoris_boft.power_of_two_blocks(out, out if dim < 0 else dim)
         assert (side * count, lycoris_boft.stages_of(count)) == (out, stages)
     pairs = {(768, 8): (8, 96), (320, 16): (16, 20), (4, 4): (1, 4), (320, -1): (16, 20), (250, 4): (2, 125)}
-    assert {given: factorization(*given) for given in pairs} == pairs
+    assert {given: factorize(*given) for given in pairs} == pairs
 
 
 @pytest.mark.parametrize("family", ["sd1", "sdxl"])

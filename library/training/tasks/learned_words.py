@@ -30,7 +30,8 @@ class LearnedWords:
         """
         self.model, self.options = model, options
         self.words = options.token_string
-        self._lengths = [_usual_length(table) for table in model.vocabulary.tables]
+        keeps = bool(self.words) and options.preserve_norm
+        self._lengths = [_usual_length(table) for table in model.vocabulary.tables] if keeps else []
         problems = Problems()
         places = range(len(self.words))
         firsts = [problems.attempt(self._first_rows, place, seed, begun or {}) for place in places]

@@ -14,6 +14,7 @@ import pytest
 from library.data.config.file import read_dataset_file
 from library.data.config.keys import ONLY_IN_SUBSETS
 from library.data.config.specs import DATASET_KEYS, OPTION_NAMES, SUBSET_KEYS
+from library.network_tools.readers import FORMS, PROGRAMS, worst
 from library.options.data import DataOptions
 from library.options.fields import specs_of
 from library.options.parser import read_command_line
@@ -115,3 +116,16 @@ def anchors(page: Path) -> set[str]:
     """The anchors GitHub gives a page's headings."""
     headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_the_page_of_networks_says_who_reads_what() -> None:
+    """A Tucker LoKr is a LoKr, too."""
+    rows = (ROOT / "docs" / "networks.md").read_text(encoding="utf-8").splitlines()
+    for form in FORMS:
+        kinds = [one for one in FORMS if one.title in (form.title, form.title.removeprefix("Tucker "))]
+        cells = [form.title]
+        for program in PROGRAMS:
+            reading = worst(one.less[program] for one in kinds if program in one.less)
+            says_why = reading.degree in ("part", "wrong")
+            cells.append(f"{reading.degree}: {reading.why}" if says_why else reading.degree)
+        assert f"| {' | '.join(cells)} |" in rows

@@ -93,8 +93,6 @@ def _put(found: Found, table: Table, key: str, spec: OptionSpec, raw: Any) -> No
     value = _without_secrets(found, key, as_typed(spec, raw))
     if is_unset(value) or is_not_set(spec.name, value) or (spec.name in _ZERO_IS_NOTHING and value == 0):
         return
-    if refused := _unavailable_value(spec.name, value):
-        found.missing.append(refused)
     try:
         read = spec.read(value)
     except (ValueError, TypeError) as error:
@@ -139,13 +137,6 @@ def _number(raw: Any) -> Any:
 
 def _plain(word: str) -> str:
     return word.replace('"', "").replace("'", "")
-
-
-def _unavailable_value(name: str, value: object) -> str:
-    is_there = str(value).startswith("networks.lora") and "_" not in str(value)
-    if name == "network_module" and not is_there and str(value).startswith(("networks.", "lycoris")):
-        return f"network_module {value} is not available yet; the run will say so until it is"
-    return ""
 
 
 def _choose_attention(found: Found) -> None:

@@ -16,10 +16,9 @@ if TYPE_CHECKING:
     from library.network.network import Network
 
 # Modules of sd-scripts and LyCORIS that users name and that are not there yet. This list only shrinks.
-NOT_YET = (
-    "networks.control_net_lllite",
-    *("lycoris.kohya", "lycoris.locon", "locon.locon_kohya"),
-)
+NOT_YET = ("networks.control_net_lllite",)
+# Other programs' modules -> the one that serves what they are asked for.
+SERVED_BY = dict.fromkeys(("lycoris.kohya", "lycoris.locon", "locon.locon_kohya"), "networks.lycoris_kohya")
 DEFAULT = "networks.lora"  # of --network_module; it opens files of any kind
 _FUNCTIONS = ("create", "from_file", "check_arguments")
 
@@ -65,6 +64,7 @@ def load_network_module(path: str) -> NetworkFactory:
     """The module at a dotted path such as `networks.lora`. Raises UserError when there is none or it is no
     network.
     """
+    path = SERVED_BY.get(path, path)
     try:
         found = importlib.util.find_spec(path)
     except (ImportError, ValueError):
@@ -94,7 +94,7 @@ def open_network(model: Model, path: Path, module: str | None = None) -> Network
     if module is not None and not is_ours(module):
         return load_network_module(module).from_file(model, path)
     row = KINDS[read_network(path).kind]
-    if module not in (None, DEFAULT, row.module):
+    if module not in (None, DEFAULT, row.module, *SERVED_BY):
         warn(f"{path} is a {row.title} and is opened as one, whatever --network_module {module} says")
     return load_network_module(row.module).from_file(model, path)
 
@@ -110,5 +110,5 @@ def check_network_file(path: Path, module: str | None = None) -> None:
 
 
 def is_ours(module: str) -> bool:
-    """Whether a module is that of a kind in KINDS."""
-    return module in {row.module for row in KINDS.values()}
+    """Whether a module is that of a kind in KINDS, or served by one."""
+    return module in SERVED_BY or module in {row.module for row in KINDS.values()}

@@ -248,8 +248,6 @@ def test_every_key_that_ai_toolkit_writes_is_used_or_named(migrated) -> None:
     assert (run.averaging.ema_decay, run.training.gradient_accumulation_steps) == (0.99, 2)
     assert [line for line in text.splitlines() if line.startswith("not carried over")] == [
         "not carried over: config.process[0].datasets[0].flip_y has no twin, and is left out",
-        "not carried over: network_module lycoris.kohya is not available yet; "
-        "the run will say so until it is",
     ]
 
 

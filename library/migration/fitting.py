@@ -48,7 +48,7 @@ def fit(found: Found, run_type: type, other_runs: Iterable[type]) -> dict[str, T
 
 def is_secret(key: str) -> bool:
     """Whether a key's name says that its value must not be copied."""
-    return _SECRET.fullmatch(key) is not None
+    return _SECRET.fullmatch(key) is not None and key != "num_vectors_per_token"
 
 
 def _keep_secret(found: Found, name: str, value: str) -> None:

@@ -147,7 +147,10 @@ def _choose(found: Found, page: Settings) -> None:
     if "LoRA_type" in page.values:
         found.trainer = "sdxl_train_network.py" if sdxl else "train_network.py"
     elif {"num_vectors_per_token", "token_string", "init_word"} & page.values.keys():
-        raise UserError.of("textual inversion", "is not available yet", "see docs/options.md for what is")
+        found.trainer = "sdxl_train_textual_inversion.py" if sdxl else "train_textual_inversion.py"
+        kind = str(found.options.pop("template", "")).split(" ")[0]  # or "caption"
+        if kind in ("object", "style"):
+            found.options[f"use_{kind}_template"] = True
     elif sdxl:
         found.trainer = "sdxl_train.py"
     else:

@@ -179,9 +179,14 @@ def _model(found: Found, run: Settings) -> None:
             run.number("lora_alpha", 1),
         )
         if run.is_on("lora_decompose"):
-            found.missing.append("lora_decompose: DoRA is not available yet")
+            of_outputs = run.is_on("lora_decompose_output_axis")
+            options["network_args"] = [
+                *options.get("network_args", ()),
+                *("dora_wd=True", f"wd_on_output={of_outputs}"),
+            ]
         options["network_weights"] = run.text("lora_model_name")
     run.ignore("peft_type", "lora_rank", "lora_alpha", "lora_decompose", "lora_model_name")
+    run.ignore("lora_decompose_output_axis")
 
 
 def _rates(found: Found, run: Settings) -> None:

@@ -275,17 +275,39 @@ def test_a_command_copied_with_its_prompt(migrated) -> None:
     assert r'train_data_dir = "C:\\my pictures\\img"' in output.read_text()
 
 
-def test_what_trains_embeddings_says_that_it_is_not_there(migrated, tmp_path: Path) -> None:
+def test_the_page_of_textual_inversion_keeps_its_word(migrated, tmp_path: Path) -> None:
     page = {
         "pretrained_model_name_or_path": "m",
+        "train_data_dir": "img",
+        "output_dir": "out",
         "max_resolution": "512",
-        "token_string": "x",
+        "token_string": "x1",
         "init_word": "*",
+        "num_vectors_per_token": 8,
+        "template": "style template",
+        "weights": "",
     }
-    for name, document in (("gui", page), ("one", {"training_method": "EMBEDDING", "base_model_name": "m"})):
-        (tmp_path / f"{name}.json").write_text(json.dumps(document))
-        with pytest.raises(UserError, match="is not available yet"):
-            migrated(str(tmp_path / f"{name}.json"))
+    (tmp_path / "gui.json").write_text(json.dumps(page))
+    text, output = migrated(str(tmp_path / "gui.json"))
+    words = parsed(text, output).words
+    assert (words.token_string, words.init_word, words.num_vectors_per_token) == (("x1",), ("*",), 8)
+    assert words.use_style_template and not words.use_object_template
+    assert "not carried over" not in text
+
+
+@pytest.mark.parametrize("is_output", [False, True])
+def test_dora_of_onetrainer_keeps_its_axis(is_output: bool, migrated, tmp_path: Path) -> None:
+    document = json.loads((SAMPLES / "onetrainer.json").read_text())
+    document |= {"lora_decompose": True, "lora_decompose_output_axis": is_output}
+    (tmp_path / "one.json").write_text(json.dumps(document))
+    text, output = migrated(str(tmp_path / "one.json"))
+    assert {"dora_wd=True", f"wd_on_output={is_output}"} <= set(parsed(text, output).network.network_args)
+
+
+def test_what_trains_embeddings_in_onetrainer_says_that_it_is_not_there(migrated, tmp_path: Path) -> None:
+    (tmp_path / "one.json").write_text(json.dumps({"training_method": "EMBEDDING", "base_model_name": "m"}))
+    with pytest.raises(UserError, match="is not available yet"):
+        migrated(str(tmp_path / "one.json"))
 
 
 def test_no_file_is_replaced(migrated, tmp_path: Path) -> None:

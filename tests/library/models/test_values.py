@@ -120,7 +120,7 @@ def test_an_alpha_is_read_in_any_form(model: Model, lora_file: Path) -> None:
 
 def test_a_rank_that_a_small_file_claims_takes_no_memory(model: Model, lora_file: Path) -> None:
     broken(lora_file, DOWN, lambda _: torch.zeros(2**20, 1, dtype=torch.float8_e5m2))
-    with pytest.raises(UserError, match=r"is \(1048576, 1\), which does not fit the model's layer"):
+    with pytest.raises(UserError, match="which does not fit the model's layer"):
         open_network(model, lora_file)
 
 

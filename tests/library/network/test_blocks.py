@@ -189,7 +189,7 @@ def test_max_norm_shrinks_what_is_larger_and_nothing_else(any_model: Model) -> N
     for number, parameter in enumerate(network.parameters()):
         parameter.data.normal_(std=0.1 + 0.1 * (number % 4), generator=generator)
     before, tensors = norms(network), {key: t.clone() for key, t in network.tensors().items()}
-    limit = float(before.median())
+    limit = float(before.median()) * 1.001  # no module's own: norms round otherwise from factors
     figures = network.limit_norms(limit)
     after = norms(network)
     torch.testing.assert_close(after, before.clamp_max(limit))

@@ -101,7 +101,7 @@ def test_all_problems_are_shown_together_and_nothing_is_drawn(tmp_path: Path) ->
         "  --fp16: choose --fp16 or --bf16",
         "  --W: must be a multiple of 8",
         f"  {missing}: there is no file or folder here; check the path",
-        f"  {tmp_path / 'none.safetensors'}: there is no such file; check --network_weights",
+        f"  {tmp_path / 'none.safetensors'}: there is no such file of network weights",
         "  --prompt: there is no prompt option --q; there are --n, --l, --s, --w, --h, --d, "
         "--ow, --oh, --nw, --nh, --ct, --cl",
         "  --prompt: --w expects a size in pixels, a multiple of 8, got '65'",

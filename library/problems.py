@@ -19,6 +19,7 @@ from library.console import is_first_process
 from library.launcher import end_with_launcher
 from library.secrets import hide_tokens
 from library.stopping import Stopped, exit_code, signals_stop
+from library.wording import one_line
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -44,7 +45,7 @@ class Problem:
 
     def __str__(self) -> str:
         text = f"{self.where}: {self.cause}"
-        return f"{text}; {self.fix}" if self.fix else text
+        return one_line(f"{text}; {self.fix}" if self.fix else text)
 
 
 class UserError(Exception):
@@ -175,7 +176,7 @@ def warn(message: str) -> None:
     if _held:
         _held[-1].lines.append(message)
     elif is_first_process():
-        line = hide_tokens(message)
+        line = one_line(hide_tokens(message))
         console.warn(line)
         for lines in _heard[-1:]:
             lines.append(line)

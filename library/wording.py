@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 
 
@@ -20,6 +21,15 @@ def counted(count: int, one: str, many: str | None = None) -> str:
 def shortened(text: str, longest: int = 60) -> str:
     """A text as messages show it: cut, with dots, where it is longer than `longest` characters."""
     return text if len(text) <= longest else f"{text[: longest - 3]}..."
+
+
+# Controls, line and paragraph separators, and what turns the direction of writing.
+_MOVES = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+
+
+def one_line(text: str) -> str:
+    """A text in which nothing breaks the line or moves the cursor: names in files may hold anything."""
+    return _MOVES.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 def columns(rows: Sequence[tuple[str, ...]], right: Collection[int] = ()) -> list[str]:

@@ -21,6 +21,8 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from library.latent_space import LatentSpace
 from library.models import FAMILIES, Family, detect_family, load_model
 from library.models.condition import Condition
+from library.models.families import NetworkNames
+from library.models.ldm.keys import Structure
 from library.models.ldm.layout import Layout, PartLayout
 from library.models.ldm.loading import load_layout
 from library.models.ldm.model import LatentDiffusion
@@ -88,6 +90,13 @@ FAMILY = Family(
     ),
     architectures=("wide", "wide-v"),
     base_versions=("wide", "wide_v"),
+    network=NetworkNames(
+        Structure(levels=2, layers=1, attention=(True, True)),
+        is_original=False,
+        texts=("te",),
+        clips=("clip_l",),
+        text_width=32,
+    ),
     latent_space=LatentSpace(CHANNELS, pixels_per_latent=PIXELS, pixel_multiple=PIXELS),
 )
 

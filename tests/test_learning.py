@@ -41,7 +41,7 @@ def test_the_model_does_not_know_the_new_figure_and_knows_the_rest() -> None:
         pytest.param(
             (*CACHED, "--max_token_length", 225, "--optimizer_type", "AdamW8bit"), id="225 tokens, 8-bit"
         ),
-        pytest.param((*CACHED, "--mixed_precision", "bf16"), id="bf16"),
+        pytest.param((*CACHED, "--mixed_precision", "bf16"), id="bf16", marks=pytest.mark.long),
     ],
 )
 def test_a_lora_learns(words: tuple[object, ...], tmp_path: Path) -> None:
@@ -49,6 +49,7 @@ def test_a_lora_learns(words: tuple[object, ...], tmp_path: Path) -> None:
     assert_learned(score_lora(lora, count=COUNT))
 
 
+@pytest.mark.long
 def test_a_lora_learns_from_pictures_encoded_in_each_step_with_clip_skip_2(tmp_path: Path) -> None:
     lora = teach(tmp_path, "train_network.py", *LORA, "--clip_skip", 2, steps=LORA_STEPS)
     assert_learned(score_lora(lora, count=COUNT, clip_skip=2))
@@ -59,11 +60,13 @@ def test_dreambooth_learns_and_regularization_images_keep_the_rest(tmp_path: Pat
     assert_learned(score_model(model, count=COUNT))
 
 
+@pytest.mark.long
 def test_fine_tuning_learns(tmp_path: Path) -> None:
     model = teach(tmp_path, "fine_tune.py", "--train_text_encoder", *FULL, *CACHED, steps=FULL_STEPS)
     assert_learned(score_model(model, count=COUNT))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("objective", [("v",), ("flow", "--min_snr_gamma", 0)], ids=["v-prediction", "flow"])
 def test_the_model_learns_to_predict_otherwise(objective: tuple[object, ...], tmp_path: Path) -> None:
     """All it knows it has to say in another way, beside the new figure."""
@@ -74,12 +77,14 @@ def test_the_model_learns_to_predict_otherwise(objective: tuple[object, ...], tm
 # What follows shows that the bars notice a training that does not work.
 
 
+@pytest.mark.long
 def test_a_learning_rate_of_almost_nothing_does_not_pass(tmp_path: Path) -> None:
     """0 itself is refused: nothing would be trained."""
     lora = teach(tmp_path, "train_network.py", *LORA, *CACHED, "--learning_rate", 1e-9, steps=5)
     assert score_lora(lora, count=COUNT).new < NEW
 
 
+@pytest.mark.long
 def test_captions_of_other_pictures_do_not_pass(tmp_path: Path) -> None:
     lora = teach(tmp_path, "train_network.py", *LORA, *CACHED, steps=LORA_STEPS, spoil=shuffle_captions)
     assert score_lora(lora, count=COUNT).new < NEW

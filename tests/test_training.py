@@ -28,14 +28,14 @@ TRAINERS = ("train_network.py", "train_db.py", "fine_tune.py")
 # Every trainer, and every kind of model with a network and as a whole.
 CONTRACTS = [
     *((script, "sd1") for script in TRAINERS),
-    ("train_network.py", "sd2"),
-    ("fine_tune.py", "sd2"),
-    ("train_network.py", "sd2-v"),
     ("train_db.py", "sd2-v"),
-    ("train_network.py", "sdxl"),
     ("sdxl_train_network.py", "sdxl"),
-    ("fine_tune.py", "sdxl"),
     ("sdxl_train.py", "sdxl"),
+    *(
+        pytest.param(script, kind, marks=pytest.mark.matrix)
+        for script in ("train_network.py", "fine_tune.py")
+        for kind in ("sd2", "sd2-v", "sdxl")
+    ),
 ]
 Saved = Callable[[str, str], Path]
 
@@ -77,7 +77,9 @@ def test_stopping_and_going_on_is_the_same_as_never_stopping(
     assert weights(first / "x.safetensors") != weights(second / "x.safetensors")
 
 
-@pytest.mark.parametrize("script", TRAINERS)
+@pytest.mark.parametrize(
+    "script", ["train_network.py", *(pytest.param(s, marks=pytest.mark.matrix) for s in TRAINERS[1:])]
+)
 def test_killed_runs_go_on_from_their_last_state(
     script: str, tiny_model_file: Path, pictures: Path, tmp_path: Path
 ) -> None:

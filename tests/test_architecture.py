@@ -55,6 +55,7 @@ ALLOWED = {
         "library.launcher",
         "library.secrets",
         "library.stopping",
+        "library.wording",
     },
     "library.files": {"library.problems"},
     "library.randomness": set(),

@@ -21,11 +21,11 @@ from torch import Tensor, nn
 from library.models.base import AttachPoint, Model
 from library.network.arguments import switch, warn_of_idle
 from library.network.block_arguments import (
-    NOT_OF_BLOCKS,
     ConvolutionArguments,
     a_probability,
     read_own_values,
     whole_number,
+    without_alphas,
 )
 from library.network.block_building import (
     blocks_from_file,
@@ -44,12 +44,7 @@ from library.problems import UserError
 KIND = "boft"
 MODULE = "networks.boft"
 _NO_ALPHA = "it has no alpha"
-REFUSED = {
-    **NOT_OF_BLOCKS,
-    "conv_alpha": _NO_ALPHA,
-    "block_alphas": _NO_ALPHA,
-    "conv_block_alphas": _NO_ALPHA,
-}
+REFUSED = without_alphas(_NO_ALPHA)
 
 
 @dataclass(frozen=True)
@@ -126,10 +121,7 @@ class BOFTModule(BlockModule):
 
 def check_arguments(arguments: dict[str, str]) -> None:
     """Raises UserError for --network_args that it does not know or whose values are wrong."""
-    asked = _read(arguments)
-    if _size(asked) and _count(asked):
-        raise UserError.of("--network_args block_num", "contradicts block_size", "give one of them")
-    warn_of_idle(asked)
+    warn_of_idle(_read(arguments))
 
 
 def create(
@@ -151,7 +143,6 @@ def create(
     arguments: see BOFTArguments.
     Raises UserError when a layer's inputs cannot be divided so.
     """
-    check_arguments(arguments)
     asked = _read(arguments)
     warn_of_idle_alpha(alpha, MODULE, _NO_ALPHA)
     dim, count = _size(asked) or dim or DEFAULT_DIM, _count(asked)
@@ -194,7 +185,10 @@ def _read(arguments: dict[str, str]) -> BOFTArguments:
         "dropout": a_probability,
         "boft_dropout": a_probability,
     }
-    return BOFTArguments(**read_own_values(arguments, own, MODULE, REFUSED))
+    asked = BOFTArguments(**read_own_values(arguments, own, MODULE, REFUSED))
+    if _size(asked) and _count(asked):
+        raise UserError.of("--network_args block_num", "contradicts block_size", "give one of them")
+    return asked
 
 
 def _size(asked: BOFTArguments) -> int | None:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from library.models.base import AttachPoint, Model
 from library.network.arguments import NetworkArguments, switch, warn_of_idle
-from library.network.block_arguments import NOT_OF_BLOCKS, read_own_values
+from library.network.block_arguments import read_own_values, without_alphas
 from library.network.block_building import (
     blocks_from_file,
     build_in_blocks,
@@ -35,12 +35,7 @@ from library.network.sizes import Size, factorize
 
 KIND = "diag_oft"
 _IS_CONSTRAINT = "what it counts is the constraint"
-REFUSED = {
-    **NOT_OF_BLOCKS,
-    "conv_alpha": _IS_CONSTRAINT,
-    "block_alphas": _IS_CONSTRAINT,
-    "conv_block_alphas": _IS_CONSTRAINT,
-}
+REFUSED = without_alphas(_IS_CONSTRAINT)
 
 
 @dataclass(frozen=True)

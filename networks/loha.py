@@ -193,6 +193,5 @@ def _maker(source: Path | None) -> MakeAdditive:
 
 
 def _read(arguments: Mapping[str, str]) -> AdditiveArguments:
-    values = read_additive(arguments, "networks.loha", ADDITIVE_READERS | {"verbose": switch})
-    values.pop("verbose", None)  # sd-scripts lists layers; what is trained is in the log anyway
-    return AdditiveArguments(**values)
+    readers = ADDITIVE_READERS | {"verbose": switch}
+    return AdditiveArguments(**read_additive(arguments, "networks.loha", readers))

@@ -280,6 +280,4 @@ def _factor(text: str) -> int:
 def _read(arguments: Mapping[str, str]) -> LoKrArguments:
     switches = ("decompose_both", "full_matrix", "unbalanced_factorization", "verbose")
     readers = ADDITIVE_READERS | {"factor": _factor} | dict.fromkeys(switches, switch)
-    values = read_additive(arguments, "networks.lokr", readers)
-    values.pop("verbose", None)  # sd-scripts lists layers; what is trained is in the log anyway
-    return LoKrArguments(**values)
+    return LoKrArguments(**read_additive(arguments, "networks.lokr", readers))

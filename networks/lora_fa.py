@@ -20,6 +20,7 @@ from library.network.additive_kinds import (
     read_additive,
     warn_of_idle_additions,
 )
+from library.network.arguments import LORAPLUS
 from library.network.network import Network
 from library.network.sizes import Size
 from networks.lora import KIND, LoRAModule, from_file, maker
@@ -28,12 +29,7 @@ __all__ = ["check_arguments", "create", "from_file"]
 
 _ONE_MATRIX = "LoRA+ lets one matrix learn faster than the other, and LoRA-FA trains one"
 _ALL_MATRICES = "LoRA-FA trains B alone"
-REFUSED = {
-    "loraplus_lr_ratio": _ONE_MATRIX,
-    "loraplus_unet_lr_ratio": _ONE_MATRIX,
-    "loraplus_text_encoder_lr_ratio": _ONE_MATRIX,
-    "use_tucker": _ALL_MATRICES,
-}
+REFUSED = {**dict.fromkeys(LORAPLUS, _ONE_MATRIX), "use_tucker": _ALL_MATRICES}
 
 
 class LoRAFAModule(LoRAModule):

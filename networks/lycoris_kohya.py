@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from library.models.base import Model
+from library.network.arguments import READERS, read_values, switch
 from library.network.loading import NetworkFactory, load_network_module, open_network
 from library.network.network import Network
 from library.problems import Problems, UserError, warn
@@ -57,6 +58,8 @@ PRESETS = {
 # Other names of arguments, and those that change nothing here.
 _OLD_NAMES = {"use_cp": "use_tucker", "use_conv_cp": "use_tucker", "constrain": "constraint"}
 _IDLE = ("bypass_mode",)
+# Those that are read here; the others are for the kind.
+_OWN = {"dropout": READERS["rank_dropout"], "train_norm": switch, "disable_conv_cp": switch}
 _TRUE = ("true", "1", "yes")
 _ROTATIONS = ("diag-oft", "boft")
 _CONVOLUTIONS = ("conv_dim", "conv_alpha")
@@ -131,11 +134,12 @@ def _served(arguments: Mapping[str, str], dim: int | None, alpha: float | None) 
     if name not in PRESETS:
         cause = f"{name!r} is not available"
         problems.add("--network_args preset", cause, f"choose one of {', '.join(PRESETS)}")
-    if own.pop("train_norm", "false").strip().lower() not in ("false", "0", "no"):
+    texts = {argument: own.pop(argument) for argument in _OWN if argument in own}
+    values = problems.attempt(read_values, texts, _OWN, "lycoris.kohya") or {}
+    if values.get("train_norm"):
         problems.add("--network_args train_norm", "norms cannot be trained yet", "leave it out")
-    if (reversed_cp := own.pop("disable_conv_cp", None)) is not None:
-        own["use_tucker"] = "false" if reversed_cp.strip().lower() in _TRUE else "true"
-    dropout = problems.attempt(_probability, own.pop("dropout", "0"))
+    if "disable_conv_cp" in values:
+        own["use_tucker"] = str(not values["disable_conv_cp"])
     problems.raise_if_any()
     preset = PRESETS[name]
     if algo == "dylora" and "block_size" in own:
@@ -145,7 +149,7 @@ def _served(arguments: Mapping[str, str], dim: int | None, alpha: float | None) 
         own.setdefault("wd_on_output", "true")
     if preset.without:
         own.setdefault("exclude_patterns", f"['{preset.without}']")
-    return _Served(algo, ALGORITHMS[algo], own, preset, dropout or None)
+    return _Served(algo, ALGORITHMS[algo], own, preset, values.get("dropout") or None)
 
 
 def _add_convolutions(
@@ -162,13 +166,3 @@ def _add_convolutions(
         own.pop("conv_alpha", None)  # they have a constraint instead
     else:
         own.setdefault("conv_alpha", str(1.0 if alpha is None else alpha))
-
-
-def _probability(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        raise UserError.of("--network_args dropout", f"expects a number, got {text!r}") from None
-    if not 0 <= number < 1:
-        raise UserError.of("--network_args dropout", "is a probability below 1")
-    return number

@@ -22,12 +22,12 @@ from torch import Tensor, nn
 from library.models.base import AttachPoint, Model
 from library.network.arguments import switch, warn_of_idle
 from library.network.block_arguments import (
-    NOT_OF_BLOCKS,
     ConvolutionArguments,
     a_positive_number,
     a_probability,
     read_own_values,
     whole_number,
+    without_alphas,
 )
 from library.network.block_building import (
     blocks_from_file,
@@ -46,12 +46,7 @@ KIND = "oft_v2"
 MODULE = "networks.oft_v2"
 DEFAULT_DIM = 32
 _NO_ALPHA = "it has no alpha"
-REFUSED = {
-    **NOT_OF_BLOCKS,
-    "conv_alpha": _NO_ALPHA,
-    "block_alphas": _NO_ALPHA,
-    "conv_block_alphas": _NO_ALPHA,
-}
+REFUSED = without_alphas(_NO_ALPHA)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from library.network.building import Plan, build_network, network_from_file, pla
 from library.network.family import Shapes
 from library.network.network import Network
 from library.network.sizes import Size
-from library.problems import Problems, UserError, warn
+from library.problems import UserError, warn
 
 # (where it stands, its rank and alpha, its variant, the shapes of its tensors in a file; none for a new one)
 MakeAdditive = Callable[[AttachPoint, Size, Variant, Shapes], AdditiveModule]
@@ -61,13 +61,11 @@ def read_additive(
 
     module: the kind that is asked, as --network_module has it.
     refused: arguments that this kind cannot have, with the reason.
-    Raises UserError as `read_values`, and for those that are refused.
+    Raises UserError as `read_values`.
     """
-    problems = Problems()
-    for name in arguments.keys() & (refused or {}).keys():
-        problems.add(f"--network_args {name}", f"{module} has none: {(refused or {})[name]}", "leave it out")
-    problems.raise_if_any()
-    return read_values(arguments, readers, module)
+    values = read_values(arguments, readers, module, refused)
+    values.pop("verbose", None)  # sd-scripts lists layers; what is trained is in the log anyway
+    return values
 
 
 def warn_of_idle_additions(asked: AdditiveArguments) -> None:
@@ -109,8 +107,7 @@ def create_additive(
     kind: a name in KINDS.
     make: makes one module.
     """
-    counted = 1.0 if alpha is None else alpha
-    plan = plan_network(model, kind, asked, dim=dim, alpha=counted, parts=parts, like=like)
+    plan = plan_network(model, kind, asked, dim=dim, alpha=alpha, parts=parts, like=like)
     if asked.rs_lora and like is None:
         plan = _root_scaled(plan)
     variant = Variant(

@@ -53,6 +53,9 @@ CURVES: dict[str, Callable[[int], list[float]]] = {
 Weights = tuple[float, ...] | Preset
 
 
+LORAPLUS = ("loraplus_lr_ratio", "loraplus_unet_lr_ratio", "loraplus_text_encoder_lr_ratio")
+
+
 @dataclass(frozen=True)
 class NetworkArguments:
     """What --network_args ask for. None: not given. Lists have a number for each block of the U-Net.
@@ -120,15 +123,23 @@ def read_arguments(arguments: Mapping[str, str], module: str = "networks.lora") 
 
 
 def read_values(
-    arguments: Mapping[str, str], readers: Mapping[str, Callable[[str], Any]], module: str
+    arguments: Mapping[str, str],
+    readers: Mapping[str, Callable[[str], Any]],
+    module: str,
+    refused: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """--network_args as numbers, each as its reader gives it.
 
     readers: by an argument's name, text -> value, which raises ValueError.
     module: the kind that is asked, as --network_module has it.
-    Raises UserError naming all that are not known or whose values are wrong.
+    refused: why the kind cannot have an argument that others have.
+    Raises UserError naming all that are refused, else all that are not known or whose values are wrong.
     """
-    problems, values = Problems(), {}
+    problems, values, refused = Problems(), {}, refused or {}
+    for name in arguments.keys() & refused.keys():
+        problems.add(f"--network_args {name}", f"{module} has none: {refused[name]}", "leave it out")
+    problems.raise_if_any()
+    readers = {name: read for name, read in readers.items() if name not in refused}
     for name, text in arguments.items():
         if name not in readers:
             problems.attempt(_refuse, name, readers, module)
@@ -274,9 +285,7 @@ READERS: dict[str, Callable[[str], Any]] = {
     "mid_lr_weight": _numbers,
     "up_lr_weight": _weights,
     "block_lr_zero_threshold": _number,
-    "loraplus_lr_ratio": _ratio,
-    "loraplus_unet_lr_ratio": _ratio,
-    "loraplus_text_encoder_lr_ratio": _ratio,
+    **dict.fromkeys(LORAPLUS, _ratio),
     "exclude_patterns": read_patterns,
     "include_patterns": read_patterns,
     "network_reg_dims": read_rules(_reg_dim),

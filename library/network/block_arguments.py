@@ -6,16 +6,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-from library.network.arguments import READERS, NetworkArguments, read_values
-from library.problems import Problems, warn
+from library.network.arguments import LORAPLUS, READERS, NetworkArguments, read_values
+from library.problems import warn
 
 NO_HALVES = "its modules have no two halves of which one could learn faster"
 # Why a kind has no argument that LoRA has.
-NOT_OF_BLOCKS: Mapping[str, str] = {
-    "loraplus_lr_ratio": NO_HALVES,
-    "loraplus_unet_lr_ratio": NO_HALVES,
-    "loraplus_text_encoder_lr_ratio": NO_HALVES,
-}
+NOT_OF_BLOCKS: Mapping[str, str] = dict.fromkeys(LORAPLUS, NO_HALVES)
+_ALPHAS = ("conv_alpha", "block_alphas", "conv_block_alphas")
+
+
+def without_alphas(reason: str) -> dict[str, str]:
+    """What a kind without alphas refuses, see `read_own_values`."""
+    return {**NOT_OF_BLOCKS, **dict.fromkeys(_ALPHAS, reason)}
 
 
 @dataclass(frozen=True)
@@ -48,12 +50,7 @@ def read_own_values(
     own: readers of the arguments that LoRA does not have.
     refused: why the kind has no argument that LoRA has.
     """
-    problems = Problems()
-    for name in arguments.keys() & refused.keys():
-        problems.add(f"--network_args {name}", f"{module} has none: {refused[name]}", "leave it out")
-    problems.raise_if_any()
-    readers = {name: read for name, read in READERS.items() if name not in refused}
-    return read_values(arguments, readers | dict(own), module)
+    return read_values(arguments, READERS | dict(own), module, refused)
 
 
 def block_dropout(dropout: float | None, rank_dropout: float) -> float:

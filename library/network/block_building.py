@@ -45,8 +45,7 @@ def build_in_blocks(
     covers: whether a layer is to have one, unless a file says so.
     Raises UserError when no layer can have one.
     """
-    counted = 1.0 if alpha is None else alpha
-    plan = plan_network(model, kind, asked, dim=dim, alpha=counted, parts=parts, like=like)
+    plan = plan_network(model, kind, asked, dim=dim, alpha=alpha, parts=parts, like=like)
     plan = replace(plan, alpha=alpha, dim=None if like else plan.dim)
     drop, made, skipped = block_dropout(dropout, asked.rank_dropout), {}, []
     for name, size in plan.sizes.items():

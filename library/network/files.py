@@ -103,6 +103,12 @@ class NetworkFile:
         return {name: shapes[tensor] for name, shapes in self.modules.items() if tensor in shapes}
 
 
+def kind_in(path: Path) -> str:
+    """The kind of network in a file, a name in KINDS. Raises UserError as `read_network` when it has none."""
+    places = _open(path).places
+    return kind_of(path, places, read_keys(places), None)
+
+
 def read_network(path: Path, kind: str | None = None) -> NetworkFile:
     """What a network file holds. kind: the only one that is wanted, a name in KINDS; None: any of them.
 

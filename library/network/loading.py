@@ -89,11 +89,11 @@ def open_network(model: Model, path: Path, module: str | None = None) -> Network
     module: what --network_module says; None: nothing. A file says itself of which of our kinds it is, so it
     counts only for networks of users' own.
     """
-    from library.network.files import read_network
+    from library.network.files import kind_in
 
     if module is not None and not is_ours(module):
         return load_network_module(module).from_file(model, path)
-    row = KINDS[read_network(path).kind]
+    row = KINDS[kind_in(path)]
     if module not in (None, DEFAULT, row.module, *SERVED_BY):
         warn(f"{path} is a {row.title} and is opened as one, whatever --network_module {module} says")
     return load_network_module(row.module).from_file(model, path)

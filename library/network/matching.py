@@ -73,10 +73,6 @@ class MatchedFile:
         """The shapes of a module's tensors."""
         return {name: tuple(tensor.shape) for name, tensor in self.modules[module].items()}
 
-    def tensors(self, modules: Iterable[str]) -> dict[str, Tensor]:
-        """The tensors of these modules, by the keys that our files have for them."""
-        return {f"{name}.{tensor}": value for name in modules for tensor, value in self.modules[name].items()}
-
 
 def read_for(model: Model, path: Path, kind: str | None = None) -> MatchedFile:
     """A network file for a model. kind: as for `read_network`. What no layer answers to is left out with a

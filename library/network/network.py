@@ -13,7 +13,7 @@ from library.models.casting import cast_together
 from library.models.saving import Saving
 from library.models.shared_input import SharedInput
 from library.models.weights import save_tensors
-from library.network.files import read_network
+from library.network.files import kind_in
 from library.network.kinds import KINDS
 from library.network.matching import MatchedFile, check_names, fit_shape, read_for
 from library.network.module import NetworkModule
@@ -232,7 +232,7 @@ class Network(nn.Module):
 
     def _check_kind(self, path: Path) -> None:
         """Raises UserError, with what to do, for a file of another kind."""
-        found, own = KINDS[read_network(path).kind], KINDS[self.kind or ""]
+        found, own = KINDS[kind_in(path)], KINDS[self.kind or ""]
         if found is own:
             return
         fix = f"give --network_module {found.module}"

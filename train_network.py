@@ -19,7 +19,6 @@ from library.training.run import TrainingRun
 from library.training.start.command import begin
 
 if TYPE_CHECKING:
-    from library.options.parser import Reading
     from library.training.output import Output
     from library.training.session import Session
     from library.training.start.pictures import Pictures
@@ -47,7 +46,7 @@ def main() -> None:
 
 def train_beside(run_type: type[Run], doc: str | None, *, family: str | None = None) -> None:
     """The whole command. family: the only one it takes, by its name in FAMILIES; None: any."""
-    run, pictures = begin(run_type, doc, family=family, look=look_for_words)
+    run, pictures = begin(run_type, doc, family=family)
 
     from library.training.loop import train
     from library.training.session import Session
@@ -56,15 +55,6 @@ def train_beside(run_type: type[Run], doc: str | None, *, family: str | None = N
     session = Session.start(run.training, run.processes, run.saving.resume, may_skip_parameters=stops)
     task, output = make_task(run, session, pictures)
     train(run, session, task, pictures, output)
-
-
-def look_for_words(reading: Reading[Run], pictures: Pictures) -> None:
-    """Raises UserError when a word that is to be learned is in no caption."""
-    words = reading.sections.get("words")
-    if words is not None and words.token_string:
-        from library.training.tasks.captioned_words import check_captions
-
-        check_captions(pictures.data, words.token_string, everywhere=False)
 
 
 def make_task(run: Run, session: Session, pictures: Pictures) -> tuple[NetworkTask, Output]:

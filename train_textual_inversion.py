@@ -18,7 +18,6 @@ from library.training.run import TrainingRun
 from library.training.start.command import begin
 
 if TYPE_CHECKING:
-    from library.options.parser import Reading
     from library.training.output import Output
     from library.training.session import Session
     from library.training.start.pictures import Pictures
@@ -40,7 +39,7 @@ def main() -> None:
 
 def train_words(run_type: type[Run], doc: str | None, *, family: str | None = None) -> None:
     """The whole command. family: the only one it takes, by its name in FAMILIES; None: any."""
-    run, pictures = begin(run_type, doc, family=family, look=_look_at_captions)
+    run, pictures = begin(run_type, doc, family=family)
 
     from library.training.loop import train
     from library.training.session import Session
@@ -72,15 +71,6 @@ def make_task(run: Run, session: Session, pictures: Pictures) -> tuple[Embedding
         is_folder=len(run.words.token_string) > 1,
     )
     return task, output
-
-
-def _look_at_captions(reading: Reading[Run], pictures: Pictures) -> None:
-    """Raises UserError when captions lack the words: they would teach nothing."""
-    from library.training.tasks.captioned_words import check_captions
-
-    words = reading.sections.get("words")
-    if words is not None and not words.uses_templates:
-        check_captions(pictures.data, words.token_string, everywhere=True)
 
 
 if __name__ == "__main__":

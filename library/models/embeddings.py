@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from library.models.weights import Header, load_tensors, read_header
+from library.models.weights import Header, open_tensors, read_header
 from library.problems import UserError, warn
 from library.wording import counted
 
@@ -77,8 +77,6 @@ def find_embeddings(path: Path) -> list[Embedding]:
     """The learned words in a file, from its header. Raises UserError when it holds none."""
     header = read_header(path)
     names = [name for name in sorted(header.shapes) if not name.endswith(_OUT)]
-    if len(names) < len(header.shapes) and any(name.removesuffix(_OUT) in names for name in header.shapes):
-        warn(f"{path.name}: what it adds to the text encoders' output is left out")
     found = [_embedding(path, header, word, keys) for word, keys in _words(path, names).items()]
     if not found:
         raise _not_an_embedding(path, header)
@@ -86,7 +84,8 @@ def find_embeddings(path: Path) -> list[Embedding]:
 
 
 def rows_for(model: Model, embedding: Embedding) -> list[Tensor]:
-    """A word's rows for each of a model's text encoders, (vectors, width) float32.
+    """A word's rows for each of a model's text encoders, (vectors, width) float32. What OneTrainer adds to
+    their output beside them is left out with a warning.
 
     Raises UserError when they were made for another model, or are no numbers.
     """
@@ -103,9 +102,12 @@ def rows_for(model: Model, embedding: Embedding) -> list[Tensor]:
         raise UserError.of(
             embedding.path, cause, f"the model needs {_widths(widths)}; use one that was made for it"
         )
-    tensors, keys = load_tensors(embedding.path), embedding.keys
+    file, keys = open_tensors(embedding.path), embedding.keys  # which may be a whole network's
     names = [keys[key] if key in keys else next(iter(keys.values())) for key in wanted]
-    rows = [tensors[name].float().reshape(-1, tensors[name].shape[-1]) for name in names]
+    if any(f"{name}{_OUT}" in file.shapes for name in names):
+        warn(f"{embedding.path.name}: what it adds to the text encoders' output is left out")
+    read = [file.read(name).float() for name in names]
+    rows = [tensor.reshape(-1, tensor.shape[-1]) for tensor in read]
     if not all(bool(one.isfinite().all()) for one in rows):
         raise UserError.of(embedding.path, "holds values that are no numbers", "get the file again")
     return rows

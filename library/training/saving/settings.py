@@ -15,6 +15,7 @@ from library.data.training_data import TrainingData
 from library.models import check_vae
 from library.models.sources import Source, find_source
 from library.models.weights import tensor_places
+from library.network.loading import DEFAULT
 from library.options.caching import CachingOptions
 from library.options.console import ConsoleOptions
 from library.options.data import DataOptions
@@ -82,7 +83,6 @@ _LEARNED_WITH = {
     "full_bf16": "the precision of what is trained",
     "full_fp16": "the precision of what is trained",
 }
-LORA = "networks.lora"
 _WINDOW = 1024  # bytes of a tensor that are looked at, three times
 # The ends of such names in --network_args.
 _LEARNED_ARGUMENTS = ("dim", "alpha", "dims", "alphas", "constraint", "coft", "coft_eps")
@@ -120,7 +120,7 @@ def settings_of(run: TrainingRun, batches: BatchSource) -> Settings:
     settings |= _options(run.data, (*DATASET_KEYS, *SUBSET_KEYS, *OPTION_NAMES.values()))
     settings |= batches.settings()
     settings["cache_latents"] = run.caching.caches_latents  # then each picture has one latent
-    if settings.get("network_module") == LORA and settings["network_alpha"] is None:
+    if settings.get("network_module") == DEFAULT and settings["network_alpha"] is None:
         settings["network_alpha"] = 1.0  # LoRA's own; states of before other kinds were there have it
     for name in ("optimizer_args", "network_args", "lr_scheduler_args"):
         settings |= _arguments(name, settings.pop(name, ()))

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 from library.data.captions import kept_caption
 from library.data.training_data import TrainingData
 from library.models.text import word_pattern
+from library.options.textual_inversion import TextualInversionOptions
+from library.options.words import WordOptions
 from library.problems import UserError
 from library.wording import counted
 
 
-def check_captions(data: TrainingData, words: Collection[str], *, everywhere: bool) -> None:
-    """Raises UserError when no caption contains one of the words.
-
-    everywhere: also when any caption, regularization images apart, contains none of them.
+def check_captions(data: TrainingData, options: WordOptions) -> None:
+    """Raises UserError when no caption contains one of the words. Where words are all that is trained, also
+    when any caption, regularization images apart, contains none of them: it would teach nothing.
     """
-    pattern, seen = word_pattern(tuple(words)), set[str]()
+    words, everywhere = options.token_string, isinstance(options, TextualInversionOptions)
+    if not words or (isinstance(options, TextualInversionOptions) and options.uses_templates):
+        return
+    pattern, seen = word_pattern(words), set[str]()
     without = []
     records = [record for record in data.records if not record.subset.is_reg]
     for record in records:

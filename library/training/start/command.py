@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
-from library.latent_space import LatentSpace
-from library.options.parser import Reading, read_command_line
+from library.options.parser import read_command_line
 from library.problems import warnings_in_order
 from library.training.processes import start_missing_processes
 from library.training.run import TrainingRun
@@ -22,18 +20,11 @@ if TYPE_CHECKING:
 R = TypeVar("R", bound=TrainingRun)
 
 
-def begin(
-    run_type: type[R],
-    doc: str | None,
-    *,
-    family: str | None = None,
-    look: Callable[[Reading[R], Pictures], None] = lambda reading, pictures: None,
-) -> tuple[R, Pictures]:
+def begin(run_type: type[R], doc: str | None, *, family: str | None = None) -> tuple[R, Pictures]:
     """The run that the command line asks for and its scanned pictures. With --debug_dataset the page about
     them is written, and the program ends.
 
     family: the only one that the command trains, by its name in FAMILIES; None: any.
-    look: what else has to be right about the pictures; raises UserError.
     Raises UserError with all problems of the options and of the files they name.
     """
     with warnings_in_order():
@@ -42,12 +33,7 @@ def begin(
         # After --help: the checks import what reads images.
         from library.training.start.preflight import check, scan_pictures
 
-        def scan(reading: Reading[R], latent_space: LatentSpace) -> Pictures:
-            pictures = scan_pictures(reading, latent_space)
-            look(reading, pictures)
-            return pictures
-
-        run, pictures = check(reading, scan, family)
+        run, pictures = check(reading, scan_pictures, family)
     if run.data.debug_dataset:
         from library.training.watching.dataset_page import show_dataset
 

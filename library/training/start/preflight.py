@@ -28,6 +28,7 @@ from library.options.parser import Reading
 from library.options.saving import MetadataOptions, SavingOptions
 from library.options.schedule import ScheduleOptions
 from library.options.training import TrainingOptions
+from library.options.words import WordOptions
 from library.problems import Problem, Problems
 from library.training.batches import BatchSource
 from library.training.optimization.optimizers import check_optimizer
@@ -38,6 +39,7 @@ from library.training.saving.hub import check_hub, check_state_on_hub, state_fro
 from library.training.saving.manifest import check_manifest
 from library.training.saving.modelspec import thumbnail_url
 from library.training.saving.settings import check_resumed
+from library.training.start.captioned_words import check_captions
 from library.training.start.outputs import lock_on_results
 from library.training.start.pictures import Pictures
 from library.training.watching.tracking import check_logging
@@ -90,6 +92,9 @@ def scan_pictures(reading: Reading[R], latent_space: LatentSpace) -> Pictures:
         has_network=NetworkOptions in sections_of(reading.run_type).values(),
         writes=not _is_dry(reading),
     )
+    words = sections.get("words")
+    if isinstance(words, WordOptions):
+        check_captions(data, words)
     return Pictures(data)
 
 

@@ -18,6 +18,7 @@ from library.options.generation import (
     GenerationOptions,
     GeneratorComputeOptions,
     GeneratorControlOptions,
+    GeneratorInpaintingOptions,
     GeneratorModelOptions,
     GeneratorNetworkOptions,
     GeneratorPromptOptions,
@@ -31,6 +32,7 @@ class Run:
     compute: GeneratorComputeOptions
     networks: GeneratorNetworkOptions
     control: GeneratorControlOptions
+    inpainting: GeneratorInpaintingOptions
     prompts: GeneratorPromptOptions
     pictures: GenerationOptions
     console: ConsoleOptions

@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,7 +36,7 @@ LORA = (
 )
 CACHED = ("--cache_latents",)
 RELEARN = {"v": ("--objective", "v"), "flow": ("--objective", "flow", "--min_snr_gamma", 0)}
-RELEARN_STEPS, WORLD = 1500, 4000
+RELEARN_STEPS, INPAINTING_STEPS, WORLD = 1500, 1200, 4000
 
 
 def main() -> None:
@@ -106,6 +107,43 @@ def word(folder: Path, colour: str = "purple", called: str = "<hue>") -> Scores:
     return Scores(1 - len(wrong) / len(asked), examine(model, "single", COUNT))
 
 
+def inpainting(folder: Path) -> Scores:
+    """The model becomes an inpainting model on its own world. "new": of pictures of two things, whose right
+    half is painted anew with another thing.
+    """
+    import numpy as np
+    from exam import GUIDANCE, exam_scenes, examine, judge_pictures
+    from make_world import draw, sentence
+    from PIL import Image
+
+    from library.generation.generate import generate
+    from library.generation.request import PromptRequest
+    from library.models import load_model
+    from library.randomness import keyed_random
+
+    path = on_world(folder, "--train_inpainting", "--train_batch_size", 16, steps=INPAINTING_STEPS)
+    model = load_model(path)
+    scenes, others = (exam_scenes("pair", COUNT, seed) for seed in (7, 8))
+    asked, requests = [], []
+    for number, (scene, other) in enumerate(zip(scenes, others, strict=True)):
+        things = next(thing for thing in (*other.things, *scene.things) if thing[0] != scene.background)
+        asked.append(replace(scene, things=(scene.things[0], things)))
+        (width, height), image = scene.size, folder / f"{number}.png"
+        draw(scene, keyed_random(7, "inpainting", number)).save(image)
+        hole = Image.new("L", scene.size)
+        hole.paste(255, (width // 2, 0, width, height))
+        hole.save(folder / f"hole{number}.png")
+        request = PromptRequest(sentence(asked[-1]), width=width, height=height, scale=GUIDANCE, seed=number)
+        requests.append(replace(request, image=image, mask=folder / f"hole{number}.png"))
+    device = next(model.denoiser.parameters()).device
+    drawn = [picture for picture in generate(model, requests, device=device) if picture is not None]
+    for picture, request in zip(drawn, requests, strict=True):
+        assert request.image is not None
+        left = (slice(None), slice(request.width // 2))
+        assert np.array_equal(np.asarray(picture)[left], np.asarray(Image.open(request.image))[left])
+    return Scores(1 - len(judge_pictures(drawn, asked)) / COUNT, examine(model, "single", COUNT))
+
+
 def fine_tuning(folder: Path) -> Scores:
     words = ("--train_text_encoder", "--learning_rate", 5e-4, *CACHED)
     return score_model(teach(folder, "fine_tune.py", *words, steps=STEPS), count=COUNT)
@@ -113,21 +151,26 @@ def fine_tuning(folder: Path) -> Scores:
 
 def other_way(folder: Path, name: str) -> Scores:
     """First train the model on its own world to predict v or flow, then a LoRA of the figure the same way."""
+    base = on_world(folder, *RELEARN[name], steps=RELEARN_STEPS)
+    say(f"{name}: other way", score_model(base, count=COUNT), 0.0)
+    path = teach(folder, "train_network.py", *LORA, *CACHED, *RELEARN[name], steps=STEPS, model=base)
+    return score_lora(path, count=COUNT, model=base)
+
+
+def on_world(folder: Path, *words: object, steps: int) -> Path:
+    """Train the model on pictures of its own world. Returns the file that is written."""
     world = folder / "world"
     run("examples/demo/make_world.py", world, "--count", WORLD)
     run_here(
         "fine_tune.py",
         *("--config_file", ROOT / "examples" / "demo" / "from_scratch.toml"),
         *("--pretrained_model_name_or_path", MODEL, "--vae", MODEL, "--train_data_dir", world),
-        *("--in_json", world / "metadata.json", "--max_train_steps", RELEARN_STEPS, "--learning_rate", 5e-4),
+        *("--in_json", world / "metadata.json", "--max_train_steps", steps, "--learning_rate", 5e-4),
         *("--lr_scheduler", "linear", "--logging_dir", folder / "logs"),
         *("--output_dir", folder, "--output_name", "base"),
-        *RELEARN[name],
+        *words,
     )
-    base = folder / "base.safetensors"
-    say(f"{name}: other way", score_model(base, count=COUNT), 0.0)
-    path = teach(folder, "train_network.py", *LORA, *CACHED, *RELEARN[name], steps=STEPS, model=base)
-    return score_lora(path, count=COUNT, model=base)
+    return folder / "base.safetensors"
 
 
 def kind(folder: Path, name: str, rate: float) -> Scores:
@@ -164,6 +207,7 @@ WAYS: dict[str, Callable[[Path], Scores]] = {
     "dreambooth": dreambooth,
     "fine-tuning": fine_tuning,
     "word": word,
+    "inpainting": inpainting,
     "v-prediction": lambda folder: other_way(folder, "v"),
     "flow": lambda folder: other_way(folder, "flow"),
     **{

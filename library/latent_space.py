@@ -27,6 +27,13 @@ class LatentSpace:
     scale: PerChannel = 1.0
     shift: PerChannel = 0.0
 
+    @property
+    def inpainting_channels(self) -> int:
+        """What an inpainting model's first layer takes: noisy latents, a mask, and latents of the picture
+        without what the mask marks.
+        """
+        return 2 * self.channels + 1
+
     def shape(self, width: int, height: int) -> tuple[int, int, int]:
         """(channels, height, width) of the latent of a picture of this size in pixels."""
         return self.channels, height // self.pixels_per_latent, width // self.pixels_per_latent

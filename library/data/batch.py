@@ -18,11 +18,13 @@ class Needs:
 
     pixels: the pictures, even where their latents are cached.
     hints: the conditioning images as pictures; they are then not used as masks.
+    holes: masks of what an inpainting model paints anew.
     templates: phrases, one of which, drawn at random, takes the place of every caption.
     """
 
     pixels: bool = False
     hints: bool = False
+    holes: bool = False
     templates: tuple[str, ...] = ()
 
 
@@ -57,6 +59,8 @@ class Batch:
         latents and is added once they are known; None when the noise is complete.
     hints: (b, 3, h, w) in 0..1, the conditioning images, resized, cropped and mirrored exactly as their
         pictures; None unless the task needs them.
+    holes: (b, 1, h, w) float32, 1 where an inpainting model paints anew, else 0; None unless the task needs
+        them.
     """
 
     pixels: torch.Tensor | None
@@ -78,6 +82,7 @@ class Batch:
     disturbance: torch.Tensor | None = None
     offset: tuple[torch.Tensor, torch.Tensor] | None = None
     hints: torch.Tensor | None = None
+    holes: torch.Tensor | None = None
 
     def to(self, device: torch.device | str) -> Batch:
         """The batch with its tensors on a device; copies from pinned memory do not block."""

@@ -58,12 +58,14 @@ class SamplePicture(NamedTuple):
     pixels: (h, w, 3) uint8.
     hint: (h, w, 3) uint8, the conditioning image.
     mask: (h, w) float32 in 0..1; None: every pixel counts.
+    holes: (h, w) bool, what is painted anew.
     """
 
     latent: torch.Tensor | None = None
     pixels: np.ndarray | None = None
     hint: np.ndarray | None = None
     mask: np.ndarray | None = None
+    holes: np.ndarray | None = None
 
 
 # Stands in for a picture that cannot be read, with --on_bad_image skip. It has no weight.
@@ -115,7 +117,10 @@ class BatchBuilder(Builder):
         tokens, text = self._texts(samples, captions)
         shape = self.latent_space.shape(*batch.size)
         draws = [self.draw(position.epoch, sample, shape) for sample in samples]
-        pictures = [self._picture(view) for view in views]
+        pictures = [
+            self._with_holes(self._picture(view), view, position.epoch, sample)
+            for view, sample in zip(views, samples, strict=True)
+        ]
         # The last samples of a short batch are copies (see `GlobalBatch.share`) and do not count.
         weights = [self._weight(view.record) for view in views[:real]] + [0.0] * (len(views) - real)
         weights = [0.0 if p is BLANK else w for p, w in zip(pictures, weights, strict=True)]
@@ -124,6 +129,7 @@ class BatchBuilder(Builder):
             latents=self._latents(pictures, shape),
             masks=_stack_masks([picture.mask for picture in pictures], shape),
             hints=self._hints(pictures, batch.size),
+            holes=self._holes(pictures, batch.size),
             tokens=tokens,
             text=text,
             captions=captions,
@@ -230,6 +236,11 @@ class BatchBuilder(Builder):
                 warn(f"{error}; it is skipped")
             return BLANK
 
+    def _with_holes(self, picture: SamplePicture, view: View, epoch: int, sample: int) -> SamplePicture:
+        if not self.needs.holes or picture is BLANK:
+            return picture
+        return picture._replace(holes=view.load_holes(self.seed, epoch, sample))
+
     @property
     def _gives_pixels(self) -> bool:
         return self.latents is None or self.needs.pixels
@@ -245,6 +256,16 @@ class BatchBuilder(Builder):
         if not self.needs.hints:
             return None
         return to_hints(_or_black([picture.hint for picture in pictures], size))
+
+    def _holes(self, pictures: list[SamplePicture], size: Size) -> torch.Tensor | None:
+        """(b, 1, h, w) float32, 0 or 1; a picture that is skipped has none."""
+        import torch
+
+        if not self.needs.holes:
+            return None
+        none = np.zeros(size[::-1], bool)
+        holes = [none if picture.holes is None else picture.holes for picture in pictures]
+        return torch.from_numpy(np.stack(holes)[:, None].astype(np.float32))
 
     def _latents(self, pictures: list[SamplePicture], shape: tuple[int, int, int]) -> torch.Tensor | None:
         """(b, c, h/p, w/p)"""

@@ -37,7 +37,7 @@ class Edited(NamedTuple):
 
 
 class PictureStamps:
-    """The stamps of a run's pictures and conditioning images.
+    """The stamps of a run's pictures, conditioning images and masks.
 
     records: all that the run uses, for training and validation.
     """
@@ -47,8 +47,7 @@ class PictureStamps:
         hints: dict[Path, None] = {}
         for record in records:
             captions[record.image].append(record.caption)
-            if record.hint is not None:
-                hints[record.hint] = None
+            hints |= {path: None for path in (record.hint, record.holes) if path is not None}
         self._files = _named([*captions, *(hint for hint in hints if hint not in captions)])
         self._captions = {path: _digest_text("\n".join(texts)) for path, texts in captions.items()}
         self._known: dict[str, Stamp] = {}

@@ -129,6 +129,7 @@ class TrainingData:
         latent_space: LatentSpace,
         validation: ValidationOptions | None = None,
         has_network: bool = True,
+        paints_anew: bool = True,
         writes: bool = True,
     ) -> TrainingData:
         """Scan every image and caption that the options name.
@@ -136,6 +137,7 @@ class TrainingData:
         caching, validation: the run's options; settings that have no effect with them give a warning.
         latent_space: of the model's family.
         has_network: whether the run trains a network; settings that need one give a warning without it.
+        paints_anew: whether the run trains an inpainting model, the same.
         writes: whether metadata_cache.json files may be written.
         Raises UserError with everything that is wrong with the dataset file, folders, images and captions,
         and with settings that contradict `caching`.
@@ -146,7 +148,9 @@ class TrainingData:
         )
         problems.raise_if_any()
         specs = [dataset.spec for dataset in data.datasets]
-        warn_of_unused(specs, validation or ValidationOptions(), has_network=has_network)
+        warn_of_unused(
+            specs, validation or ValidationOptions(), has_network=has_network, paints_anew=paints_anew
+        )
         return data
 
     @classmethod
@@ -263,10 +267,10 @@ def _scan_all(
 def _note_spare_hints(scans: list[SubsetScan]) -> None:
     sharing: dict[Path, list[SubsetScan]] = {}
     for scan in scans:
-        if scan.subset.conditioning_data_dir is not None:
-            sharing.setdefault(scan.subset.conditioning_data_dir, []).append(scan)
+        for folder in scan.spare_hints:
+            sharing.setdefault(folder, []).append(scan)
     for folder, users in sharing.items():
-        users[0].notes.extend(note_spare(folder, [scan.spare_hints for scan in users]))
+        users[0].notes.extend(note_spare(folder, [scan.spare_hints[folder] for scan in users]))
 
 
 def _too_many_samples(found: list[list[SubsetScan]]) -> tuple[str, str, str] | None:
@@ -283,7 +287,8 @@ def _too_many_samples(found: list[list[SubsetScan]]) -> tuple[str, str, str] | N
 
 
 def _folders(subset: SubsetSpec) -> list[Path]:
-    return [folder for folder in (subset.image_dir, subset.conditioning_data_dir) if folder is not None]
+    folders = (subset.image_dir, subset.conditioning_data_dir, subset.mask_folder)
+    return [folder for folder in folders if folder is not None]
 
 
 def _make_dataset(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from library.data.buckets import Size, centre_crop, random_crop
 from library.data.config.specs import SubsetSpec
 from library.data.pictures.augmentation import ColourShift, draw_colour_shift, draw_face_crop, face_of
+from library.data.pictures.holes import holes_from_alpha, holes_from_mask, random_holes
 from library.data.pictures.images import Geometry, load_hint, load_pixels, load_pixels_and_alpha
 from library.data.pictures.masks import mask_from_alpha, mask_from_hint
 from library.data.scan.records import Record
@@ -68,16 +70,39 @@ class View:
             size=self.record.size,
             interpolation=self.record.subset.resize_interpolation,
             colour=self.colour,
+            shows_hidden=self.shows_hidden,
         )
+
+    @property
+    def shows_hidden(self) -> bool:
+        """Whether what is painted anew stands, transparent, in the image."""
+        return self.record.subset.inpainting_masks == "alpha"
+
+    def load_holes(self, seed: int, epoch: int, sample: int) -> np.ndarray:
+        """What an inpainting model paints anew, bool (height, width); drawn by the key of seed, epoch and
+        sample unless a file has it. Raises UserError as `load`.
+        """
+        record = self.record
+        if record.holes is not None:
+            mask = self._load_beside(record.holes)
+            return holes_from_mask(mask)
+        if self.shows_hidden:
+            _, alpha = load_pixels_and_alpha(record.image, self.geometry, size=record.size)
+            return np.zeros(self.geometry.bucket[::-1], bool) if alpha is None else holes_from_alpha(alpha)
+        return random_holes(record.fit.bucket, keyed_random(seed, "holes", epoch, sample))
 
     def load_hint(self) -> np.ndarray:
         """The conditioning image, uint8 (height, width, 3), resized, cropped and mirrored as the picture; its
         colours are never changed. There must be one.
         """
+        assert self.record.hint is not None
+        return self._load_beside(self.record.hint)
+
+    def _load_beside(self, path: Path) -> np.ndarray:
+        """An image that belongs to this one."""
         record = self.record
-        assert record.hint is not None
         return load_hint(
-            record.hint,
+            path,
             self.geometry,
             image=record.image,
             image_size=record.size,

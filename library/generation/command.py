@@ -18,14 +18,18 @@ from library.generation.hints import check_hints, with_hints
 from library.generation.pictures import picture_name, plan_pictures, save_picture, seeds_of
 from library.generation.prompt_options import PromptSyntax, generator_syntax
 from library.generation.prompts import parse_prompt, read_prompts
+from library.generation.repainting import check_originals, with_originals, with_sizes
 from library.generation.request import PromptRequest
 from library.models import FAMILIES, Family, check_source, check_vae, detect_family, load_model
+from library.models.detection import is_inpainting
 from library.models.embeddings import add_embeddings, find_embeddings
+from library.models.sources import find_source
 from library.network.loading import check_network_file, load_network_module, open_network
 from library.options.generation import (
     GenerationOptions,
     GeneratorComputeOptions,
     GeneratorControlOptions,
+    GeneratorInpaintingOptions,
     GeneratorModelOptions,
     GeneratorNetworkOptions,
     GeneratorPromptOptions,
@@ -70,11 +74,14 @@ def check(reading: Reading[R], *, family: str | None = None) -> list[PromptReque
     if texts is not None:
         found = family_of(model)
         syntax = generator_syntax(found.latent_space.pixel_multiple)
-        defaults = _defaults(pictures, section_of(sections, SizeOptions), found.side)
+        defaults = _defaults(pictures, section_of(sections, SizeOptions))
         prompts = problems.attempt(_read_prompts, texts, syntax, defaults)
         control = section_of(sections, GeneratorControlOptions)
         if prompts is not None and control is not None:
             prompts = problems.attempt(_with_hints, prompts, control)
+        inpainting = section_of(sections, GeneratorInpaintingOptions)
+        if prompts is not None and inpainting is not None:
+            prompts = problems.attempt(_with_originals, prompts, inpainting, model, found.side)
     if pictures is not None:
         _check_folder(pictures.outdir, problems)
     problems.raise_if_any()
@@ -121,19 +128,18 @@ def _check_folder(outdir: Path, problems: Problems) -> None:
         problems.add(outdir, "is a file, not a folder", "choose another --outdir")
 
 
-def _defaults(pictures: GenerationOptions | None, sizes: SizeOptions | None, side: int) -> PromptRequest:
-    """The values of everything that a prompt does not say.
+def _defaults(pictures: GenerationOptions | None, sizes: SizeOptions | None) -> PromptRequest:
+    """The values of everything that a prompt does not say; a size of 0 where nothing does.
 
     pictures: None if that section has mistakes; prompts are then read for their own mistakes only.
-    side: of the pictures that the model was trained on, in pixels.
     """
     if pictures is None:
         return PromptRequest("")
     sizes = sizes or SizeOptions()
     return PromptRequest(
         "",
-        width=pictures.W or side,
-        height=pictures.H or side,
+        width=pictures.W or 0,
+        height=pictures.H or 0,
         steps=pictures.steps,
         scale=pictures.scale,
         sampler=pictures.sampler,
@@ -160,6 +166,24 @@ def _with_hints(prompts: Sequence[PromptRequest], options: GeneratorControlOptio
     requests = with_hints(prompts, given, 1) if given else list(prompts)
     check_hints(requests)
     return requests
+
+
+def _with_originals(
+    prompts: Sequence[PromptRequest],
+    options: GeneratorInpaintingOptions,
+    model: GeneratorModelOptions | None,
+    side: int,
+) -> list[PromptRequest]:
+    """The prompts with the pictures that are painted on, and with their sizes."""
+    requests = with_originals(prompts, options)
+    on = next((request.image for request in requests if request.image is not None), None)
+    if on is not None and model is not None and not is_inpainting(find_source(model.ckpt)):
+        cause = f"{model.ckpt} is no inpainting model"
+        raise UserError.of(
+            on, cause, "draw with one; beginning with a picture (img2img) is not available yet"
+        )
+    check_originals(requests, draws_masks=False)
+    return with_sizes(requests, side)
 
 
 def load(

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from library.generation.guidance import Guidance, questions_of, rows_of
 from library.generation.passes import draw_latents
+from library.generation.repainting import input_beside, paste_back, read_original
 from library.generation.request import PromptRequest
 from library.generation.sampling import Watcher
 from library.generation.texts import encode_texts, text_length
@@ -29,6 +30,7 @@ def generate(
     clip_skip: int | None = None,
     emb_normalize: Normalization = "original",
     control: Control | None = None,
+    pastes_back: bool = True,
     stop: Callable[[], bool] = lambda: False,
     on_step: Callable[[int], object] = lambda pictures: None,
 ) -> list[Image.Image | None]:
@@ -46,6 +48,7 @@ def generate(
     clip_skip: take text states from the k-th layer from the end; None is the last.
     emb_normalize: how text states are rescaled after the weights of (words:1.3); see `encode_texts`.
     control: what adds residuals to the denoiser of pictures whose requests have hints.
+    pastes_back: give the original's own pixels wherever an inpainting model was not to paint.
     stop: asked before each step.
     on_step: told after each step how many pictures it advanced.
     """
@@ -62,12 +65,18 @@ def generate(
             clip_skip=clip_skip,
             normalize=emb_normalize,
         )
-        guidance = Guidance.by(model, condition.to(dtype), batch, control)
+        originals = [read_original(request) if model.is_inpainting else None for request in batch]
+        size = batch[0].width, batch[0].height
+        beside = input_beside(model, originals, size) if model.is_inpainting else None
+        guidance = Guidance.by(model, condition.to(dtype), batch, control, beside)
         latents = draw_latents(batch, guidance, watcher)
         if latents is None:
             return []
-        for index, request, latent in zip(indices, batch, latents, strict=True):
-            pictures[index] = _decode(model, latent, request)
+        for index, request, latent, original in zip(indices, batch, latents, originals, strict=True):
+            picture = _decode(model, latent, request)
+            if pastes_back and picture is not None and original is not None:
+                picture = paste_back(picture, original)
+            pictures[index] = picture
     return [pictures[i] for i in range(len(requests))]
 
 

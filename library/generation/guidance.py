@@ -58,11 +58,13 @@ class Guidance:
         condition: Condition,
         requests: Sequence[PromptRequest],
         control: Control | None = None,
+        beside: Tensor | None = None,
     ) -> Guidance:
         """The guidance of requests with equally many questions and hints each.
 
         condition: of the texts of `rows_of`.
         control: what residuals come from, where the requests have hints.
+        beside: (pictures, channels, h, w), what an inpainting model is given beside the latents.
         """
         device = condition.hidden.device
         hint = _hint_of_rows(requests, len(condition.hidden))
@@ -75,6 +77,7 @@ class Guidance:
                 sizes=sizes,
                 hint=None if hint is None else hint.to(device, condition.hidden.dtype),
                 control=None if hint is None else control,
+                beside=None if beside is None else _for_rows(beside, condition.hidden),
             ),
             scales=scales if requests[0].is_guided else None,
         )
@@ -97,6 +100,11 @@ class Guidance:
         # Classifier-free guidance as in Imagen, arXiv:2205.11487, eq. 2.
         unconditional, conditional = answers.chunk(2)
         return unconditional + self.scales * (conditional - unconditional)
+
+
+def _for_rows(beside: Tensor, hidden: Tensor) -> Tensor:
+    """(pictures, ...) -> (rows, ...), as text states are."""
+    return beside.to(hidden.device, hidden.dtype).repeat(len(hidden) // len(beside), 1, 1, 1)
 
 
 def _hint_of_rows(requests: Sequence[PromptRequest], rows: int) -> Tensor | None:

@@ -47,8 +47,9 @@ def _warn_of_stretching(path: Path, given: str, wanted: str) -> None:
     warn(f"{path} is {given} and stretched to the picture's {wanted}; give it the same aspect ratio")
 
 
-def hint_files(given: Sequence[Path]) -> list[Path]:
-    """The pictures that are meant by files and folders; those of a folder by name.
+def hint_files(given: Sequence[Path], option: str = "--guide_image_path") -> list[Path]:
+    """The pictures that are meant by files and folders; those of a folder by name. option: that
+    names them.
 
     Raises UserError when a folder cannot be read or has none.
     """
@@ -57,10 +58,10 @@ def hint_files(given: Sequence[Path]) -> list[Path]:
         if not path.is_dir():
             found.append(path)
             continue
-        entries = list_folder(path, "--guide_image_path", problems) or []
+        entries = list_folder(path, option, problems) or []
         pictures = [Path(e.path) for e in entries if is_image_name(e.name) and not e.is_dir()]
         if not pictures and not problems.found:
-            problems.add(f"--guide_image_path {path}", "holds no pictures")
+            problems.add(f"{option} {path}", "holds no pictures")
         found += pictures
     problems.raise_if_any()
     return found

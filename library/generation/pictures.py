@@ -58,6 +58,9 @@ def save_picture(path: Path, picture: Image, request: PromptRequest, *, is_told_
     text.add_text("negative-prompt", request.negative)
     if request.hints:
         text.add_text("control-image", ", ".join(path.name for path in request.hints))
+    for name, path_ in (("original-image", request.image), ("mask-image", request.mask)):
+        if path_ is not None:
+            text.add_text(name, path_.name)
     if is_told_sizes:
         height, width, top, left, *_ = request.sizes
         told = {"original-height": height, "original-width": width, "crop-top": top, "crop-left": left}

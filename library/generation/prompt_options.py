@@ -62,6 +62,8 @@ def training_syntax(pixel_multiple: int) -> PromptSyntax:
             "seed": "d",
             "sample_sampler": "ss",
             "controlnet_image": "cn",
+            "image": "i",
+            "mask": "mask",
             "guidance_scale": "g",
             "cfg_trunc_ratio": "ctr",
             "renorm_cfg": "rcfg",
@@ -169,4 +171,7 @@ _SHARED: dict[str, Writer] = {
     "l": lambda request, text: replace(request, scale=_scale(text)),
     "s": lambda request, text: replace(request, steps=_steps(text)),
     "cn": lambda request, text: request.with_hints((_picture(text),)),
+    "i": lambda request, text: replace(request, image=_picture(text)),
+    "img": lambda request, text: replace(request, image=_picture(text)),
+    "mask": lambda request, text: replace(request, mask=_picture(text)),
 }

@@ -25,6 +25,8 @@ class PromptRequest:
         prompt.
     crop_top, crop_left: what such models are told was cropped, in pixels.
     hints: pictures for networks of control: one for all of them, or one for each; none: they do nothing.
+    image: the picture of which an inpainting model paints a part anew; None: all is painted.
+    mask: white where it is; None: see `repainting.read_original`.
     """
 
     prompt: str
@@ -43,6 +45,8 @@ class PromptRequest:
     crop_top: int = 0
     crop_left: int = 0
     hints: tuple[Path, ...] = ()
+    image: Path | None = None
+    mask: Path | None = None
 
     @property
     def sizes(self) -> tuple[int, ...]:

@@ -140,7 +140,7 @@ def _choose(found: Found, run: Settings) -> None:
     if match is None:
         raise refused_family(f"model_type {model}")
     if match[2]:
-        found.missing.append(f"model_type {model}: training for inpainting is not available")
+        found.options["train_inpainting"] = True
     sdxl = match[1].startswith("XL")
     if method == "LORA":
         found.trainer = "sdxl_train_network.py" if sdxl else "train_network.py"

@@ -103,6 +103,17 @@ class Model(nn.Module):
         raise NotImplementedError
 
     @property
+    def is_inpainting(self) -> bool:
+        """Whether it is told which part of a picture to paint anew, and the rest; see `inpainting.py`."""
+        return False
+
+    def make_inpainting(self) -> None:
+        """Make a text-to-image model one for inpainting: its first layer gets weights of 0 for the mask and
+        the masked picture, so that at first it draws what it drew before.
+        """
+        raise NotImplementedError
+
+    @property
     def roles(self) -> dict[Part, Role]:
         """The role of each part, by name; text encoders in the order of `text_encoders`."""
         raise NotImplementedError

@@ -103,15 +103,31 @@ def family_beside(vae: Source) -> str | None:
     return next((name for name, family in pairs if _begins(names, family.signs.texts[0])), None)
 
 
-def check_channels(name: str, family: str, conv_in: tuple[int, ...] | None) -> None:
-    """Raises UserError for the shape of a denoiser's first layer that takes more than latents.
-
-    Inpainting (9 channels) and instruction (8) models need inputs that training does not make.
+def is_inpainting(source: Source) -> bool:
+    """Whether a model is given a mask and a masked picture beside the noisy latents, by its first layer.
+    Raises UserError as `detect_family`.
     """
-    wanted = FAMILIES[family].latent_space.channels
-    if conv_in is not None and len(conv_in) > 1 and conv_in[1] != wanted:
-        cause = f"has {conv_in[1]} input channels (an inpainting or editing model)"
-        raise UserError.of(name, cause, f"use a text-to-image model, which has {wanted}")
+    family = FAMILIES[detect_family(source)]
+    if source.kind == "diffusers":
+        taken = Folder(source.path).config(family.signs.parts[0]).get("in_channels")
+    else:
+        taken = read_header(source.path).shapes.get(family.signs.first_layer, (0, 0))[1]
+    return taken == family.latent_space.inpainting_channels
+
+
+def check_channels(name: str, family: str, conv_in: tuple[int, ...] | None) -> None:
+    """Raises UserError for the shape of a denoiser's first layer that takes what training does not make."""
+    space = FAMILIES[family].latent_space
+    wanted = (space.channels, space.inpainting_channels)
+    if conv_in is None or len(conv_in) < 2 or conv_in[1] in wanted:
+        return
+    others = {
+        space.channels + 1: " (a depth model: it is given a depth map of the picture)",
+        2 * space.channels: " (an editing model, such as instruct-pix2pix: it is given the picture to edit)",
+    }
+    cause = f"has {conv_in[1]} input channels{others.get(conv_in[1], '')}, for which training makes no input"
+    fix = f"use a text-to-image model, which has {wanted[0]}, or an inpainting model, which has {wanted[1]}"
+    raise UserError.of(name, cause, fix)
 
 
 def _family_of_file(source: Source) -> str:

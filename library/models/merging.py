@@ -34,6 +34,8 @@ class MergePlan:
     kept: names whose tensors are taken from the first file.
     incomplete: names of `merged` that some file lacks.
     skipped: names that only other files have.
+    widened: names of `merged` that count 0 for input channels that a file lacks: the first layer of an
+        inpainting model, to which what text-to-image models learned is added.
     """
 
     sources: list[Source]
@@ -42,6 +44,7 @@ class MergePlan:
     kept: list[str]
     incomplete: list[str]
     skipped: list[str]
+    widened: frozenset[str] = frozenset()
 
 
 def plan_merge(models: Sequence[str], *, unet_only: bool = False) -> MergePlan:
@@ -61,7 +64,9 @@ def plan_merge(models: Sequence[str], *, unet_only: bool = False) -> MergePlan:
             cause = f"is an {titles[0]} model, {sources[0].name} an {titles[1]} one"
             problems.add(source.name, cause, "merge models of one family")
         else:
-            _compare((sources[0].name, headers[0]), (source.name, header), problems)
+            space = FAMILIES[family].latent_space
+            inputs = (space.channels, space.inpainting_channels)
+            _compare((sources[0].name, headers[0]), (source.name, header), inputs, problems)
             _compare_predictions(sources[0], source, problems)
     problems.raise_if_any()
     return _plan(sources, headers, unet_only)
@@ -84,6 +89,8 @@ def merge(
     progress: wraps the names, for a progress bar.
     Raises UserError when a file has values that are no numbers, or a sum overflows saving_dtype.
     """
+    from library.models.inpainting import widened
+
     files = [_open(source) for source in plan.sources]
     summed, result = set(plan.merged), {}
     for name in progress([*plan.merged, *plan.kept]):
@@ -93,7 +100,8 @@ def merge(
             tensors = (file.read(name) if name in file.shapes else files[0].read(name) for file in files[1:])
             tensor = tensor.to(device, dtype).mul_(ratios[0])
             for ratio, other in zip(ratios[1:], tensors, strict=True):
-                tensor.add_(other.view(shape).to(device, dtype).mul_(ratio))
+                other = widened(other, shape[1]) if name in plan.widened else other.view(shape)
+                tensor.add_(other.to(device, dtype).mul_(ratio))
         result[name] = tensor = _cast(sound_positions(name, tensor), saving_dtype)
         if tensor.is_floating_point() and not all_finite(tensor):
             raise _not_finite(files, name, saving_dtype)
@@ -131,8 +139,12 @@ def _open(source: Source) -> TensorFile:
     return replace(file, shapes=shapes, readers={name: file.readers[own] for name, own in names.items()})
 
 
-def _compare(first: tuple[str, Header], other: tuple[str, Header], problems: Problems) -> None:
-    """Adds the problems of merging the other (name, header) with the first one."""
+def _compare(
+    first: tuple[str, Header], other: tuple[str, Header], inputs: tuple[int, int], problems: Problems
+) -> None:
+    """Adds the problems of merging the other (name, header) with the first one. inputs: channels that a
+    text-to-image model and an inpainting model take.
+    """
     for (name, header), (whose, full) in ((other, first), (first, other)):
         lacking = _needed(full.shapes.keys() - header.shapes.keys())
         if lacking:
@@ -140,6 +152,13 @@ def _compare(first: tuple[str, Header], other: tuple[str, Header], problems: Pro
             problems.add(name, cause, "merge models of one architecture, saved by one program")
     shapes, wanted = other[1].shapes, first[1].shapes
     differ = sorted(name for name in shapes.keys() & wanted.keys() if not _fits(shapes[name], wanted[name]))
+    if any((shapes[name][1:2], wanted[name][1:2]) == ((inputs[1],), (inputs[0],)) for name in differ):
+        cause = f"is an inpainting model, {first[0]} is none"
+        problems.add(
+            other[0], cause, "give the inpainting model first: --models INPAINTING MINE BASE --ratios 1 1 -1"
+        )
+        return
+    differ = [name for name in differ if not _is_wider(shapes[name], wanted[name], inputs)]
     if differ:
         example = f"{differ[0]} is {shapes[differ[0]]} and {wanted[differ[0]]}"
         cause = f"has other shapes than {first[0]} in {len(differ)} of its tensors, e.g. {example}"
@@ -162,13 +181,33 @@ def _fits(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
     return one == other or (one[:2] == other[:2] and set(one[2:] + other[2:]) <= {1})
 
 
+def _is_wider(narrow: tuple[int, ...], wide: tuple[int, ...], inputs: tuple[int, int]) -> bool:
+    """Whether shapes are those of a first layer, of a text-to-image model and of an inpainting model."""
+    return (narrow[1:2], wide[1:2]) == ((inputs[0],), (inputs[1],)) and narrow[:1] + narrow[2:] == wide[
+        :1
+    ] + wide[2:]
+
+
 def _plan(sources: list[Source], headers: list[Header], unet_only: bool) -> MergePlan:
     names = sorted(headers[0].shapes)
     kept = [name for name in names if unet_only and part_of(name) in ("text_encoder", "vae")]
     merged = [name for name in names if name not in set(kept)]
     lacking = {name for header in headers[1:] for name in merged if name not in header.shapes}
     others = {name for header in headers[1:] for name in header.shapes} - headers[0].shapes.keys()
-    return MergePlan(sources, headers[0], merged, kept, sorted(lacking), sorted(others))
+    wide = {
+        name
+        for header in headers[1:]
+        for name in merged
+        if _channels(header, name) != _channels(headers[0], name)
+    }
+    return MergePlan(
+        sources, headers[0], merged, kept, sorted(lacking), sorted(others), frozenset(wide - lacking)
+    )
+
+
+def _channels(header: Header, name: str) -> int:
+    """How many channels a layer takes; 0 where it has none."""
+    return (*header.shapes.get(name, ()), 0, 0)[1]
 
 
 def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -45,6 +46,8 @@ _PROBABLY_TENSORS = (
     (r".*\.bias$", "biases"),
     (r".*\.scaled_oft$", "OneTrainer's marks of scaled rotations"),
 )
+# Tensors of all kinds whose columns are a layer's inputs.
+_OF_INPUTS = {"lora_down.weight", "hada_w1_b", "hada_w2_b"}
 _NOBODY = "names that nobody is known to write"
 
 
@@ -91,6 +94,8 @@ def read_for(model: Model, path: Path, kind: str | None = None) -> MatchedFile:
     _tell_of_rest(found, model, known)
     read = {name: {tensor: found.read(name, tensor) for tensor in found.modules[name]} for name in known}
     _check_values(path, read)
+    if model.is_inpainting:
+        read = {name: _for_inpainting(tensors, points[name], model) for name, tensors in read.items()}
     modules = {
         module_name(points[name], row.prefix): {
             tensor: value.reshape(()) if tensor in NUMBERS else value for tensor, value in tensors.items()
@@ -102,6 +107,27 @@ def read_for(model: Model, path: Path, kind: str | None = None) -> MatchedFile:
         _fill_alphas(path, modules, row.rank, beside)
     at = {module_name(points[name], row.prefix): points[name] for name in known}
     return MatchedFile(row, {name: at[name] for name in sorted(modules)}, modules)
+
+
+def _for_inpainting(tensors: Mapping[str, Tensor], point: AttachPoint, model: Model) -> dict[str, Tensor]:
+    """A module's tensors; those of a first layer that takes no mask count 0 for what is new to it, as in
+    AUTOMATIC1111.
+    """
+    from torch import nn
+
+    from library.models.inpainting import widened
+
+    space, layer, found = model.latent_space, point.module, dict(tensors)
+    if not isinstance(layer, nn.Conv2d) or layer.in_channels != space.inpainting_channels:
+        return found
+    window, taken = math.prod(layer.kernel_size), layer.in_channels
+    for name in _OF_INPUTS & found.keys():
+        tensor = found[name]
+        if tensor.ndim == 2 and tensor.shape[1] == space.channels * window:  # flat: (rank, in x window)
+            found[name] = widened(tensor.view(len(tensor), space.channels, window), taken).flatten(1)
+        elif tensor.ndim == 4 and tensor.shape[1] == space.channels:
+            found[name] = widened(tensor, taken)
+    return found
 
 
 def check_whole(found: NetworkFile) -> None:

@@ -6,11 +6,13 @@ import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 from library.options.fields import Check, below, option, refuse, warn_when
+from library.paths import user_path
 from library.wording import shortened
 
+MaskSource = Literal["random", "alpha"]  # or a folder of masks
 Interpolation = Literal["lanczos", "nearest", "bilinear", "linear", "bicubic", "cubic", "area"]
 
 
@@ -34,6 +36,18 @@ def _read_resolution(value: object) -> tuple[int, int]:
             f"expects a size such as 512 or 512,768 (width,height), got {shortened(repr(value))}"
         )
     return sides[0], sides[-1]
+
+
+def read_mask_source(value: object) -> MaskSource | Path:
+    """`random`, `alpha`, or a folder. Raises ValueError."""
+    for source in get_args(MaskSource):
+        if value == source:
+            return source
+    if isinstance(value, Path):
+        return value
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"expects random, alpha or a folder, got {shortened(repr(value))}")
+    return user_path(value)
 
 
 def read_range(value: object) -> tuple[float, float]:
@@ -111,6 +125,13 @@ class DataOptions:
     masked_loss: bool = option(
         False,
         "learn only where the image's mask is white: the red channel of its --conditioning_data_dir image",
+    )
+    inpainting_masks: Path | MaskSource = option(
+        "random",
+        "what an inpainting model learns to paint anew: drawn at random, where the image's alpha channel is "
+        "transparent, or where the image of the same name in a folder is white",
+        convert=read_mask_source,
+        metavar="random|alpha|DIR",
     )
     min_image_side: int = option(
         1,

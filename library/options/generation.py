@@ -174,6 +174,33 @@ class GeneratorControlOptions:
 
 
 @dataclass(frozen=True)
+class GeneratorInpaintingOptions:
+    """Inpainting."""
+
+    image_path: Path | None = option(
+        None,
+        "picture of which an inpainting model paints a part anew, or a folder of pictures, which prompts "
+        "take in turn; --i of a prompt comes first",
+        metavar="PATH",
+    )
+    mask_path: Path | None = option(
+        None,
+        "mask of the picture, white where it is painted anew, or a folder of masks (default: where the "
+        "picture is transparent)",
+        metavar="PATH",
+    )
+
+    def __post_init__(self) -> None:
+        warn_when(
+            (
+                self.mask_path is not None and self.image_path is None,
+                "mask_path",
+                "has no effect without --image_path",
+            )
+        )
+
+
+@dataclass(frozen=True)
 class GeneratorPromptOptions:
     """Prompts."""
 
@@ -194,10 +221,14 @@ class GenerationOptions:
     images_per_prompt: int = option(1, "pictures of each prompt", metavar="N")
     batch_size: int = option(1, "pictures drawn together", metavar="N")
     W: int | None = option(
-        None, "width in pixels, a multiple of 8 (default: the model's, 512 or 1024)", metavar="N"
+        None,
+        "width in pixels, a multiple of 8 (default: that of --image_path, or the model's, 512 or 1024)",
+        metavar="N",
     )
     H: int | None = option(
-        None, "height in pixels, a multiple of 8 (default: the model's, 512 or 1024)", metavar="N"
+        None,
+        "height in pixels, a multiple of 8 (default: that of --image_path, or the model's, 512 or 1024)",
+        metavar="N",
     )
     steps: int = option(50, "sampling steps", metavar="N")
     scale: float = option(7.5, "classifier-free guidance scale; 1 is none", metavar="X")

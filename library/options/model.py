@@ -65,6 +65,11 @@ class ModelOptions:
         "embedding files whose words captions and prompts may use; a word is called as its file",
         metavar="FILE",
     )
+    train_inpainting: bool = option(
+        False,
+        "train an inpainting model, which is given a mask and the rest of the picture; a text-to-image "
+        "checkpoint becomes one",
+    )
     v2: bool = option(False, "the checkpoint is SD 2.x; checked against the file, which decides")
     v_parameterization: bool = option(
         False, "the checkpoint predicts v; checked against the file, which decides if it says how it predicts"

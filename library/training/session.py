@@ -201,4 +201,12 @@ def open_model(options: ModelOptions, session: Session, *, keeps_others: bool = 
     )
     model.check_clip_skip(options.clip_skip)
     add_embeddings(model, options.embeddings)
+    if options.train_inpainting and not model.is_inpainting:
+        model.make_inpainting()
+        session.say(
+            f"{options.pretrained_model_name_or_path} becomes an inpainting model: its first layer gets "
+            "weights of 0 for the mask and the rest of the picture"
+        )
+    elif model.is_inpainting and not options.train_inpainting:
+        session.say(f"{options.pretrained_model_name_or_path} is an inpainting model and is trained as one")
     return model

@@ -54,6 +54,7 @@ class Picture:
             "resized": list(self.view.resized),
             "crop": list(self.view.crop),
             "interpolation": self.view.record.subset.resize_interpolation,
+            **({"hidden": True} if self.view.shows_hidden else {}),
         }
 
 
@@ -130,8 +131,9 @@ def pictures_of(records: Sequence[Record]) -> tuple[list[Picture], list[int]]:
     images = real_places(record.image for record in records)
     for number, (record, image) in enumerate(zip(records, images, strict=True)):
         has_mask = record.subset.alpha_mask and record.hint is None
-        picture = Picture(centre_view(record, index=number), record.subset.flip_aug, has_mask)
-        key = image, record.fit, record.subset.resize_interpolation
+        view = centre_view(record, index=number)
+        picture = Picture(view, record.subset.flip_aug, has_mask)
+        key = image, record.fit, record.subset.resize_interpolation, view.shows_hidden
         index = index_of.setdefault(key, len(pictures))
         if index == len(pictures):
             pictures.append(picture)

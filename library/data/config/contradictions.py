@@ -27,6 +27,9 @@ def find_contradictions(
         if subset.conditioning_data_dir is not None and not (options.masked_loss or options.needs_hints):
             cause = "has conditioning images, which are masks only with --masked_loss"
             problems.add(subset.source, cause, "give it, or remove conditioning_data_dir")
+        if subset.inpainting_masks == "alpha" and subset.alpha_mask and subset.conditioning_data_dir is None:
+            cause = "inpainting_masks alpha contradicts alpha_mask: what is painted anew would not be learned"
+            problems.add(subset.source, cause, "leave one of them out")
         if subset.conditioning_data_dir is None and options.needs_hints:
             cause = "has no conditioning images"
             problems.add(subset.source, cause, "give its subset a conditioning_data_dir, or remove it")
@@ -41,12 +44,18 @@ def find_contradictions(
         warn("--prior_loss_weight has no effect without regularization images")
 
 
-def warn_of_unused(specs: list[DatasetSpec], validation: ValidationOptions, *, has_network: bool) -> None:
-    """Warn about settings for held-out images or a network where there are none."""
+def warn_of_unused(
+    specs: list[DatasetSpec], validation: ValidationOptions, *, has_network: bool, paints_anew: bool
+) -> None:
+    """Warn about settings for held-out images, an inpainting model or a network where there are none."""
     if not any(spec.validation_split for spec in specs):
         for option in fields(validation):
             if getattr(validation, option.name) != option.default:
                 warn_idle(f"--{option.name}", "without --validation_split")
+    if not paints_anew:
+        masked = [one for one in _subsets(specs) if one.inpainting_masks != DEFAULTS["inpainting_masks"]]
+        if masked:
+            warn_idle(f"{_sources(masked)}: inpainting_masks", "without --train_inpainting")
     if has_network:
         return
     why = "as this command trains no network"

@@ -25,7 +25,7 @@ from library.data.config.specs import (
 )
 from library.data.config.without_effect import find_without_effect
 from library.data.scan.folders import ClassFolder, find_class_folders, is_image_name, list_folder
-from library.options.data import DataOptions
+from library.options.data import DataOptions, MaskSource
 from library.problems import Problems, warn, warn_idle
 
 LONGEST_SIDE = 65_536  # pixels; the side of no picture that is trained on
@@ -261,8 +261,15 @@ def _class_folder_subsets(options: DataOptions, problems: Problems) -> list[Give
                 "class_tokens": folder.class_tokens,
                 # Regularization images have no masks: they are learned whole.
                 "conditioning_data_dir": None if is_reg else options.conditioning_data_dir,
+                "inpainting_masks": _masks_of(options, is_reg=is_reg),
                 # --dataset_repeats repeats the whole dataset, whatever the folders' own numbers.
                 "num_repeats": folder.repeats * options.dataset_repeats,
             }
             subsets.append({key: (str(folder.path), value) for key, value in values.items()})
     return subsets
+
+
+def _masks_of(options: DataOptions, *, is_reg: bool) -> Path | MaskSource:
+    """Regularization images have none in a folder: theirs are drawn."""
+    source = options.inpainting_masks
+    return "random" if is_reg and isinstance(source, Path) else source

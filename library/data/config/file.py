@@ -224,4 +224,4 @@ def _read_attributes(value: Any) -> dict[str, Any]:
 _READERS = _readers()
 _SWITCHES = {spec.name for spec in specs_of(DataOptions) if spec.is_switch} | {"is_reg"}
 _TEXTS = {spec.name for spec in specs_of(DataOptions) if spec.plain_type is str} | {"class_tokens"}
-_PATHS = ("image_dir", "metadata_file", "conditioning_data_dir")
+_PATHS = ("image_dir", "metadata_file", "conditioning_data_dir", "inpainting_masks")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from library.data.buckets import Size
-from library.options.data import DataOptions
+from library.options.data import DataOptions, MaskSource
 from library.options.fields import specs_of
 
 # Key -> (where the user gave it, its value), so that a problem can name the place.
@@ -35,6 +35,7 @@ class SubsetSpec:
     flip_aug: bool
     color_aug: bool
     alpha_mask: bool
+    inpainting_masks: Path | MaskSource
     cache_info: bool
     custom_attributes: Mapping[str, Any]
     caption_extension: str
@@ -51,6 +52,11 @@ class SubsetSpec:
     caption_tag_dropout_rate: float
     token_warmup_min: int
     token_warmup_step: float
+
+    @property
+    def mask_folder(self) -> Path | None:
+        """The folder with the masks of what is painted anew; None: they come from elsewhere."""
+        return self.inpainting_masks if isinstance(self.inpainting_masks, Path) else None
 
     @property
     def source(self) -> Path:

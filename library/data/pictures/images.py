@@ -21,6 +21,7 @@ from library.data.pictures.augmentation import ColourShift, apply_colour_shift
 from library.data.pictures.bad_images import unreadable
 from library.data.pictures.colours import decode_colours, on_white
 from library.data.pictures.headers import PNG_SIGNATURE, SIDEWAYS, Content, format_of, png_chunks
+from library.data.pictures.holes import holes_from_alpha, holes_from_mask
 from library.problems import UserError
 
 T = TypeVar("T")
@@ -95,10 +96,13 @@ def load_image(path: Path | str) -> Image.Image:
     return load_rgba(path)[0]
 
 
-def load_rgba(path: Path | str) -> tuple[Image.Image, Image.Image | None]:
-    """`load_image`'s image, and the upright alpha channel (mode L, 0 is transparent), None without one."""
+def load_rgba(path: Path | str, *, shows_hidden: bool = False) -> tuple[Image.Image, Image.Image | None]:
+    """`load_image`'s image, and the upright alpha channel (mode L, 0 is transparent), None without one.
+
+    shows_hidden: give the colours that stand in transparent places, and do not put them on white.
+    """
     orientation, (rgb, alpha) = _read(path, lambda image: (_orientation(image), decode_colours(image, path)))
-    if alpha is not None:
+    if alpha is not None and not shows_hidden:
         rgb = on_white(rgb, alpha)
     if orientation in UPRIGHT:
         rgb = rgb.transpose(UPRIGHT[orientation])
@@ -113,14 +117,23 @@ def load_pixels(
     size: Size | None = None,
     interpolation: str | None = None,
     colour: ColourShift | None = None,
+    shows_hidden: bool = False,
 ) -> np.ndarray:
     """The training picture as uint8, (height, width, 3), of the bucket's size.
 
     size: of the image when it was scanned.
     interpolation: see `resize`.
+    shows_hidden: see `load_rgba`.
     Raises UserError when the image cannot be decoded or has another size now.
     """
-    return load_pixels_and_alpha(path, geometry, size=size, interpolation=interpolation, colour=colour)[0]
+    return load_pixels_and_alpha(
+        path,
+        geometry,
+        size=size,
+        interpolation=interpolation,
+        colour=colour,
+        shows_hidden=shows_hidden,
+    )[0]
 
 
 def load_pixels_and_alpha(
@@ -130,9 +143,10 @@ def load_pixels_and_alpha(
     size: Size | None = None,
     interpolation: str | None = None,
     colour: ColourShift | None = None,
+    shows_hidden: bool = False,
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """`load_pixels`, and the alpha channel treated alike, uint8 (height, width), or None."""
-    image, alpha = load_rgba(path)
+    image, alpha = load_rgba(path, shows_hidden=shows_hidden)
     if size is not None and image.size != size:
         cause = f"was {size_text(size)} at the start of the run and is {size_text(image.size)} now"
         raise UserError.of(path, cause, "start again")
@@ -166,6 +180,22 @@ def check_hint(image_size: Size, hint_size: Size, hint: Path | str, image: Path 
     if abs(hint_width * height / (hint_height * width) - 1) > HINT_ASPECT_TOLERANCE:
         cause = f"is {size_text(hint_size)}, but the image it belongs to, {image}, is {size_text(image_size)}"
         raise UserError.of(hint, cause, "give both the same aspect ratio")
+
+
+def check_holes(path: Path | str, is_alpha: bool) -> None:
+    """Raises UserError when a mask of what is painted anew marks nothing.
+
+    is_alpha: whether the image's alpha channel is the mask; else its colours are.
+    """
+    image, alpha = load_rgba(path)
+    if is_alpha:
+        if alpha is None or not holes_from_alpha(np.asarray(alpha)).any():
+            cause = "has no transparent part, which --inpainting_masks alpha would paint anew"
+            raise UserError.of(path, cause, "make a part transparent, or use --inpainting_masks random")
+    elif not holes_from_mask(np.asarray(image)).any():
+        raise UserError.of(
+            path, "marks nothing: no part of the mask is white", "paint white what is to be anew"
+        )
 
 
 def place(image: Image.Image, geometry: Geometry, interpolation: str | None = None) -> np.ndarray:

@@ -41,6 +41,8 @@ class ImageSource(NamedTuple):
     listed: its entry in the folder's listing; None when the folder was not listed.
     caption_file: to read the caption from; None when there is none or the caption is known.
     hint: its conditioning image.
+    holes: the mask of what is painted anew.
+    has_holes: whether its alpha channel is such a mask.
     """
 
     image: Path
@@ -48,6 +50,8 @@ class ImageSource(NamedTuple):
     listed: os.DirEntry[str] | None = None
     caption_file: os.DirEntry[str] | None = None
     hint: os.DirEntry[str] | None = None
+    holes: os.DirEntry[str] | None = None
+    has_holes: bool = False
 
 
 def sources_in_folder(

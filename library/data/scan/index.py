@@ -144,7 +144,7 @@ def _content(entry: Fields) -> tuple[Size, str | None, bool] | None:
 def _stamp(source: ImageSource, oldest: int) -> str:
     """Names, sizes and modification times of the source's files; empty when they cannot be trusted."""
     stamp = VERSION
-    for file in (source.listed, source.caption_file, source.hint):
+    for file in (source.listed, source.caption_file, source.hint, source.holes):
         if file is not None:
             try:
                 status = file.stat()
@@ -153,4 +153,5 @@ def _stamp(source: ImageSource, oldest: int) -> str:
             if status.st_mtime_ns > oldest:
                 return ""
             stamp += f"/{file.name}/{status.st_size}/{status.st_mtime_ns}"
-    return stamp
+    # A mask was looked at: an image that was scanned without one has another stamp.
+    return stamp + ("/holes" if source.holes is not None or source.has_holes else "")

@@ -17,10 +17,10 @@ from library.data.buckets import Fit, Size, bucket_resolutions, cover, fit_to_li
 from library.data.captions import caption_lines, read_caption, used_lines
 from library.data.config.specs import DatasetSpec, SubsetSpec
 from library.data.pictures.bad_images import MAX_PIXELS
-from library.data.pictures.images import check_hint
+from library.data.pictures.images import check_hint, check_holes
 from library.data.pictures.integrity import inspect, look_at
 from library.data.scan.folders import name_some
-from library.data.scan.hints import pair_with_hints
+from library.data.scan.hints import Spare, pair_with_hints
 from library.data.scan.image_sources import ImageSource, sources_in_folder
 from library.data.scan.index import Index
 from library.data.scan.metadata import read_metadata
@@ -41,6 +41,7 @@ class Record:
     fit: its bucket, and how it is resized to it.
     repeats: how often an epoch uses it.
     hint: its conditioning image, if it has one.
+    holes: the mask of what an inpainting model paints anew, if a file has it.
     """
 
     image: Path
@@ -50,6 +51,7 @@ class Record:
     subset: SubsetSpec
     repeats: int
     hint: Path | None = None
+    holes: Path | None = None
 
 
 class HasRecords(Protocol):
@@ -68,7 +70,7 @@ class SubsetScan:
     cut_captions: number of images whose caption has more lines with text than are used.
     animated: names of images with several frames or pages, of which the first is used.
     bad_images: why images were left out that cannot be used.
-    spare_hints: paths of conditioning images that belong to none of its images.
+    spare_hints: paths of conditioning images and masks that belong to none of its images, by their folder.
     notes: what the user may not expect.
     """
 
@@ -79,7 +81,7 @@ class SubsetScan:
     cut_captions: int = 0
     animated: list[str] = field(default_factory=list)
     bad_images: list[Problem] = field(default_factory=list)
-    spare_hints: frozenset[str] = frozenset()
+    spare_hints: Spare = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
 
@@ -150,8 +152,8 @@ def scan_subset(
 
 
 def _record(source: ImageSource, size: Size, caption: str, fit: Fit, subset: SubsetSpec) -> Record:
-    hint = None if source.hint is None else Path(source.hint.path)
-    return Record(source.image, caption, size, fit, subset, subset.num_repeats, hint)
+    hint, holes = (None if found is None else Path(found.path) for found in (source.hint, source.holes))
+    return Record(source.image, caption, size, fit, subset, subset.num_repeats, hint, holes)
 
 
 def refit(scan: SubsetScan, dataset: DatasetSpec) -> SubsetScan:
@@ -222,10 +224,14 @@ def _scan_image(source: ImageSource) -> Seen:
     text = source.caption
     if source.caption_file is not None:
         text = problems.attempt(_read_lines, Path(source.caption_file.path))
-    if source.hint is not None:
-        hint_size = bad.attempt(inspect, source.hint.path)
-        if size is not None and hint_size is not None:
-            problems.attempt(check_hint, size, hint_size, source.hint.path, source.image)
+    for found in (source.hint, source.holes):
+        hint_size = None if found is None else bad.attempt(inspect, found.path)
+        if found is not None and size is not None and hint_size is not None:
+            problems.attempt(check_hint, size, hint_size, found.path, source.image)
+    if (source.holes is not None or source.has_holes) and not bad.found:
+        bad.attempt(
+            check_holes, source.image if source.holes is None else source.holes.path, source.has_holes
+        )
     return Seen(size, text, has_more_frames, bad.found, problems.found)
 
 

@@ -114,6 +114,7 @@ class Layout:
     parts: by name, which is that of their folder in a Diffusers folder; text encoders in their order.
     pads: the padding id of each text encoder's tokens.
     pipeline: diffusers' class for it.
+    inpainting_pipeline: the same for its inpainting models.
     pipeline_options: further entries of model_index.json.
     scheduler: diffusers' class and settings that a folder gets.
     has_original_paths: whether network files name the U-Net's layers as single files do, and count all of
@@ -129,6 +130,7 @@ class Layout:
     parts: Mapping[Part, PartLayout]
     pads: tuple[int, ...]
     pipeline: str
+    inpainting_pipeline: str
     pipeline_options: Mapping[str, Any]
     scheduler: tuple[str, Mapping[str, Any]]
     has_original_paths: bool = False

@@ -66,8 +66,8 @@ def load_layout(
     modules = {name: build_part(part, dtype=cast, device=device) for name, part in opened.items()}
     unet, decoder = modules[layout.denoiser], modules[layout.vae]
     channels = decoder.config.latent_channels
-    if channels != unet.config.in_channels:
-        cause = f"its latents have {channels} channels, this model's {unet.config.in_channels}"
+    if channels != unet.config.out_channels:
+        cause = f"its latents have {channels} channels, this model's {unet.config.out_channels}"
         raise UserError.of((vae or source).name, cause, f"use a VAE of {layout.title}")
     texts = [modules[name] for name in layout.texts]
     model = kind(unet, texts, decoder, layout=layout, prediction_type=predicts)

@@ -17,13 +17,14 @@ from library.latent_space import LatentSpace
 from library.models.base import AttachPoint, Model, Part, PredictionType, Role
 from library.models.blocks import BlockSpans
 from library.models.condition import Condition, Residuals
+from library.models.inpainting import widened
 from library.models.ldm import open_clip
 from library.models.ldm.averages import read_averages
 from library.models.ldm.building import canonical, fit
 from library.models.ldm.keys import block_numbers, block_spans, network_block, to_original
 from library.models.ldm.layout import Layout, PartLayout
 from library.models.ldm.pieces import originals_of, pieces_of, rows_of
-from library.models.ldm.unet import blocks, text_by_layer, text_layers
+from library.models.ldm.unet import blocks, text_by_layer, text_layers, widen_input
 from library.models.ldm.writing import save_folder, scheduler_config
 from library.models.prediction import CONFIG_KEY, TERMINAL_MARK, V_MARK
 from library.models.saving import Saving
@@ -81,6 +82,14 @@ class LatentDiffusion(Model):
             scale=config.scaling_factor,
             shift=config.get("shift_factor") or 0.0,
         )
+
+    @property
+    def is_inpainting(self) -> bool:
+        return self.denoiser.config.in_channels == self.latent_space.inpainting_channels
+
+    def make_inpainting(self) -> None:
+        assert not self.is_inpainting
+        widen_input(self.denoiser, self.latent_space.inpainting_channels)
 
     @property
     def roles(self) -> dict[Part, Role]:
@@ -162,7 +171,13 @@ class LatentDiffusion(Model):
         return {key: _setting(config, key) for key in standard if key not in _WITHOUT_EFFECT}
 
     def source_averages(self) -> tuple[dict[str, Tensor], int]:
-        return read_averages(self.source, self.part_weights(self.denoiser_part))
+        weights = self.part_weights(self.denoiser_part)
+        found, updates = read_averages(self.source, weights)
+        # The first layer of a text-to-image file is narrower than that of the inpainting model made of it.
+        wide = {
+            name: widened(value, weights[name].shape[1]) for name, value in found.items() if value.ndim > 1
+        }
+        return found | wide, updates
 
     @torch.no_grad()
     def load_part_weights(self, part: Part, tensors: dict[str, Tensor]) -> None:
@@ -185,6 +200,7 @@ class LatentDiffusion(Model):
                 path,
                 self.layout,
                 parts,
+                pipeline=self.layout.inpainting_pipeline if self.is_inpainting else self.layout.pipeline,
                 modules=self.parts,
                 scheduler=scheduler_config(self.layout, self.prediction_type, self.zero_terminal_snr),
                 safetensors=saving.form == "diffusers_safetensors",

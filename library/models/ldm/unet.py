@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from library.models.inpainting import widened
+
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel
 
@@ -57,6 +59,15 @@ def text_by_layer(unet: UNet2DConditionModel, states: Mapping[str, Tensor] | Non
                 hook = layers[path].register_forward_pre_hook(_give(own), with_kwargs=True)
                 attached.callback(hook.remove)
         yield
+
+
+@torch.no_grad()
+def widen_input(unet: UNet2DConditionModel, channels: int) -> None:
+    """Let the first layer take further channels, whose weights are 0."""
+    first = unet.conv_in
+    first.weight = nn.Parameter(widened(first.weight, channels), requires_grad=first.weight.requires_grad)
+    first.in_channels = channels
+    unet.register_to_config(in_channels=channels)
 
 
 def _give(states: Tensor) -> Any:

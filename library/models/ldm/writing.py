@@ -29,6 +29,7 @@ def save_folder(
     layout: Layout,
     parts: Mapping[Part, dict[str, Tensor]],
     *,
+    pipeline: str,
     modules: Mapping[Part, Any],
     scheduler: Mapping[str, Any],
     safetensors: bool,
@@ -37,6 +38,7 @@ def save_folder(
     """Write a folder that the `from_pretrained` of diffusers' pipeline loads, whole.
 
     parts: tensors under canonical names.
+    pipeline: diffusers' class that loads it.
     modules: diffusers' and transformers' models, for their configurations.
     scheduler: see `scheduler_config`.
     safetensors: the weights' container; else .bin.
@@ -52,7 +54,7 @@ def save_folder(
         (folder / "scheduler").mkdir()
         text = json.dumps(scheduler, indent=2)
         (folder / "scheduler" / "scheduler_config.json").write_text(text, encoding="utf-8")
-        index = json.dumps(_index(layout, scheduler["_class_name"]), indent=2, sort_keys=True)
+        index = json.dumps(_index(layout, pipeline, scheduler["_class_name"]), indent=2, sort_keys=True)
         (folder / "model_index.json").write_text(index, encoding="utf-8")
 
 
@@ -117,7 +119,7 @@ def _save_tokenizer(folder: Path, pad: int) -> None:
         (folder / name).write_text(text + "\n", encoding="utf-8")
 
 
-def _index(layout: Layout, scheduler: str) -> dict[str, Any]:
+def _index(layout: Layout, pipeline: str, scheduler: str) -> dict[str, Any]:
     import diffusers
 
     kinds: dict[str, list[str]] = {"scheduler": ["diffusers", scheduler]}
@@ -128,5 +130,5 @@ def _index(layout: Layout, scheduler: str) -> dict[str, Any]:
         else:
             kinds[name] = ["diffusers", {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL"}[part.kind]]
     kinds |= {name: ["transformers", "CLIPTokenizer"] for name in _tokenizers(layout)}
-    about = {"_class_name": layout.pipeline, "_diffusers_version": diffusers.__version__}
+    about = {"_class_name": pipeline, "_diffusers_version": diffusers.__version__}
     return {**about, **layout.pipeline_options, **kinds}

@@ -14,7 +14,7 @@ from library.models.base import PredictionType
 _CONFIG = """\
 model:
   base_learning_rate: 1.0e-4
-  target: ldm.models.diffusion.ddpm.LatentDiffusion
+  target: ldm.models.diffusion.ddpm.{model}
   params:
 {parameterization}    linear_start: 0.00085
     linear_end: 0.0120
@@ -26,7 +26,7 @@ model:
     image_size: 64
     channels: 4
     cond_stage_trainable: false
-    conditioning_key: crossattn
+    conditioning_key: {condition}
     monitor: val/loss_simple_ema
     scale_factor: 0.18215
     use_ema: false
@@ -36,7 +36,7 @@ model:
         use_checkpoint: true
         use_fp16: true
         image_size: 32
-        in_channels: 4
+        in_channels: {channels}
         out_channels: 4
         model_channels: 320
         attention_resolutions: [4, 2, 1]
@@ -72,15 +72,22 @@ model:
         freeze: true
         layer: "penultimate"
 """
+_INPAINTING = ("LatentInpaintDiffusion", "hybrid")  # which class, and how it is told about the picture
 
 
-def save_inference_config(path: Path, prediction_type: PredictionType) -> None:
+def save_inference_config(path: Path, prediction_type: PredictionType, *, channels: int = 4) -> None:
     """Write the configuration of an SD 2.x model that predicts the noise or v.
+
+    channels: what its U-Net takes; more than 4 are those of an inpainting model.
 
     Nothing is written for a model that predicts neither: those programs do not know it.
     """
     if prediction_type == "flow":
         return
     line = '    parameterization: "v"\n' if prediction_type == "v" else ""
+    model, condition = ("LatentDiffusion", "crossattn") if channels == 4 else _INPAINTING
+    if channels != 4:
+        line += "    finetune_keys: null\n"
+    text = _CONFIG.format(parameterization=line, model=model, condition=condition, channels=channels)
     with whole_file(path) as temporary:
-        temporary.write_text(_CONFIG.format(parameterization=line), encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")

@@ -22,6 +22,7 @@ _VAE = PartLayout(
 )
 _SHARED: dict[str, Any] = {
     "pipeline": "StableDiffusionPipeline",
+    "inpainting_pipeline": "StableDiffusionInpaintPipeline",
     "pipeline_options": {
         "feature_extractor": [None, None],
         "image_encoder": [None, None],
@@ -94,7 +95,9 @@ class StableDiffusion(LatentDiffusion):
         """A single file of SD 2.x gets a .yaml of its name beside it, which other programs look for."""
         super().save(path, saving)
         if self.layout is SD2 and not saving.is_folder:
-            save_inference_config(path.with_suffix(".yaml"), self.prediction_type)
+            save_inference_config(
+                path.with_suffix(".yaml"), self.prediction_type, channels=self.denoiser.config.in_channels
+            )
 
 
 MODELS = {layout.family: (StableDiffusion, layout) for layout in (SD1, SD2)}

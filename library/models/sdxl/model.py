@@ -51,6 +51,7 @@ SDXL = Layout(
     },
     pads=(EOS, 0),
     pipeline="StableDiffusionXLPipeline",
+    inpainting_pipeline="StableDiffusionXLInpaintPipeline",
     pipeline_options={
         "feature_extractor": [None, None],
         "force_zeros_for_empty_prompt": True,

@@ -67,7 +67,7 @@ def _with_options(memory: Memory, task: Task, run: TrainingRun, session: Session
             memory, gradients=memory.gradients // parts, activations=memory.activations + besides
         )
     if run.caching.caches_latents:
-        away = _offloaded_bytes(task.model.vae, run, session)
+        away = _offloaded_vae(task, run, session)
         memory = replace(memory, encoding=0, weights=memory.weights - away)
     if run.caching.caches_text:
         away = _offloaded_bytes(task.model.text_encoders, run, session)
@@ -90,6 +90,11 @@ def _parts(task: Task, groups: int | None) -> int:
     return groups or max(1, sum(sizes) // (chunk_size(sizes) if is_rounded else 2 * max(sizes)))
 
 
+def _offloaded_vae(task: Task, run: TrainingRun, session: Session) -> int:
+    """The same of the VAE, which stays where masked pictures are encoded at every step."""
+    return 0 if task.model.is_inpainting else _offloaded_bytes(task.model.vae, run, session)
+
+
 def _offloaded_bytes(part: nn.Module, run: TrainingRun, session: Session) -> int:
     """Bytes of a part of the model if it is offloaded once its results are cached (see `fill_caches`), else
     0.
@@ -104,7 +109,7 @@ def _choices(
     memory: Memory, task: Task, run: TrainingRun, session: Session, batch: Batch
 ) -> Iterator[tuple[str, int]]:
     if not run.caching.caches_latents:
-        away = _offloaded_bytes(task.model.vae, run, session)
+        away = _offloaded_vae(task, run, session)
         yield "--cache_latents", replace(memory, encoding=0, weights=memory.weights - away).peak
     if not run.caching.caches_text and not run.trains_text:
         away = _offloaded_bytes(task.model.text_encoders, run, session)

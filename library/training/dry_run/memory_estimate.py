@@ -179,7 +179,8 @@ def _run_without_memory(
             encoding = 0
             if batch.pixels is not None:
                 encoding, latents = step.follow(weights, batch, encodes=True)
-                batch = dataclasses.replace(batch, latents=latents, pixels=None, posterior=None)
+                pixels = batch.pixels if task.needs.pixels else None
+                batch = dataclasses.replace(batch, latents=latents, pixels=pixels, posterior=None)
             return step.follow(weights, batch, encodes=False)[0], encoding
     finally:
         task.train(was_training)

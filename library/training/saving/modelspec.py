@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 CHECKPOINT_IMPLEMENTATION = "https://github.com/Stability-AI/generative-models"
 # Of results without a title, by the suffix of their architecture.
-TITLES = {"": "Checkpoint", "lora": "LoRA", "textual-inversion": "TextualInversion"}
+TITLES = {"": "Checkpoint", "inpaint": "Checkpoint", "lora": "LoRA", "textual-inversion": "TextualInversion"}
 
 
 def describe_checkpoint(
@@ -37,11 +37,14 @@ def describe_checkpoint(
     low, high = run.objective.timestep_range
     has_range = run.objective.min_timestep is not None or run.objective.max_timestep is not None
     resolution = batches.resolution
+    has_kind = bool(kind)
+    if task.model.is_inpainting and not kind:
+        kind = "inpaint"
     default_title = f"{TITLES[kind]}@{int(moment.started_at)}"
     facts = {
         "sai_model_spec": "1.0.1",
         "architecture": family.architecture(task.objective.prediction) + (f"/{kind}" if kind else ""),
-        "implementation": family.implementation if kind else CHECKPOINT_IMPLEMENTATION,
+        "implementation": family.implementation if has_kind else CHECKPOINT_IMPLEMENTATION,
         "implementation_version": f"atelier/{VERSION}",
         "title": options.metadata_title or run.saving.output_name or default_title,
         "resolution": f"{resolution[0]}x{resolution[1]}",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from library.data.config.specs import DATASET_KEYS, OPTION_NAMES, SUBSET_KEYS
 from library.data.training_data import TrainingData
 from library.models import check_vae
+from library.models.detection import is_inpainting
 from library.models.sources import Source, find_source
 from library.models.weights import tensor_places
 from library.network.loading import DEFAULT
@@ -23,6 +24,7 @@ from library.options.fields import sections_in, values_of
 from library.options.generation import PreviewOptions
 from library.options.hub import HubOptions
 from library.options.logging import LoggingOptions
+from library.options.model import ModelOptions
 from library.options.processes import ProcessOptions
 from library.options.saving import CheckpointOptions, MetadataOptions, SavingOptions
 from library.options.validation import ValidationOptions
@@ -67,6 +69,7 @@ _LEARNED_WITH = {
     "pretrained_model_name_or_path": "the model",
     "base_weights": "the model",
     "base_weights_multiplier": "the model",
+    "train_inpainting": "the model",
     "vae": "the VAE",
     "v_parameterization": "what is predicted",
     "objective": "what is predicted",
@@ -124,6 +127,7 @@ def settings_of(run: TrainingRun, batches: BatchSource) -> Settings:
         settings["network_alpha"] = 1.0  # LoRA's own; states of before other kinds were there have it
     for name in ("optimizer_args", "network_args", "lr_scheduler_args"):
         settings |= _arguments(name, settings.pop(name, ()))
+    settings["train_inpainting"] = run.model.train_inpainting or _is_inpainting(run.model)
     settings["pretrained_model_name_or_path"] = _model(find_source, run.model.pretrained_model_name_or_path)
     settings["vae"] = _model(check_vae, run.model.vae)
     return settings
@@ -205,6 +209,13 @@ def _model(find: Callable[[str], Source], name: str | None) -> dict[str, str] | 
         digest.update(_ends(file))
     shown = Path(name).name if Path(name).exists() else name
     return {"name": shown, "content": digest.hexdigest(), "sample": _sample(files)}
+
+
+def _is_inpainting(options: ModelOptions) -> bool:
+    try:
+        return is_inpainting(find_source(options.pretrained_model_name_or_path))
+    except UserError:  # reported by the checks before the start
+        return False
 
 
 def _sample(files: Iterable[Path]) -> str:

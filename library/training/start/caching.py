@@ -235,7 +235,9 @@ def _precision(module: nn.Module) -> str:
 def _offload_cached_parts(model: Model, run: TrainingRun) -> None:
     """Moves parts to the CPU whose results are cached. Previews need the whole model on the device."""
     if run.preview.sample_prompts is None:
-        if run.caching.caches_latents:
+        if (
+            run.caching.caches_latents and not model.is_inpainting
+        ):  # masked pictures are encoded at every step
             model.vae.to("cpu")
         if run.caching.caches_text:
             model.text_encoders.to("cpu")

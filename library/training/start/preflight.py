@@ -12,10 +12,13 @@ from library.files import prepare_folder, restore_folder
 from library.generation.hints import check_hints
 from library.generation.prompt_options import training_syntax
 from library.generation.prompts import read_prompts
+from library.generation.repainting import check_originals
 from library.latent_space import LatentSpace
 from library.models import FAMILIES, Family, check_source, check_vae, detect_family
 from library.models.attention import warn_of_missing
+from library.models.detection import is_inpainting
 from library.models.embeddings import find_embeddings
+from library.models.sources import find_source
 from library.network.loading import check_network_file, load_network_module
 from library.options.data import DataOptions
 from library.options.fields import sections_of
@@ -26,11 +29,11 @@ from library.options.model import ModelOptions
 from library.options.network import NetworkOptions
 from library.options.optimizer import OptimizerOptions
 from library.options.parser import Reading
-from library.options.saving import MetadataOptions, SavingOptions
+from library.options.saving import CheckpointOptions, MetadataOptions, SavingOptions
 from library.options.schedule import ScheduleOptions
 from library.options.training import TrainingOptions
 from library.options.words import WordOptions
-from library.problems import Problem, Problems, warn
+from library.problems import Problem, Problems, UserError, warn
 from library.training.batches import BatchSource
 from library.training.optimization.optimizers import check_optimizer
 from library.training.position import read_state_info
@@ -60,6 +63,8 @@ def check(reading: Reading[R], make_batches: MakeBatches[B], family: str | None 
     problems, batches = Problems(reading.problems), None
     # The model comes first, as the data is checked against its latents; its problems keep their place.
     model_problems, found = _check_model(reading.sections.get("model"), family)
+    if not model_problems:
+        _tell_of_first_layer(reading)
     for section in reading.sections.values():
         if isinstance(section, DataOptions):
             batches = problems.attempt(make_batches, reading, found.latent_space)
@@ -71,7 +76,8 @@ def check(reading: Reading[R], make_batches: MakeBatches[B], family: str | None 
             schedule = reading.sections.get("schedule", ScheduleOptions())
             problems.attempt(check_optimizer, section, schedule)
         elif isinstance(section, PreviewOptions):
-            problems.attempt(_check_preview, section, _uses_hints(reading))
+            model = reading.sections.get("model")
+            problems.attempt(_check_preview, section, _uses_hints(reading), _paints_anew(model))
         elif type(section) in CHECKS:
             problems.attempt(CHECKS[type(section)], section)
     problems.attempt(_check_resume, reading, problems)
@@ -93,12 +99,23 @@ def scan_pictures(reading: Reading[R], latent_space: LatentSpace) -> Pictures:
         latent_space=latent_space,
         validation=sections.get("validation"),
         has_network=NetworkOptions in sections_of(reading.run_type).values(),
+        paints_anew=_paints_anew(sections.get("model")),
         writes=not _is_dry(reading),
     )
     words = sections.get("words")
     if isinstance(words, WordOptions):
         check_captions(data, words)
     return Pictures(data)
+
+
+def _paints_anew(options: ModelOptions | None) -> bool:
+    """Whether an inpainting model is trained; yes where the model cannot be used, which is told elsewhere."""
+    if options is None or options.train_inpainting:
+        return True
+    try:
+        return is_inpainting(find_source(options.pretrained_model_name_or_path))
+    except UserError:
+        return True
 
 
 def _uses_hints(reading: Reading[R]) -> bool:
@@ -135,6 +152,20 @@ def _check_model(options: ModelOptions | None, family: str | None) -> tuple[list
     return problems.found, found
 
 
+def _tell_of_first_layer(reading: Reading[Any]) -> None:
+    """Warn where the layer that is to look at masks is made of zeros and is not trained."""
+    options = reading.sections.get("model")
+    if not isinstance(options, ModelOptions) or not options.train_inpainting:
+        return
+    trains_model = CheckpointOptions in sections_of(reading.run_type).values()
+    if not trains_model and not is_inpainting(find_source(options.pretrained_model_name_or_path)):
+        warn(
+            f"--train_inpainting: {options.pretrained_model_name_or_path} is a text-to-image model, and this "
+            "command leaves its first layer as it is: masks have no effect on what is learned; begin with an "
+            "inpainting model"
+        )
+
+
 def _check_resume(reading: Reading, problems: Problems) -> None:
     """The state to go on from. One on the hub is downloaded, unless there are problems, and takes its place
     in the reading.
@@ -163,7 +194,7 @@ def _check_saving(options: SavingOptions, is_dry: bool) -> None:
         pass  # the run takes it again, once its model is there
 
 
-def _check_preview(options: PreviewOptions, uses_hints: bool) -> None:
+def _check_preview(options: PreviewOptions, uses_hints: bool, paints_anew: bool) -> None:
     if options.sample_prompts is None:
         return
     # For its problems, whatever the sizes.
@@ -172,6 +203,10 @@ def _check_preview(options: PreviewOptions, uses_hints: bool) -> None:
         check_hints(requests)
     elif any(request.hints for request in requests):
         warn(f"{options.sample_prompts}: --cn has no effect: nothing that is trained here looks at it")
+    if paints_anew:
+        check_originals(requests)
+    elif any(request.image or request.mask for request in requests):
+        warn(f"{options.sample_prompts}: --i and --mask have no effect: the model is no inpainting model")
 
 
 def _check_network(options: NetworkOptions) -> None:

@@ -4,11 +4,11 @@ arXiv:2208.01618).
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor
 
-from library.data.batch import Needs
 from library.data.templates import OBJECT_TEMPLATES, STYLE_TEMPLATES, templates_with
 from library.files import whole_folder
 from library.models.base import Model
@@ -48,7 +48,8 @@ class EmbeddingTask(Task):
         self.words = LearnedWords(model, words, seed=seed, begun=begun)
         if words.uses_templates:
             phrases = OBJECT_TEMPLATES if words.use_object_template else STYLE_TEMPLATES
-            self.needs = Needs(templates=templates_with(" ".join(words.token_string), phrases))
+            templates = templates_with(" ".join(words.token_string), phrases)
+            self.needs = replace(self.needs, templates=templates)
 
     def _rows_of_file(self, path: Path) -> list[Tensor]:
         found = find_embeddings(path)

@@ -14,6 +14,7 @@ from library.data.batch import Batch, Needs
 from library.models.base import Condition, Model, Part
 from library.models.casting import castable_layers, trained_weights_in
 from library.models.condition import Control
+from library.models.inpainting import masked_input
 from library.models.prompt_weights import encode_text
 from library.models.saving import Saving
 from library.options.objective import ObjectiveOptions
@@ -49,6 +50,8 @@ class Task(nn.Module, ABC):
         model.prediction_type = self.objective.prediction
         model.zero_terminal_snr = self.objective.ends_in_noise
         self.options, self.clip_skip = options, clip_skip
+        if model.is_inpainting:
+            self.needs = replace(self.needs, pixels=True, holes=True)
         self._layers: list[list[nn.Module]] | None = None  # what `computing_in` is about
         model.requires_grad_(False)
 
@@ -152,7 +155,19 @@ class Task(nn.Module, ABC):
             has_gradients = self.needs_text_gradients(batch.position.step) and torch.is_grad_enabled()
             with torch.set_grad_enabled(has_gradients):
                 condition = encode_text(self.model, batch.tokens, self.clip_skip)
-        return replace(condition, sizes=batch.sizes, hint=batch.hints, control=self.control)
+        return replace(
+            condition, sizes=batch.sizes, hint=batch.hints, control=self.control, beside=self.beside(batch)
+        )
+
+    def beside(self, batch: Batch) -> Tensor | None:
+        """What an inpainting model is given beside the noisy latents: (batch, 1 + channels, h, w); None for
+        other models. Masks are drawn anew for each batch, so it is encoded now.
+        """
+        if not self.model.is_inpainting:
+            return None
+        assert batch.pixels is not None and batch.holes is not None
+        with torch.no_grad(), torch.autocast(batch.pixels.device.type, enabled=False):
+            return masked_input(self.model, batch.pixels, batch.holes)
 
     def with_noise(self, batch: Batch, x0: Tensor) -> Batch:
         """The batch with its noise complete: a noise offset may depend on the latents x0."""

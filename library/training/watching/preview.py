@@ -15,6 +15,7 @@ from library.generation.hints import check_hints
 from library.generation.pictures import save_picture
 from library.generation.prompt_options import training_syntax
 from library.generation.prompts import read_prompts
+from library.generation.repainting import check_originals
 from library.generation.request import PromptRequest
 from library.generation.samplers import count_calls
 from library.models import FAMILIES
@@ -56,6 +57,8 @@ class Previews:
         defaults = PromptRequest("", width=side, height=side, sampler=self.options.sample_sampler)
         syntax = training_syntax(self.task.model.latent_space.pixel_multiple)
         requests = read_prompts(path, syntax, defaults=defaults)
+        if self.task.model.is_inpainting:
+            check_originals(requests)
         if not self.task.needs.hints:
             return [request.with_hints(()) for request in requests]
         check_hints(requests)

@@ -10,6 +10,7 @@ import torch
 
 from library.models import check_source, check_vae, detect_family, load_model
 from library.models.base import Model
+from library.models.detection import is_inpainting
 from library.models.saving import Saving
 from library.models.sources import WEIGHT_STEMS, find_source
 from library.models.weights import load_tensors, save_tensors
@@ -95,11 +96,31 @@ def test_tiny_models_are_known_as_files_and_folders(
 
 @pytest.mark.parametrize("family", TEXTS)
 @pytest.mark.parametrize("suffix", [".safetensors", ".ckpt"])
-def test_a_model_with_more_input_channels_is_refused(tmp_path: Path, family: str, suffix: str) -> None:
+@pytest.mark.parametrize(
+    ("channels", "what"),
+    [
+        (5, "a depth model: it is given a depth map"),
+        (8, "an editing model, such as instruct-pix2pix"),
+        (7, ""),
+    ],
+)
+def test_a_model_with_other_input_channels_is_refused(
+    tmp_path: Path, family: str, suffix: str, channels: int, what: str
+) -> None:
     names = (*TEXTS[family], f"{VAE}decoder.conv_in.bias", f"{UNET}input_blocks.0.0.weight")
-    path = file_of(tmp_path / f"x{suffix}", *names, shape=(320, 9, 3, 3))
-    with pytest.raises(UserError, match=r"has 9 input channels \(an inpainting or editing model\)"):
+    path = file_of(tmp_path / f"x{suffix}", *names, shape=(320, channels, 3, 3))
+    with pytest.raises(
+        UserError, match=f"has {channels} input channels.*{what}.*for which training makes no"
+    ):
         check_source(path)
+
+
+@pytest.mark.parametrize("family", TEXTS)
+def test_an_inpainting_model_is_known_by_its_nine_input_channels(tmp_path: Path, family: str) -> None:
+    names = (*TEXTS[family], f"{VAE}decoder.conv_in.bias", f"{UNET}input_blocks.0.0.weight")
+    for channels, is_one in ((9, True), (4, False)):
+        path = file_of(tmp_path / f"{channels}.safetensors", *names, shape=(320, channels, 3, 3))
+        assert is_inpainting(check_source(path)) == is_one
 
 
 @pytest.mark.parametrize(
@@ -174,8 +195,8 @@ def change_configs(folder: Path, change: dict[str, dict]) -> None:
 
 def test_a_folder_of_another_kind_is_named_in_one_line(tiny_model: Model, tmp_path: Path) -> None:
     tiny_model.save(tmp_path / "model", Saving("diffusers_safetensors"))
-    change_configs(tmp_path / "model", {"unet": {"in_channels": 9}})
-    with pytest.raises(UserError, match="has 9 input channels") as error:
+    change_configs(tmp_path / "model", {"unet": {"in_channels": 8}})
+    with pytest.raises(UserError, match="has 8 input channels") as error:
         check_source(tmp_path / "model")
     assert str(error.value).startswith(f"{tmp_path / 'model'}: ")
     change_configs(tmp_path / "model", {"unet": {"in_channels": 4, "addition_embed_type": "text_time"}})

@@ -246,7 +246,8 @@ NEEDED_WORDS = {"gen": ["--ckpt", "m", "--prompt", "x"], "tra": WORDS, "sdx": WO
 
 def numeric(run_type: type) -> list[OptionSpec]:
     specs = [spec for section in sections_of(run_type).values() for spec in specs_of(section)]
-    return [spec for spec in specs if spec.item_type in (int, float) or spec.convert is not None]
+    reads = [spec for spec in specs if spec.convert is not None and not spec.is_path]
+    return [spec for spec in specs if spec.item_type in (int, float) or spec in reads]
 
 
 @pytest.mark.parametrize("number", NUMBERS)

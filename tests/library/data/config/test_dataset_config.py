@@ -58,11 +58,13 @@ VALUES = {
     "shuffle_caption": (True, False),
     "token_warmup_min": (0, 3, 2, 1),
     "token_warmup_step": (0, 0.5, 10, 20),
+    "inpainting_masks": ("alpha", "masks", "random", "other"),
     "validation_seed": (0, 3, 2, 1),
     "validation_split": (0.1, 0.2, 0.3, 0.4),
 }
 READ = {
     "face_crop_aug_range": tuple,
+    "inpainting_masks": lambda given: given if given in ("alpha", "random") else Path(given),
     "resolution": {64: (64, 64), (128, 64): (128, 64), "64,128": (64, 128), 256: (256, 256)}.get,
 }
 

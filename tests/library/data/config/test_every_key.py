@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from stand_ins import LATENTS
 
+from library.data.batch import Needs
 from library.data.builder import BatchBuilder
 from library.data.loader import make_loader
 from library.data.plan import Course
@@ -55,7 +56,8 @@ def batches(tmp_path):
         data = TrainingData.scan(DataOptions(dataset_config=path, **options), latent_space=LATENTS)
         load.data = data
         course = Course(data.batches_per_epoch(1))
-        builder = BatchBuilder(data, tokenize, draw, seed=3, latent_space=LATENTS, total_steps=total_steps)
+        settings = {"latent_space": LATENTS, "total_steps": total_steps, "needs": Needs(holes=True)}
+        builder = BatchBuilder(data, tokenize, draw, seed=3, **settings)
         return list(make_loader(builder, course.positions(0, course.steps_per_epoch * epochs)))
 
     return load
@@ -65,7 +67,9 @@ def _absolute(subset, root):
     """The subset's paths below `root`; its images are in root/train unless it says otherwise."""
     found = {"image_dir": "train"} if "metadata_file" not in subset else {}
     found |= {key: value for key, value in subset.items() if key in ("image_dir", "metadata_file")}
-    found |= {key: subset[key] for key in ("conditioning_data_dir",) if key in subset}
+    found |= {key: subset[key] for key in ("conditioning_data_dir", "inpainting_masks") if key in subset}
+    if found.get("inpainting_masks") == "alpha":
+        return {key: str(root / value) for key, value in found.items() if key != "inpainting_masks"}
     return {key: str(root / value) for key, value in found.items()}
 
 
@@ -269,6 +273,20 @@ def test_image_dir__is_where_the_pictures_are(picture, batches):
     picture("two/b.png")
     assert names_of(batches({"image_dir": "one"})) == ["a.png"]
     assert sorted(names_of(batches({"image_dir": "one"}, {"image_dir": "two"}))) == ["a.png", "b.png"]
+
+
+def test_inpainting_masks__says_what_is_painted_anew(picture, batches):
+    picture(pixels=half_transparent())
+    mask = np.zeros((64, 64, 3), np.uint8)
+    mask[8:24] = 255
+    picture("masks/a.png", pixels=mask)
+    (drawn,), (again,) = batches({}), batches({})
+    assert torch.equal(drawn.holes, again.holes) and 0.05 < drawn.holes.mean() < 0.7
+    (alpha,) = batches({"inpainting_masks": "alpha"})
+    assert alpha.holes[0, 0].tolist() == [[1.0] * 32 + [0.0] * 32] * 64
+    (named,) = batches({"inpainting_masks": "masks"})
+    assert named.holes.shape == (1, 1, 64, 64) and named.holes.dtype == torch.float32
+    assert torch.equal(named.holes[0, 0] > 0, torch.from_numpy(mask[..., 0] > 0))
 
 
 def test_is_reg__gives_pictures_the_prior_loss_weight(picture, batches):

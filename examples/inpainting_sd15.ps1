@@ -1,0 +1,12 @@
+# Train an inpainting model with the settings of inpainting_sd15.toml. Options given here win:
+#   .\examples\inpainting_sd15.ps1 --pretrained_model_name_or_path model.safetensors --train_data_dir my_pictures
+# Paths are relative to the project's folder.
+Push-Location (Join-Path $PSScriptRoot "..")
+try {
+    if (Test-Path ".venv\Scripts\Activate.ps1") { . ".venv\Scripts\Activate.ps1" }
+    accelerate launch --quiet train_db.py --config_file examples/inpainting_sd15.toml @args
+}
+finally {
+    Pop-Location
+}
+exit $LASTEXITCODE

@@ -37,19 +37,27 @@ def main() -> None:
     train_words(Run, __doc__)
 
 
-def train_words(run_type: type[Run], doc: str | None, *, family: str | None = None) -> None:
-    """The whole command. family: the only one it takes, by its name in FAMILIES; None: any."""
+def train_words(
+    run_type: type[Run], doc: str | None, *, family: str | None = None, by_layer: bool = False
+) -> None:
+    """The whole command.
+
+    family: the only one it takes, by its name in FAMILIES; None: any.
+    by_layer: each text layer of the U-Net has vectors of its own (XTI).
+    """
     run, pictures = begin(run_type, doc, family=family)
 
     from library.training.loop import train
     from library.training.session import Session
 
     session = Session.start(run.training, run.processes, run.saving.resume)
-    task, output = make_task(run, session, pictures)
+    task, output = make_task(run, session, pictures, by_layer=by_layer)
     train(run, session, task, pictures, output)
 
 
-def make_task(run: Run, session: Session, pictures: Pictures) -> tuple[EmbeddingTask, Output]:
+def make_task(
+    run: Run, session: Session, pictures: Pictures, *, by_layer: bool = False
+) -> tuple[EmbeddingTask, Output]:
     """The words with their model, and what is written of them."""
     from library.training.output import Output
     from library.training.saving.metadata import describe_embedding
@@ -63,6 +71,7 @@ def make_task(run: Run, session: Session, pictures: Pictures) -> tuple[Embedding
         learning_rate=run.optimizer.learning_rate,
         clip_skip=run.model.clip_skip,
         seed=session.seed,
+        by_layer=by_layer,
     )
     output = Output(
         form=run.words.save_model_as,

@@ -36,7 +36,7 @@ LORA = (
 )
 CACHED = ("--cache_latents",)
 RELEARN = {"v": ("--objective", "v"), "flow": ("--objective", "flow", "--min_snr_gamma", 0)}
-RELEARN_STEPS, INPAINTING_STEPS, WORLD = 1500, 1200, 4000
+RELEARN_STEPS, INPAINTING_STEPS, WORLD = 1500, 1500, 4000
 
 
 def main() -> None:
@@ -121,7 +121,7 @@ def inpainting(folder: Path) -> Scores:
     from library.models import load_model
     from library.randomness import keyed_random
 
-    path = on_world(folder, "--train_inpainting", "--train_batch_size", 16, steps=INPAINTING_STEPS)
+    path = on_world(folder, "--train_inpainting", "--train_batch_size", 8, steps=INPAINTING_STEPS)
     model = load_model(path)
     scenes, others = (exam_scenes("pair", COUNT, seed) for seed in (7, 8))
     asked, requests = [], []

@@ -35,6 +35,7 @@ TRAINERS = {
     "sdxl_train.py": "sdxl",
     "train_textual_inversion.py": "sd2",
     "sdxl_train_textual_inversion.py": "sdxl",
+    "train_textual_inversion_XTI.py": "sd1",
 }
 ALWAYS = [
     ("train_network.py", ("ema", "rounding", "8bit", "accumulation")),

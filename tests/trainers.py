@@ -45,6 +45,7 @@ def of_trainer(script: str) -> list[object]:
         "sdxl_train_network.py": network,
         "train_textual_inversion.py": word,
         "sdxl_train_textual_inversion.py": word,
+        "train_textual_inversion_XTI.py": word,
         "train_db.py": ["--use_safetensors", "--stop_text_encoder_training", 5],
         "fine_tune.py": texts,
         "sdxl_train.py": [*texts, "--learning_rate_te1", 1e-4, "--block_lr", BLOCK_RATES],

@@ -23,6 +23,7 @@ from library.generation.request import PromptRequest
 from library.models import FAMILIES, Family, check_source, check_vae, detect_family, load_model
 from library.models.detection import is_inpainting
 from library.models.embeddings import add_embeddings, find_embeddings
+from library.models.layer_embeddings import add_layer_embeddings, find_layer_embedding
 from library.models.sources import find_source
 from library.network.loading import check_network_file, load_network_module, open_network
 from library.options.generation import (
@@ -114,6 +115,8 @@ def _check_model(options: GeneratorModelOptions, family: str | None, problems: P
         problems.attempt(check_vae, options.vae)
     for path in options.textual_inversion_embeddings:
         problems.attempt(find_embeddings, path)
+    for path in options.XTI_embeddings:
+        problems.attempt(find_layer_embedding, path)
 
 
 def _check_networks(options: GeneratorNetworkOptions, problems: Problems) -> None:
@@ -199,6 +202,7 @@ def load(
     model = load_model(options.ckpt, vae=options.vae, v_parameterization=options.v_parameterization)
     model.check_clip_skip(options.clip_skip)
     add_embeddings(model, options.textual_inversion_embeddings)
+    add_layer_embeddings(model, options.XTI_embeddings)
     model.use_attention("xformers" if compute.xformers else "sdpa")
     device, dtype = choose_device(), getattr(torch, compute.dtype_name)
     given = zip(networks.network_module, networks.network_weights, networks.multipliers, strict=True)

@@ -223,6 +223,10 @@ class Model(nn.Module):
         """The paths of the denoiser's layers that are given text states, in order of execution."""
         raise NotImplementedError
 
+    def text_layer_names(self) -> dict[str, str]:
+        """Their names in the files of words by layer -> their paths, in the same order."""
+        raise NotImplementedError
+
     def blocks(self) -> list[nn.Module]:
         """The denoiser's transformer and residual blocks in order of execution."""
         raise NotImplementedError

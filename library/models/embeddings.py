@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from library.models.layer_embeddings import is_by_layer
 from library.models.weights import Header, open_tensors, read_header
 from library.problems import UserError, warn
 from library.wording import counted
@@ -77,6 +78,10 @@ def find_embeddings(path: Path) -> list[Embedding]:
     """The learned words in a file, from its header. Raises UserError when it holds none."""
     header = read_header(path)
     names = [name for name in sorted(header.shapes) if not name.endswith(_OUT)]
+    if len(names) > 1 and is_by_layer(names):
+        raise UserError.of(
+            path, "is an embedding by layer (XTI)", "the generator takes it as --XTI_embeddings"
+        )
     found = [_embedding(path, header, word, keys) for word, keys in _words(path, names).items()]
     if not found:
         raise _not_an_embedding(path, header)

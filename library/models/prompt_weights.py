@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import groupby
 from typing import NamedTuple
 
@@ -143,10 +144,22 @@ def encode_text(
         (original), to keep the mean of their absolute values (abs), or not at all (none).
     """
     if not tokens[-1].is_floating_point():
-        return model.encode_text(tokens, clip_skip)
+        return _encode(model, tokens, clip_skip)
     *ids, weights = tokens
-    condition = model.encode_text(tuple(ids), clip_skip)
+    condition = _encode(model, tuple(ids), clip_skip)
     return model.change_text(condition, lambda hidden: _weigh(hidden, weights, _MEANS[normalize]))
+
+
+def _encode(model: Model, ids: tuple[Tensor, ...], clip_skip: int | None) -> Condition:
+    """Text states; with words by layer, those of each text layer, encoded as one batch."""
+    vocabulary, layers = model.vocabulary, model.vocabulary.layers
+    if not layers:
+        return model.encode_text(ids, clip_skip)
+    everywhere = (torch.cat([vocabulary.in_layer(one, n) for n in range(len(layers))]) for one in ids)
+    condition = model.encode_text(tuple(everywhere), clip_skip)
+    assert condition.pooled is None and condition.mask is None
+    states = condition.hidden.chunk(len(layers))
+    return replace(condition, hidden=states[0], by_layer=dict(zip(layers, states, strict=True)))
 
 
 _MEANS: dict[Normalization, Callable[[Tensor], Tensor] | None] = {

@@ -18,8 +18,11 @@ from torch import Tensor, nn
 class Vocabulary(nn.Module):
     """The words added to a model's own.
 
-    words: word -> its ids, the same for all text encoders.
-    rows: word -> for each text encoder (vectors, width) float32, frozen until a task asks for gradients.
+    words: word -> its ids, the same for all text encoders; of a word by layer those in the first layer.
+    rows: word -> for each text encoder (vectors, width) float32, frozen until a task asks for gradients; of a
+        word by layer those of all layers, one layer after the other.
+    layers: the paths of the text layers that words by layer have vectors of their own for, see
+        `add_by_layer`.
     learns: whether rows get gradients; False for a while leaves them as they are.
     """
 
@@ -29,6 +32,7 @@ class Vocabulary(nn.Module):
         self._text_encoders = (text_encoders,)
         self.words: dict[str, tuple[int, ...]] = {}
         self.rows: dict[str, nn.ParameterList] = {}
+        self.layers: tuple[str, ...] = ()
         self.learns = True
         self.registered = nn.ModuleList()  # for torch, which looks into no dict
         self._asked: dict[int, Tensor] = {}  # the ids that each layer is embedding now
@@ -40,18 +44,44 @@ class Vocabulary(nn.Module):
         vectors: how many ids, and rows, it has.
         values: for each text encoder (vectors, width); None: zeros.
         """
+        given = values or [table.new_zeros(vectors, table.shape[1]) for table in self.tables]
+        self.words[word] = self._add_rows(word, vectors, given)
+        return self.words[word]
+
+    @torch.no_grad()
+    def add_by_layer(self, word: str, layers: Sequence[str], values: Sequence[Tensor]) -> tuple[int, ...]:
+        """The ids of a new word that means something else to each text layer (XTI, Voynov et al. 2023,
+        arXiv:2303.09522). The model must have one text encoder.
+
+        layers: the paths of `Model.text_layers`, the same for all words.
+        values: for each layer (vectors, width).
+        """
+        assert self.layers in ((), tuple(layers)) and len(self.tables) == 1 and len(values) == len(layers)
+        self.layers = tuple(layers)
+        ids = self._add_rows(word, sum(map(len, values)), [torch.cat(list(values))])
+        self.words[word] = ids[: len(values[0])]
+        return self.words[word]
+
+    def in_layer(self, ids: Tensor, number: int) -> Tensor:
+        """Ids with those of words by layer in the (0-based) n-th of `layers`."""
+        for word, own in self.words.items():
+            if len(self.rows[word][0]) > len(own):
+                is_own = (ids >= own[0]) & (ids <= own[-1])
+                ids = torch.where(is_own, ids + number * len(own), ids)
+        return ids
+
+    def _add_rows(self, word: str, vectors: int, given: Sequence[Tensor]) -> tuple[int, ...]:
+        """The ids of a word's rows, which are taken in."""
         assert word.strip() and word not in self.words, word
         tables = self.tables
         if not self.words:
             self._attach()
-        given = values or [table.new_zeros(vectors, table.shape[1]) for table in tables]
-        first = self._first + sum(map(len, self.words.values()))
+        first = self._first + sum(len(own[0]) for own in self.rows.values())
         rows = [_frozen(new.to(table.device)) for new, table in zip(given, tables, strict=True)]
         assert all(len(own) == vectors for own in rows), [own.shape for own in rows]
         self.rows[word] = nn.ParameterList(rows)
         self.registered.append(self.rows[word])
-        self.words[word] = ids = tuple(range(first, first + vectors))
-        return ids
+        return tuple(range(first, first + vectors))
 
     def rows_of(self, word: str) -> list[nn.Parameter]:
         """A word's rows (vectors, width) in each text encoder."""

@@ -79,6 +79,9 @@ class GeneratorModelOptions:
     textual_inversion_embeddings: tuple[Path, ...] = option(
         (), "embedding files whose words prompts may use; a word is called as its file", metavar="FILE"
     )
+    XTI_embeddings: tuple[Path, ...] = option(
+        (), "the same for embeddings by layer, of train_textual_inversion_XTI.py", metavar="FILE"
+    )
     v2: bool = option(False, "the checkpoint is SD 2.x; checked against the file, which decides")
     v_parameterization: bool = option(False, "the checkpoint predicts v; checked against the file")
     tokenizer_cache_dir: Path | None = option(

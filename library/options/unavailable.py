@@ -51,7 +51,6 @@ REFUSED: dict[str, Refusal] = {
 
 # Options of the generator that are not there yet, with their defaults in sd-scripts. This table only shrinks.
 NOT_YET: dict[str, Default] = {
-    "XTI_embeddings": None,
     "clip_guidance_scale": 0.0,
     "clip_image_guidance_scale": 0.0,
     "clip_vision_strength": None,

@@ -128,6 +128,10 @@ class LatentDiffusion(Model):
     def text_layers(self) -> list[str]:
         return list(text_layers(self.denoiser))
 
+    def text_layer_names(self) -> dict[str, str]:
+        originals = self._originals()
+        return {_layer_name(originals[f"{path}.norm.weight"]): path for path in self.text_layers()}
+
     def blocks(self) -> list[nn.Module]:
         return blocks(self.denoiser)
 
@@ -311,6 +315,13 @@ class LatentDiffusion(Model):
         }
         told |= {"zero_terminal_snr": True} if self.zero_terminal_snr else {}
         return told | {"prediction_type": self.prediction_type}
+
+
+def _layer_name(original: str) -> str:
+    """IN01 for input_blocks.1.1.norm.weight, MID in the middle, OUT03 for output_blocks.3.1.norm.weight."""
+    block, number, *_ = original.split(".")
+    place = {"input_blocks": "IN", "output_blocks": "OUT"}.get(block)
+    return "MID" if place is None else f"{place}{int(number):02d}"
 
 
 def _setting(config: Any, key: str) -> Any:

@@ -13,6 +13,7 @@ from library.data.templates import OBJECT_TEMPLATES, STYLE_TEMPLATES, templates_
 from library.files import whole_folder
 from library.models.base import Model
 from library.models.embeddings import find_embeddings, rows_for
+from library.models.layer_embeddings import find_layer_embedding, layer_rows
 from library.models.saving import Saving
 from library.models.weights import save_tensors
 from library.options.objective import ObjectiveOptions
@@ -37,15 +38,18 @@ class EmbeddingTask(Task):
         learning_rate: float,
         clip_skip: int | None,
         seed: int,
+        by_layer: bool = False,
     ) -> None:
         """Raises UserError as LearnedWords does, and when --weights does not fit.
 
         seed: of the first values of words without `init_word`.
+        by_layer: each text layer of the denoiser has vectors of its own (XTI).
         """
         super().__init__(model, options, clip_skip=clip_skip)
         self.asked, self.learning_rate = words, learning_rate
-        begun = {words.token_string[0]: self._rows_of_file(words.weights)} if words.weights else None
-        self.words = LearnedWords(model, words, seed=seed, begun=begun)
+        read = self._layer_rows_of_file if by_layer else self._rows_of_file
+        begun = {words.token_string[0]: read(words.weights)} if words.weights else None
+        self.words = LearnedWords(model, words, seed=seed, begun=begun, by_layer=by_layer)
         if words.uses_templates:
             phrases = OBJECT_TEMPLATES if words.use_object_template else STYLE_TEMPLATES
             templates = templates_with(" ".join(words.token_string), phrases)
@@ -55,11 +59,19 @@ class EmbeddingTask(Task):
         found = find_embeddings(path)
         if len(found) > 1:
             raise UserError.of(path, f"holds {counted(len(found), 'word')}", "give a file of one word")
-        count = self.asked.num_vectors_per_token
-        if found[0].vectors != count:
-            cause = f"has {counted(found[0].vectors, 'vector')}, --num_vectors_per_token is {count}"
-            raise UserError.of(path, cause, f"give --num_vectors_per_token {found[0].vectors}")
+        self._check_count(path, found[0].vectors)
         return rows_for(self.model, found[0])
+
+    def _layer_rows_of_file(self, path: Path) -> list[Tensor]:
+        found = find_layer_embedding(path)
+        self._check_count(path, found.vectors)
+        return layer_rows(self.model, found)
+
+    def _check_count(self, path: Path, vectors: int) -> None:
+        count = self.asked.num_vectors_per_token
+        if vectors != count:
+            cause = f"has {counted(vectors, 'vector')}, --num_vectors_per_token is {count}"
+            raise UserError.of(path, cause, f"give --num_vectors_per_token {vectors}")
 
     def param_groups(self) -> list[ParamGroup]:
         if not self.learning_rate:

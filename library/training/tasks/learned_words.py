@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from library.models.base import Model
 from library.models.embeddings import file_tensors
+from library.models.layer_embeddings import layer_tensors, layers_of
 from library.models.text import is_own_word
 from library.options.words import WordOptions
 from library.problems import Problems, UserError, warn
@@ -22,13 +23,24 @@ Begun = Mapping[str, Sequence[Tensor]]
 class LearnedWords:
     """The words of a task. The model's own tables are not touched: rows are put in beside them."""
 
-    def __init__(self, model: Model, options: WordOptions, *, seed: int, begun: Begun | None = None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        options: WordOptions,
+        *,
+        seed: int,
+        begun: Begun | None = None,
+        by_layer: bool = False,
+    ) -> None:
         """seed: of the first values of words without `init_word`.
-        begun: word -> for each text encoder (vectors, width), what it begins with in place of `init_word`.
+        begun: word -> for each text encoder (vectors, width), what it begins with in place of `init_word`;
+            with `by_layer` for each layer.
+        by_layer: each text layer of the denoiser has vectors of its own (XTI), which begin as one.
 
         Raises UserError when a word is one of the model's own, or what it begins with does not fit.
         """
         self.model, self.options = model, options
+        self._layers = layers_of(model, "--pretrained_model_name_or_path") if by_layer else {}
         self.words = options.token_string
         keeps = bool(self.words) and options.preserve_norm
         self._lengths = [_usual_length(table) for table in model.vocabulary.tables] if keeps else []
@@ -38,7 +50,11 @@ class LearnedWords:
         problems.raise_if_any()
         for word, first in zip(self.words, firsts, strict=True):
             assert first is not None
-            model.vocabulary.add(word, len(first[0]), first)
+            if by_layer:
+                each = first if word in (begun or {}) else [*first] * len(self._layers)
+                model.vocabulary.add_by_layer(word, list(self._layers.values()), each)
+            else:
+                model.vocabulary.add(word, len(first[0]), first)
         for row in self.rows():
             row.requires_grad_(True)
 
@@ -52,7 +68,8 @@ class LearnedWords:
 
     def file_of(self, word: str) -> dict[str, Tensor]:
         """The tensors of a word's embedding file. Not copies."""
-        return {name: row.detach() for name, row in file_tensors(self.rows_of(word)).items()}
+        rows = [row.detach() for row in self.rows_of(word)]
+        return layer_tensors(list(self._layers), rows[0]) if self._layers else file_tensors(rows)
 
     def tensors(self) -> dict[str, Tensor]:
         """Of all words, by stable names. Not copies."""

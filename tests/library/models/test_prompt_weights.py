@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from library.models.base import Condition, Model
 from library.models.prompt_weights import WeightedTokenizer, encode_text, parse_weights, training_tokenizer
 from library.models.text import BOS, EOS, Tokenizer
+from library.models.vocabulary import Vocabulary
 
 GOLDEN = json.loads((Path(__file__).parents[2] / "data" / "weighted_prompts.json").read_text())
 A, PHOTO, CAT = 320, 1125, 2368
@@ -124,6 +126,7 @@ class TwoEncoders:
         config = [type("Config", (), {"hidden_size": width}) for width in (2, 3)]
         self.text_encoders = [type("Encoder", (), {"config": entry}) for entry in config]
         self.hidden = hidden
+        self.vocabulary = Vocabulary(nn.ModuleList())  # without added words
 
     change_text = Model.change_text
 

@@ -34,15 +34,26 @@ def card(exhibit: Exhibit) -> Html:
 
 
 def caption_text(text: Text) -> Html:
-    """The caption; what is beyond the token limit is marked."""
+    """The caption; words that are learned and what is beyond the token limit are marked."""
     if not text.caption:
         return element("span", "no caption", class_="empty")
     cut = text.caption[text.read :]
     return element(
         "span",
-        text.caption[: text.read],
+        _with_words(text),
         element("mark", element("span", " cut off: ", class_="hidden"), cut) if cut else None,
     )
+
+
+def _with_words(text: Text) -> list[Content]:
+    """What is within the token limit."""
+    pieces: list[Content] = []
+    start = 0
+    for first, last in text.words:
+        if last <= text.read:
+            pieces += [text.caption[start:first], element("b", text.caption[first:last], class_="learned")]
+            start = last
+    return [*pieces, text.caption[start : text.read]]
 
 
 def _heading(exhibit: Exhibit) -> Html:

@@ -15,6 +15,8 @@ from library.data.training_data import TrainingData
 # Captions -> for each the offsets in its text at which its tokens end, in order. Passed in, as `data` has no
 # tokenizer.
 TokenEnds = Callable[[list[str]], list[list[int]]]
+# A caption -> where (start, end) the words stand in it that are learned. Passed in likewise.
+WordPlaces = Callable[[str], list[tuple[int, int]]]
 BLOCK = 1000  # captions tokenized at once: a tokenizer's output is a hundred times as large as what is kept
 
 
@@ -27,6 +29,7 @@ class Look:
     max_tokens: that the text encoder reads.
     total_steps, steps_per_epoch: of the run, for token warm-up.
     epochs: how many are shown.
+    word_places: finds words that are learned; None when none are.
     """
 
     seed: int
@@ -35,6 +38,7 @@ class Look:
     total_steps: int
     steps_per_epoch: int
     epochs: int = 3
+    word_places: WordPlaces | None = None
 
 
 @dataclass(frozen=True)
@@ -43,11 +47,13 @@ class Text:
 
     tokens: their number.
     read: how many characters are within the token limit.
+    words: where (start, end) words stand in it that are learned.
     """
 
     caption: str
     tokens: int
     read: int
+    words: tuple[tuple[int, int], ...] = ()
 
     @property
     def is_cut(self) -> bool:
@@ -148,8 +154,10 @@ def _measure(captions: list[str], look: Look) -> Iterator[Text]:
     for start in range(0, len(captions), BLOCK):
         block = captions[start : start + BLOCK]
         for caption, ends in zip(block, look.token_ends(block), strict=True):
-            yield _text(caption, ends, look.max_tokens)
+            yield _text(caption, ends, look)
 
 
-def _text(caption: str, ends: list[int], limit: int) -> Text:
-    return Text(caption, len(ends), len(caption) if len(ends) <= limit else ends[limit - 1])
+def _text(caption: str, ends: list[int], look: Look) -> Text:
+    limit = look.max_tokens
+    words = tuple(look.word_places(caption)) if look.word_places else ()
+    return Text(caption, len(ends), len(caption) if len(ends) <= limit else ends[limit - 1], words)

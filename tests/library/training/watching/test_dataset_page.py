@@ -53,6 +53,22 @@ def test_every_trainer_writes_the_page_and_does_nothing_else(
     assert text.count("<article") == 3 and "drawn with seed 3" in text
 
 
+def test_words_that_are_learned_are_marked_where_they_stand(words: list[object], tmp_path: Path) -> None:
+    captions = sorted((tmp_path / "train").rglob("*.txt"))
+    for caption, text in zip(
+        captions, ("an <it> here", "<it>, not ahogex or hoge", "hoge <it>"), strict=True
+    ):
+        caption.write_text(text)
+    asked = ("--token_string", "<it>", "hoge", "--num_vectors_per_token", 3)
+    with pytest.raises(SystemExit):
+        run_here("train_textual_inversion.py", *words, *asked)
+    page = (tmp_path / "out" / "last-dataset.html").read_text(encoding="utf-8")
+    marked = '<b class="learned">{}</b>'
+    first, second = marked.format("&lt;it&gt;"), marked.format("hoge")
+    assert f"an {first} here" in page and f"{second} {first}" in page.replace(", ", " ")
+    assert "not ahogex or" in page and "5 tokens" in page  # an, three vectors, here
+
+
 def test_only_the_first_process_writes(
     words: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

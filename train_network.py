@@ -81,6 +81,7 @@ def make_task(run: Run, session: Session, pictures: Pictures) -> tuple[NetworkTa
         tracker_name="network_train",
         describe=lambda moment: describe_network(run, run.network, task, pictures, session.seed, moment),
         hashes=network_hashes,
+        embeddings=task.embedding_files if task.saves_embeddings else None,
     )
     return task, output
 

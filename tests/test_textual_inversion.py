@@ -113,6 +113,7 @@ def test_words_are_learned_with_a_network_and_stand_in_its_file(
     network = ("--network_module", "networks.lora", "--network_train_unet_only", "--embedding_lr", 5e-3)
     words = ("--token_string", "<it>", "<its>", "--init_word", "cat", "dog", "--caption_prefix", "<it> <its>")
     words += (*network, "--stop_embedding_training", 2, "--save_state", "--save_every_n_steps", 1)
+    words += ("--save_embeddings",)
 
     def train(out: str, steps: int, *more: object) -> Path:
         common = options(tiny_model_file, pictures, tmp_path / out, *words, "--max_train_steps", steps, *more)
@@ -130,3 +131,8 @@ def test_words_are_learned_with_a_network_and_stand_in_its_file(
     resumed = load_file(part / "x.safetensors")
     assert all(torch.equal(resumed[key], value) for key, value in last.items())
     assert [found.word for found in find_embeddings(part / "x.safetensors")] == ["it", "its"]
+    for name in ("it", "its"):  # and each alone
+        alone = load_file(part / "x-embeddings" / f"{name}.safetensors")
+        assert torch.equal(alone.pop("emb_params"), last[f"bundle_emb.{name}.clip_l"]) and not alone
+    folders = {path.name for path in whole.glob("*-embeddings")}
+    assert folders == {"x-embeddings", *(f"x-step{step:08d}-embeddings" for step in (1, 2, 3))}

@@ -70,6 +70,9 @@ class PivotalOptions(WordOptions):
     stop_embedding_training: int | None = option(
         None, "leave the words as they are from this step on; the network learns on", metavar="N"
     )
+    save_embeddings: bool = option(
+        False, "write each word's own embedding file beside the network's, too; programs read either"
+    )
 
     def __post_init__(self) -> None:
         refuse(
@@ -83,6 +86,7 @@ class PivotalOptions(WordOptions):
             "preserve_norm": self.preserve_norm,
             "embedding_lr": self.embedding_lr is not None,
             "stop_embedding_training": self.stop_embedding_training is not None,
+            "save_embeddings": self.save_embeddings,
         }
         nothing = "has no effect without --token_string"
         warn_when(*((value and not self.token_string, name, nothing) for name, value in given.items()))

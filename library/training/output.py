@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,8 @@ from library.models.sources import SourceKind
 from library.options.saving import MAX_SHARD_SIZE, CheckpointFormat, CheckpointOptions
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import Tensor
 
 
@@ -37,6 +39,8 @@ class Output:
     hashes: what it says besides of its tensors, as they are in the file; told the metadata too.
     max_shard_size: bytes of the weight files of a folder.
     is_folder: whether the result is a folder of files of that form.
+    embeddings: gives the tensors of further files by their names, for a folder beside each result; None:
+        there are none.
     """
 
     form: Form
@@ -45,6 +49,11 @@ class Output:
     hashes: Callable[[dict[str, Tensor], dict[str, str]], dict[str, str]] | None = None
     max_shard_size: int = MAX_SHARD_SIZE
     is_folder: bool = False
+    embeddings: Callable[[], Mapping[str, dict[str, Tensor]]] | None = None
+
+    def beside(self, result: Path) -> list[Path]:
+        """What else is written with a result: `x-embeddings` with `x.safetensors`."""
+        return [] if self.embeddings is None else [result.with_name(f"{result.stem}-embeddings")]
 
     @property
     def carries_metadata(self) -> bool:

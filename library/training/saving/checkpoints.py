@@ -101,6 +101,7 @@ class Checkpoints:
     saves: what was saved so far, also before a resume.
     uploads: uploads results and states as well; None: nothing is uploaded.
     remove_path: removes an old result or state.
+    beside: what else is written with a result.
     """
 
     options: SavingOptions
@@ -111,6 +112,7 @@ class Checkpoints:
     saves: Saves
     uploads: Uploads | None = None
     remove_path: Callable[[Path], None] = remove
+    beside: Callable[[Path], list[Path]] = lambda result: []
     _beside: Beside = field(default_factory=Beside)
 
     def __post_init__(self) -> None:
@@ -267,7 +269,8 @@ class Checkpoints:
             if counted is not None:
                 self.saves.add(state, counted.unit, counted.number, is_state=True)
         if self.uploads is not None:  # only once everything is on the disk
-            self.uploads.add(result)
+            for path in (result, *self.beside(result)):
+                self.uploads.add(path)
             if with_state:
                 self.uploads.add(state, is_state=True)
         if counted is not None:
@@ -278,5 +281,6 @@ class Checkpoints:
         """Remove the results, or states, of up to `newest` epochs or steps; nothing if that is None."""
         if newest is None:
             return
-        for path in self.saves.take_old(unit, newest, is_state=is_state):
-            (self.remove_path if self.uploads is None else self.uploads.remove)(path)
+        for old in self.saves.take_old(unit, newest, is_state=is_state):
+            for path in (old, *([] if is_state else self.beside(old))):
+                (self.remove_path if self.uploads is None else self.uploads.remove)(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from library.console import activity
+from library.files import whole_folder
 from library.locks import output_lock
 from library.models.saving import Saving
 from library.models.weights import save_tensors
@@ -97,6 +99,10 @@ def make_checkpoints(job: Job, learner: Learner, standing: Standing, log: LossLo
         with activity(f"saving {path}"), learner.as_result(dtype):
             metadata = output.describe(moment) if output.carries_metadata else None
             saving = Saving(output.form, dtype, metadata, epoch, step, output.max_shard_size)
+            embeddings = output.embeddings() if output.embeddings else {}
+            copies = {name: copied(rows, dtype) for name, rows in embeddings.items()}
+            for folder in output.beside(path):
+                _write_embeddings(folder, copies, output.suffix, step)
             tensors = task.file_tensors()
             if tensors is not None:
                 return partial(_write, path, copied(tensors, dtype), saving, output)
@@ -125,7 +131,9 @@ def make_checkpoints(job: Job, learner: Learner, standing: Standing, log: LossLo
         with activity(f"saving {folder}"):
             write_state(folder, info, learner, _told(log, job.batches))
 
-    return Checkpoints(run.saving, output.suffix, plan.epochs, save_result, save_state, saves)
+    return Checkpoints(
+        run.saving, output.suffix, plan.epochs, save_result, save_state, saves, beside=output.beside
+    )
 
 
 def _write(path: Path, tensors: dict[str, Tensor], saving: Saving, output: Output) -> None:
@@ -134,6 +142,14 @@ def _write(path: Path, tensors: dict[str, Tensor], saving: Saving, output: Outpu
     if saving.form != "safetensors":  # torch's format would hold all the memory that a tensor shares
         tensors = {name: tensor.clone() for name, tensor in tensors.items()}
     save_tensors(path, tensors, dict(_with_hashes(saving, tensors, output).metadata or {}))
+
+
+def _write_embeddings(folder: Path, files: Mapping[str, dict[str, Tensor]], suffix: str, step: int) -> None:
+    """Write embeddings that go with a result: a few kilobytes, for which training waits."""
+    with whole_folder(folder) as place:
+        for name, rows in files.items():
+            require_finite(rows, step)
+            save_tensors(place / f"{name}{suffix}", {key: row.clone() for key, row in rows.items()})
 
 
 def _with_hashes(saving: Saving, tensors: dict[str, Tensor], output: Output) -> Saving:

@@ -78,6 +78,11 @@ class NetworkTask(Task):
         rate = self.pivotal.embedding_lr
         self.embedding_rate = learning_rate if rate is None else rate
         self._has_joined = False
+        if self.saves_embeddings and not self.pivotal.save_embeddings:
+            what = f"files of {network.network_module} hold no words"
+            warn(
+                f"--token_string: {what}: theirs are in a folder beside the result, as with --save_embeddings"
+            )
         self.network.attach()
         self.network.freeze_idle(model, clip_skip)
         for group in self.network.param_groups(self.rates):
@@ -207,6 +212,15 @@ class NetworkTask(Task):
         is_sd2 = self.model.family == "sd2"
         files = {self.pivotal.file_names[word]: self.words.rows_of(word) for word in self.words.words}
         return bundled(files, single="string_to_param.*" if is_sd2 else "clip_l")
+
+    @property
+    def saves_embeddings(self) -> bool:
+        """Whether words have files of their own: if asked, and where the network's file cannot hold them."""
+        return bool(self.words.words) and (self.pivotal.save_embeddings or self.file_tensors() is None)
+
+    def embedding_files(self) -> dict[str, dict[str, Tensor]]:
+        """The tensors of each word's own file, by its name. Not copies."""
+        return {self.pivotal.file_names[word]: self.words.file_of(word) for word in self.words.words}
 
     def save(self, path: Path, saving: Saving) -> None:
         self.network.save(path, saving)

@@ -69,6 +69,20 @@ def test_epochs_are_saved_with_the_last_one_under_the_final_name(tmp_path: Path)
     ]
 
 
+def test_what_is_beside_a_result_goes_with_it(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path, 4, save_every_n_epochs=1, save_last_n_epochs=1)
+    recorder.saver.beside = lambda result: [result.with_name(f"{result.stem}-embeddings")]
+    write = recorder.saver.save_result
+
+    def save_both(path: Path, epoch: int, step: int) -> None:
+        write(path, epoch, step)
+        path.with_name(f"{path.stem}-embeddings").mkdir()
+
+    recorder.saver.save_result = save_both
+    left = ["x-000003-embeddings", "x-000003.safetensors", "x-embeddings", "x.safetensors"]
+    assert recorder.run(1) == left
+
+
 @pytest.mark.parametrize(
     ("epochs", "steps", "options", "left"),
     [

@@ -152,11 +152,25 @@ def test_masks_of_a_folder_and_of_alpha_channels_are_learned_with(
         return weights(tmp_path / out / "x.safetensors")
 
     alpha, drawn = train("alpha", "--inpainting_masks", "alpha"), train("drawn")
-    named = train("named", "--inpainting_masks", tmp_path / "masks")
+    photo = next((data / "1_a").glob("*.png"))
+    Image.open(photo).convert("RGB").save(tmp_path / "photo.png")
+    prompt = (
+        f"a cat --i {tmp_path / 'photo.png'} --mask {tmp_path / 'masks' / photo.name} --w 64 --h 64 --s 1"
+    )
+    (tmp_path / "prompts.txt").write_text(f"{prompt} --d 1\n")
+    looks = ("--sample_prompts", tmp_path / "prompts.txt", "--sample_at_first")
+    named = train("named", "--inpainting_masks", tmp_path / "masks", *looks)
+    preview = Image.open(next((tmp_path / "named" / "sample").iterdir()))
+    kept, white = (32, 0, 64, 64), (0, 0, 32, 64)
+    original = Image.open(tmp_path / "photo.png")
+    assert preview.crop(kept).tobytes() == original.crop(kept).tobytes()
+    assert preview.crop(white).tobytes() != original.crop(white).tobytes()
     assert len({alpha, drawn, named}) == 3  # alpha shows the colours that named and drawn put on white
     capsys.readouterr()
-    train("plain", "--inpainting_masks", "alpha", model=saved_kind("sd1", "safetensors"))
-    assert "inpainting_masks has no effect without --train_inpainting" in capsys.readouterr().err
+    train("plain", "--inpainting_masks", "alpha", *looks, model=saved_kind("sd1", "safetensors"))
+    told = capsys.readouterr().err
+    assert "inpainting_masks has no effect without --train_inpainting" in told
+    assert "--i and --mask have no effect: the model is no inpainting model" in told
 
 
 def test_two_processes_learn_what_one_with_twice_the_batch_learns(

@@ -59,6 +59,8 @@ class Previews:
         requests = read_prompts(path, syntax, defaults=defaults)
         if self.task.model.is_inpainting:
             check_originals(requests)
+        else:
+            requests = [dataclasses.replace(request, image=None, mask=None) for request in requests]
         if not self.task.needs.hints:
             return [request.with_hints(()) for request in requests]
         check_hints(requests)

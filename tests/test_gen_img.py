@@ -102,8 +102,8 @@ def test_all_problems_are_shown_together_and_nothing_is_drawn(tmp_path: Path) ->
         "  --W: must be a multiple of 8",
         f"  {missing}: there is no file or folder here; check the path",
         f"  {tmp_path / 'none.safetensors'}: there is no such file of network weights",
-        "  --prompt: there is no prompt option --q; there are --n, --l, --s, --w, --h, --d, "
-        "--ow, --oh, --nw, --nh, --ct, --cl",
+        "  --prompt: there is no prompt option --q; there are --n, --l, --s, --cn, --i, --img, --mask, "
+        "--w, --h, --d, --ow, --oh, --nw, --nh, --ct, --cl",
         "  --prompt: --w expects a size in pixels, a multiple of 8, got '65'",
     ]
     assert not (tmp_path / "out").exists()

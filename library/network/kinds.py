@@ -26,6 +26,7 @@ class FileKind:
     rank: the tensor whose first side is a module's rank. A missing alpha is the rank, so that the scale is 1;
     None: the kind knows no rank, and nothing is put in an alpha's place.
     prefix: how the names of its modules begin.
+    goes_along: whether files of other kinds may have its modules beside their own.
     """
 
     title: str
@@ -34,6 +35,7 @@ class FileKind:
     may_have: tuple[str, ...] = ()
     rank: str | None = None
     prefix: str = "lora"
+    goes_along: bool = False
 
     @cached_property
     def tensors(self) -> frozenset[str]:
@@ -114,6 +116,14 @@ KINDS: dict[str, FileKind] = {
         module="networks.glora",
         needs=("a1.weight", "a2.weight", "b1.weight", "b2.weight"),
         may_have=("alpha",),
+    ),
+    # lora_unet_..._to_q.diff, as the layer's weight, .diff_b, as its bias; ..._norm1.w_norm, .b_norm of norms
+    "full": FileKind(
+        title="network of whole changes",
+        module="networks.full",
+        needs=(),
+        may_have=("diff", "diff_b", "w_norm", "b_norm"),
+        goes_along=True,
     ),
     # 768.0.linear.0.weight; NovelAI's 768.0.linear1.weight. It is read by its own module.
     "hypernetwork": FileKind(

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from library.models.base import Model
     from library.network.network import Network
 
-# Modules of sd-scripts and LyCORIS that users name and that are not there yet. This list only shrinks.
-NOT_YET = ("networks.control_net_lllite",)
 # Other programs' modules -> the one that serves what they are asked for.
 SERVED_BY = dict.fromkeys(("lycoris.kohya", "lycoris.locon", "locon.locon_kohya"), "networks.lycoris_kohya")
 DEFAULT = "networks.lora"  # of --network_module; it opens files of any kind
@@ -70,8 +68,6 @@ def load_network_module(path: str) -> NetworkFactory:
     except (ImportError, ValueError):
         found = None
     where, fix = f"network module {path}", "the LoRA of Atelier is networks.lora"
-    if path in NOT_YET:
-        raise UserError.of(where, "is not available yet", fix)
     if found is None:
         raise UserError.of(where, "there is no such module", fix)
     module: Any = importlib.import_module(path)  # a user's own one may have any content

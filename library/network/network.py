@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +33,10 @@ class Network(nn.Module):
     by_name: its modules by the names that its file has for them.
     dim, alpha: of all modules without settings of their own; None where there is no such number.
     kind: the kind of its files, a name in KINDS; None for a kind that reads its files by itself.
+    needs_hint: whether it looks at the hint of a condition.
     """
+
+    needs_hint: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from library.data.batch import Batch
+from library.data.batch import Batch, Needs
 from library.models.attention import shared_inputs
 from library.models.base import Condition, Model
 from library.models.embeddings import bundled
@@ -66,6 +66,7 @@ class NetworkTask(Task):
             seed=seed,
             like=network.network_weights if network.dim_from_weights else None,
         )
+        self.needs = Needs(hints=self.network.needs_hint)
         self._has_text = any(module.part == "te" for module in self.network.by_name.values())
         if network.text_encoder_lr and "te" in self.rates and not self._has_text:
             warn(f"--text_encoder_lr has no effect: {network.network_module} has nothing in text encoders")

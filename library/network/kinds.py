@@ -125,8 +125,8 @@ KINDS: dict[str, FileKind] = {
         may_have=("alpha",),
     ),
     # lllite_unet_input_blocks_4_1_transformer_blocks_0_attn1_to_q.conditioning1.0.weight (emb / 2, 3, 4, 4),
-    # one or two more convolutions, .down.0.weight (dim, in), .mid.0.weight (dim, emb + dim), .up.0.weight (in,
-    # dim); all have biases
+    # one or two more convolutions, .down.0.weight (dim, in), .mid.0.weight (dim, emb + dim), .up.0.weight
+    # (in, dim); all have biases
     "lllite": FileKind(
         title="ControlNet-LLLite",
         module="networks.control_net_lllite",

@@ -95,14 +95,17 @@ def open_network(model: Model, path: Path, module: str | None = None) -> Network
     return load_network_module(row.module).from_file(model, path)
 
 
-def check_network_file(path: Path, module: str | None = None) -> None:
-    """Raises UserError, before any model is loaded, for a file that `open_network` could open for none."""
+def check_network_file(path: Path, module: str | None = None, kind: str | None = None) -> None:
+    """Raises UserError, before any model is loaded, for a file that `open_network` could open for none.
+
+    kind: the only one that is wanted, a name in KINDS; None: any.
+    """
     from library.network.files import read_network
 
     if not path.exists():
         raise UserError.of(path, "there is no such file of network weights")
     if module is None or is_ours(module):
-        read_network(path)
+        read_network(path, kind)
 
 
 def is_ours(module: str) -> bool:

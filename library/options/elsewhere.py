@@ -20,6 +20,7 @@ _COMMANDS = {
     "PivotalOptions": "train_network.py and sdxl_train_network.py",
     "WordOptions": "train_textual_inversion.py and train_network.py",
     "TextualInversionOptions": "train_textual_inversion.py and sdxl_train_textual_inversion.py",
+    "LLLiteOptions": "train_control_net_lllite.py and sdxl_train_control_net_lllite.py",
     "TwoEncodersOptions": "sdxl_train.py",
     "BlockOptions": "sdxl_train.py",
 }
@@ -30,7 +31,6 @@ _CONTROL = "ControlNet, which is not available yet"
 _NOT_THERE = {
     "control_net_lr": _CONTROL,
     "controlnet_model_name_or_path": _CONTROL,
-    "cond_emb_dim": _CONTROL,
 }
 
 

@@ -20,6 +20,8 @@ from library.options.data import DataOptions
 from library.options.fields import sections_of
 from library.options.generation import PreviewOptions
 from library.options.hub import HubOptions
+from library.options.lllite import MODULE as LLLITE
+from library.options.lllite import LLLiteOptions
 from library.options.logging import LoggingOptions
 from library.options.model import ModelOptions
 from library.options.network import NetworkOptions
@@ -29,7 +31,7 @@ from library.options.saving import MetadataOptions, SavingOptions
 from library.options.schedule import ScheduleOptions
 from library.options.training import TrainingOptions
 from library.options.words import WordOptions
-from library.problems import Problem, Problems
+from library.problems import Problem, Problems, UserError
 from library.training.batches import BatchSource
 from library.training.optimization.optimizers import check_optimizer
 from library.training.position import read_state_info
@@ -160,6 +162,10 @@ def _check_preview(options: PreviewOptions) -> None:
 
 
 def _check_network(options: NetworkOptions) -> None:
+    if options.network_module == LLLITE:
+        cause = f"{LLLITE} is trained with a conditioning image for each image"
+        fix = "use train_control_net_lllite.py, for SDXL sdxl_train_control_net_lllite.py"
+        raise UserError.of("--network_module", cause, fix)
     problems = Problems()
     module = problems.attempt(load_network_module, options.network_module)
     if module is not None:
@@ -167,6 +173,11 @@ def _check_network(options: NetworkOptions) -> None:
     for path in filter(None, (options.network_weights, *options.base_weights)):
         problems.attempt(check_network_file, path, options.network_module)
     problems.raise_if_any()
+
+
+def _check_lllite(options: LLLiteOptions) -> None:
+    if options.network_weights is not None:
+        check_network_file(options.network_weights, kind="lllite")
 
 
 def _check_metadata(options: MetadataOptions) -> None:
@@ -179,4 +190,5 @@ CHECKS: Mapping[type, Any] = {
     PreviewOptions: _check_preview,
     MetadataOptions: _check_metadata,
     NetworkOptions: _check_network,
+    LLLiteOptions: _check_lllite,
 }

@@ -17,6 +17,7 @@ from library.options.console import ConsoleOptions
 from library.options.generation import (
     GenerationOptions,
     GeneratorComputeOptions,
+    GeneratorControlOptions,
     GeneratorModelOptions,
     GeneratorNetworkOptions,
     GeneratorPromptOptions,
@@ -29,6 +30,7 @@ class Run:
     model: GeneratorModelOptions
     compute: GeneratorComputeOptions
     networks: GeneratorNetworkOptions
+    control: GeneratorControlOptions
     prompts: GeneratorPromptOptions
     pictures: GenerationOptions
     console: ConsoleOptions

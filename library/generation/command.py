@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from library.console import fail, progress_bar, say
+from library.generation.hints import check_hints, with_hints
 from library.generation.pictures import picture_name, plan_pictures, save_picture, seeds_of
 from library.generation.prompt_options import PromptSyntax, generator_syntax
 from library.generation.prompts import parse_prompt, read_prompts
@@ -24,6 +25,7 @@ from library.network.loading import check_network_file, load_network_module, ope
 from library.options.generation import (
     GenerationOptions,
     GeneratorComputeOptions,
+    GeneratorControlOptions,
     GeneratorModelOptions,
     GeneratorNetworkOptions,
     GeneratorPromptOptions,
@@ -70,6 +72,9 @@ def check(reading: Reading[R], *, family: str | None = None) -> list[PromptReque
         syntax = generator_syntax(found.latent_space.pixel_multiple)
         defaults = _defaults(pictures, section_of(sections, SizeOptions), found.side)
         prompts = problems.attempt(_read_prompts, texts, syntax, defaults)
+        control = section_of(sections, GeneratorControlOptions)
+        if prompts is not None and control is not None:
+            prompts = problems.attempt(_with_hints, prompts, control)
     if pictures is not None:
         _check_folder(pictures.outdir, problems)
     problems.raise_if_any()
@@ -148,6 +153,13 @@ def _read_prompts(
         return read_prompts(options.from_file, syntax, defaults=defaults)
     assert options.prompt is not None
     return [parse_prompt(options.prompt, syntax, where="--prompt", defaults=defaults)]
+
+
+def _with_hints(prompts: Sequence[PromptRequest], options: GeneratorControlOptions) -> list[PromptRequest]:
+    given = options.guide_image_path
+    requests = with_hints(prompts, given, 1) if given else list(prompts)
+    check_hints(requests)
+    return requests
 
 
 def load(

@@ -14,6 +14,7 @@ from library.generation.request import PromptRequest
 from library.generation.sampling import Watcher
 from library.generation.texts import encode_texts, text_length
 from library.models.base import Model
+from library.models.condition import Control
 from library.options.generation import Normalization
 from library.problems import warn
 
@@ -27,6 +28,7 @@ def generate(
     dtype: torch.dtype = torch.float32,
     clip_skip: int | None = None,
     emb_normalize: Normalization = "original",
+    control: Control | None = None,
     stop: Callable[[], bool] = lambda: False,
     on_step: Callable[[int], object] = lambda pictures: None,
 ) -> list[Image.Image | None]:
@@ -43,6 +45,7 @@ def generate(
         float32, the VAE in its own dtype and without autocast.
     clip_skip: take text states from the k-th layer from the end; None is the last.
     emb_normalize: how text states are rescaled after the weights of (words:1.3); see `encode_texts`.
+    control: what adds residuals to the denoiser of pictures whose requests have hints.
     stop: asked before each step.
     on_step: told after each step how many pictures it advanced.
     """
@@ -59,7 +62,8 @@ def generate(
             clip_skip=clip_skip,
             normalize=emb_normalize,
         )
-        latents = draw_latents(batch, Guidance.by(model, condition.to(dtype), batch), watcher)
+        guidance = Guidance.by(model, condition.to(dtype), batch, control)
+        latents = draw_latents(batch, guidance, watcher)
         if latents is None:
             return []
         for index, request, latent in zip(indices, batch, latents, strict=True):
@@ -73,10 +77,13 @@ def _text_length(model: Model, request: PromptRequest) -> int:
 
 
 def _batches(requests: Sequence[PromptRequest], lengths: Sequence[int]) -> list[list[int]]:
-    """Indices of the requests that can be drawn together. Each text length has a shape of its own."""
+    """Indices of the requests that can be drawn together. Each text length and number of hints has a shape of
+    its own.
+    """
     alike: dict[Hashable, list[int]] = {}
     for index, (r, length) in enumerate(zip(requests, lengths, strict=True)):
-        alike.setdefault((r.width, r.height, r.steps, r.sampler, r.is_guided, length), []).append(index)
+        key = (r.width, r.height, r.steps, r.sampler, r.is_guided, len(r.hints), length)
+        alike.setdefault(key, []).append(index)
     return list(alike.values())
 
 

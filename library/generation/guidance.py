@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from library.generation.hints import read_hints
 from library.generation.request import PromptRequest
 from library.models.base import Condition, Model
+from library.models.condition import Control
 
 
 class Question(NamedTuple):
@@ -49,23 +52,43 @@ class Guidance:
     scales: Tensor | None
 
     @classmethod
-    def by(cls, model: Model, condition: Condition, requests: Sequence[PromptRequest]) -> Guidance:
-        """The guidance of requests with equally many questions each. condition: of the texts of `rows_of`."""
+    def by(
+        cls,
+        model: Model,
+        condition: Condition,
+        requests: Sequence[PromptRequest],
+        control: Control | None = None,
+    ) -> Guidance:
+        """The guidance of requests with equally many questions and hints each.
+
+        condition: of the texts of `rows_of`.
+        control: what residuals come from, where the requests have hints.
+        """
         device = condition.hidden.device
+        hint = _hint_of_rows(requests, len(condition.hidden))
         scales = torch.tensor([request.scale for request in requests], device=device).view(-1, 1, 1, 1)
         sizes = torch.tensor([row.sizes for row in rows_of(requests)], device=device)  # (rows, 6)
         return cls(
             model,
-            replace(condition, sizes=sizes),
+            replace(
+                condition,
+                sizes=sizes,
+                hint=None if hint is None else hint.to(device, condition.hidden.dtype),
+                control=None if hint is None else control,
+            ),
             scales=scales if requests[0].is_guided else None,
         )
 
-    def predict(self, x: Tensor, t: Tensor) -> Tensor:
-        """The prediction for latents x (pictures, channels, h, w) at one timestep, in float32."""
+    def predict(self, x: Tensor, t: Tensor, progress: float) -> Tensor:
+        """The prediction for latents x (pictures, channels, h, w) at one timestep, in float32.
+
+        progress: the share of the steps that is done.
+        """
         hidden = self.condition.hidden
         rows = x.to(hidden.dtype).repeat(len(hidden) // len(x), 1, 1, 1)  # (rows, channels, h, w)
         times = t.to(x.device).expand(len(rows))
-        return self._combined(self.model.predict(rows, times, self.condition).float())
+        condition = replace(self.condition, progress=progress)
+        return self._combined(self.model.predict(rows, times, condition).float())
 
     def _combined(self, answers: Tensor) -> Tensor:
         """(rows, channels, h, w) -> (pictures, channels, h, w)"""
@@ -74,3 +97,12 @@ class Guidance:
         # Classifier-free guidance as in Imagen, arXiv:2205.11487, eq. 2.
         unconditional, conditional = answers.chunk(2)
         return unconditional + self.scales * (conditional - unconditional)
+
+
+def _hint_of_rows(requests: Sequence[PromptRequest], rows: int) -> Tensor | None:
+    """(rows, 3n, h, w) in 0..1, the n hints of each picture for every question about it; None without any."""
+    if not requests[0].hints:
+        return None
+    hints = [torch.from_numpy(np.concatenate(read_hints(request), axis=2)) for request in requests]
+    pictures = torch.stack(hints).permute(0, 3, 1, 2).float() / 255  # (pictures, 3n, h, w)
+    return pictures.repeat(rows // len(requests), 1, 1, 1)

@@ -56,6 +56,8 @@ def save_picture(path: Path, picture: Image, request: PromptRequest, *, is_told_
     text.add_text("steps", str(request.steps))
     text.add_text("scale", str(request.scale))
     text.add_text("negative-prompt", request.negative)
+    if request.hints:
+        text.add_text("control-image", ", ".join(path.name for path in request.hints))
     if is_told_sizes:
         height, width, top, left, *_ = request.sizes
         told = {"original-height": height, "original-width": width, "crop-top": top, "crop-left": left}

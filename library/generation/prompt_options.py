@@ -10,9 +10,11 @@ import math
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from library.generation.request import PromptRequest
 from library.options.generation import SamplerName
+from library.paths import user_path
 
 MAX_STEPS = 1000  # the models know this many timesteps
 MAX_SEED = 2**64 - 1  # of torch's generators
@@ -50,7 +52,7 @@ def training_syntax(pixel_multiple: int) -> PromptSyntax:
             "d": lambda request, text: replace(request, seed=_seed(text)),
             "ss": lambda request, text: replace(request, sampler=_sampler(text)),
         },
-        not_yet=frozenset({"cn", "g", "ctr", "rcfg", "fs"}),
+        not_yet=frozenset({"g", "ctr", "rcfg", "fs"}),
         keys={
             "negative_prompt": "n",
             "width": "w",
@@ -152,8 +154,19 @@ def _sampler(text: str) -> SamplerName:
     raise ValueError(f"one of {', '.join(names)}")
 
 
+def _picture(text: str) -> Path:
+    expected = "the path of a picture"
+    if not text:
+        raise ValueError(expected)
+    try:
+        return user_path(text)
+    except ValueError:
+        raise ValueError(expected) from None
+
+
 _SHARED: dict[str, Writer] = {
     "n": lambda request, text: replace(request, negative=text),
     "l": lambda request, text: replace(request, scale=_scale(text)),
     "s": lambda request, text: replace(request, steps=_steps(text)),
+    "cn": lambda request, text: request.with_hints((_picture(text),)),
 }

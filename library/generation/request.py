@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from library.options.generation import SamplerName
 
@@ -23,6 +24,7 @@ class PromptRequest:
     original_width_negative, original_height_negative: the same for the negative prompt; None: as for the
         prompt.
     crop_top, crop_left: what such models are told was cropped, in pixels.
+    hints: pictures for networks of control: one for all of them, or one for each; none: they do nothing.
     """
 
     prompt: str
@@ -40,6 +42,7 @@ class PromptRequest:
     original_height_negative: int | None = None
     crop_top: int = 0
     crop_left: int = 0
+    hints: tuple[Path, ...] = ()
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -57,6 +60,9 @@ class PromptRequest:
     def is_guided(self) -> bool:
         """Whether the negative prompt counts: guidance at scale 1 is the plain prediction."""
         return self.scale != 1
+
+    def with_hints(self, hints: tuple[Path, ...]) -> PromptRequest:
+        return replace(self, hints=hints)
 
     @property
     def chosen_seed(self) -> int:

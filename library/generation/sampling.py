@@ -10,7 +10,8 @@ from torch import Tensor
 
 from library.generation.samplers import Sampler
 
-Predict = Callable[[Tensor, Tensor], Tensor]  # (x, t) -> the model's prediction, in x's shape and float32
+# (x, t, the share of the steps that is done) -> the model's prediction, in x's shape and float32
+Predict = Callable[[Tensor, Tensor, float], Tensor]
 
 
 @dataclass(frozen=True)
@@ -33,10 +34,11 @@ def sample(
     x: (pictures, channels, h, w), as `sampler.start` gives it.
     generators: one for each picture, for samplers that add noise.
     """
-    for t in sampler.timesteps:
+    calls = len(sampler.timesteps)
+    for call, t in enumerate(sampler.timesteps):
         if watcher.stop():
             return None
-        prediction = predict(sampler.model_input(x, t), t)
+        prediction = predict(sampler.model_input(x, t), t, call / calls)
         x = sampler.step(prediction, t, x, generators)
         watcher.on_step(len(x))
     return x

@@ -29,12 +29,14 @@ class Condition:
     pooled: (batch, width), None where a family has none.
     mask: (batch, tokens) bool, which text states the denoiser looks at; None: all.
     sizes: (batch, 6) int64, as in a Batch, for families that are told them.
-    hint: (batch, 3, h, w) in 0..1, a conditioning picture cropped exactly like the picture itself.
+    hint: (batch, 3, h, w) in 0..1, a conditioning picture cropped exactly like the picture itself; or several
+        behind one another (batch, 3n, h, w), see `hint_of`.
     control: gives residuals for (x, t, condition); called by every prediction.
     beside: (batch, channels, h, w) in the size of the latents, concatenated to x (inpainting models).
     by_layer: text states for some of the denoiser's text layers, by the paths of `Model.text_layers`; the
         others take `hidden`.
     guidance: (batch,), for models that are told how strong guidance should be.
+    progress: while drawing, the share of the steps that is done, 0 at the first one.
     """
 
     hidden: Tensor
@@ -46,6 +48,13 @@ class Condition:
     beside: Tensor | None = None
     by_layer: Mapping[str, Tensor] | None = None
     guidance: Tensor | None = None
+    progress: float = 0.0
+
+    def hint_of(self, number: int) -> Tensor | None:
+        """The hint (batch, 3, h, w) of the (0-based) n-th network: its own, or the only one there is."""
+        if self.hint is None or self.hint.shape[1] == 3:
+            return self.hint
+        return self.hint[:, 3 * number : 3 * (number + 1)]
 
     def to(self, target: torch.device | torch.dtype | str) -> Condition:
         """With every tensor on a device, or every tensor of floating-point numbers in a dtype."""

@@ -53,6 +53,7 @@ class DataOptions:
     """Pictures and captions."""
 
     needs_pictures: ClassVar[bool] = True  # a trainer of something else says no in a section of its own
+    needs_hints: ClassVar[bool] = False  # whether each picture must have a conditioning image
 
     train_data_dir: Path | None = option(
         None,
@@ -69,7 +70,10 @@ class DataOptions:
         None, "dataset TOML or JSON; replaces the folder options", metavar="FILE"
     )
     conditioning_data_dir: Path | None = option(
-        None, "folder with an image of the same name for each image: masks for --masked_loss", metavar="DIR"
+        None,
+        "folder with an image of the same name for each image: what a ControlNet or LLLite is shown, "
+        "elsewhere masks for --masked_loss",
+        metavar="DIR",
     )
     fine_tuning: bool = option(
         False, "train on the images in --train_data_dir itself by their captions, which each must have"
@@ -255,8 +259,27 @@ class DataOptions:
                 "cannot be combined with --in_json: only image folders have conditioning images",
             ),
             (
-                has_folder and not self.masked_loss,
+                has_folder and not self.masked_loss and not self.needs_hints,
                 "conditioning_data_dir",
                 "needs --masked_loss, which its images are the masks for",
             ),
         ]
+
+
+@dataclass(frozen=True)
+class HintedDataOptions(DataOptions):
+    """Pictures and captions."""
+
+    needs_hints: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        refuse(
+            (
+                self.conditioning_data_dir is None and self.dataset_config is None,
+                "conditioning_data_dir",
+                "is needed: give the folder with a conditioning image for each image",
+            )
+        )
+        why = "has no effect: conditioning images are no masks here"
+        warn_when((self.masked_loss, "masked_loss", why), (self.alpha_mask, "alpha_mask", why))

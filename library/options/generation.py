@@ -162,6 +162,18 @@ class GeneratorNetworkOptions:
 
 
 @dataclass(frozen=True)
+class GeneratorControlOptions:
+    """Control."""
+
+    guide_image_path: tuple[Path, ...] = option(
+        (),
+        "pictures for the networks of control, files or folders: one for all prompts, or one for each, for "
+        "several networks one after the other; --cn of a prompt comes first",
+        metavar="PATH",
+    )
+
+
+@dataclass(frozen=True)
 class GeneratorPromptOptions:
     """Prompts."""
 

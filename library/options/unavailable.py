@@ -72,7 +72,6 @@ NOT_YET: dict[str, Default] = {
     "gradual_latent_s_noise": 1.0,
     "gradual_latent_timesteps": None,
     "gradual_latent_unsharp_params": None,
-    "guide_image_path": None,
     "highres_fix_disable_control_net": False,
     "highres_fix_latents_upscaling": False,
     "highres_fix_save_1st": False,

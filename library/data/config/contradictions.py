@@ -24,14 +24,17 @@ def find_contradictions(
     subsets = _subsets(specs)
     for subset in subsets:
         _check_caching(subset, caching, problems)
-        if subset.conditioning_data_dir is not None and not options.masked_loss:
+        if subset.conditioning_data_dir is not None and not (options.masked_loss or options.needs_hints):
             cause = "has conditioning images, which are masks only with --masked_loss"
             problems.add(subset.source, cause, "give it, or remove conditioning_data_dir")
+        if subset.conditioning_data_dir is None and options.needs_hints:
+            cause = "has no conditioning images"
+            problems.add(subset.source, cause, "give its subset a conditioning_data_dir, or remove it")
         for name in sorted(subset.custom_attributes.keys() - set(ATTRIBUTES)):
             there_is = f"there is {', '.join(ATTRIBUTES)}"
             warn_idle(f"{subset.source}: custom attribute {name}:", there_is)
     has_masks = any(subset.conditioning_data_dir or subset.alpha_mask for subset in subsets)
-    if options.masked_loss and not has_masks:
+    if options.masked_loss and not has_masks and not options.needs_hints:
         warn("--masked_loss has no effect without conditioning_data_dir or alpha_mask")
     has_default = options.prior_loss_weight == DEFAULTS["prior_loss_weight"]
     if not has_default and not any(subset.is_reg for subset in subsets):

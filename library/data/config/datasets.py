@@ -100,7 +100,8 @@ def _settings(options: DataOptions, problems: Problems) -> Iterator[tuple[Given,
             yield given, [{**given, **subset} for subset in subsets]
         return
     if options.in_json is None:
-        make = _captioned_subsets if options.fine_tuning else _class_folder_subsets
+        has_own = options.fine_tuning or options.needs_hints
+        make = _own_or_class_subsets if has_own else _class_folder_subsets
         tables = make(options, problems)
     else:
         folder, file = ("--train_data_dir", options.train_data_dir), ("--in_json", options.in_json)
@@ -229,9 +230,9 @@ def _from_options(options: DataOptions) -> Given:
     return given
 
 
-def _captioned_subsets(options: DataOptions, problems: Problems) -> list[Given]:
+def _own_or_class_subsets(options: DataOptions, problems: Problems) -> list[Given]:
     """The folder itself as a subset; when it holds no images, its class folders, whose names do not stand in
-    for captions.
+    for captions where each image must have one.
     """
     folder = options.train_data_dir
     assert folder is not None
@@ -241,6 +242,8 @@ def _captioned_subsets(options: DataOptions, problems: Problems) -> list[Given]:
     has_images = any(is_image_name(entry.name) for entry in entries)
     if not has_images and any(entry.is_dir() and ClassFolder.from_path(Path(entry)) for entry in entries):
         subsets = _class_folder_subsets(options, problems)
+        if not options.fine_tuning:
+            return subsets
         return [{**subset, "class_tokens": (subset["class_tokens"][0], None)} for subset in subsets]
     return [{"image_dir": ("--train_data_dir", folder)}]
 

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from library.console import is_first_process
 from library.data.training_data import TrainingData
 from library.files import prepare_folder, restore_folder
+from library.generation.hints import check_hints
 from library.generation.prompt_options import training_syntax
 from library.generation.prompts import read_prompts
 from library.latent_space import LatentSpace
@@ -31,7 +32,7 @@ from library.options.saving import MetadataOptions, SavingOptions
 from library.options.schedule import ScheduleOptions
 from library.options.training import TrainingOptions
 from library.options.words import WordOptions
-from library.problems import Problem, Problems, UserError
+from library.problems import Problem, Problems, UserError, warn
 from library.training.batches import BatchSource
 from library.training.optimization.optimizers import check_optimizer
 from library.training.position import read_state_info
@@ -71,6 +72,8 @@ def check(reading: Reading[R], make_batches: MakeBatches[B], family: str | None 
         elif isinstance(section, OptimizerOptions):
             schedule = reading.sections.get("schedule", ScheduleOptions())
             problems.attempt(check_optimizer, section, schedule)
+        elif isinstance(section, PreviewOptions):
+            problems.attempt(_check_preview, section, _uses_hints(reading))
         elif type(section) in CHECKS:
             problems.attempt(CHECKS[type(section)], section)
     problems.attempt(_check_resume, reading, problems)
@@ -98,6 +101,12 @@ def scan_pictures(reading: Reading[R], latent_space: LatentSpace) -> Pictures:
     if isinstance(words, WordOptions):
         check_captions(data, words)
     return Pictures(data)
+
+
+def _uses_hints(reading: Reading[R]) -> bool:
+    """Whether what is trained looks at pictures beside the prompt."""
+    data = sections_of(reading.run_type)["data"]
+    return issubclass(data, DataOptions) and data.needs_hints
 
 
 def _is_dry(reading: Reading[R]) -> bool:
@@ -156,9 +165,15 @@ def _check_saving(options: SavingOptions, is_dry: bool) -> None:
         pass  # the run takes it again, once its model is there
 
 
-def _check_preview(options: PreviewOptions) -> None:
-    if options.sample_prompts is not None:
-        read_prompts(options.sample_prompts, training_syntax(1))  # for its problems, whatever the sizes
+def _check_preview(options: PreviewOptions, uses_hints: bool) -> None:
+    if options.sample_prompts is None:
+        return
+    # For its problems, whatever the sizes.
+    requests = read_prompts(options.sample_prompts, training_syntax(1))
+    if uses_hints:
+        check_hints(requests)
+    elif any(request.hints for request in requests):
+        warn(f"{options.sample_prompts}: --cn has no effect: nothing that is trained here looks at it")
 
 
 def _check_network(options: NetworkOptions) -> None:
@@ -187,7 +202,6 @@ def _check_metadata(options: MetadataOptions) -> None:
 CHECKS: Mapping[type, Any] = {
     LoggingOptions: check_logging,
     HubOptions: check_hub,
-    PreviewOptions: _check_preview,
     MetadataOptions: _check_metadata,
     NetworkOptions: _check_network,
     LLLiteOptions: _check_lllite,

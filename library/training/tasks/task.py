@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from library.data.batch import Batch, Needs
 from library.models.base import Condition, Model, Part
 from library.models.casting import castable_layers, trained_weights_in
+from library.models.condition import Control
 from library.models.prompt_weights import encode_text
 from library.models.saving import Saving
 from library.options.objective import ObjectiveOptions
@@ -85,6 +86,11 @@ class Task(nn.Module, ABC):
         """
         return False
 
+    @property
+    def control(self) -> Control | None:
+        """What gives residuals for hints, in training and in previews; None where nothing does."""
+        return None
+
     def trained_parts(self) -> list[Part]:
         """The parts of the model of which something is trained."""
         parts = self.model.parts.items()
@@ -141,11 +147,12 @@ class Task(nn.Module, ABC):
     def condition(self, batch: Batch) -> Condition:
         """What the denoiser is told about the batch, encoded now unless it is cached."""
         if batch.text is not None:
-            return replace(self.model.condition_from(batch.text), sizes=batch.sizes, hint=batch.hints)
-        has_gradients = self.needs_text_gradients(batch.position.step) and torch.is_grad_enabled()
-        with torch.set_grad_enabled(has_gradients):
-            condition = encode_text(self.model, batch.tokens, self.clip_skip)
-        return replace(condition, sizes=batch.sizes, hint=batch.hints)
+            condition = self.model.condition_from(batch.text)
+        else:
+            has_gradients = self.needs_text_gradients(batch.position.step) and torch.is_grad_enabled()
+            with torch.set_grad_enabled(has_gradients):
+                condition = encode_text(self.model, batch.tokens, self.clip_skip)
+        return replace(condition, sizes=batch.sizes, hint=batch.hints, control=self.control)
 
     def with_noise(self, batch: Batch, x0: Tensor) -> Batch:
         """The batch with its noise complete: a noise offset may depend on the latents x0."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from library.console import progress_bar
 from library.files import unwritten_is_a_warning
 from library.generation.generate import generate
+from library.generation.hints import check_hints
 from library.generation.pictures import save_picture
 from library.generation.prompt_options import training_syntax
 from library.generation.prompts import read_prompts
@@ -54,7 +55,11 @@ class Previews:
         side = FAMILIES[self.task.model.family].side
         defaults = PromptRequest("", width=side, height=side, sampler=self.options.sample_sampler)
         syntax = training_syntax(self.task.model.latent_space.pixel_multiple)
-        return read_prompts(path, syntax, defaults=defaults)
+        requests = read_prompts(path, syntax, defaults=defaults)
+        if not self.task.needs.hints:
+            return [request.with_hints(()) for request in requests]
+        check_hints(requests)
+        return requests
 
     def _read_again(self) -> None:
         """Take what the prompt file says now, if it was edited. The old prompts stay if it cannot be used."""
@@ -123,6 +128,7 @@ class Previews:
                 [drawn],
                 device=self.session.device,
                 clip_skip=self.clip_skip,
+                control=self.task.control,
                 stop=lambda: self.interruption.requested,
                 on_step=on_step,
             )

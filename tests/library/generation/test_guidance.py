@@ -36,7 +36,7 @@ def test_each_picture_is_guided_by_its_own_scale() -> None:
 
     condition = Condition(torch.zeros(4, 77, 8, dtype=torch.bfloat16))
     guidance = Guidance.by(SimpleNamespace(predict=predict), condition, [CAT, DOG])
-    found = guidance.predict(torch.zeros(2, 4, 4, 8), torch.tensor(901))
+    found = guidance.predict(torch.zeros(2, 4, 4, 8), torch.tensor(901), 0.0)
     assert (found.dtype, found.shape) == (torch.float32, (2, 4, 4, 8))
     assert found[:, 0, 0, 0].tolist() == [1 + 3 * (3 - 1), 2 + 2 * (4 - 2)]
     assert asked == [(torch.bfloat16, (4, 4, 4, 8), [901] * 4, [5, 32, 32, 32])]

@@ -60,8 +60,7 @@ def test_every_mistake_of_a_line_is_named() -> None:
         "here: --l expects a number, got 'nan'",
         "here: --w expects a size in pixels, got 'wide'",
         "here: --d expects a whole number of 0 or more, got '-1'",
-        "here: there is no prompt option --q; there are --n, --l, --s, --w, --h, --d, --ss",
-        "here: --cn is not available yet; remove it",
+        "here: there is no prompt option --q; there are --n, --l, --s, --cn, --w, --h, --d, --ss",
         "here: --ss expects one of " + ", ".join(typing.get_args(SamplerName)) + ", got 'plms'",
         "here: --s is given twice",
         "here: --h expects a size in pixels, got ''",
@@ -160,7 +159,8 @@ def test_every_mistake_in_tables_is_named_with_its_prompt(tmp_path: Path) -> Non
         f"{path}, prompt 1: width expects a size in pixels, got '1.5'",
         f"{path}, prompt 1: a prompt has no key sead; there are prompt, {known}, guidance_scale, "
         "cfg_trunc_ratio, renorm_cfg, flow_shift",
-        f"{path}, prompt 2: there is no prompt option --zz; there are --n, --l, --s, --w, --h, --d, --ss",
+        f"{path}, prompt 2: there is no prompt option --zz; "
+        "there are --n, --l, --s, --cn, --w, --h, --d, --ss",
         f'{path}, prompt 3: has no prompt; write prompt: "a cat"',
         f"{path}, prompt 3: flow_shift is not available yet; remove it",
     ]

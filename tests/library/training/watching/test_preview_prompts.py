@@ -8,12 +8,14 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from PIL import Image
 
+from library.data.batch import Needs
 from library.options.generation import PreviewOptions
 from library.training.watching.preview import Previews
 
 
-def previews(prompts: Path, **options: int) -> Previews:
+def previews(prompts: Path, hints: bool = False, **options: int) -> Previews:
     """Previews of a run that draw nothing by themselves."""
     run = SimpleNamespace(
         preview=PreviewOptions(sample_prompts=prompts, **cast(Any, options)),
@@ -22,7 +24,7 @@ def previews(prompts: Path, **options: int) -> Previews:
         logging=SimpleNamespace(trackers=(), no_report=True),
     )
     model = SimpleNamespace(family="sd1", latent_space=SimpleNamespace(pixel_multiple=8))
-    task = SimpleNamespace(model=model)
+    task = SimpleNamespace(model=model, needs=Needs(hints=hints))
     return Previews(*cast(Any, (run, task, None, None, None)))
 
 
@@ -65,3 +67,17 @@ def test_of_one_that_cannot_be_used_the_old_prompts_stay(
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("warning: the old prompts are drawn: ")
     assert str(prompts) in line
+
+
+def test_pictures_beside_prompts_count_where_they_are_looked_at_and_must_be_there(
+    prompts: Path, capsys: pytest.CaptureFixture
+) -> None:
+    Image.new("RGB", (8, 8)).save(prompts.parent / "edges.png")
+    edit(prompts, f"a cat --cn {prompts.parent / 'edges.png'}")
+    assert previews(prompts).requests[0].hints == ()
+    shown = previews(prompts, hints=True)
+    assert shown.requests[0].hints == (prompts.parent / "edges.png",)
+    edit(prompts, "a dog --cn nowhere.png")
+    shown._read_again()
+    assert [request.prompt for request in shown.requests] == ["a cat"]
+    assert "the old prompts are drawn: nowhere.png: there is no such file" in capsys.readouterr().err

@@ -40,7 +40,11 @@ class LLLiteOptions:
         width, dropout = self.cond_emb_dim, self.network_dropout
         refuse(
             *below(2, self, "cond_emb_dim"),
-            (width is not None and width % 2, "cond_emb_dim", "must be even: a convolution has half of it"),
+            (
+                width is not None and width > 1 and width % 2,
+                "cond_emb_dim",
+                "must be even: a convolution has half of it",
+            ),
             *below(1, self, "network_dim"),
             (dropout is not None and not 0 <= dropout < 1, "network_dropout", "is a probability below 1"),
         )

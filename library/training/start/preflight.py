@@ -30,6 +30,7 @@ from library.options.optimizer import OptimizerOptions
 from library.options.parser import Reading
 from library.options.saving import MetadataOptions, SavingOptions
 from library.options.schedule import ScheduleOptions
+from library.options.sliders import SliderNetworkOptions
 from library.options.training import TrainingOptions
 from library.options.words import WordOptions
 from library.problems import Problem, Problems, UserError, warn
@@ -204,5 +205,6 @@ CHECKS: Mapping[type, Any] = {
     HubOptions: check_hub,
     MetadataOptions: _check_metadata,
     NetworkOptions: _check_network,
+    SliderNetworkOptions: _check_network,
     LLLiteOptions: _check_lllite,
 }

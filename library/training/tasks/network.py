@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import torch
@@ -142,11 +142,14 @@ class NetworkTask(Task):
     def losses(self, batch: Batch, t: Tensor) -> Tensor:
         # It stays until the next batch: checkpointed layers run again in the backward pass.
         self.network.set_multiplier(batch.network_multiplier)
-        if self._half() is None:
+        with self.own_precision(batch.noise.device):
             return super().losses(batch, t)
-        # All weights have the type that autocast would cast them to.
-        with torch.autocast(batch.noise.device.type, enabled=False):
-            return super().losses(batch, t)
+
+    def own_precision(self, device: torch.device) -> AbstractContextManager[object]:
+        """Context manager; inside it there is no autocast where all weights have the type that it would cast
+        them to.
+        """
+        return nullcontext() if self._half() is None else torch.autocast(device.type, enabled=False)
 
     def _half(self) -> torch.dtype | None:
         """The type of 16 bits that the whole model computes in; None where there is none."""

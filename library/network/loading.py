@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from library.models.base import Model
     from library.network.network import Network
 
-# Other programs' modules -> the one that serves what they are asked for.
+# Other programs' modules -> the one that serves what they are asked for where they are not installed.
 SERVED_BY = dict.fromkeys(("lycoris.kohya", "lycoris.locon", "locon.locon_kohya"), "networks.lycoris_kohya")
 DEFAULT = "networks.lora"  # of --network_module; it opens files of any kind
 _FUNCTIONS = ("create", "from_file", "check_arguments")
@@ -62,21 +62,28 @@ def load_network_module(path: str) -> NetworkFactory:
     """The module at a dotted path such as `networks.lora`. Raises UserError when there is none or it is no
     network.
     """
-    path = SERVED_BY.get(path, path)
-    try:
-        found = importlib.util.find_spec(path)
-    except (ImportError, ValueError):
-        found = None
+    if path in SERVED_BY and not is_installed(path):
+        path = SERVED_BY[path]
     where, fix = f"network module {path}", "the LoRA of Atelier is networks.lora"
-    if found is None:
+    if not is_installed(path):
         raise UserError.of(where, "there is no such module", fix)
     module: Any = importlib.import_module(path)  # a user's own one may have any content
     if hasattr(module, "create_network") and not hasattr(module, "create"):
-        raise UserError.of(where, "is made for sd-scripts, and such modules cannot be used yet", fix)
+        from library.network.third_party import ThirdPartyModule
+
+        return ThirdPartyModule(path, module)
     missing = [name for name in _FUNCTIONS if not hasattr(module, name)]
     if missing:
         raise UserError.of(where, f"has no {', '.join(missing)}: Atelier cannot use it as a network")
     return module
+
+
+def is_installed(path: str) -> bool:
+    """Whether there is a module at a dotted path."""
+    try:
+        return importlib.util.find_spec(path) is not None
+    except (ImportError, ValueError):
+        return False
 
 
 def open_network(model: Model, path: Path, module: str | None = None) -> Network:
@@ -106,6 +113,13 @@ def check_network_file(path: Path, module: str | None = None, kind: str | None =
         raise UserError.of(path, "there is no such file of network weights")
     if module is None or is_ours(module):
         read_network(path, kind)
+
+
+def may_skip_layers(module: str) -> bool:
+    """Whether a step may leave some of a network's parameters without a gradient: nobody knows it of modules
+    that are not ours.
+    """
+    return not is_ours(module) or (module in SERVED_BY and is_installed(module))
 
 
 def is_ours(module: str) -> bool:

@@ -50,6 +50,7 @@ class SliderTask(NetworkTask):
     def losses(self, batch: Batch, t: Tensor) -> Tensor:
         assert isinstance(batch, ConceptBatch)
         concept, device = batch.concept, batch.noise.device
+        self.network.begin_step(batch.position.epoch)
         texts = replace(self.condition(batch), sizes=None, hint=None)  # a row for each prompt
         with self.own_precision(device):
             with torch.no_grad(), self._without_dropout():

@@ -66,10 +66,12 @@ def train_slider(run_type: type[Run], doc: str | None, *, family: str | None = N
     """The whole command. family: the only one it takes, by its name in FAMILIES; None: any."""
     run, concepts = begin_with(read_concepts, run_type, doc, family=family)
 
+    from library.network.loading import may_skip_layers
     from library.training.loop import train
     from library.training.session import Session
 
-    session = Session.start(run.training, run.processes, run.saving.resume)
+    may_skip = may_skip_layers(run.network.network_module)
+    session = Session.start(run.training, run.processes, run.saving.resume, may_skip_parameters=may_skip)
     task, output = make_task(run, session, concepts)
     train(run, session, task, concepts, output)
 

@@ -18,6 +18,7 @@ from library.models.prompt_weights import encode_text, training_tokenizer
 from library.options.parser import Reading
 from library.options.sliders import SliderOptions
 from library.options.training import TrainingOptions
+from library.problems import UserError
 from library.training.batches import BatchSource
 from library.training.diffusion.noise import NoiseDraw
 from library.training.output import Moment
@@ -135,8 +136,9 @@ class Concepts(BatchSource):
 
 def read_for_run(reading: Reading[Any], latent_space: LatentSpace) -> Concepts:
     """The concepts that a command line names. Raises UserError with everything that is wrong with them."""
-    options, training = reading.sections["slider"], reading.sections.get("training")
-    assert isinstance(options, SliderOptions)
+    options, training = reading.sections.get("slider"), reading.sections.get("training")
+    if not isinstance(options, SliderOptions):
+        raise UserError(reading.problems)  # what is wrong with them
     rounds = training.gradient_accumulation_steps if isinstance(training, TrainingOptions) else 1
     concepts = read_concepts(options.prompts_file, pixel_multiple=latent_space.pixel_multiple)
     return Concepts(options, concepts, rounds=rounds)

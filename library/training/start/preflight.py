@@ -74,7 +74,7 @@ def check(reading: Reading[R], make_batches: MakeBatches[B], family: str | None 
             schedule = reading.sections.get("schedule", ScheduleOptions())
             problems.attempt(check_optimizer, section, schedule)
         elif isinstance(section, PreviewOptions):
-            problems.attempt(_check_preview, section, _uses_hints(reading))
+            problems.attempt(_check_preview, section, _uses_hints(reading), _trains_network(reading))
         elif type(section) in CHECKS:
             problems.attempt(CHECKS[type(section)], section)
     problems.attempt(_check_resume, reading, problems)
@@ -108,6 +108,12 @@ def _uses_hints(reading: Reading[R]) -> bool:
     """Whether what is trained looks at pictures beside the prompt."""
     data = sections_of(reading.run_type)["data"]
     return issubclass(data, DataOptions) and data.needs_hints
+
+
+def _trains_network(reading: Reading[R]) -> bool:
+    """Whether a network is trained, whose strength prompts may choose."""
+    kinds = sections_of(reading.run_type).values()
+    return any(issubclass(kind, (NetworkOptions, LLLiteOptions)) for kind in kinds)
 
 
 def _is_dry(reading: Reading[R]) -> bool:
@@ -166,7 +172,7 @@ def _check_saving(options: SavingOptions, is_dry: bool) -> None:
         pass  # the run takes it again, once its model is there
 
 
-def _check_preview(options: PreviewOptions, uses_hints: bool) -> None:
+def _check_preview(options: PreviewOptions, uses_hints: bool, trains_network: bool) -> None:
     if options.sample_prompts is None:
         return
     # For its problems, whatever the sizes.
@@ -175,6 +181,8 @@ def _check_preview(options: PreviewOptions, uses_hints: bool) -> None:
         check_hints(requests)
     elif any(request.hints for request in requests):
         warn(f"{options.sample_prompts}: --cn has no effect: nothing that is trained here looks at it")
+    if not trains_network and any(request.strengths for request in requests):
+        warn(f"{options.sample_prompts}: --am has no effect: no network is trained here")
 
 
 def _check_network(options: NetworkOptions) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from library.data.batch import Batch, Needs
+from library.generation.strengths import Networks
 from library.models.attention import shared_inputs
 from library.models.base import Condition, Model
 from library.models.embeddings import bundled
@@ -94,6 +95,10 @@ class NetworkTask(Task):
             warn(f"{path.name} was made with other alphas, which it keeps; --network_alpha does not count")
         if found != before or self.network_options.dim_from_weights:
             self.network.alpha = found.pop() if len(found) == 1 else None
+
+    @property
+    def networks(self) -> Networks:
+        return ((self.network, 1.0),)
 
     def param_groups(self) -> list[ParamGroup]:
         trained = self.network.param_groups(self.rates)

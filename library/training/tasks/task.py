@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from library.data.batch import Batch, Needs
+from library.generation.strengths import Networks
 from library.models.base import Condition, Model, Part
 from library.models.casting import castable_layers, trained_weights_in
 from library.models.condition import Control
@@ -90,6 +91,11 @@ class Task(nn.Module, ABC):
     def control(self) -> Control | None:
         """What gives residuals for hints, in training and in previews; None where nothing does."""
         return None
+
+    @property
+    def networks(self) -> Networks:
+        """Those that it trains, whose strength in previews prompts may choose."""
+        return ()
 
     def trained_parts(self) -> list[Part]:
         """The parts of the model of which something is trained."""

@@ -187,8 +187,9 @@ def test_what_is_no_control_net_is_told_by_what_it_is(
     tiny_model_file: Path, tiny_model_folder: Path, tmp_path: Path
 ) -> None:
     def file(*names: str) -> Path:
-        save_tensors(tmp_path / "x.safetensors", {name: torch.zeros(1) for name in names})
-        return tmp_path / "x.safetensors"
+        path = tmp_path / f"{len(names)}{names[0]}.safetensors"
+        save_tensors(path, {name: torch.zeros(1) for name in names})
+        return path
 
     hint = "controlnet_cond_embedding.conv_in.weight"
     lora = write_lora(tmp_path / "lora.safetensors", tiny_model_file, 0.1)

@@ -35,6 +35,8 @@ TRAINERS = {
     "sdxl_train.py": "sdxl",
     "train_textual_inversion.py": "sd2",
     "sdxl_train_textual_inversion.py": "sdxl",
+    "train_control_net.py": "sd1",
+    "sdxl_train_control_net.py": "sdxl",
 }
 ALWAYS = [
     ("train_network.py", ("ema", "rounding", "8bit", "accumulation")),
@@ -43,6 +45,7 @@ ALWAYS = [
     ("sdxl_train_network.py", ("scaler", "8bit")),
     ("sdxl_train.py", ("ema", "rounding", "8bit")),
     ("sdxl_train_textual_inversion.py", ("ema", "accumulation")),
+    ("train_control_net.py", ("ema", "accumulation", "rounding")),
 ]
 CASES = ALWAYS + [
     pytest.param(script, (feature,), marks=pytest.mark.matrix) for script in TRAINERS for feature in FEATURES
@@ -67,7 +70,7 @@ def test_a_run_with_three_stops_is_one_without(
     model, data = saved_kind(TRAINERS[script], "safetensors"), two_buckets(tmp_path / "data")
 
     def train(out: str, steps: int, *more: object) -> Path:
-        words = (*of_trainer(script), *asked, *looks, "--save_state", "--max_train_steps", steps, *more)
+        words = (*of_trainer(script, data), *asked, *looks, "--save_state", "--max_train_steps", steps, *more)
         common = options(model, data, tmp_path / out, *words)
         if "processes" in features:
             launch(script, *common, processes=2)

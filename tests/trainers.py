@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from commands import make_pictures
+from PIL import Image, ImageOps
 from safetensors import safe_open
 
 
@@ -26,8 +27,21 @@ def options(model: Path, pictures: Path, out: Path, *more: object) -> list[objec
     ]
 
 
-def of_trainer(script: str) -> list[object]:
-    """What a trainer needs besides: everything that can be trained is."""
+def hints_for(pictures: Path) -> Path:
+    """The folder of their conditioning images: each is its picture in negative, of another size."""
+    folder = pictures.parent / f"hints of {pictures.name}"
+    folder.mkdir(exist_ok=True)
+    for path in sorted(pictures.rglob("*.png")):
+        picture = ImageOps.invert(Image.open(path).convert("RGB"))
+        picture.resize((2 * picture.width, 2 * picture.height)).save(folder / path.name)
+    return folder
+
+
+def of_trainer(script: str, pictures: Path | None = None) -> list[object]:
+    """What a trainer needs besides: everything that can be trained is. pictures: for trainers with hints."""
+    if "control" in script:
+        assert pictures is not None
+        return ["--conditioning_data_dir", hints_for(pictures)]
     drops = (
         "--network_args",
         "conv_dim=2",

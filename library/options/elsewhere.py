@@ -20,6 +20,8 @@ _COMMANDS = {
     "PivotalOptions": "train_network.py and sdxl_train_network.py",
     "WordOptions": "train_textual_inversion.py and train_network.py",
     "TextualInversionOptions": "train_textual_inversion.py and sdxl_train_textual_inversion.py",
+    "ControlNetOptions": "train_control_net.py and sdxl_train_control_net.py",
+    "ControlRateOptions": "sdxl_train_control_net.py",
     "TwoEncodersOptions": "sdxl_train.py",
     "BlockOptions": "sdxl_train.py",
 }
@@ -28,8 +30,6 @@ _DRAWING = "gen_img_diffusers.py and sdxl_gen_img.py"
 # Options of sd-scripts' commands that are not there yet.
 _CONTROL = "ControlNet, which is not available yet"
 _NOT_THERE = {
-    "control_net_lr": _CONTROL,
-    "controlnet_model_name_or_path": _CONTROL,
     "cond_emb_dim": _CONTROL,
 }
 

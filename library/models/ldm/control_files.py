@@ -10,13 +10,15 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from library.models.ldm.keys import Rows, control_rows, hint_blocks, to_diffusers, to_original, unet_structure
 from library.models.sources import find_weights
 from library.models.weights import SUFFIXES, TensorFile, open_tensors, read_header
 from library.problems import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 PREFIX = "control_model."
 DIFFERENCE = "difference"  # a tensor of this name says that the file holds differences to the U-Net

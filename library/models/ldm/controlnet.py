@@ -20,6 +20,7 @@ from library.models.ldm.configs import Shapes, control_config
 from library.models.ldm.control_files import ControlFile, open_control, renamed
 from library.models.ldm.memory_order import keep_memory_order
 from library.models.ldm.model import LatentDiffusion
+from library.models.ldm.unet import blocks
 from library.models.saving import Saving
 from library.models.values import fault_of, refuse_faults
 from library.models.weights import save_tensors
@@ -75,6 +76,10 @@ class ControlNet(nn.Module):
             return_dict=False,
         )
         return Residuals(tuple(down), mid)
+
+    def blocks(self) -> list[nn.Module]:
+        """Its transformer and residual blocks in order of execution."""
+        return blocks(self.net)
 
     def tensors(self) -> dict[str, Tensor]:
         """By the names of its file. Not copies."""

@@ -201,7 +201,7 @@ def test_what_is_no_control_net_is_told_by_what_it_is(
         (file(hint, "task_embedding"), "is a ControlNet for several kinds of hints (Union)"),
         (file("adapter.body.0.weight"), "is a T2I-Adapter"),
         (file("a.b"), "is no ControlNet; it has e.g. a.b"),
-        (tiny_model_file, "is a checkpoint alone"),
+        (tiny_model_file, "is a checkpoint, not a ControlNet"),
         (tiny_model_folder, "holds no diffusion_pytorch_model.safetensors or .bin"),
         (tmp_path / "text.txt", "is not a kind of file ControlNets come in"),
         (tmp_path / "no.safetensors", "there is no such file"),

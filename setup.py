@@ -36,9 +36,11 @@ setup(
         "transformers>=5.0,<6",
     ],
     extras_require={
+        "lycoris": ["lycoris-lora>=3"],
         "wandb": ["wandb>=0.19"],
         "xformers": ["xformers"],
         "test": [
+            "lycoris-lora>=4.1",
             "mypy>=2",
             "peft>=0.17",
             "pytest>=8",

@@ -48,11 +48,13 @@ def train_beside(run_type: type[Run], doc: str | None, *, family: str | None = N
     """The whole command. family: the only one it takes, by its name in FAMILIES; None: any."""
     run, pictures = begin(run_type, doc, family=family)
 
+    from library.network.loading import may_skip_layers
     from library.training.loop import train
     from library.training.session import Session
 
     stops = run.words.stop_embedding_training is not None
-    session = Session.start(run.training, run.processes, run.saving.resume, may_skip_parameters=stops)
+    may_skip = stops or may_skip_layers(run.network.network_module)
+    session = Session.start(run.training, run.processes, run.saving.resume, may_skip_parameters=may_skip)
     task, output = make_task(run, session, pictures)
     train(run, session, task, pictures, output)
 

@@ -1,5 +1,5 @@
 """How well each way of training teaches the demo's model a new figure. Prints a JSON line per way; takes most
-of an hour on two cores.
+of an hour on two cores, and three more for the kinds of networks at three rates each ("loha at 0.001").
 
   python benchmarks/learning.py [name ...]
 
@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -129,6 +130,31 @@ def other_way(folder: Path, name: str) -> Scores:
     return score_lora(path, count=COUNT, model=base)
 
 
+def kind(folder: Path, name: str, rate: float) -> Scores:
+    """A kind of network on all it takes of the U-Net and the text encoder."""
+    module, words = NETWORK_KINDS[name]
+    words = ("--network_module", f"networks.{module}", *words, "--learning_rate", rate, *CACHED)
+    return score_lora(teach(folder, "train_network.py", *words, steps=KIND_STEPS), count=COUNT)
+
+
+RANK = ("--network_dim", 16, "--network_alpha", 16)
+CONV = ("--network_args", "conv_dim=8", "conv_alpha=8")
+KIND_STEPS = 500
+# The name of a kind -> its module and the words that it is trained with.
+NETWORK_KINDS: dict[str, tuple[str, tuple[object, ...]]] = {
+    "lora_fa": ("lora_fa", (*RANK, *CONV)),
+    "dylora": ("dylora", (*RANK, "--network_args", "conv_dim=16", "unit=4")),
+    "dora": ("lora", (*RANK, *CONV, "dora_wd=true")),
+    "loha": ("loha", ("--network_dim", 8, "--network_alpha", 8, *CONV)),
+    "lokr": (
+        "lokr",
+        ("--network_dim", 1000, "--network_alpha", 1, "--network_args", "factor=4", "conv_dim=1000"),
+    ),
+    "oft": ("oft", ("--network_dim", 4, "--network_args", "enable_all_linear=true", "enable_conv=true")),
+    "hypernetwork": ("hypernetwork", ()),
+}
+KIND_RATES = (1e-3, 3e-3, 3e-4)
+
 WAYS: dict[str, Callable[[Path], Scores]] = {
     "lora": lora,
     "clip skip 2": lambda folder: lora(folder, "--clip_skip", 2, clip_skip=2),
@@ -140,6 +166,11 @@ WAYS: dict[str, Callable[[Path], Scores]] = {
     "word": word,
     "v-prediction": lambda folder: other_way(folder, "v"),
     "flow": lambda folder: other_way(folder, "flow"),
+    **{
+        f"{name} at {rate:g}": partial(kind, name=name, rate=rate)
+        for name in NETWORK_KINDS
+        for rate in KIND_RATES
+    },
 }
 
 if __name__ == "__main__":

@@ -30,7 +30,8 @@ ALGORITHMS = {
     "diag-oft": "networks.diag_oft",
     "boft": "networks.lycoris_boft",
 }
-_LATER = {"full": "whole changes of weights", "tlora": "T-LoRA"}
+_LATER = {"full": "training whole weights", "tlora": "T-LoRA"}
+_NEEDS_IT = "needs LyCORIS itself (pip install lycoris-lora)"
 DEFAULT_DIM = 4
 
 
@@ -129,7 +130,7 @@ def _served(arguments: Mapping[str, str], dim: int | None, alpha: float | None) 
     algo = own.pop("algo", "lora").strip().lower()
     name = own.pop("preset", "full").strip().lower()
     if algo not in ALGORITHMS:
-        cause = f"{_LATER[algo]} cannot be trained yet" if algo in _LATER else f"there is no {algo!r}"
+        cause = f"{_LATER[algo]} {_NEEDS_IT}" if algo in _LATER else f"there is no {algo!r}"
         problems.add("--network_args algo", cause, f"choose one of {', '.join(ALGORITHMS)}")
     if name not in PRESETS:
         cause = f"{name!r} is not available"
@@ -137,7 +138,7 @@ def _served(arguments: Mapping[str, str], dim: int | None, alpha: float | None) 
     texts = {argument: own.pop(argument) for argument in _OWN if argument in own}
     values = problems.attempt(read_values, texts, _OWN, "lycoris.kohya") or {}
     if values.get("train_norm"):
-        problems.add("--network_args train_norm", "norms cannot be trained yet", "leave it out")
+        problems.add("--network_args train_norm", _NEEDS_IT, "leave it out")
     if "disable_conv_cp" in values:
         own["use_tucker"] = str(not values["disable_conv_cp"])
     problems.raise_if_any()

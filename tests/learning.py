@@ -67,12 +67,12 @@ def teach(
 
 
 def score_lora(path: Path, *, count: int, clip_skip: int | None = None, model: Path = MODEL) -> Scores:
-    """The scores of a model with a LoRA."""
+    """The scores of a model with a network of any kind."""
     from library.models import load_model
-    from networks import lora
+    from library.network.loading import open_network
 
     loaded = load_model(model)
-    lora.from_file(loaded, path).attach()
+    open_network(loaded, path).attach()
     return _score(loaded, count, clip_skip)
 
 

@@ -229,6 +229,10 @@ class Model(nn.Module):
         """The layers outside all blocks. Ours train none there, but files of other programs may."""
         raise NotImplementedError
 
+    def named_layers(self, part: Part) -> dict[str, nn.Module]:
+        """A part's modules with weights, norms among them, by their paths as network files spell them."""
+        raise NotImplementedError
+
     def block_spans(self) -> BlockSpans:
         """How networks number the denoiser's blocks."""
         raise NotImplementedError

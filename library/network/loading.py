@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 # Modules of sd-scripts and LyCORIS that users name and that are not there yet. This list only shrinks.
 NOT_YET = ("networks.control_net_lllite",)
-# Other programs' modules -> the one that serves what they are asked for.
+# Other programs' modules -> the one that serves what they are asked for where they are not installed.
 SERVED_BY = dict.fromkeys(("lycoris.kohya", "lycoris.locon", "locon.locon_kohya"), "networks.lycoris_kohya")
 DEFAULT = "networks.lora"  # of --network_module; it opens files of any kind
 _FUNCTIONS = ("create", "from_file", "check_arguments")
@@ -64,23 +64,30 @@ def load_network_module(path: str) -> NetworkFactory:
     """The module at a dotted path such as `networks.lora`. Raises UserError when there is none or it is no
     network.
     """
-    path = SERVED_BY.get(path, path)
-    try:
-        found = importlib.util.find_spec(path)
-    except (ImportError, ValueError):
-        found = None
+    if path in SERVED_BY and not is_installed(path):
+        path = SERVED_BY[path]
     where, fix = f"network module {path}", "the LoRA of Atelier is networks.lora"
     if path in NOT_YET:
         raise UserError.of(where, "is not available yet", fix)
-    if found is None:
+    if not is_installed(path):
         raise UserError.of(where, "there is no such module", fix)
     module: Any = importlib.import_module(path)  # a user's own one may have any content
     if hasattr(module, "create_network") and not hasattr(module, "create"):
-        raise UserError.of(where, "is made for sd-scripts, and such modules cannot be used yet", fix)
+        from library.network.third_party import ThirdPartyModule
+
+        return ThirdPartyModule(path, module)
     missing = [name for name in _FUNCTIONS if not hasattr(module, name)]
     if missing:
         raise UserError.of(where, f"has no {', '.join(missing)}: Atelier cannot use it as a network")
     return module
+
+
+def is_installed(path: str) -> bool:
+    """Whether there is a module at a dotted path."""
+    try:
+        return importlib.util.find_spec(path) is not None
+    except (ImportError, ValueError):
+        return False
 
 
 def open_network(model: Model, path: Path, module: str | None = None) -> Network:
@@ -107,6 +114,13 @@ def check_network_file(path: Path, module: str | None = None) -> None:
         raise UserError.of(path, "there is no such file of network weights")
     if module is None or is_ours(module):
         read_network(path)
+
+
+def may_skip_layers(module: str) -> bool:
+    """Whether a step may leave some of a network's parameters without a gradient: nobody knows it of modules
+    that are not ours.
+    """
+    return not is_ours(module) or (module in SERVED_BY and is_installed(module))
 
 
 def is_ours(module: str) -> bool:

@@ -31,8 +31,11 @@ class Network(nn.Module):
 
     by_name: its modules by the names that its file has for them.
     dim, alpha: of all modules without settings of their own; None where there is no such number.
+    computes_alone: whether it looks after the types that it computes in by itself, under autocast.
     kind: the kind of its files, a name in KINDS; None for a kind that reads its files by itself.
     """
+
+    computes_alone = False
 
     def __init__(
         self,
@@ -73,6 +76,9 @@ class Network(nn.Module):
         Networks that depend on the timesteps t (batch,) or on the condition override it. What it sets on
         modules must stay until the next call: checkpointed layers run again in the backward pass.
         """
+
+    def begin_step(self, epoch: int) -> None:
+        """Called before the loss of each batch of training, with the epoch that it belongs to."""
 
     def set_multiplier(self, multiplier: float) -> None:
         """How strongly the network counts; 1 is as trained, 0 is off."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from kinds import make_kind
 
+from library.network import loading
 from library.network.loading import load_network_module, open_network
 from library.problems import UserError
 from networks import lora, lycoris_kohya
@@ -19,6 +20,14 @@ def create(model, **arguments: str):
 @pytest.fixture(scope="module")
 def model():
     return make_kind("sd1")
+
+
+@pytest.fixture(autouse=True)
+def without_lycoris(monkeypatch: pytest.MonkeyPatch) -> None:
+    """LyCORIS' own package is not installed."""
+    installed = loading.is_installed
+    ours = lambda path: path not in loading.SERVED_BY and installed(path)  # noqa: E731
+    monkeypatch.setattr(loading, "is_installed", ours)
 
 
 @pytest.mark.parametrize("name", ["lycoris.kohya", "lycoris.locon", "locon.locon_kohya"])
@@ -75,10 +84,10 @@ def test_defaults_and_old_names_are_lycoris_own(model) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"algo": "full"}, "--network_args algo: whole changes of weights cannot be trained yet"),
+        ({"algo": "full"}, "--network_args algo: training whole weights needs LyCORIS itself (pip"),
         ({"algo": "lohaa"}, "--network_args algo: there is no 'lohaa'; choose one of lora, locon, loha"),
         ({"preset": "mine.toml"}, "--network_args preset: 'mine.toml' is not available; choose one of full"),
-        ({"train_norm": "True"}, "--network_args train_norm: norms cannot be trained yet"),
+        ({"train_norm": "True"}, "--network_args train_norm: needs LyCORIS itself (pip"),
         ({"algo": "loha", "nonsense": "1"}, "--network_args nonsense"),
         ({"algo": "lokr", "factor": "x"}, "--network_args factor"),
         ({"dropout": "lots"}, "--network_args dropout: expects a number, got 'lots'"),

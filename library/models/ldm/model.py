@@ -103,7 +103,7 @@ class LatentDiffusion(Model):
         return None
 
     def run_denoiser(self, x: Tensor, t: Tensor, condition: Condition, residuals: Residuals | None) -> Tensor:
-        unet, dtype = self.denoiser, self.denoiser.conv_in.weight.dtype
+        unet, dtype = self.denoiser, next(self.denoiser.parameters()).dtype
         with text_by_layer(unet, condition.by_layer):
             return unet(
                 x.to(dtype),
@@ -132,6 +132,15 @@ class LatentDiffusion(Model):
 
     def outer_points(self) -> list[AttachPoint]:
         return [point for name in self.network_prefixes for point in self._points(name) if not point.parent]
+
+    def named_layers(self, part: Part) -> dict[str, nn.Module]:
+        names, module = self._weight_names(part), self.parts[part]
+        by_original = part == self.denoiser_part and self.layout.has_original_paths
+        paths = self._originals() if by_original else {name: name for name in names.values()}
+        return {
+            paths[name].removesuffix(".weight"): module.get_submodule(own.removesuffix(".weight"))
+            for own, name in names.items()
+        }
 
     def block_spans(self) -> BlockSpans:
         return block_spans(self._originals().values(), counts_all=self.layout.has_original_paths)

@@ -66,7 +66,7 @@ class NetworkTask(Task):
             seed=seed,
             like=network.network_weights if network.dim_from_weights else None,
         )
-        self._has_text = any(module.part == "te" for module in self.network.by_name.values())
+        self._has_text = any(place is not None for place in self.network.trained_parameters())
         if network.text_encoder_lr and "te" in self.rates and not self._has_text:
             warn(f"--text_encoder_lr has no effect: {network.network_module} has nothing in text encoders")
         if network.scale_weight_norms:
@@ -141,6 +141,7 @@ class NetworkTask(Task):
     def losses(self, batch: Batch, t: Tensor) -> Tensor:
         # It stays until the next batch: checkpointed layers run again in the backward pass.
         self.network.set_multiplier(batch.network_multiplier)
+        self.network.begin_step(batch.position.epoch)
         if self._half() is None:
             return super().losses(batch, t)
         # All weights have the type that autocast would cast them to.
@@ -149,6 +150,8 @@ class NetworkTask(Task):
 
     def _half(self) -> torch.dtype | None:
         """The type of 16 bits that the whole model computes in; None where there is none."""
+        if self.network.computes_alone:
+            return None
         parts = (self.model.denoiser, *self.model.text_encoders)
         types = {next(part.parameters()).dtype for part in parts}
         return types.pop() if len(types) == 1 and types <= set(HALVES) else None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from library.data.pictures.edges import canny
+from library.data.pictures.hint_kinds import canny
 from library.models.attention import use_attention
 from library.models.condition import Condition, Control, Residuals
 from library.models.ldm.controlnet import load_control

@@ -14,7 +14,7 @@ from controls import write_control
 from kinds import make_kind, write_lora
 from PIL import Image
 from safetensors import safe_open
-from trainers import hints_for, of_trainer, options, two_buckets, weights
+from trainers import hints_of, options, two_buckets, weights
 
 from library.models import load_model
 from library.models.ldm.controlnet import load_control, start_control
@@ -31,20 +31,24 @@ def pictures(tmp_path: Path) -> Path:
     return two_buckets(tmp_path / "data")
 
 
+def shown(pictures: Path) -> tuple[object, ...]:
+    return "--conditioning_data_dir", hints_of(pictures)
+
+
 @pytest.mark.parametrize("kind", ["sd1", "sd2-v", "sdxl"])
 def test_a_control_net_is_trained_previewed_and_read_again(
     kind: str, saved_kind: Saved, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     model_file, out = saved_kind(kind, "safetensors"), tmp_path / "out"
     before, script = model_file.read_bytes(), XL if kind == "sdxl" else SD
-    hint = hints_for(pictures) / "0_00.png"
+    hint = hints_of(pictures) / "0_00.png"
     (tmp_path / "prompts.txt").write_text(
         f"one --w 64 --h 64 --s 1 --d 1 --cn {hint}\none --s 1 --d 1 --w 64"
     )
     looks = ("--sample_prompts", tmp_path / "prompts.txt", "--sample_at_first", "--sample_every_n_steps", 3)
     more = (*looks, "--validation_split", 0.3, "--max_train_steps", 3, "--save_precision", "fp16")
     more += ("--control_net_lr", 1e-2) if kind == "sdxl" else ("--learning_rate", 1e-2)
-    run_here(script, *options(model_file, pictures, out, *of_trainer(script, pictures), *more))
+    run_here(script, *options(model_file, pictures, out, *shown(pictures), *more))
     assert "ControlNet" in capsys.readouterr().out
     assert model_file.read_bytes() == before
     path = out / "x.safetensors"
@@ -60,8 +64,8 @@ def test_a_control_net_is_trained_previewed_and_read_again(
     still = [name for name in start if torch.equal(trained[name], start[name].half())]
     assert len(still) < len(start) / 10  # some bias rounds to what it was
     # What is not shown a hint is drawn without the ControlNet.
-    shown = [sorted((out / "sample").glob(f"*_{moment}_*")) for moment in ("000000", "000003")]
-    first, last = ([Image.open(picture) for picture in drawn] for drawn in shown)
+    drawn = [sorted((out / "sample").glob(f"*_{moment}_*")) for moment in ("000000", "000003")]
+    first, last = ([Image.open(picture) for picture in shown] for shown in drawn)
     assert first[0].tobytes() != last[0].tobytes() and first[1].tobytes() == last[1].tobytes()
     assert last[0].text["control-image"] == "0_00.png" and "control-image" not in last[1].text
 
@@ -72,7 +76,7 @@ def test_caches_checkpointing_workers_and_a_frozen_model_of_fewer_bits_train_the
     still = ("--max_train_steps", 2, "--learning_rate", 1e-3)
 
     def train(name: str, *more: object) -> dict[str, torch.Tensor]:
-        words = options(tiny_model_file, pictures, tmp_path / name, *of_trainer(SD, pictures), *still, *more)
+        words = options(tiny_model_file, pictures, tmp_path / name, *shown(pictures), *still, *more)
         run_here(SD, *words)
         return load_tensors(tmp_path / name / "x.safetensors")
 
@@ -91,7 +95,7 @@ def test_caches_checkpointing_workers_and_a_frozen_model_of_fewer_bits_train_the
 def test_cached_texts_and_a_dry_run(
     saved_kind: Saved, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    words = options(saved_kind("sdxl", "safetensors"), pictures, tmp_path / "out", *of_trainer(XL, pictures))
+    words = options(saved_kind("sdxl", "safetensors"), pictures, tmp_path / "out", *shown(pictures))
     words = [word for word in words if word != "--shuffle_caption"]
     del words[words.index("--caption_tag_dropout_rate") : words.index("--caption_tag_dropout_rate") + 2]
     caches = ("--cache_text_encoder_outputs", "--cache_latents", "--max_train_steps", 2)
@@ -113,7 +117,7 @@ def test_a_run_goes_on_from_a_file_with_its_range_of_hints(
     tiny_model_file: Path, pictures: Path, tmp_path: Path
 ) -> None:
     start = write_control(tmp_path / "start.safetensors", make_kind("sd1"))
-    common = (*of_trainer(SD, pictures), "--controlnet_model_name_or_path", start, "--max_train_steps", 1)
+    common = (*shown(pictures), "--controlnet_model_name_or_path", start, "--max_train_steps", 1)
 
     def train(name: str, *more: object) -> Path:
         run_here(SD, *options(tiny_model_file, pictures, tmp_path / name, *common, *more))
@@ -131,14 +135,14 @@ def test_a_run_goes_on_from_a_file_with_its_range_of_hints(
 def test_folders_in_a_dataset_file_and_pictures_without_class_folders(
     tiny_model_file: Path, pictures: Path, tmp_path: Path
 ) -> None:
-    hints, images = hints_for(pictures), next(pictures.iterdir())
+    hints, images = hints_of(pictures), next(pictures.iterdir())
     config = tmp_path / "data.toml"
     config.write_text(
         f"[[datasets]]\nresolution = 64\n[[datasets.subsets]]\nimage_dir = {str(images)!r}\n"
         f"conditioning_data_dir = {str(hints)!r}\n"
     )
     length = ("--max_train_steps", 1, "--save_model_as", "pt")
-    run_here(SD, *options(tiny_model_file, images, tmp_path / "a", *of_trainer(SD, pictures), *length))
+    run_here(SD, *options(tiny_model_file, images, tmp_path / "a", *shown(pictures), *length))
     run_here(
         SD,
         *options(tiny_model_file, images, tmp_path / "b", "--dataset_config", config, *length)[:2],
@@ -154,7 +158,7 @@ def test_folders_in_a_dataset_file_and_pictures_without_class_folders(
 def test_what_is_wrong_is_told_in_one_line_before_the_start(
     tiny_model_file: Path, saved_kind: Saved, pictures: Path, tmp_path: Path
 ) -> None:
-    hints = hints_for(pictures)
+    hints = hints_of(pictures)
 
     def problems(*more: object, script: str = SD, data: Path = pictures) -> list[str]:
         words = options(tiny_model_file, data, tmp_path / "out", "--max_train_steps", 1, *more)

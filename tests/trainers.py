@@ -17,6 +17,15 @@ def two_buckets(folder: Path) -> Path:
     return folder
 
 
+def hints_of(pictures: Path) -> Path:
+    """A folder beside the pictures with a conditioning image for each: its negative."""
+    folder = pictures.with_name(f"{pictures.name} hints")
+    folder.mkdir(exist_ok=True)
+    for path in pictures.rglob("*.png"):
+        ImageOps.invert(Image.open(path).convert("RGB")).save(folder / path.name)
+    return folder
+
+
 def options(model: Path, pictures: Path, out: Path, *more: object) -> list[object]:
     return [
         *("--pretrained_model_name_or_path", model, "--train_data_dir", pictures, "--output_dir", out),
@@ -27,21 +36,8 @@ def options(model: Path, pictures: Path, out: Path, *more: object) -> list[objec
     ]
 
 
-def hints_for(pictures: Path) -> Path:
-    """The folder of their conditioning images: each is its picture in negative, of another size."""
-    folder = pictures.parent / f"hints of {pictures.name}"
-    folder.mkdir(exist_ok=True)
-    for path in sorted(pictures.rglob("*.png")):
-        picture = ImageOps.invert(Image.open(path).convert("RGB"))
-        picture.resize((2 * picture.width, 2 * picture.height)).save(folder / path.name)
-    return folder
-
-
-def of_trainer(script: str, pictures: Path | None = None) -> list[object]:
-    """What a trainer needs besides: everything that can be trained is. pictures: for trainers with hints."""
-    if "control" in script:
-        assert pictures is not None
-        return ["--conditioning_data_dir", hints_for(pictures)]
+def of_trainer(script: str) -> list[object]:
+    """What a trainer needs besides: everything that can be trained is."""
     drops = (
         "--network_args",
         "conv_dim=2",
@@ -53,12 +49,17 @@ def of_trainer(script: str, pictures: Path | None = None) -> list[object]:
     network = ["--network_module", "networks.lora", "--network_dim", 4, *drops]
     word = ["--token_string", "<it>", "--init_word", "a dog", "--num_vectors_per_token", 2]
     word += ["--use_style_template", "--save_model_as", "safetensors", "--preserve_norm"]
+    lllite = ["--cond_emb_dim", 8, "--network_dim", 4, "--network_dropout", 0.1]
     texts = ["--use_safetensors", "--train_text_encoder"]
     return {
         "train_network.py": network,
         "sdxl_train_network.py": network,
         "train_textual_inversion.py": word,
         "sdxl_train_textual_inversion.py": word,
+        "train_control_net_lllite.py": lllite,
+        "sdxl_train_control_net_lllite.py": lllite,
+        "train_control_net.py": [],
+        "sdxl_train_control_net.py": ["--control_net_lr", 1e-2],
         "train_db.py": ["--use_safetensors", "--stop_text_encoder_training", 5],
         "fine_tune.py": texts,
         "sdxl_train.py": [*texts, "--learning_rate_te1", 1e-4, "--block_lr", BLOCK_RATES],

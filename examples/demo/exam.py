@@ -110,10 +110,12 @@ def draw_scenes(
     clip_skip: int | None = None,
     steps: int = STEPS,
     tell: Callable[[Scene], str] = sentence,
+    hints: Sequence[Path] = (),
 ) -> list[Image]:
-    """A picture of each scene, drawn from its sentence alone; the noise of the n-th depends on seed and n.
+    """A picture of each scene, drawn from its sentence; the noise of the n-th depends on seed and n.
 
     tell: gives the sentence of a scene.
+    hints: a picture for each scene that networks of control are shown; none: from the sentence alone.
     """
     from library.generation.generate import generate
 
@@ -124,6 +126,8 @@ def draw_scenes(
             _request(scene, tell(scene), derive_seed(seed, "exam", start + number) % 2**31, steps)
             for number, scene in enumerate(scenes[start : start + BATCH])
         ]
+        if hints:
+            requests = [r.with_hints((hints[start + number],)) for number, r in enumerate(requests)]
         pictures = generate(model, requests, device=weight.device, dtype=weight.dtype, clip_skip=clip_skip)
         for picture in pictures:
             if picture is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -75,6 +75,25 @@ class Condition:
             beside=moved(self.beside),
             by_layer=by_layer,
             guidance=moved(self.guidance),
+        )
+
+    def rows(self, places: Sequence[int]) -> Condition:
+        """The condition of these rows of the batch, in this order; a row may be there several times."""
+
+        def chosen(tensor: Tensor | None) -> Tensor | None:
+            return tensor if tensor is None else tensor[list(places)]
+
+        by_layer = self.by_layer and {path: states[list(places)] for path, states in self.by_layer.items()}
+        return replace(
+            self,
+            hidden=self.hidden[list(places)],
+            pooled=chosen(self.pooled),
+            mask=chosen(self.mask),
+            sizes=chosen(self.sizes),
+            hint=chosen(self.hint),
+            beside=chosen(self.beside),
+            by_layer=by_layer,
+            guidance=chosen(self.guidance),
         )
 
     def with_text(self, change: Callable[[Tensor], Tensor]) -> Condition:

@@ -50,8 +50,13 @@ def describe_network(
     batches: BatchSource,
     seed: int,
     moment: Moment,
+    *,
+    kind: str = "lora",
 ) -> dict[str, str]:
-    """The metadata of a network file that is saved at a moment of its training, without its hashes."""
+    """The metadata of a network file that is saved at a moment of its training, without its hashes.
+
+    kind: the suffix of its `modelspec.architecture`.
+    """
     facts = (
         _about_run(run, task, seed, moment)
         | _about_network(network, task)
@@ -61,7 +66,7 @@ def describe_network(
     if network.no_metadata:
         facts = {key: value for key, value in facts.items() if key in ESSENTIAL}
     described = {key: _text(value) for key, value in facts.items()}
-    return described | describe_checkpoint(run, task, batches, moment, kind="lora")
+    return described | describe_checkpoint(run, task, batches, moment, kind=kind)
 
 
 def describe_embedding(

@@ -28,6 +28,7 @@ TITLES = {
     "lora": "LoRA",
     "textual-inversion": "TextualInversion",
     "controlnet": "ControlNet",
+    "control-net-lllite": "ControlNetLLLite",
 }
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from library.data.batch import Batch, Needs
+from library.generation.strengths import Networks
 from library.models.attention import Attention
 from library.models.base import Condition, Model, Part
 from library.models.casting import castable_layers, trained_weights_in
@@ -103,6 +104,11 @@ class Task(nn.Module, ABC):
     def blocks(self) -> list[nn.Module]:
         """The transformer and residual blocks that `--torch_compile` compiles."""
         return self.model.blocks()
+
+    @property
+    def networks(self) -> Networks:
+        """Those that it trains, whose strength in previews prompts may choose."""
+        return ()
 
     def trained_parts(self) -> list[Part]:
         """The parts of the model of which something is trained."""

@@ -122,6 +122,19 @@ def lllite(folder: Path) -> Scores:
     return Scores(drawn, examine(model, "single", COUNT))
 
 
+def control(folder: Path) -> Scores:
+    """Outlines through a ControlNet. "new": things of the outlined shape and place."""
+    from exam import examine
+
+    from library.models import load_model
+    from library.models.ldm.controlnet import load_control
+
+    path = teach_outlines(folder, "train_control_net.py", "--learning_rate", 2e-4, steps=CONTROL_STEPS)
+    model = load_model(MODEL)
+    drawn = score_outlines(model, folder, count=COUNT, control=load_control(path, model).eval())
+    return Scores(drawn, examine(model, "single", COUNT))
+
+
 def fine_tuning(folder: Path) -> Scores:
     words = ("--train_text_encoder", "--learning_rate", 5e-4, *CACHED)
     return score_model(teach(folder, "fine_tune.py", *words, steps=STEPS), count=COUNT)
@@ -181,6 +194,7 @@ WAYS: dict[str, Callable[[Path], Scores]] = {
     "fine-tuning": fine_tuning,
     "word": word,
     "lllite": lllite,
+    "control": control,
     "v-prediction": lambda folder: other_way(folder, "v"),
     "flow": lambda folder: other_way(folder, "flow"),
     **{

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from make_world import Scene
 
     from library.models.base import Model
+    from library.models.condition import Control
 
 MODEL = ROOT / "examples" / "demo" / "model.safetensors"
 
@@ -111,7 +112,7 @@ def teach_outlines(folder: Path, script: str, *words: object, steps: int, pictur
     return folder / "taught.safetensors"
 
 
-def score_outlines(model: Model, folder: Path, *, count: int) -> float:
+def score_outlines(model: Model, folder: Path, *, count: int, control: Control | None = None) -> float:
     """The share of single things that have the outlined shape and place, and the colours of the prompt."""
     from exam import draw_scenes, exam_scenes, judge_pictures
     from make_world import draw
@@ -125,7 +126,8 @@ def score_outlines(model: Model, folder: Path, *, count: int) -> float:
         draw(scene, keyed_random(9, "asked", number)).save(asked / f"{number}.png")
     outlines = draw_outlines(folder / "asked outlines", asked)
     hints = [outlines / f"{number}.png" for number in range(count)]
-    wrong = judge_pictures(draw_scenes(model, scenes, tell=without_form, hints=hints), scenes)
+    drawn = draw_scenes(model, scenes, tell=without_form, hints=hints, control=control)
+    wrong = judge_pictures(drawn, scenes)
     return 1 - len(wrong) / count
 
 

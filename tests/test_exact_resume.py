@@ -35,6 +35,8 @@ TRAINERS = {
     "sdxl_train.py": "sdxl",
     "train_textual_inversion.py": "sd2",
     "sdxl_train_textual_inversion.py": "sdxl",
+    "train_control_net.py": "sd1",
+    "sdxl_train_control_net.py": "sdxl",
     "train_control_net_lllite.py": "sd2",
     "sdxl_train_control_net_lllite.py": "sdxl",
 }
@@ -45,6 +47,7 @@ ALWAYS = [
     ("sdxl_train_network.py", ("scaler", "8bit")),
     ("sdxl_train.py", ("ema", "rounding", "8bit")),
     ("sdxl_train_textual_inversion.py", ("ema", "accumulation")),
+    ("train_control_net.py", ("ema", "accumulation", "rounding")),
     ("train_control_net_lllite.py", ("ema", "accumulation")),
 ]
 CASES = ALWAYS + [

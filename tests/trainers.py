@@ -58,6 +58,8 @@ def of_trainer(script: str) -> list[object]:
         "sdxl_train_textual_inversion.py": word,
         "train_control_net_lllite.py": lllite,
         "sdxl_train_control_net_lllite.py": lllite,
+        "train_control_net.py": [],
+        "sdxl_train_control_net.py": ["--control_net_lr", 1e-2],
         "train_db.py": ["--use_safetensors", "--stop_text_encoder_training", 5],
         "fine_tune.py": texts,
         "sdxl_train.py": [*texts, "--learning_rate_te1", 1e-4, "--block_lr", BLOCK_RATES],

@@ -31,7 +31,7 @@ class Condition:
     sizes: (batch, 6) int64, as in a Batch, for families that are told them.
     hint: (batch, 3, h, w) in 0..1, a conditioning picture cropped exactly like the picture itself; or several
         behind one another (batch, 3n, h, w), see `hint_of`.
-    control: gives residuals for (x, t, condition); called by every prediction.
+    control: gives residuals for (x, t, condition), or None; called by every prediction.
     beside: (batch, channels, h, w) in the size of the latents, concatenated to x (inpainting models).
     by_layer: text states for some of the denoiser's text layers, by the paths of `Model.text_layers`; the
         others take `hidden`.
@@ -102,4 +102,4 @@ class Condition:
         return replace(self, hidden=change(self.hidden), by_layer=by_layer)
 
 
-Control = Callable[[Tensor, Tensor, Condition], Residuals]
+Control = Callable[[Tensor, Tensor, Condition], Residuals | None]

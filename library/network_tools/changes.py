@@ -46,12 +46,13 @@ class Changes:
 def open_changes(path: Path) -> Changes:
     """The changes in a network file.
 
-    Raises UserError when it is none, is not whole, or of a kind whose change is no product of two matrices.
+    Raises UserError when it is none, is not whole, or of a kind whose change depends on the model's weights.
     """
     file = read_network(path)
-    row, kind = KINDS[file.kind], PRODUCT_KINDS.get(file.kind)
-    if kind is None:
-        raise UserError.of(path, f"is a {row.title}, whose change is no product of two matrices")
+    if told := told_by_weights(file):
+        fix = "give the model it is for with --base_model"
+        raise UserError.of(path, f"{told}, whose change depends on the model's weights", fix)
+    row, kind = KINDS[file.kind], PRODUCT_KINDS[file.kind]
     for what, keys in unplaced(file, file.modules, "").items():
         cause = f"{len(keys)} of its tensors, e.g. {min(keys)}, are {what}"
         if min(keys) in file.unknown:
@@ -59,15 +60,9 @@ def open_changes(path: Path) -> Changes:
         warn(f"{path}: {cause}: they are left out")
     found = {}
     for name, shapes in sorted(file.modules.items()):
-        if MAGNITUDE in shapes:
-            cause = f"is DoRA ({name}.{MAGNITUDE}), whose change depends on the model's weights"
-            raise UserError.of(path, cause)
         missing = sorted(set(row.needs) - shapes.keys())
         if missing:
             raise UserError.of(path, f"{name} has no {missing[0]}", "the file is not whole; get it again")
-        if by_weight := next((tensor for tensor in kind.needs_weight if tensor in shapes), None):
-            cause = f"{name} has {by_weight}: its change depends on the weights it changes (DoRA)"
-            raise UserError.of(path, cause, "merge it into the checkpoint")
         shape = kind.shape(shapes)
         if shape is None:
             sides = " and ".join(f"{tensor} {sides}" for tensor, sides in shapes.items() if tensor != ALPHA)
@@ -78,6 +73,14 @@ def open_changes(path: Path) -> Changes:
     if zeros:
         warn(f"{path}: alpha is 0 in {len(zeros)} modules, e.g. {zeros[0]}: read as the rank, as trainers do")
     return Changes(file, found, alphas)
+
+
+def told_by_weights(file: NetworkFile) -> str:
+    """What a file is, if its change depends on the weights that it changes; else ""."""
+    if file.kind not in PRODUCT_KINDS:
+        return f"is a {KINDS[file.kind].title}"
+    name = next((name for name, shapes in sorted(file.modules.items()) if MAGNITUDE in shapes), None)
+    return "" if name is None else f"is DoRA ({name}.{MAGNITUDE})"
 
 
 def read_alphas(file: NetworkFile) -> dict[str, float]:

@@ -10,8 +10,8 @@ from library.console import activity, progress_bar
 from library.models.merging import find_device
 from library.models.single_files import check_output, size_of
 from library.models.weights import dtype_of, read_header
+from library.network_tools.against_model import ChangesOfModel, open_changes_of, warn_of_idle_model
 from library.network_tools.block_weights import read_block_weights
-from library.network_tools.changes import open_changes
 from library.network_tools.factors import Factors
 from library.network_tools.merging import Term, check_terms, merge
 from library.network_tools.writing import describe_sizes, lora_tensors, merged_metadata, save_lora
@@ -24,7 +24,7 @@ def read_terms(options: MergeNetworksOptions, blocks: BlockWeightOptions | None 
     problems = Problems()
     problems.attempt(check_output, options.save_to, options.models)
     weights = problems.attempt(read_block_weights_of, options, blocks)
-    opened = [problems.attempt(open_changes, path) for path in options.models]
+    opened = [problems.attempt(open_changes_of, path, options.base_model) for path in options.models]
     problems.raise_if_any()
     terms = [
         Term(changes, ratio, block)
@@ -32,6 +32,7 @@ def read_terms(options: MergeNetworksOptions, blocks: BlockWeightOptions | None 
         if changes is not None
     ]
     check_terms(terms)
+    warn_of_idle_model(options.base_model, *(term.changes for term in terms))
     return terms
 
 
@@ -75,6 +76,10 @@ def merge_as_asked(options: MergeNetworksOptions, ranks: MergedRankOptions, term
     """`merge_into_one` with the ranks that a plain merge gives: all with --concat, else at most --new_rank or
     those of the largest network.
     """
+
+    whole = [term.changes.file.path for term in terms if isinstance(term.changes, ChangesOfModel)]
+    if whole and ranks.new_rank is None:
+        raise UserError.of(whole[0], "has no rank that the result could have", "give --new_rank")
 
     def most(changes: Sequence[Factors]) -> int | None:
         return None if ranks.concat else ranks.new_rank or max(change.rank for change in changes)

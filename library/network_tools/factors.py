@@ -35,6 +35,15 @@ class Factors:
     down: Tensor
     shape: tuple[int, ...]
 
+    @classmethod
+    def of(cls, change: Tensor) -> Factors:
+        """A whole change of a weight, exact: one of the factors is the identity."""
+        matrix = change.flatten(1).float()
+        out, width = matrix.shape
+        if out < width:
+            return cls(torch.eye(out, device=matrix.device), matrix, tuple(change.shape))
+        return cls(matrix, torch.eye(width, device=matrix.device), tuple(change.shape))
+
     @property
     def rank(self) -> int:
         return self.up.shape[1]
@@ -56,8 +65,14 @@ class Factors:
         up, down = self.up.double(), self.down.double()
         return float(((up.T @ up) * (down @ down.T)).sum().clamp_min(0).sqrt())
 
-    def decompose(self) -> Spectrum:
-        """Its singular value decomposition, exact: QR of both factors, then that of a rank x rank matrix."""
+    def decompose(self, rank: int | None = None) -> Spectrum:
+        """Its singular value decomposition: QR of both factors, then that of a rank x rank matrix.
+
+        rank: how many values are wanted; None: all. Where the factors are no thinner than the change, the
+        leading ones are then found as `decompose` below does.
+        """
+        if rank is not None and self.rank >= min(len(self.up), self.down.shape[1]):
+            return decompose(self.weight(), rank)
         q_up, r_up = torch.linalg.qr(self.up)
         q_down, r_down = torch.linalg.qr(self.down.T)
         left, values, right = torch.linalg.svd(r_up @ r_down.T, full_matrices=False)

@@ -14,7 +14,7 @@ from library.network_tools.block_weights import weight_of
 from library.network_tools.commands import read_block_weights_of
 from library.options.network_tools import BlockWeightOptions, MergeNetworksOptions
 from library.options.saving import FORMATS
-from library.problems import Problems
+from library.problems import Problems, warn
 
 
 def merge_into_checkpoint(
@@ -30,6 +30,8 @@ def merge_into_checkpoint(
     weights = problems.attempt(read_block_weights_of, options, blocks)
     problems.raise_if_any()
     assert source is not None and weights is not None
+    if options.base_model is not None:
+        warn("--base_model has no effect with --sd_model, whose weights the networks change")
     model = load_model(checkpoint, dtype="float32")
     networks = [problems.attempt(open_network, model, path) for path in options.models]
     problems.raise_if_any()

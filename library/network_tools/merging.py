@@ -82,7 +82,7 @@ def merge(
                 changes.append(on_device.scaled(term.strength(name)))
         total, most = combine(changes), rank(changes)
         if most is not None and most < total.rank:
-            spectrum = total.decompose()
+            spectrum = total.decompose(most)
             total, energy = spectrum.factors(most), spectrum.energy
             lost += energy * spectrum.error(most) ** 2
         else:

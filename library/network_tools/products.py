@@ -24,13 +24,11 @@ class ProductKind:
     factors: a module's tensors -> its change, before alpha / rank.
     shape: the shapes of a module's tensors -> that of the weight it changes; None when they do not multiply.
     rank: the same -> what alpha is divided by; None: the scale is 1 whatever alpha says.
-    needs_weight: tensors with which the change depends on the weight itself, so that there is no product.
     """
 
     factors: Callable[[Tensors], Factors]
     shape: Callable[[Shapes], tuple[int, ...] | None]
     rank: Callable[[Shapes], int | None]
-    needs_weight: tuple[str, ...] = ("dora_scale",)
 
 
 def _lora(tensors: Tensors) -> Factors:

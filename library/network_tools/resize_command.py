@@ -8,7 +8,8 @@ from library.console import activity, progress_bar
 from library.models.merging import find_device
 from library.models.single_files import check_output, size_of
 from library.models.weights import dtype_of
-from library.network_tools.changes import Changes, open_changes
+from library.network_tools.against_model import open_changes_of, warn_of_idle_model
+from library.network_tools.changes import Changes
 from library.network_tools.resizing import Resized, resize
 from library.network_tools.writing import DYNAMIC, describe_sizes, lora_tensors, save_lora
 from library.options.network_tools import ResizeNetworkOptions
@@ -19,10 +20,11 @@ def resize_file(options: ResizeNetworkOptions) -> None:
     """Write a network at its new rank and say what was lost."""
     problems = Problems()
     problems.attempt(check_output, options.save_to, [options.model])
-    changes = problems.attempt(open_changes, options.model)
+    changes = problems.attempt(open_changes_of, options.model, options.base_model)
     device = problems.attempt(find_device, options.device)
     problems.raise_if_any()
     assert changes is not None and device is not None
+    warn_of_idle_model(options.base_model, changes)
     resized = dict(
         resize(
             changes,

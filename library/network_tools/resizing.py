@@ -47,8 +47,10 @@ def resize(
     """
     for name in progress(changes.shapes):
         whole = changes.read(name)
-        spectrum = Factors(whole.up.to(device), whole.down.to(device), whole.shape).decompose()
         most = conv_rank if len(whole.shape) == 4 else rank
+        on_device = Factors(whole.up.to(device), whole.down.to(device), whole.shape)
+        # The sum of all values, which that criterion is about, takes all of them.
+        spectrum = on_device.decompose(None if criterion == "sv_cumulative" else most)
         chosen = choose_rank(spectrum, most, criterion, share)
         factors = spectrum.factors(chosen)
         total = float(spectrum.values.sum())

@@ -14,6 +14,8 @@ RankCriterion = Literal["sv_ratio", "sv_cumulative", "sv_fro"]
 _SUFFIX = ".safetensors"
 _SAVE_TO_NEEDED = "is needed: the file to write"
 
+_BASE_MODEL = "model that a DoRA, OFT, BOFT, IA3 or GLoRA is for: what these change depends on its weights"
+
 
 @dataclass(frozen=True)
 class MergeNetworksOptions:
@@ -26,6 +28,11 @@ class MergeNetworksOptions:
     save_precision: Precision | None = option(None, "precision of the file (default: float32)")
     no_metadata: bool = option(False, "write no modelspec.* metadata")
     device: str = option("cpu", "where sums are computed: cpu, cuda", metavar="NAME")
+    base_model: str | None = option(
+        None,
+        _BASE_MODEL,
+        metavar="MODEL",
+    )
 
     def __post_init__(self) -> None:
         counts = f"has {len(self.ratios)} values for {len(self.models)} models"
@@ -112,6 +119,11 @@ class ResizeNetworkOptions:
     )
     save_precision: Precision | None = option(None, "precision of the file (default: float32)")
     device: str = option("cpu", "where it is computed: cpu, cuda", metavar="NAME")
+    base_model: str | None = option(
+        None,
+        _BASE_MODEL,
+        metavar="MODEL",
+    )
     verbose: bool = option(False, "print each layer's ranks and what was lost")
 
     def __post_init__(self) -> None:

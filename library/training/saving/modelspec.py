@@ -27,6 +27,7 @@ TITLES = {
     "": "Checkpoint",
     "lora": "LoRA",
     "textual-inversion": "TextualInversion",
+    "controlnet": "ControlNet",
     "control-net-lllite": "ControlNetLLLite",
 }
 

@@ -16,7 +16,9 @@ from library.latent_space import LatentSpace
 from library.models import FAMILIES, Family, check_source, check_vae, detect_family
 from library.models.attention import warn_of_missing
 from library.models.embeddings import find_embeddings
+from library.models.ldm.control_files import check_control
 from library.network.loading import check_network_file, load_network_module
+from library.options.control import ControlNetOptions
 from library.options.data import DataOptions
 from library.options.fields import sections_of
 from library.options.generation import PreviewOptions
@@ -199,6 +201,11 @@ def _check_network(options: NetworkOptions) -> None:
     problems.raise_if_any()
 
 
+def _check_control(options: ControlNetOptions) -> None:
+    if options.controlnet_model_name_or_path is not None:
+        check_control(options.controlnet_model_name_or_path)
+
+
 def _check_lllite(options: LLLiteOptions) -> None:
     if options.network_weights is not None:
         check_network_file(options.network_weights, kind="lllite")
@@ -213,6 +220,7 @@ CHECKS: Mapping[type, Any] = {
     HubOptions: check_hub,
     MetadataOptions: _check_metadata,
     NetworkOptions: _check_network,
+    ControlNetOptions: _check_control,
     SliderNetworkOptions: _check_network,
     LLLiteOptions: _check_lllite,
 }

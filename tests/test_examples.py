@@ -16,6 +16,8 @@ COMMANDS = {
     "dreambooth": "train_db",
     "finetune": "fine_tune",
     "textual_inversion": "train_textual_inversion",
+    "lllite": "train_control_net_lllite",
+    "slider": "train_leco",
 }
 
 

@@ -12,6 +12,7 @@ from library.generation.guidance import Guidance, questions_of, rows_of
 from library.generation.passes import draw_latents
 from library.generation.request import PromptRequest
 from library.generation.sampling import Watcher
+from library.generation.strengths import Networks, at_strengths
 from library.generation.texts import encode_texts, text_length
 from library.models.base import Model
 from library.models.condition import Control
@@ -29,6 +30,7 @@ def generate(
     clip_skip: int | None = None,
     emb_normalize: Normalization = "original",
     control: Control | None = None,
+    networks: Networks = (),
     stop: Callable[[], bool] = lambda: False,
     on_step: Callable[[int], object] = lambda pictures: None,
 ) -> list[Image.Image | None]:
@@ -46,6 +48,7 @@ def generate(
     clip_skip: take text states from the k-th layer from the end; None is the last.
     emb_normalize: how text states are rescaled after the weights of (words:1.3); see `encode_texts`.
     control: what adds residuals to the denoiser of pictures whose requests have hints.
+    networks: those whose strengths requests may choose.
     stop: asked before each step.
     on_step: told after each step how many pictures it advanced.
     """
@@ -54,16 +57,17 @@ def generate(
     pictures: dict[int, Image.Image | None] = {}
     for indices in _batches(requests, lengths):
         batch = [requests[i] for i in indices]
-        condition = encode_texts(
-            model,
-            [row.text for row in rows_of(batch)],
-            lengths[indices[0]],
-            device=device,
-            clip_skip=clip_skip,
-            normalize=emb_normalize,
-        )
-        guidance = Guidance.by(model, condition.to(dtype), batch, control)
-        latents = draw_latents(batch, guidance, watcher)
+        with at_strengths(networks, batch[0].strengths):
+            condition = encode_texts(
+                model,
+                [row.text for row in rows_of(batch)],
+                lengths[indices[0]],
+                device=device,
+                clip_skip=clip_skip,
+                normalize=emb_normalize,
+            )
+            guidance = Guidance.by(model, condition.to(dtype), batch, control)
+            latents = draw_latents(batch, guidance, watcher)
         if latents is None:
             return []
         for index, request, latent in zip(indices, batch, latents, strict=True):
@@ -82,7 +86,7 @@ def _batches(requests: Sequence[PromptRequest], lengths: Sequence[int]) -> list[
     """
     alike: dict[Hashable, list[int]] = {}
     for index, (r, length) in enumerate(zip(requests, lengths, strict=True)):
-        key = (r.width, r.height, r.steps, r.sampler, r.is_guided, len(r.hints), length)
+        key = (r.width, r.height, r.steps, r.sampler, r.is_guided, len(r.hints), r.strengths, length)
         alike.setdefault(key, []).append(index)
     return list(alike.values())
 

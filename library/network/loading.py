@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from library.models.base import Model
     from library.network.network import Network
 
-# Modules of sd-scripts and LyCORIS that users name and that are not there yet. This list only shrinks.
-NOT_YET = ("networks.control_net_lllite",)
 # Other programs' modules -> the one that serves what they are asked for where they are not installed.
 SERVED_BY = dict.fromkeys(("lycoris.kohya", "lycoris.locon", "locon.locon_kohya"), "networks.lycoris_kohya")
 DEFAULT = "networks.lora"  # of --network_module; it opens files of any kind
@@ -67,8 +65,6 @@ def load_network_module(path: str) -> NetworkFactory:
     if path in SERVED_BY and not is_installed(path):
         path = SERVED_BY[path]
     where, fix = f"network module {path}", "the LoRA of Atelier is networks.lora"
-    if path in NOT_YET:
-        raise UserError.of(where, "is not available yet", fix)
     if not is_installed(path):
         raise UserError.of(where, "there is no such module", fix)
     module: Any = importlib.import_module(path)  # a user's own one may have any content
@@ -109,14 +105,17 @@ def open_network(model: Model, path: Path, module: str | None = None) -> Network
     return network
 
 
-def check_network_file(path: Path, module: str | None = None) -> None:
-    """Raises UserError, before any model is loaded, for a file that `open_network` could open for none."""
+def check_network_file(path: Path, module: str | None = None, kind: str | None = None) -> None:
+    """Raises UserError, before any model is loaded, for a file that `open_network` could open for none.
+
+    kind: the only one that is wanted, a name in KINDS; None: any.
+    """
     from library.network.files import read_network
 
     if not path.exists():
         raise UserError.of(path, "there is no such file of network weights")
     if module is None or is_ours(module):
-        read_network(path)
+        read_network(path, kind)
 
 
 def may_skip_layers(module: str) -> bool:

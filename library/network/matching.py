@@ -32,7 +32,7 @@ _PROBABLY = (
     (r"lora_te1_", "layers that the text encoder does not have"),
     (r".*_norm\d?(_|$)|.*_norm_out|.*layer_norm", "norms, whose changes this kind does not hold"),
     (r"lora_unet_(label_emb|add_embedding)", "the embedding of sizes, which {} does not have"),
-    (r"lora_unet_(down|up|mid|input|output|middle)_block", "blocks of a U-Net of another structure"),
+    (r"(lora|lllite)_unet_(down|up|mid|input|output|middle)_block", "blocks of a U-Net of another structure"),
     (r"(lora_)?transformer[_.]|lora_unet_(double|single|joint)_blocks", "layers of a transformer"),
 )
 # The same of tensors that the kind does not have.
@@ -87,20 +87,21 @@ def read_for(model: Model, path: Path, kind: str | None = None) -> MatchedFile:
     points = points_by_name([*model.attach_points(), *model.outer_points(), *norms], row.prefix)
     _check_family(found, model, points)
     known = [name for name in found.modules if name in points]
+    named = {name: module_name(points[name], row.prefix, is_original=row.is_original) for name in known}
     _check_doubles(found, known, points)
     _tell_of_rest(found, model, known)
     read = {name: {tensor: found.read(name, tensor) for tensor in found.modules[name]} for name in known}
     _check_values(path, read)
     modules = {
-        module_name(points[name], row.prefix): {
+        named[name]: {
             tensor: value.reshape(()) if tensor in NUMBERS else value for tensor, value in tensors.items()
         }
         for name, tensors in read.items()
     }
     if row.rank is not None and ALPHA in row.tensors:
-        beside = {module_name(points[name], row.prefix): found.beside.get(name) for name in known}
+        beside = {named[name]: found.beside.get(name) for name in known}
         _fill_alphas(path, modules, row.rank, beside)
-    at = {module_name(points[name], row.prefix): points[name] for name in known}
+    at = {named[name]: points[name] for name in known}
     return MatchedFile(row, {name: at[name] for name in sorted(modules)}, modules)
 
 
@@ -180,8 +181,11 @@ def _check_family(found: NetworkFile, model: Model, points: Mapping[str, AttachP
     ):
         cause = f"is for {told.title} ({told.sign}), this model is {family.title}"
         raise UserError.of(found.path, cause, f"use a network that was made for {family.title}")
-    if not fits and not found.is_along:
-        foreign = sorted(f"{name}.{tensor}" for name, own in found.modules.items() for tensor in own)
+    foreign = sorted(
+        f"{name}.{tensor}" for name, own in found.modules.items() if name not in fits for tensor in own
+    )
+    nowhere = not fits and not found.is_along
+    if nowhere or (foreign and KINDS[found.kind].fits_whole):
         what = _probably(foreign[0], _PROBABLY).format(family.title)
         cause = f"{len(foreign)} of its tensors have no place in this model, e.g. {foreign[0]}"
         raise UserError.of(found.path, cause, f"they are probably {what}" if what != _NOBODY else "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -33,9 +34,11 @@ class Network(nn.Module):
     dim, alpha: of all modules without settings of their own; None where there is no such number.
     computes_alone: whether it looks after the types that it computes in by itself, under autocast.
     kind: the kind of its files, a name in KINDS; None for a kind that reads its files by itself.
+    needs_hint: whether it looks at the hint of a condition.
     """
 
     computes_alone = False
+    needs_hint: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -252,10 +252,10 @@ class LatentDiffusion(Model):
                 continue
             layer: Any = found
             path, other, block = canonical_name.removesuffix(".weight"), None, None
+            original = None
             if spans is not None:
-                original = originals[canonical_name]
-                block = network_block(original, spans)
-                other = original.removesuffix(".weight")
+                block = network_block(originals[canonical_name], spans)
+                other = original = originals[canonical_name].removesuffix(".weight")
                 if self.layout.has_original_paths:
                     path, other = other, path
             kind = "te" if part.is_text_encoder else "unet"
@@ -267,6 +267,7 @@ class LatentDiffusion(Model):
                     parent=next(iter(parents), ""),
                     prefix=part.network,
                     other_path=other,
+                    original_path=original,
                     block=block,
                     text_encoder=number,
                     is_1x1_in_files=self._is_convolved(path, layer),

@@ -26,6 +26,7 @@ from library.network.arguments import READERS
 from library.network.block_arguments import read_own_values
 from library.network.block_building import does_not_fit, warn_of_idle_alpha
 from library.network.family import Shapes
+from library.network.hinted import HintedNetwork
 from library.network.kinds import KINDS
 from library.network.matching import read_for
 from library.network.module import NetworkModule
@@ -130,15 +131,14 @@ class LLLiteModule(NetworkModule):
         self._seen = None
 
 
-class LLLite(Network):
+class LLLite(HintedNetwork):
     """All modules. Each prediction's picture is the condition's."""
 
-    needs_hint: ClassVar[bool] = True
-
     def before_forward(self, t: Tensor, condition: Condition) -> None:
+        hint = self.hint_in(condition)
         for module in self.by_name.values():
             assert isinstance(module, LLLiteModule)
-            module.hint = condition.hint
+            module.hint = hint
 
 
 def check_arguments(arguments: dict[str, str]) -> None:

@@ -17,6 +17,8 @@ COMMANDS = {
     "finetune": "fine_tune",
     "textual_inversion": "train_textual_inversion",
     "controlnet": "train_control_net",
+    "lllite": "train_control_net_lllite",
+    "slider": "train_leco",
 }
 
 

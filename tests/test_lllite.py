@@ -7,13 +7,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from commands import run_here
+from commands import make_pictures, run_here
+from network_contract import fill
 from PIL import Image, ImageOps
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from trainers import hints_of, options, two_buckets, weights
 
+from library.models.base import Model
+from library.models.saving import Saving
 from library.problems import UserError
+from networks import control_net_lllite
 
 SMALL = ("--cond_emb_dim", 8, "--network_dim", 4)
 
@@ -82,6 +86,46 @@ def test_a_dry_run_has_its_step_and_writes_nothing(
     assert end.value.code == 0
     assert "dry run: no problems found" in capsys.readouterr().out
     assert not (tmp_path / "out").exists() or not any((tmp_path / "out").iterdir())
+
+
+def test_the_generator_draws_with_several(tiny_model: Model, tiny_model_file: Path, tmp_path: Path) -> None:
+    asked = {"dim": 4, "alpha": None, "dropout": None, "arguments": {}, "parts": ("unet",)}
+    files = [tmp_path / f"{seed}.safetensors" for seed in (1, 2)]
+    for seed, file in enumerate(files, start=1):
+        fill(control_net_lllite.create(tiny_model, **asked, seed=seed), 0.3).save(file, Saving("safetensors"))
+    hints = [make_pictures(tmp_path / f"hint {seed}", 1, seed=seed) / f"{seed}_00.png" for seed in (1, 2)]
+    one, two = (("--control_net_lllite_models", *files[:count]) for count in (1, 2))
+
+    def draw(name: str, *more: object) -> bytes:
+        words = ("--prompt", "a", "--W", 64, "--H", 64, "--steps", 2, "--seed", 1, *more)
+        run_here("gen_img_diffusers.py", "--ckpt", tiny_model_file, "--outdir", tmp_path / name, *words)
+        (picture,) = (tmp_path / name).iterdir()
+        return Image.open(picture).tobytes()
+
+    plain = draw("plain")
+    first = draw("first", *one, "--guide_image_path", hints[0])
+    assert len({plain, first, draw("other", *one, "--guide_image_path", hints[1])}) == 3
+    both = ("--guide_image_path", *hints)
+    assert draw("second off", *two, *both, "--control_net_multipliers", 1, 0) == first
+    assert draw("second never", *two, *both, "--control_net_ratios", 1, 0) == first
+    assert draw("second for a while", *two, *both, "--control_net_ratios", 1, 0.5) not in (first, plain)
+    lora = tmp_path / "lora.safetensors"
+    save_file({"lora_unet_x.lora_down.weight": torch.ones(2, 4)}, lora)
+    wrong: dict[tuple[object, ...], str] = {
+        ("--control_net_lllite_models", lora, *both): "holds no ControlNet-LLLite weights",
+        (*one,): "no prompt has a picture to show; give --guide_image_path, or --cn in prompts",
+        (
+            *one,
+            *both,
+            "--control_net_multipliers",
+            1,
+            1,
+        ): "has more values than there are networks of control",
+        (*one, *both, "--control_net_models", lora): "contradicts --control_net_models",
+    }
+    for given, message in wrong.items():
+        with pytest.raises(UserError, match=message):
+            draw("wrong", *given)
 
 
 def test_what_is_wrong_is_told_before_anything_is_loaded(tiny_model_file: Path, tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 from commands import launch, run_here
 from PIL import Image
 from safetensors import safe_open
@@ -86,9 +85,9 @@ def test_two_processes_learn_what_one_with_twice_the_samples_learns(
     one = train(tiny_model_file, tmp_path, "one", *plain)
     launch("train_leco.py", *words(tiny_model_file, tmp_path, "two", *plain, samples=1), processes=2)
     first, second = load_file(one), load_file(tmp_path / "two" / "x.safetensors")
-    assert max(value.abs().max().item() for key, value in first.items() if "lora_up" in key) > 1e-3
-    for key, value in first.items():
-        torch.testing.assert_close(second[key], value, rtol=1e-3, atol=1e-5)
+    largest = max(value.abs().max().item() for key, value in first.items() if "lora_up" in key)
+    gap = max((second[key] - value).abs().max().item() for key, value in first.items())
+    assert largest > 1e-3 and gap < largest / 50, (largest, gap)
 
 
 def test_any_kind_of_network_on_sdxl_and_a_dry_run(

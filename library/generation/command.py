@@ -79,7 +79,7 @@ def check(reading: Reading[R], *, family: str | None = None) -> list[PromptReque
         defaults = _defaults(pictures, section_of(sections, SizeOptions), found.side)
         prompts = problems.attempt(_read_prompts, texts, syntax, defaults)
         if prompts is not None and control is not None:
-            takes_hints = bool(control.control_net_models or networks is None or networks.network_weights)
+            takes_hints = bool(control.models or networks is None or networks.network_weights)
             prompts = problems.attempt(_with_hints, prompts, control, takes_hints)
     if pictures is not None:
         _check_folder(pictures.outdir, problems)
@@ -118,6 +118,8 @@ def _check_model(options: GeneratorModelOptions, family: str | None, problems: P
 def _check_control(options: GeneratorControlOptions, problems: Problems) -> None:
     for path in options.control_net_models:
         problems.attempt(check_control, path)
+    for path in options.control_net_lllite_models:
+        problems.attempt(check_network_file, path, kind="lllite")
 
 
 def _check_networks(options: GeneratorNetworkOptions, problems: Problems) -> None:
@@ -170,11 +172,12 @@ def _with_hints(
     prompts: Sequence[PromptRequest], options: GeneratorControlOptions, takes_hints: bool
 ) -> list[PromptRequest]:
     """The prompts with their pictures. takes_hints: whether there is a network that may look at them."""
-    given, models = options.guide_image_path, options.control_net_models
+    given, models = options.guide_image_path, options.models
     requests = with_hints(prompts, given, len(models)) if given else list(prompts)
     if models and not any(request.hints for request in requests):
         cause = "no prompt has a picture to show"
-        raise UserError.of("--control_net_models", cause, "give --guide_image_path, or --cn in prompts")
+        name = "control_net_models" if options.control_net_models else "control_net_lllite_models"
+        raise UserError.of(f"--{name}", cause, "give --guide_image_path, or --cn in prompts")
     if not takes_hints and any(request.hints for request in requests):
         warn_idle("--guide_image_path", "and --cn of prompts without a ControlNet")
     check_hints(requests)
@@ -213,11 +216,12 @@ def load(
 def load_control_nets(
     model: Model, options: GeneratorControlOptions, compute: GeneratorComputeOptions
 ) -> Control | None:
-    """The ControlNets beside the model; None without any."""
+    """The ControlNets beside the model; None without any. LLLites are attached to it."""
     import torch
 
-    from library.generation.control import open_controls
+    from library.generation.control import attach_lllites, open_controls
 
+    attach_lllites(options, model, dtype=getattr(torch, compute.dtype_name))
     kind: Attention = "xformers" if compute.xformers else "sdpa"
     return open_controls(options, model, attention=kind, dtype=getattr(torch, compute.dtype_name))
 

@@ -15,6 +15,8 @@ from library.models.attention import use_attention
 from library.models.condition import Condition, Control, Residuals
 from library.models.ldm.controlnet import load_control
 from library.models.ldm.model import LatentDiffusion
+from library.network.hinted import HintedNetwork
+from library.network.loading import open_network
 from library.options.generation import GeneratorControlOptions
 from library.options.model import Attention
 
@@ -91,6 +93,21 @@ def open_controls(
         prepare = None if limits is None else partial(_edges, low=limits[0], high=limits[1])
         shown.append(Shown(network, options.multiplier_of(number), options.ratio_of(number), prepare))
     return ControlNets(shown)
+
+
+def attach_lllites(options: GeneratorControlOptions, model: Model, *, dtype: torch.dtype) -> None:
+    """From now on the model draws with the LLLites that the options name. dtype: of their weights.
+
+    Raises UserError for one that does not fit the model.
+    """
+    device = next(model.denoiser.parameters()).device
+    for number, path in enumerate(options.control_net_lllite_models):
+        network = open_network(model, path)
+        assert isinstance(network, HintedNetwork)  # the checks before the start know its kind
+        network.set_multiplier(options.multiplier_of(number))
+        network.place, network.ratio = number, options.ratio_of(number)
+        network.attach()
+        network.to(device, dtype).eval()
 
 
 def _sum(total: Residuals | None, added: Residuals, multiplier: float) -> Residuals:

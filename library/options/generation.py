@@ -173,11 +173,19 @@ class GeneratorControlOptions:
         "ControlNets to draw with, files of either layout or Diffusers folders; what they add is summed",
         metavar="PATH",
     )
+    control_net_lllite_models: tuple[Path, ...] = option(
+        (), "ControlNet-LLLites to draw with, in place of ControlNets", metavar="FILE"
+    )
     control_net_multipliers: tuple[float, ...] = option(
-        (), "strength of each ControlNet (default 1)", aliases=("--control_net_weights",), metavar="X"
+        (),
+        "strength of each ControlNet or LLLite (default 1)",
+        aliases=("--control_net_weights",),
+        metavar="X",
     )
     control_net_ratios: tuple[float, ...] = option(
-        (), "leave out each ControlNet once this share of the steps is done (default 1: never)", metavar="X"
+        (),
+        "leave out each ControlNet or LLLite once this share of the steps is done (default 1: never)",
+        metavar="X",
     )
     control_net_preps: tuple[str, ...] = option(
         (),
@@ -198,15 +206,20 @@ class GeneratorControlOptions:
     )
 
     def __post_init__(self) -> None:
-        count = len(self.control_net_models)
+        count = len(self.models)
         lists = {
             name: getattr(self, name)
             for name in ("control_net_multipliers", "control_net_ratios", "control_net_preps")
         }
         refuse(
             *(
-                (count and len(given) > count, name, "has more values than there are --control_net_models")
+                (count and len(given) > count, name, "has more values than there are networks of control")
                 for name, given in lists.items()
+            ),
+            (
+                self.control_net_models and self.control_net_lllite_models,
+                "control_net_lllite_models",
+                "contradicts --control_net_models: multipliers and ratios are of one or the other",
             ),
             (any(ratio < 0 for ratio in self.control_net_ratios), "control_net_ratios", "must be 0 or more"),
             *(
@@ -216,10 +229,22 @@ class GeneratorControlOptions:
         )
         lists["hint_range"] = self.hint_range
         without = "has no effect without --control_net_models"
-        warn_when(*((not count and given, name, without) for name, given in lists.items()))
+        of_both = ("control_net_multipliers", "control_net_ratios")
+        has_nets = bool(self.control_net_models)
+        warn_when(
+            *(
+                (given and not (has_nets or (count and name in of_both)), name, without)
+                for name, given in lists.items()
+            )
+        )
+
+    @property
+    def models(self) -> tuple[Path, ...]:
+        """Whatever is shown pictures: multipliers and ratios are theirs, in this order."""
+        return self.control_net_models or self.control_net_lllite_models
 
     def multiplier_of(self, number: int) -> float:
-        """The strength of the (0-based) n-th ControlNet."""
+        """The strength of the (0-based) n-th of `models`."""
         return self.control_net_multipliers[number] if number < len(self.control_net_multipliers) else 1.0
 
     def ratio_of(self, number: int) -> float:

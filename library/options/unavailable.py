@@ -55,7 +55,6 @@ NOT_YET: dict[str, Default] = {
     "clip_guidance_scale": 0.0,
     "clip_image_guidance_scale": 0.0,
     "clip_vision_strength": None,
-    "control_net_lllite_models": None,
     "ds_depth_1": None,
     "ds_depth_2": None,
     "ds_ratio": 0.5,

@@ -128,6 +128,31 @@ def test_the_picture_is_looked_at_once_and_another_one_anew(tiny_model: Model) -
 
 
 @torch.no_grad()
+def test_each_of_several_has_its_own_picture_until_its_ratio(tiny_model: Model) -> None:
+    networks = [fill(_new(tiny_model, seed=seed)).eval() for seed in (1, 2)]
+    for place, network in enumerate(networks):
+        network.place, network.ratio = place, (1.0, 0.5)[place]
+        network.attach()
+    condition = tiny_model.eval().encode_text(tiny_model.tokenizer(75)(["a"]))
+    x, t = torch.randn(1, 4, 8, 8), torch.tensor([5])
+    one, other, third = (torch.rand(1, 3, 64, 64) for _ in range(3))
+
+    def predict_with(*pictures: torch.Tensor, progress: float = 0.0) -> torch.Tensor:
+        told = replace(condition, hint=torch.cat(pictures, dim=1), progress=progress)
+        return tiny_model.predict(x, t, told)
+
+    both = predict_with(one, other)
+    assert not torch.equal(predict_with(one, third), both) and not torch.equal(
+        predict_with(third, other), both
+    )
+    late = predict_with(one, other, progress=0.5)
+    assert torch.equal(predict_with(one, third, progress=0.5), late) and not torch.equal(late, both)
+    assert torch.equal(predict_with(one, progress=0.2), predict_with(one, one, progress=0.2))
+    networks[1].detach()
+    assert torch.equal(predict_with(one, other), late)
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("height, width", [(9, 8), (7, 13)])
 def test_sides_that_no_stride_divides_are_drawn_too(tiny_model: Model, height: int, width: int) -> None:
     network = fill(_new(tiny_model)).eval()

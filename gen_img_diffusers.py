@@ -46,12 +46,13 @@ def draw_pictures(run_type: type[Run], doc: str | None, *, family: str | None = 
     """The whole command. family: the only one it takes, by its name in FAMILIES; None: any."""
     with warnings_in_order():
         reading = read(run_type, doc)
-        from library.generation.command import check, draw, load
+        from library.generation.command import check, draw, load, load_control_nets
 
         prompts = check(reading, family=family)
         run = reading.run
     model = load(run.model, run.compute, run.networks)
-    draw(model, prompts, run.pictures, clip_skip=run.model.clip_skip)
+    control = load_control_nets(model, run.control, run.compute)
+    draw(model, prompts, run.pictures, clip_skip=run.model.clip_skip, control=control)
 
 
 if __name__ == "__main__":

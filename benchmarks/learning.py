@@ -24,12 +24,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from commands import ROOT, run, run_here
-from learning import MODEL, Scores, score_lora, score_model, teach
+from learning import MODEL, Scores, score_lora, score_model, score_outlines, teach, teach_outlines
 
 if TYPE_CHECKING:
     from make_world import Scene
 
-COUNT, STEPS = 64, 250
+COUNT, STEPS, CONTROL_STEPS = 64, 250, 2500
 LORA = (
     *("--network_module", "networks.lora", "--network_dim", 16, "--network_alpha", 16),
     *("--network_args", "conv_dim=8", "conv_alpha=8", "--learning_rate", 1e-3),
@@ -144,6 +144,35 @@ def inpainting(folder: Path) -> Scores:
     return Scores(1 - len(judge_pictures(drawn, asked)) / COUNT, examine(model, "single", COUNT))
 
 
+def lllite(folder: Path) -> Scores:
+    """Outlines through a ControlNet-LLLite. "new": things of the outlined shape and place."""
+    from exam import examine
+
+    from library.models import load_model
+    from networks.control_net_lllite import from_file
+
+    words = ("--learning_rate", 2e-3)
+    path = teach_outlines(folder, "train_control_net_lllite.py", *words, steps=CONTROL_STEPS)
+    model = load_model(MODEL)
+    network = from_file(model, path)
+    network.attach()
+    drawn = score_outlines(model, folder, count=COUNT)
+    return Scores(drawn, examine(model, "single", COUNT))
+
+
+def control(folder: Path) -> Scores:
+    """Outlines through a ControlNet. "new": things of the outlined shape and place."""
+    from exam import examine
+
+    from library.models import load_model
+    from library.models.ldm.controlnet import load_control
+
+    path = teach_outlines(folder, "train_control_net.py", "--learning_rate", 2e-4, steps=CONTROL_STEPS)
+    model = load_model(MODEL)
+    drawn = score_outlines(model, folder, count=COUNT, control=load_control(path, model).eval())
+    return Scores(drawn, examine(model, "single", COUNT))
+
+
 def fine_tuning(folder: Path) -> Scores:
     words = ("--train_text_encoder", "--learning_rate", 5e-4, *CACHED)
     return score_model(teach(folder, "fine_tune.py", *words, steps=STEPS), count=COUNT)
@@ -208,6 +237,8 @@ WAYS: dict[str, Callable[[Path], Scores]] = {
     "fine-tuning": fine_tuning,
     "word": word,
     "inpainting": inpainting,
+    "lllite": lllite,
+    "control": control,
     "v-prediction": lambda folder: other_way(folder, "v"),
     "flow": lambda folder: other_way(folder, "flow"),
     **{

@@ -1,4 +1,4 @@
-"""TOML and JSON files that people write; syntax errors are explained, with their line."""
+"""TOML, YAML and JSON files that people write; syntax errors are explained, with their line."""
 
 from __future__ import annotations
 
@@ -59,6 +59,34 @@ def read_tables(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError.of(path, f"is {kind_of(content)}, not an object", "write {...}")
     return content
+
+
+def read_document(path: Path) -> Any:
+    """What a TOML, YAML or JSON file holds, by the end of its name. Raises UserError as `read_tables`."""
+    text = read_text(path, longest=LONGEST)
+    if path.suffix.lower() in (".yaml", ".yml"):
+        return parse_yaml(text, path, "mend this line")
+    return parse_tables(text, path)
+
+
+def parse_yaml(text: str, where: object, fix: str) -> Any:
+    """The content of YAML: of its only document, or all as {"documents": [...]}. It has no aliases: a few of
+    them name a text a billion times.
+
+    fix: what to do about a mistake. Raises UserError.
+    """
+    import yaml
+
+    try:
+        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
+            raise UserError.of(where, "has YAML aliases (*name)", "write out what they stand for")
+        documents = list(yaml.safe_load_all(text))
+        return documents[0] if len(documents) == 1 else {"documents": documents}
+    except (yaml.YAMLError, ValueError, RecursionError, TypeError) as error:
+        cause = str(getattr(error, "problem", None) or error)[:80]
+        if mark := getattr(error, "problem_mark", None):
+            cause = f"line {mark.line + 1}: {cause}"
+        raise UserError.of(where, f"is not YAML ({cause})", fix) from None
 
 
 def kind_of(value: Any) -> str:

@@ -89,11 +89,12 @@ def fill(network: Network, size: float = 0.1) -> Network:
 
 
 def predict(model: Model, clip_skip: int | None = None) -> Tensor:
-    """What the model predicts for fixed latents and captions."""
+    """What the model predicts for fixed latents, captions and hints."""
     tokens = model.tokenizer(75)(["one, two", "three"])
     x = torch.randn((BATCH, 4, 8, 8), generator=torch.Generator().manual_seed(2))
     sizes = torch.tensor([[64, 64, 0, 0, 64, 64]] * BATCH)
-    condition = replace(model.encode_text(tokens, clip_skip), sizes=sizes)
+    hint = torch.rand((BATCH, 3, 64, 64), generator=torch.Generator().manual_seed(4))
+    condition = replace(model.encode_text(tokens, clip_skip), sizes=sizes, hint=hint)
     return model.predict(x, torch.tensor([10, 900]), condition)
 
 
@@ -251,7 +252,8 @@ def check_idle_modules_are_frozen(case: Case, model: Model, folder: Path) -> Non
 
 def check_modules_know_where_they_stand(case: Case, model: Model, folder: Path) -> None:
     network, prefix = case.new(model), KINDS[case.kind].prefix
-    points = {module_name(point, prefix): point for point in model.attach_points()}
+    is_original = KINDS[case.kind].is_original
+    points = {module_name(point, prefix, is_original=is_original): point for point in model.attach_points()}
     for name, module in network.by_name.items():
         facts = (module.layer, module.part, module.text_encoder, module.block)
         point = points[name]

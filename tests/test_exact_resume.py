@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from commands import launch, run_here
 from fp16_on_cpu import emulate_fp16
-from trainers import of_trainer, options, two_buckets, weights
+from trainers import hints_of, of_trainer, options, two_buckets, weights
 
 # Four batches an epoch; with accumulation windows of 3 and 1, two steps. Step 1 and 3 are inside an epoch,
 # pictures are drawn after step 3, and 4 is an epoch's end in both.
@@ -36,6 +36,10 @@ TRAINERS = {
     "train_textual_inversion.py": "sd2",
     "sdxl_train_textual_inversion.py": "sdxl",
     "train_textual_inversion_XTI.py": "sd1",
+    "train_control_net.py": "sd1",
+    "sdxl_train_control_net.py": "sdxl",
+    "train_control_net_lllite.py": "sd2",
+    "sdxl_train_control_net_lllite.py": "sdxl",
 }
 ALWAYS = [
     ("train_network.py", ("ema", "rounding", "8bit", "accumulation")),
@@ -44,6 +48,8 @@ ALWAYS = [
     ("sdxl_train_network.py", ("scaler", "8bit")),
     ("sdxl_train.py", ("ema", "rounding", "8bit")),
     ("sdxl_train_textual_inversion.py", ("ema", "accumulation")),
+    ("train_control_net.py", ("ema", "accumulation", "rounding")),
+    ("train_control_net_lllite.py", ("ema", "accumulation")),
 ]
 CASES = ALWAYS + [
     pytest.param(script, (feature,), marks=pytest.mark.matrix) for script in TRAINERS for feature in FEATURES
@@ -62,10 +68,14 @@ def test_a_run_with_three_stops_is_one_without(
 ) -> None:
     emulate_fp16(monkeypatch, scale=2.0**16)
     prompts = tmp_path / "prompts.txt"
-    prompts.write_text("one --w 64 --h 64 --s 1 --d 1\n")
+    data = two_buckets(tmp_path / "data")
+    hints = hints_of(data) if "control" in script else None
+    look = f"--cn {next(hints.iterdir())}" if hints else ""
+    prompts.write_text(f"one --w 64 --h 64 --s 1 --d 1 {look}\n")
     looks = ("--sample_prompts", prompts, "--sample_every_n_steps", 3)
     asked = [word for feature in features for word in FEATURES[feature]]
-    model, data = saved_kind(TRAINERS[script], "safetensors"), two_buckets(tmp_path / "data")
+    asked += ["--conditioning_data_dir", hints] if hints else []
+    model = saved_kind(TRAINERS[script], "safetensors")
 
     def train(out: str, steps: int, *more: object) -> Path:
         words = (*of_trainer(script), *asked, *looks, "--save_state", "--max_train_steps", steps, *more)

@@ -17,6 +17,9 @@ COMMANDS = {
     "finetune": "fine_tune",
     "textual_inversion": "train_textual_inversion",
     "inpainting": "train_db",
+    "controlnet": "train_control_net",
+    "lllite": "train_control_net_lllite",
+    "slider": "train_leco",
 }
 
 

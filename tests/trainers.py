@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from commands import make_pictures
+from PIL import Image, ImageOps
 from safetensors import safe_open
 
 
@@ -13,6 +14,15 @@ def two_buckets(folder: Path) -> Path:
     """Two buckets, one of five pictures and one of two; repeats 1."""
     make_pictures(folder / "1_sks thing", 5)
     make_pictures(folder / "1_sks thing", 2, size=(96, 32), seed=9)
+    return folder
+
+
+def hints_of(pictures: Path) -> Path:
+    """A folder beside the pictures with a conditioning image for each: its negative."""
+    folder = pictures.with_name(f"{pictures.name} hints")
+    folder.mkdir(exist_ok=True)
+    for path in pictures.rglob("*.png"):
+        ImageOps.invert(Image.open(path).convert("RGB")).save(folder / path.name)
     return folder
 
 
@@ -39,6 +49,7 @@ def of_trainer(script: str) -> list[object]:
     network = ["--network_module", "networks.lora", "--network_dim", 4, *drops]
     word = ["--token_string", "<it>", "--init_word", "a dog", "--num_vectors_per_token", 2]
     word += ["--use_style_template", "--save_model_as", "safetensors", "--preserve_norm"]
+    lllite = ["--cond_emb_dim", 8, "--network_dim", 4, "--network_dropout", 0.1]
     texts = ["--use_safetensors", "--train_text_encoder"]
     return {
         "train_network.py": network,
@@ -46,6 +57,10 @@ def of_trainer(script: str) -> list[object]:
         "train_textual_inversion.py": word,
         "sdxl_train_textual_inversion.py": word,
         "train_textual_inversion_XTI.py": word,
+        "train_control_net_lllite.py": lllite,
+        "sdxl_train_control_net_lllite.py": lllite,
+        "train_control_net.py": [],
+        "sdxl_train_control_net.py": ["--control_net_lr", 1e-2],
         "train_db.py": ["--use_safetensors", "--stop_text_encoder_training", 5],
         "fine_tune.py": texts,
         "sdxl_train.py": [*texts, "--learning_rate_te1", 1e-4, "--block_lr", BLOCK_RATES],

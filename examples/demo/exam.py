@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from library.models.base import Model
+    from library.models.condition import Control
 
 SUBJECTS = ("single", "held out", "pair", "shs")
 STEPS, GUIDANCE = 30, 2.0
@@ -110,10 +111,14 @@ def draw_scenes(
     clip_skip: int | None = None,
     steps: int = STEPS,
     tell: Callable[[Scene], str] = sentence,
+    hints: Sequence[Path] = (),
+    control: Control | None = None,
 ) -> list[Image]:
-    """A picture of each scene, drawn from its sentence alone; the noise of the n-th depends on seed and n.
+    """A picture of each scene, drawn from its sentence; the noise of the n-th depends on seed and n.
 
     tell: gives the sentence of a scene.
+    hints: a picture for each scene that networks of control are shown; none: from the sentence alone.
+    control: a ControlNet that is shown them, if it is one.
     """
     from library.generation.generate import generate
 
@@ -124,7 +129,16 @@ def draw_scenes(
             _request(scene, tell(scene), derive_seed(seed, "exam", start + number) % 2**31, steps)
             for number, scene in enumerate(scenes[start : start + BATCH])
         ]
-        pictures = generate(model, requests, device=weight.device, dtype=weight.dtype, clip_skip=clip_skip)
+        if hints:
+            requests = [r.with_hints((hints[start + number],)) for number, r in enumerate(requests)]
+        pictures = generate(
+            model,
+            requests,
+            device=weight.device,
+            dtype=weight.dtype,
+            clip_skip=clip_skip,
+            control=control,
+        )
         for picture in pictures:
             if picture is None:
                 raise UserError.of("--ckpt", "draws pictures with values that are no numbers", "is it whole?")

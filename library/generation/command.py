@@ -24,6 +24,7 @@ from library.models import FAMILIES, Family, check_source, check_vae, detect_fam
 from library.models.detection import is_inpainting
 from library.models.embeddings import add_embeddings, find_embeddings
 from library.models.layer_embeddings import add_layer_embeddings, find_layer_embedding
+from library.models.ldm.control_files import check_control
 from library.models.sources import find_source
 from library.network.loading import check_network_file, load_network_module, open_network
 from library.options.generation import (
@@ -36,8 +37,9 @@ from library.options.generation import (
     GeneratorPromptOptions,
     SizeOptions,
 )
+from library.options.model import Attention
 from library.options.parser import Reading
-from library.problems import Problems, UserError, warn
+from library.problems import Problems, UserError, warn, warn_idle
 from library.stopping import exit_code
 from library.wording import counted
 
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from library.models.base import Model
+    from library.models.condition import Control
 
 R = TypeVar("R")
 S = TypeVar("S")
@@ -70,6 +73,9 @@ def check(reading: Reading[R], *, family: str | None = None) -> list[PromptReque
     networks = section_of(sections, GeneratorNetworkOptions)
     if networks is not None:
         _check_networks(networks, problems)
+    control = section_of(sections, GeneratorControlOptions)
+    if control is not None:
+        _check_control(control, problems)
     texts, pictures = section_of(sections, GeneratorPromptOptions), section_of(sections, GenerationOptions)
     prompts = None
     if texts is not None:
@@ -77,9 +83,9 @@ def check(reading: Reading[R], *, family: str | None = None) -> list[PromptReque
         syntax = generator_syntax(found.latent_space.pixel_multiple)
         defaults = _defaults(pictures, section_of(sections, SizeOptions))
         prompts = problems.attempt(_read_prompts, texts, syntax, defaults)
-        control = section_of(sections, GeneratorControlOptions)
         if prompts is not None and control is not None:
-            prompts = problems.attempt(_with_hints, prompts, control)
+            takes_hints = bool(control.models or networks is None or networks.network_weights)
+            prompts = problems.attempt(_with_hints, prompts, control, takes_hints)
         inpainting = section_of(sections, GeneratorInpaintingOptions)
         if prompts is not None and inpainting is not None:
             prompts = problems.attempt(_with_originals, prompts, inpainting, model, found.side)
@@ -117,6 +123,13 @@ def _check_model(options: GeneratorModelOptions, family: str | None, problems: P
         problems.attempt(find_embeddings, path)
     for path in options.XTI_embeddings:
         problems.attempt(find_layer_embedding, path)
+
+
+def _check_control(options: GeneratorControlOptions, problems: Problems) -> None:
+    for path in options.control_net_models:
+        problems.attempt(check_control, path)
+    for path in options.control_net_lllite_models:
+        problems.attempt(check_network_file, path, kind="lllite")
 
 
 def _check_networks(options: GeneratorNetworkOptions, problems: Problems) -> None:
@@ -164,9 +177,18 @@ def _read_prompts(
     return [parse_prompt(options.prompt, syntax, where="--prompt", defaults=defaults)]
 
 
-def _with_hints(prompts: Sequence[PromptRequest], options: GeneratorControlOptions) -> list[PromptRequest]:
-    given = options.guide_image_path
-    requests = with_hints(prompts, given, 1) if given else list(prompts)
+def _with_hints(
+    prompts: Sequence[PromptRequest], options: GeneratorControlOptions, takes_hints: bool
+) -> list[PromptRequest]:
+    """The prompts with their pictures. takes_hints: whether there is a network that may look at them."""
+    given, models = options.guide_image_path, options.models
+    requests = with_hints(prompts, given, len(models)) if given else list(prompts)
+    if models and not any(request.hints for request in requests):
+        cause = "no prompt has a picture to show"
+        name = "control_net_models" if options.control_net_models else "control_net_lllite_models"
+        raise UserError.of(f"--{name}", cause, "give --guide_image_path, or --cn in prompts")
+    if not takes_hints and any(request.hints for request in requests):
+        warn_idle("--guide_image_path", "and --cn of prompts without a ControlNet")
     check_hints(requests)
     return requests
 
@@ -219,6 +241,19 @@ def load(
     return model.to(device).eval()
 
 
+def load_control_nets(
+    model: Model, options: GeneratorControlOptions, compute: GeneratorComputeOptions
+) -> Control | None:
+    """The ControlNets beside the model; None without any. LLLites are attached to it."""
+    import torch
+
+    from library.generation.control import attach_lllites, open_controls
+
+    attach_lllites(options, model, dtype=getattr(torch, compute.dtype_name))
+    kind: Attention = "xformers" if compute.xformers else "sdpa"
+    return open_controls(options, model, attention=kind, dtype=getattr(torch, compute.dtype_name))
+
+
 def choose_device() -> torch.device:
     """CUDA, else Apple's GPU, else the CPU."""
     import torch
@@ -229,7 +264,12 @@ def choose_device() -> torch.device:
 
 
 def draw(
-    model: Model, prompts: Sequence[PromptRequest], options: GenerationOptions, *, clip_skip: int | None
+    model: Model,
+    prompts: Sequence[PromptRequest],
+    options: GenerationOptions,
+    *,
+    clip_skip: int | None,
+    control: Control | None = None,
 ) -> None:
     """Draw and save all pictures of the run; each batch is on disk before the next one begins.
 
@@ -243,7 +283,7 @@ def draw(
     )
     timestamp, saved, broken, code = time.strftime("%Y%m%d%H%M%S"), 0, 0, 0
     try:
-        for request, picture in _draw_batches(model, pictures, options, clip_skip):
+        for request, picture in _draw_batches(model, pictures, options, clip_skip, control):
             if picture is None:
                 broken += 1
                 continue
@@ -262,7 +302,11 @@ def draw(
 
 
 def _draw_batches(
-    model: Model, pictures: Sequence[PromptRequest], options: GenerationOptions, clip_skip: int | None
+    model: Model,
+    pictures: Sequence[PromptRequest],
+    options: GenerationOptions,
+    clip_skip: int | None,
+    control: Control | None,
 ) -> Iterator[tuple[PromptRequest, Image | None]]:
     """Each request with its picture; None for one with values that are no numbers. A progress bar shows the
     steps.
@@ -282,6 +326,7 @@ def _draw_batches(
                 dtype=weight.dtype,
                 clip_skip=clip_skip,
                 emb_normalize=options.emb_normalize_mode,
+                control=control,
                 on_step=bar.update,
             )
             yield from zip(batch, drawn, strict=True)

@@ -13,6 +13,7 @@ from library.generation.passes import draw_latents
 from library.generation.repainting import input_beside, paste_back, read_original
 from library.generation.request import PromptRequest
 from library.generation.sampling import Watcher
+from library.generation.strengths import Networks, at_strengths
 from library.generation.texts import encode_texts, text_length
 from library.models.base import Model
 from library.models.condition import Control
@@ -31,6 +32,7 @@ def generate(
     emb_normalize: Normalization = "original",
     control: Control | None = None,
     pastes_back: bool = True,
+    networks: Networks = (),
     stop: Callable[[], bool] = lambda: False,
     on_step: Callable[[int], object] = lambda pictures: None,
 ) -> list[Image.Image | None]:
@@ -49,6 +51,7 @@ def generate(
     emb_normalize: how text states are rescaled after the weights of (words:1.3); see `encode_texts`.
     control: what adds residuals to the denoiser of pictures whose requests have hints.
     pastes_back: give the original's own pixels wherever an inpainting model was not to paint.
+    networks: those whose strengths requests may choose.
     stop: asked before each step.
     on_step: told after each step how many pictures it advanced.
     """
@@ -57,19 +60,20 @@ def generate(
     pictures: dict[int, Image.Image | None] = {}
     for indices in _batches(requests, lengths):
         batch = [requests[i] for i in indices]
-        condition = encode_texts(
-            model,
-            [row.text for row in rows_of(batch)],
-            lengths[indices[0]],
-            device=device,
-            clip_skip=clip_skip,
-            normalize=emb_normalize,
-        )
         originals = [read_original(request) if model.is_inpainting else None for request in batch]
         size = batch[0].width, batch[0].height
         beside = input_beside(model, originals, size) if model.is_inpainting else None
-        guidance = Guidance.by(model, condition.to(dtype), batch, control, beside)
-        latents = draw_latents(batch, guidance, watcher)
+        with at_strengths(networks, batch[0].strengths):
+            condition = encode_texts(
+                model,
+                [row.text for row in rows_of(batch)],
+                lengths[indices[0]],
+                device=device,
+                clip_skip=clip_skip,
+                normalize=emb_normalize,
+            )
+            guidance = Guidance.by(model, condition.to(dtype), batch, control, beside)
+            latents = draw_latents(batch, guidance, watcher)
         if latents is None:
             return []
         for index, request, latent, original in zip(indices, batch, latents, originals, strict=True):
@@ -91,7 +95,7 @@ def _batches(requests: Sequence[PromptRequest], lengths: Sequence[int]) -> list[
     """
     alike: dict[Hashable, list[int]] = {}
     for index, (r, length) in enumerate(zip(requests, lengths, strict=True)):
-        key = (r.width, r.height, r.steps, r.sampler, r.is_guided, len(r.hints), length)
+        key = (r.width, r.height, r.steps, r.sampler, r.is_guided, len(r.hints), r.strengths, length)
         alike.setdefault(key, []).append(index)
     return list(alike.values())
 

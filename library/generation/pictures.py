@@ -56,6 +56,8 @@ def save_picture(path: Path, picture: Image, request: PromptRequest, *, is_told_
     text.add_text("steps", str(request.steps))
     text.add_text("scale", str(request.scale))
     text.add_text("negative-prompt", request.negative)
+    if request.strengths:
+        text.add_text("network-multipliers", ", ".join(f"{strength:g}" for strength in request.strengths))
     if request.hints:
         text.add_text("control-image", ", ".join(path.name for path in request.hints))
     for name, path_ in (("original-image", request.image), ("mask-image", request.mask)):

@@ -50,6 +50,7 @@ def training_syntax(pixel_multiple: int) -> PromptSyntax:
             "w": lambda request, text: replace(request, width=_rounded_side(text, pixel_multiple)),
             "h": lambda request, text: replace(request, height=_rounded_side(text, pixel_multiple)),
             "d": lambda request, text: replace(request, seed=_seed(text)),
+            "am": lambda request, text: replace(request, strengths=_strengths(text)),
             "ss": lambda request, text: replace(request, sampler=_sampler(text)),
         },
         not_yet=frozenset({"g", "ctr", "rcfg", "fs"}),
@@ -64,6 +65,7 @@ def training_syntax(pixel_multiple: int) -> PromptSyntax:
             "controlnet_image": "cn",
             "image": "i",
             "mask": "mask",
+            "network_multiplier": "am",
             "guidance_scale": "g",
             "cfg_trunc_ratio": "ctr",
             "renorm_cfg": "rcfg",
@@ -154,6 +156,16 @@ def _sampler(text: str) -> SamplerName:
         if name == text.lower():
             return name
     raise ValueError(f"one of {', '.join(names)}")
+
+
+def _strengths(text: str) -> tuple[float, ...]:
+    try:
+        found = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        found = ()
+    if not found or not all(map(math.isfinite, found)):
+        raise ValueError("a number for each network, with commas between")
+    return found
 
 
 def _picture(text: str) -> Path:

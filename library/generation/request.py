@@ -24,6 +24,7 @@ class PromptRequest:
     original_width_negative, original_height_negative: the same for the negative prompt; None: as for the
         prompt.
     crop_top, crop_left: what such models are told was cropped, in pixels.
+    strengths: of the networks in their order, the last for all that follow; none: the run's own.
     hints: pictures for networks of control: one for all of them, or one for each; none: they do nothing.
     image: the picture of which an inpainting model paints a part anew; None: all is painted.
     mask: white where it is; None: see `repainting.read_original`.
@@ -44,6 +45,7 @@ class PromptRequest:
     original_height_negative: int | None = None
     crop_top: int = 0
     crop_left: int = 0
+    strengths: tuple[float, ...] = ()
     hints: tuple[Path, ...] = ()
     image: Path | None = None
     mask: Path | None = None

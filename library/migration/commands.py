@@ -19,9 +19,17 @@ from library.table_files import read_tables
 TRAINERS = (
     *("train_network.py", "sdxl_train_network.py", "train_db.py", "fine_tune.py", "sdxl_train.py"),
     *("train_textual_inversion.py", "train_textual_inversion_XTI.py", "sdxl_train_textual_inversion.py"),
+    *("train_control_net.py", "sdxl_train_control_net.py"),
+    *("train_control_net_lllite.py", "sdxl_train_control_net_lllite.py"),
+    *("train_leco.py", "sdxl_train_leco.py"),
 )
-OLD_NAMES = {"train_db_fixed.py": "train_db.py", "train_db_fixed_mod.py": "train_db.py"}
-_LATER = re.compile(r"(sdxl_)?train_(control_?net(_lllite)?(_old)?|leco)\.py|hypernetwork\w*\.py")
+OLD_NAMES = {
+    "train_db_fixed.py": "train_db.py",
+    "train_db_fixed_mod.py": "train_db.py",
+    "train_controlnet.py": "train_control_net.py",
+    "sdxl_train_control_net_lllite_old.py": "sdxl_train_control_net_lllite.py",
+}
+_LATER = re.compile(r"hypernetwork\w*\.py")
 _OTHER_FAMILIES = re.compile(r"(flux|sd3|lumina|hunyuan\w*|anima|zimage|stable_cascade|qwen\w*|wan)_\w+\.py")
 # What LoRA_Easy_Training_Scripts keeps for its own page.
 _EASY_PAGE = ("save_toml", "save_toml_location", "log_prefix_mode", "run_name_mode", "tag_occurrence")

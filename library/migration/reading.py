@@ -15,6 +15,7 @@ from library.migration.kohya_gui import is_kohya_gui, read_kohya_gui
 from library.migration.notebooks import cells_of, is_notebook, script_of
 from library.migration.onetrainer import is_onetrainer, read_onetrainer
 from library.problems import UserError
+from library.table_files import parse_yaml
 from library.text_files import read_text
 
 LONGEST = 1_000_000  # bytes; such files have a few thousand
@@ -66,7 +67,7 @@ def _script(text: str, where: str) -> str | None:
         cells = cells_of(_checked(_json(text, where), where)) if '"nbformat"' in text else None
         return None if cells is None else script_of(cells)
     if is_container_file(text):
-        return script_of_containers(_checked(_yaml(text, where), where))
+        return script_of_containers(_checked(parse_yaml(text, where, "save it anew in its program"), where))
     return script_of_dockerfile(text) or (script_of([text]) if is_notebook(text) else None)
 
 
@@ -89,7 +90,7 @@ def _document(text: str, where: str) -> dict[str, Any] | None:
     if toml is not None:
         return _checked(toml, where)
     if any(line.startswith(("config:", "job:")) for line in stripped.splitlines()):
-        return _checked(_yaml(text, where), where)
+        return _checked(parse_yaml(text, where, "save it anew in its program"), where)
     return None
 
 
@@ -109,22 +110,6 @@ def _toml(text: str) -> dict[str, Any] | None:
         return tomllib.loads(text.replace("\r\n", "\n")) or None
     except (ValueError, RecursionError):
         return None
-
-
-def _yaml(text: str, where: str) -> Any:
-    """By safe_load, without aliases: a few of them name a text a billion times."""
-    import yaml
-
-    try:
-        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
-            raise UserError.of(where, "has YAML aliases (*name)", "write out what they stand for")
-        documents = list(yaml.safe_load_all(text))
-        return documents[0] if len(documents) == 1 else {"documents": documents}
-    except (yaml.YAMLError, ValueError, RecursionError, TypeError) as error:
-        cause = str(getattr(error, "problem", None) or error)[:80]
-        if mark := getattr(error, "problem_mark", None):
-            cause = f"line {mark.line + 1}: {cause}"
-        raise UserError.of(where, f"is not YAML ({cause})", "save it anew in its program") from None
 
 
 def _checked(document: Any, where: str) -> dict[str, Any]:

@@ -37,6 +37,7 @@ class AttachPoint:
         CLIPAttention or CLIPMLP; "" outside all blocks.
     prefix: how names in network files begin after `lora_`, see `Model.network_prefixes`.
     other_path: an alternative path, which files of some programs use; None when there is none.
+    original_path: the one of the two that original files have; None outside the denoiser.
     block: its number, see `Model.block_spans`; None outside the denoiser.
     text_encoder: the (0-based) number of the text encoder it is in; None in the denoiser.
     rows: which outputs of the layer it is, where one layer is several fused ones; None: all.
@@ -49,6 +50,7 @@ class AttachPoint:
     parent: str
     prefix: str
     other_path: str | None = None
+    original_path: str | None = None
     block: int | None = None
     text_encoder: int | None = None
     rows: range | None = None
@@ -242,6 +244,10 @@ class Model(nn.Module):
 
     def outer_points(self) -> list[AttachPoint]:
         """The layers outside all blocks. Ours train none there, but files of other programs may."""
+        raise NotImplementedError
+
+    def norm_points(self) -> list[AttachPoint]:
+        """The norms, where files of whole changes have some."""
         raise NotImplementedError
 
     def named_layers(self, part: Part) -> dict[str, nn.Module]:

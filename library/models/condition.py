@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -31,7 +31,7 @@ class Condition:
     sizes: (batch, 6) int64, as in a Batch, for families that are told them.
     hint: (batch, 3, h, w) in 0..1, a conditioning picture cropped exactly like the picture itself; or several
         behind one another (batch, 3n, h, w), see `hint_of`.
-    control: gives residuals for (x, t, condition); called by every prediction.
+    control: gives residuals for (x, t, condition), or None; called by every prediction.
     beside: (batch, channels, h, w) in the size of the latents, concatenated to x (inpainting models).
     by_layer: text states for some of the denoiser's text layers, by the paths of `Model.text_layers`; the
         others take `hidden`.
@@ -77,10 +77,29 @@ class Condition:
             guidance=moved(self.guidance),
         )
 
+    def rows(self, places: Sequence[int]) -> Condition:
+        """The condition of these rows of the batch, in this order; a row may be there several times."""
+
+        def chosen(tensor: Tensor | None) -> Tensor | None:
+            return tensor if tensor is None else tensor[list(places)]
+
+        by_layer = self.by_layer and {path: states[list(places)] for path, states in self.by_layer.items()}
+        return replace(
+            self,
+            hidden=self.hidden[list(places)],
+            pooled=chosen(self.pooled),
+            mask=chosen(self.mask),
+            sizes=chosen(self.sizes),
+            hint=chosen(self.hint),
+            beside=chosen(self.beside),
+            by_layer=by_layer,
+            guidance=chosen(self.guidance),
+        )
+
     def with_text(self, change: Callable[[Tensor], Tensor]) -> Condition:
         """With `change` applied to all text states, those that differ by layer too."""
         by_layer = self.by_layer and {path: change(states) for path, states in self.by_layer.items()}
         return replace(self, hidden=change(self.hidden), by_layer=by_layer)
 
 
-Control = Callable[[Tensor, Tensor, Condition], Residuals]
+Control = Callable[[Tensor, Tensor, Condition], Residuals | None]

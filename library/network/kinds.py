@@ -26,6 +26,10 @@ class FileKind:
     rank: the tensor whose first side is a module's rank. A missing alpha is the rank, so that the scale is 1;
     None: the kind knows no rank, and nothing is put in an alpha's place.
     prefix: how the names of its modules begin.
+    goes_along: whether files of other kinds may have its modules beside their own.
+    is_original: whether they go on with the layers' paths in original files, whatever the family.
+    fits_whole: whether each module of a file must have its layer: families have layers of equal names, so
+    that a part of the file says nothing.
     """
 
     title: str
@@ -34,6 +38,9 @@ class FileKind:
     may_have: tuple[str, ...] = ()
     rank: str | None = None
     prefix: str = "lora"
+    goes_along: bool = False
+    is_original: bool = False
+    fits_whole: bool = False
 
     @cached_property
     def tensors(self) -> frozenset[str]:
@@ -44,6 +51,10 @@ class FileKind:
     def signs(self) -> frozenset[str]:
         """Those by which a module of this kind is recognized."""
         return self.tensors - SHARED
+
+
+def _with_biases(*layers: str) -> tuple[str, ...]:
+    return tuple(f"{layer}.{end}" for layer in layers for end in ("weight", "bias"))
 
 
 KINDS: dict[str, FileKind] = {
@@ -114,6 +125,26 @@ KINDS: dict[str, FileKind] = {
         module="networks.glora",
         needs=("a1.weight", "a2.weight", "b1.weight", "b2.weight"),
         may_have=("alpha",),
+    ),
+    # lora_unet_..._to_q.diff, as the layer's weight, .diff_b, as its bias; ..._norm1.w_norm, .b_norm of norms
+    "full": FileKind(
+        title="network of whole changes",
+        module="networks.full",
+        needs=(),
+        may_have=("diff", "diff_b", "w_norm", "b_norm"),
+        goes_along=True,
+    ),
+    # lllite_unet_input_blocks_4_1_transformer_blocks_0_attn1_to_q.conditioning1.0.weight (emb / 2, 3, 4, 4),
+    # one or two more convolutions, .down.0.weight (dim, in), .mid.0.weight (dim, emb + dim), .up.0.weight
+    # (in, dim); all have biases
+    "lllite": FileKind(
+        title="ControlNet-LLLite",
+        module="networks.control_net_lllite",
+        needs=_with_biases("conditioning1.0", "conditioning1.2", "down.0", "mid.0", "up.0"),
+        may_have=_with_biases("conditioning1.4"),
+        prefix="lllite",
+        is_original=True,
+        fits_whole=True,
     ),
     # 768.0.linear.0.weight; NovelAI's 768.0.linear1.weight. It is read by its own module.
     "hypernetwork": FileKind(

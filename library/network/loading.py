@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from library.models.base import Model
     from library.network.network import Network
 
-# Modules of sd-scripts and LyCORIS that users name and that are not there yet. This list only shrinks.
-NOT_YET = ("networks.control_net_lllite",)
 # Other programs' modules -> the one that serves what they are asked for where they are not installed.
 SERVED_BY = dict.fromkeys(("lycoris.kohya", "lycoris.locon", "locon.locon_kohya"), "networks.lycoris_kohya")
 DEFAULT = "networks.lora"  # of --network_module; it opens files of any kind
@@ -67,8 +65,6 @@ def load_network_module(path: str) -> NetworkFactory:
     if path in SERVED_BY and not is_installed(path):
         path = SERVED_BY[path]
     where, fix = f"network module {path}", "the LoRA of Atelier is networks.lora"
-    if path in NOT_YET:
-        raise UserError.of(where, "is not available yet", fix)
     if not is_installed(path):
         raise UserError.of(where, "there is no such module", fix)
     module: Any = importlib.import_module(path)  # a user's own one may have any content
@@ -96,24 +92,30 @@ def open_network(model: Model, path: Path, module: str | None = None) -> Network
     module: what --network_module says; None: nothing. A file says itself of which of our kinds it is, so it
     counts only for networks of users' own.
     """
-    from library.network.files import kind_in
+    from library.network.files import has_whole_changes, kind_in
 
     if module is not None and not is_ours(module):
         return load_network_module(module).from_file(model, path)
     row = KINDS[kind_in(path)]
     if module not in (None, DEFAULT, row.module, *SERVED_BY):
         warn(f"{path} is a {row.title} and is opened as one, whatever --network_module {module} says")
-    return load_network_module(row.module).from_file(model, path)
+    network = load_network_module(row.module).from_file(model, path)
+    if not row.goes_along and has_whole_changes(path):
+        network.add(load_network_module(KINDS["full"].module).from_file(model, path))
+    return network
 
 
-def check_network_file(path: Path, module: str | None = None) -> None:
-    """Raises UserError, before any model is loaded, for a file that `open_network` could open for none."""
+def check_network_file(path: Path, module: str | None = None, kind: str | None = None) -> None:
+    """Raises UserError, before any model is loaded, for a file that `open_network` could open for none.
+
+    kind: the only one that is wanted, a name in KINDS; None: any.
+    """
     from library.network.files import read_network
 
     if not path.exists():
         raise UserError.of(path, "there is no such file of network weights")
     if module is None or is_ours(module):
-        read_network(path)
+        read_network(path, kind)
 
 
 def may_skip_layers(module: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,13 +33,11 @@ _PROBABLY = (
     (r"lora_te1_", "layers that the text encoder does not have"),
     (r".*_norm\d?(_|$)|.*_norm_out|.*layer_norm", "norms, whose changes this kind does not hold"),
     (r"lora_unet_(label_emb|add_embedding)", "the embedding of sizes, which {} does not have"),
-    (r"lora_unet_(down|up|mid|input|output|middle)_block", "blocks of a U-Net of another structure"),
+    (r"(lora|lllite)_unet_(down|up|mid|input|output|middle)_block", "blocks of a U-Net of another structure"),
     (r"(lora_)?transformer[_.]|lora_unet_(double|single|joint)_blocks", "layers of a transformer"),
 )
 # The same of tensors that the kind does not have.
 _PROBABLY_TENSORS = (
-    (r".*\.diff(_b)?$", "whole changes of weights or biases"),
-    (r".*\.[wb]_norm$", "changes of norms"),
     (r".*\.dora_scale$", "magnitudes of DoRA"),
     (r".*\.reshape_weight$", "another shape of a layer"),
     (r".*\.lora_mid\.weight$", "middle factors (Tucker)"),
@@ -48,6 +46,7 @@ _PROBABLY_TENSORS = (
 )
 # Tensors of all kinds whose columns are a layer's inputs.
 _OF_INPUTS = {"lora_down.weight", "hada_w1_b", "hada_w2_b"}
+WHOLE_CHANGES = "whole changes of weights, biases or norms"
 _NOBODY = "names that nobody is known to write"
 
 
@@ -87,9 +86,11 @@ def read_for(model: Model, path: Path, kind: str | None = None) -> MatchedFile:
     found = read_network(path, kind)
     row = KINDS[found.kind]
     check_whole(found)
-    points = points_by_name([*model.attach_points(), *model.outer_points()], row.prefix)
+    norms = model.norm_points() if row.goes_along else []
+    points = points_by_name([*model.attach_points(), *model.outer_points(), *norms], row.prefix)
     _check_family(found, model, points)
     known = [name for name in found.modules if name in points]
+    named = {name: module_name(points[name], row.prefix, is_original=row.is_original) for name in known}
     _check_doubles(found, known, points)
     _tell_of_rest(found, model, known)
     read = {name: {tensor: found.read(name, tensor) for tensor in found.modules[name]} for name in known}
@@ -97,15 +98,15 @@ def read_for(model: Model, path: Path, kind: str | None = None) -> MatchedFile:
     if model.is_inpainting:
         read = {name: _for_inpainting(tensors, points[name], model) for name, tensors in read.items()}
     modules = {
-        module_name(points[name], row.prefix): {
+        named[name]: {
             tensor: value.reshape(()) if tensor in NUMBERS else value for tensor, value in tensors.items()
         }
         for name, tensors in read.items()
     }
     if row.rank is not None and ALPHA in row.tensors:
-        beside = {module_name(points[name], row.prefix): found.beside.get(name) for name in known}
+        beside = {named[name]: found.beside.get(name) for name in known}
         _fill_alphas(path, modules, row.rank, beside)
-    at = {module_name(points[name], row.prefix): points[name] for name in known}
+    at = {named[name]: points[name] for name in known}
     return MatchedFile(row, {name: at[name] for name in sorted(modules)}, modules)
 
 
@@ -182,6 +183,8 @@ def unplaced(found: NetworkFile, known: Iterable[str], title: str) -> dict[str, 
             )
     for key in found.unknown:
         groups.setdefault(_probably(key, _PROBABLY_TENSORS), []).append(key)
+    if found.along:
+        groups[WHOLE_CHANGES] = list(found.along)
     if found.bundled:
         groups["embeddings that go with it"] = list(found.bundled)
     return groups
@@ -204,8 +207,11 @@ def _check_family(found: NetworkFile, model: Model, points: Mapping[str, AttachP
     ):
         cause = f"is for {told.title} ({told.sign}), this model is {family.title}"
         raise UserError.of(found.path, cause, f"use a network that was made for {family.title}")
-    if not fits:
-        foreign = sorted(f"{name}.{tensor}" for name, own in found.modules.items() for tensor in own)
+    foreign = sorted(
+        f"{name}.{tensor}" for name, own in found.modules.items() if name not in fits for tensor in own
+    )
+    nowhere = not fits and not found.is_along
+    if nowhere or (foreign and KINDS[found.kind].fits_whole):
         what = _probably(foreign[0], _PROBABLY).format(family.title)
         cause = f"{len(foreign)} of its tensors have no place in this model, e.g. {foreign[0]}"
         raise UserError.of(found.path, cause, f"they are probably {what}" if what != _NOBODY else "")
@@ -225,6 +231,7 @@ def _is_by_width(found: NetworkFile) -> bool:
 
 
 def _tell_of_rest(found: NetworkFile, model: Model, known: Iterable[str]) -> None:
+    found = replace(found, along={})  # whoever reads a network reads these too, or tells of it
     for what, keys in unplaced(found, known, FAMILIES[model.family].title).items():
         warn(f"{found.path}: {len(keys)} of its tensors are left out, e.g. {min(keys)}: {what}")
 

@@ -9,11 +9,14 @@ if TYPE_CHECKING:
     from library.models.base import AttachPoint, Model
 
 
-def module_name(point: AttachPoint, prefix: str = "lora") -> str:
+def module_name(point: AttachPoint, prefix: str = "lora", *, is_original: bool = False) -> str:
     """The name of a network's module in our files, e.g. `lora_unet_mid_block_attentions_0_proj_in`: prefix,
     part and path, dots as underscores.
+
+    is_original: with the path in original files, where it has one.
     """
-    return f"{prefix}_{point.prefix}_{point.path}".replace(".", "_")
+    path = (point.original_path if is_original else None) or point.path
+    return f"{prefix}_{point.prefix}_{path}".replace(".", "_")
 
 
 def points_by_name(points: Iterable[AttachPoint], prefix: str = "lora") -> dict[str, AttachPoint]:
@@ -30,9 +33,14 @@ def points_by_name(points: Iterable[AttachPoint], prefix: str = "lora") -> dict[
 
 
 def targets(
-    model: Model, parts: Iterable[str], parents: Iterable[str], prefix: str = "lora"
+    model: Model,
+    parts: Iterable[str],
+    parents: Iterable[str],
+    prefix: str = "lora",
+    *,
+    is_original: bool = False,
 ) -> dict[str, AttachPoint]:
     """The model's attach points inside the given parts and kinds of block, by module name."""
     parts, parents = set(parts), set(parents)
     chosen = (point for point in model.attach_points() if point.part in parts and point.parent in parents)
-    return {module_name(point, prefix): point for point in chosen}
+    return {module_name(point, prefix, is_original=is_original): point for point in chosen}

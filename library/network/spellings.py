@@ -35,7 +35,7 @@ _TENSORS = {
     ".oft_R": "oft_R.weight",
 }
 # Tensors that ordinary layers have too: they are a network's only behind names that networks alone have.
-_ORDINARY = frozenset({"weight", "bias"})
+_ORDINARY = frozenset({"weight", "bias"}) | KINDS["lllite"].tensors
 
 # How a key begins -> the part that its layer is in. Dots between the names of a path follow.
 _PARTS = {

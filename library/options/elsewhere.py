@@ -20,24 +20,21 @@ _COMMANDS = {
     "PivotalOptions": "train_network.py and sdxl_train_network.py",
     "WordOptions": "train_textual_inversion.py and train_network.py",
     "TextualInversionOptions": "train_textual_inversion.py and sdxl_train_textual_inversion.py",
+    "ControlNetOptions": "train_control_net.py and sdxl_train_control_net.py",
+    "ControlRateOptions": "sdxl_train_control_net.py",
+    "SliderOptions": "train_leco.py and sdxl_train_leco.py",
+    "SliderNetworkOptions": "train_network.py and sdxl_train_network.py",
+    "SliderDataOptions": "the training commands",
+    "LLLiteOptions": "train_control_net_lllite.py and sdxl_train_control_net_lllite.py",
     "TwoEncodersOptions": "sdxl_train.py",
     "BlockOptions": "sdxl_train.py",
 }
 _TRAINING = "the training commands"
 _DRAWING = "gen_img_diffusers.py and sdxl_gen_img.py"
-# Options of sd-scripts' commands that are not there yet.
-_CONTROL = "ControlNet, which is not available yet"
-_NOT_THERE = {
-    "control_net_lr": _CONTROL,
-    "controlnet_model_name_or_path": _CONTROL,
-    "cond_emb_dim": _CONTROL,
-}
 
 
 def commands_with(name: str) -> str:
     """The trainers or generators that have an option of this name, as a phrase; "" if none has."""
-    if name in _NOT_THERE:
-        return _NOT_THERE[name]
     if name not in every_option():
         return ""
     if name in NOT_YET and name not in _trained():
@@ -59,7 +56,7 @@ def _trained() -> set[str]:
 def every_option() -> frozenset[str]:
     """The names of the options of all commands, with those that are not available."""
     names = {spec.name for specs in _sections().values() for spec in specs}
-    return frozenset({*names, *_NOT_THERE, *NOT_YET, *REFUSED})
+    return frozenset({*names, *NOT_YET, *REFUSED})
 
 
 @functools.cache

@@ -174,12 +174,15 @@ class OptionSpec:
 
 
 def specs_of(section: type) -> list[OptionSpec]:
-    """The options of a section class, in the order they are written."""
+    """The options of a section class, in the order they are written. A subclass may say in `left_out` which
+    of them its commands do not have: they keep their defaults.
+    """
     hints = typing.get_type_hints(section)
+    left_out: frozenset[str] = getattr(section, "left_out", frozenset())
     return [
         OptionSpec(name=field.name, annotation=hints[field.name], default=field.default, **field.metadata)
         for field in dataclasses.fields(section)
-        if "help" in field.metadata
+        if "help" in field.metadata and field.name not in left_out
     ]
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from library.options.control import HintRange
 from library.options.fields import below, option, refuse, warn_when
 from library.options.model import Attention, attention_yields
+from library.wording import shortened
 
 SamplerName = Literal[
     "ddim",
@@ -168,12 +171,103 @@ class GeneratorNetworkOptions:
 class GeneratorControlOptions:
     """Control."""
 
+    control_net_models: tuple[Path, ...] = option(
+        (),
+        "ControlNets to draw with, files of either layout or Diffusers folders; what they add is summed",
+        metavar="PATH",
+    )
+    control_net_lllite_models: tuple[Path, ...] = option(
+        (), "ControlNet-LLLites to draw with, in place of ControlNets", metavar="FILE"
+    )
+    control_net_multipliers: tuple[float, ...] = option(
+        (),
+        "strength of each ControlNet or LLLite (default 1)",
+        aliases=("--control_net_weights",),
+        metavar="X",
+    )
+    control_net_ratios: tuple[float, ...] = option(
+        (),
+        "leave out each ControlNet or LLLite once this share of the steps is done (default 1: never)",
+        metavar="X",
+    )
+    control_net_preps: tuple[str, ...] = option(
+        (),
+        "what each ControlNet is shown of its picture: none, the picture itself; canny or canny_63_191, its "
+        "edges with these limits (default none)",
+        metavar="NAME",
+    )
     guide_image_path: tuple[Path, ...] = option(
         (),
         "pictures for the networks of control, files or folders: one for all prompts, or one for each, for "
         "several networks one after the other; --cn of a prompt comes first",
         metavar="PATH",
     )
+    hint_range: HintRange | None = option(
+        None,
+        "what the pictures are scaled to: 0..1; -1..1 for ControlNets that sd-scripts trained for SD 1.x and "
+        "2.x (default: as each file says, else 0..1)",
+    )
+
+    def __post_init__(self) -> None:
+        count = len(self.models)
+        lists = {
+            name: getattr(self, name)
+            for name in ("control_net_multipliers", "control_net_ratios", "control_net_preps")
+        }
+        refuse(
+            *(
+                (count and len(given) > count, name, "has more values than there are networks of control")
+                for name, given in lists.items()
+            ),
+            (
+                self.control_net_models and self.control_net_lllite_models,
+                "control_net_lllite_models",
+                "contradicts --control_net_models: multipliers and ratios are of one or the other",
+            ),
+            (any(ratio < 0 for ratio in self.control_net_ratios), "control_net_ratios", "must be 0 or more"),
+            *(
+                (_canny_limits(prep) is None and prep != "none", "control_net_preps", _prep_fault(prep))
+                for prep in self.control_net_preps
+            ),
+        )
+        lists["hint_range"] = self.hint_range
+        without = "has no effect without --control_net_models"
+        of_both = ("control_net_multipliers", "control_net_ratios")
+        has_nets = bool(self.control_net_models)
+        warn_when(
+            *(
+                (given and not (has_nets or (count and name in of_both)), name, without)
+                for name, given in lists.items()
+            )
+        )
+
+    @property
+    def models(self) -> tuple[Path, ...]:
+        """Whatever is shown pictures: multipliers and ratios are theirs, in this order."""
+        return self.control_net_models or self.control_net_lllite_models
+
+    def multiplier_of(self, number: int) -> float:
+        """The strength of the (0-based) n-th of `models`."""
+        return self.control_net_multipliers[number] if number < len(self.control_net_multipliers) else 1.0
+
+    def ratio_of(self, number: int) -> float:
+        """Up to which share of the steps it is used."""
+        return self.control_net_ratios[number] if number < len(self.control_net_ratios) else 1.0
+
+    def edges_of(self, number: int) -> tuple[int, int] | None:
+        """The limits of the edges that it is shown; None: it is shown the picture itself."""
+        given = number < len(self.control_net_preps)
+        return _canny_limits(self.control_net_preps[number]) if given else None
+
+
+def _canny_limits(prep: str) -> tuple[int, int] | None:
+    """The limits in `canny_63_191`; None for anything else."""
+    match = re.fullmatch(r"canny(?:_(\d{1,4})(?:_(\d{1,4}))?)?", prep)
+    return None if match is None else (int(match[1] or 63), int(match[2] or 191))
+
+
+def _prep_fault(prep: str) -> str:
+    return f"expects none, canny or canny_low_high, got {shortened(repr(prep))}; make other hints beforehand"
 
 
 @dataclass(frozen=True)

@@ -45,9 +45,12 @@ TENSORS: dict[str, tuple[dict[str, Tensor], str]] = {
     "an embedding for SDXL": (of("", "clip_l", "clip_g"), "is a textual inversion, not a network"),
     "bundled embeddings alone": (of("bundle_emb.cat", "clip_l"), "holds embeddings alone, no network"),
     "a ControlNet": (of("control_model", "zero_convs.0.0.weight"), "is a ControlNet, not a network"),
-    "a ControlNet-LLLite": (of("lllite_unet_x", "conditioning1.0.weight"), "is a ControlNet-LLLite"),
+    "a trainer's LLLite": (of("lllite_unet_x", "lllite_up.0.weight"), "is a ControlNet-LLLite"),
+    "part of an LLLite": (
+        of("lllite_unet_x", "conditioning1.0.weight"),
+        "9 tensors are missing, e.g. lllite_",
+    ),
     "a T-LoRA": (of(LAYER, "q_layer.weight", "p_layer.weight", "lambda_layer"), "is a T-LoRA"),
-    "whole changes": (of(LAYER, "diff"), "holds whole changes of weights"),
     "another family, by metadata": (lora(NOWHERE), "is for SDXL (ss_base_model_version sdxl_base_v1-0)"),
     "another family, by names": (
         lora("lora_te2_text_model_encoder_layers_0_mlp_fc1"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from library.models.ldm.keys import unet_structure, vae_structure
+from library.models.ldm.keys import hint_blocks, unet_structure, vae_structure
 from library.models.ldm.layout import HEAD_WIDTH, PartLayout
 from library.models.text import BOS, EOS
 
@@ -18,6 +18,30 @@ Shapes = Mapping[str, tuple[int, ...]]  # by canonical name
 
 def unet_config(part: PartLayout, shapes: Shapes, given: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments of diffusers' UNet2DConditionModel, whose `attention_head_dim` is the number of heads."""
+    encoder = encoder_config(part, shapes, given)
+    return encoder | {
+        "out_channels": shapes["conv_out.weight"][0],
+        "up_block_types": [name.replace("Down", "Up") for name in reversed(encoder["down_block_types"])],
+    }
+
+
+def control_config(part: PartLayout, shapes: Shapes, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of diffusers' ControlNetModel, which has the encoder half of a U-Net.
+
+    part: of the U-Net.
+    """
+    encoder = encoder_config(part, shapes, given)
+    del encoder["sample_size"]
+    hint, blocks = "controlnet_cond_embedding.", range(1, hint_blocks(shapes), 2)
+    wider = [shapes[f"{hint}blocks.{number}.weight"][0] for number in blocks]
+    return encoder | {
+        "conditioning_channels": shapes[f"{hint}conv_in.weight"][1],
+        "conditioning_embedding_out_channels": [shapes[f"{hint}conv_in.weight"][0], *wider],
+    }
+
+
+def encoder_config(part: PartLayout, shapes: Shapes, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What a U-Net and a ControlNet beside it are both told."""
     structure = unet_structure(shapes)
     middle = "mid_block.attentions.0"
     widths = [shapes[f"down_blocks.{i}.resnets.0.conv1.weight"][0] for i in range(structure.levels)]
@@ -25,11 +49,9 @@ def unet_config(part: PartLayout, shapes: Shapes, given: Mapping[str, Any]) -> d
     is_matrix = len(shapes[f"{middle}.proj_in.weight"]) == 2
     config = {
         "in_channels": shapes["conv_in.weight"][1],
-        "out_channels": shapes["conv_out.weight"][0],
         "block_out_channels": widths,
         "layers_per_block": structure.layers,
         "down_block_types": downs,
-        "up_block_types": [name.replace("Down", "Up") for name in reversed(downs)],
         "cross_attention_dim": shapes[f"{middle}.transformer_blocks.0.attn2.to_k.weight"][1],
         "transformer_layers_per_block": _depths(shapes, structure.attention, middle),
         "use_linear_projection": given.get("use_linear_projection", is_matrix),

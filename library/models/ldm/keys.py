@@ -131,6 +131,34 @@ def unet_rows(structure: Structure, *, has_added_embedding: bool = False) -> Row
     return rows
 
 
+def control_rows(structure: Structure, blocks: int, *, has_added_embedding: bool = False) -> Rows:
+    """(original, Diffusers) for every module of a ControlNet: the encoder half of a U-Net, what embeds the
+    hint, and a convolution for everything that is given to the U-Net.
+
+    structure: of the U-Net.
+    blocks: convolutions of the hint between the first and the last.
+    """
+    own = ("time_embed", "label_emb", "input_blocks", "middle_block")
+    rows = unet_rows(structure, has_added_embedding=has_added_embedding)
+    rows = [(old, new) for old, new in rows if old.split(".")[0] in own]
+    hint = ["conv_in", *(f"blocks.{number}" for number in range(blocks)), "conv_out"]
+    rows += [
+        (f"input_hint_block.{2 * number}", f"controlnet_cond_embedding.{name}")
+        for number, name in enumerate(hint)
+    ]
+    given = (structure.layers + 1) * structure.levels  # the first convolution, layers and downsamplers
+    rows += [(f"zero_convs.{number}.0", f"controlnet_down_blocks.{number}") for number in range(given)]
+    return [*rows, ("middle_block_out.0", "controlnet_mid_block")]
+
+
+def hint_blocks(names: Collection[str]) -> int:
+    """How many convolutions of the hint a ControlNet has between the first and the last, from its names,
+    original or Diffusers.
+    """
+    original = _count(names, r"input_hint_block\.(\d+)\.")
+    return original - 2 if original else _count(names, r"controlnet_cond_embedding\.blocks\.(\d+)\.")
+
+
 def vae_rows(structure: Structure) -> Rows:
     """(original, Diffusers) for every module of a VAE."""
     levels, layers = structure.levels, structure.layers

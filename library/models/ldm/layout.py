@@ -119,6 +119,7 @@ class Layout:
     scheduler: diffusers' class and settings that a folder gets.
     has_original_paths: whether network files name the U-Net's layers as single files do, and count all of
         its blocks; otherwise as diffusers does.
+    has_original_control: whether ControlNets are saved in the original layout; otherwise as diffusers does.
     defaults_to_epsilon: whether files that do not declare what they predict certainly predict the noise.
     half_vae: whether its VAE stays finite in float16.
     convolved: which layers sd-scripts' trainer makes convolutions when it reads a single file, so that its
@@ -134,6 +135,7 @@ class Layout:
     pipeline_options: Mapping[str, Any]
     scheduler: tuple[str, Mapping[str, Any]]
     has_original_paths: bool = False
+    has_original_control: bool = True
     defaults_to_epsilon: bool = True
     half_vae: bool = True
     convolved: tuple[str, ...] = ()

@@ -9,16 +9,18 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from diffusers import Transformer2DModel, UNet2DConditionModel
+from diffusers import Transformer2DModel
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from diffusers.models.resnet import ResnetBlock2D
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 
-def keep_memory_order(unet: UNet2DConditionModel) -> None:
-    """Let the blocks of a U-Net keep the memory order of what they are given; they compute the same."""
-    for module in unet.modules():
+def keep_memory_order(net: nn.Module) -> None:
+    """Let the blocks of a U-Net, or of a ControlNet, keep the memory order of what they are given; they
+    compute the same.
+    """
+    for module in net.modules():
         if type(module) is Transformer2DModel and module.is_input_continuous:
             module.__class__ = _OrderedTransformer
         elif type(module) is ResnetBlock2D:

@@ -13,16 +13,17 @@ from torch import Tensor, nn
 from library.models.inpainting import widened
 
 if TYPE_CHECKING:
-    from diffusers import UNet2DConditionModel
+    from diffusers import ControlNetModel, UNet2DConditionModel
 
 
-def blocks(unet: UNet2DConditionModel) -> list[nn.Module]:
-    """The residual and transformer blocks in order of execution: down, middle, up.
+def blocks(net: UNet2DConditionModel | ControlNetModel) -> list[nn.Module]:
+    """The residual and transformer blocks of a U-Net in order of execution: down, middle, up. A ControlNet
+    has no last ones.
 
     Not the order of `named_modules`, which has the middle last and attention before residual blocks.
     """
     found: list[nn.Module] = []
-    for _, level in _levels(unet):
+    for _, level in _levels(net):
         # The middle has one residual block more than attentions, other levels as many or no attention.
         for resnet, attention in zip_longest(level.resnets, _attentions(level)):
             found.append(resnet)
@@ -78,11 +79,11 @@ def _give(states: Tensor) -> Any:
     return replace_text
 
 
-def _levels(unet: UNet2DConditionModel) -> Iterator[tuple[str, Any]]:
+def _levels(net: UNet2DConditionModel | ControlNetModel) -> Iterator[tuple[str, Any]]:
     """(path, module) from the input to the output."""
-    yield from ((f"down_blocks.{number}", level) for number, level in enumerate(unet.down_blocks))
-    yield "mid_block", unet.mid_block
-    yield from ((f"up_blocks.{number}", level) for number, level in enumerate(unet.up_blocks))
+    yield from ((f"down_blocks.{number}", level) for number, level in enumerate(net.down_blocks))
+    yield "mid_block", net.mid_block
+    yield from ((f"up_blocks.{number}", level) for number, level in enumerate(getattr(net, "up_blocks", ())))
 
 
 def _attentions(level: Any) -> list[Any]:

@@ -59,6 +59,7 @@ SDXL = Layout(
     },
     scheduler=("EulerDiscreteScheduler", SCHEDULER_CONFIG | {"timestep_spacing": "leading"}),
     has_original_paths=True,
+    has_original_control=False,
     half_vae=False,
 )
 

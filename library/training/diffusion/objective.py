@@ -62,6 +62,14 @@ class Objective(nn.Module):
         """What the model should predict for the noisy latents, in their shape."""
         raise NotImplementedError
 
+    def split(self, x: Tensor, prediction: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """The latents x0 and the noise that x consists of if the prediction for it is right."""
+        raise NotImplementedError
+
+    def schedule(self, steps: int) -> list[float]:
+        """The timesteps of so many steps of denoising, the noisiest first."""
+        raise NotImplementedError
+
     def snr(self, t: Tensor) -> Tensor:
         """The signal-to-noise ratio at t, (batch,)."""
         raise NotImplementedError
@@ -105,6 +113,16 @@ class DDPM(Objective):
         signal, sigma = self._signal_and_noise(t)
         return signal * noise - sigma * x0
 
+    def split(self, x: Tensor, prediction: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        signal, sigma = self._signal_and_noise(t)
+        if self.prediction == "epsilon":
+            return (x - sigma * prediction) / signal, prediction
+        return signal * x - sigma * prediction, sigma * x + signal * prediction
+
+    def schedule(self, steps: int) -> list[float]:
+        """Leading ones, as diffusers calls them: 975, 950, ..., 0 for 40."""
+        return [float(TRAIN_STEPS // steps * number) for number in reversed(range(steps))]
+
     def snr(self, t: Tensor) -> Tensor:
         a = self.alphas_cumprod[t]
         return a / (1 - a)
@@ -132,6 +150,14 @@ class Flow(Objective):
 
     def target(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         return noise - x0
+
+    def split(self, x: Tensor, prediction: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        s = (t / TRAIN_STEPS).view(-1, 1, 1, 1)
+        return x - s * prediction, x + (1 - s) * prediction
+
+    def schedule(self, steps: int) -> list[float]:
+        u = torch.arange(steps, 0, -1) / steps
+        return self.sample_t(u, 0, TRAIN_STEPS).tolist()
 
     def snr(self, t: Tensor) -> Tensor:
         s = t / TRAIN_STEPS

@@ -145,12 +145,11 @@ def _could_step_in_backward(run: TrainingRun, session: Session) -> bool:
 @contextmanager
 def _checkpointing(task: Task) -> Iterator[None]:
     """Context manager; inside it the model recomputes activations."""
-    model = task.model
-    model.use_gradient_checkpointing(denoiser=True, text_encoders=task.needs_text_gradients(0))
+    task.use_gradient_checkpointing(True)
     try:
         yield
     finally:
-        model.use_gradient_checkpointing(denoiser=False, text_encoders=False)
+        task.use_gradient_checkpointing(False)
 
 
 def _float8_savings(task: Task) -> int:

@@ -28,6 +28,7 @@ from library.training.saving.hashes import file_hashes
 from library.training.saving.modelspec import describe_checkpoint
 
 if TYPE_CHECKING:
+    from library.training.tasks.control import ControlNetTask
     from library.training.tasks.network import NetworkTask
     from library.training.tasks.task import Task
 
@@ -49,8 +50,13 @@ def describe_network(
     batches: BatchSource,
     seed: int,
     moment: Moment,
+    *,
+    kind: str = "lora",
 ) -> dict[str, str]:
-    """The metadata of a network file that is saved at a moment of its training, without its hashes."""
+    """The metadata of a network file that is saved at a moment of its training, without its hashes.
+
+    kind: the suffix of its `modelspec.architecture`.
+    """
     facts = (
         _about_run(run, task, seed, moment)
         | _about_network(network, task)
@@ -60,7 +66,7 @@ def describe_network(
     if network.no_metadata:
         facts = {key: value for key, value in facts.items() if key in ESSENTIAL}
     described = {key: _text(value) for key, value in facts.items()}
-    return described | describe_checkpoint(run, task, batches, moment, kind="lora")
+    return described | describe_checkpoint(run, task, batches, moment, kind=kind)
 
 
 def describe_embedding(
@@ -82,6 +88,27 @@ def describe_embedding(
     facts |= _about_model(run, task) | batches.metadata(run, moment)
     described = {key: _text(value) for key, value in facts.items()}
     return described | describe_checkpoint(run, task, batches, moment, kind="textual-inversion")
+
+
+def describe_control(
+    run: TrainingRun,
+    new_rate: float,
+    task: ControlNetTask,
+    batches: BatchSource,
+    seed: int,
+    moment: Moment,
+) -> dict[str, str]:
+    """The metadata of a ControlNet's file that is saved at a moment of its training.
+
+    new_rate: the learning rate of what the U-Net does not have.
+    """
+    facts = _about_run(run, task, seed, moment) | {
+        "ss_control_net_lr": new_rate,
+        "ss_hint_range": task.control_net.hint_range,
+    }
+    facts |= _about_model(run, task) | batches.metadata(run, moment)
+    described = {key: _text(value) for key, value in facts.items()}
+    return described | describe_checkpoint(run, task, batches, moment, kind="controlnet")
 
 
 def _text(value: object) -> str:

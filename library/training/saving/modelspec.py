@@ -23,7 +23,14 @@ if TYPE_CHECKING:
 
 CHECKPOINT_IMPLEMENTATION = "https://github.com/Stability-AI/generative-models"
 # Of results without a title, by the suffix of their architecture.
-TITLES = {"": "Checkpoint", "inpaint": "Checkpoint", "lora": "LoRA", "textual-inversion": "TextualInversion"}
+TITLES = {
+    "": "Checkpoint",
+    "inpaint": "Checkpoint",
+    "lora": "LoRA",
+    "textual-inversion": "TextualInversion",
+    "controlnet": "ControlNet",
+    "control-net-lllite": "ControlNetLLLite",
+}
 
 
 def describe_checkpoint(

@@ -57,7 +57,8 @@ _FREE = {
     *("min_image_side", "on_bad_image", "debug_dataset", "cache_info", "validation_split", "validation_seed"),
     *("max_data_loader_n_workers", "persistent_data_loader_workers", "cache_in_memory_limit"),
     *("gradient_checkpointing", "cpu_offload_checkpointing", "ema_device"),
-    *("network_weights", "training_comment", "no_metadata", "save_model_as", "save_embeddings"),
+    *("network_weights", "prompts_file", "training_comment", "no_metadata", "save_model_as"),
+    "save_embeddings",
     *("image_dir", "metadata_file", "caption_extension", "custom_attributes"),
     *("initial_epoch", "initial_step", "skip_until_initial_step", "dim_from_weights"),
     # The state itself holds the seed, the optimizer's class and the moving average.
@@ -77,6 +78,7 @@ _LEARNED_WITH = {
     "clip_skip": "the text encoder's layer",
     "network_module": "the network",
     "network_dim": "the network",
+    "cond_emb_dim": "the network",
     "network_alpha": "the network",
     "network_train_unet_only": "what is trained",
     "network_train_text_encoder_only": "what is trained",

@@ -27,9 +27,9 @@ def set_up_model(job: Job) -> None:
         no_half_vae=run.model.no_half_vae,
         float8=run.model.float8_parts,
     )
-    task.model.use_attention(run.model.attention)
+    task.use_attention(run.model.attention)
     if run.training.gradient_checkpointing:
-        task.model.use_gradient_checkpointing(denoiser=True, text_encoders=task.needs_text_gradients(0))
+        task.use_gradient_checkpointing(True)
 
 
 def place_model(job: Job) -> None:
@@ -37,7 +37,7 @@ def place_model(job: Job) -> None:
     run, session, task = job.run, job.session, job.task
     task.to(session.device)
     if run.model.torch_compile:
-        _compile(task.model.blocks(), run.model, session)
+        _compile(task.blocks(), run.model, session)
     if session.device.type == "cuda":
         use_channels_last(task)
 

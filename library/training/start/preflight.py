@@ -18,12 +18,16 @@ from library.models import FAMILIES, Family, check_source, check_vae, detect_fam
 from library.models.attention import warn_of_missing
 from library.models.detection import is_inpainting
 from library.models.embeddings import find_embeddings
+from library.models.ldm.control_files import check_control
 from library.models.sources import find_source
 from library.network.loading import check_network_file, load_network_module
+from library.options.control import ControlNetOptions
 from library.options.data import DataOptions
 from library.options.fields import sections_of
 from library.options.generation import PreviewOptions
 from library.options.hub import HubOptions
+from library.options.lllite import MODULE as LLLITE
+from library.options.lllite import LLLiteOptions
 from library.options.logging import LoggingOptions
 from library.options.model import ModelOptions
 from library.options.network import NetworkOptions
@@ -31,6 +35,7 @@ from library.options.optimizer import OptimizerOptions
 from library.options.parser import Reading
 from library.options.saving import CheckpointOptions, MetadataOptions, SavingOptions
 from library.options.schedule import ScheduleOptions
+from library.options.sliders import SliderNetworkOptions
 from library.options.training import TrainingOptions
 from library.options.words import WordOptions
 from library.problems import Problem, Problems, UserError, warn
@@ -77,7 +82,8 @@ def check(reading: Reading[R], make_batches: MakeBatches[B], family: str | None 
             problems.attempt(check_optimizer, section, schedule)
         elif isinstance(section, PreviewOptions):
             model = reading.sections.get("model")
-            problems.attempt(_check_preview, section, _uses_hints(reading), _paints_anew(model))
+            told = _uses_hints(reading), _trains_network(reading), _paints_anew(model)
+            problems.attempt(_check_preview, section, *told)
         elif type(section) in CHECKS:
             problems.attempt(CHECKS[type(section)], section)
     problems.attempt(_check_resume, reading, problems)
@@ -122,6 +128,12 @@ def _uses_hints(reading: Reading[R]) -> bool:
     """Whether what is trained looks at pictures beside the prompt."""
     data = sections_of(reading.run_type)["data"]
     return issubclass(data, DataOptions) and data.needs_hints
+
+
+def _trains_network(reading: Reading[R]) -> bool:
+    """Whether a network is trained, whose strength prompts may choose."""
+    kinds = sections_of(reading.run_type).values()
+    return any(issubclass(kind, (NetworkOptions, LLLiteOptions)) for kind in kinds)
 
 
 def _is_dry(reading: Reading[R]) -> bool:
@@ -194,7 +206,9 @@ def _check_saving(options: SavingOptions, is_dry: bool) -> None:
         pass  # the run takes it again, once its model is there
 
 
-def _check_preview(options: PreviewOptions, uses_hints: bool, paints_anew: bool) -> None:
+def _check_preview(
+    options: PreviewOptions, uses_hints: bool, trains_network: bool, paints_anew: bool
+) -> None:
     if options.sample_prompts is None:
         return
     # For its problems, whatever the sizes.
@@ -203,6 +217,8 @@ def _check_preview(options: PreviewOptions, uses_hints: bool, paints_anew: bool)
         check_hints(requests)
     elif any(request.hints for request in requests):
         warn(f"{options.sample_prompts}: --cn has no effect: nothing that is trained here looks at it")
+    if not trains_network and any(request.strengths for request in requests):
+        warn(f"{options.sample_prompts}: --am has no effect: no network is trained here")
     if paints_anew:
         check_originals(requests)
     elif any(request.image or request.mask for request in requests):
@@ -210,6 +226,10 @@ def _check_preview(options: PreviewOptions, uses_hints: bool, paints_anew: bool)
 
 
 def _check_network(options: NetworkOptions) -> None:
+    if options.network_module == LLLITE:
+        cause = f"{LLLITE} is trained with a conditioning image for each image"
+        fix = "use train_control_net_lllite.py, for SDXL sdxl_train_control_net_lllite.py"
+        raise UserError.of("--network_module", cause, fix)
     problems = Problems()
     module = problems.attempt(load_network_module, options.network_module)
     if module is not None:
@@ -217,6 +237,16 @@ def _check_network(options: NetworkOptions) -> None:
     for path in filter(None, (options.network_weights, *options.base_weights)):
         problems.attempt(check_network_file, path, options.network_module)
     problems.raise_if_any()
+
+
+def _check_control(options: ControlNetOptions) -> None:
+    if options.controlnet_model_name_or_path is not None:
+        check_control(options.controlnet_model_name_or_path)
+
+
+def _check_lllite(options: LLLiteOptions) -> None:
+    if options.network_weights is not None:
+        check_network_file(options.network_weights, kind="lllite")
 
 
 def _check_metadata(options: MetadataOptions) -> None:
@@ -228,4 +258,7 @@ CHECKS: Mapping[type, Any] = {
     HubOptions: check_hub,
     MetadataOptions: _check_metadata,
     NetworkOptions: _check_network,
+    ControlNetOptions: _check_control,
+    SliderNetworkOptions: _check_network,
+    LLLiteOptions: _check_lllite,
 }

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from library.data.batch import Batch
+from library.data.batch import Batch, Needs
+from library.generation.strengths import Networks
 from library.models.attention import shared_inputs
 from library.models.base import Condition, Model
 from library.models.embeddings import bundled
@@ -66,6 +67,7 @@ class NetworkTask(Task):
             seed=seed,
             like=network.network_weights if network.dim_from_weights else None,
         )
+        self.needs = Needs(hints=self.network.needs_hint)
         self._has_text = any(place is not None for place in self.network.trained_parameters())
         if network.text_encoder_lr and "te" in self.rates and not self._has_text:
             warn(f"--text_encoder_lr has no effect: {network.network_module} has nothing in text encoders")
@@ -98,6 +100,10 @@ class NetworkTask(Task):
             warn(f"{path.name} was made with other alphas, which it keeps; --network_alpha does not count")
         if found != before or self.network_options.dim_from_weights:
             self.network.alpha = found.pop() if len(found) == 1 else None
+
+    @property
+    def networks(self) -> Networks:
+        return ((self.network, 1.0),)
 
     def param_groups(self) -> list[ParamGroup]:
         trained = self.network.param_groups(self.rates)
@@ -147,11 +153,14 @@ class NetworkTask(Task):
         # It stays until the next batch: checkpointed layers run again in the backward pass.
         self.network.set_multiplier(batch.network_multiplier)
         self.network.begin_step(batch.position.epoch)
-        if self._half() is None:
+        with self.own_precision(batch.noise.device):
             return super().losses(batch, t)
-        # All weights have the type that autocast would cast them to.
-        with torch.autocast(batch.noise.device.type, enabled=False):
-            return super().losses(batch, t)
+
+    def own_precision(self, device: torch.device) -> AbstractContextManager[object]:
+        """Context manager; inside it there is no autocast where all weights have the type that it would cast
+        them to.
+        """
+        return nullcontext() if self._half() is None else torch.autocast(device.type, enabled=False)
 
     def _half(self) -> torch.dtype | None:
         """The type of 16 bits that the whole model computes in; None where there is none."""

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from library.data.batch import Batch, Needs
+from library.generation.strengths import Networks
+from library.models.attention import Attention
 from library.models.base import Condition, Model, Part
 from library.models.casting import castable_layers, trained_weights_in
 from library.models.condition import Control
@@ -94,6 +96,23 @@ class Task(nn.Module, ABC):
         """What gives residuals for hints, in training and in previews; None where nothing does."""
         return None
 
+    def use_attention(self, kind: Attention) -> None:
+        """Choose how attention is computed. Raises UserError if it is not installed."""
+        self.model.use_attention(kind)
+
+    def use_gradient_checkpointing(self, on: bool) -> None:
+        """Recompute activations in the backward pass, where there is one."""
+        self.model.use_gradient_checkpointing(denoiser=on, text_encoders=on and self.needs_text_gradients(0))
+
+    def blocks(self) -> list[nn.Module]:
+        """The transformer and residual blocks that `--torch_compile` compiles."""
+        return self.model.blocks()
+
+    @property
+    def networks(self) -> Networks:
+        """Those that it trains, whose strength in previews prompts may choose."""
+        return ()
+
     def trained_parts(self) -> list[Part]:
         """The parts of the model of which something is trained."""
         parts = self.model.parts.items()
@@ -116,7 +135,8 @@ class Task(nn.Module, ABC):
         if dtype == torch.float32:
             return nullcontext()
         if self._layers is None:
-            self._layers = [castable_layers(part) for part in self.model.parts.values()]
+            beside = [child for child in self.children() if child is not self.model]
+            self._layers = [castable_layers(part) for part in (*self.model.parts.values(), *beside)]
         return trained_weights_in(self._layers, dtype)
 
     # The way from a batch to its loss.

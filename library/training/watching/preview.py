@@ -134,6 +134,7 @@ class Previews:
                 device=self.session.device,
                 clip_skip=self.clip_skip,
                 control=self.task.control,
+                networks=self.task.networks,
                 stop=lambda: self.interruption.requested,
                 on_step=on_step,
             )

@@ -61,7 +61,7 @@ def test_every_mistake_of_a_line_is_named() -> None:
         "here: --w expects a size in pixels, got 'wide'",
         "here: --d expects a whole number of 0 or more, got '-1'",
         "here: there is no prompt option --q; "
-        "there are --n, --l, --s, --cn, --i, --img, --mask, --w, --h, --d, --ss",
+        "there are --n, --l, --s, --cn, --i, --img, --mask, --w, --h, --d, --am, --ss",
         "here: --ss expects one of " + ", ".join(typing.get_args(SamplerName)) + ", got 'plms'",
         "here: --s is given twice",
         "here: --h expects a size in pixels, got ''",
@@ -156,13 +156,13 @@ def test_every_mistake_in_tables_is_named_with_its_prompt(tmp_path: Path) -> Non
     with pytest.raises(UserError) as caught:
         read_prompts(path, TRAINING)
     known = "negative_prompt, width, height, sample_steps, scale, seed, sample_sampler, controlnet_image"
-    known += ", image, mask"
+    known += ", image, mask, network_multiplier"
     assert str(caught.value).splitlines() == [
         f"{path}, prompt 1: width expects a size in pixels, got '1.5'",
         f"{path}, prompt 1: a prompt has no key sead; there are prompt, {known}, guidance_scale, "
         "cfg_trunc_ratio, renorm_cfg, flow_shift",
         f"{path}, prompt 2: there is no prompt option --zz; "
-        "there are --n, --l, --s, --cn, --i, --img, --mask, --w, --h, --d, --ss",
+        "there are --n, --l, --s, --cn, --i, --img, --mask, --w, --h, --d, --am, --ss",
         f'{path}, prompt 3: has no prompt; write prompt: "a cat"',
         f"{path}, prompt 3: flow_shift is not available yet; remove it",
     ]

@@ -56,7 +56,7 @@ def test_another_family_is_refused_in_one_line(text: str, where: str) -> None:
         ),
         ("echo hello", "is of no program that is known here"),
         ("", "is of no program that is known here"),
-        ("accelerate launch train_leco.py --x 1", "is not available yet"),
+        ("accelerate launch hypernetwork_train.py --x 1", "is not available yet"),
     ],
 )
 def test_what_cannot_be_read_is_one_line(text: str, cause: str) -> None:

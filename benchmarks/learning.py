@@ -36,7 +36,7 @@ LORA = (
 )
 CACHED = ("--cache_latents",)
 RELEARN = {"v": ("--objective", "v"), "flow": ("--objective", "flow", "--min_snr_gamma", 0)}
-RELEARN_STEPS, INPAINTING_STEPS, WORLD = 1500, 1500, 4000
+RELEARN_STEPS, INPAINTING_STEPS, WORLD = 1500, 450, 4000
 
 
 def main() -> None:

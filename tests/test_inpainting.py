@@ -19,7 +19,6 @@ from library.models import load_model
 from library.models.saving import Saving
 from library.problems import UserError
 
-FIRST = "model.diffusion_model.input_blocks.0.0.weight"
 # Every trainer with a family that it is for.
 TRAINERS = {
     "train_db.py": "sd1",

@@ -88,7 +88,10 @@ ALONE = {
 }
 ALONE |= {"shapes of another layer"}
 MERGED = {
-    "part of an LLLite": "is a ControlNet-LLLite, which is no change of weights","shapes that do not multiply": "do not multiply", "a half is missing": f"{LAYER} has no {UP}"}
+    "part of an LLLite": "is a ControlNet-LLLite, which is no change of weights",
+    "shapes that do not multiply": "do not multiply",
+    "a half is missing": f"{LAYER} has no {UP}",
+}
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ COMMANDS = {
     "dreambooth": "train_db",
     "finetune": "fine_tune",
     "textual_inversion": "train_textual_inversion",
+    "controlnet": "train_control_net",
     "lllite": "train_control_net_lllite",
     "slider": "train_leco",
 }

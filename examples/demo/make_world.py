@@ -54,6 +54,7 @@ class WorldOptions:
     folder: Path = option(None, "folder for the pictures", positional=True, metavar="folder")
     count: int = option(12000, "pictures to draw", metavar="N")
     seed: int = option(1, "another world of the same kind", metavar="N")
+    caption_files: bool = option(False, "write each caption into a .txt beside its picture too")
 
     def __post_init__(self) -> None:
         refuse(
@@ -95,7 +96,10 @@ def main() -> None:
         rng = keyed_random(options.seed, "world", number)
         scene = choose_scene(rng)
         draw(scene, rng).save(options.folder / f"{number:05d}.png")
-        entries[f"{number:05d}"] = {"caption": "\n".join((*[sentence(scene)] * 3, tags(scene)))}
+        caption = "\n".join((*[sentence(scene)] * 3, tags(scene)))
+        entries[f"{number:05d}"] = {"caption": caption}
+        if options.caption_files:
+            (options.folder / f"{number:05d}.txt").write_text(caption, encoding="utf-8")
     with whole_file(options.folder / "metadata.json") as path:
         path.write_text(json.dumps(entries, indent=0), encoding="utf-8")
     print(f"drew {options.count} pictures in {options.folder}; their captions are in metadata.json")

@@ -221,7 +221,7 @@ def test_what_is_no_control_net_is_told_by_what_it_is(
         (tiny_model_file, "is a checkpoint, not a ControlNet"),
         (tiny_model_folder, "holds no diffusion_pytorch_model.safetensors or .bin"),
         (tmp_path / "text.txt", "is not a kind of file ControlNets come in"),
-        (tmp_path / "no.safetensors", "there is no such file"),
+        (tmp_path / "no.safetensors", "there is no file or folder here; give a ControlNet's file"),
     ):
         with pytest.raises(UserError) as caught:
             check_control(path)

@@ -231,6 +231,10 @@ class Model(nn.Module):
         """The layers outside all blocks. Ours train none there, but files of other programs may."""
         raise NotImplementedError
 
+    def norm_points(self) -> list[AttachPoint]:
+        """The norms, where files of whole changes have some."""
+        raise NotImplementedError
+
     def named_layers(self, part: Part) -> dict[str, nn.Module]:
         """A part's modules with weights, norms among them, by their paths as network files spell them."""
         raise NotImplementedError

@@ -21,7 +21,7 @@ from library.network.family import Shapes, Told, family_told
 from library.network.kinds import KINDS
 from library.network.layer_names import dotted, settled
 from library.network.recognition import kind_of
-from library.network.spellings import BUNDLED, read_keys
+from library.network.spellings import BUNDLED, Spelled, read_keys
 from library.problems import UserError, warn
 
 if TYPE_CHECKING:
@@ -58,6 +58,8 @@ class NetworkFile:
     told: which family it says it is for.
     places: where each tensor is, by `<module>.<tensor>`; bundled embeddings by their keys.
     beside: alphas that are not among the tensors but in settings beside them, by module.
+    along: keys of another kind that goes along with this one, with their shapes.
+    is_along: whether this kind is the one that goes along: what else the file holds is read as another.
     """
 
     path: Path
@@ -69,6 +71,8 @@ class NetworkFile:
     told: Told | None = None
     places: Mapping[str, Place] = field(default_factory=dict)
     beside: Mapping[str, float] = field(default_factory=dict)
+    along: Shapes = field(default_factory=dict)
+    is_along: bool = False
 
     @property
     def ranks(self) -> dict[str, int]:
@@ -109,6 +113,11 @@ def kind_in(path: Path) -> str:
     return kind_of(path, places, read_keys(places), None)
 
 
+def has_whole_changes(path: Path) -> bool:
+    """Whether a file has modules of a kind that goes along with others."""
+    return any(_goes_along(spelled) for spelled in read_keys(_open(path).places).values())
+
+
 def read_network(path: Path, kind: str | None = None) -> NetworkFile:
     """What a network file holds. kind: the only one that is wanted, a name in KINDS; None: any of them.
 
@@ -129,17 +138,24 @@ def read_network(path: Path, kind: str | None = None) -> NetworkFile:
     own = {key: replace(entry, module=settled(entry.module, family)) for key, entry in own.items()}
     _check(path, own, row.rank)
     others = {key: place for key, place in content.places.items() if key not in own}
+    is_along = row.goes_along and any(not _goes_along(found) for found in spelled.values())
+    others = {} if is_along else others
     bundled = {key: place for key, place in others.items() if key.startswith(BUNDLED)}
+    along = {
+        key: place.shape for key, place in others.items() if key in spelled and _goes_along(spelled[key])
+    }
     return NetworkFile(
         path=path,
         kind=name,
         modules=_modules(own.values()),
-        unknown={key: place.shape for key, place in others.items() if key not in bundled},
+        unknown={key: place.shape for key, place in others.items() if key not in bundled | along},
         metadata=content.metadata,
         bundled={key: place.shape for key, place in bundled.items()},
         told=told,
         places={f"{entry.module}.{entry.tensor}": entry.place for entry in own.values()} | bundled,
         beside=_alphas_beside(content, own, row.rank),
+        along=along,
+        is_along=is_along,
     )
 
 
@@ -173,6 +189,11 @@ def _open(path: Path) -> _Content:
         for own, adapter in read_adapters(file, header.metadata).items():
             content.adapters[beginning + own] = adapter
     return content
+
+
+def _goes_along(spelled: Spelled) -> bool:
+    """Whether a key is of a kind that goes along with others."""
+    return any(spelled.tensor in kind.tensors for kind in KINDS.values() if kind.goes_along)
 
 
 def _modules(entries: Iterable[_Entry]) -> dict[str, Shapes]:

@@ -26,6 +26,7 @@ class FileKind:
     rank: the tensor whose first side is a module's rank. A missing alpha is the rank, so that the scale is 1;
     None: the kind knows no rank, and nothing is put in an alpha's place.
     prefix: how the names of its modules begin.
+    goes_along: whether files of other kinds may have its modules beside their own.
     is_original: whether they go on with the layers' paths in original files, whatever the family.
     fits_whole: whether each module of a file must have its layer: families have layers of equal names, so
     that a part of the file says nothing.
@@ -37,6 +38,7 @@ class FileKind:
     may_have: tuple[str, ...] = ()
     rank: str | None = None
     prefix: str = "lora"
+    goes_along: bool = False
     is_original: bool = False
     fits_whole: bool = False
 
@@ -123,6 +125,14 @@ KINDS: dict[str, FileKind] = {
         module="networks.glora",
         needs=("a1.weight", "a2.weight", "b1.weight", "b2.weight"),
         may_have=("alpha",),
+    ),
+    # lora_unet_..._to_q.diff, as the layer's weight, .diff_b, as its bias; ..._norm1.w_norm, .b_norm of norms
+    "full": FileKind(
+        title="network of whole changes",
+        module="networks.full",
+        needs=(),
+        may_have=("diff", "diff_b", "w_norm", "b_norm"),
+        goes_along=True,
     ),
     # lllite_unet_input_blocks_4_1_transformer_blocks_0_attn1_to_q.conditioning1.0.weight (emb / 2, 3, 4, 4),
     # one or two more convolutions, .down.0.weight (dim, in), .mid.0.weight (dim, emb + dim), .up.0.weight

@@ -92,14 +92,17 @@ def open_network(model: Model, path: Path, module: str | None = None) -> Network
     module: what --network_module says; None: nothing. A file says itself of which of our kinds it is, so it
     counts only for networks of users' own.
     """
-    from library.network.files import kind_in
+    from library.network.files import has_whole_changes, kind_in
 
     if module is not None and not is_ours(module):
         return load_network_module(module).from_file(model, path)
     row = KINDS[kind_in(path)]
     if module not in (None, DEFAULT, row.module, *SERVED_BY):
         warn(f"{path} is a {row.title} and is opened as one, whatever --network_module {module} says")
-    return load_network_module(row.module).from_file(model, path)
+    network = load_network_module(row.module).from_file(model, path)
+    if not row.goes_along and has_whole_changes(path):
+        network.add(load_network_module(KINDS["full"].module).from_file(model, path))
+    return network
 
 
 def check_network_file(path: Path, module: str | None = None, kind: str | None = None) -> None:

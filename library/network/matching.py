@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,14 +37,13 @@ _PROBABLY = (
 )
 # The same of tensors that the kind does not have.
 _PROBABLY_TENSORS = (
-    (r".*\.diff(_b)?$", "whole changes of weights or biases"),
-    (r".*\.[wb]_norm$", "changes of norms"),
     (r".*\.dora_scale$", "magnitudes of DoRA"),
     (r".*\.reshape_weight$", "another shape of a layer"),
     (r".*\.lora_mid\.weight$", "middle factors (Tucker)"),
     (r".*\.bias$", "biases"),
     (r".*\.scaled_oft$", "OneTrainer's marks of scaled rotations"),
 )
+WHOLE_CHANGES = "whole changes of weights, biases or norms"
 _NOBODY = "names that nobody is known to write"
 
 
@@ -84,7 +83,8 @@ def read_for(model: Model, path: Path, kind: str | None = None) -> MatchedFile:
     found = read_network(path, kind)
     row = KINDS[found.kind]
     check_whole(found)
-    points = points_by_name([*model.attach_points(), *model.outer_points()], row.prefix)
+    norms = model.norm_points() if row.goes_along else []
+    points = points_by_name([*model.attach_points(), *model.outer_points(), *norms], row.prefix)
     _check_family(found, model, points)
     known = [name for name in found.modules if name in points]
     named = {name: module_name(points[name], row.prefix, is_original=row.is_original) for name in known}
@@ -157,6 +157,8 @@ def unplaced(found: NetworkFile, known: Iterable[str], title: str) -> dict[str, 
             )
     for key in found.unknown:
         groups.setdefault(_probably(key, _PROBABLY_TENSORS), []).append(key)
+    if found.along:
+        groups[WHOLE_CHANGES] = list(found.along)
     if found.bundled:
         groups["embeddings that go with it"] = list(found.bundled)
     return groups
@@ -182,7 +184,8 @@ def _check_family(found: NetworkFile, model: Model, points: Mapping[str, AttachP
     foreign = sorted(
         f"{name}.{tensor}" for name, own in found.modules.items() if name not in fits for tensor in own
     )
-    if not fits or (foreign and KINDS[found.kind].fits_whole):
+    nowhere = not fits and not found.is_along
+    if nowhere or (foreign and KINDS[found.kind].fits_whole):
         what = _probably(foreign[0], _PROBABLY).format(family.title)
         cause = f"{len(foreign)} of its tensors have no place in this model, e.g. {foreign[0]}"
         raise UserError.of(found.path, cause, f"they are probably {what}" if what != _NOBODY else "")
@@ -202,6 +205,7 @@ def _is_by_width(found: NetworkFile) -> bool:
 
 
 def _tell_of_rest(found: NetworkFile, model: Model, known: Iterable[str]) -> None:
+    found = replace(found, along={})  # whoever reads a network reads these too, or tells of it
     for what, keys in unplaced(found, known, FAMILIES[model.family].title).items():
         warn(f"{found.path}: {len(keys)} of its tensors are left out, e.g. {min(keys)}: {what}")
 

@@ -14,9 +14,9 @@ from library.models.casting import cast_together
 from library.models.saving import Saving
 from library.models.shared_input import SharedInput
 from library.models.weights import save_tensors
-from library.network.files import kind_in
+from library.network.files import has_whole_changes, kind_in
 from library.network.kinds import KINDS
-from library.network.matching import MatchedFile, check_names, fit_shape, read_for
+from library.network.matching import WHOLE_CHANGES, MatchedFile, check_names, fit_shape, read_for
 from library.network.module import NetworkModule
 from library.network.rates import Rates
 from library.network.together import Together, groups_of
@@ -79,6 +79,12 @@ class Network(nn.Module):
         Networks that depend on the timesteps t (batch,) or on the condition override it. What it sets on
         modules must stay until the next call: checkpointed layers run again in the backward pass.
         """
+
+    def add(self, other: Network) -> None:
+        """Take in the modules of another network, which may stand at the same layers."""
+        modules = {f"{name}_{other.kind}": module for name, module in other.by_name.items()}
+        self.by_name |= modules
+        self.registered.update(modules)
 
     def begin_step(self, epoch: int) -> None:
         """Called before the loss of each batch of training, with the epoch that it belongs to."""
@@ -228,6 +234,8 @@ class Network(nn.Module):
         taken = [name for name, point in file.points.items() if point.part in parts]
         if skipped := {TITLES[point.part] for point in file.points.values() if point.part not in parts}:
             warn(f"{path.name}: its weights of the {skipped.pop()} are left out: no network is trained there")
+        if self.kind is not None and not KINDS[self.kind].goes_along and has_whole_changes(path):
+            warn(f"{path.name}: its {WHOLE_CHANGES} are left out: none are trained here")
         self.take(file, taken, str(path))
 
     def take(self, file: MatchedFile, names: Iterable[str], source: str) -> None:

@@ -24,8 +24,6 @@ _OTHERS = {
     r"^lora_controlnet": "is a Control-LoRA",
     r"^bundle_emb\.": "holds embeddings alone, no network",
     **_OTHER_KINDS,
-    r"\.[wb]_norm$": "holds changes of norms alone",
-    r"\.diff(_b)?$": "holds whole changes of weights",
     r"^(model\.diffusion_model|conditioner\.embedders|cond_stage_model)\.": "is a checkpoint, not a network",
     r"input_hint_block\.|controlnet_cond_embedding\.|zero_convs\.": "is a ControlNet, not a network",
     r"^(emb_params|emp_params|string_to_param|clip_[lgh]$)": "is a textual inversion, not a network",
@@ -46,6 +44,9 @@ def kind_of(path: Path, keys: Iterable[str], spelled: Mapping[str, Spelled], wan
     Raises UserError when it is of another kind, of none that is known, or mixes kinds.
     """
     told = {key: kinds for key, found in spelled.items() if (kinds := _kinds_telling(found))}
+    if wanted is not None and KINDS[wanted].goes_along and any(wanted in kinds for kinds in told.values()):
+        return wanted
+    told = {key: kinds for key, kinds in told.items() if not _go_along(kinds)} or told
     fitting = set(KINDS).intersection(*told.values()) if told else set()
     if wanted is not None and not any(wanted in kinds for kinds in told.values()):
         cause = f"holds no {KINDS[wanted].title} weights"
@@ -68,6 +69,10 @@ def _kinds_telling(key: Spelled) -> list[str]:
     kinds = [name for name, kind in KINDS.items() if key.tensor in kind.signs]
     named = [name for name in kinds if key.module.startswith(f"{KINDS[name].prefix}_")]
     return named or kinds
+
+
+def _go_along(kinds: Iterable[str]) -> bool:
+    return all(KINDS[kind].goes_along for kind in kinds)
 
 
 def _mixture(told: dict[str, list[str]]) -> str:

@@ -22,6 +22,7 @@ from library.network.names import module_name
 from library.network_tools.changes import Changes, open_changes, told_by_weights
 from library.network_tools.factors import Factors
 from library.problems import UserError, warn
+from library.wording import counted
 
 
 @dataclass(frozen=True)
@@ -72,15 +73,21 @@ def open_changes_of(path: Path, base_model: str | None) -> Changes:
     layers = open_layers(check_source(base_model))
     network = open_network(layers.model, path)
     places = {point.module: key for key, point in layers.points().items()}
+    outside = 0
     modules, shapes = {}, {}
     for module in network.by_name.values():
         if module.why_not_merged:
             raise UserError.of(path, f"cannot become a LoRA: {module.why_not_merged}")
         for point in module.points:
+            if point.module not in places:
+                outside += 1
+                continue
             name = module_name(point)
             modules[name] = (module, point, places[point.module])
             sides = tuple(point.module.weight.shape)
             shapes[name] = (*sides, 1, 1) if point.is_1x1_in_files and len(sides) == 2 else sides
+    if outside:
+        warn(f"{path}: its changes of {counted(outside, 'layer')} that LoRAs have none for are left out")
     return ChangesOfModel(file, dict(sorted(shapes.items())), {}, layers, modules)
 
 

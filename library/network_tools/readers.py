@@ -75,6 +75,10 @@ def _blocks(sides: int, *, is_own: bool) -> Callable[[str, Shapes], bool]:
 
 _PLAIN = Reading("part", "magnitudes are left out: a plain LoRA")
 _NO_LIMIT = Reading("wrong", "it takes the limit as a norm and squares the strength")
+_WHOLE_CHANGES: dict[Program, Reading] = {
+    "diffusers": Reading("no", "whole changes make it refuse the whole file"),
+    "kohya": Reading("part", "whole changes are left out"),
+}
 FORMS = (
     Form(
         "Tucker LoRA",
@@ -143,6 +147,7 @@ FORMS = (
         _having("a1.weight"),
         {"a1111": Reading("part", "the older layout only"), "diffusers": _UNKNOWN, "kohya": _UNKNOWN},
     ),
+    Form("whole changes", _having("diff", "diff_b", "w_norm"), _WHOLE_CHANGES),
     Form(
         "IA3",
         _having("on_input"),
@@ -182,6 +187,7 @@ def readings(file: NetworkFile) -> dict[Program, Reading]:
     tables = [form.less for form in forms_of(file)]
     tables += [_spelling(file)] if _spelling(file) else []
     tables += [_BUNDLE] if file.bundled else []
+    tables += [_WHOLE_CHANGES] if file.along else []
     tables += [_REST] if file.unknown or any(not part_of(name) for name in file.modules) else []
     found = {program: worst(table.get(program, _WHOLE) for table in tables) for program in PROGRAMS}
     if _has_peft_magnitudes(file) and found["diffusers"] == _PLAIN:

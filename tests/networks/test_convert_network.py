@@ -161,7 +161,8 @@ READERS: dict[str, tuple[dict[str, Tensor], str]] = {
     "by outputs": (OUTPUTS, "wrong wrong part part whole"),
     "middle": ({"lora_unet_conv_in.lora_mid.weight": torch.ones(2, 2, 3, 3)}, "whole whole no no whole"),
     "bundle": ({"bundle_emb.cat.clip_l": torch.ones(1, 768)}, "whole part no part part"),
-    "more": ({"lora_unet_x.w_norm": torch.ones(1)}, "part part no part part"),
+    "norms": ({"lora_unet_x.w_norm": torch.ones(1)}, "whole whole no part whole"),
+    "more": ({"lora_unet_x.other": torch.ones(1)}, "part part no part part"),
 }
 
 

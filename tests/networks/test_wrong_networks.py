@@ -51,7 +51,6 @@ TENSORS: dict[str, tuple[dict[str, Tensor], str]] = {
         "9 tensors are missing, e.g. lllite_",
     ),
     "a T-LoRA": (of(LAYER, "q_layer.weight", "p_layer.weight", "lambda_layer"), "is a T-LoRA"),
-    "whole changes": (of(LAYER, "diff"), "holds whole changes of weights"),
     "another family, by metadata": (lora(NOWHERE), "is for SDXL (ss_base_model_version sdxl_base_v1-0)"),
     "another family, by names": (
         lora("lora_te2_text_model_encoder_layers_0_mlp_fc1"),

@@ -133,6 +133,10 @@ class LatentDiffusion(Model):
     def outer_points(self) -> list[AttachPoint]:
         return [point for name in self.network_prefixes for point in self._points(name) if not point.parent]
 
+    def norm_points(self) -> list[AttachPoint]:
+        norms = (nn.GroupNorm, nn.LayerNorm)
+        return [point for name in self.network_prefixes for point in self._points(name, norms)]
+
     def named_layers(self, part: Part) -> dict[str, nn.Module]:
         names, module = self._weight_names(part), self.parts[part]
         by_original = part == self.denoiser_part and self.layout.has_original_paths
@@ -232,8 +236,10 @@ class LatentDiffusion(Model):
     def _to_save(self, part: Part) -> dict[str, Tensor]:
         return self.kept.get(part) or self._tensors(part)
 
-    def _points(self, name: Part) -> list[AttachPoint]:
-        """A part's Linear and Conv2d layers, in blocks and outside."""
+    def _points(
+        self, name: Part, kinds: tuple[type[nn.Module], ...] = (nn.Linear, nn.Conv2d)
+    ) -> list[AttachPoint]:
+        """A part's layers of some classes, in blocks and outside."""
         module, part, points = self.parts[name], self.layout.parts[name], []
         originals = self._originals() if name == self.denoiser_part else {}
         spans = self.block_spans() if originals else None
@@ -241,9 +247,10 @@ class LatentDiffusion(Model):
         number = texts.index(name) if part.is_text_encoder else None
         for own, canonical_name in self._weight_names(name).items():
             parents = [parent for piece, parent in _PARENTS.items() if f".{piece}." in canonical_name]
-            layer = module.get_submodule(own.removesuffix(".weight"))
-            if not isinstance(layer, (nn.Linear, nn.Conv2d)):
+            found = module.get_submodule(own.removesuffix(".weight"))
+            if not isinstance(found, kinds):
                 continue
+            layer: Any = found
             path, other, block = canonical_name.removesuffix(".weight"), None, None
             original = None
             if spans is not None:

@@ -231,12 +231,17 @@ def test_what_no_layer_answers_to_is_told_by_what_it_probably_is(model: Model, t
     with hears_warnings() as heard:
         assert list(read_for(model, path).modules) == [module_name(point)]
     said = [line.removeprefix(f"{path}: ") for line in heard]
-    assert len(said) == 4
+    assert len(said) == 2
     assert said[0].startswith("2 of its tensors are left out, e.g. lora_unet_down_blocks_9_")
     assert said[0].endswith(": blocks of a U-Net of another structure")
-    assert said[1].endswith("diff_b: whole changes of weights or biases")
-    assert said[2].endswith("w_norm: changes of norms")
-    assert "bundle_emb.cat.clip_l: embeddings that go with it" in said[3]
+    assert "bundle_emb.cat.clip_l: embeddings that go with it" in said[1]
+    found = read_network(path)
+    assert found.along.keys() == {key for key in more if key.endswith(("diff_b", "w_norm"))}
+    with hears_warnings() as heard:  # whole changes are read as the other kind that the file holds
+        assert not read_for(
+            model, write(path, own | {"lora_unet_nowhere.w_norm": torch.zeros(2)}), "full"
+        ).points
+    assert len(heard) == 1 and "e.g. lora_unet_nowhere.w_norm" in heard[0]
 
 
 def test_a_file_for_another_family_says_so(model: Model, tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ LORA = (
     *("--network_module", "networks.lora", "--network_dim", 16, "--network_alpha", 16),
     *("--network_args", "conv_dim=8", "conv_alpha=8", "--learning_rate", 1e-3),
 )
+SLIDER, SLIDER_STEPS = "[slider]\nresolutions = [64]\nbatch_size = 4\nguidance_scale = 1", 200
 CACHED = ("--cache_latents",)
 RELEARN = {"v": ("--objective", "v"), "flow": ("--objective", "flow", "--min_snr_gamma", 0)}
 RELEARN_STEPS, INPAINTING_STEPS, WORLD = 1500, 450, 4000
@@ -173,6 +174,47 @@ def control(folder: Path) -> Scores:
     return Scores(drawn, examine(model, "single", COUNT))
 
 
+def slider(folder: Path) -> Scores:
+    """A slider from red to blue, taught by a few prompts. "new": of other red things, how many are blue at
+    strength 1; "known": how many are right at -1 and 0.
+    """
+    from exam import draw_scenes, exam_scenes, judge_pictures
+
+    from library.models import load_model
+    from networks.lora import from_file
+
+    scenes = [scene for scene in exam_scenes("single", 3000, seed=11) if scene.things[0][0] == "red"]
+    scenes = [scene for scene in scenes if scene.background != "blue"]
+    taught, asked = scenes[:8], scenes[8 : 8 + COUNT]
+    prompts = folder / "slider.toml"
+    prompts.write_text("\n".join([SLIDER, *map(_target, taught)]))
+    run_here(
+        "train_leco.py",
+        *("--pretrained_model_name_or_path", MODEL, "--prompts_file", prompts, "--seed", 1),
+        *("--max_denoising_steps", 20, "--leco_denoise_guidance_scale", 2, "--lr_scheduler", "linear"),
+        *("--network_alpha", 4, "--learning_rate", 2e-3, "--max_train_steps", SLIDER_STEPS),
+        *("--output_dir", folder, "--output_name", "slider"),
+    )
+    model = load_model(MODEL)
+    network = from_file(model, folder / "slider.safetensors")
+    network.attach()
+    blue = [replace(scene, things=(("blue", scene.things[0][1]),)) for scene in asked]
+
+    def right(strength: float, wanted: list[Scene]) -> float:
+        network.set_multiplier(strength)
+        return 1 - len(judge_pictures(draw_scenes(model, asked), wanted)) / len(asked)
+
+    return Scores(right(1, blue), (right(-1, asked) + right(0, asked)) / 2)
+
+
+def _target(scene: Scene) -> str:
+    from make_world import sentence
+
+    told = sentence(scene)
+    lines = ("[[slider.targets]]", f'target_class = "{told}"', f'negative = "{told}"')
+    return "\n".join([*lines, f'positive = "{told.replace("red", "blue")}"'])
+
+
 def fine_tuning(folder: Path) -> Scores:
     words = ("--train_text_encoder", "--learning_rate", 5e-4, *CACHED)
     return score_model(teach(folder, "fine_tune.py", *words, steps=STEPS), count=COUNT)
@@ -238,6 +280,7 @@ WAYS: dict[str, Callable[[Path], Scores]] = {
     "word": word,
     "inpainting": inpainting,
     "lllite": lllite,
+    "slider": slider,
     "control": control,
     "v-prediction": lambda folder: other_way(folder, "v"),
     "flow": lambda folder: other_way(folder, "flow"),

@@ -187,6 +187,8 @@ def test_what_is_wrong_is_told_in_one_line_before_the_start(
     assert "is an SD 1.x model, this command is for SDXL" in line
     (line,) = problems(*given, "--in_json", tmp_path / "x.json")
     assert line.startswith("--conditioning_data_dir: cannot be combined with --in_json")
+    (line,) = problems(*given, "--reg_data_dir", pictures)
+    assert line.startswith("--reg_data_dir: cannot have conditioning images")
     broken = tmp_path / "broken"
     shutil.copytree(hints, broken)
     (broken / "0_00.png").unlink()

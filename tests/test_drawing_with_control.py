@@ -52,15 +52,26 @@ def test_what_they_add_is_summed_each_with_its_strength_as_long_as_its_ratio_las
 
 def test_options_have_values_for_each_and_defaults_for_the_rest(capsys: pytest.CaptureFixture) -> None:
     two = (Path("a"), Path("b"))
-    options = GeneratorControlOptions(two, (0.5,), (0.25,), ("canny_10",))
+    options = GeneratorControlOptions(
+        control_net_models=two,
+        control_net_multipliers=(0.5,),
+        control_net_ratios=(0.25,),
+        control_net_preps=("canny_10",),
+    )
     assert [options.multiplier_of(n) for n in range(2)] == [0.5, 1.0]
     assert [options.ratio_of(n) for n in range(2)] == [0.25, 1.0]
     assert [options.edges_of(n) for n in range(2)] == [(10, 191), None]
-    assert GeneratorControlOptions(two, control_net_preps=("none", "canny")).edges_of(1) == (63, 191)
+    preps = GeneratorControlOptions(control_net_models=two, control_net_preps=("none", "canny"))
+    assert [preps.edges_of(n) for n in range(3)] == [None, (63, 191), None]
     with pytest.raises(UserError) as caught:
-        GeneratorControlOptions(two, (1, 2, 3), (-1,), ("depth",))
+        GeneratorControlOptions(
+            control_net_models=two,
+            control_net_multipliers=(1, 2, 3),
+            control_net_ratios=(-1,),
+            control_net_preps=("depth",),
+        )
     assert list(map(str, caught.value.problems)) == [
-        "--control_net_multipliers: has more values than there are --control_net_models",
+        "--control_net_multipliers: has more values than there are networks of control",
         "--control_net_ratios: must be 0 or more",
         "--control_net_preps: expects none, canny or canny_low_high, got 'depth'; "
         "make other hints beforehand",

@@ -28,6 +28,8 @@ class FileKind:
     prefix: how the names of its modules begin.
     goes_along: whether files of other kinds may have its modules beside their own.
     is_original: whether they go on with the layers' paths in original files, whatever the family.
+    why_no_weights: why its change is no change of weights, so that nothing can hold it but its own file; ""
+    for all others.
     fits_whole: whether each module of a file must have its layer: families have layers of equal names, so
     that a part of the file says nothing.
     """
@@ -40,6 +42,7 @@ class FileKind:
     prefix: str = "lora"
     goes_along: bool = False
     is_original: bool = False
+    why_no_weights: str = ""
     fits_whole: bool = False
 
     @cached_property
@@ -144,6 +147,7 @@ KINDS: dict[str, FileKind] = {
         may_have=_with_biases("conditioning1.4"),
         prefix="lllite",
         is_original=True,
+        why_no_weights="it depends on a picture",
         fits_whole=True,
     ),
     # 768.0.linear.0.weight; NovelAI's 768.0.linear1.weight. It is read by its own module.

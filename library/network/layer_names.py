@@ -14,6 +14,7 @@ from typing import Literal
 
 from library.models.families import FAMILIES
 from library.models.ldm.keys import to_diffusers, to_original, unet_rows
+from library.network.kinds import KINDS
 
 Naming = Literal["diffusers", "original"]
 UNET = "lora_unet_"
@@ -28,8 +29,10 @@ _WORDS = (
     *("text_model", "self_attn", "q_proj", "k_proj", "v_proj", "out_proj", "text_projection"),
     *("layer_norm1", "layer_norm2", "final_layer_norm", "token_embedding", "position_embedding"),
 )
+# How names begin that are the same for every family.
+_ORIGINAL = tuple(f"{kind.prefix}_" for kind in KINDS.values() if kind.is_original)
 _PIECE = re.compile("|".join([*(f"{word}(?=_|$)" for word in sorted(_WORDS, key=len)[::-1]), "[^_]+"]))
-_PART = re.compile(r"(?:lora|oft)_(unet|te\d?)_")
+_PART = re.compile(r"(?:lora|oft|lllite)_(unet|te\d?)_")
 
 
 def part_of(module: str) -> str:
@@ -60,7 +63,7 @@ def in_naming(path: str, naming: Naming, family: str) -> str:
 
 def settled(module: str, family: str | None) -> str:
     """A module's name as sd-scripts has it for this family; None: the family is not known."""
-    if family is None:
+    if family is None or module.startswith(_ORIGINAL):
         return module
     names = FAMILIES[family].network
     part = part_of(module)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 # Other programs' modules -> the one that serves what they are asked for where they are not installed.
 SERVED_BY = dict.fromkeys(("lycoris.kohya", "lycoris.locon", "locon.locon_kohya"), "networks.lycoris_kohya")
+SHOWN = "lllite"  # the kind that has options of its own
 DEFAULT = "networks.lora"  # of --network_module; it opens files of any kind
 _FUNCTIONS = ("create", "from_file", "check_arguments")
 
@@ -115,7 +116,11 @@ def check_network_file(path: Path, module: str | None = None, kind: str | None =
     if not path.exists():
         raise UserError.of(path, "there is no such file of network weights")
     if module is None or is_ours(module):
-        read_network(path, kind)
+        found = read_network(path, kind)
+        if kind is None and found.kind == SHOWN:
+            cause = f"is a {KINDS[SHOWN].title}, which is shown a picture"
+            fix = "draw with it by --control_net_lllite_models, train it by train_control_net_lllite.py"
+            raise UserError.of(path, cause, fix)
 
 
 def may_skip_layers(module: str) -> bool:

@@ -49,6 +49,8 @@ def open_changes(path: Path) -> Changes:
     Raises UserError when it is none, is not whole, or of a kind whose change depends on the model's weights.
     """
     file = read_network(path)
+    if why := KINDS[file.kind].why_no_weights:
+        raise UserError.of(path, f"is a {KINDS[file.kind].title}, which is no change of weights: {why}")
     if told := told_by_weights(file):
         fix = "give the model it is for with --base_model"
         raise UserError.of(path, f"{told}, whose change depends on the model's weights", fix)

@@ -158,6 +158,14 @@ FORMS = (
             "lycoris": Reading("no", "it cannot open its own"),
         },
     ),
+    Form(
+        "ControlNet-LLLite",
+        _having("conditioning1.0.weight"),
+        {
+            "diffusers": _UNKNOWN,
+            "lycoris": _UNKNOWN,
+        },
+    ),
 )
 _BUNDLE: dict[Program, Reading] = {
     "comfyui": Reading("part", "embeddings are read where the file stands among the embeddings"),
@@ -208,7 +216,7 @@ def forms_of(file: NetworkFile) -> list[Form]:
 def _spelling(file: NetworkFile) -> dict[Program, Reading]:
     """What is not read because of how keys are spelled."""
     keys = [place.key for name, place in file.places.items() if name not in file.bundled]
-    if any(not key.startswith(("lora_", "oft_")) for key in keys):
+    if any(not key.startswith(("lora_", "oft_", "lllite_")) for key in keys):
         return _DOTTED if all(key.startswith(_DIFFUSERS_NAMES) for key in keys) else _COMFY_NAMES
     return _HALVES if any(".lora_A" in key or ".lora_B" in key for key in keys) else {}
 

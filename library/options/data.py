@@ -300,7 +300,12 @@ class HintedDataOptions(DataOptions):
                 self.conditioning_data_dir is None and self.dataset_config is None,
                 "conditioning_data_dir",
                 "is needed: give the folder with a conditioning image for each image",
-            )
+            ),
+            (
+                self.reg_data_dir is not None and self.dataset_config is None,
+                "reg_data_dir",
+                "cannot have conditioning images: put its images into a folder of --train_data_dir",
+            ),
         )
         why = "has no effect: conditioning images are no masks here"
         warn_when((self.masked_loss, "masked_loss", why), (self.alpha_mask, "alpha_mask", why))

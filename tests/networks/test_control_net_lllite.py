@@ -1,6 +1,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,11 @@ from torch.testing import assert_close
 from library.models.base import Model
 from library.models.saving import Saving
 from library.models.weights import load_tensors, save_tensors
-from library.network.loading import open_network
+from library.network.files import read_network
+from library.network.loading import check_network_file, open_network
+from library.network_tools.changes import open_changes
+from library.network_tools.conversion import convert
+from library.network_tools.readers import readings
 from library.problems import UserError
 from networks import control_net_lllite, lora
 from networks.control_net_lllite import KERNELS, LLLiteModule
@@ -221,3 +226,24 @@ def test_files_of_other_families_and_kinds_are_refused(tmp_path: Path) -> None:
 def test_wrong_arguments_are_refused(arguments: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
         control_net_lllite.check_arguments(arguments)
+
+
+def test_the_tools_say_what_it_is_and_that_it_stays_as_it_is(tiny_model: Model, tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    metadata = {"modelspec.architecture": "stable-diffusion-v1/control-net-lllite"}
+    network = fill(_new(tiny_model))
+    network.save(path, Saving("safetensors", metadata=metadata))
+    found = read_network(path)
+    assert found.modules.keys() == network.by_name.keys() and found.told is not None
+    read = {program: reading.degree for program, reading in readings(found).items()}
+    no = {"diffusers", "lycoris"}
+    assert read == {program: "no" if program in no else "whole" for program in read}
+    programs = ("comfyui", "kohya", "a1111", "diffusers", "lycoris")
+    for say, message in (
+        *((partial(convert, found, program), "read it as it is") for program in programs),
+        (partial(open_changes, path), "which is no change of weights: it depends on a picture"),
+        (partial(check_network_file, path), "draw with it by --control_net_lllite_models"),
+        (network.merge, "depends on a picture, which no weight can hold"),
+    ):
+        with pytest.raises(UserError, match=message):
+            say()

@@ -86,7 +86,11 @@ ALONE = {
     "no layer",
 }
 ALONE |= {"shapes of another layer"}
-MERGED = {"shapes that do not multiply": "do not multiply", "a half is missing": f"{LAYER} has no {UP}"}
+MERGED = {
+    "part of an LLLite": "is a ControlNet-LLLite, which is no change of weights",
+    "shapes that do not multiply": "do not multiply",
+    "a half is missing": f"{LAYER} has no {UP}",
+}
 
 
 @pytest.fixture(scope="module")

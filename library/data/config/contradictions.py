@@ -24,15 +24,10 @@ def find_contradictions(
     subsets = _subsets(specs)
     for subset in subsets:
         _check_caching(subset, caching, problems)
-        if subset.conditioning_data_dir is not None and not (options.masked_loss or options.needs_hints):
-            cause = "has conditioning images, which are masks only with --masked_loss"
-            problems.add(subset.source, cause, "give it, or remove conditioning_data_dir")
+        _check_hints(subset, options, problems)
         if subset.inpainting_masks == "alpha" and subset.alpha_mask and subset.conditioning_data_dir is None:
             cause = "inpainting_masks alpha contradicts alpha_mask: what is painted anew would not be learned"
             problems.add(subset.source, cause, "leave one of them out")
-        if subset.conditioning_data_dir is None and options.needs_hints:
-            cause = "has no conditioning images"
-            problems.add(subset.source, cause, "give its subset a conditioning_data_dir, or remove it")
         for name in sorted(subset.custom_attributes.keys() - set(ATTRIBUTES)):
             there_is = f"there is {', '.join(ATTRIBUTES)}"
             warn_idle(f"{subset.source}: custom attribute {name}:", there_is)
@@ -42,6 +37,20 @@ def find_contradictions(
     has_default = options.prior_loss_weight == DEFAULTS["prior_loss_weight"]
     if not has_default and not any(subset.is_reg for subset in subsets):
         warn("--prior_loss_weight has no effect without regularization images")
+
+
+def _check_hints(subset: SubsetSpec, options: DataOptions, problems: Problems) -> None:
+    """Conditioning images are what the task needs them for: hints, or masks with --masked_loss."""
+    if subset.conditioning_data_dir is None:
+        if options.needs_hints:
+            fix = "give its subset a conditioning_data_dir, or remove it"
+            problems.add(subset.source, "has no conditioning images", fix)
+        return
+    if not (options.masked_loss or options.needs_hints):
+        cause = "has conditioning images, which are masks only with --masked_loss"
+        problems.add(subset.source, cause, "give it, or remove conditioning_data_dir")
+    if subset.conditioning_data_dir == subset.image_dir:
+        warn(f"{subset.source}: each image is its own conditioning image, so nothing is left to draw")
 
 
 def warn_of_unused(

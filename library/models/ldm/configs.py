@@ -14,6 +14,7 @@ from library.models.ldm.layout import HEAD_WIDTH, PartLayout
 from library.models.text import BOS, EOS
 
 Shapes = Mapping[str, tuple[int, ...]]  # by canonical name
+_MIDDLE = "mid_block.attentions.0"
 
 
 def unet_config(part: PartLayout, shapes: Shapes, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -29,9 +30,17 @@ def control_config(part: PartLayout, shapes: Shapes, given: Mapping[str, Any]) -
     """Arguments of diffusers' ControlNetModel, which has the encoder half of a U-Net.
 
     part: of the U-Net.
+    given: the U-Net's configuration.
     """
+    if f"{_MIDDLE}.proj_in.weight" not in shapes:  # the small ones for SDXL have no attention there
+        texts = given["cross_attention_dim"]
+        there = {"proj_in.weight": (1, 1), "transformer_blocks.0.attn2.to_k.weight": (1, texts)}
+        shapes = {**shapes, **{f"{_MIDDLE}.{name}": shape for name, shape in there.items()}}
+        given = {**given, "mid_block_type": "UNetMidBlock2D"}
     encoder = encoder_config(part, shapes, given)
     del encoder["sample_size"]
+    if "mid_block_type" in given:
+        encoder["mid_block_type"] = given["mid_block_type"]
     hint, blocks = "controlnet_cond_embedding.", range(1, hint_blocks(shapes), 2)
     wider = [shapes[f"{hint}blocks.{number}.weight"][0] for number in blocks]
     return encoder | {
@@ -43,17 +52,16 @@ def control_config(part: PartLayout, shapes: Shapes, given: Mapping[str, Any]) -
 def encoder_config(part: PartLayout, shapes: Shapes, given: Mapping[str, Any]) -> dict[str, Any]:
     """What a U-Net and a ControlNet beside it are both told."""
     structure = unet_structure(shapes)
-    middle = "mid_block.attentions.0"
     widths = [shapes[f"down_blocks.{i}.resnets.0.conv1.weight"][0] for i in range(structure.levels)]
     downs = ["CrossAttnDownBlock2D" if there else "DownBlock2D" for there in structure.attention]
-    is_matrix = len(shapes[f"{middle}.proj_in.weight"]) == 2
+    is_matrix = len(shapes[f"{_MIDDLE}.proj_in.weight"]) == 2
     config = {
         "in_channels": shapes["conv_in.weight"][1],
         "block_out_channels": widths,
         "layers_per_block": structure.layers,
         "down_block_types": downs,
-        "cross_attention_dim": shapes[f"{middle}.transformer_blocks.0.attn2.to_k.weight"][1],
-        "transformer_layers_per_block": _depths(shapes, structure.attention, middle),
+        "cross_attention_dim": shapes[f"{_MIDDLE}.transformer_blocks.0.attn2.to_k.weight"][1],
+        "transformer_layers_per_block": _depths(shapes, structure.attention),
         "use_linear_projection": given.get("use_linear_projection", is_matrix),
         **_added_embedding(shapes),
         **part.settings(given),
@@ -97,10 +105,10 @@ def text_config(part: PartLayout, shapes: Shapes, given: Mapping[str, Any]) -> d
     return config
 
 
-def _depths(shapes: Shapes, attention: tuple[bool, ...], middle: str) -> int | list[int]:
+def _depths(shapes: Shapes, attention: tuple[bool, ...]) -> int | list[int]:
     """Transformer layers of each level; one number if all are equal. The last is also the middle's."""
     firsts = [f"down_blocks.{level}.attentions.0" if there else None for level, there in enumerate(attention)]
-    firsts[-1] = firsts[-1] or middle
+    firsts[-1] = firsts[-1] or _MIDDLE
     depths = [(_count(shapes, f"{first}.transformer_blocks.") if first else 0) or 1 for first in firsts]
     return depths if len(set(depths)) > 1 else depths[0]
 

@@ -84,6 +84,9 @@ def check_control(path: Path) -> Path:
         if weights == path:
             cause = f"holds no {_STEM}.safetensors or .bin"
             raise UserError.of(path, cause, "give a ControlNet's file, or its Diffusers folder")
+    elif not path.exists():
+        cause = "there is no file or folder here"
+        raise UserError.of(path, cause, "give a ControlNet's file, or its Diffusers folder")
     elif path.is_file() and path.suffix.lower() not in SUFFIXES:
         raise UserError.of(
             path, "is not a kind of file ControlNets come in", "give a .safetensors or .pth file"

@@ -173,8 +173,8 @@ def _from_file(path: Path, opened: ControlFile, model: LatentDiffusion) -> Contr
 def _empty(model: LatentDiffusion, shapes: Shapes) -> ControlNetModel:
     """The module on the meta device. What shapes do not tell is as in the model's U-Net."""
     part = model.layout.parts[model.denoiser_part]
-    given = {key: model.denoiser.config[key] for key in part.standard}
-    given["use_linear_projection"] = model.denoiser.config.use_linear_projection
+    told = (*part.standard, "use_linear_projection", "cross_attention_dim")
+    given = {key: model.denoiser.config[key] for key in told}
     with init_empty_weights(include_buffers=False):
         return ControlNetModel(**control_config(part, shapes, given))
 

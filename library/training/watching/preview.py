@@ -127,6 +127,11 @@ class Previews:
         """Draw a prompt and save the picture; nothing if the run was asked to stop meanwhile."""
         seed = random.SystemRandom().randrange(2**31) if request.seed is None else request.seed
         drawn = dataclasses.replace(request, seed=seed)
+        try:
+            check_hints([drawn])
+        except UserError as error:  # they were there at the start
+            warn(f"a preview is not drawn: {error.problems[0]}")
+            return []
         with self.session.accelerator.autocast():
             pictures = generate(
                 self.task.model,

@@ -122,6 +122,23 @@ def test_the_other_layout_a_prefix_a_whole_model_beside_it_and_differences_are_r
             torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("attention", [False, True])
+def test_smaller_ones_for_sdxl_are_read(attention: bool, tmp_path: Path) -> None:
+    """Those with less attention than their model, as diffusers' own "small" and "mid" have."""
+    model = make_kind("sdxl")
+    full = start_control(model, seed=0).net.config
+    changes = {"down_block_types": ("DownBlock2D",) * 3, "mid_block_type": "UNetMidBlock2D"}
+    changes = {"transformer_layers_per_block": 1} if attention else changes
+    theirs = ControlNetModel.from_config({**full, **changes}).eval()
+    generator = torch.Generator().manual_seed(1)
+    for parameter in theirs.parameters():
+        parameter.data += torch.randn(parameter.shape, generator=generator) * 0.05
+    theirs.save_pretrained(tmp_path / "small")
+    ours = load_control(tmp_path / "small", model).eval()
+    for one, other in zip(residuals(ours, model), residuals(ControlNet(theirs, model), model), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
 def test_the_range_of_hints_is_the_files_unless_another_is_asked_for(tmp_path: Path) -> None:
     model = make_kind("sd1")
     path = tmp_path / "x.safetensors"
@@ -204,7 +221,7 @@ def test_what_is_no_control_net_is_told_by_what_it_is(
         (tiny_model_file, "is a checkpoint, not a ControlNet"),
         (tiny_model_folder, "holds no diffusion_pytorch_model.safetensors or .bin"),
         (tmp_path / "text.txt", "is not a kind of file ControlNets come in"),
-        (tmp_path / "no.safetensors", "there is no such file"),
+        (tmp_path / "no.safetensors", "there is no file or folder here; give a ControlNet's file"),
     ):
         with pytest.raises(UserError) as caught:
             check_control(path)

@@ -81,3 +81,12 @@ def test_pictures_beside_prompts_count_where_they_are_looked_at_and_must_be_ther
     shown._read_again()
     assert [request.prompt for request in shown.requests] == ["a cat"]
     assert "the old prompts are drawn: nowhere.png: there is no such file" in capsys.readouterr().err
+
+
+def test_a_picture_that_is_gone_later_costs_its_preview_alone(
+    prompts: Path, capsys: pytest.CaptureFixture
+) -> None:
+    shown = previews(prompts, hints=True)
+    gone = shown.requests[0].with_hints((prompts.parent / "gone.png",))
+    assert shown._draw_one(0, gone, "000001", print) == []
+    assert "a preview is not drawn: " in capsys.readouterr().err

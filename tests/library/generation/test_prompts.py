@@ -60,7 +60,7 @@ def test_every_mistake_of_a_line_is_named() -> None:
         "here: --l expects a number, got 'nan'",
         "here: --w expects a size in pixels, got 'wide'",
         "here: --d expects a whole number of 0 or more, got '-1'",
-        "here: there is no prompt option --q; there are --n, --l, --s, --cn, --w, --h, --d, --ss",
+        "here: there is no prompt option --q; there are --n, --l, --s, --cn, --w, --h, --d, --am, --ss",
         "here: --ss expects one of " + ", ".join(typing.get_args(SamplerName)) + ", got 'plms'",
         "here: --s is given twice",
         "here: --h expects a size in pixels, got ''",
@@ -154,13 +154,14 @@ def test_every_mistake_in_tables_is_named_with_its_prompt(tmp_path: Path) -> Non
     path.write_text('[{"prompt": "a", "width": 1.5, "sead": 1}, "b --zz", {"prompt": 3, "flow_shift": 2}]')
     with pytest.raises(UserError) as caught:
         read_prompts(path, TRAINING)
-    known = "negative_prompt, width, height, sample_steps, scale, seed, sample_sampler, controlnet_image"
+    known = "negative_prompt, width, height, sample_steps, scale, seed, sample_sampler, controlnet_image, "
+    known += "network_multiplier"
     assert str(caught.value).splitlines() == [
         f"{path}, prompt 1: width expects a size in pixels, got '1.5'",
         f"{path}, prompt 1: a prompt has no key sead; there are prompt, {known}, guidance_scale, "
         "cfg_trunc_ratio, renorm_cfg, flow_shift",
         f"{path}, prompt 2: there is no prompt option --zz; "
-        "there are --n, --l, --s, --cn, --w, --h, --d, --ss",
+        "there are --n, --l, --s, --cn, --w, --h, --d, --am, --ss",
         f'{path}, prompt 3: has no prompt; write prompt: "a cat"',
         f"{path}, prompt 3: flow_shift is not available yet; remove it",
     ]

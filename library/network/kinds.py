@@ -160,5 +160,6 @@ KINDS: dict[str, FileKind] = {
             for place in ("1", "2", *(f".{number}" for number in range(40)))
             for end in ("weight", "bias")
         ),
+        why_no_weights="it changes what attention is given",
     ),
 }

@@ -376,7 +376,7 @@ def _weights() -> list[Hostile]:
         _changed("foreign", {f"{UNET}out.9.weight": fill}, "has no place there"),
         _changed("level_1000000", {f"{UNET}input_blocks.1000000.0.weight": fill}, "has no place there"),
         _changed("shape", {f"{UNET}time_embed.0.weight": torch.zeros(2, 3)}, "expected (128, 32)"),
-        _changed("channels", {CONV: torch.zeros(32, 9, 3, 3)}, "has 9 input channels"),
+        _changed("channels", {CONV: torch.zeros(32, 5, 3, 3)}, "has 5 input channels (a depth model"),
         _changed("no_dims", {CONV: torch.zeros(())}, "do not go together"),
         _changed("no_values", {CONV: torch.zeros(0, 4, 3, 3)}, "expected (32, 4, 3, 3)"),
         _changed("nan", {CONV: fill * math.nan}, "values that are no numbers"),

@@ -49,7 +49,7 @@ def test_every_tensor_moves_to_a_device() -> None:
     assert {name: tensor.device.type for name, tensor in tensors(moved).items()} == dict.fromkeys(
         tensors(full_condition()), "meta"
     )
-    assert len(tensors(moved)) == len(fields(Condition)) - 1  # the control is a function
+    assert len(tensors(moved)) == len(fields(Condition)) - 2  # the control is a function, progress a number
 
 
 def test_only_floating_point_numbers_change_their_type() -> None:
@@ -59,9 +59,8 @@ def test_only_floating_point_numbers_change_their_type() -> None:
 
 def test_what_is_not_there_stays_away() -> None:
     plain = Condition(torch.rand(2, 77, 8))
-    assert [field.name for field in fields(plain) if getattr(plain.to("meta"), field.name) is not None] == [
-        "hidden"
-    ]
+    there = [field.name for field in fields(plain) if getattr(plain.to("meta"), field.name) is not None]
+    assert there == ["hidden", "progress"]
 
 
 @torch.no_grad()

@@ -23,7 +23,7 @@ def previews(prompts: Path, hints: bool = False, **options: int) -> Previews:
         model=SimpleNamespace(clip_skip=None),
         logging=SimpleNamespace(trackers=(), no_report=True),
     )
-    model = SimpleNamespace(family="sd1", latent_space=SimpleNamespace(pixel_multiple=8))
+    model = SimpleNamespace(is_inpainting=False, family="sd1", latent_space=SimpleNamespace(pixel_multiple=8))
     task = SimpleNamespace(model=model, needs=Needs(hints=hints))
     return Previews(*cast(Any, (run, task, None, None, None)))
 

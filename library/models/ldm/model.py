@@ -112,7 +112,9 @@ class LatentDiffusion(Model):
         return None
 
     def run_denoiser(self, x: Tensor, t: Tensor, condition: Condition, residuals: Residuals | None) -> Tensor:
-        unet, dtype = self.denoiser, next(self.denoiser.parameters()).dtype
+        unet = self.denoiser
+        # What the first layer computes with: a copy of its weight, in steps; a network may have taken it away.
+        dtype = getattr(unet.conv_in, "weight", next(unet.parameters())).dtype
         with text_by_layer(unet, condition.by_layer):
             return unet(
                 x.to(dtype),

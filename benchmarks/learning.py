@@ -211,7 +211,7 @@ def _target(scene: Scene) -> str:
     from make_world import sentence
 
     told = sentence(scene)
-    lines = ("[[slider.targets]]", f'target_class = "{told}"', f'negative = "{told}"')
+    lines = ("[[slider.targets]]", *(f'{key} = "{told}"' for key in ("target_class", "negative", "neutral")))
     return "\n".join([*lines, f'positive = "{told.replace("red", "blue")}"'])
 
 

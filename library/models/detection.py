@@ -123,9 +123,13 @@ def check_channels(name: str, family: str, conv_in: tuple[int, ...] | None) -> N
         return
     others = {
         str(space.channels + 1): " (a depth model: it is given a depth map of the picture)",
-        str(2 * space.channels): " (an editing model, such as instruct-pix2pix: it is given the picture to edit)",
+        str(
+            2 * space.channels
+        ): " (an editing model, such as instruct-pix2pix: it is given the picture to edit)",
     }
-    cause = f"has {conv_in[1]} input channels{others.get(str(conv_in[1]), '')}, for which training makes no input"
+    cause = (
+        f"has {conv_in[1]} input channels{others.get(str(conv_in[1]), '')}, for which training makes no input"
+    )
     fix = f"use a text-to-image model, which has {wanted[0]}, or an inpainting model, which has {wanted[1]}"
     raise UserError.of(name, cause, fix)
 

@@ -57,6 +57,8 @@ def open_changes(path: Path) -> Changes:
     row, kind = KINDS[file.kind], PRODUCT_KINDS[file.kind]
     for what, keys in unplaced(file, file.modules, "").items():
         cause = f"{len(keys)} of its tensors, e.g. {min(keys)}, are {what}"
+        if min(keys) in file.along:
+            raise UserError.of(path, f"{cause}: no LoRA holds any", "merge it into the checkpoint")
         if min(keys) in file.unknown:
             raise UserError.of(path, f"{cause}: they are no part of a {row.title}")
         warn(f"{path}: {cause}: they are left out")

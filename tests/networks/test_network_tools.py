@@ -210,7 +210,7 @@ def test_wrong_inputs_are_a_line_each_and_nothing_is_written(
         "cut": "has no lora_up.weight; the file is not whole; get it again",
         "shape": "do not multiply; the file is damaged; get it again",
         "else": "has no layer in common with a.safetensors",
-        "more": "lora_unet_x.w_norm, are whole changes of weights, biases or norms: no LoRA holds any; merge it into",
+        "more": "w_norm, are whole changes of weights, biases or norms: no LoRA holds any; merge it into",
     }
     for kind, line in expected.items():
         with pytest.raises(UserError) as refused:

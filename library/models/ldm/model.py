@@ -113,7 +113,7 @@ class LatentDiffusion(Model):
 
     def run_denoiser(self, x: Tensor, t: Tensor, condition: Condition, residuals: Residuals | None) -> Tensor:
         unet = self.denoiser
-        # What the first layer computes with: a copy of its weight, in steps; a network may have taken it away.
+        # What the first layer computes with: in steps a copy of its weight. Networks may have taken it away.
         dtype = getattr(unet.conv_in, "weight", next(unet.parameters())).dtype
         with text_by_layer(unet, condition.by_layer):
             return unet(

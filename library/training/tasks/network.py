@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from library.data.batch import Batch, Needs
+from library.data.batch import Batch
 from library.generation.strengths import Networks
 from library.models.attention import shared_inputs
 from library.models.base import Condition, Model
@@ -67,7 +68,7 @@ class NetworkTask(Task):
             seed=seed,
             like=network.network_weights if network.dim_from_weights else None,
         )
-        self.needs = Needs(hints=self.network.needs_hint)
+        self.needs = replace(self.needs, hints=self.network.needs_hint)
         self._has_text = any(place is not None for place in self.network.trained_parameters())
         if network.text_encoder_lr and "te" in self.rates and not self._has_text:
             warn(f"--text_encoder_lr has no effect: {network.network_module} has nothing in text encoders")

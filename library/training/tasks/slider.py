@@ -23,6 +23,7 @@ from library.models.base import Condition, Model
 from library.options.network import NetworkOptions
 from library.options.objective import ObjectiveOptions
 from library.options.sliders import SliderOptions
+from library.problems import UserError
 from library.training.diffusion.loss import mean_per_sample
 from library.training.tasks.network import NetworkTask
 
@@ -43,6 +44,9 @@ class SliderTask(NetworkTask):
         clip_skip: int | None,
         seed: int,
     ) -> None:
+        if model.is_inpainting:
+            cause = "is an inpainting model, which sliders show no picture to paint in"
+            raise UserError.of("--pretrained_model_name_or_path", cause, "give the model it was made of")
         super().__init__(model, options, network, learning_rate=learning_rate, clip_skip=clip_skip, seed=seed)
         self.slider = slider
         self.times = self.objective.schedule(slider.max_denoising_steps)

@@ -17,6 +17,7 @@ from library.data.plan import Position
 from library.models.base import Model
 from library.options.objective import ObjectiveOptions
 from library.options.sliders import SliderNetworkOptions, SliderOptions
+from library.problems import UserError
 from library.training.diffusion.noise import NoiseDraw
 from library.training.diffusion.objective import DDPM, Flow
 from library.training.tasks.slider import SliderTask, goal_of
@@ -164,3 +165,9 @@ def test_dynamic_sizes_and_crops_stay_in_their_bounds(tiny_model: Model) -> None
     assert latents == {(size[4] // 8, size[5] // 8) for size in sizes}
     plain = make_builder(tiny_model, Concept("a", "a", resolution=(64, 128))).build(at(0))
     assert plain.sizes.tolist() == [[128, 64, 0, 0, 128, 64]]
+
+
+def test_an_inpainting_model_is_refused(tiny_model: Model) -> None:
+    tiny_model.make_inpainting()
+    with pytest.raises(UserError, match="is an inpainting model, which sliders show no picture to paint in"):
+        make_task(tiny_model)

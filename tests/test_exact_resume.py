@@ -43,17 +43,18 @@ TRAINERS = {
 }
 ALWAYS = [
     ("train_network.py", ("ema", "rounding", "8bit", "accumulation")),
-    ("train_db.py", ("ema", "full_fp16")),
     ("fine_tune.py", ("rounding", "accumulation")),
     ("sdxl_train_network.py", ("scaler", "8bit")),
     ("sdxl_train.py", ("ema", "rounding", "8bit")),
-    ("sdxl_train_textual_inversion.py", ("ema", "accumulation")),
     ("train_control_net.py", ("ema", "accumulation", "rounding")),
     ("train_control_net_lllite.py", ("ema", "accumulation")),
 ]
-CASES = ALWAYS + [
-    pytest.param(script, (feature,), marks=pytest.mark.matrix) for script in TRAINERS for feature in FEATURES
+MORE = [
+    ("train_db.py", ("ema", "full_fp16")),
+    ("sdxl_train_textual_inversion.py", ("ema", "accumulation")),
+    *((script, (feature,)) for script in TRAINERS for feature in FEATURES),
 ]
+CASES = ALWAYS + [pytest.param(*case, marks=pytest.mark.matrix) for case in MORE]
 
 
 @pytest.mark.parametrize(

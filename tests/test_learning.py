@@ -39,7 +39,9 @@ def test_the_model_does_not_know_the_new_figure_and_knows_the_rest() -> None:
     "words",
     [
         pytest.param(
-            (*CACHED, "--max_token_length", 225, "--optimizer_type", "AdamW8bit"), id="225 tokens, 8-bit"
+            (*CACHED, "--max_token_length", 225, "--optimizer_type", "AdamW8bit"),
+            id="225 tokens, 8-bit",
+            marks=pytest.mark.long,
         ),
         pytest.param((*CACHED, "--mixed_precision", "bf16"), id="bf16", marks=pytest.mark.long),
     ],

@@ -23,11 +23,13 @@ CASES = [
     ("sdxl_train_network.py", "sdxl", 0.1, "--multi_gpu", ("--fp8_base",)),
     ("train_control_net.py", "sd1", 0.1, "--cpu", ("--gradient_checkpointing",)),
     ("train_control_net_lllite.py", "sd1", 0.1, "--cpu", ("--gradient_checkpointing",)),
-    ("sdxl_train.py", "sdxl", 1e-3, "--cpu", ("--gradient_checkpointing",)),
+    pytest.param(
+        *("sdxl_train.py", "sdxl", 1e-3, "--cpu", ("--gradient_checkpointing",)), marks=pytest.mark.long
+    ),
 ]
 
 
-@pytest.mark.parametrize(("script", "kind", "rate", "how", "more"), CASES, ids=[case[0] for case in CASES])
+@pytest.mark.parametrize(("script", "kind", "rate", "how", "more"), CASES)
 def test_two_processes_learn_what_one_with_twice_the_batch_learns(
     script: str,
     kind: str,

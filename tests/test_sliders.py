@@ -77,6 +77,7 @@ def test_a_run_with_stops_is_one_without_and_previews_show_strengths(
     assert "concepts" in (whole.parent / "x-report.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.long
 def test_two_processes_learn_what_one_with_twice_the_samples_learns(
     tiny_model_file: Path, tmp_path: Path
 ) -> None:
@@ -90,6 +91,7 @@ def test_two_processes_learn_what_one_with_twice_the_samples_learns(
     assert largest > 1e-3 and gap < largest / 50, (largest, gap)
 
 
+@pytest.mark.long
 def test_any_kind_of_network_on_sdxl_and_a_dry_run(
     saved_kind: Callable[[str, str], Path],
     tiny_model_file: Path,

@@ -114,12 +114,12 @@ class Layout:
     parts: by name, which is that of their folder in a Diffusers folder; text encoders in their order.
     pads: the padding id of each text encoder's tokens.
     pipeline: diffusers' class for it.
-    inpainting_pipeline: the same for its inpainting models.
     pipeline_options: further entries of model_index.json.
     scheduler: diffusers' class and settings that a folder gets.
     has_original_paths: whether network files name the U-Net's layers as single files do, and count all of
         its blocks; otherwise as diffusers does.
     has_original_control: whether ControlNets are saved in the original layout; otherwise as diffusers does.
+    inpainting_pipeline: diffusers' class for its inpainting models.
     defaults_to_epsilon: whether files that do not declare what they predict certainly predict the noise.
     half_vae: whether its VAE stays finite in float16.
     convolved: which layers sd-scripts' trainer makes convolutions when it reads a single file, so that its
@@ -131,11 +131,11 @@ class Layout:
     parts: Mapping[Part, PartLayout]
     pads: tuple[int, ...]
     pipeline: str
-    inpainting_pipeline: str
     pipeline_options: Mapping[str, Any]
     scheduler: tuple[str, Mapping[str, Any]]
     has_original_paths: bool = False
     has_original_control: bool = True
+    inpainting_pipeline: str = ""
     defaults_to_epsilon: bool = True
     half_vae: bool = True
     convolved: tuple[str, ...] = ()

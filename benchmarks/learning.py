@@ -34,7 +34,7 @@ LORA = (
     *("--network_module", "networks.lora", "--network_dim", 16, "--network_alpha", 16),
     *("--network_args", "conv_dim=8", "conv_alpha=8", "--learning_rate", 1e-3),
 )
-SLIDER, SLIDER_STEPS = "[slider]\nresolutions = [64]\nbatch_size = 4\nguidance_scale = 1", 200
+SLIDER, SLIDER_STEPS = "[slider]\nresolutions = [64]\nbatch_size = 4\nguidance_scale = 1", 800
 CACHED = ("--cache_latents",)
 RELEARN = {"v": ("--objective", "v"), "flow": ("--objective", "flow", "--min_snr_gamma", 0)}
 RELEARN_STEPS, INPAINTING_STEPS, WORLD = 1500, 450, 4000
@@ -191,7 +191,7 @@ def slider(folder: Path) -> Scores:
     run_here(
         "train_leco.py",
         *("--pretrained_model_name_or_path", MODEL, "--prompts_file", prompts, "--seed", 1),
-        *("--max_denoising_steps", 20, "--leco_denoise_guidance_scale", 2, "--lr_scheduler", "linear"),
+        *("--max_denoising_steps", 8, "--leco_denoise_guidance_scale", 2, "--lr_scheduler", "linear"),
         *("--network_alpha", 4, "--learning_rate", 2e-3, "--max_train_steps", SLIDER_STEPS),
         *("--output_dir", folder, "--output_name", "slider"),
     )

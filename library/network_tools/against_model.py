@@ -16,12 +16,13 @@ from library.models.base import AttachPoint, Part
 from library.models.detection import check_source
 from library.models.ldm.layers import ModelLayers, open_layers
 from library.network.files import read_network
+from library.network.kinds import KINDS
 from library.network.loading import open_network
 from library.network.module import NetworkModule
 from library.network.names import module_name
 from library.network_tools.changes import Changes, open_changes, told_by_weights
 from library.network_tools.factors import Factors
-from library.problems import UserError, warn
+from library.problems import warn
 from library.wording import counted
 
 
@@ -68,7 +69,8 @@ def open_changes_of(path: Path, base_model: str | None) -> Changes:
     network is no change of weights.
     """
     file = read_network(path)
-    if base_model is None or not told_by_weights(file):
+    is_change = not KINDS[file.kind].why_no_weights
+    if base_model is None or not (is_change and told_by_weights(file)):
         return open_changes(path)
     layers = open_layers(check_source(base_model))
     network = open_network(layers.model, path)
@@ -76,8 +78,6 @@ def open_changes_of(path: Path, base_model: str | None) -> Changes:
     outside = 0
     modules, shapes = {}, {}
     for module in network.by_name.values():
-        if module.why_not_merged:
-            raise UserError.of(path, f"cannot become a LoRA: {module.why_not_merged}")
         for point in module.points:
             if point.module not in places:
                 outside += 1

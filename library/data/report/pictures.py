@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,10 +19,10 @@ from library.data.report.lookalikes import Group
 from library.data.report.texts import Look, Texts, first_samples
 from library.data.training_data import TrainingData
 from library.data.views import View, centre_view, make_view, varies
+from library.pages.images import thumbnail
 from library.problems import Problem, UserError
 
 LARGE, SMALL = 256, 144  # longest side in pixels: of a picture that is always the same, of one that changes
-QUALITY = 78  # of WebP, 0 to 100
 MOST_SHOTS, MOST_HELD_OUT = 300, 60  # of training and of validation; about 10 kB each
 MOST_OF_A_BUCKET = 24
 MOST_GROUPS, MOST_OF_A_GROUP = 50, 4  # of pictures that look alike
@@ -137,7 +135,7 @@ def show_resemblances(data: TrainingData, inspection: Inspection) -> list[Resemb
     def show(number: int, group: Group) -> Resemblance:
         paths = [inspection.pictures[member] for member in group.members]
         shown = paths[:MOST_OF_A_GROUP] if number < MOST_GROUPS else []
-        shots = tuple(thumbnail(np.asarray(load_image(path)), SMALL) for path in shown)
+        shots = tuple(thumbnail(load_image(path), SMALL) for path in shown)
         return Resemblance(tuple(names[path] for path in paths), group.is_same_file, shots)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -157,15 +155,6 @@ def choose(rooms: Sequence[Sequence[int]], *, most: int, total: int) -> list[lis
         [room[step * len(room) // count] for step in range(count)]
         for room, count in zip(rooms, counts, strict=True)
     ]
-
-
-def thumbnail(pixels: np.ndarray, longest: int) -> tuple[str, tuple[int, int]]:
-    """uint8 (height, width[, 3]) as a small WebP in a data: URL, and its (width, height)."""
-    image = Image.fromarray(pixels)
-    image.thumbnail((longest, longest), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    image.save(buffer, "WEBP", quality=QUALITY)
-    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii"), image.size
 
 
 def _views(data: TrainingData, index: int, sample: int, look: Look, is_held_out: bool) -> list[View]:
@@ -188,8 +177,8 @@ def _exhibit(texts: Texts, views: Iterable[View]) -> Exhibit:
 
 def _shot(view: View, longest: int) -> Shot:
     pixels, mask = view.load()
-    address, size = thumbnail(pixels, longest)
+    address, size = thumbnail(Image.fromarray(pixels), longest)
     if mask is None:
         return Shot(view, address, size)
-    grey, _ = thumbnail((mask * 255).astype(np.uint8), longest)
+    grey, _ = thumbnail(Image.fromarray((mask * 255).astype(np.uint8)), longest)
     return Shot(view, address, size, grey, float(mask.mean()))

@@ -4,8 +4,6 @@ run.
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 import re
 import statistics
@@ -15,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from library.files import whole_file
+from library.pages.images import thumbnail
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -72,7 +71,8 @@ class History:
         """Add previews after `step` steps, as `add` does: (number of the prompt, prompt, picture)."""
         if self.moments and self.moments[-1].step == step:
             self.moments.pop()
-        self.moments.append(Moment(step, [(n, text, _data_url(picture)) for n, text, picture in pictures]))
+        small = [(n, text, thumbnail(picture, SIDE)[0]) for n, text, picture in pictures]
+        self.moments.append(Moment(step, small))
         if len(self.moments) > MOST_MOMENTS:
             newest = self.moments[-1]
             self.moments = [*self.moments[:-1:2], newest]  # the first and the newest are kept
@@ -147,11 +147,3 @@ def _thinned(points: list[Point]) -> list[Point]:
     for step, value in points:
         stretches.setdefault((step - first) * (MOST_POINTS // 2) // span, []).append((step, value))
     return [(some[-1][0], statistics.fmean(value for _, value in some)) for some in stretches.values()]
-
-
-def _data_url(picture: Image) -> str:
-    small = picture.convert("RGB")
-    small.thumbnail((SIDE, SIDE))
-    data = io.BytesIO()
-    small.save(data, "WEBP", quality=82)
-    return f"data:image/webp;base64,{base64.b64encode(data.getvalue()).decode()}"

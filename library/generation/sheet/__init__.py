@@ -1,0 +1,1 @@
+"""Pages and grids of pictures that were drawn."""

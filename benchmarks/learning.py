@@ -248,7 +248,8 @@ def kind(folder: Path, name: str, rate: float) -> Scores:
     """A kind of network on all it takes of the U-Net and the text encoder."""
     module, words = NETWORK_KINDS[name]
     words = ("--network_module", f"networks.{module}", *words, "--learning_rate", rate, *CACHED)
-    return score_lora(teach(folder, "train_network.py", *words, steps=KIND_STEPS), count=COUNT)
+    steps = 2 * KIND_STEPS if name == "oft" else KIND_STEPS  # rotations learn the most slowly
+    return score_lora(teach(folder, "train_network.py", *words, steps=steps), count=COUNT)
 
 
 RANK = ("--network_dim", 16, "--network_alpha", 16)

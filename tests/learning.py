@@ -143,8 +143,8 @@ def draw_outlines(folder: Path, pictures: Path) -> Path:
 
 
 def without_form(scene: Scene) -> str:
-    """A caption that says nothing of shape, size and place."""
-    things = " and ".join(f"a {colour} thing" for colour, _ in scene.things)
+    """A caption that says nothing of shape, size and place, in words that the model knows."""
+    things = " and ".join(f"a {colour}" for colour, _ in scene.things)
     return f"{things} on a {scene.background} background"
 
 

@@ -50,9 +50,9 @@ def draw_pictures(run_type: type[Run], doc: str | None, *, family: str | None = 
 
         prompts = check(reading, family=family)
         run = reading.run
-    model = load(run.model, run.compute, run.networks)
+    model, networks = load(run.model, run.compute, run.networks)
     control = load_control_nets(model, run.control, run.compute)
-    draw(model, prompts, run.pictures, clip_skip=run.model.clip_skip, control=control)
+    draw(model, prompts, run.pictures, clip_skip=run.model.clip_skip, control=control, networks=networks)
 
 
 if __name__ == "__main__":

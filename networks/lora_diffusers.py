@@ -44,7 +44,7 @@ def main() -> None:
     side = FAMILIES[detect_family(source)].side
     request = PromptRequest(options.prompt, negative=options.negative_prompt, width=side, height=side)
     networks = GeneratorNetworkOptions(network_weights=(options.lora_weights,))
-    model = load(GeneratorModelOptions(ckpt=options.model_id), GeneratorComputeOptions(), networks)
+    model, _ = load(GeneratorModelOptions(ckpt=options.model_id), GeneratorComputeOptions(), networks)
     pictures = GenerationOptions(outdir=options.outdir, seed=options.seed)
     draw(model, [request], pictures, clip_skip=None)
 

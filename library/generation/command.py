@@ -47,8 +47,10 @@ if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
 
+    from library.generation.strengths import Networks
     from library.models.base import Model
     from library.models.condition import Control
+    from library.network.network import Network
 
 R = TypeVar("R")
 S = TypeVar("S")
@@ -213,8 +215,9 @@ def _with_originals(
 
 def load(
     options: GeneratorModelOptions, compute: GeneratorComputeOptions, networks: GeneratorNetworkOptions
-) -> Model:
-    """The model with its networks, on this machine's device, in eval mode.
+) -> tuple[Model, list[tuple[Network, float]]]:
+    """The model with its networks, on this machine's device, in eval mode; and the networks that are not
+    merged, with their strengths.
 
     The VAE stays in float32: in float16 some VAEs give black pictures, and bfloat16 shows in smooth areas.
     Networks are merged before weights are cast, so that nothing is rounded twice.
@@ -228,6 +231,7 @@ def load(
     model.use_attention("xformers" if compute.xformers else "sdpa")
     device, dtype = choose_device(), getattr(torch, compute.dtype_name)
     given = zip(networks.network_module, networks.network_weights, networks.multipliers, strict=True)
+    beside = []
     for module, path, multiplier in given:
         network = open_network(model, path, module)
         network.set_multiplier(multiplier)
@@ -236,9 +240,10 @@ def load(
         else:
             network.attach()
             network.to(device, dtype).eval()
+            beside.append((network, multiplier))
     # In a ModuleList, since diffusers warns if its own modules are cast directly.
     torch.nn.ModuleList([model.denoiser, *model.text_encoders]).to(dtype)
-    return model.to(device).eval()
+    return model.to(device).eval(), beside
 
 
 def load_control_nets(
@@ -270,6 +275,7 @@ def draw(
     *,
     clip_skip: int | None,
     control: Control | None = None,
+    networks: Networks = (),
 ) -> None:
     """Draw and save all pictures of the run; each batch is on disk before the next one begins.
 
@@ -283,7 +289,7 @@ def draw(
     )
     timestamp, saved, broken, code = time.strftime("%Y%m%d%H%M%S"), 0, 0, 0
     try:
-        for request, picture in _draw_batches(model, pictures, options, clip_skip, control):
+        for request, picture in _draw_batches(model, pictures, options, clip_skip, control, networks):
             if picture is None:
                 broken += 1
                 continue
@@ -307,6 +313,7 @@ def _draw_batches(
     options: GenerationOptions,
     clip_skip: int | None,
     control: Control | None,
+    networks: Networks,
 ) -> Iterator[tuple[PromptRequest, Image | None]]:
     """Each request with its picture; None for one with values that are no numbers. A progress bar shows the
     steps.
@@ -327,6 +334,7 @@ def _draw_batches(
                 clip_skip=clip_skip,
                 emb_normalize=options.emb_normalize_mode,
                 control=control,
+                networks=networks,
                 on_step=bar.update,
             )
             yield from zip(batch, drawn, strict=True)
@@ -340,6 +348,8 @@ def _warn_of_unused_options(model: Model, prompts: Sequence[PromptRequest], pict
             warn(f"--d of {text} has {seeds} seeds for {pictures} pictures; see --images_per_prompt")
         if prompt.negative and not prompt.is_guided:
             warn(f"--n of {text} has no effect at scale 1")
+        if prompt.negative_scale is not None and not prompt.is_guided:
+            warn(f"--nl of {text} has no effect at scale 1")
         plain = PromptRequest("", width=prompt.width, height=prompt.height)
         told = (prompt.sizes, prompt.sizes_negative)
         if not model.is_told_sizes and told != (plain.sizes, plain.sizes_negative):

@@ -9,15 +9,17 @@ lower case are the same in option names. prompt_options.py says which options th
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
 from library.generation.lookalikes import Lookalikes
 from library.generation.prompt_options import PromptSyntax
 from library.generation.request import PromptRequest
-from library.problems import Problems, UserError
+from library.problems import Problems, UserError, warn
 from library.table_files import kind_of, parse_tables
 from library.text_files import is_text, read_text
 from library.wording import counted, shortened
@@ -41,10 +43,10 @@ def read_prompts(
 
     syntax: the options that a prompt may have.
     defaults: the values of everything that a prompt does not say.
-    Raises UserError with the problems of the file, each with its line or number; of many the first ones and
-    their count.
+    Raises UserError with the problems of the file, each with its line or number and its column; of many the
+    first ones and their count. Where the syntax is lenient, wrong options are left out with warnings.
     """
-    problems, requests, reader = Problems(), [], _Reader(syntax, Lookalikes(syntax), defaults)
+    problems, requests, reader = Problems(), [], _Reader.of(syntax, defaults)
     for where, entry in _entries(path, syntax):
         if isinstance(entry, str):
             request = problems.attempt(reader.from_line, entry, where)
@@ -52,7 +54,7 @@ def read_prompts(
             request = problems.attempt(reader.from_keys, entry, where)
         if request is not None:
             requests.append(request)
-    reader.lookalikes.warn()
+    reader.warn(path)
     if not requests and not problems.found:
         problems.add(path, "holds no prompts", _EMPTY_FIX.get(path.suffix.lower(), "write one a line"))
     _raise_first(problems, path)
@@ -65,14 +67,15 @@ def parse_prompt(
     """The request that a line makes.
 
     where: what problems are about, e.g. a file and its line.
-    Raises UserError with the options that do not exist, are given twice or have a wrong value; of many the
-    first ones and their count.
+    Raises UserError with the options that do not exist, are given twice or have a wrong value, each with its
+    column; of many the first ones and their count. Where the syntax is lenient, these are left out with
+    warnings.
     """
-    reader = _Reader(syntax, Lookalikes(syntax), defaults)
+    reader = _Reader.of(syntax, defaults)
     try:
         return reader.from_line(line, where)
     finally:
-        reader.lookalikes.warn()
+        reader.warn(where)
 
 
 _OPTION_START = re.compile(r"(?:^| )--(?=[A-Za-z])")
@@ -86,44 +89,55 @@ class _Given(NamedTuple):
     option: its name in the syntax.
     name: as the prompt has it, `--s` or `sample_steps`.
     text: its value.
+    where: its place for messages.
     """
 
     option: str
     name: str
     text: str
+    where: str
 
 
 class _Reader(NamedTuple):
     """Reads prompts, of lines and of tables.
 
     lookalikes: takes those of all prompts that are read.
+    left_out: takes the problems of options that are left out, where the syntax is lenient.
     """
 
     syntax: PromptSyntax
     lookalikes: Lookalikes
     defaults: PromptRequest
+    left_out: Problems
+
+    @classmethod
+    def of(cls, syntax: PromptSyntax, defaults: PromptRequest) -> _Reader:
+        return cls(syntax, Lookalikes(syntax), defaults, Problems())
 
     def from_line(self, line: str, where: str) -> PromptRequest:
         """The request of a line."""
         _check_text(line, where)
-        text, *pieces = _OPTION_START.split(line)
+        starts = [match.end() for match in _OPTION_START.finditer(line)]
+        text = line[: starts[0] - len("--")] if starts else line
         request = replace(self.defaults, prompt=text.strip())
         self.lookalikes.look(text, where=where)
-        problems, seen = Problems(), set()
-        for piece in pieces:
+        problems, times = Problems(), Counter[str]()
+        for start, end in pairwise([*starts, len(line) + len("--")]):
+            piece = line[start : end - len("--")]
             name, value = (*piece.split(maxsplit=1), "")[:2]
-            option = name.lower()
-            if option in seen:
-                problems.add(where, f"--{option} is given twice")
+            option, place = name.lower(), f"{where}, column {start - 1}"
+            times[option] += 1
+            if times[option] > 1:
+                if times[option] == 2:
+                    problems.add(place, f"--{option} is given twice")
             elif self._knows(option):
                 self.lookalikes.look(value, where=where)
-                given = _Given(option, f"--{option}", value.strip())
-                request = problems.attempt(self._written, request, given, where) or request
+                given = _Given(option, f"--{option}", value.strip(), place)
+                request = problems.attempt(self._written, request, given) or request
             else:
                 known = ", ".join(f"--{known}" for known in self.syntax.options)
-                problems.add(where, f"there is no prompt option --{shortened(name)}", f"there are {known}")
-            seen.add(option)
-        _raise_first(problems, where)
+                problems.add(place, f"there is no prompt option --{shortened(name)}", f"there are {known}")
+        self._settle(problems, where)
         return request
 
     def from_keys(self, keys: Keys, where: str) -> PromptRequest:
@@ -135,7 +149,7 @@ class _Reader(NamedTuple):
             self.lookalikes.look(prompt, where=where, in_table=True)
             request = replace(request, prompt=prompt.strip())
         else:
-            problems.add(where, "has no prompt", 'write prompt: "a cat"')
+            raise UserError.of(where, "has no prompt", 'write prompt: "a cat"')
         for key, value in keys.items():
             option = self.syntax.keys.get(key)
             if option is None and key != "prompt":
@@ -144,17 +158,34 @@ class _Reader(NamedTuple):
             elif option is not None and isinstance(value, (list, dict)):
                 problems.add(where, f"{key} is {kind_of(value)}, not a text or a number")
             elif option is not None and value is not None:
-                given = _Given(option, key, _as_text(value))
+                given = _Given(option, key, _as_text(value), where)
                 self.lookalikes.look(given.text, where=where, in_table=True)
-                request = problems.attempt(self._written, request, given, where) or request
-        _raise_first(problems, where)
+                request = problems.attempt(self._written, request, given) or request
+        self._settle(problems, where)
         return request
+
+    def warn(self, where: object) -> None:
+        """Print the warnings about everything that was read."""
+        self.lookalikes.warn()
+        different = list(dict.fromkeys(self.left_out.found))
+        for problem in different[:MOST_PROBLEMS]:
+            warn(f"{problem.where}: {problem.cause}; it is left out")
+        if different[MOST_PROBLEMS:]:
+            warn(f"{where}: {counted(len(different) - MOST_PROBLEMS, 'more option')} are wrong and left out")
+
+    def _settle(self, problems: Problems, where: str) -> None:
+        """Raise the problems of options, or leave these out."""
+        if self.syntax.is_lenient:
+            self.left_out.found += problems.found
+        else:
+            _raise_first(problems, where)
 
     def _knows(self, option: str) -> bool:
         return option in self.syntax.options or option in self.syntax.not_yet
 
-    def _written(self, request: PromptRequest, given: _Given, where: str) -> PromptRequest:
+    def _written(self, request: PromptRequest, given: _Given) -> PromptRequest:
         """The request with an option's value written into it."""
+        where = given.where
         _check_text(given.text, where)
         if given.option in self.syntax.not_yet:
             raise UserError.of(where, f"{given.name} is not available yet", "remove it")
@@ -194,7 +225,7 @@ def _entries(path: Path, syntax: PromptSyntax) -> Iterator[tuple[str, str | Keys
     if suffix not in _EMPTY_FIX:
         for number, line in enumerate(_LINE_END.split(text), start=1):
             if line.strip() and not line.strip().startswith("#"):
-                yield f"{path}, line {number}", line.strip()
+                yield f"{path}, line {number}", line
         return
     if not syntax.keys:
         raise UserError.of(

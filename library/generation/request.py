@@ -17,6 +17,8 @@ class PromptRequest:
     width, height: pixels, multiples of the latent space's `pixel_multiple`.
     steps: 1 to 1000.
     scale: of classifier-free guidance; 1 is none.
+    negative_scale: of the negative prompt by itself, beside guidance from the empty text; None: guidance is
+        from the negative prompt.
     seed: None lets the caller choose.
     more_seeds: of the prompt's second, third, ... picture.
     sampler: a row of SAMPLERS.
@@ -49,6 +51,7 @@ class PromptRequest:
     hints: tuple[Path, ...] = ()
     image: Path | None = None
     mask: Path | None = None
+    negative_scale: float | None = None
 
     @property
     def sizes(self) -> tuple[int, ...]:

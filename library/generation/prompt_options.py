@@ -15,6 +15,7 @@ from pathlib import Path
 from library.generation.request import PromptRequest
 from library.options.generation import SamplerName
 from library.paths import user_path
+from library.problems import warn_idle
 
 MAX_STEPS = 1000  # the models know this many timesteps
 MAX_SEED = 2**64 - 1  # of torch's generators
@@ -91,9 +92,10 @@ def generator_syntax(pixel_multiple: int) -> PromptSyntax:
             "nh": lambda request, text: replace(request, original_height_negative=_original_side(text)),
             "ct": lambda request, text: replace(request, crop_top=_crop(text)),
             "cl": lambda request, text: replace(request, crop_left=_crop(text)),
+            "c": _ignore_clip_prompt,
         },
         not_yet=frozenset(
-            {"t", "nl", "c", "am", "f"}
+            {"t", "nl", "am", "f"}
             | {"dsd1", "dst1", "dsd2", "dst2", "dsr", "glt", "glr", "gle", "gls", "glsn", "glus"}
         ),
     )
@@ -138,6 +140,11 @@ def _seed(text: str) -> int:
 def _write_seeds(request: PromptRequest, text: str) -> PromptRequest:
     first, *more = (_seed(part.strip()) for part in text.split(","))
     return replace(request, seed=first, more_seeds=tuple(more))
+
+
+def _ignore_clip_prompt(request: PromptRequest, _: str) -> PromptRequest:
+    warn_idle("--c of prompts", "there is no guidance by CLIP")
+    return request
 
 
 def _scale(text: str) -> float:

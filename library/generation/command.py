@@ -57,8 +57,7 @@ S = TypeVar("S")
 
 
 def check(reading: Reading[R], *, family: str | None = None) -> list[PromptRequest]:
-    """The prompts of a command line. Its Run has the sections of gen_img_diffusers.py's, and may have
-    SizeOptions.
+    """The prompts of a command line. Its Run has the sections of gen_img.py's.
 
     family: the only one that the command draws with, by its name in FAMILIES; None: any.
     Raises UserError with every problem of the options, the files they name and the prompts.
@@ -115,7 +114,9 @@ def _check_model(options: GeneratorModelOptions, family: str | None, problems: P
     problems.attempt(
         check_source,
         options.ckpt,
+        v1=options.v1,
         v2=options.v2,
+        sdxl=options.sdxl,
         v_parameterization=options.v_parameterization,
         family=family,
     )

@@ -144,6 +144,11 @@ def _write_seeds(request: PromptRequest, text: str) -> PromptRequest:
     return replace(request, seed=first, more_seeds=tuple(more))
 
 
+def _ignore_clip_prompt(request: PromptRequest, _: str) -> PromptRequest:
+    warn_idle("--c of prompts", "there is no guidance by CLIP")
+    return request
+
+
 def _scale(text: str) -> float:
     try:
         scale = float(text)
@@ -193,12 +198,6 @@ def _picture(text: str) -> Path:
         return user_path(text)
     except ValueError:
         raise ValueError(expected) from None
-
-
-def _ignore_clip_prompt(request: PromptRequest, text: str) -> PromptRequest:
-    """The text of CLIP guidance, which is refused: without it sd-scripts too does nothing with the text."""
-    warn_idle("--c", "without CLIP guidance, which is not available")
-    return request
 
 
 _SHARED: dict[str, Writer] = {

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from library.generation.reading import read
 from library.options.console import ConsoleOptions
+from library.options.drawing_prompts import GeneratorOrderOptions
 from library.options.generation import (
     GenerationOptions,
     GeneratorComputeOptions,
@@ -36,6 +37,7 @@ class Run:
     control: GeneratorControlOptions
     inpainting: GeneratorInpaintingOptions
     prompts: GeneratorPromptOptions
+    order: GeneratorOrderOptions
     pictures: GenerationOptions
     sizes: SizeOptions
     console: ConsoleOptions

@@ -31,6 +31,7 @@ class Run:
 def main() -> None:
     options = parse(Run, __doc__).drawing
     from library.generation.command import draw, load
+    from library.generation.plan import plan_pictures
     from library.generation.request import PromptRequest
     from library.models import FAMILIES, check_source
     from library.network.loading import check_network_file
@@ -56,7 +57,8 @@ def main() -> None:
         network_merge=bool(options.loras),
     )
     model, _ = load(GeneratorModelOptions(ckpt=options.ckpt_path), GeneratorComputeOptions(), networks)
-    draw(model, [request], GenerationOptions(outdir=options.output_dir, seed=options.seed), clip_skip=None)
+    pictures = plan_pictures([request], seed=options.seed)
+    draw(model, pictures, GenerationOptions(outdir=options.output_dir, seed=options.seed), clip_skip=None)
 
 
 if __name__ == "__main__":

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import fields, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
+from library.generation.dynamic import chosen_texts, has_choices
 from library.generation.lookalikes import Lookalikes
 from library.generation.prompt_options import PromptSyntax
 from library.generation.request import PromptRequest
@@ -48,10 +49,7 @@ def read_prompts(
     """
     problems, requests, reader = Problems(), [], _Reader.of(syntax, defaults)
     for where, entry in _entries(path, syntax):
-        if isinstance(entry, str):
-            request = problems.attempt(reader.from_line, entry, where)
-        else:
-            request = problems.attempt(reader.from_keys, entry, where)
+        request = problems.attempt(reader.read, entry, where)
         if request is not None:
             requests.append(request)
     reader.warn(path)
@@ -73,7 +71,7 @@ def parse_prompt(
     """
     reader = _Reader.of(syntax, defaults)
     try:
-        return reader.from_line(line, where)
+        return reader.read(line, where)
     finally:
         reader.warn(where)
 
@@ -103,16 +101,48 @@ class _Reader(NamedTuple):
 
     lookalikes: takes those of all prompts that are read.
     left_out: takes the problems of options that are left out, where the syntax is lenient.
+    told: takes the warnings that were printed, so that none comes twice.
     """
 
     syntax: PromptSyntax
     lookalikes: Lookalikes
     defaults: PromptRequest
     left_out: Problems
+    told: set[str]
 
     @classmethod
     def of(cls, syntax: PromptSyntax, defaults: PromptRequest) -> _Reader:
-        return cls(syntax, Lookalikes(syntax), defaults, Problems())
+        return cls(syntax, Lookalikes(syntax), defaults, Problems(), set())
+
+    def read(self, entry: str | Keys, where: str) -> PromptRequest:
+        """The request of a line or a table; of a dynamic one, with the choices of seed 0."""
+        texts = (
+            [entry] if isinstance(entry, str) else [text for text in entry.values() if isinstance(text, str)]
+        )
+        if not any(map(has_choices, texts)):
+            return self.plain(entry, where)
+        _check_text("".join(texts), where)
+        first = self.plain(self.chosen(entry, 0, where)[0], where)
+        # A reader of its own: what it warns of later comes once, but not at the end of the file.
+        reader = self._replace(lookalikes=Lookalikes(self.syntax), left_out=Problems(), told=set(self.told))
+        return replace(first, choices=_Dynamic(entry, where, reader, first))
+
+    def plain(self, entry: str | Keys, where: str) -> PromptRequest:
+        """The request of a line or a table without choices."""
+        return self.from_line(entry, where) if isinstance(entry, str) else self.from_keys(entry, where)
+
+    def chosen(self, entry: str | Keys, seed: int, where: str) -> Sequence[str | Keys]:
+        """A dynamic line or table with its choices made by a seed."""
+        try:
+            if isinstance(entry, str):
+                return chosen_texts(entry, seed)
+            found: list[Keys] = [{}]
+            for key, value in entry.items():
+                values = chosen_texts(value, seed) if isinstance(value, str) else [value]
+                found = [{**keys, key: one} for keys in found for one in values]
+            return found
+        except ValueError as error:
+            raise UserError.of(where, f"expects {error}") from None
 
     def from_line(self, line: str, where: str) -> PromptRequest:
         """The request of a line."""
@@ -166,12 +196,15 @@ class _Reader(NamedTuple):
 
     def warn(self, where: object) -> None:
         """Print the warnings about everything that was read."""
-        self.lookalikes.warn()
         different = list(dict.fromkeys(self.left_out.found))
-        for problem in different[:MOST_PROBLEMS]:
-            warn(f"{problem.where}: {problem.cause}; it is left out")
+        lines = [f"{problem.where}: {problem.cause}; it is left out" for problem in different[:MOST_PROBLEMS]]
         if different[MOST_PROBLEMS:]:
-            warn(f"{where}: {counted(len(different) - MOST_PROBLEMS, 'more option')} are wrong and left out")
+            count = counted(len(different) - MOST_PROBLEMS, "more option")
+            lines.append(f"{where}: {count} are wrong and left out")
+        for line in [*self.lookalikes.warnings(), *lines]:
+            if line not in self.told:
+                warn(line)
+        self.told.update(lines)
 
     def _settle(self, problems: Problems, where: str) -> None:
         """Raise the problems of options, or leave these out."""
@@ -194,6 +227,29 @@ class _Reader(NamedTuple):
         except ValueError as error:
             shown = repr(shortened(given.text))
             raise UserError.of(where, f"{given.name} expects {error}, got {shown}") from None
+
+
+class _Dynamic(NamedTuple):
+    """A line or a table with choices.
+
+    first: what it was read as at first.
+    """
+
+    entry: str | Keys
+    where: str
+    reader: _Reader
+    first: PromptRequest
+
+    def made(self, request: PromptRequest, seed: int) -> list[PromptRequest]:
+        decided = {
+            one.name: getattr(request, one.name)
+            for one in fields(request)
+            if one.name != "choices" and getattr(request, one.name) != getattr(self.first, one.name)
+        }
+        entries = self.reader.chosen(self.entry, seed, self.where)
+        found = [replace(self.reader.plain(entry, self.where), **decided) for entry in entries]
+        self.reader.warn(self.where)
+        return found
 
 
 def _as_text(value: object) -> str:

@@ -2,10 +2,10 @@
 
     python sdxl_gen_img.py --ckpt sdxl.safetensors --prompt "a cat --n blurry --d 1" --outdir pictures
     python sdxl_gen_img.py --ckpt sdxl.safetensors --from_file prompts.txt --original_width 2048 \\
-        --original_height 2048 --network_module networks.lora --network_weights cat.safetensors
+        --original_height 2048 --network_weights cat.safetensors
 
 A prompt may end in options: --w width --h height --s steps --l scale --n negative prompt --d seed,seed,...,
---ow and --oh original size, --nw and --nh the negative prompt's, --ct crop top --cl crop left.
+--ow and --oh original size, --nw and --nh the negative prompt's, --ct crop top --cl crop left, and more.
 The settings of a picture are in its PNG text.
 """
 
@@ -13,18 +13,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import gen_img_diffusers
-from library.options.generation import SizeOptions
+import gen_img
 from library.problems import run_command
 
 
 @dataclass(frozen=True)
-class Run(gen_img_diffusers.Run):
-    sizes: SizeOptions
+class Run(gen_img.Run):
+    pass
 
 
 def main() -> None:
-    gen_img_diffusers.draw_pictures(Run, __doc__, family="sdxl")
+    gen_img.draw_pictures(__doc__, family="sdxl")
 
 
 if __name__ == "__main__":

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 from commands import run_here
+from kinds import write_lora
 from PIL import Image
 
+import sdxl_minimal_inference
 from library.generation.generate import generate
 from library.generation.request import PromptRequest
 from library.models import load_model
@@ -23,7 +25,7 @@ def gap(one: Image.Image, other: Image.Image) -> int:
     return int(np.abs(np.asarray(one).astype(int) - np.asarray(other).astype(int)).max())
 
 
-@pytest.mark.parametrize("script", ["gen_img_diffusers.py", "sdxl_gen_img.py"])
+@pytest.mark.parametrize("script", ["gen_img.py", "sdxl_gen_img.py"])
 def test_sdxl_draws_1024_pixels_unless_asked_and_is_told_sizes(
     script: str, saved_kind: Saved, tmp_path: Path
 ) -> None:
@@ -65,6 +67,21 @@ def test_a_model_of_another_family_is_refused(tiny_model_file: Path, tmp_path: P
     words = ("--ckpt", tiny_model_file, "--prompt", "one", "--outdir", tmp_path)
     with pytest.raises(UserError, match="is an SD 1.x model, this command is for SDXL"):
         run_here("sdxl_gen_img.py", *words)
+
+
+def test_the_small_command_draws_what_the_large_one_draws(
+    monkeypatch: pytest.MonkeyPatch, saved_kind: Saved, tmp_path: Path
+) -> None:
+    model = saved_kind("sdxl", "safetensors")
+    lora = write_lora(tmp_path / "lora.safetensors", model, 0.1)
+    monkeypatch.setattr(sdxl_minimal_inference, "STEPS", 1)
+    words = ("--ckpt_path", model, "--lora_weights", f"{lora};0.5", "--output_dir", tmp_path / "small")
+    run_here("sdxl_minimal_inference.py", *words, "--prompt", "one", "--negative_prompt", "two", "--seed", 3)
+    network = ("--network_weights", lora, "--network_mul", 0.5, "--network_merge", "--sampler", "euler")
+    words = ("--ckpt", model, *network, "--outdir", tmp_path / "large", "--steps", 1, "--seed", 3, "--sdxl")
+    run_here("gen_img.py", *words, "--prompt", "one --n two")
+    small, large = (Image.open(next((tmp_path / name).iterdir())) for name in ("small", "large"))
+    assert small.tobytes() == large.tobytes()
 
 
 def test_every_kind_of_model_draws_what_diffusers_draws(kind: str, any_model_folder: Path) -> None:

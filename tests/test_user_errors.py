@@ -132,7 +132,7 @@ def test_all_problems_of_a_run_are_shown_together(tmp_path: Path) -> None:
     "script",
     [
         *("train_network.py", "train_db.py", "fine_tune.py", "gen_img_diffusers.py"),
-        *("sdxl_train.py", "sdxl_train_network.py", "sdxl_gen_img.py"),
+        *("sdxl_train.py", "sdxl_train_network.py", "sdxl_gen_img.py", "gen_img.py"),
     ],
 )
 def test_help_ends_well_and_says_nothing_else(script: str) -> None:

@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "options.md"
 FOLDERS = (".", "tools", "finetune", "networks")
 # The order of the commands on the page; others follow by name.
-FIRST = ("train_network.py", "train_db.py", "fine_tune.py", "gen_img_diffusers.py")
+FIRST = ("train_network.py", "train_db.py", "fine_tune.py", "gen_img.py")
 
 INTRODUCTION = """\
 # Options
@@ -46,7 +46,7 @@ command shows its own options.
 NOT_YET_INTRODUCTION = """\
 ## Not available yet
 
-These options of sd-scripts' `train_network.py`, `train_db.py`, `fine_tune.py` and `gen_img_diffusers.py` are
+These options of sd-scripts' `train_network.py`, `train_db.py`, `fine_tune.py` and `gen_img.py` are
 not there yet. Asking for one is an error that names it. Giving one the value in the second column asks for
 nothing and is accepted, so config files written by other programs can stay as they are.
 """

@@ -5,7 +5,6 @@ No torch is imported before `load`, unless networks or xformers are asked for.
 
 from __future__ import annotations
 
-import random
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +14,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from library.console import fail, progress_bar, say
 from library.generation.hints import check_hints, with_hints
-from library.generation.pictures import picture_name, plan_pictures, save_picture, seeds_of
+from library.generation.pictures import picture_name, save_picture
+from library.generation.plan import plan_pictures, seeds_of
 from library.generation.prompt_options import PromptSyntax, generator_syntax
 from library.generation.prompts import parse_prompt, read_prompts
 from library.generation.repainting import check_originals, with_originals, with_sizes
@@ -27,6 +27,7 @@ from library.models.layer_embeddings import add_layer_embeddings, find_layer_emb
 from library.models.ldm.control_files import check_control
 from library.models.sources import find_source
 from library.network.loading import check_network_file, load_network_module, open_network
+from library.options.drawing_prompts import GeneratorOrderOptions
 from library.options.generation import (
     GenerationOptions,
     GeneratorComputeOptions,
@@ -47,16 +48,17 @@ if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
 
+    from library.generation.strengths import Networks
     from library.models.base import Model
     from library.models.condition import Control
+    from library.network.network import Network
 
 R = TypeVar("R")
 S = TypeVar("S")
 
 
 def check(reading: Reading[R], *, family: str | None = None) -> list[PromptRequest]:
-    """The prompts of a command line. Its Run has the sections of gen_img_diffusers.py's, and may have
-    SizeOptions.
+    """The pictures that a command line asks for, each with its seed. Its Run has gen_img.py's sections.
 
     family: the only one that the command draws with, by its name in FAMILIES; None: any.
     Raises UserError with every problem of the options, the files they name and the prompts.
@@ -89,11 +91,14 @@ def check(reading: Reading[R], *, family: str | None = None) -> list[PromptReque
         inpainting = section_of(sections, GeneratorInpaintingOptions)
         if prompts is not None and inpainting is not None:
             prompts = problems.attempt(_with_originals, prompts, inpainting, model, found.side)
+    planned = None
     if pictures is not None:
         _check_folder(pictures.outdir, problems)
+        order = section_of(sections, GeneratorOrderOptions)
+        planned = problems.attempt(_plan, prompts or [], pictures, order)
     problems.raise_if_any()
-    assert prompts is not None
-    return prompts
+    assert planned is not None
+    return planned
 
 
 def section_of(sections: Mapping[str, object], kind: type[S]) -> S | None:
@@ -113,7 +118,9 @@ def _check_model(options: GeneratorModelOptions, family: str | None, problems: P
     problems.attempt(
         check_source,
         options.ckpt,
+        v1=options.v1,
         v2=options.v2,
+        sdxl=options.sdxl,
         v_parameterization=options.v_parameterization,
         family=family,
     )
@@ -177,6 +184,24 @@ def _read_prompts(
     return [parse_prompt(options.prompt, syntax, where="--prompt", defaults=defaults)]
 
 
+def _plan(
+    prompts: Sequence[PromptRequest], options: GenerationOptions, order: GeneratorOrderOptions | None
+) -> list[PromptRequest]:
+    count = options.n_iter * options.images_per_prompt
+    for prompt in prompts:
+        seeds = len(seeds_of(prompt))
+        if seeds > count:
+            text = repr(prompt.prompt[:40])
+            warn(f"--d of {text} has {seeds} seeds for {count} pictures; see --images_per_prompt")
+    return plan_pictures(
+        prompts,
+        seed=options.seed,
+        n_iter=options.n_iter,
+        images_per_prompt=options.images_per_prompt,
+        order=order,
+    )
+
+
 def _with_hints(
     prompts: Sequence[PromptRequest], options: GeneratorControlOptions, takes_hints: bool
 ) -> list[PromptRequest]:
@@ -213,8 +238,9 @@ def _with_originals(
 
 def load(
     options: GeneratorModelOptions, compute: GeneratorComputeOptions, networks: GeneratorNetworkOptions
-) -> Model:
-    """The model with its networks, on this machine's device, in eval mode.
+) -> tuple[Model, list[tuple[Network, float]]]:
+    """The model with its networks, on this machine's device, in eval mode; and the networks that are not
+    merged, with their strengths.
 
     The VAE stays in float32: in float16 some VAEs give black pictures, and bfloat16 shows in smooth areas.
     Networks are merged before weights are cast, so that nothing is rounded twice.
@@ -228,6 +254,7 @@ def load(
     model.use_attention("xformers" if compute.xformers else "sdpa")
     device, dtype = choose_device(), getattr(torch, compute.dtype_name)
     given = zip(networks.network_module, networks.network_weights, networks.multipliers, strict=True)
+    beside = []
     for module, path, multiplier in given:
         network = open_network(model, path, module)
         network.set_multiplier(multiplier)
@@ -236,9 +263,10 @@ def load(
         else:
             network.attach()
             network.to(device, dtype).eval()
+            beside.append((network, multiplier))
     # In a ModuleList, since diffusers warns if its own modules are cast directly.
     torch.nn.ModuleList([model.denoiser, *model.text_encoders]).to(dtype)
-    return model.to(device).eval()
+    return model.to(device).eval(), beside
 
 
 def load_control_nets(
@@ -265,25 +293,24 @@ def choose_device() -> torch.device:
 
 def draw(
     model: Model,
-    prompts: Sequence[PromptRequest],
+    pictures: Sequence[PromptRequest],
     options: GenerationOptions,
     *,
     clip_skip: int | None,
     control: Control | None = None,
+    networks: Networks = (),
 ) -> None:
     """Draw and save all pictures of the run; each batch is on disk before the next one begins.
 
     Ctrl-C and SIGTERM end the program with exit code 130 or 143; pictures that are done are kept. Pictures
     whose values are no numbers are not saved, and end it with exit code 1 after the others.
+
+    pictures: as of `plan_pictures`.
     """
-    _warn_of_unused_options(model, prompts, options.n_iter * options.images_per_prompt)
-    seed = random.SystemRandom().randrange(2**31) if options.seed is None else options.seed
-    pictures = plan_pictures(
-        prompts, seed=seed, n_iter=options.n_iter, images_per_prompt=options.images_per_prompt
-    )
+    _warn_of_unused_options(model, pictures)
     timestamp, saved, broken, code = time.strftime("%Y%m%d%H%M%S"), 0, 0, 0
     try:
-        for request, picture in _draw_batches(model, pictures, options, clip_skip, control):
+        for request, picture in _draw_batches(model, pictures, options, clip_skip, control, networks):
             if picture is None:
                 broken += 1
                 continue
@@ -307,6 +334,7 @@ def _draw_batches(
     options: GenerationOptions,
     clip_skip: int | None,
     control: Control | None,
+    networks: Networks,
 ) -> Iterator[tuple[PromptRequest, Image | None]]:
     """Each request with its picture; None for one with values that are no numbers. A progress bar shows the
     steps.
@@ -327,19 +355,20 @@ def _draw_batches(
                 clip_skip=clip_skip,
                 emb_normalize=options.emb_normalize_mode,
                 control=control,
+                networks=networks,
                 on_step=bar.update,
             )
             yield from zip(batch, drawn, strict=True)
 
 
-def _warn_of_unused_options(model: Model, prompts: Sequence[PromptRequest], pictures: int) -> None:
-    """Warns of prompt options that change nothing in a run with this many pictures of each prompt."""
-    for prompt in prompts:
-        text, seeds = repr(prompt.prompt[:40]), len(seeds_of(prompt))
-        if seeds > pictures:
-            warn(f"--d of {text} has {seeds} seeds for {pictures} pictures; see --images_per_prompt")
+def _warn_of_unused_options(model: Model, pictures: Sequence[PromptRequest]) -> None:
+    """Warns of prompt options that change nothing."""
+    for prompt in {(one.prompt, one.negative): one for one in pictures}.values():
+        text = repr(prompt.prompt[:40])
         if prompt.negative and not prompt.is_guided:
             warn(f"--n of {text} has no effect at scale 1")
+        if prompt.negative_scale is not None and not prompt.is_guided:
+            warn(f"--nl of {text} has no effect at scale 1")
         plain = PromptRequest("", width=prompt.width, height=prompt.height)
         told = (prompt.sizes, prompt.sizes_negative)
         if not model.is_told_sizes and told != (plain.sizes, plain.sizes_negative):

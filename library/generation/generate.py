@@ -95,7 +95,8 @@ def _batches(requests: Sequence[PromptRequest], lengths: Sequence[int]) -> list[
     """
     alike: dict[Hashable, list[int]] = {}
     for index, (r, length) in enumerate(zip(requests, lengths, strict=True)):
-        key = (r.width, r.height, r.steps, r.sampler, r.is_guided, len(r.hints), r.strengths, length)
+        questions = len(questions_of(r))
+        key = (r.width, r.height, r.steps, r.sampler, questions, len(r.hints), r.strengths, length)
         alike.setdefault(key, []).append(index)
     return list(alike.values())
 

@@ -21,16 +21,27 @@ class Question(NamedTuple):
 
     text: what the picture is supposed to show.
     sizes: what models with size conditioning are told, see `PromptRequest.sizes`.
+    scale: how far the answer is followed, from that to the picture's first question. The first one's own does
+        not count.
     """
 
     text: str
     sizes: tuple[int, ...]
+    scale: float = 1.0
 
 
 def questions_of(request: PromptRequest) -> list[Question]:
-    """What the model is asked about a picture, the prompt last: with guidance, first the negative prompt."""
-    asked = [Question(request.prompt, request.sizes)]
-    return [Question(request.negative, request.sizes_negative), *asked] if request.is_guided else asked
+    """What the model is asked about a picture, the prompt last: with guidance, first the negative prompt, or
+    with a negative scale the empty text and then the negative prompt.
+    """
+    asked = [Question(request.prompt, request.sizes, request.scale)]
+    if not request.is_guided:
+        return asked
+    negative = Question(request.negative, request.sizes_negative)
+    if request.negative_scale is None:
+        return [negative, *asked]
+    empty = Question("", request.sizes_negative)
+    return [empty, negative._replace(scale=-request.negative_scale), *asked]
 
 
 def rows_of(requests: Sequence[PromptRequest]) -> list[Question]:
@@ -44,7 +55,8 @@ class Guidance:
 
     model: on the device and in eval mode.
     condition: the rows of `rows_of` with their sizes, in the dtype and on the device of the denoiser.
-    scales: (pictures, 1, 1, 1), of classifier-free guidance; None where nothing is guided.
+    scales: (questions - 1, pictures, 1, 1, 1), those of all questions but the first; None where nothing is
+        guided.
     """
 
     model: Model
@@ -66,10 +78,10 @@ class Guidance:
         control: what residuals come from, where the requests have hints.
         beside: (pictures, channels, h, w), what an inpainting model is given beside the latents.
         """
-        device = condition.hidden.device
+        device, rows = condition.hidden.device, rows_of(requests)
         hint = _hint_of_rows(requests, len(condition.hidden))
-        scales = torch.tensor([request.scale for request in requests], device=device).view(-1, 1, 1, 1)
-        sizes = torch.tensor([row.sizes for row in rows_of(requests)], device=device)  # (rows, 6)
+        scales = torch.tensor([row.scale for row in rows[len(requests) :]], device=device)
+        sizes = torch.tensor([row.sizes for row in rows], device=device)  # (rows, 6)
         return cls(
             model,
             replace(
@@ -79,7 +91,7 @@ class Guidance:
                 control=None if hint is None else control,
                 beside=None if beside is None else _for_rows(beside, condition.hidden),
             ),
-            scales=scales if requests[0].is_guided else None,
+            scales=scales.view(-1, len(requests), 1, 1, 1) if requests[0].is_guided else None,
         )
 
     def predict(self, x: Tensor, t: Tensor, progress: float) -> Tensor:
@@ -97,9 +109,10 @@ class Guidance:
         """(rows, channels, h, w) -> (pictures, channels, h, w)"""
         if self.scales is None:
             return answers
-        # Classifier-free guidance as in Imagen, arXiv:2205.11487, eq. 2.
-        unconditional, conditional = answers.chunk(2)
-        return unconditional + self.scales * (conditional - unconditional)
+        # Classifier-free guidance as in Imagen, arXiv:2205.11487, eq. 2, for any number of questions as in
+        # Composable Diffusion (Liu et al. 2022, arXiv:2206.01714), eq. 11.
+        first, *others = answers.chunk(1 + len(self.scales))
+        return first + sum(scale * (other - first) for scale, other in zip(self.scales, others, strict=True))
 
 
 def _for_rows(beside: Tensor, hidden: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from pathlib import Path
 from library.generation.request import PromptRequest
 from library.options.generation import SamplerName
 from library.paths import user_path
+from library.problems import warn_idle
 
 MAX_STEPS = 1000  # the models know this many timesteps
 MAX_SEED = 2**64 - 1  # of torch's generators
@@ -32,15 +33,18 @@ class PromptSyntax:
     not_yet: those of sd-scripts that are refused as not available yet.
     keys: of prompts in TOML and JSON files -> the option that means the same. Without any, there are no such
         files.
+    is_lenient: whether options that are wrong are left out with a warning; else they are errors.
     """
 
     options: dict[str, Writer]
     not_yet: frozenset[str]
     keys: dict[str, str] = field(default_factory=dict)
+    is_lenient: bool = False
 
 
 def training_syntax(pixel_multiple: int) -> PromptSyntax:
-    """Of previews. Sizes are rounded down to what the model takes, as sd-scripts does.
+    """Of previews. Sizes are rounded down to what the model takes, as sd-scripts does; no mistake in a prompt
+    stops a run.
 
     pixel_multiple: what the sides of pictures are multiples of, see LatentSpace.
     """
@@ -50,7 +54,6 @@ def training_syntax(pixel_multiple: int) -> PromptSyntax:
             "w": lambda request, text: replace(request, width=_rounded_side(text, pixel_multiple)),
             "h": lambda request, text: replace(request, height=_rounded_side(text, pixel_multiple)),
             "d": lambda request, text: replace(request, seed=_seed(text)),
-            "am": lambda request, text: replace(request, strengths=_strengths(text)),
             "ss": lambda request, text: replace(request, sampler=_sampler(text)),
         },
         not_yet=frozenset({"g", "ctr", "rcfg", "fs"}),
@@ -66,11 +69,19 @@ def training_syntax(pixel_multiple: int) -> PromptSyntax:
             "image": "i",
             "mask": "mask",
             "network_multiplier": "am",
+            "negative_scale": "nl",
+            "original_width": "ow",
+            "original_height": "oh",
+            "original_width_negative": "nw",
+            "original_height_negative": "nh",
+            "crop_top": "ct",
+            "crop_left": "cl",
             "guidance_scale": "g",
             "cfg_trunc_ratio": "ctr",
             "renorm_cfg": "rcfg",
             "flow_shift": "fs",
         },
+        is_lenient=True,
     )
 
 
@@ -85,16 +96,9 @@ def generator_syntax(pixel_multiple: int) -> PromptSyntax:
             "w": lambda request, text: replace(request, width=_exact_side(text, pixel_multiple)),
             "h": lambda request, text: replace(request, height=_exact_side(text, pixel_multiple)),
             "d": _write_seeds,
-            "ow": lambda request, text: replace(request, original_width=_original_side(text)),
-            "oh": lambda request, text: replace(request, original_height=_original_side(text)),
-            "nw": lambda request, text: replace(request, original_width_negative=_original_side(text)),
-            "nh": lambda request, text: replace(request, original_height_negative=_original_side(text)),
-            "ct": lambda request, text: replace(request, crop_top=_crop(text)),
-            "cl": lambda request, text: replace(request, crop_left=_crop(text)),
         },
         not_yet=frozenset(
-            {"t", "nl", "c", "am", "f"}
-            | {"dsd1", "dst1", "dsd2", "dst2", "dsr", "glt", "glr", "gle", "gls", "glsn", "glus"}
+            {"t", "f"} | {"dsd1", "dst1", "dsd2", "dst2", "dsr", "glt", "glr", "gle", "gls", "glsn", "glus"}
         ),
     )
 
@@ -140,6 +144,11 @@ def _write_seeds(request: PromptRequest, text: str) -> PromptRequest:
     return replace(request, seed=first, more_seeds=tuple(more))
 
 
+def _ignore_clip_prompt(request: PromptRequest, _: str) -> PromptRequest:
+    warn_idle("--c of prompts", "there is no guidance by CLIP")
+    return request
+
+
 def _scale(text: str) -> float:
     try:
         scale = float(text)
@@ -147,6 +156,19 @@ def _scale(text: str) -> float:
         scale = math.nan
     if not math.isfinite(scale):
         raise ValueError("a number")
+    return scale
+
+
+def _negative_scale(text: str) -> float | None:
+    expected = "a number of 0 or more, or none"
+    if text.lower() == "none":
+        return None
+    try:
+        scale = _scale(text)
+    except ValueError:
+        scale = -1.0
+    if scale < 0:
+        raise ValueError(expected)
     return scale
 
 
@@ -181,7 +203,16 @@ def _picture(text: str) -> Path:
 _SHARED: dict[str, Writer] = {
     "n": lambda request, text: replace(request, negative=text),
     "l": lambda request, text: replace(request, scale=_scale(text)),
+    "nl": lambda request, text: replace(request, negative_scale=_negative_scale(text)),
     "s": lambda request, text: replace(request, steps=_steps(text)),
+    "am": lambda request, text: replace(request, strengths=_strengths(text)),
+    "c": _ignore_clip_prompt,
+    "ow": lambda request, text: replace(request, original_width=_original_side(text)),
+    "oh": lambda request, text: replace(request, original_height=_original_side(text)),
+    "nw": lambda request, text: replace(request, original_width_negative=_original_side(text)),
+    "nh": lambda request, text: replace(request, original_height_negative=_original_side(text)),
+    "ct": lambda request, text: replace(request, crop_top=_crop(text)),
+    "cl": lambda request, text: replace(request, crop_left=_crop(text)),
     "cn": lambda request, text: request.with_hints((_picture(text),)),
     "i": lambda request, text: replace(request, image=_picture(text)),
     "img": lambda request, text: replace(request, image=_picture(text)),

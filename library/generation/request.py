@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Protocol
 
 from library.options.generation import SamplerName
+
+
+class Choices(Protocol):
+    """Choices of a prompt that are made for each picture."""
+
+    def made(self, request: PromptRequest, seed: int) -> list[PromptRequest]:
+        """The request with what a seed chooses; several where all are taken in turn. What was decided since
+        the prompt was read stays. Raises UserError when what is chosen cannot be used.
+        """
 
 
 @dataclass(frozen=True)
@@ -17,6 +27,9 @@ class PromptRequest:
     width, height: pixels, multiples of the latent space's `pixel_multiple`.
     steps: 1 to 1000.
     scale: of classifier-free guidance; 1 is none.
+    negative_scale: of the negative prompt by itself, beside guidance from the empty text; None: guidance is
+        from the negative prompt.
+    choices: of a dynamic prompt, which has the first of them in its place; None: there are none.
     seed: None lets the caller choose.
     more_seeds: of the prompt's second, third, ... picture.
     sampler: a row of SAMPLERS.
@@ -49,6 +62,15 @@ class PromptRequest:
     hints: tuple[Path, ...] = ()
     image: Path | None = None
     mask: Path | None = None
+    negative_scale: float | None = None
+    choices: Choices | None = field(default=None, compare=False, repr=False)
+
+    def chosen(self, seed: int) -> list[PromptRequest]:
+        """The request with the choices of its prompt made by a seed; several where it enumerates.
+
+        Raises UserError when what is chosen cannot be used.
+        """
+        return [self] if self.choices is None else self.choices.made(self, seed)
 
     @property
     def sizes(self) -> tuple[int, ...]:

@@ -51,20 +51,22 @@ def check_source(
     *,
     v1: bool = False,
     v2: bool = False,
+    sdxl: bool = False,
     v_parameterization: bool = False,
     family: str | None = None,
     variant: str | None = None,
 ) -> Source:
     """Checks a model before anything heavy is imported and gives its files.
 
-    v1, v2, v_parameterization, family: what the user claims, by an option or by the command chosen. It is
-    checked: the files decide where they say something.
+    v1, v2, sdxl, v_parameterization, family: what the user claims, by an option or by the command chosen.
+        It is checked: the files decide where they say something.
     variant: which of a folder's weights to read.
     Raises UserError when the model cannot be used or is not what is claimed.
     """
     source = find_source(name, variant)
     found = FAMILIES[detect_family(source)]
-    for flag in (flag for flag, given in (("--v1", v1), ("--v2", v2)) if given):
+    claims = {"--v1": v1, "--v2": v2, "--sdxl": sdxl}
+    for flag in (flag for flag, is_claimed in claims.items() if is_claimed):
         if found.flag != flag:
             cause = f"{name} is an {found.title} model"
             raise UserError.of(flag, cause, f"leave {flag} out")

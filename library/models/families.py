@@ -107,6 +107,7 @@ FAMILIES = {
         ),
         implementation="https://github.com/Stability-AI/generative-models",
         side=1024,
+        flag="--sdxl",
         latent_space=LatentSpace(channels=4, pixels_per_latent=8, pixel_multiple=8, scale=0.13025),
     ),
 }

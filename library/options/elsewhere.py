@@ -30,7 +30,7 @@ _COMMANDS = {
     "BlockOptions": "sdxl_train.py",
 }
 _TRAINING = "the training commands"
-_DRAWING = "gen_img_diffusers.py and sdxl_gen_img.py"
+_DRAWING = "gen_img.py, gen_img_diffusers.py and sdxl_gen_img.py"
 
 
 def commands_with(name: str) -> str:
@@ -41,7 +41,8 @@ def commands_with(name: str) -> str:
         return _DRAWING
     for section, specs in _sections().items():
         if "tools" not in section.__module__ and any(spec.name == name for spec in specs):
-            is_drawing = section.__module__.endswith(".generation") and "Preview" not in section.__name__
+            file = section.__module__.rpartition(".")[2]
+            is_drawing = file.startswith(("generation", "drawing")) and "Preview" not in section.__name__
             return _COMMANDS.get(section.__name__) or (_DRAWING if is_drawing else _TRAINING)
     return ""
 

@@ -85,7 +85,9 @@ class GeneratorModelOptions:
     XTI_embeddings: tuple[Path, ...] = option(
         (), "the same for embeddings by layer, of train_textual_inversion_XTI.py", metavar="FILE"
     )
+    v1: bool = option(False, "the checkpoint is SD 1.x; checked against the file, which decides")
     v2: bool = option(False, "the checkpoint is SD 2.x; checked against the file, which decides")
+    sdxl: bool = option(False, "the checkpoint is SDXL; checked against the file, which decides")
     v_parameterization: bool = option(False, "the checkpoint predicts v; checked against the file")
     tokenizer_cache_dir: Path | None = option(
         None, "accepted for compatibility: the tokenizer is part of Atelier", metavar="FOLDER"
@@ -95,7 +97,12 @@ class GeneratorModelOptions:
     )
 
     def __post_init__(self) -> None:
-        refuse((not self.ckpt, "ckpt", "is needed: the model to draw with"), *below(1, self, "clip_skip"))
+        claims = [name for name in ("v1", "v2", "sdxl") if getattr(self, name)]
+        refuse(
+            (not self.ckpt, "ckpt", "is needed: the model to draw with"),
+            (len(claims) > 1, "".join(claims[-1:]), f"contradicts --{claims[0] if claims else ''}"),
+            *below(1, self, "clip_skip"),
+        )
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,10 @@ _SHARDED = (
     "DeepSpeed shares weights out among processes, and its states cannot be gone on from exactly",
     "train with plain accelerate launch; see docs/many_devices.md for what saves memory",
 )
+_GUIDED_BY_NETWORKS = (
+    "guidance by a second network's gradient is not drawn with any more",
+    "describe it in the prompt, or show it with --image_path or a ControlNet",
+)
 # Refused for good; docs/differences.md gives the reasons.
 REFUSED: dict[str, Refusal] = {
     "dataset_class": Refusal(
@@ -47,18 +51,26 @@ REFUSED: dict[str, Refusal] = {
     "zero3_init_flag": Refusal(False, *_SHARDED, only_with="deepspeed"),
     "zero3_save_16bit_model": Refusal(False, *_SHARDED, only_with="deepspeed"),
     "fp16_master_weights_and_gradients": Refusal(False, *_SHARDED, only_with="deepspeed"),
+    "clip_guidance_scale": Refusal(0.0, *_GUIDED_BY_NETWORKS),
+    "clip_image_guidance_scale": Refusal(0.0, *_GUIDED_BY_NETWORKS),
+    "vgg16_guidance_scale": Refusal(0.0, *_GUIDED_BY_NETWORKS),
+    "vgg16_guidance_layer": Refusal(20, *_GUIDED_BY_NETWORKS, only_with="vgg16_guidance_scale"),
+    "clip_vision_strength": Refusal(
+        None,
+        "a picture in place of the pooled text is not drawn with any more",
+        "show the picture with --image_path",
+    ),
 }
 
 # Options of the generator that are not there yet, with their defaults in sd-scripts. This table only shrinks.
 NOT_YET: dict[str, Default] = {
-    "clip_guidance_scale": 0.0,
-    "clip_image_guidance_scale": 0.0,
-    "clip_vision_strength": None,
     "ds_depth_1": None,
     "ds_depth_2": None,
     "ds_ratio": 0.5,
     "ds_timesteps_1": 650,
     "ds_timesteps_2": 650,
+    "force_scheduler_zero_steps_offset": False,
+    "from_module": None,
     "gradual_latent_every_n_steps": 3,
     "gradual_latent_ratio": 0.5,
     "gradual_latent_ratio_step": 0.125,
@@ -74,7 +86,6 @@ NOT_YET: dict[str, Default] = {
     "highres_fix_upscaler": None,
     "highres_fix_upscaler_args": None,
     "interactive": False,
-    "iter_same_seed": False,
     "max_embeddings_multiples": None,
     "negative_scale": None,
     "network_args": None,
@@ -83,15 +94,18 @@ NOT_YET: dict[str, Default] = {
     "network_regional_mask_max_color_codes": None,
     "network_show_meta": False,
     "no_preview": False,
+    "noise_offset_prob": None,
+    "noise_offset_range": None,
     "opt_channels_last": False,
+    "prompter_module_args": None,
+    "pyramid_noise_discount_range": None,
+    "pyramid_noise_prob": None,
     "sequential_file_name": False,
-    "shuffle_prompts": False,
     "strength": None,
     "use_original_file_name": False,
     "vae_batch_size": None,
     "vae_slices": None,
-    "vgg16_guidance_layer": 20,
-    "vgg16_guidance_scale": 0.0,
+    "zero_terminal_snr": False,
 }
 
 

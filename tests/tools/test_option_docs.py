@@ -26,7 +26,7 @@ def test_all_commands_are_found() -> None:
         "train_network.py",
         "train_db.py",
         "fine_tune.py",
-        "gen_img_diffusers.py",
+        "gen_img.py",
     ]
 
 

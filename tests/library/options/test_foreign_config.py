@@ -152,7 +152,7 @@ def test_on_the_command_line_such_an_option_is_named_as_such() -> None:
         "--block_lr: is an option of sdxl_train.py; remove it",
         "--weights: is an option of train_textual_inversion.py and sdxl_train_textual_inversion.py; "
         "remove it",
-        "--image_path: is an option of gen_img_diffusers.py and sdxl_gen_img.py; remove it",
+        "--image_path: is an option of gen_img.py, gen_img_diffusers.py and sdxl_gen_img.py; remove it",
     ]
 
 

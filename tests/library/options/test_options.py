@@ -39,11 +39,14 @@ def test_every_option_of_sd_scripts_is_there_or_refused_by_name(
 ) -> None:
     known = flags_of(script)
     supported = SD_SCRIPTS[script].keys() & known.keys()
+    others = sorted(SD_SCRIPTS[script].keys() - known.keys())
+    argued = ", ".join(f"{name} ({REFUSED[name].cause})" for name in others if name in REFUSED)
     with capsys.disabled():
         print(
             f"\n{script}: {len(supported)} of {len(SD_SCRIPTS[script])} options of sd-scripts are supported"
+            f"; refused for good: {argued or 'none'}"
         )
-    assert SD_SCRIPTS[script].keys() - known.keys() <= NOT_YET.keys() | REFUSED.keys()
+    assert set(others) <= NOT_YET.keys() | REFUSED.keys()
 
 
 def test_every_option_refused_for_good_is_argued_in_the_docs() -> None:
@@ -73,7 +76,8 @@ def _plain(default: object) -> object:
 
 
 def test_the_table_of_unavailable_options_holds_nothing_that_is_available() -> None:
-    shared = {"network_args", "vae_batch_size"}  # there for trainers, not for the generator
+    # There for trainers, not for the generator.
+    shared = {"network_args", "vae_batch_size", "zero_terminal_snr"}
     everywhere = set().union(*(flags_of(script) for script in SD_SCRIPTS))
     assert (NOT_YET.keys() | REFUSED.keys()) & everywhere <= shared
     assert not NOT_YET.keys() & REFUSED.keys()

@@ -91,7 +91,7 @@ def test_every_mistake_is_found_at_once() -> None:
     ) == [
         "--brigth: there is no such option; did you mean --bright?",
         "stray: is a value without an option",
-        "--interactive: is an option of gen_img_diffusers.py and sdxl_gen_img.py; remove it",
+        "--interactive: is an option of gen_img.py, gen_img_diffusers.py and sdxl_gen_img.py; remove it",
         "--folder: needs a value",
         "--hue: expects one of red, green, got 'blue'",
         "--layers: expects a whole number, got '2.5'",

@@ -1,0 +1,64 @@
+"""Draw pictures with a model of any family, with or without networks:
+
+    python gen_img.py --ckpt model.safetensors --prompt "a cat --n blurry --d 1" --outdir pictures
+    python gen_img.py --ckpt model.safetensors --from_file prompts.txt --images_per_prompt 4 \\
+        --batch_size 4 --network_weights cat.safetensors --network_mul 0.8
+    python gen_img.py --ckpt model.safetensors --prompt "a cat" --image_path photos --strength 0.5
+
+A prompt may end in options: --w width --h height --s steps --l scale --n negative prompt --d seed,seed,...
+and more. The settings of a picture are in its PNG text.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from library.generation.reading import read
+from library.options.console import ConsoleOptions
+from library.options.drawing_prompts import GeneratorOrderOptions
+from library.options.generation import (
+    GenerationOptions,
+    GeneratorComputeOptions,
+    GeneratorControlOptions,
+    GeneratorInpaintingOptions,
+    GeneratorModelOptions,
+    GeneratorNetworkOptions,
+    GeneratorPromptOptions,
+    SizeOptions,
+)
+from library.problems import run_command, warnings_in_order
+
+
+@dataclass(frozen=True)
+class Run:
+    model: GeneratorModelOptions
+    compute: GeneratorComputeOptions
+    networks: GeneratorNetworkOptions
+    control: GeneratorControlOptions
+    inpainting: GeneratorInpaintingOptions
+    prompts: GeneratorPromptOptions
+    order: GeneratorOrderOptions
+    pictures: GenerationOptions
+    sizes: SizeOptions
+    console: ConsoleOptions
+
+
+def main() -> None:
+    draw_pictures(__doc__)
+
+
+def draw_pictures(doc: str | None, *, family: str | None = None) -> None:
+    """The whole command. family: the only one it takes, by its name in FAMILIES; None: any."""
+    with warnings_in_order():
+        reading = read(Run, doc)
+        from library.generation.command import check, draw, load, load_control_nets
+
+        prompts = check(reading, family=family)
+        run = reading.run
+    model, networks = load(run.model, run.compute, run.networks)
+    control = load_control_nets(model, run.control, run.compute)
+    draw(model, prompts, run.pictures, clip_skip=run.model.clip_skip, control=control, networks=networks)
+
+
+if __name__ == "__main__":
+    run_command(main)

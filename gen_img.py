@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from library.generation.reading import read
 from library.options.console import ConsoleOptions
-from library.options.drawing_prompts import GeneratorOrderOptions
+from library.options.drawing_prompts import GeneratorOrderOptions, GeneratorTextOptions
 from library.options.generation import (
     GenerationOptions,
     GeneratorComputeOptions,
@@ -37,6 +37,7 @@ class Run:
     control: GeneratorControlOptions
     inpainting: GeneratorInpaintingOptions
     prompts: GeneratorPromptOptions
+    texts: GeneratorTextOptions
     order: GeneratorOrderOptions
     pictures: GenerationOptions
     sizes: SizeOptions
@@ -57,7 +58,15 @@ def draw_pictures(doc: str | None, *, family: str | None = None) -> None:
         run = reading.run
     model, networks = load(run.model, run.compute, run.networks)
     control = load_control_nets(model, run.control, run.compute)
-    draw(model, prompts, run.pictures, clip_skip=run.model.clip_skip, control=control, networks=networks)
+    draw(
+        model,
+        prompts,
+        run.pictures,
+        clip_skip=run.model.clip_skip,
+        control=control,
+        networks=networks,
+        max_chunks=run.texts.max_embeddings_multiples,
+    )
 
 
 if __name__ == "__main__":

@@ -120,7 +120,7 @@ def test_sizes_are_multiples_of_what_the_family_of_the_model_says(
         "--n_iter: must be 1 or more",
         "--W: must be a multiple of 32",
         "--seed: must be 0 or more",
-        "--prompt: --h expects a size in pixels, a multiple of 32, got '72'",
+        "--prompt, column 3: --h expects a size in pixels, a multiple of 32, got '72'",
     ]
 
 

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -27,7 +28,7 @@ from library.models.layer_embeddings import add_layer_embeddings, find_layer_emb
 from library.models.ldm.control_files import check_control
 from library.models.sources import find_source
 from library.network.loading import check_network_file, load_network_module, open_network
-from library.options.drawing_prompts import GeneratorOrderOptions
+from library.options.drawing_prompts import GeneratorOrderOptions, GeneratorTextOptions
 from library.options.generation import (
     GenerationOptions,
     GeneratorComputeOptions,
@@ -84,6 +85,8 @@ def check(reading: Reading[R], *, family: str | None = None) -> list[PromptReque
         found = family_of(model)
         syntax = generator_syntax(found.latent_space.pixel_multiple)
         defaults = _defaults(pictures, section_of(sections, SizeOptions))
+        words = section_of(sections, GeneratorTextOptions) or GeneratorTextOptions()
+        defaults = replace(defaults, negative_scale=words.negative_scale)
         prompts = problems.attempt(_read_prompts, texts, syntax, defaults)
         if prompts is not None and control is not None:
             takes_hints = bool(control.models or networks is None or networks.network_weights)
@@ -299,6 +302,7 @@ def draw(
     clip_skip: int | None,
     control: Control | None = None,
     networks: Networks = (),
+    max_chunks: int | None = None,
 ) -> None:
     """Draw and save all pictures of the run; each batch is on disk before the next one begins.
 
@@ -310,7 +314,9 @@ def draw(
     _warn_of_unused_options(model, pictures)
     timestamp, saved, broken, code = time.strftime("%Y%m%d%H%M%S"), 0, 0, 0
     try:
-        for request, picture in _draw_batches(model, pictures, options, clip_skip, control, networks):
+        for request, picture in _draw_batches(
+            model, pictures, options, clip_skip, control, networks, max_chunks
+        ):
             if picture is None:
                 broken += 1
                 continue
@@ -335,6 +341,7 @@ def _draw_batches(
     clip_skip: int | None,
     control: Control | None,
     networks: Networks,
+    max_chunks: int | None,
 ) -> Iterator[tuple[PromptRequest, Image | None]]:
     """Each request with its picture; None for one with values that are no numbers. A progress bar shows the
     steps.
@@ -356,6 +363,7 @@ def _draw_batches(
                 emb_normalize=options.emb_normalize_mode,
                 control=control,
                 networks=networks,
+                max_chunks=max_chunks,
                 on_step=bar.update,
             )
             yield from zip(batch, drawn, strict=True)

@@ -8,13 +8,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from library.generation.guidance import Guidance, questions_of, rows_of
+from library.generation.guidance import Guidance, questions_of
 from library.generation.passes import draw_latents
 from library.generation.repainting import input_beside, paste_back, read_original
 from library.generation.request import PromptRequest
 from library.generation.sampling import Watcher
 from library.generation.strengths import Networks, at_strengths
-from library.generation.texts import encode_texts, text_length
+from library.generation.texts import Schedule, TextSettings
 from library.models.base import Model
 from library.models.condition import Control
 from library.options.generation import Normalization
@@ -30,6 +30,7 @@ def generate(
     dtype: torch.dtype = torch.float32,
     clip_skip: int | None = None,
     emb_normalize: Normalization = "original",
+    max_chunks: int | None = None,
     control: Control | None = None,
     pastes_back: bool = True,
     networks: Networks = (),
@@ -48,7 +49,8 @@ def generate(
     dtype: what the denoiser takes: its weights' own, or float32 under autocast. The sampler computes in
         float32, the VAE in its own dtype and without autocast.
     clip_skip: take text states from the k-th layer from the end; None is the last.
-    emb_normalize: how text states are rescaled after the weights of (words:1.3); see `encode_texts`.
+    emb_normalize: how text states are rescaled after the weights of (words:1.3); see `encode_prompts`.
+    max_chunks: chunks of 75 tokens that a text may have; None: as many as it needs.
     control: what adds residuals to the denoiser of pictures whose requests have hints.
     pastes_back: give the original's own pixels wherever an inpainting model was not to paint.
     networks: those whose strengths requests may choose.
@@ -56,7 +58,9 @@ def generate(
     on_step: told after each step how many pictures it advanced.
     """
     watcher = Watcher(stop, on_step)
-    lengths = [_text_length(model, request) for request in requests]
+    settings = TextSettings(clip_skip, emb_normalize, max_chunks)
+    texts = [_texts_of(settings, request) for request in requests]
+    lengths = [settings.chunks(model, list({text for row in rows for text in row})) for rows in texts]
     pictures: dict[int, Image.Image | None] = {}
     for indices in _batches(requests, lengths):
         batch = [requests[i] for i in indices]
@@ -64,15 +68,10 @@ def generate(
         size = batch[0].width, batch[0].height
         beside = input_beside(model, originals, size) if model.is_inpainting else None
         with at_strengths(networks, batch[0].strengths):
-            condition = encode_texts(
-                model,
-                [row.text for row in rows_of(batch)],
-                lengths[indices[0]],
-                device=device,
-                clip_skip=clip_skip,
-                normalize=emb_normalize,
-            )
-            guidance = Guidance.by(model, condition.to(dtype), batch, control, beside)
+            by_row = [row for rows in zip(*(texts[i] for i in indices), strict=True) for row in rows]
+            schedule = Schedule.of(by_row)
+            condition = settings.encode(model, schedule.texts, lengths[indices[0]], device)
+            guidance = Guidance.by(model, condition.to(dtype), batch, control, beside, schedule)
             latents = draw_latents(batch, guidance, watcher)
         if latents is None:
             return []
@@ -84,9 +83,9 @@ def generate(
     return [pictures[i] for i in range(len(requests))]
 
 
-def _text_length(model: Model, request: PromptRequest) -> int:
-    """The tokens that the request's longest text needs; the prompt is the first that is warned of."""
-    return text_length(model, [question.text for question in reversed(questions_of(request))])
+def _texts_of(settings: TextSettings, request: PromptRequest) -> list[list[str]]:
+    """For each question about a request the text of each step."""
+    return [settings.by_step(question.text, request.steps) for question in questions_of(request)]
 
 
 def _batches(requests: Sequence[PromptRequest], lengths: Sequence[int]) -> list[list[int]]:

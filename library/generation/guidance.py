@@ -10,8 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from library.generation.editing import sub_prompts
 from library.generation.hints import read_hints
 from library.generation.request import PromptRequest
+from library.generation.texts import Schedule
 from library.models.base import Condition, Model
 from library.models.condition import Control
 
@@ -31,11 +33,12 @@ class Question(NamedTuple):
 
 
 def questions_of(request: PromptRequest) -> list[Question]:
-    """What the model is asked about a picture, the prompt last: with guidance, first the negative prompt, or
-    with a negative scale the empty text and then the negative prompt.
+    """What the model is asked about a picture, the prompt last, or its parts between ANDs: with guidance,
+    first the negative prompt, or with a negative scale the empty text and then the negative prompt.
     """
-    asked = [Question(request.prompt, request.sizes, request.scale)]
-    if not request.is_guided:
+    parts = sub_prompts(request.prompt)
+    asked = [Question(text, request.sizes, request.scale * weight) for text, weight in parts]
+    if not request.is_guided and len(parts) == 1:
         return asked
     negative = Question(request.negative, request.sizes_negative)
     if request.negative_scale is None:
@@ -54,14 +57,17 @@ class Guidance:
     """Predictions for a batch of pictures, guided by their texts.
 
     model: on the device and in eval mode.
-    condition: the rows of `rows_of` with their sizes, in the dtype and on the device of the denoiser.
+    condition: the rows of `rows_of` with their sizes at the first step, in the dtype and on the device of the
+        denoiser.
     scales: (questions - 1, pictures, 1, 1, 1), those of all questions but the first; None where nothing is
         guided.
+    texts: the states of all texts, where rows have other ones at other steps, and which ones.
     """
 
     model: Model
     condition: Condition
     scales: Tensor | None
+    texts: tuple[Condition, Schedule] | None = None
 
     @classmethod
     def by(
@@ -71,14 +77,19 @@ class Guidance:
         requests: Sequence[PromptRequest],
         control: Control | None = None,
         beside: Tensor | None = None,
+        schedule: Schedule | None = None,
     ) -> Guidance:
         """The guidance of requests with equally many questions and hints each.
 
-        condition: of the texts of `rows_of`.
+        condition: of the texts of `rows_of`, or of those of the schedule.
         control: what residuals come from, where the requests have hints.
         beside: (pictures, channels, h, w), what an inpainting model is given beside the latents.
         """
         device, rows = condition.hidden.device, rows_of(requests)
+        texts = None
+        if schedule is not None:
+            texts = (condition, schedule) if len(set(schedule.places)) > 1 else None
+            condition = condition.rows(schedule.places[0])
         hint = _hint_of_rows(requests, len(condition.hidden))
         scales = torch.tensor([row.scale for row in rows[len(requests) :]], device=device)
         sizes = torch.tensor([row.sizes for row in rows], device=device)  # (rows, 6)
@@ -91,7 +102,8 @@ class Guidance:
                 control=None if hint is None else control,
                 beside=None if beside is None else _for_rows(beside, condition.hidden),
             ),
-            scales=scales.view(-1, len(requests), 1, 1, 1) if requests[0].is_guided else None,
+            scales=scales.view(-1, len(requests), 1, 1, 1) if len(rows) > len(requests) else None,
+            texts=texts,
         )
 
     def predict(self, x: Tensor, t: Tensor, progress: float) -> Tensor:
@@ -102,8 +114,17 @@ class Guidance:
         hidden = self.condition.hidden
         rows = x.to(hidden.dtype).repeat(len(hidden) // len(x), 1, 1, 1)  # (rows, channels, h, w)
         times = t.to(x.device).expand(len(rows))
-        condition = replace(self.condition, progress=progress)
+        condition = replace(self._condition_at(progress), progress=progress)
         return self._combined(self.model.predict(rows, times, condition).float())
+
+    def _condition_at(self, progress: float) -> Condition:
+        if self.texts is None:
+            return self.condition
+        states, schedule = self.texts
+        now = states.rows(schedule.at(progress))
+        return replace(
+            self.condition, hidden=now.hidden, pooled=now.pooled, mask=now.mask, by_layer=now.by_layer
+        )
 
     def _combined(self, answers: Tensor) -> Tensor:
         """(rows, channels, h, w) -> (pictures, channels, h, w)"""

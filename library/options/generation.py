@@ -30,7 +30,7 @@ SamplerName = Literal[
     "k_dpm_2",
     "k_dpm_2_a",
 ]
-Normalization = Literal["original", "abs", "none"]
+Normalization = Literal["original", "abs", "none", "comfy"]
 
 
 @dataclass(frozen=True)
@@ -340,7 +340,7 @@ class GenerationOptions:
     emb_normalize_mode: Normalization = option(
         "original",
         "after the weights of (words:1.3): keep the mean of the text states (original), the mean of their "
-        "absolute values (abs), or rescale nothing (none)",
+        "absolute values (abs), or rescale nothing (none); comfy: read and apply weights as ComfyUI does",
     )
     seed: int | None = option(
         None,

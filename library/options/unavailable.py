@@ -86,8 +86,6 @@ NOT_YET: dict[str, Default] = {
     "highres_fix_upscaler": None,
     "highres_fix_upscaler_args": None,
     "interactive": False,
-    "max_embeddings_multiples": None,
-    "negative_scale": None,
     "network_args": None,
     "network_merge_n_models": None,
     "network_pre_calc": False,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from library.console import fail, progress_bar, say
 from library.generation.picture_texts import PARAMETERS, texts_of
 from library.generation.pictures import PictureNames, save_picture
+from library.generation.repainting import strength_of
 from library.generation.request import PromptRequest
 from library.generation.sheet.page import ContactSheet
 from library.options.drawing_files import PictureFileOptions
@@ -38,6 +39,7 @@ class Artist:
     clip_skip: as of `generate`.
     control: ControlNets beside it.
     networks: those whose strengths prompts may choose.
+    max_chunks: as of `generate`.
     """
 
     model: Model
@@ -45,6 +47,7 @@ class Artist:
     clip_skip: int | None = None
     control: Control | None = None
     networks: Networks = ()
+    max_chunks: int | None = None
 
 
 class Drawing:
@@ -103,5 +106,62 @@ class Drawing:
             if self.sheet is not None:
                 texts = texts_of(request, is_told_sizes=is_told_sizes, model=artist.name)
                 facts = {name: text for name, text in texts.items() if name != PARAMETERS}
-                self.sheet.add(path, picture, facts | (labels or {}))
+                self.sheet.add(path, picture, {**facts, **(labels or {})})
         return drawn
+
+
+def _told(paths: Sequence[Path], folder: Path) -> str:
+    """What was made, for the console."""
+    if not paths:
+        return "no pictures were made"
+    first, last = (path.relative_to(folder).as_posix() for path in (paths[0], paths[-1]))
+    return f"{counted(len(paths), 'picture')} in {folder}: {first}" + (f" to {last}" if paths[1:] else "")
+
+
+def _draw_batches(
+    artist: Artist, pictures: Sequence[PromptRequest], options: GenerationOptions
+) -> Iterator[tuple[PromptRequest, Image | None]]:
+    """Each request with its picture; None for one with values that are no numbers. A progress bar shows the
+    steps.
+    """
+    from library.generation.generate import generate
+    from library.generation.samplers import count_calls
+
+    model = artist.model
+    weight = next(model.denoiser.parameters())
+    calls = sum(
+        count_calls(
+            r.sampler, model.prediction_type, r.steps, strength_of(r, is_inpainting=model.is_inpainting)
+        )
+        for r in pictures
+    )
+    with progress_bar(total=calls, unit="step", desc="drawing") as bar:
+        for start in range(0, len(pictures), options.batch_size):
+            batch = pictures[start : start + options.batch_size]
+            drawn = generate(
+                model,
+                batch,
+                device=weight.device,
+                dtype=weight.dtype,
+                clip_skip=artist.clip_skip,
+                emb_normalize=options.emb_normalize_mode,
+                control=artist.control,
+                networks=artist.networks,
+                max_chunks=artist.max_chunks,
+                on_step=bar.update,
+            )
+            yield from zip(batch, drawn, strict=True)
+
+
+def _warn_of_unused_options(model: Model, pictures: Sequence[PromptRequest]) -> None:
+    """Warns of prompt options that change nothing."""
+    for prompt in {(one.prompt, one.negative): one for one in pictures}.values():
+        text = repr(prompt.prompt[:40])
+        if prompt.negative and not prompt.is_guided:
+            warn(f"--n of {text} has no effect at scale 1")
+        if prompt.negative_scale is not None and not prompt.is_guided:
+            warn(f"--nl of {text} has no effect at scale 1")
+        plain = PromptRequest("", width=prompt.width, height=prompt.height)
+        told = (prompt.sizes, prompt.sizes_negative)
+        if not model.is_told_sizes and told != (plain.sizes, plain.sizes_negative):
+            warn(f"original size and crop of {text} have no effect: this model is not told sizes")

@@ -70,8 +70,15 @@ class Axis:
     def label(self, value: str) -> str:
         """What a value is called beside the grid."""
         if self.option is not None and self.option.is_path:
-            return Path(value).stem or value
+            return Path(value).stem or "none"
         return value or "nothing"
+
+    def read(self, value: str) -> Any:
+        """The option's value; of an empty one what it is when it is not given. Raises ValueError."""
+        assert self.option is not None
+        if not value:
+            return self.option.default
+        return self.option.read([value] if self.option.is_list else value)
 
 
 @dataclass(frozen=True)
@@ -94,7 +101,7 @@ class Cell:
                 continue
             where = f"{OPTION} {axis.name}={shortened(value)}"
             try:
-                given = axis.option.read([value] if axis.option.is_list else value)
+                given = axis.read(value)
             except ValueError as error:
                 raise UserError.of(where, str(error)) from None
             for name, section in sections.items():
@@ -187,10 +194,20 @@ def _matching(name: str, value: str) -> list[str]:
 
 def in_order(name: str) -> tuple[object, ...]:
     """Sorts names by the numbers in them: x-2 before x-10; a save without a number is the last of its run."""
-    stem = Path(name).with_suffix("").as_posix()
-    run, number = _SAVE.fullmatch(stem).groups()  # type: ignore[union-attr]  # it matches every name
+    run, number = _parts_of(name)
     parts = re.findall(r"\d+|\D+", run)
     return [(int(part), "") if part.isdigit() else (-1, part) for part in parts], int(number or 10**30)
+
+
+def run_of(name: str) -> str:
+    """The output name of the run that a save is of: x of x-000004.safetensors, x-step00001200 and x."""
+    return _parts_of(name)[0]
+
+
+def _parts_of(name: str) -> tuple[str, str | None]:
+    found = _SAVE.fullmatch(Path(name).with_suffix("").as_posix())
+    assert found is not None  # it matches every name
+    return found[1], found[2]
 
 
 def _split(text: str, sign: str) -> list[str]:

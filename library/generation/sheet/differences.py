@@ -33,7 +33,8 @@ class Standing:
 
 def compare(base: Pictures, saves: Sequence[tuple[str, Pictures]]) -> list[Standing]:
     """Each save's standing, in their order. All have pictures of the same prompts and seeds."""
-    plain, last, found = _variety(base), None, []
+    last: Pictures | None = None
+    plain, found = _variety(base), list[Standing]()
     for name, pictures in saves:
         own = _variety(pictures)
         share = None if own is None or not plain else own / plain

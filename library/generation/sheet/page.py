@@ -20,7 +20,7 @@ from library.problems import warn
 NAME = "index.html"
 LONGEST = 320  # pixels, of a small picture's longer side
 TEXTS = ("prompt", "negative-prompt")  # told above the pictures of a prompt; the others are settings
-UNTOLD = ("seed", "raw-prompt")  # a seed is told with its picture
+UNTOLD = ("seed", "raw-prompt", "parameters")  # a seed is told with its picture
 _STYLE = Path(__file__).with_name("sheet.css")
 
 
@@ -48,11 +48,13 @@ class ContactSheet:
     title: heads the page.
     cards: in the order of drawing.
     grids: pictures of grids.
+    parts: what else the page shows, by its headings.
     """
 
     title: str
     cards: list[Card] = field(default_factory=list)
     grids: list[Card] = field(default_factory=list)
+    parts: dict[str, Html] = field(default_factory=dict)
 
     def add(self, path: Path, picture: Image.Image, facts: Mapping[str, str]) -> None:
         """Take a picture that was written to `path`; only a small one stays in memory."""
@@ -106,6 +108,7 @@ def _page(sheet: ContactSheet, earlier: Sequence[str]) -> str:
     )
     links = [element("li", element("a", name, href=quote(name))) for name in earlier]
     sections = {
+        **sheet.parts,
         "Grid": element("div", [_grid(card) for card in sheet.grids]) if sheet.grids else None,
         "Pictures": element("div", [_group(cards, common) for cards in groups]) if groups else None,
         "Earlier runs": element("ul", links, class_="names") if links else None,

@@ -12,14 +12,18 @@ and more. The settings of a picture are in its PNG text.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from library.generation.reading import read
 from library.options.console import ConsoleOptions
+from library.options.drawing_files import PictureFileOptions
+from library.options.drawing_large import LargePictureOptions
+from library.options.drawing_originals import OriginalOptions
+from library.options.drawing_sampling import SamplingOptions
 from library.options.generation import (
     GenerationOptions,
     GeneratorComputeOptions,
     GeneratorControlOptions,
-    GeneratorInpaintingOptions,
     GeneratorModelOptions,
     GeneratorNetworkOptions,
     GeneratorPromptOptions,
@@ -34,9 +38,12 @@ class Run:
     compute: GeneratorComputeOptions
     networks: GeneratorNetworkOptions
     control: GeneratorControlOptions
-    inpainting: GeneratorInpaintingOptions
+    originals: OriginalOptions
     prompts: GeneratorPromptOptions
     pictures: GenerationOptions
+    files: PictureFileOptions
+    sampling: SamplingOptions
+    large: LargePictureOptions
     sizes: SizeOptions
     console: ConsoleOptions
 
@@ -54,8 +61,17 @@ def draw_pictures(doc: str | None, *, family: str | None = None) -> None:
         prompts = check(reading, family=family)
         run = reading.run
     model = load(run.model, run.compute, run.networks)
+    model.zero_terminal_snr |= run.sampling.zero_terminal_snr
     control = load_control_nets(model, run.control, run.compute)
-    draw(model, prompts, run.pictures, clip_skip=run.model.clip_skip, control=control)
+    draw(
+        model,
+        prompts,
+        run.pictures,
+        clip_skip=run.model.clip_skip,
+        control=control,
+        files=run.files,
+        name=Path(run.model.ckpt).stem,
+    )
 
 
 if __name__ == "__main__":

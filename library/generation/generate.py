@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
 
 import torch
 from PIL import Image
 from torch import Tensor
 
 from library.generation.guidance import Guidance, questions_of, rows_of
-from library.generation.passes import draw_latents
-from library.generation.repainting import input_beside, paste_back, read_original
+from library.generation.passes import Begun, draw_latents
+from library.generation.repainting import (
+    Original,
+    input_beside,
+    latent_holes_of,
+    latents_of,
+    paste_back,
+    read_original,
+    strength_of,
+)
 from library.generation.request import PromptRequest
 from library.generation.sampling import Watcher
 from library.generation.strengths import Networks, at_strengths
@@ -56,11 +65,15 @@ def generate(
     on_step: told after each step how many pictures it advanced.
     """
     watcher = Watcher(stop, on_step)
+    requests = [
+        replace(request, strength=strength_of(request, is_inpainting=model.is_inpainting))
+        for request in requests
+    ]
     lengths = [_text_length(model, request) for request in requests]
     pictures: dict[int, Image.Image | None] = {}
     for indices in _batches(requests, lengths):
         batch = [requests[i] for i in indices]
-        originals = [read_original(request) if model.is_inpainting else None for request in batch]
+        originals = [read_original(request, is_inpainting=model.is_inpainting) for request in batch]
         size = batch[0].width, batch[0].height
         beside = input_beside(model, originals, size) if model.is_inpainting else None
         with at_strengths(networks, batch[0].strengths):
@@ -73,7 +86,7 @@ def generate(
                 normalize=emb_normalize,
             )
             guidance = Guidance.by(model, condition.to(dtype), batch, control, beside)
-            latents = draw_latents(batch, guidance, watcher)
+            latents = draw_latents(batch, guidance, watcher, _begun(model, batch, originals))
         if latents is None:
             return []
         for index, request, latent, original in zip(indices, batch, latents, originals, strict=True):
@@ -82,6 +95,18 @@ def generate(
                 picture = paste_back(picture, original)
             pictures[index] = picture
     return [pictures[i] for i in range(len(requests))]
+
+
+def _begun(
+    model: Model, requests: Sequence[PromptRequest], originals: Sequence[Original | None]
+) -> Begun | None:
+    """What a batch begins with in place of noise alone. An inpainting model is told beside the latents what
+    it is to leave, so it needs no more where it goes all steps.
+    """
+    given = [original for original in originals if original is not None]
+    if not given or (model.is_inpainting and requests[0].chosen_strength == 1):
+        return None
+    return Begun(latents_of(model, given), None if model.is_inpainting else latent_holes_of(model, given))
 
 
 def _text_length(model: Model, request: PromptRequest) -> int:
@@ -95,7 +120,18 @@ def _batches(requests: Sequence[PromptRequest], lengths: Sequence[int]) -> list[
     """
     alike: dict[Hashable, list[int]] = {}
     for index, (r, length) in enumerate(zip(requests, lengths, strict=True)):
-        key = (r.width, r.height, r.steps, r.sampler, r.is_guided, len(r.hints), r.strengths, length)
+        original = (r.image is None, r.mask is None, r.strength)
+        key = (
+            r.width,
+            r.height,
+            r.steps,
+            r.sampler,
+            r.is_guided,
+            len(r.hints),
+            r.strengths,
+            length,
+            original,
+        )
         alike.setdefault(key, []).append(index)
     return list(alike.values())
 

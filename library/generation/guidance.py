@@ -8,12 +8,14 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from library.generation.hints import read_hints
+from library.generation.large_pictures import DeepShrink
 from library.generation.request import PromptRequest
 from library.models.base import Condition, Model
-from library.models.condition import Control
+from library.models.condition import Control, Shrink
 
 
 class Question(NamedTuple):
@@ -45,11 +47,15 @@ class Guidance:
     model: on the device and in eval mode.
     condition: the rows of `rows_of` with their sizes, in the dtype and on the device of the denoiser.
     scales: (pictures, 1, 1, 1), of classifier-free guidance; None where nothing is guided.
+    rescales: (pictures, 1, 1, 1), how much of its contrast is taken back; None: none of any.
+    deep_shrink: of all pictures.
     """
 
     model: Model
     condition: Condition
     scales: Tensor | None
+    rescales: Tensor | None = None
+    deep_shrink: DeepShrink | None = None
 
     @classmethod
     def by(
@@ -69,6 +75,7 @@ class Guidance:
         device = condition.hidden.device
         hint = _hint_of_rows(requests, len(condition.hidden))
         scales = torch.tensor([request.scale for request in requests], device=device).view(-1, 1, 1, 1)
+        rescales = torch.tensor([request.rescale for request in requests], device=device).view(-1, 1, 1, 1)
         sizes = torch.tensor([row.sizes for row in rows_of(requests)], device=device)  # (rows, 6)
         return cls(
             model,
@@ -80,7 +87,19 @@ class Guidance:
                 beside=None if beside is None else _for_rows(beside, condition.hidden),
             ),
             scales=scales if requests[0].is_guided else None,
+            rescales=rescales if any(request.rescale for request in requests) else None,
+            deep_shrink=requests[0].deep_shrink,
         )
+
+    def in_size(self, size: torch.Size) -> Guidance:
+        """The same for latents of another size (h, w): hints are resized with them."""
+        hint = self.condition.hint
+        if hint is None:
+            return self
+        scale = self.model.latent_space.pixels_per_latent
+        pixels = (size[0] * scale, size[1] * scale)
+        fitted = F.interpolate(hint.float(), size=pixels, mode="bicubic", align_corners=False).clamp(0, 1)
+        return replace(self, condition=replace(self.condition, hint=fitted.to(hint.dtype)))
 
     def predict(self, x: Tensor, t: Tensor, progress: float) -> Tensor:
         """The prediction for latents x (pictures, channels, h, w) at one timestep, in float32.
@@ -90,7 +109,9 @@ class Guidance:
         hidden = self.condition.hidden
         rows = x.to(hidden.dtype).repeat(len(hidden) // len(x), 1, 1, 1)  # (rows, channels, h, w)
         times = t.to(x.device).expand(len(rows))
-        condition = replace(self.condition, progress=progress)
+        depth = None if self.deep_shrink is None else self.deep_shrink.depth_at(float(t))
+        shrink = None if depth is None or self.deep_shrink is None else Shrink(depth, self.deep_shrink.ratio)
+        condition = replace(self.condition, progress=progress, shrink=shrink)
         return self._combined(self.model.predict(rows, times, condition).float())
 
     def _combined(self, answers: Tensor) -> Tensor:
@@ -99,7 +120,17 @@ class Guidance:
             return answers
         # Classifier-free guidance as in Imagen, arXiv:2205.11487, eq. 2.
         unconditional, conditional = answers.chunk(2)
-        return unconditional + self.scales * (conditional - unconditional)
+        guided = unconditional + self.scales * (conditional - unconditional)
+        return guided if self.rescales is None else _rescaled(guided, conditional, self.rescales)
+
+
+def _rescaled(guided: Tensor, conditional: Tensor, share: Tensor) -> Tensor:
+    """Guidance with the deviation of the conditional prediction, by a share (Lin et al. 2023,
+    arXiv:2305.08891, eq. 15 and 16).
+    """
+    dimensions = (1, 2, 3)
+    factor = conditional.std(dimensions, keepdim=True) / guided.std(dimensions, keepdim=True)
+    return share * (guided * factor) + (1 - share) * guided
 
 
 def _for_rows(beside: Tensor, hidden: Tensor) -> Tensor:

@@ -107,7 +107,7 @@ class _Reader(NamedTuple):
         """The request of a line."""
         _check_text(line, where)
         text, *pieces = _OPTION_START.split(line)
-        request = replace(self.defaults, prompt=text.strip())
+        request = replace(self.defaults, prompt=text.strip(), raw=line)
         self.lookalikes.look(text, where=where)
         problems, seen = Problems(), set()
         for piece in pieces:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import typing
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,7 @@ import pytest
 from library.generation.prompt_options import PromptSyntax, generator_syntax, training_syntax
 from library.generation.prompts import parse_prompt, read_prompts
 from library.generation.request import PromptRequest
-from library.options.generation import SamplerName
+from library.options.samplers import SAMPLER_NAMES
 from library.problems import UserError
 
 GENERATOR, TRAINING = generator_syntax(8), training_syntax(8)
@@ -55,14 +54,14 @@ def test_a_generator_line_has_seeds_and_exact_sizes() -> None:
 
 
 def test_every_mistake_of_a_line_is_named() -> None:
-    assert problems("a --s 0 --l nan --w wide --d -1 --q 1 --cn x.png --ss plms --s 5 --h") == [
+    assert problems("a --s 0 --l nan --w wide --d -1 --q 1 --cn x.png --ss plmz --s 5 --h") == [
         "here: --s expects a whole number from 1 to 1000, got '0'",
         "here: --l expects a number, got 'nan'",
         "here: --w expects a size in pixels, got 'wide'",
         "here: --d expects a whole number of 0 or more, got '-1'",
         "here: there is no prompt option --q; "
         "there are --n, --l, --s, --cn, --i, --img, --mask, --w, --h, --d, --am, --ss",
-        "here: --ss expects one of " + ", ".join(typing.get_args(SamplerName)) + ", got 'plms'",
+        "here: --ss expects one of " + ", ".join(SAMPLER_NAMES) + ", got 'plmz'",
         "here: --s is given twice",
         "here: --h expects a size in pixels, got ''",
     ]

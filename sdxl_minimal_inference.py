@@ -30,7 +30,9 @@ class Run:
 
 def main() -> None:
     options = parse(Run, __doc__).drawing
-    from library.generation.command import draw, load
+    from library.generation.command import load
+    from library.generation.drawing import draw
+    from library.generation.plan import plan_pictures
     from library.generation.request import PromptRequest
     from library.models import FAMILIES, check_source
     from library.network.loading import check_network_file
@@ -55,8 +57,9 @@ def main() -> None:
         network_mul=tuple(strength for _, strength in options.loras),
         network_merge=bool(options.loras),
     )
-    model = load(GeneratorModelOptions(ckpt=options.ckpt_path), GeneratorComputeOptions(), networks)
-    draw(model, [request], GenerationOptions(outdir=options.output_dir, seed=options.seed), clip_skip=None)
+    model, _ = load(GeneratorModelOptions(ckpt=options.ckpt_path), GeneratorComputeOptions(), networks)
+    pictures = plan_pictures([request], seed=options.seed)
+    draw(model, pictures, GenerationOptions(outdir=options.output_dir, seed=options.seed), clip_skip=None)
 
 
 if __name__ == "__main__":

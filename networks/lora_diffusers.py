@@ -30,7 +30,9 @@ class Run:
 
 def main() -> None:
     options = parse(Run, __doc__).drawing
-    from library.generation.command import draw, load
+    from library.generation.command import load
+    from library.generation.drawing import draw
+    from library.generation.plan import plan_pictures
     from library.generation.request import PromptRequest
     from library.models import FAMILIES, check_source, detect_family
     from library.network.loading import check_network_file
@@ -44,9 +46,9 @@ def main() -> None:
     side = FAMILIES[detect_family(source)].side
     request = PromptRequest(options.prompt, negative=options.negative_prompt, width=side, height=side)
     networks = GeneratorNetworkOptions(network_weights=(options.lora_weights,))
-    model = load(GeneratorModelOptions(ckpt=options.model_id), GeneratorComputeOptions(), networks)
+    model, _ = load(GeneratorModelOptions(ckpt=options.model_id), GeneratorComputeOptions(), networks)
     pictures = GenerationOptions(outdir=options.outdir, seed=options.seed)
-    draw(model, [request], pictures, clip_skip=None)
+    draw(model, plan_pictures([request], seed=options.seed), pictures, clip_skip=None)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from PIL import Image
 
 import gen_img_diffusers
 from library.generation.command import check
+from library.generation.prompt_options import generator_syntax
 from library.generation.reading import read
 from library.models import FAMILIES
 from library.problems import UserError
@@ -105,9 +106,9 @@ def test_all_problems_are_shown_together_and_nothing_is_drawn(tmp_path: Path) ->
         "  --W: must be a multiple of 8",
         f"  {missing}: there is no file or folder here; check the path",
         f"  {tmp_path / 'none.safetensors'}: there is no such file of network weights",
-        "  --prompt: there is no prompt option --q; there are --n, --l, --s, --cn, --i, --img, --mask, "
-        "--t, --w, --h, --d, --ow, --oh, --nw, --nh, --ct, --cl, --c, --ss, --f",
-        "  --prompt: --w expects a size in pixels, a multiple of 8, got '65'",
+        "  --prompt, column 3: there is no prompt option --q; there are "
+        + ", ".join(f"--{name}" for name in generator_syntax(8).options),
+        "  --prompt, column 9: --w expects a size in pixels, a multiple of 8, got '65'",
     ]
     assert not (tmp_path / "out").exists()
 
@@ -122,7 +123,7 @@ def test_sizes_are_multiples_of_what_the_family_of_the_model_says(
         "--n_iter: must be 1 or more",
         "--W: must be a multiple of 32",
         "--seed: must be 0 or more",
-        "--prompt: --h expects a size in pixels, a multiple of 32, got '72'",
+        "--prompt, column 3: --h expects a size in pixels, a multiple of 32, got '72'",
     ]
 
 
@@ -145,17 +146,18 @@ def test_pictures_do_not_depend_on_the_batch_size(
 def test_networks_change_pictures_by_their_strength_attached_or_merged(
     monkeypatch: pytest.MonkeyPatch, tiny_model_file: Path, lora_file: Path, tmp_path: Path
 ) -> None:
-    words = ("--ckpt", tiny_model_file, "--prompt", "a cat", "--seed", "5")
+    words = ("--ckpt", tiny_model_file, "--seed", "5")
     network = ("--network_module", "networks.lora", "--network_weights", lora_file)
 
-    def picture(name: str, *more: str | Path) -> Image.Image:
-        return draw(monkeypatch, tmp_path / name, *words, *more)[0]
+    def picture(name: str, *more: str | Path, prompt: str = "a cat") -> Image.Image:
+        return draw(monkeypatch, tmp_path / name, *words, "--prompt", prompt, *more)[0]
 
     plain, off = picture("plain"), picture("off", *network, "--network_mul", "0")
     half, full = picture("half", *network, "--network_mul", "0.5"), picture("full", *network)
     merged = picture("merged", *network, "--network_mul", "0.5", "--network_merge")
     assert gap(plain, off) == 0
     assert gap(half, merged) <= 1
+    assert gap(half, picture("chosen", *network, prompt="a cat --am 0.5")) == 0
     assert gap(plain, half) > 8
     assert gap(half, full) > 8
 

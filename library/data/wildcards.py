@@ -8,6 +8,7 @@ import re
 from typing import Union
 
 _TOKEN = re.compile(r"\{\{|\{|\}+|\||[^{}|]+")
+_PROMPT_TOKEN = re.compile(r"\\[{}]|[{}|\\]|[^{}|\\]+")
 
 _LONGEST_KEPT = 4000  # characters; what longer texts are parsed to is not kept, as it is many times as large
 
@@ -41,6 +42,19 @@ def _parse(text: str) -> Parts:
     reader = _Reader()
     for token in _TOKEN.findall(text):
         reader.take(token)
+    return reader.finish()
+
+
+def parse_choices(text: str, *, deepest: int) -> Parts:
+    """The choices of a prompt, which may nest. Here `\\{` and `\\}` are braces, and `{{` opens two choices.
+
+    Raises ValueError when more than `deepest` are open in each other.
+    """
+    reader = _PromptReader()
+    for token in _PROMPT_TOKEN.findall(text):
+        reader.take(token)
+        if len(reader.opened) > deepest + 1:
+            raise ValueError(f"choices in at most {deepest} others")
     return reader.finish()
 
 
@@ -101,3 +115,15 @@ class _Reader:
                 parts += ["|", *alternative]
             self.opened[-1][-1].append((tuple(parts),))
         return tuple(self.opened[0][0])
+
+
+class _PromptReader(_Reader):
+    """One for prompts, where a backslash makes braces text."""
+
+    def take(self, token: str) -> None:
+        if token == "}":
+            self.close_choice()
+        elif token in ("\\{", "\\}"):
+            self.opened[-1][-1].append(token[1])
+        else:
+            super().take(token)

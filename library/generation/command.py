@@ -1,29 +1,24 @@
-"""The chapters of a generator command: check everything, load the model, draw and save.
+"""The chapters of a generator command before drawing.py: check everything, load the model.
 
 No torch is imported before `load`, unless networks or xformers are asked for.
 """
 
 from __future__ import annotations
 
-import random
-import sys
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from library.console import fail, progress_bar, say
 from library.generation.defaults import defaults_of, section_of, usual_gradual, usual_shrink
 from library.generation.hints import check_hints, with_hints
 from library.generation.large_checks import check_large
-from library.generation.pictures import PictureNames, plan_pictures, save_picture, seeds_of
+from library.generation.plan import plan_pictures, seeds_of
 from library.generation.prompt_options import PromptSyntax, generator_syntax
 from library.generation.prompts import parse_prompt, read_prompts
 from library.generation.repainting import (
     check_originals,
     prompts_of_pictures,
-    strength_of,
     with_originals,
     with_sizes,
 )
@@ -35,9 +30,9 @@ from library.models.layer_embeddings import add_layer_embeddings, find_layer_emb
 from library.models.ldm.control_files import check_control
 from library.models.sources import find_source
 from library.network.loading import check_network_file, load_network_module, open_network
-from library.options.drawing_files import PictureFileOptions
 from library.options.drawing_large import LargePictureOptions
 from library.options.drawing_originals import OriginalOptions
+from library.options.drawing_prompts import GeneratorOrderOptions
 from library.options.generation import (
     GenerationOptions,
     GeneratorComputeOptions,
@@ -49,22 +44,20 @@ from library.options.generation import (
 from library.options.model import Attention
 from library.options.parser import Reading
 from library.problems import Problems, UserError, warn, warn_idle
-from library.stopping import exit_code
-from library.wording import counted
 
 if TYPE_CHECKING:
     import torch
-    from PIL.Image import Image
 
     from library.models.base import Model
     from library.models.condition import Control
+    from library.network.network import Network
 
 R = TypeVar("R")
 S = TypeVar("S")
 
 
 def check(reading: Reading[R], *, family: str | None = None) -> list[PromptRequest]:
-    """The prompts of a command line. Its Run has the sections of gen_img.py's.
+    """The pictures that a command line asks for, each with its seed. Its Run has gen_img.py's sections.
 
     family: the only one that the command draws with, by its name in FAMILIES; None: any.
     Raises UserError with every problem of the options, the files they name and the prompts.
@@ -102,11 +95,14 @@ def check(reading: Reading[R], *, family: str | None = None) -> list[PromptReque
             prompts = problems.attempt(_with_originals, prompts, originals, model, found.side)
         if prompts is not None:
             problems.attempt(_check_large, prompts, found, control, model)
+    planned = None
     if pictures is not None:
         _check_folder(pictures.outdir, problems)
+        order = section_of(sections, GeneratorOrderOptions)
+        planned = problems.attempt(_plan, prompts or [], pictures, order)
     problems.raise_if_any()
-    assert prompts is not None
-    return prompts
+    assert planned is not None
+    return planned
 
 
 def family_of(options: GeneratorModelOptions | None) -> Family:
@@ -173,6 +169,24 @@ def _read_prompts(
     return [parse_prompt(options.prompt, syntax, where="--prompt", defaults=defaults)]
 
 
+def _plan(
+    prompts: Sequence[PromptRequest], options: GenerationOptions, order: GeneratorOrderOptions | None
+) -> list[PromptRequest]:
+    count = options.n_iter * options.images_per_prompt
+    for prompt in prompts:
+        seeds = len(seeds_of(prompt))
+        if seeds > count:
+            text = repr(prompt.prompt[:40])
+            warn(f"--d of {text} has {seeds} seeds for {count} pictures; see --images_per_prompt")
+    return plan_pictures(
+        prompts,
+        seed=options.seed,
+        n_iter=options.n_iter,
+        images_per_prompt=options.images_per_prompt,
+        order=order,
+    )
+
+
 def _with_hints(
     prompts: Sequence[PromptRequest], options: GeneratorControlOptions, takes_hints: bool
 ) -> list[PromptRequest]:
@@ -218,8 +232,9 @@ def _check_large(
 
 def load(
     options: GeneratorModelOptions, compute: GeneratorComputeOptions, networks: GeneratorNetworkOptions
-) -> Model:
-    """The model with its networks, on this machine's device, in eval mode.
+) -> tuple[Model, list[tuple[Network, float]]]:
+    """The model with its networks, on this machine's device, in eval mode; and the networks that are not
+    merged, with their strengths.
 
     The VAE stays in float32: in float16 some VAEs give black pictures, and bfloat16 shows in smooth areas.
     Networks are merged before weights are cast, so that nothing is rounded twice.
@@ -233,6 +248,7 @@ def load(
     model.use_attention("xformers" if compute.xformers else "sdpa")
     device, dtype = choose_device(), getattr(torch, compute.dtype_name)
     given = zip(networks.network_module, networks.network_weights, networks.multipliers, strict=True)
+    beside = []
     for module, path, multiplier in given:
         network = open_network(model, path, module)
         network.set_multiplier(multiplier)
@@ -241,9 +257,10 @@ def load(
         else:
             network.attach()
             network.to(device, dtype).eval()
+            beside.append((network, multiplier))
     # In a ModuleList, since diffusers warns if its own modules are cast directly.
     torch.nn.ModuleList([model.denoiser, *model.text_encoders]).to(dtype)
-    return model.to(device).eval()
+    return model.to(device).eval(), beside
 
 
 def load_control_nets(
@@ -266,102 +283,3 @@ def choose_device() -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
-def draw(
-    model: Model,
-    prompts: Sequence[PromptRequest],
-    options: GenerationOptions,
-    *,
-    clip_skip: int | None,
-    control: Control | None = None,
-    files: PictureFileOptions | None = None,
-    name: str = "",
-) -> None:
-    """Draw and save all pictures of the run; each batch is on disk before the next one begins.
-
-    Ctrl-C and SIGTERM end the program with exit code 130 or 143; pictures that are done are kept. Pictures
-    whose values are no numbers are not saved, and end it with exit code 1 after the others.
-
-    name: the model's, for the pictures' text.
-    """
-    _warn_of_unused_options(model, prompts, options.n_iter * options.images_per_prompt)
-    seed = random.SystemRandom().randrange(2**31) if options.seed is None else options.seed
-    pictures = plan_pictures(
-        prompts, seed=seed, n_iter=options.n_iter, images_per_prompt=options.images_per_prompt
-    )
-    names = PictureNames(time.strftime("%Y%m%d%H%M%S"), files or PictureFileOptions())
-    paths, broken, code = list[Path](), 0, 0
-    try:
-        for request, picture in _draw_batches(model, pictures, options, clip_skip, control):
-            if picture is None:
-                broken += 1
-                continue
-            paths.append(options.outdir / names.name(request))
-            save_picture(paths[-1], picture, request, is_told_sizes=model.is_told_sizes, model=name)
-    except KeyboardInterrupt as stop:
-        code = exit_code(stop)
-    say(_told(paths, options.outdir))
-    if broken:
-        count = f"{counted(broken, 'picture')} of {len(pictures)}"
-        fail(f"{count} had values that are no numbers and were not saved; is the model whole?")
-    if code or broken:
-        sys.exit(code or 1)
-
-
-def _told(paths: Sequence[Path], folder: Path) -> str:
-    """What was made, for the console."""
-    if not paths:
-        return "no pictures were made"
-    first, last = (path.relative_to(folder).as_posix() for path in (paths[0], paths[-1]))
-    return f"{counted(len(paths), 'picture')} in {folder}: {first}" + (f" to {last}" if paths[1:] else "")
-
-
-def _draw_batches(
-    model: Model,
-    pictures: Sequence[PromptRequest],
-    options: GenerationOptions,
-    clip_skip: int | None,
-    control: Control | None,
-) -> Iterator[tuple[PromptRequest, Image | None]]:
-    """Each request with its picture; None for one with values that are no numbers. A progress bar shows the
-    steps.
-    """
-    from library.generation.generate import generate
-    from library.generation.samplers import count_calls
-
-    weight = next(model.denoiser.parameters())
-    calls = sum(
-        count_calls(
-            r.sampler, model.prediction_type, r.steps, strength_of(r, is_inpainting=model.is_inpainting)
-        )
-        for r in pictures
-    )
-    with progress_bar(total=calls, unit="step", desc="drawing") as bar:
-        for start in range(0, len(pictures), options.batch_size):
-            batch = pictures[start : start + options.batch_size]
-            drawn = generate(
-                model,
-                batch,
-                device=weight.device,
-                dtype=weight.dtype,
-                clip_skip=clip_skip,
-                emb_normalize=options.emb_normalize_mode,
-                control=control,
-                on_step=bar.update,
-            )
-            yield from zip(batch, drawn, strict=True)
-
-
-def _warn_of_unused_options(model: Model, prompts: Sequence[PromptRequest], pictures: int) -> None:
-    """Warns of prompt options that change nothing in a run with this many pictures of each prompt."""
-    for prompt in prompts:
-        text, seeds = repr(prompt.prompt[:40]), len(seeds_of(prompt))
-        if seeds > pictures:
-            warn(f"--d of {text} has {seeds} seeds for {pictures} pictures; see --images_per_prompt")
-        if prompt.negative and not prompt.is_guided:
-            warn(f"--n of {text} has no effect at scale 1")
-        plain = PromptRequest("", width=prompt.width, height=prompt.height)
-        told = (prompt.sizes, prompt.sizes_negative)
-        if not model.is_told_sizes and told != (plain.sizes, plain.sizes_negative):
-            warn(f"original size and crop of {text} have no effect: this model is not told sizes")

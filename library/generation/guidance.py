@@ -11,9 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from library.generation.editing import sub_prompts
 from library.generation.hints import read_hints
 from library.generation.large_pictures import DeepShrink
 from library.generation.request import PromptRequest
+from library.generation.texts import Schedule
 from library.models.base import Condition, Model
 from library.models.condition import Control, Shrink
 
@@ -23,16 +25,28 @@ class Question(NamedTuple):
 
     text: what the picture is supposed to show.
     sizes: what models with size conditioning are told, see `PromptRequest.sizes`.
+    scale: how far the answer is followed, from that to the picture's first question. The first one's own does
+        not count.
     """
 
     text: str
     sizes: tuple[int, ...]
+    scale: float = 1.0
 
 
 def questions_of(request: PromptRequest) -> list[Question]:
-    """What the model is asked about a picture, the prompt last: with guidance, first the negative prompt."""
-    asked = [Question(request.prompt, request.sizes)]
-    return [Question(request.negative, request.sizes_negative), *asked] if request.is_guided else asked
+    """What the model is asked about a picture, the prompt last, or its parts between ANDs: with guidance,
+    first the negative prompt, or with a negative scale the empty text and then the negative prompt.
+    """
+    parts = sub_prompts(request.prompt)
+    asked = [Question(text, request.sizes, request.scale * weight) for text, weight in parts]
+    if not request.is_guided and len(parts) == 1:
+        return asked
+    negative = Question(request.negative, request.sizes_negative)
+    if request.negative_scale is None:
+        return [negative, *asked]
+    empty = Question("", request.sizes_negative)
+    return [empty, negative._replace(scale=-request.negative_scale), *asked]
 
 
 def rows_of(requests: Sequence[PromptRequest]) -> list[Question]:
@@ -45,15 +59,19 @@ class Guidance:
     """Predictions for a batch of pictures, guided by their texts.
 
     model: on the device and in eval mode.
-    condition: the rows of `rows_of` with their sizes, in the dtype and on the device of the denoiser.
-    scales: (pictures, 1, 1, 1), of classifier-free guidance; None where nothing is guided.
-    rescales: (pictures, 1, 1, 1), how much of its contrast is taken back; None: none of any.
+    condition: the rows of `rows_of` with their sizes at the first step, in the dtype and on the device of the
+        denoiser.
+    scales: (questions - 1, pictures, 1, 1, 1), those of all questions but the first; None where nothing is
+        guided.
+    texts: the states of all texts, where rows have other ones at other steps, and which ones.
+    rescales: (pictures, 1, 1, 1), how much of guidance's contrast is taken back; None: none of any.
     deep_shrink: of all pictures.
     """
 
     model: Model
     condition: Condition
     scales: Tensor | None
+    texts: tuple[Condition, Schedule] | None = None
     rescales: Tensor | None = None
     deep_shrink: DeepShrink | None = None
 
@@ -65,18 +83,23 @@ class Guidance:
         requests: Sequence[PromptRequest],
         control: Control | None = None,
         beside: Tensor | None = None,
+        schedule: Schedule | None = None,
     ) -> Guidance:
         """The guidance of requests with equally many questions and hints each.
 
-        condition: of the texts of `rows_of`.
+        condition: of the texts of `rows_of`, or of those of the schedule.
         control: what residuals come from, where the requests have hints.
         beside: (pictures, channels, h, w), what an inpainting model is given beside the latents.
         """
-        device = condition.hidden.device
+        device, rows = condition.hidden.device, rows_of(requests)
+        texts = None
+        if schedule is not None:
+            texts = (condition, schedule) if len(set(schedule.places)) > 1 else None
+            condition = condition.rows(schedule.places[0])
         hint = _hint_of_rows(requests, len(condition.hidden))
-        scales = torch.tensor([request.scale for request in requests], device=device).view(-1, 1, 1, 1)
+        scales = torch.tensor([row.scale for row in rows[len(requests) :]], device=device)
         rescales = torch.tensor([request.rescale for request in requests], device=device).view(-1, 1, 1, 1)
-        sizes = torch.tensor([row.sizes for row in rows_of(requests)], device=device)  # (rows, 6)
+        sizes = torch.tensor([row.sizes for row in rows], device=device)  # (rows, 6)
         return cls(
             model,
             replace(
@@ -86,7 +109,8 @@ class Guidance:
                 control=None if hint is None else control,
                 beside=None if beside is None else _for_rows(beside, condition.hidden),
             ),
-            scales=scales if requests[0].is_guided else None,
+            scales=scales.view(-1, len(requests), 1, 1, 1) if len(rows) > len(requests) else None,
+            texts=texts,
             rescales=rescales if any(request.rescale for request in requests) else None,
             deep_shrink=requests[0].deep_shrink,
         )
@@ -111,17 +135,29 @@ class Guidance:
         times = t.to(x.device).expand(len(rows))
         depth = None if self.deep_shrink is None else self.deep_shrink.depth_at(float(t))
         shrink = None if depth is None or self.deep_shrink is None else Shrink(depth, self.deep_shrink.ratio)
-        condition = replace(self.condition, progress=progress, shrink=shrink)
+        condition = replace(self._condition_at(progress), progress=progress, shrink=shrink)
         return self._combined(self.model.predict(rows, times, condition).float())
+
+    def _condition_at(self, progress: float) -> Condition:
+        if self.texts is None:
+            return self.condition
+        states, schedule = self.texts
+        now = states.rows(schedule.at(progress))
+        return replace(
+            self.condition, hidden=now.hidden, pooled=now.pooled, mask=now.mask, by_layer=now.by_layer
+        )
 
     def _combined(self, answers: Tensor) -> Tensor:
         """(rows, channels, h, w) -> (pictures, channels, h, w)"""
         if self.scales is None:
             return answers
-        # Classifier-free guidance as in Imagen, arXiv:2205.11487, eq. 2.
-        unconditional, conditional = answers.chunk(2)
-        guided = unconditional + self.scales * (conditional - unconditional)
-        return guided if self.rescales is None else _rescaled(guided, conditional, self.rescales)
+        # Classifier-free guidance as in Imagen, arXiv:2205.11487, eq. 2, for any number of questions as in
+        # Composable Diffusion (Liu et al. 2022, arXiv:2206.01714), eq. 11.
+        first, *others = answers.chunk(1 + len(self.scales))
+        guided = first + sum(
+            scale * (other - first) for scale, other in zip(self.scales, others, strict=True)
+        )
+        return guided if self.rescales is None else _rescaled(guided, others[-1], self.rescales)
 
 
 def _rescaled(guided: Tensor, conditional: Tensor, share: Tensor) -> Tensor:

@@ -8,7 +8,6 @@ import re
 from dataclasses import dataclass, field
 
 from library.generation.prompt_options import PromptSyntax
-from library.problems import warn
 from library.wording import shortened
 
 _DASH = "\u2010-\u2015\u2212"  # hyphens, en and em dashes, minus: what text programs make of hyphens
@@ -42,12 +41,14 @@ class Lookalikes:
             kind = self._found.setdefault(looks, _Kind(where, found[0]))
             kind.count += 1
 
-    def warn(self) -> None:
-        """Print the warnings."""
+    def warnings(self) -> list[str]:
+        """A line for each kind."""
+        lines = []
         for looks, kind in self._found.items():
             more = f" ({kind.count} of them in all)" if kind.count > 1 else ""
             text = repr(shortened(kind.text))
-            warn(f"{kind.where}: {text} is part of the text; it looks like {looks}{more}")
+            lines.append(f"{kind.where}: {text} is part of the text; it looks like {looks}{more}")
+        return lines
 
     def _looks(self, text: str, name: str | None, in_table: bool) -> str | None:
         """What a match looks like, and what to do; None for a dash before a word that is no option."""

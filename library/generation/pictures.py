@@ -1,9 +1,7 @@
-"""Which pictures a run of the generator draws, with which seeds, and their files. Imports no torch."""
+"""Files of pictures, with their settings in them. Imports no torch."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -14,36 +12,10 @@ from library.generation.picture_texts import exif_of, texts_of
 from library.generation.request import PromptRequest
 from library.options.drawing_files import PictureFileOptions
 from library.problems import warn
-from library.randomness import derive_seed
 
 JPEG_QUALITY = 95
 LONGEST_EXIF = 65_000  # bytes that a JPEG file has room for
 FORMATS = {".png": "PNG", ".webp": "WEBP", ".jpg": "JPEG", ".jpeg": "JPEG"}  # as Pillow calls them
-
-
-def plan_pictures(
-    prompts: Sequence[PromptRequest], *, seed: int, n_iter: int = 1, images_per_prompt: int = 1
-) -> list[PromptRequest]:
-    """One request per picture, each with its seed, in the order of drawing: all prompts, n_iter times.
-
-    A prompt's own seeds go to its first pictures. A run of one picture uses `seed` itself; otherwise a
-    picture's seed (31 bits) depends only on `seed`, the prompt's place, the iteration and the picture's
-    number within it.
-    """
-    alone = len(prompts) * n_iter * images_per_prompt == 1
-    pictures = []
-    for iteration in range(n_iter):
-        for place, prompt in enumerate(prompts):
-            for number in range(images_per_prompt):
-                own = seeds_of(prompt)[iteration * images_per_prompt + number :]
-                drawn = seed if alone else derive_seed(seed, "picture", iteration, place, number) % 2**31
-                pictures.append(dataclasses.replace(prompt, seed=own[0] if own else drawn, more_seeds=()))
-    return pictures
-
-
-def seeds_of(prompt: PromptRequest) -> tuple[int, ...]:
-    """The seeds that a prompt asks for, one per picture."""
-    return () if prompt.seed is None else (prompt.seed, *prompt.more_seeds)
 
 
 class PictureNames:

@@ -36,15 +36,18 @@ class PromptSyntax:
     not_yet: those of sd-scripts that are refused as not available yet.
     keys: of prompts in TOML and JSON files -> the option that means the same. Without any, there are no such
         files.
+    is_lenient: whether options that are wrong are left out with a warning; else they are errors.
     """
 
     options: dict[str, Writer]
     not_yet: frozenset[str]
     keys: dict[str, str] = field(default_factory=dict)
+    is_lenient: bool = False
 
 
 def training_syntax(pixel_multiple: int) -> PromptSyntax:
-    """Of previews. Sizes are rounded down to what the model takes, as sd-scripts does.
+    """Of previews. Sizes are rounded down to what the model takes, as sd-scripts does; no mistake in a prompt
+    stops a run.
 
     pixel_multiple: what the sides of pictures are multiples of, see LatentSpace.
     """
@@ -55,7 +58,6 @@ def training_syntax(pixel_multiple: int) -> PromptSyntax:
             "w": lambda request, text: replace(request, width=_rounded_side(text, pixel_multiple)),
             "h": lambda request, text: replace(request, height=_rounded_side(text, pixel_multiple)),
             "d": lambda request, text: replace(request, seed=_seed(text)),
-            "am": lambda request, text: replace(request, strengths=_strengths(text)),
             "ss": lambda request, text: replace(request, sampler=_sampler(text)),
         },
         not_yet=frozenset({"g", "ctr", "rcfg", "fs"}),
@@ -72,11 +74,19 @@ def training_syntax(pixel_multiple: int) -> PromptSyntax:
             "strength": "t",
             "mask": "mask",
             "network_multiplier": "am",
+            "negative_scale": "nl",
+            "original_width": "ow",
+            "original_height": "oh",
+            "original_width_negative": "nw",
+            "original_height_negative": "nh",
+            "crop_top": "ct",
+            "crop_left": "cl",
             "guidance_scale": "g",
             "cfg_trunc_ratio": "ctr",
             "renorm_cfg": "rcfg",
             "flow_shift": "fs",
         },
+        is_lenient=True,
     )
 
 
@@ -98,17 +108,10 @@ def generator_syntax(
             "w": lambda request, text: replace(request, width=_exact_side(text, pixel_multiple)),
             "h": lambda request, text: replace(request, height=_exact_side(text, pixel_multiple)),
             "d": _write_seeds,
-            "ow": lambda request, text: replace(request, original_width=_original_side(text)),
-            "oh": lambda request, text: replace(request, original_height=_original_side(text)),
-            "nw": lambda request, text: replace(request, original_width_negative=_original_side(text)),
-            "nh": lambda request, text: replace(request, original_height_negative=_original_side(text)),
-            "ct": lambda request, text: replace(request, crop_top=_crop(text)),
-            "cl": lambda request, text: replace(request, crop_left=_crop(text)),
-            "c": _ignore_clip_prompt,
             "ss": lambda request, text: replace(request, sampler=_sampler(text)),
             "f": lambda request, text: replace(request, file=_file_name(text)),
         },
-        not_yet=frozenset({"nl", "am"}),
+        not_yet=frozenset(),
     )
 
 
@@ -168,6 +171,19 @@ def _scale(text: str) -> float:
     return scale
 
 
+def _negative_scale(text: str) -> float | None:
+    expected = "a number of 0 or more, or none"
+    if text.lower() == "none":
+        return None
+    try:
+        scale = _scale(text)
+    except ValueError:
+        scale = -1.0
+    if scale < 0:
+        raise ValueError(expected)
+    return scale
+
+
 def _sampler(text: str) -> str:
     try:
         return read_sampler(text)
@@ -221,7 +237,16 @@ def _picture(text: str) -> Path:
 _SHARED: dict[str, Writer] = {
     "n": lambda request, text: replace(request, negative=text),
     "l": lambda request, text: replace(request, scale=_scale(text)),
+    "nl": lambda request, text: replace(request, negative_scale=_negative_scale(text)),
     "s": lambda request, text: replace(request, steps=_steps(text)),
+    "am": lambda request, text: replace(request, strengths=_strengths(text)),
+    "c": _ignore_clip_prompt,
+    "ow": lambda request, text: replace(request, original_width=_original_side(text)),
+    "oh": lambda request, text: replace(request, original_height=_original_side(text)),
+    "nw": lambda request, text: replace(request, original_width_negative=_original_side(text)),
+    "nh": lambda request, text: replace(request, original_height_negative=_original_side(text)),
+    "ct": lambda request, text: replace(request, crop_top=_crop(text)),
+    "cl": lambda request, text: replace(request, crop_left=_crop(text)),
     "cn": lambda request, text: request.with_hints((_picture(text),)),
     "i": lambda request, text: replace(request, image=_picture(text)),
     "img": lambda request, text: replace(request, image=_picture(text)),

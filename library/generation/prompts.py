@@ -9,15 +9,18 @@ lower case are the same in option names. prompt_options.py says which options th
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import fields, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
+from library.generation.dynamic import chosen_texts, has_choices
 from library.generation.lookalikes import Lookalikes
 from library.generation.prompt_options import PromptSyntax
 from library.generation.request import PromptRequest
-from library.problems import Problems, UserError
+from library.problems import Problems, UserError, warn
 from library.table_files import kind_of, parse_tables
 from library.text_files import is_text, read_text
 from library.wording import counted, shortened
@@ -41,18 +44,15 @@ def read_prompts(
 
     syntax: the options that a prompt may have.
     defaults: the values of everything that a prompt does not say.
-    Raises UserError with the problems of the file, each with its line or number; of many the first ones and
-    their count.
+    Raises UserError with the problems of the file, each with its line or number and its column; of many the
+    first ones and their count. Where the syntax is lenient, wrong options are left out with warnings.
     """
-    problems, requests, reader = Problems(), [], _Reader(syntax, Lookalikes(syntax), defaults)
+    problems, requests, reader = Problems(), [], _Reader.of(syntax, defaults)
     for where, entry in _entries(path, syntax):
-        if isinstance(entry, str):
-            request = problems.attempt(reader.from_line, entry, where)
-        else:
-            request = problems.attempt(reader.from_keys, entry, where)
+        request = problems.attempt(reader.read, entry, where)
         if request is not None:
             requests.append(request)
-    reader.lookalikes.warn()
+    reader.warn(path)
     if not requests and not problems.found:
         problems.add(path, "holds no prompts", _EMPTY_FIX.get(path.suffix.lower(), "write one a line"))
     _raise_first(problems, path)
@@ -65,14 +65,15 @@ def parse_prompt(
     """The request that a line makes.
 
     where: what problems are about, e.g. a file and its line.
-    Raises UserError with the options that do not exist, are given twice or have a wrong value; of many the
-    first ones and their count.
+    Raises UserError with the options that do not exist, are given twice or have a wrong value, each with its
+    column; of many the first ones and their count. Where the syntax is lenient, these are left out with
+    warnings.
     """
-    reader = _Reader(syntax, Lookalikes(syntax), defaults)
+    reader = _Reader.of(syntax, defaults)
     try:
-        return reader.from_line(line, where)
+        return reader.read(line, where)
     finally:
-        reader.lookalikes.warn()
+        reader.warn(where)
 
 
 _OPTION_START = re.compile(r"(?:^| )--(?=[A-Za-z])")
@@ -86,44 +87,87 @@ class _Given(NamedTuple):
     option: its name in the syntax.
     name: as the prompt has it, `--s` or `sample_steps`.
     text: its value.
+    where: its place for messages.
     """
 
     option: str
     name: str
     text: str
+    where: str
 
 
 class _Reader(NamedTuple):
     """Reads prompts, of lines and of tables.
 
     lookalikes: takes those of all prompts that are read.
+    left_out: takes the problems of options that are left out, where the syntax is lenient.
+    told: takes the warnings that were printed, so that none comes twice.
     """
 
     syntax: PromptSyntax
     lookalikes: Lookalikes
     defaults: PromptRequest
+    left_out: Problems
+    told: set[str]
+
+    @classmethod
+    def of(cls, syntax: PromptSyntax, defaults: PromptRequest) -> _Reader:
+        return cls(syntax, Lookalikes(syntax), defaults, Problems(), set())
+
+    def read(self, entry: str | Keys, where: str) -> PromptRequest:
+        """The request of a line or a table; of a dynamic one, with the choices of seed 0."""
+        texts = (
+            [entry] if isinstance(entry, str) else [text for text in entry.values() if isinstance(text, str)]
+        )
+        if not any(map(has_choices, texts)):
+            return self.plain(entry, where)
+        _check_text("".join(texts), where)
+        first = self.plain(self.chosen(entry, 0, where)[0], where)
+        # A reader of its own: what it warns of later comes once, but not at the end of the file.
+        reader = self._replace(lookalikes=Lookalikes(self.syntax), left_out=Problems(), told=set(self.told))
+        return replace(first, choices=_Dynamic(entry, where, reader, first))
+
+    def plain(self, entry: str | Keys, where: str) -> PromptRequest:
+        """The request of a line or a table without choices."""
+        return self.from_line(entry, where) if isinstance(entry, str) else self.from_keys(entry, where)
+
+    def chosen(self, entry: str | Keys, seed: int, where: str) -> Sequence[str | Keys]:
+        """A dynamic line or table with its choices made by a seed."""
+        try:
+            if isinstance(entry, str):
+                return chosen_texts(entry, seed)
+            found: list[Keys] = [{}]
+            for key, value in entry.items():
+                values = chosen_texts(value, seed) if isinstance(value, str) else [value]
+                found = [{**keys, key: one} for keys in found for one in values]
+            return found
+        except ValueError as error:
+            raise UserError.of(where, f"expects {error}") from None
 
     def from_line(self, line: str, where: str) -> PromptRequest:
         """The request of a line."""
         _check_text(line, where)
-        text, *pieces = _OPTION_START.split(line)
+        starts = [match.end() for match in _OPTION_START.finditer(line)]
+        text = line[: starts[0] - len("--")] if starts else line
         request = replace(self.defaults, prompt=text.strip(), raw=line)
         self.lookalikes.look(text, where=where)
-        problems, seen = Problems(), set()
-        for piece in pieces:
+        problems, times = Problems(), Counter[str]()
+        for start, end in pairwise([*starts, len(line) + len("--")]):
+            piece = line[start : end - len("--")]
             name, value = (*piece.split(maxsplit=1), "")[:2]
-            option = name.lower()
-            if option in seen:
-                problems.add(where, f"--{option} is given twice")
+            option, place = name.lower(), f"{where}, column {start - 1}"
+            times[option] += 1
+            if times[option] > 1:
+                if times[option] == 2:
+                    problems.add(place, f"--{option} is given twice")
             elif self._knows(option):
                 self.lookalikes.look(value, where=where)
-                given = _Given(option, f"--{option}", value.strip())
-                request = problems.attempt(self._written, request, given, where) or request
+                given = _Given(option, f"--{option}", value.strip(), place)
+                request = problems.attempt(self._written, request, given) or request
             else:
                 known = ", ".join(f"--{known}" for known in self.syntax.options)
-                problems.add(where, f"there is no prompt option --{shortened(name)}", f"there are {known}")
-            seen.add(option)
-        _raise_first(problems, where)
+                problems.add(place, f"there is no prompt option --{shortened(name)}", f"there are {known}")
+        self._settle(problems, where)
         return request
 
     def from_keys(self, keys: Keys, where: str) -> PromptRequest:
@@ -135,7 +179,7 @@ class _Reader(NamedTuple):
             self.lookalikes.look(prompt, where=where, in_table=True)
             request = replace(request, prompt=prompt.strip())
         else:
-            problems.add(where, "has no prompt", 'write prompt: "a cat"')
+            raise UserError.of(where, "has no prompt", 'write prompt: "a cat"')
         for key, value in keys.items():
             option = self.syntax.keys.get(key)
             if option is None and key != "prompt":
@@ -144,17 +188,37 @@ class _Reader(NamedTuple):
             elif option is not None and isinstance(value, (list, dict)):
                 problems.add(where, f"{key} is {kind_of(value)}, not a text or a number")
             elif option is not None and value is not None:
-                given = _Given(option, key, _as_text(value))
+                given = _Given(option, key, _as_text(value), where)
                 self.lookalikes.look(given.text, where=where, in_table=True)
-                request = problems.attempt(self._written, request, given, where) or request
-        _raise_first(problems, where)
+                request = problems.attempt(self._written, request, given) or request
+        self._settle(problems, where)
         return request
+
+    def warn(self, where: object) -> None:
+        """Print the warnings about everything that was read."""
+        different = list(dict.fromkeys(self.left_out.found))
+        lines = [f"{problem.where}: {problem.cause}; it is left out" for problem in different[:MOST_PROBLEMS]]
+        if different[MOST_PROBLEMS:]:
+            count = counted(len(different) - MOST_PROBLEMS, "more option")
+            lines.append(f"{where}: {count} are wrong and left out")
+        for line in [*self.lookalikes.warnings(), *lines]:
+            if line not in self.told:
+                warn(line)
+        self.told.update(lines)
+
+    def _settle(self, problems: Problems, where: str) -> None:
+        """Raise the problems of options, or leave these out."""
+        if self.syntax.is_lenient:
+            self.left_out.found += problems.found
+        else:
+            _raise_first(problems, where)
 
     def _knows(self, option: str) -> bool:
         return option in self.syntax.options or option in self.syntax.not_yet
 
-    def _written(self, request: PromptRequest, given: _Given, where: str) -> PromptRequest:
+    def _written(self, request: PromptRequest, given: _Given) -> PromptRequest:
         """The request with an option's value written into it."""
+        where = given.where
         _check_text(given.text, where)
         if given.option in self.syntax.not_yet:
             raise UserError.of(where, f"{given.name} is not available yet", "remove it")
@@ -163,6 +227,29 @@ class _Reader(NamedTuple):
         except ValueError as error:
             shown = repr(shortened(given.text))
             raise UserError.of(where, f"{given.name} expects {error}, got {shown}") from None
+
+
+class _Dynamic(NamedTuple):
+    """A line or a table with choices.
+
+    first: what it was read as at first.
+    """
+
+    entry: str | Keys
+    where: str
+    reader: _Reader
+    first: PromptRequest
+
+    def made(self, request: PromptRequest, seed: int) -> list[PromptRequest]:
+        decided = {
+            one.name: getattr(request, one.name)
+            for one in fields(request)
+            if one.name != "choices" and getattr(request, one.name) != getattr(self.first, one.name)
+        }
+        entries = self.reader.chosen(self.entry, seed, self.where)
+        found = [replace(self.reader.plain(entry, self.where), **decided) for entry in entries]
+        self.reader.warn(self.where)
+        return found
 
 
 def _as_text(value: object) -> str:
@@ -194,7 +281,7 @@ def _entries(path: Path, syntax: PromptSyntax) -> Iterator[tuple[str, str | Keys
     if suffix not in _EMPTY_FIX:
         for number, line in enumerate(_LINE_END.split(text), start=1):
             if line.strip() and not line.strip().startswith("#"):
-                yield f"{path}, line {number}", line.strip()
+                yield f"{path}, line {number}", line
         return
     if not syntax.keys:
         raise UserError.of(

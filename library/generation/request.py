@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Protocol
 
 from library.generation.large_pictures import DeepShrink, GradualLatent
 
@@ -24,6 +25,30 @@ class StartNoise:
 
 
 @dataclass(frozen=True)
+class HighresFix:
+    """A picture is drawn small, enlarged, and drawn on.
+
+    scale: of the small picture, above 0 and below 1. steps: of it.
+    strength: how much it changes the picture that it begins with; None: as much as the request says.
+    disables_control: whether ControlNets draw the small picture only.
+    """
+
+    scale: float
+    steps: int = 28
+    strength: float | None = None
+    disables_control: bool = False
+
+
+class Choices(Protocol):
+    """Choices of a prompt that are made for each picture."""
+
+    def made(self, request: PromptRequest, seed: int) -> list[PromptRequest]:
+        """The request with what a seed chooses; several where all are taken in turn. What was decided since
+        the prompt was read stays. Raises UserError when what is chosen cannot be used.
+        """
+
+
+@dataclass(frozen=True)
 class PromptRequest:
     """What is to be drawn: one picture, once it has a seed.
 
@@ -32,6 +57,9 @@ class PromptRequest:
     width, height: pixels, multiples of the latent space's `pixel_multiple`.
     steps: 1 to 1000.
     scale: of classifier-free guidance; 1 is none.
+    negative_scale: of the negative prompt by itself, beside guidance from the empty text; None: guidance is
+        from the negative prompt.
+    choices: of a dynamic prompt, which has the first of them in its place; None: there are none.
     seed: None lets the caller choose.
     more_seeds: of the prompt's second, third, ... picture.
     sampler: its name, with its schedule, see `read_sampler`.
@@ -50,6 +78,8 @@ class PromptRequest:
     file: the name of its file, inside the run's folder; None lets the caller choose.
     deep_shrink: smaller features inside the U-Net at first; None: none.
     gradual: smaller latents at first; None: none.
+    highres: it is drawn small first; None: it is not.
+    second_strength: how much the large picture of highres fix changes the small one; None lets it choose.
     raw: the line it was written as, "" where it was none.
     """
 
@@ -78,7 +108,18 @@ class PromptRequest:
     file: str | None = None
     deep_shrink: DeepShrink | None = None
     gradual: GradualLatent | None = None
+    highres: HighresFix | None = None
+    second_strength: float | None = None
+    negative_scale: float | None = None
+    choices: Choices | None = field(default=None, compare=False, repr=False)
     raw: str = field(default="", compare=False)
+
+    def chosen(self, seed: int) -> list[PromptRequest]:
+        """The request with the choices of its prompt made by a seed; several where it enumerates.
+
+        Raises UserError when what is chosen cannot be used.
+        """
+        return [self] if self.choices is None else self.choices.made(self, seed)
 
     @property
     def sizes(self) -> tuple[int, ...]:

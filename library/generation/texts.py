@@ -1,47 +1,91 @@
-"""Texts -> what a model is told: how long they are, and their states."""
+"""Texts -> what a model is told: which there are at which step, how long they are, and their states."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
+from itertools import chain
 
 import torch
 
+from library.generation.editing import texts_by_step
 from library.models.base import Condition, Model
-from library.models.prompt_weights import WeightedTokenizer, encode_text
+from library.models.prompt_chunks import PromptTokenizer, encode_prompts
 from library.options.generation import Normalization
 from library.problems import warn
 
-TEXT_LENGTHS = (75, 150, 225)  # tokens; longer texts are cut
 
+@dataclass(frozen=True)
+class TextSettings:
+    """How texts are read.
 
-def text_length(model: Model, texts: Sequence[str]) -> int:
-    """The tokens that the longest of the texts needs: 75, 150 or 225. Warns of texts that will be cut."""
-    counts = WeightedTokenizer.like(model.tokenizer()).lengths(list(texts))
-    for text, count in zip(texts, counts, strict=True):
-        if count > TEXT_LENGTHS[-1]:
-            _warn_of_cut(text, count)
-    return next((length for length in TEXT_LENGTHS if length >= max(counts)), TEXT_LENGTHS[-1])
-
-
-def encode_texts(
-    model: Model,
-    texts: Sequence[str],
-    length: int,
-    *,
-    device: torch.device,
-    clip_skip: int | None,
-    normalize: Normalization,
-) -> Condition:
-    """Text states, a row for each text, each padded to `length` tokens.
-
-    normalize: how states are rescaled after the weights of (words:1.3); see `prompt_weights.encode_text`.
+    clip_skip: take text states from the k-th layer from the end; None is the last.
+    normalize: how states are rescaled after the weights of (words:1.3); see `encode_prompts`.
+    max_chunks: chunks of 75 tokens that a text may have, longer ones are cut; None: as many as it needs.
     """
-    tokens = WeightedTokenizer.like(model.tokenizer(length))(list(texts))
-    return encode_text(model, tuple(ids.to(device) for ids in tokens), clip_skip, normalize=normalize)
+
+    clip_skip: int | None = None
+    normalize: Normalization = "original"
+    max_chunks: int | None = None
+
+    @property
+    def is_comfy(self) -> bool:
+        """Whether the grammar is ComfyUI's, which has no square brackets."""
+        return self.normalize == "comfy"
+
+    def by_step(self, text: str, steps: int) -> list[str]:
+        """The text of each step."""
+        return [text] * steps if self.is_comfy else texts_by_step(text, steps)
+
+    def chunks(self, model: Model, texts: Sequence[str]) -> int:
+        """The chunks that the longest of the texts needs. Warns of texts that will be cut."""
+        tokenizer = self._tokenizer(model)
+        counts = [tokenizer.chunks(text) for text in texts]
+        if self.max_chunks is None:
+            return max(counts)
+        for text, count in zip(texts, counts, strict=True):
+            if count > self.max_chunks:
+                _warn_of_cut(text, count, self.max_chunks)
+        return min(max(counts), self.max_chunks)
+
+    def encode(self, model: Model, texts: Sequence[str], chunks: int, device: torch.device) -> Condition:
+        """Text states, a row for each text, each filled up to so many chunks."""
+        tokens = self._tokenizer(model)(texts, chunks)
+        return encode_prompts(
+            model, tuple(ids.to(device) for ids in tokens), self.clip_skip, normalize=self.normalize
+        )
+
+    def _tokenizer(self, model: Model) -> PromptTokenizer:
+        return PromptTokenizer(model.tokenizer(), is_comfy=self.is_comfy)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Which texts a batch's rows have at each step; each is encoded once.
+
+    texts: all of them.
+    places: for each step, the place in `texts` for each row.
+    """
+
+    texts: tuple[str, ...]
+    places: tuple[tuple[int, ...], ...]
+
+    @classmethod
+    def of(cls, rows: Sequence[Sequence[str]]) -> Schedule:
+        """rows: the text of each step, row by row."""
+        by_step = list(zip(*rows, strict=True))
+        places = {text: place for place, text in enumerate(dict.fromkeys(chain(*by_step)))}
+        return cls(tuple(places), tuple(tuple(places[text] for text in step) for step in by_step))
+
+    def at(self, progress: float) -> tuple[int, ...]:
+        """The places when this share of the steps is done."""
+        # A little more, since 29 / 100 of 100 steps are less than 29 in floating point.
+        step = int(progress * len(self.places) + 1e-6)
+        return self.places[min(step, len(self.places) - 1)]
 
 
 @cache  # once for each text
-def _warn_of_cut(text: str, count: int) -> None:
-    longest = TEXT_LENGTHS[-1]
-    warn(f"the prompt {text[:40]!r}... has {count} tokens; what follows the first {longest} does not count")
+def _warn_of_cut(text: str, count: int, most: int) -> None:
+    cut = f"takes {count} chunks of 75 tokens; what follows the first {most} does not count"
+    warn(f"the prompt {text[:40]!r}... {cut}, see --max_embeddings_multiples")

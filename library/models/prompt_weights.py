@@ -24,6 +24,7 @@ LARGEST_WEIGHT = 1e6  # what is larger is no weight: hundreds of brackets, or a 
 _FACTORS = {"(": 1.1, "[": 1 / 1.1}
 _PIECE = re.compile(
     r"\\(?P<literal>[\\()\[\]])"
+    r"|(?P<nothing>\\)"
     r"|(?P<open>[(\[])"
     r"|:\s*(?P<weight>[+-]?(?:\d+(?:\.\d*)?|\.\d+))\s*\)"
     r"|(?P<close>[)\]])"
@@ -36,8 +37,8 @@ def parse_weights(text: str) -> list[tuple[str, float]]:
     """The pieces of a text and their weights; adjacent pieces of equal weight are merged. Never empty.
 
     `(x)` weighs x 1.1 times, `(x:1.3)` 1.3 times, `[x]` 1 / 1.1 times. Brackets nest; those that are never
-    closed reach to the end. `\\(`, `\\)`, `\\[`, `\\]` and `\\\\` are literal characters. No weight is
-    beyond +-`LARGEST_WEIGHT`. Takes time in proportion to the text's length.
+    closed reach to the end. `\\(`, `\\)`, `\\[`, `\\]` and `\\\\` are literal characters; other backslashes
+    are dropped. No weight is beyond +-`LARGEST_WEIGHT`. Takes time in proportion to the text's length.
     """
     # What the brackets of each kind that are open here multiply by, the innermost last. The kinds need not
     # nest in each other: `(a [b) c]`.
@@ -79,7 +80,7 @@ def _events(text: str) -> list[_Event]:
                 events[start] = _Event("", closed, float(match["weight"]))
             events.append(_Event("", closed))
         else:
-            events.append(_Event(match["literal"] or match[0]))
+            events.append(_Event("" if match["nothing"] else match["literal"] or match[0]))
     return events
 
 
@@ -166,6 +167,7 @@ _MEANS: dict[Normalization, Callable[[Tensor], Tensor] | None] = {
     "original": lambda hidden: hidden.mean(dim=(-2, -1), keepdim=True),
     "abs": lambda hidden: hidden.abs().mean(dim=(-2, -1), keepdim=True),
     "none": None,
+    "comfy": None,
 }
 
 

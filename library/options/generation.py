@@ -13,7 +13,7 @@ from library.options.model import Attention, attention_yields
 from library.options.samplers import SAMPLER_NAMES, read_sampler
 from library.wording import shortened
 
-Normalization = Literal["original", "abs", "none"]
+Normalization = Literal["original", "abs", "none", "comfy"]
 
 
 @dataclass(frozen=True)
@@ -303,7 +303,7 @@ class GenerationOptions:
     emb_normalize_mode: Normalization = option(
         "original",
         "after the weights of (words:1.3): keep the mean of the text states (original), the mean of their "
-        "absolute values (abs), or rescale nothing (none)",
+        "absolute values (abs), or rescale nothing (none); comfy: read and apply weights as ComfyUI does",
     )
     seed: int | None = option(
         None,

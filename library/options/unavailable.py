@@ -65,28 +65,13 @@ REFUSED: dict[str, Refusal] = {
 # Options of the generator that are not there yet, with their defaults in sd-scripts. This table only shrinks.
 NOT_YET: dict[str, Default] = {
     "from_module": None,
-    "highres_fix_disable_control_net": False,
-    "highres_fix_latents_upscaling": False,
-    "highres_fix_save_1st": False,
-    "highres_fix_scale": None,
-    "highres_fix_steps": 28,
-    "highres_fix_strength": None,
-    "highres_fix_upscaler": None,
-    "highres_fix_upscaler_args": None,
     "interactive": False,
-    "iter_same_seed": False,
-    "max_embeddings_multiples": None,
-    "negative_scale": None,
     "network_args": None,
     "network_merge_n_models": None,
     "network_pre_calc": False,
     "network_regional_mask_max_color_codes": None,
     "network_show_meta": False,
-    "opt_channels_last": False,
     "prompter_module_args": None,
-    "shuffle_prompts": False,
-    "vae_batch_size": None,
-    "vae_slices": None,
 }
 
 

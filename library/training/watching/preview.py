@@ -121,18 +121,20 @@ class Previews:
     def _draw_one(
         self, number: int, request: PromptRequest, moment: str, on_step: Callable[[int], object]
     ) -> list[Drawn]:
-        """Draw a prompt and save the picture; nothing if the run was asked to stop meanwhile."""
+        """Draw a prompt and save the picture, or all that it enumerates; nothing if the run was asked to stop
+        meanwhile.
+        """
         seed = random.SystemRandom().randrange(2**31) if request.seed is None else request.seed
-        drawn = dataclasses.replace(request, seed=seed)
         try:
-            check_hints([drawn])
+            chosen = [dataclasses.replace(one, seed=seed, choices=None) for one in request.chosen(seed)]
+            check_hints(chosen)
         except UserError as error:  # they were there at the start
             warn(f"a preview is not drawn: {error.problems[0]}")
             return []
         with self.session.accelerator.autocast():
             pictures = generate(
                 self.task.model,
-                [drawn],
+                chosen,
                 device=self.session.device,
                 clip_skip=self.clip_skip,
                 control=self.task.control,
@@ -142,13 +144,15 @@ class Previews:
             )
         date = time.strftime("%Y%m%d%H%M%S")
         suffix = "" if request.seed is None else f"_{request.seed}"
-        drawable = [picture for picture in pictures if picture is not None]
-        for picture in drawable:
-            with unwritten_is_a_warning():
-                save_picture(
-                    self.folder / f"{self.prefix}{moment}_{number:02d}_{date}{suffix}.png", picture, drawn
-                )
-        return [Drawn(number, request.prompt, picture) for picture in drawable]
+        shown = []
+        for place, (one, picture) in enumerate(zip(chosen, pictures, strict=False)):
+            if picture is not None:
+                which = f"-{place}" if len(chosen) > 1 else ""
+                path = self.folder / f"{self.prefix}{moment}_{number:02d}{which}_{date}{suffix}.png"
+                with unwritten_is_a_warning():
+                    save_picture(path, picture, one)
+                shown.append(Drawn(number, one.prompt, picture))
+        return shown
 
 
 def preview_folder(run: TrainingRun) -> Path:

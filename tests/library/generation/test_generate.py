@@ -16,10 +16,11 @@ from diffusers import (
     EulerDiscreteScheduler,
     StableDiffusionPipeline,
 )
+from kinds import make_kind
 from PIL import Image
 
-from library.generation import generate as module
 from library.generation import texts
+from library.generation.decoding import decoded
 from library.generation.generate import generate
 from library.generation.request import PromptRequest
 from library.models import load_model
@@ -92,19 +93,72 @@ def test_a_picture_is_the_same_alone_and_in_company(model: Model, sampler: str) 
     assert all(gap(alone, other) > 1 for other in company[:2] + company[3:4])
 
 
-def test_the_text_length_follows_the_longer_text_and_long_ones_are_cut_with_a_warning(
+def test_a_text_has_as_many_chunks_as_it_needs_or_is_cut_with_a_warning(
     model: Model, capsys: pytest.CaptureFixture
 ) -> None:
     texts._warn_of_cut.cache_clear()
-
-    def length(prompt: int, negative: int, scale: float = 2.0) -> int:
-        return module._text_length(model, PromptRequest("cat " * prompt, "dog " * negative, scale=scale))
-
-    assert [length(0, 0), length(75, 1), length(76, 1), length(1, 151)] == [75, 75, 150, 225]
-    assert [length(225, 0), length(1, 151, scale=1.0)] == [225, 75]
+    words = ["", "cat " * 75, "cat " * 76, "cat " * 700, "a BREAK b BREAK"]
+    assert [texts.TextSettings().chunks(model, [text]) for text in words] == [1, 1, 2, 10, 3]
+    assert texts.TextSettings().chunks(model, words) == 10
     assert capsys.readouterr().err == ""
-    assert [length(226, 0), length(226, 0)] == [225, 225]
-    assert capsys.readouterr().err.count("has 226 tokens; what follows the first 225 does not count") == 1
+    assert [texts.TextSettings(max_chunks=2).chunks(model, [text]) for text in words[1:4] * 2] == [
+        1,
+        2,
+        2,
+    ] * 2
+    assert capsys.readouterr().err.count("takes 10 chunks of 75 tokens; what follows the first 2") == 1
+
+
+def test_the_last_word_of_a_very_long_prompt_counts_unless_it_is_cut(model: Model) -> None:
+    long = [dataclasses.replace(REQUEST, prompt="word " * 300 + end) for end in ("cat", "dog")]
+    first, second = generate(model, long, device=CPU)
+    assert first.tobytes() != second.tobytes()
+    first, second = generate(model, long, device=CPU, max_chunks=4)
+    assert first.tobytes() == second.tobytes()
+
+
+def test_each_text_is_encoded_once_however_many_steps_and_pictures_have_it(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded = []
+    encode = texts.encode_prompts
+
+    def counted(model: Model, tokens: tuple, clip_skip: int | None, *, normalize: str) -> object:
+        encoded.append(len(tokens[0]))
+        return encode(model, tokens, clip_skip, normalize=normalize)
+
+    monkeypatch.setattr(texts, "encode_prompts", counted)
+    edited = dataclasses.replace(REQUEST, prompt="a [cat|dog] [b:c:0.5]", negative="bad", steps=6, scale=2)
+    generate(model, [edited, dataclasses.replace(edited, seed=9)], device=CPU)
+    assert encoded == [1 + 4]
+
+
+def test_editing_that_changes_nothing_or_at_once_draws_the_plain_prompt(model: Model) -> None:
+    def picture(prompt: str) -> Image.Image:
+        return generate(model, [dataclasses.replace(REQUEST, prompt=prompt, steps=6)], device=CPU)[0]
+
+    cat, dog = picture("a cat"), picture("a dog")
+    assert gap(picture("a [cat:dog:99]"), cat) <= 1
+    assert gap(picture("a [cat:dog:0]"), dog) <= 1
+    assert gap(picture("a [cat:dog:0.5]"), cat) > 1 < gap(picture("a [cat:dog:0.5]"), dog)
+    assert gap(picture("a [cat::99]"), cat) <= 1
+
+
+def test_a_negative_scale_and_and_have_a_row_for_each_text(kind: str) -> None:
+    """u + l (c1 - u) + 0.5 l (c2 - u) - nl (n - u), in every family; a batch equals single pictures."""
+    model = make_kind(kind).eval()
+    one = dataclasses.replace(
+        REQUEST, prompt="a cat AND a dog :0.5", negative="bad", scale=2.0, negative_scale=1.5
+    )
+    other = dataclasses.replace(one, seed=8, negative="ugly")
+    both = generate(model, [one, other], device=CPU)
+    for request, picture in zip((one, other), both, strict=True):
+        assert gap(generate(model, [request], device=CPU)[0], picture) <= 1
+    for changed in ({"negative_scale": 0.0}, {"prompt": "a cat AND a dog :0.6"}, {"negative": "good"}):
+        assert gap(generate(model, [dataclasses.replace(one, **changed)], device=CPU)[0], both[0]) > 0
+    plain = dataclasses.replace(one, prompt="a cat", negative="", negative_scale=3.0)
+    expected = generate(model, [dataclasses.replace(plain, negative_scale=None)], device=CPU)[0]
+    assert gap(generate(model, [plain], device=CPU)[0], expected) <= 1
 
 
 def test_the_end_of_a_long_prompt_and_clip_skip_count(model: Model) -> None:
@@ -136,7 +190,7 @@ def test_half_weights_and_autocast_draw_nearly_the_same_picture(model: Model, ti
 
 
 def test_values_that_are_no_numbers_are_told_of(model: Model, capsys: pytest.CaptureFixture) -> None:
-    assert module._decode(model, torch.full((4, 8, 8), torch.nan), REQUEST) is None
+    assert decoded(model, torch.full((1, 4, 8, 8), torch.nan), [REQUEST]) == [None]
     assert capsys.readouterr().err == (
         "warning: the picture of 'a cat on a mat', seed 3, has values that are no numbers: it is not saved\n"
     )
@@ -157,4 +211,4 @@ def test_weights_in_a_prompt_change_the_picture_and_a_weight_of_1_does_not(tiny_
     assert draw("a (cat:1.0) on a mat") == plain
     changed = [draw("a (cat:3) on a mat", mode=mode) for mode in ("original", "abs", "none")]
     assert len({plain, *changed, draw("a cat on a mat", "(blurry:3)")}) == 5
-    assert module._text_length(model, PromptRequest("(cat:1.5) " * 75, scale=1.0)) == 75
+    assert texts.TextSettings().chunks(model, ["(cat:1.5) " * 75]) == 1

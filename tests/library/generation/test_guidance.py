@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import torch
@@ -15,7 +16,32 @@ DOG = PromptRequest("a dog", "ugly", width=64, height=32, scale=2.0)
 
 
 def test_a_guided_picture_is_asked_about_with_its_negative_prompt_first() -> None:
-    assert questions_of(CAT) == [("blurry", (5, 64, 0, 0, 32, 64)), ("a cat", (32, 64, 0, 0, 32, 64))]
+    assert questions_of(CAT) == [
+        ("blurry", (5, 64, 0, 0, 32, 64), 1.0),
+        ("a cat", (32, 64, 0, 0, 32, 64), 3.0),
+    ]
+
+
+def test_with_a_negative_scale_a_picture_is_asked_about_with_the_empty_text_first() -> None:
+    sizes, negative_sizes = (32, 64, 0, 0, 32, 64), (5, 64, 0, 0, 32, 64)
+    assert questions_of(replace(CAT, negative_scale=2.0)) == [
+        ("", negative_sizes, 1.0),
+        ("blurry", negative_sizes, -2.0),
+        ("a cat", sizes, 3.0),
+    ]
+
+
+def test_a_negative_scale_leads_away_from_the_negative_prompt() -> None:
+    """u + l (c - u) - nl (n - u)"""
+    requests = [replace(CAT, negative_scale=2.0), replace(DOG, negative_scale=0.5)]
+    answers = torch.tensor([1.0, 2.0, 30.0, 40.0, 500.0, 600.0])
+
+    def predict(x, t, condition):
+        return answers.view(6, 1, 1, 1).expand(x.shape)
+
+    guidance = Guidance.by(SimpleNamespace(predict=predict), Condition(torch.zeros(6, 77, 8)), requests)
+    found = guidance.predict(torch.zeros(2, 4, 4, 8), torch.tensor(901), 0.0)
+    assert found[:, 0, 0, 0].tolist() == [1 + 3 * 499 - 2 * 29, 2 + 2 * 598 - 0.5 * 38]
 
 
 def test_without_guidance_the_negative_prompt_is_not_asked_about() -> None:

@@ -36,8 +36,8 @@ def test_a_line_and_a_table_name_a_picture(tmp_path: Path) -> None:
     assert read_prompts(file, training_syntax(8)) == [expected]
     for syntax in (training_syntax(8), generator_syntax(8)):
         assert parse_prompt("one --CN  a b.png --s 30", syntax, where="here") == expected
-        with pytest.raises(UserError, match="here: --cn expects the path of a picture, got ''"):
-            parse_prompt("one --cn", syntax, where="here")
+    with pytest.raises(UserError, match="here, column 5: --cn expects the path of a picture, got ''"):
+        parse_prompt("one --cn", generator_syntax(8), where="here")
 
 
 def test_every_picture_that_cannot_be_read_is_named_once(tmp_path: Path) -> None:

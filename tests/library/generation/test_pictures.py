@@ -1,4 +1,4 @@
-"""Seeds, names and files of a run's pictures."""
+"""Names and files of a run's pictures."""
 
 from __future__ import annotations
 
@@ -12,35 +12,12 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from library.generation.picture_texts import prompts_in
-from library.generation.pictures import PictureNames, plan_pictures, save_picture
+from library.generation.pictures import PictureNames, save_picture
 from library.generation.request import PromptRequest
 from library.options.drawing_files import PictureFileOptions
 from library.problems import UserError
 
 GOLDEN = json.loads((Path(__file__).parents[2] / "data" / "drawing.json").read_text())
-
-
-def test_a_single_picture_uses_the_seed_of_the_run_as_it_is() -> None:
-    assert plan_pictures([PromptRequest("a")], seed=7) == [PromptRequest("a", seed=7)]
-
-
-def test_the_seeds_of_a_prompt_win_and_go_to_its_first_pictures() -> None:
-    prompt = PromptRequest("a", seed=5, more_seeds=(6, 7))
-    planned = plan_pictures([prompt], seed=1, n_iter=2, images_per_prompt=2)
-    assert [request.seed for request in planned[:3]] == [5, 6, 7]
-    assert planned[3].seed not in (5, 6, 7)
-    assert all(request.more_seeds == () for request in planned)
-
-
-def test_every_picture_has_its_own_seed_whatever_follows_it() -> None:
-    prompts = [PromptRequest("a"), PromptRequest("b"), PromptRequest("c")]
-    few = plan_pictures(prompts[:2], seed=1, images_per_prompt=2)
-    many = plan_pictures(prompts, seed=1, n_iter=3, images_per_prompt=2)
-    assert [request.prompt for request in many] == ["a", "a", "b", "b", "c", "c"] * 3
-    assert many[:4] == few
-    assert len({request.seed for request in many}) == 18
-    assert all(0 <= request.seed < 2**31 for request in many)
-    assert plan_pictures(prompts, seed=2)[0].seed != many[0].seed
 
 
 def names(requests: list[PromptRequest], stages: tuple[str, ...] = ("",), **options: object) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from library.generation.request import PromptRequest
 from library.options.samplers import SAMPLER_NAMES
 from library.problems import UserError
 
-GENERATOR, TRAINING = generator_syntax(8), training_syntax(8)
+GENERATOR, TRAINING = generator_syntax(8), replace(training_syntax(8), is_lenient=False)
 
 
 def parse(line: str, syntax: PromptSyntax = TRAINING) -> PromptRequest:
@@ -53,25 +54,74 @@ def test_a_generator_line_has_seeds_and_exact_sizes() -> None:
     assert parse("a girl --w 520 --h 8 --d 3,2, 1", GENERATOR) == expected
 
 
-def test_every_mistake_of_a_line_is_named() -> None:
+OPTIONS = "--n, --l, --nl, --s, --am, --c, --ow, --oh, --nw, --nh, --ct, --cl, --cn, --i, --img, --mask"
+OPTIONS += (
+    ", --t, --dsd1, --dst1, --dsd2, --dst2, --dsr, --glt, --glr, --gle, --gls, --glsn, --glus, --w, --h, --d"
+)
+
+
+def test_every_mistake_of_a_line_is_named_with_its_column() -> None:
     assert problems("a --s 0 --l nan --w wide --d -1 --q 1 --cn x.png --ss plmz --s 5 --h") == [
-        "here: --s expects a whole number from 1 to 1000, got '0'",
-        "here: --l expects a number, got 'nan'",
-        "here: --w expects a size in pixels, got 'wide'",
-        "here: --d expects a whole number of 0 or more, got '-1'",
-        "here: there is no prompt option --q; "
-        "there are --n, --l, --s, --cn, --i, --img, --mask, --w, --h, --d, --am, --ss",
-        "here: --ss expects one of " + ", ".join(SAMPLER_NAMES) + ", got 'plmz'",
-        "here: --s is given twice",
-        "here: --h expects a size in pixels, got ''",
+        "here, column 3: --s expects a whole number from 1 to 1000, got '0'",
+        "here, column 9: --l expects a number, got 'nan'",
+        "here, column 17: --w expects a size in pixels, got 'wide'",
+        "here, column 26: --d expects a whole number of 0 or more, got '-1'",
+        f"here, column 33: there is no prompt option --q; there are {OPTIONS}, --ss",
+        "here, column 50: --ss expects one of " + ", ".join(SAMPLER_NAMES) + ", got 'plmz'",
+        "here, column 60: --s is given twice",
+        "here, column 66: --h expects a size in pixels, got ''",
     ]
 
 
-def test_options_of_a_later_generator_are_not_available_yet() -> None:
-    assert problems("a --t 0.5 --w 100", GENERATOR) == [
-        "here: --t is not available yet; remove it",
-        "here: --w expects a size in pixels, a multiple of 8, got '100'",
+def test_columns_count_the_blanks_before_the_prompt(tmp_path: Path) -> None:
+    path = tmp_path / "prompts.txt"
+    path.write_text("   a --s x  \n")
+    with pytest.raises(UserError) as caught:
+        read_prompts(path, GENERATOR)
+    assert [problem.where for problem in caught.value.problems] == [f"{path}, line 1, column 6"]
+
+
+def test_files_of_a_prompt_stay_in_the_runs_folder() -> None:
+    assert parse("a --f sub/a.webp", GENERATOR).file == "sub/a.webp"
+    for name in ("../a.png", "/a.png", "C:\\a.png", "a/../../b", "a.gif", "", "a?.png", "x" * 300):
+        [problem] = problems(f"a --f {name}", GENERATOR)
+        assert problem.startswith("here, column 3: --f expects a ")
+
+
+def test_wrong_options_of_previews_are_left_out_with_warnings(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    path = tmp_path / "prompts.json"
+    path.write_text('["a --s many --q 1 --l 3", {"prompt": "b", "sead": 1, "scale": "x", "width": 64}]')
+    assert read_prompts(path, training_syntax(8)) == [
+        PromptRequest("a", scale=3),
+        PromptRequest("b", width=64),
     ]
+    assert capsys.readouterr().err.splitlines() == [
+        f"warning: {path}, prompt 1, column 3: --s expects a whole number from 1 to 1000, got 'many'; "
+        "it is left out",
+        f"warning: {path}, prompt 1, column 12: there is no prompt option --q; it is left out",
+        f"warning: {path}, prompt 2: a prompt has no key sead; it is left out",
+        f"warning: {path}, prompt 2: scale expects a number, got 'x'; it is left out",
+    ]
+
+
+def test_of_many_wrong_options_of_previews_the_first_are_told_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    path = tmp_path / "prompts.txt"
+    path.write_text("a --q 1\n" * 100)
+    assert len(read_prompts(path, training_syntax(8))) == 100
+    warnings = capsys.readouterr().err.splitlines()
+    assert len(warnings) == 21
+    assert warnings[-1] == f"warning: {path}: 80 more options are wrong and left out"
+
+
+@pytest.mark.parametrize(("text", "expected"), [("2.5", 2.5), ("0", 0.0), ("none", None), ("NONE", None)])
+def test_a_negative_scale_is_a_number_or_none(text: str, expected: float | None) -> None:
+    defaults = PromptRequest("", negative_scale=7)
+    request = parse_prompt(f"a --nl {text}", GENERATOR, where="here", defaults=defaults)
+    assert request.negative_scale == expected
 
 
 def test_a_file_gives_a_request_per_line_with_the_defaults_of_the_caller(tmp_path: Path) -> None:
@@ -89,7 +139,10 @@ def test_mistakes_in_a_file_come_with_their_line_numbers_all_at_once(tmp_path: P
     path.write_text("a --s x\n# fine\nb\nc --zz\n")
     with pytest.raises(UserError) as caught:
         read_prompts(path, TRAINING)
-    assert [problem.where for problem in caught.value.problems] == [f"{path}, line 1", f"{path}, line 4"]
+    assert [problem.where for problem in caught.value.problems] == [
+        f"{path}, line 1, column 3",
+        f"{path}, line 4, column 3",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -151,19 +204,22 @@ def test_prompts_in_tables_are_as_those_in_lines(tmp_path: Path) -> None:
 
 def test_every_mistake_in_tables_is_named_with_its_prompt(tmp_path: Path) -> None:
     path = tmp_path / "p.json"
-    path.write_text('[{"prompt": "a", "width": 1.5, "sead": 1}, "b --zz", {"prompt": 3, "flow_shift": 2}]')
+    path.write_text(
+        '[{"prompt": "a", "width": 1.5, "sead": 1}, "b --zz", {"prompt": 3}, '
+        '{"prompt": "c", "flow_shift": 2}]'
+    )
     with pytest.raises(UserError) as caught:
         read_prompts(path, TRAINING)
     known = "negative_prompt, width, height, sample_steps, scale, seed, sample_sampler, controlnet_image"
-    known += ", image, mask, network_multiplier"
+    known += ", image, strength, mask, network_multiplier, negative_scale, original_width, original_height"
+    known += ", original_width_negative, original_height_negative, crop_top, crop_left"
     assert str(caught.value).splitlines() == [
         f"{path}, prompt 1: width expects a size in pixels, got '1.5'",
         f"{path}, prompt 1: a prompt has no key sead; there are prompt, {known}, guidance_scale, "
         "cfg_trunc_ratio, renorm_cfg, flow_shift",
-        f"{path}, prompt 2: there is no prompt option --zz; "
-        "there are --n, --l, --s, --cn, --i, --img, --mask, --w, --h, --d, --am, --ss",
+        f"{path}, prompt 2, column 3: there is no prompt option --zz; there are {OPTIONS}, --ss",
         f'{path}, prompt 3: has no prompt; write prompt: "a cat"',
-        f"{path}, prompt 3: flow_shift is not available yet; remove it",
+        f"{path}, prompt 4: flow_shift is not available yet; remove it",
     ]
 
 
@@ -187,7 +243,7 @@ def test_sizes_are_multiples_of_what_the_model_takes() -> None:
     preview = parse(line, training_syntax(32))
     assert (preview.width, preview.height) == (96, 96)
     assert problems(line, generator_syntax(32)) == [
-        "here: --w expects a size in pixels, a multiple of 32, got '100'"
+        "here, column 3: --w expects a size in pixels, a multiple of 32, got '100'"
     ]
 
 

@@ -162,8 +162,8 @@ def test_prompts_name_pictures_and_masks() -> None:
         for option in ("--i", "--img"):
             found = parse_prompt(f"a cat {option} p.png --mask m.png", syntax, where="line 1")
             assert (found.image, found.mask) == (Path("p.png"), Path("m.png"))
-        with pytest.raises(UserError, match="--i expects the path of a picture, got ''"):
-            parse_prompt("a cat --i", syntax, where="line 1")
+    with pytest.raises(UserError, match="--i expects the path of a picture, got ''"):
+        parse_prompt("a cat --i", generator_syntax(8), where="line 1")
 
 
 def test_pictures_and_masks_are_taken_in_turn(photo: Path, mask: Path, tmp_path: Path) -> None:

@@ -1,22 +1,21 @@
-"""The pictures of a generator's run: drawn in batches, each on disk before the next one begins."""
+"""The last chapter of a generator command: draw all pictures and save them."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from library.console import fail, progress_bar, say
-from library.generation.picture_texts import PARAMETERS, texts_of
+from library.generation.highres import Stages, first_stage, load_upscaler, second_stage
 from library.generation.pictures import PictureNames, save_picture
 from library.generation.repainting import strength_of
 from library.generation.request import PromptRequest
-from library.generation.sheet.page import ContactSheet
 from library.options.drawing_files import PictureFileOptions
+from library.options.drawing_highres import HighresOptions
 from library.options.generation import GenerationOptions
 from library.problems import warn
 from library.stopping import exit_code
@@ -25,89 +24,68 @@ from library.wording import counted
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from library.generation.strengths import Networks
     from library.models.base import Model
-    from library.models.condition import Control
 
 
-@dataclass(frozen=True)
-class Artist:
-    """What draws.
+def draw(
+    model: Model,
+    pictures: Sequence[PromptRequest],
+    options: GenerationOptions,
+    *,
+    files: PictureFileOptions | None = None,
+    highres: HighresOptions | None = None,
+    name: str = "",
+    **settings: Any,
+) -> None:
+    """Draw and save all pictures of the run; each batch is on disk before the next one begins.
 
-    model: with its networks, on the device and in eval mode.
+    Ctrl-C and SIGTERM end the program with exit code 130 or 143; pictures that are done are kept. Pictures
+    whose values are no numbers are not saved, and end it with exit code 1 after the others.
+
+    pictures: as of `plan_pictures`.
+    highres: how small pictures are enlarged, and whether they are saved.
     name: the model's, for the pictures' text.
-    clip_skip: as of `generate`.
-    control: ControlNets beside it.
-    networks: those whose strengths prompts may choose.
-    max_chunks: as of `generate`.
+    settings: further arguments of `generate`.
     """
+    _warn_of_unused_options(model, pictures)
+    highres = highres or HighresOptions()
+    names = PictureNames(time.strftime("%Y%m%d%H%M%S"), files or PictureFileOptions())
+    paths, broken, code = list[Path](), 0, 0
 
-    model: Model
-    name: str
-    clip_skip: int | None = None
-    control: Control | None = None
-    networks: Networks = ()
-    max_chunks: int | None = None
+    def save(request: PromptRequest, picture: Image, stage: str) -> None:
+        path = options.outdir / names.name(request, stage)
+        if request.image is not None:
+            strength = strength_of(request, is_inpainting=model.is_inpainting)
+            request = replace(request, strength=strength)
+        save_picture(path, picture, request, is_told_sizes=model.is_told_sizes, model=name)
+        paths.append(path)
 
+    def save_small(request: PromptRequest, picture: Image) -> None:
+        if highres.highres_fix_save_1st:
+            save(request, picture, "0")
 
-class Drawing:
-    """The pictures of a run, their files, and the page that shows them."""
-
-    def __init__(
-        self, options: GenerationOptions, files: PictureFileOptions, sheet: ContactSheet | None
-    ) -> None:
-        """sheet: takes the pictures; None: there is no page."""
-        self.options, self.sheet = options, sheet
-        self.names = PictureNames(time.strftime("%Y%m%d%H%M%S"), files)
-        self.paths: list[Path] = []
-        self.broken = 0
-
-    @contextmanager
-    def until_stopped(self) -> Iterator[None]:
-        """The time in which pictures are drawn. At its end, and on Ctrl-C and SIGTERM, what was drawn is told
-        and its page written.
-
-        Ends the program with exit code 130 or 143 after these, with 1 if pictures had values that are no
-        numbers.
-        """
-        code = 0
-        try:
-            yield
-        except KeyboardInterrupt as stop:
-            code = exit_code(stop)
-        say(_told(self.paths, self.options.outdir))
-        if self.sheet is not None and self.sheet.cards:
-            say(f"all of them on a page: {self.sheet.write(self.options.outdir)}")
-        if self.broken:
-            count = counted(self.broken, "picture")
-            fail(f"{count} had values that are no numbers and were not saved; is the model whole?")
-        if code or self.broken:
-            sys.exit(code or 1)
-
-    def draw(
-        self, artist: Artist, pictures: Sequence[PromptRequest], labels: Mapping[str, str] | None = None
-    ) -> list[Image | None]:
-        """Draw and save pictures. Returns them in their order; None for one with values that are no numbers.
-
-        pictures: as of `plan_pictures`.
-        labels: what else the page says of them.
-        """
-        _warn_of_unused_options(artist.model, pictures)
-        drawn = []
-        for request, picture in _draw_batches(artist, pictures, self.options):
-            drawn.append(picture)
+    try:
+        stages = _stages(highres, save_small)
+        for request, picture in _draw_batches(model, pictures, options, {**settings, "stages": stages}):
             if picture is None:
-                self.broken += 1
-                continue
-            path = self.options.outdir / self.names.name(request)
-            is_told_sizes = artist.model.is_told_sizes
-            save_picture(path, picture, request, is_told_sizes=is_told_sizes, model=artist.name)
-            self.paths.append(path)
-            if self.sheet is not None:
-                texts = texts_of(request, is_told_sizes=is_told_sizes, model=artist.name)
-                facts = {name: text for name, text in texts.items() if name != PARAMETERS}
-                self.sheet.add(path, picture, {**facts, **(labels or {})})
-        return drawn
+                broken += 1
+            else:
+                save(request, picture, "" if request.highres is None else "1")
+    except KeyboardInterrupt as stop:
+        code = exit_code(stop)
+    say(_told(paths, options.outdir))
+    if broken:
+        count = f"{counted(broken, 'picture')} of {len(pictures)}"
+        fail(f"{count} had values that are no numbers and were not saved; is the model whole?")
+    if code or broken:
+        sys.exit(code or 1)
+
+
+def _stages(options: HighresOptions, on_small: Callable[[PromptRequest, Image], object]) -> Stages:
+    upscaler = None
+    if options.highres_fix_upscaler is not None:
+        upscaler = load_upscaler(options.highres_fix_upscaler, options.upscaler_arguments)
+    return Stages(upscaler, options.highres_fix_latents_upscaling, on_small)
 
 
 def _told(paths: Sequence[Path], folder: Path) -> str:
@@ -119,23 +97,18 @@ def _told(paths: Sequence[Path], folder: Path) -> str:
 
 
 def _draw_batches(
-    artist: Artist, pictures: Sequence[PromptRequest], options: GenerationOptions
+    model: Model,
+    pictures: Sequence[PromptRequest],
+    options: GenerationOptions,
+    settings: dict[str, Any],
 ) -> Iterator[tuple[PromptRequest, Image | None]]:
     """Each request with its picture; None for one with values that are no numbers. A progress bar shows the
     steps.
     """
     from library.generation.generate import generate
-    from library.generation.samplers import count_calls
 
-    model = artist.model
     weight = next(model.denoiser.parameters())
-    calls = sum(
-        count_calls(
-            r.sampler, model.prediction_type, r.steps, strength_of(r, is_inpainting=model.is_inpainting)
-        )
-        for r in pictures
-    )
-    with progress_bar(total=calls, unit="step", desc="drawing") as bar:
+    with progress_bar(total=sum(_calls(r, model) for r in pictures), unit="step", desc="drawing") as bar:
         for start in range(0, len(pictures), options.batch_size):
             batch = pictures[start : start + options.batch_size]
             drawn = generate(
@@ -143,14 +116,29 @@ def _draw_batches(
                 batch,
                 device=weight.device,
                 dtype=weight.dtype,
-                clip_skip=artist.clip_skip,
                 emb_normalize=options.emb_normalize_mode,
-                control=artist.control,
-                networks=artist.networks,
-                max_chunks=artist.max_chunks,
                 on_step=bar.update,
+                **settings,
             )
             yield from zip(batch, drawn, strict=True)
+
+
+def _calls(request: PromptRequest, model: Model) -> int:
+    """How often the model is asked for a picture."""
+    from library.generation.samplers import count_calls
+
+    own = strength_of(request, is_inpainting=model.is_inpainting)
+    if request.highres is None:
+        return count_calls(request.sampler, model.prediction_type, request.steps, own)
+    large = second_stage(replace(request, second_strength=request.strength))
+    small = first_stage(request)
+    return sum(
+        count_calls(one.sampler, model.prediction_type, one.steps, strength)
+        for one, strength in (
+            (small, strength_of(small, is_inpainting=model.is_inpainting)),
+            (large, large.chosen_strength),
+        )
+    )
 
 
 def _warn_of_unused_options(model: Model, pictures: Sequence[PromptRequest]) -> None:

@@ -149,7 +149,7 @@ class _Reader(NamedTuple):
         _check_text(line, where)
         starts = [match.end() for match in _OPTION_START.finditer(line)]
         text = line[: starts[0] - len("--")] if starts else line
-        request = replace(self.defaults, prompt=text.strip())
+        request = replace(self.defaults, prompt=text.strip(), raw=line)
         self.lookalikes.look(text, where=where)
         problems, times = Problems(), Counter[str]()
         for start, end in pairwise([*starts, len(line) + len("--")]):

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from library.generation.reading import read
 from library.options.console import ConsoleOptions
+from library.options.drawing_networks import GeneratorNetworkUseOptions
 from library.options.drawing_prompts import GeneratorOrderOptions, GeneratorTextOptions
 from library.options.generation import (
     GenerationOptions,
@@ -34,6 +35,7 @@ class Run:
     model: GeneratorModelOptions
     compute: GeneratorComputeOptions
     networks: GeneratorNetworkOptions
+    more_networks: GeneratorNetworkUseOptions
     control: GeneratorControlOptions
     inpainting: GeneratorInpaintingOptions
     prompts: GeneratorPromptOptions
@@ -56,7 +58,8 @@ def draw_pictures(doc: str | None, *, family: str | None = None) -> None:
 
         prompts = check(reading, family=family)
         run = reading.run
-    model, networks = load(run.model, run.compute, run.networks)
+    named = {one.path for request in prompts for one in request.networks}
+    model, networks = load(run.model, run.compute, run.networks, run.more_networks, sorted(named))
     control = load_control_nets(model, run.control, run.compute)
     draw(
         model,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from library.console import fail, progress_bar, say
 from library.generation.hints import check_hints, with_hints
+from library.generation.networks import check_networks, finder, merged_for_now, open_networks
 from library.generation.pictures import picture_name, save_picture
 from library.generation.plan import plan_pictures, seeds_of
 from library.generation.prompt_options import PromptSyntax, generator_syntax
@@ -27,7 +28,8 @@ from library.models.embeddings import add_embeddings, find_embeddings
 from library.models.layer_embeddings import add_layer_embeddings, find_layer_embedding
 from library.models.ldm.control_files import check_control
 from library.models.sources import find_source
-from library.network.loading import check_network_file, load_network_module, open_network
+from library.network.loading import check_network_file
+from library.options.drawing_networks import GeneratorNetworkUseOptions
 from library.options.drawing_prompts import GeneratorOrderOptions, GeneratorTextOptions
 from library.options.generation import (
     GenerationOptions,
@@ -49,10 +51,9 @@ if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
 
-    from library.generation.strengths import Networks
+    from library.generation.strengths import NetworksInUse
     from library.models.base import Model
     from library.models.condition import Control
-    from library.network.network import Network
 
 R = TypeVar("R")
 S = TypeVar("S")
@@ -75,7 +76,7 @@ def check(reading: Reading[R], *, family: str | None = None) -> list[PromptReque
         warn_of_missing("xformers")
     networks = section_of(sections, GeneratorNetworkOptions)
     if networks is not None:
-        _check_networks(networks, problems)
+        check_networks(networks, section_of(sections, GeneratorNetworkUseOptions), problems)
     control = section_of(sections, GeneratorControlOptions)
     if control is not None:
         _check_control(control, problems)
@@ -83,7 +84,8 @@ def check(reading: Reading[R], *, family: str | None = None) -> list[PromptReque
     prompts = None
     if texts is not None:
         found = family_of(model)
-        syntax = generator_syntax(found.latent_space.pixel_multiple)
+        find = problems.attempt(finder, section_of(sections, GeneratorNetworkUseOptions))
+        syntax = generator_syntax(found.latent_space.pixel_multiple, find)
         defaults = _defaults(pictures, section_of(sections, SizeOptions))
         words = section_of(sections, GeneratorTextOptions) or GeneratorTextOptions()
         defaults = replace(defaults, negative_scale=words.negative_scale)
@@ -99,6 +101,8 @@ def check(reading: Reading[R], *, family: str | None = None) -> list[PromptReque
         _check_folder(pictures.outdir, problems)
         order = section_of(sections, GeneratorOrderOptions)
         planned = problems.attempt(_plan, prompts or [], pictures, order)
+        for path in dict.fromkeys(one.path for request in planned or [] for one in request.networks):
+            problems.attempt(check_network_file, path)
     problems.raise_if_any()
     assert planned is not None
     return planned
@@ -140,13 +144,6 @@ def _check_control(options: GeneratorControlOptions, problems: Problems) -> None
         problems.attempt(check_control, path)
     for path in options.control_net_lllite_models:
         problems.attempt(check_network_file, path, kind="lllite")
-
-
-def _check_networks(options: GeneratorNetworkOptions, problems: Problems) -> None:
-    for module in options.network_module:
-        problems.attempt(load_network_module, module)
-    for path, module in zip(options.network_weights, options.network_module, strict=True):
-        problems.attempt(check_network_file, path, module)
 
 
 def _check_folder(outdir: Path, problems: Problems) -> None:
@@ -240,36 +237,33 @@ def _with_originals(
 
 
 def load(
-    options: GeneratorModelOptions, compute: GeneratorComputeOptions, networks: GeneratorNetworkOptions
-) -> tuple[Model, list[tuple[Network, float]]]:
-    """The model with its networks, on this machine's device, in eval mode; and the networks that are not
-    merged, with their strengths.
+    options: GeneratorModelOptions,
+    compute: GeneratorComputeOptions,
+    networks: GeneratorNetworkOptions,
+    use: GeneratorNetworkUseOptions | None = None,
+    named: Iterable[Path] = (),
+) -> tuple[Model, NetworksInUse]:
+    """The model with its networks, on this machine's device, in eval mode.
 
     The VAE stays in float32: in float16 some VAEs give black pictures, and bfloat16 shows in smooth areas.
     Networks are merged before weights are cast, so that nothing is rounded twice.
+
+    named: the files of networks that prompts name.
     """
     import torch
 
+    use = use or GeneratorNetworkUseOptions()
     model = load_model(options.ckpt, vae=options.vae, v_parameterization=options.v_parameterization)
     model.check_clip_skip(options.clip_skip)
     add_embeddings(model, options.textual_inversion_embeddings)
     add_layer_embeddings(model, options.XTI_embeddings)
     model.use_attention("xformers" if compute.xformers else "sdpa")
     device, dtype = choose_device(), getattr(torch, compute.dtype_name)
-    given = zip(networks.network_module, networks.network_weights, networks.multipliers, strict=True)
-    beside = []
-    for module, path, multiplier in given:
-        network = open_network(model, path, module)
-        network.set_multiplier(multiplier)
-        if networks.network_merge:
-            network.merge()
-        else:
-            network.attach()
-            network.to(device, dtype).eval()
-            beside.append((network, multiplier))
+    found = open_networks(model, networks, use, named, (device, dtype))
     # In a ModuleList, since diffusers warns if its own modules are cast directly.
     torch.nn.ModuleList([model.denoiser, *model.text_encoders]).to(dtype)
-    return model.to(device).eval(), beside
+    model.to(device).eval()
+    return model, merged_for_now(found) if use.network_pre_calc and found.given else found
 
 
 def load_control_nets(
@@ -301,7 +295,7 @@ def draw(
     *,
     clip_skip: int | None,
     control: Control | None = None,
-    networks: Networks = (),
+    networks: NetworksInUse | None = None,
     max_chunks: int | None = None,
 ) -> None:
     """Draw and save all pictures of the run; each batch is on disk before the next one begins.
@@ -340,7 +334,7 @@ def _draw_batches(
     options: GenerationOptions,
     clip_skip: int | None,
     control: Control | None,
-    networks: Networks,
+    networks: NetworksInUse | None,
     max_chunks: int | None,
 ) -> Iterator[tuple[PromptRequest, Image | None]]:
     """Each request with its picture; None for one with values that are no numbers. A progress bar shows the

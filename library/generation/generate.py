@@ -13,7 +13,7 @@ from library.generation.passes import draw_latents
 from library.generation.repainting import input_beside, paste_back, read_original
 from library.generation.request import PromptRequest
 from library.generation.sampling import Watcher
-from library.generation.strengths import Networks, at_strengths
+from library.generation.strengths import NetworksInUse
 from library.generation.texts import Schedule, TextSettings
 from library.models.base import Model
 from library.models.condition import Control
@@ -33,7 +33,7 @@ def generate(
     max_chunks: int | None = None,
     control: Control | None = None,
     pastes_back: bool = True,
-    networks: Networks = (),
+    networks: NetworksInUse | None = None,
     stop: Callable[[], bool] = lambda: False,
     on_step: Callable[[int], object] = lambda pictures: None,
 ) -> list[Image.Image | None]:
@@ -53,7 +53,7 @@ def generate(
     max_chunks: chunks of 75 tokens that a text may have; None: as many as it needs.
     control: what adds residuals to the denoiser of pictures whose requests have hints.
     pastes_back: give the original's own pixels wherever an inpainting model was not to paint.
-    networks: those whose strengths requests may choose.
+    networks: those that requests may name or choose the strengths of.
     stop: asked before each step.
     on_step: told after each step how many pictures it advanced.
     """
@@ -67,7 +67,7 @@ def generate(
         originals = [read_original(request) if model.is_inpainting else None for request in batch]
         size = batch[0].width, batch[0].height
         beside = input_beside(model, originals, size) if model.is_inpainting else None
-        with at_strengths(networks, batch[0].strengths):
+        with (networks or NetworksInUse()).of(batch[0]):
             by_row = [row for rows in zip(*(texts[i] for i in indices), strict=True) for row in rows]
             schedule = Schedule.of(by_row)
             condition = settings.encode(model, schedule.texts, lengths[indices[0]], device)
@@ -95,7 +95,17 @@ def _batches(requests: Sequence[PromptRequest], lengths: Sequence[int]) -> list[
     alike: dict[Hashable, list[int]] = {}
     for index, (r, length) in enumerate(zip(requests, lengths, strict=True)):
         questions = len(questions_of(r))
-        key = (r.width, r.height, r.steps, r.sampler, questions, len(r.hints), r.strengths, length)
+        key = (
+            r.width,
+            r.height,
+            r.steps,
+            r.sampler,
+            questions,
+            len(r.hints),
+            r.strengths,
+            r.networks,
+            length,
+        )
         alike.setdefault(key, []).append(index)
     return list(alike.values())
 

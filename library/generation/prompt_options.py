@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from library.generation.network_words import Find
 from library.generation.request import PromptRequest
 from library.options.generation import SamplerName
 from library.paths import user_path
@@ -33,6 +34,7 @@ class PromptSyntax:
     not_yet: those of sd-scripts that are refused as not available yet.
     keys: of prompts in TOML and JSON files -> the option that means the same. Without any, there are no such
         files.
+    find_network: finds networks that prompts name; None: these names are text.
     is_lenient: whether options that are wrong are left out with a warning; else they are errors.
     """
 
@@ -40,6 +42,7 @@ class PromptSyntax:
     not_yet: frozenset[str]
     keys: dict[str, str] = field(default_factory=dict)
     is_lenient: bool = False
+    find_network: Find | None = None
 
 
 def training_syntax(pixel_multiple: int) -> PromptSyntax:
@@ -85,7 +88,7 @@ def training_syntax(pixel_multiple: int) -> PromptSyntax:
     )
 
 
-def generator_syntax(pixel_multiple: int) -> PromptSyntax:
+def generator_syntax(pixel_multiple: int, find_network: Find | None = None) -> PromptSyntax:
     """Of the generator, which takes only sizes that the model can draw, and several seeds.
 
     pixel_multiple: what the sides of pictures are multiples of, see LatentSpace.
@@ -100,6 +103,7 @@ def generator_syntax(pixel_multiple: int) -> PromptSyntax:
         not_yet=frozenset(
             {"t", "f"} | {"dsd1", "dst1", "dsd2", "dst2", "dsr", "glt", "glr", "gle", "gls", "glsn", "glus"}
         ),
+        find_network=find_network,
     )
 
 

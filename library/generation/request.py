@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
+from library.generation.network_words import NamedNetwork
 from library.options.generation import SamplerName
 
 
@@ -38,6 +39,7 @@ class PromptRequest:
         prompt.
     crop_top, crop_left: what such models are told was cropped, in pixels.
     strengths: of the networks in their order, the last for all that follow; none: the run's own.
+    networks: those that the prompt names.
     hints: pictures for networks of control: one for all of them, or one for each; none: they do nothing.
     image: the picture of which an inpainting model paints a part anew; None: all is painted.
     mask: white where it is; None: see `repainting.read_original`.
@@ -59,6 +61,7 @@ class PromptRequest:
     crop_top: int = 0
     crop_left: int = 0
     strengths: tuple[float, ...] = ()
+    networks: tuple[NamedNetwork, ...] = ()
     hints: tuple[Path, ...] = ()
     image: Path | None = None
     mask: Path | None = None

@@ -1,4 +1,4 @@
-"""Weights by block (`--lbws`): how strongly each block of the U-Net counts when networks are merged.
+"""Weights by block (`--lbws`, `lbw=`): how strongly each block of the U-Net counts.
 
 A list has 12, 17, 20 or 26 numbers. 26 stand for the text encoders (BASE), input blocks 0 to 11, the middle
 block and output blocks 0 to 11 of the original U-Net; 17 leave out the blocks of SD 1.x and 2.x that have no
@@ -40,6 +40,44 @@ def read_block_weights(text: str) -> tuple[float, ...]:
     for block, weight in zip(_BLOCKS[len(given)], given, strict=True):
         weights[block] = float(weight)
     return tuple(weights)
+
+
+# What users call lists of 17, as the block weights of AUTOMATIC1111's extension.
+_NAMED = {
+    "NONE": "00000000000000000",
+    "ALL": "11111111111111111",
+    "INS": "11100000000000000",
+    "IND": "10001110000000000",
+    "INALL": "11111110000000000",
+    "MIDD": "10001111111100000",
+    "OUTD": "10000000111100000",
+    "OUTS": "10000000000011111",
+    "OUTALL": "10000000111111111",
+}
+
+
+def named_block_weights(text: str) -> tuple[float, ...]:
+    """A list of numbers with commas, or the name of one, as 26 weights. Raises ValueError that says what is
+    expected.
+    """
+    if text.upper() in _NAMED:
+        given = dict(zip(_BLOCKS[17], map(float, _NAMED[text.upper()]), strict=True))
+        return tuple(given[_nearest(block)] for block in _ALL)
+    try:
+        return read_block_weights(f"[{text}]")
+    except ValueError:
+        counts = ", ".join(map(str, _BLOCKS))
+        raise ValueError(f"expects lbw={'|'.join(_NAMED)} or {counts} numbers with commas") from None
+
+
+def _nearest(block: int) -> int:
+    """The nearest block that has attention in SD 1.x, on the same side of the middle."""
+    same = [one for one in _BLOCKS[17] if _side(one) == _side(block)]
+    return min(same, key=lambda one: (abs(one - block), one))
+
+
+def _side(block: int) -> tuple[bool, bool, bool]:
+    return block > 0, block >= _MIDDLE, block > _MIDDLE
 
 
 def block_of(module: str) -> int | None:

@@ -12,16 +12,20 @@ and more. The settings of a picture are in its PNG text.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from library.generation.reading import read
 from library.options.console import ConsoleOptions
+from library.options.drawing_files import PictureFileOptions
+from library.options.drawing_large import LargePictureOptions
 from library.options.drawing_networks import GeneratorNetworkUseOptions
+from library.options.drawing_originals import OriginalOptions
 from library.options.drawing_prompts import GeneratorOrderOptions, GeneratorTextOptions
+from library.options.drawing_sampling import SamplingOptions
 from library.options.generation import (
     GenerationOptions,
     GeneratorComputeOptions,
     GeneratorControlOptions,
-    GeneratorInpaintingOptions,
     GeneratorModelOptions,
     GeneratorNetworkOptions,
     GeneratorPromptOptions,
@@ -37,11 +41,14 @@ class Run:
     networks: GeneratorNetworkOptions
     more_networks: GeneratorNetworkUseOptions
     control: GeneratorControlOptions
-    inpainting: GeneratorInpaintingOptions
+    originals: OriginalOptions
     prompts: GeneratorPromptOptions
     texts: GeneratorTextOptions
     order: GeneratorOrderOptions
     pictures: GenerationOptions
+    files: PictureFileOptions
+    sampling: SamplingOptions
+    large: LargePictureOptions
     sizes: SizeOptions
     console: ConsoleOptions
 
@@ -60,6 +67,7 @@ def draw_pictures(doc: str | None, *, family: str | None = None) -> None:
         run = reading.run
     named = {one.path for request in prompts for one in request.networks}
     model, networks = load(run.model, run.compute, run.networks, run.more_networks, sorted(named))
+    model.zero_terminal_snr |= run.sampling.zero_terminal_snr
     control = load_control_nets(model, run.control, run.compute)
     draw(
         model,
@@ -69,6 +77,8 @@ def draw_pictures(doc: str | None, *, family: str | None = None) -> None:
         control=control,
         networks=networks,
         max_chunks=run.texts.max_embeddings_multiples,
+        files=run.files,
+        name=Path(run.model.ckpt).stem,
     )
 
 

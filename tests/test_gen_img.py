@@ -80,6 +80,9 @@ def test_the_command_draws_saves_and_says_where(tiny_model_file: Path, tmp_path:
         "steps": "1",
         "scale": "7.5",
         "negative-prompt": "ugly",
+        "raw-prompt": "a cat --n ugly --s 1 --d 7 --w 72",
+        "parameters": "a cat\nNegative prompt: ugly\nSteps: 1, Sampler: DDIM, CFG scale: 7.5, Seed: 7, "
+        f"Size: 72x64, Model: {tiny_model_file.stem}, RNG: CPU",
     }
     assert [picture.text["prompt"] for picture in pictures] == ["a cat", "a cat", "a dog", "a dog"]
     assert len({picture.text["seed"] for picture in pictures}) == 4
@@ -104,7 +107,7 @@ def test_all_problems_are_shown_together_and_nothing_is_drawn(tmp_path: Path) ->
         f"  {tmp_path / 'none.safetensors'}: there is no such file of network weights",
         "  --prompt, column 3: there is no prompt option --q; "
         "there are --n, --l, --nl, --s, --am, --c, --ow, --oh, --nw, --nh, --ct, --cl, --cn, "
-        "--i, --img, --mask, --w, --h, --d",
+        "--i, --img, --mask, --t, --w, --h, --d, --ss, --f",
         "  --prompt, column 9: --w expects a size in pixels, a multiple of 8, got '65'",
     ]
     assert not (tmp_path / "out").exists()
@@ -198,6 +201,56 @@ def test_half_precision_keeps_the_vae_exact(
         for name in ("", "--fp16", "--bf16")
     )
     assert 0 < mean_gap(exact, half) < mean_gap(exact, brain) < 12
+
+
+def test_pictures_begin_with_pictures_and_are_named_and_written_as_asked(
+    monkeypatch: pytest.MonkeyPatch, tiny_model_file: Path, tmp_path: Path
+) -> None:
+    """The second run has no prompt: it draws those in the text of the first one's pictures."""
+    (tmp_path / "p.txt").write_text("a cat --n ugly --d 3 --f one.png\na dog --d 4 --f sub/two.webp\n")
+    model = ("--ckpt", tiny_model_file)
+    draw(monkeypatch, tmp_path / "first", *model, "--from_file", tmp_path / "p.txt")
+    first = [tmp_path / "first" / "one.png", tmp_path / "first" / "sub" / "two.webp"]
+    assert [Image.open(path).format for path in first] == ["PNG", "WEBP"]
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for path in first:
+        path.rename(folder / path.name)
+    words = ("--image_path", folder, "--use_original_file_name", "--strength", "0.5", "--seed", "1")
+    found = draw(monkeypatch, tmp_path / "second", *model, *words)
+    assert [Path(one.filename).name for one in found] == ["one.png", "two.png"]
+    told = [(one.text["prompt"], one.text["negative-prompt"], one.text["original-image"]) for one in found]
+    assert told == [("a cat", "ugly", "one.png"), ("a dog", "", "two.webp")]
+    assert "Denoising strength: 0.5" in found[0].text["parameters"]
+    more = (
+        "--image_path",
+        folder,
+        "--strength",
+        "0",
+        "--sequential_file_name",
+        "--sampler",
+        "DPM++ 2M Karras",
+    )
+    still = draw(monkeypatch, tmp_path / "still", *model, *more)
+    assert [Path(one.filename).name for one in still] == ["im_000001.png", "im_000002.png"]
+    assert still[0].text["sampler"] == "dpm++_2m_karras"
+    assert mean_gap(still[0], found[0]) > 1
+
+
+def test_wrong_settings_of_drawing_are_one_line_each(tiny_model_file: Path, tmp_path: Path) -> None:
+    words = ("--ckpt", tiny_model_file, "--strength", "1.5", "--sampler", "DPM++ 2S a")
+    assert problems(*words, "--guidance_rescale", "2", "--pyramid_noise_prob", "0.5") == [
+        "--sampler: nothing here draws like dpm++_2s_a; the nearest is dpmsingle",
+        "--strength: must be from 0 to 1",
+        "--guidance_rescale: must be at most 1",
+        "--pyramid_noise_prob: needs --pyramid_noise_discount_range",
+        "--prompt: there is nothing to draw; give --prompt, --from_file or, with its text, --image_path",
+    ]
+    line = "a --t 2 --f ../x --f a.gif"
+    assert problems("--ckpt", tiny_model_file, "--prompt", line, "--sampler_schedule", "karras")[:2] == [
+        "--sampler_schedule: ddim does not follow the schedule karras: it can follow trailing",
+        "--prompt: --t expects a number from 0 to 1, got '2'",
+    ]
 
 
 def test_prompt_options_that_change_nothing_are_told_of(

@@ -169,7 +169,9 @@ def test_masks_of_a_folder_and_of_alpha_channels_are_learned_with(
     train("plain", "--inpainting_masks", "alpha", *looks, model=saved_kind("sd1", "safetensors"))
     told = capsys.readouterr().err
     assert "inpainting_masks has no effect without --train_inpainting" in told
-    assert "--i and --mask have no effect: the model is no inpainting model" in told
+    preview = Image.open(next((tmp_path / "plain" / "sample").iterdir()))
+    assert preview.crop(kept).tobytes() == original.crop(kept).tobytes()
+    assert preview.crop(white).tobytes() != original.crop(white).tobytes()
 
 
 def test_two_processes_learn_what_one_with_twice_the_batch_learns(

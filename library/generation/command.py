@@ -7,20 +7,27 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from library.console import fail, progress_bar, say
+from library.generation.defaults import defaults_of, section_of, usual_gradual, usual_shrink
 from library.generation.hints import check_hints, with_hints
+from library.generation.large_checks import check_large
 from library.generation.networks import check_networks, finder, merged_for_now, open_networks
-from library.generation.pictures import picture_name, save_picture
+from library.generation.pictures import PictureNames, save_picture
 from library.generation.plan import plan_pictures, seeds_of
 from library.generation.prompt_options import PromptSyntax, generator_syntax
 from library.generation.prompts import parse_prompt, read_prompts
-from library.generation.repainting import check_originals, with_originals, with_sizes
+from library.generation.repainting import (
+    check_originals,
+    prompts_of_pictures,
+    strength_of,
+    with_originals,
+    with_sizes,
+)
 from library.generation.request import PromptRequest
 from library.models import FAMILIES, Family, check_source, check_vae, detect_family, load_model
 from library.models.detection import is_inpainting
@@ -29,17 +36,18 @@ from library.models.layer_embeddings import add_layer_embeddings, find_layer_emb
 from library.models.ldm.control_files import check_control
 from library.models.sources import find_source
 from library.network.loading import check_network_file
+from library.options.drawing_files import PictureFileOptions
+from library.options.drawing_large import LargePictureOptions
 from library.options.drawing_networks import GeneratorNetworkUseOptions
-from library.options.drawing_prompts import GeneratorOrderOptions, GeneratorTextOptions
+from library.options.drawing_originals import OriginalOptions
+from library.options.drawing_prompts import GeneratorOrderOptions
 from library.options.generation import (
     GenerationOptions,
     GeneratorComputeOptions,
     GeneratorControlOptions,
-    GeneratorInpaintingOptions,
     GeneratorModelOptions,
     GeneratorNetworkOptions,
     GeneratorPromptOptions,
-    SizeOptions,
 )
 from library.options.model import Attention
 from library.options.parser import Reading
@@ -85,32 +93,33 @@ def check(reading: Reading[R], *, family: str | None = None) -> list[PromptReque
     if texts is not None:
         found = family_of(model)
         find = problems.attempt(finder, section_of(sections, GeneratorNetworkUseOptions))
-        syntax = generator_syntax(found.latent_space.pixel_multiple, find)
-        defaults = _defaults(pictures, section_of(sections, SizeOptions))
-        words = section_of(sections, GeneratorTextOptions) or GeneratorTextOptions()
-        defaults = replace(defaults, negative_scale=words.negative_scale)
-        prompts = problems.attempt(_read_prompts, texts, syntax, defaults)
+        large = section_of(sections, LargePictureOptions) or LargePictureOptions()
+        syntax = generator_syntax(
+            found.latent_space.pixel_multiple,
+            find,
+            shrink=usual_shrink(large),
+            gradual=usual_gradual(large),
+        )
+        originals = section_of(sections, OriginalOptions)
+        defaults = problems.attempt(defaults_of, sections) or PromptRequest("")
+        prompts = problems.attempt(_read_prompts, texts, syntax, defaults, originals)
         if prompts is not None and control is not None:
             takes_hints = bool(control.models or networks is None or networks.network_weights)
             prompts = problems.attempt(_with_hints, prompts, control, takes_hints)
-        inpainting = section_of(sections, GeneratorInpaintingOptions)
-        if prompts is not None and inpainting is not None:
-            prompts = problems.attempt(_with_originals, prompts, inpainting, model, found.side)
+        if prompts is not None and originals is not None:
+            prompts = problems.attempt(_with_originals, prompts, originals, model, found.side)
     planned = None
     if pictures is not None:
         _check_folder(pictures.outdir, problems)
         order = section_of(sections, GeneratorOrderOptions)
         planned = problems.attempt(_plan, prompts or [], pictures, order)
+        if planned is not None and texts is not None:
+            problems.attempt(_check_large, planned, family_of(model), control, model)
         for path in dict.fromkeys(one.path for request in planned or [] for one in request.networks):
             problems.attempt(check_network_file, path)
     problems.raise_if_any()
     assert planned is not None
     return planned
-
-
-def section_of(sections: Mapping[str, object], kind: type[S]) -> S | None:
-    """The section of a class; None if the Run has none or the section has mistakes."""
-    return next((section for section in sections.values() if isinstance(section, kind)), None)
 
 
 def family_of(options: GeneratorModelOptions | None) -> Family:
@@ -151,36 +160,22 @@ def _check_folder(outdir: Path, problems: Problems) -> None:
         problems.add(outdir, "is a file, not a folder", "choose another --outdir")
 
 
-def _defaults(pictures: GenerationOptions | None, sizes: SizeOptions | None) -> PromptRequest:
-    """The values of everything that a prompt does not say; a size of 0 where nothing does.
-
-    pictures: None if that section has mistakes; prompts are then read for their own mistakes only.
-    """
-    if pictures is None:
-        return PromptRequest("")
-    sizes = sizes or SizeOptions()
-    return PromptRequest(
-        "",
-        width=pictures.W or 0,
-        height=pictures.H or 0,
-        steps=pictures.steps,
-        scale=pictures.scale,
-        sampler=pictures.sampler,
-        original_width=sizes.original_width,
-        original_height=sizes.original_height,
-        original_width_negative=sizes.original_width_negative,
-        original_height_negative=sizes.original_height_negative,
-        crop_top=sizes.crop_top or 0,
-        crop_left=sizes.crop_left or 0,
-    )
-
-
 def _read_prompts(
-    options: GeneratorPromptOptions, syntax: PromptSyntax, defaults: PromptRequest
+    options: GeneratorPromptOptions,
+    syntax: PromptSyntax,
+    defaults: PromptRequest,
+    originals: OriginalOptions | None,
 ) -> list[PromptRequest]:
     if options.from_file:
         return read_prompts(options.from_file, syntax, defaults=defaults)
-    assert options.prompt is not None
+    if options.prompt is None:
+        if originals is not None and originals.image_path is not None:
+            return prompts_of_pictures(originals.image_path, defaults)
+        raise UserError.of(
+            "--prompt",
+            "there is nothing to draw",
+            "give --prompt, --from_file or, with its text, --image_path",
+        )
     return [parse_prompt(options.prompt, syntax, where="--prompt", defaults=defaults)]
 
 
@@ -220,20 +215,29 @@ def _with_hints(
 
 def _with_originals(
     prompts: Sequence[PromptRequest],
-    options: GeneratorInpaintingOptions,
+    options: OriginalOptions,
     model: GeneratorModelOptions | None,
     side: int,
 ) -> list[PromptRequest]:
-    """The prompts with the pictures that are painted on, and with their sizes."""
+    """The prompts with the pictures that are begun with or painted on, and with their sizes."""
     requests = with_originals(prompts, options)
-    on = next((request.image for request in requests if request.image is not None), None)
-    if on is not None and model is not None and not is_inpainting(find_source(model.ckpt)):
-        cause = f"{model.ckpt} is no inpainting model"
-        raise UserError.of(
-            on, cause, "draw with one; beginning with a picture (img2img) is not available yet"
-        )
-    check_originals(requests, draws_masks=False)
+    has_pictures = any(request.image is not None for request in requests)
+    if options.strength is not None and not has_pictures:
+        warn_idle("--strength", "without --image_path")
+    needs_masks = has_pictures and model is not None and is_inpainting(find_source(model.ckpt))
+    check_originals(requests, needs_masks=needs_masks)
     return with_sizes(requests, side)
+
+
+def _check_large(
+    requests: Sequence[PromptRequest],
+    family: Family,
+    control: GeneratorControlOptions | None,
+    model: GeneratorModelOptions | None,
+) -> None:
+    has_lllites = control is not None and bool(control.control_net_lllite_models)
+    paints_anew = model is not None and is_inpainting(find_source(model.ckpt))
+    check_large(requests, family.network, has_lllites=has_lllites, is_inpainting=paints_anew)
 
 
 def load(
@@ -297,6 +301,8 @@ def draw(
     control: Control | None = None,
     networks: NetworksInUse | None = None,
     max_chunks: int | None = None,
+    files: PictureFileOptions | None = None,
+    name: str = "",
 ) -> None:
     """Draw and save all pictures of the run; each batch is on disk before the next one begins.
 
@@ -304,9 +310,11 @@ def draw(
     whose values are no numbers are not saved, and end it with exit code 1 after the others.
 
     pictures: as of `plan_pictures`.
+    name: the model's, for the pictures' text.
     """
     _warn_of_unused_options(model, pictures)
-    timestamp, saved, broken, code = time.strftime("%Y%m%d%H%M%S"), 0, 0, 0
+    names = PictureNames(time.strftime("%Y%m%d%H%M%S"), files or PictureFileOptions())
+    paths, broken, code = list[Path](), 0, 0
     try:
         for request, picture in _draw_batches(
             model, pictures, options, clip_skip, control, networks, max_chunks
@@ -314,18 +322,24 @@ def draw(
             if picture is None:
                 broken += 1
                 continue
-            path = options.outdir / picture_name(timestamp, saved, request.chosen_seed)
-            save_picture(path, picture, request, is_told_sizes=model.is_told_sizes)
-            saved += 1
+            paths.append(options.outdir / names.name(request))
+            save_picture(paths[-1], picture, request, is_told_sizes=model.is_told_sizes, model=name)
     except KeyboardInterrupt as stop:
         code = exit_code(stop)
-    count = f"{saved} picture{'' if saved == 1 else 's'}"
-    say(f"{count} in {options.outdir}: im_{timestamp}_*.png" if saved else "no pictures were made")
+    say(_told(paths, options.outdir))
     if broken:
         count = f"{counted(broken, 'picture')} of {len(pictures)}"
         fail(f"{count} had values that are no numbers and were not saved; is the model whole?")
     if code or broken:
         sys.exit(code or 1)
+
+
+def _told(paths: Sequence[Path], folder: Path) -> str:
+    """What was made, for the console."""
+    if not paths:
+        return "no pictures were made"
+    first, last = (path.relative_to(folder).as_posix() for path in (paths[0], paths[-1]))
+    return f"{counted(len(paths), 'picture')} in {folder}: {first}" + (f" to {last}" if paths[1:] else "")
 
 
 def _draw_batches(
@@ -344,7 +358,12 @@ def _draw_batches(
     from library.generation.samplers import count_calls
 
     weight = next(model.denoiser.parameters())
-    calls = sum(count_calls(r.sampler, model.prediction_type, r.steps) for r in pictures)
+    calls = sum(
+        count_calls(
+            r.sampler, model.prediction_type, r.steps, strength_of(r, is_inpainting=model.is_inpainting)
+        )
+        for r in pictures
+    )
     with progress_bar(total=calls, unit="step", desc="drawing") as bar:
         for start in range(0, len(pictures), options.batch_size):
             batch = pictures[start : start + options.batch_size]

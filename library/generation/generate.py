@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
 
 import torch
 from PIL import Image
 from torch import Tensor
 
 from library.generation.guidance import Guidance, questions_of
-from library.generation.passes import draw_latents
-from library.generation.repainting import input_beside, paste_back, read_original
+from library.generation.passes import Begun, draw_latents
+from library.generation.repainting import (
+    Original,
+    input_beside,
+    latent_holes_of,
+    latents_of,
+    paste_back,
+    read_original,
+    strength_of,
+)
 from library.generation.request import PromptRequest
 from library.generation.sampling import Watcher
 from library.generation.strengths import NetworksInUse
@@ -58,13 +67,17 @@ def generate(
     on_step: told after each step how many pictures it advanced.
     """
     watcher = Watcher(stop, on_step)
+    requests = [
+        replace(request, strength=strength_of(request, is_inpainting=model.is_inpainting))
+        for request in requests
+    ]
     settings = TextSettings(clip_skip, emb_normalize, max_chunks)
     texts = [_texts_of(settings, request) for request in requests]
     lengths = [settings.chunks(model, list({text for row in rows for text in row})) for rows in texts]
     pictures: dict[int, Image.Image | None] = {}
     for indices in _batches(requests, lengths):
         batch = [requests[i] for i in indices]
-        originals = [read_original(request) if model.is_inpainting else None for request in batch]
+        originals = [read_original(request, is_inpainting=model.is_inpainting) for request in batch]
         size = batch[0].width, batch[0].height
         beside = input_beside(model, originals, size) if model.is_inpainting else None
         with (networks or NetworksInUse()).of(batch[0]):
@@ -72,7 +85,7 @@ def generate(
             schedule = Schedule.of(by_row)
             condition = settings.encode(model, schedule.texts, lengths[indices[0]], device)
             guidance = Guidance.by(model, condition.to(dtype), batch, control, beside, schedule)
-            latents = draw_latents(batch, guidance, watcher)
+            latents = draw_latents(batch, guidance, watcher, _begun(model, batch, originals))
         if latents is None:
             return []
         for index, request, latent, original in zip(indices, batch, latents, originals, strict=True):
@@ -88,6 +101,18 @@ def _texts_of(settings: TextSettings, request: PromptRequest) -> list[list[str]]
     return [settings.by_step(question.text, request.steps) for question in questions_of(request)]
 
 
+def _begun(
+    model: Model, requests: Sequence[PromptRequest], originals: Sequence[Original | None]
+) -> Begun | None:
+    """What a batch begins with in place of noise alone. An inpainting model is told beside the latents what
+    it is to leave, so it needs no more where it goes all steps.
+    """
+    given = [original for original in originals if original is not None]
+    if not given or (model.is_inpainting and requests[0].chosen_strength == 1):
+        return None
+    return Begun(latents_of(model, given), None if model.is_inpainting else latent_holes_of(model, given))
+
+
 def _batches(requests: Sequence[PromptRequest], lengths: Sequence[int]) -> list[list[int]]:
     """Indices of the requests that can be drawn together. Each text length and number of hints has a shape of
     its own.
@@ -95,6 +120,7 @@ def _batches(requests: Sequence[PromptRequest], lengths: Sequence[int]) -> list[
     alike: dict[Hashable, list[int]] = {}
     for index, (r, length) in enumerate(zip(requests, lengths, strict=True)):
         questions = len(questions_of(r))
+        original = (r.image is None, r.mask is None, r.strength)
         key = (
             r.width,
             r.height,
@@ -105,6 +131,7 @@ def _batches(requests: Sequence[PromptRequest], lengths: Sequence[int]) -> list[
             r.strengths,
             r.networks,
             length,
+            original,
         )
         alike.setdefault(key, []).append(index)
     return list(alike.values())

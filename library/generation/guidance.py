@@ -8,14 +8,16 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from library.generation.editing import sub_prompts
 from library.generation.hints import read_hints
+from library.generation.large_pictures import DeepShrink
 from library.generation.request import PromptRequest
 from library.generation.texts import Schedule
 from library.models.base import Condition, Model
-from library.models.condition import Control
+from library.models.condition import Control, Shrink
 
 
 class Question(NamedTuple):
@@ -62,12 +64,16 @@ class Guidance:
     scales: (questions - 1, pictures, 1, 1, 1), those of all questions but the first; None where nothing is
         guided.
     texts: the states of all texts, where rows have other ones at other steps, and which ones.
+    rescales: (pictures, 1, 1, 1), how much of its contrast is taken back; None: none of any.
+    deep_shrink: of all pictures.
     """
 
     model: Model
     condition: Condition
     scales: Tensor | None
     texts: tuple[Condition, Schedule] | None = None
+    rescales: Tensor | None = None
+    deep_shrink: DeepShrink | None = None
 
     @classmethod
     def by(
@@ -92,6 +98,7 @@ class Guidance:
             condition = condition.rows(schedule.places[0])
         hint = _hint_of_rows(requests, len(condition.hidden))
         scales = torch.tensor([row.scale for row in rows[len(requests) :]], device=device)
+        rescales = torch.tensor([request.rescale for request in requests], device=device).view(-1, 1, 1, 1)
         sizes = torch.tensor([row.sizes for row in rows], device=device)  # (rows, 6)
         return cls(
             model,
@@ -104,7 +111,19 @@ class Guidance:
             ),
             scales=scales.view(-1, len(requests), 1, 1, 1) if len(rows) > len(requests) else None,
             texts=texts,
+            rescales=rescales if any(request.rescale for request in requests) else None,
+            deep_shrink=requests[0].deep_shrink,
         )
+
+    def in_size(self, size: torch.Size) -> Guidance:
+        """The same for latents of another size (h, w): hints are resized with them."""
+        hint = self.condition.hint
+        if hint is None:
+            return self
+        scale = self.model.latent_space.pixels_per_latent
+        pixels = (size[0] * scale, size[1] * scale)
+        fitted = F.interpolate(hint.float(), size=pixels, mode="bicubic", align_corners=False).clamp(0, 1)
+        return replace(self, condition=replace(self.condition, hint=fitted.to(hint.dtype)))
 
     def predict(self, x: Tensor, t: Tensor, progress: float) -> Tensor:
         """The prediction for latents x (pictures, channels, h, w) at one timestep, in float32.
@@ -114,7 +133,9 @@ class Guidance:
         hidden = self.condition.hidden
         rows = x.to(hidden.dtype).repeat(len(hidden) // len(x), 1, 1, 1)  # (rows, channels, h, w)
         times = t.to(x.device).expand(len(rows))
-        condition = replace(self._condition_at(progress), progress=progress)
+        depth = None if self.deep_shrink is None else self.deep_shrink.depth_at(float(t))
+        shrink = None if depth is None or self.deep_shrink is None else Shrink(depth, self.deep_shrink.ratio)
+        condition = replace(self._condition_at(progress), progress=progress, shrink=shrink)
         return self._combined(self.model.predict(rows, times, condition).float())
 
     def _condition_at(self, progress: float) -> Condition:
@@ -133,7 +154,18 @@ class Guidance:
         # Classifier-free guidance as in Imagen, arXiv:2205.11487, eq. 2, for any number of questions as in
         # Composable Diffusion (Liu et al. 2022, arXiv:2206.01714), eq. 11.
         first, *others = answers.chunk(1 + len(self.scales))
-        return first + sum(scale * (other - first) for scale, other in zip(self.scales, others, strict=True))
+        steps = (scale * (other - first) for scale, other in zip(self.scales, others, strict=True))
+        guided = first + torch.stack(list(steps)).sum(0)
+        return guided if self.rescales is None else _rescaled(guided, others[-1], self.rescales)
+
+
+def _rescaled(guided: Tensor, conditional: Tensor, share: Tensor) -> Tensor:
+    """Guidance with the deviation of the conditional prediction, by a share (Lin et al. 2023,
+    arXiv:2305.08891, eq. 15 and 16).
+    """
+    dimensions = (1, 2, 3)
+    factor = conditional.std(dimensions, keepdim=True) / guided.std(dimensions, keepdim=True)
+    return share * (guided * factor) + (1 - share) * guided
 
 
 def _for_rows(beside: Tensor, hidden: Tensor) -> Tensor:

@@ -4,43 +4,87 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from PIL.Image import Image
+from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from library.files import whole_file
+from library.generation.picture_texts import exif_of, texts_of
 from library.generation.request import PromptRequest
+from library.options.drawing_files import PictureFileOptions
+from library.problems import warn
+
+JPEG_QUALITY = 95
+LONGEST_EXIF = 65_000  # bytes that a JPEG file has room for
+FORMATS = {".png": "PNG", ".webp": "WEBP", ".jpg": "JPEG", ".jpeg": "JPEG"}  # as Pillow calls them
 
 
-def picture_name(timestamp: str, number: int, seed: int) -> str:
-    """A picture's file name, sd-scripts' own: im_20240131235959_000_42.png."""
-    return f"im_{timestamp}_{number:03d}_{seed}.png"
+class PictureNames:
+    """The names of a run's files, one for each picture, no two alike."""
+
+    def __init__(self, timestamp: str, options: PictureFileOptions) -> None:
+        """timestamp: of the run, as file names have it: 20240131235959."""
+        self.timestamp, self.options = timestamp, options
+        self._given: set[str] = set()
+        self._counts: dict[str, int] = {}
+
+    def name(self, request: PromptRequest, stage: str = "") -> str:
+        """The name of a picture's file, which may be in folders; of one that was given away already with _2,
+        _3 and so on.
+
+        stage: of highres fix, "0" is the small picture, "1" the large one; else "".
+        """
+        whole = self._wanted(request, stage)
+        stem, suffix = whole.rsplit(".", 1)
+        number = 1
+        while whole.lower() in self._given:  # names that differ in case are one file on some systems
+            number += 1
+            whole = f"{stem}_{number}.{suffix}"
+        self._given.add(whole.lower())
+        return whole
+
+    def _wanted(self, request: PromptRequest, stage: str) -> str:
+        suffix = self.options.image_format
+        number = self._counts.get(stage, 0)
+        self._counts[stage] = number + 1
+        if request.file is not None:
+            return request.file if _has_format(request.file) else f"{request.file}.{suffix}"
+        if self.options.use_original_file_name and request.image is not None:
+            return f"{request.image.stem}.{suffix}"
+        if self.options.sequential_file_name:
+            return f"im_{stage}{number + 1:06d}.{suffix}"
+        return f"im_{self.timestamp}_{stage}{number:03d}_{request.chosen_seed}.{suffix}"
 
 
-def save_picture(path: Path, picture: Image, request: PromptRequest, *, is_told_sizes: bool = False) -> None:
-    """Write a PNG, whole or not at all, with the request in its text chunks.
+def save_picture(
+    path: Path,
+    picture: Image.Image,
+    request: PromptRequest,
+    *,
+    is_told_sizes: bool = False,
+    model: str = "",
+) -> None:
+    """Write a picture, whole or not at all, with the request in its text. The suffix says the format.
 
     is_told_sizes: whether the model was told the request's sizes.
+    model: its name.
     """
-    text = PngInfo()
-    text.add_text("prompt", request.prompt)
-    text.add_text("seed", str(request.seed))
-    text.add_text("sampler", request.sampler)
-    text.add_text("steps", str(request.steps))
-    text.add_text("scale", str(request.scale))
-    text.add_text("negative-prompt", request.negative)
-    if request.strengths:
-        text.add_text("network-multipliers", ", ".join(f"{strength:g}" for strength in request.strengths))
-    if request.hints:
-        text.add_text("control-image", ", ".join(path.name for path in request.hints))
-    for name, path_ in (("original-image", request.image), ("mask-image", request.mask)):
-        if path_ is not None:
-            text.add_text(name, path_.name)
-    if is_told_sizes:
-        height, width, top, left, *_ = request.sizes
-        told = {"original-height": height, "original-width": width, "crop-top": top, "crop-left": left}
-        height, width, *_ = request.sizes_negative
-        told |= {"original-height-negative": height, "original-width-negative": width}
-        for name, value in told.items():
-            text.add_text(name, str(value))
+    texts = texts_of(request, is_told_sizes=is_told_sizes, model=model)
     with whole_file(path) as temporary:
-        picture.save(temporary, format="PNG", pnginfo=text)
+        match FORMATS[path.suffix.lower()]:
+            case "PNG":
+                chunks = PngInfo()
+                for name, text in texts.items():
+                    chunks.add_text(name, text)
+                picture.save(temporary, format="PNG", pnginfo=chunks)
+            case "WEBP":
+                picture.save(temporary, format="WEBP", lossless=True, exif=exif_of(texts))
+            case _:
+                exif = exif_of(texts)
+                if len(exif.tobytes()) > LONGEST_EXIF:
+                    warn(f"{path}: a .jpg has no room for the settings: the prompt is too long")
+                    exif = Image.Exif()
+                picture.save(temporary, format="JPEG", quality=JPEG_QUALITY, subsampling=0, exif=exif)
+
+
+def _has_format(name: str) -> bool:
+    return any(name.lower().endswith(suffix) for suffix in FORMATS)

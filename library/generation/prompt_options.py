@@ -7,22 +7,25 @@ ValueError with what it expects. Imports no torch.
 from __future__ import annotations
 
 import math
-import typing
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from library.generation.large_options import large_options
+from library.generation.large_pictures import DeepShrink, GradualLatent
 from library.generation.network_words import Find
 from library.generation.request import PromptRequest
-from library.options.generation import SamplerName
+from library.options.samplers import read_sampler
 from library.paths import user_path
 from library.problems import warn_idle
 
 MAX_STEPS = 1000  # the models know this many timesteps
 MAX_SEED = 2**64 - 1  # of torch's generators
 MAX_SIDE = 2**16  # pixels; more is a typing mistake
+OTHER_FORMATS = (".bmp", ".gif", ".tif", ".tiff", ".avif", ".jxl")  # that no pictures are written in
 LEAST_SIDE = 64  # pixels, of a preview: sd-scripts' own
 
+_SHRINK, _GRADUAL = DeepShrink(), GradualLatent()
 Writer = Callable[[PromptRequest, str], PromptRequest]  # the request with an option's text in it
 
 
@@ -54,6 +57,7 @@ def training_syntax(pixel_multiple: int) -> PromptSyntax:
     return PromptSyntax(
         options={
             **_SHARED,
+            **large_options(_SHRINK, _GRADUAL),
             "w": lambda request, text: replace(request, width=_rounded_side(text, pixel_multiple)),
             "h": lambda request, text: replace(request, height=_rounded_side(text, pixel_multiple)),
             "d": lambda request, text: replace(request, seed=_seed(text)),
@@ -70,6 +74,7 @@ def training_syntax(pixel_multiple: int) -> PromptSyntax:
             "sample_sampler": "ss",
             "controlnet_image": "cn",
             "image": "i",
+            "strength": "t",
             "mask": "mask",
             "network_multiplier": "am",
             "negative_scale": "nl",
@@ -88,21 +93,29 @@ def training_syntax(pixel_multiple: int) -> PromptSyntax:
     )
 
 
-def generator_syntax(pixel_multiple: int, find_network: Find | None = None) -> PromptSyntax:
+def generator_syntax(
+    pixel_multiple: int,
+    find_network: Find | None = None,
+    *,
+    shrink: DeepShrink = _SHRINK,
+    gradual: GradualLatent = _GRADUAL,
+) -> PromptSyntax:
     """Of the generator, which takes only sizes that the model can draw, and several seeds.
 
     pixel_multiple: what the sides of pictures are multiples of, see LatentSpace.
+    shrink, gradual: what a prompt that says one thing of either takes for the others.
     """
     return PromptSyntax(
         options={
             **_SHARED,
+            **large_options(shrink, gradual),
             "w": lambda request, text: replace(request, width=_exact_side(text, pixel_multiple)),
             "h": lambda request, text: replace(request, height=_exact_side(text, pixel_multiple)),
             "d": _write_seeds,
+            "ss": lambda request, text: replace(request, sampler=_sampler(text)),
+            "f": lambda request, text: replace(request, file=_file_name(text)),
         },
-        not_yet=frozenset(
-            {"t", "f"} | {"dsd1", "dst1", "dsd2", "dst2", "dsr", "glt", "glr", "gle", "gls", "glsn", "glus"}
-        ),
+        not_yet=frozenset(),
         find_network=find_network,
     )
 
@@ -176,12 +189,11 @@ def _negative_scale(text: str) -> float | None:
     return scale
 
 
-def _sampler(text: str) -> SamplerName:
-    names: tuple[SamplerName, ...] = typing.get_args(SamplerName)
-    for name in names:
-        if name == text.lower():
-            return name
-    raise ValueError(f"one of {', '.join(names)}")
+def _sampler(text: str) -> str:
+    try:
+        return read_sampler(text)
+    except ValueError as error:
+        raise ValueError(str(error).removeprefix("expects ").partition(", got")[0]) from None
 
 
 def _strengths(text: str) -> tuple[float, ...]:
@@ -192,6 +204,29 @@ def _strengths(text: str) -> tuple[float, ...]:
     if not found or not all(map(math.isfinite, found)):
         raise ValueError("a number for each network, with commas between")
     return found
+
+
+def _strength(text: str) -> float:
+    expected = "a number from 0 to 1"
+    try:
+        strength = float(text)
+    except ValueError:
+        raise ValueError(expected) from None
+    if not 0 <= strength <= 1:
+        raise ValueError(expected)
+    return strength
+
+
+def _file_name(text: str) -> str:
+    """A name inside the run's folder, with slashes between folders."""
+    name = text.replace("\\", "/")
+    parts = name.split("/")
+    is_inside = all(part.strip(" .") for part in parts) and not set(name) & set('<>:"|?*\0')
+    if not is_inside or len(name) > 200:
+        raise ValueError("a file name inside --outdir")
+    if Path(name).suffix.lower() in OTHER_FORMATS:
+        raise ValueError("a name that ends in .png, .webp or .jpg, or in none")
+    return name
 
 
 def _picture(text: str) -> Path:
@@ -221,4 +256,5 @@ _SHARED: dict[str, Writer] = {
     "i": lambda request, text: replace(request, image=_picture(text)),
     "img": lambda request, text: replace(request, image=_picture(text)),
     "mask": lambda request, text: replace(request, mask=_picture(text)),
+    "t": lambda request, text: replace(request, strength=_strength(text)),
 }

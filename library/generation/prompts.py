@@ -152,7 +152,7 @@ class _Reader(NamedTuple):
         text = line[: starts[0] - len("--")] if starts else line
         problems, times = Problems(), Counter[str]()
         text, networks = self._without_networks(text, where, problems)
-        request = replace(self.defaults, prompt=text.strip(), networks=networks)
+        request = replace(self.defaults, prompt=text.strip(), networks=networks, raw=line.strip())
         self.lookalikes.look(text, where=where)
         for start, end in pairwise([*starts, len(line) + len("--")]):
             piece = line[start : end - len("--")]

@@ -6,8 +6,23 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
+from library.generation.large_pictures import DeepShrink, GradualLatent
 from library.generation.network_words import NamedNetwork
-from library.options.generation import SamplerName
+
+
+@dataclass(frozen=True)
+class StartNoise:
+    """What some pictures' first noise gets besides, drawn by their seeds.
+
+    offset_chance: how often one number is added to all of it. offset: the least and the largest.
+    pyramid_chance: how often noise of coarser and coarser levels is added. discount: the least and the
+        largest strength of a level beside the next finer one.
+    """
+
+    offset_chance: float = 0.0
+    offset: tuple[float, float] = (0.0, 0.0)
+    pyramid_chance: float = 0.0
+    discount: tuple[float, float] = (0.0, 0.0)
 
 
 class Choices(Protocol):
@@ -33,7 +48,7 @@ class PromptRequest:
     choices: of a dynamic prompt, which has the first of them in its place; None: there are none.
     seed: None lets the caller choose.
     more_seeds: of the prompt's second, third, ... picture.
-    sampler: a row of SAMPLERS.
+    sampler: its name, with its schedule, see `read_sampler`.
     original_width, original_height: what models with size conditioning are told; None: the picture's own.
     original_width_negative, original_height_negative: the same for the negative prompt; None: as for the
         prompt.
@@ -41,8 +56,16 @@ class PromptRequest:
     strengths: of the networks in their order, the last for all that follow; none: the run's own.
     networks: those that the prompt names.
     hints: pictures for networks of control: one for all of them, or one for each; none: they do nothing.
-    image: the picture of which an inpainting model paints a part anew; None: all is painted.
+    image: the picture that is begun with, or of which a part is painted anew; None: noise alone.
     mask: white where it is; None: see `repainting.read_original`.
+    strength: the share of the steps that are gone after noise was put on the picture, 0 to 1; None lets the
+        caller choose.
+    rescale: how much guidance is brought back to the contrast of the prompt's own prediction, 0 to 1.
+    start_noise: what is added to the noise that is begun with; None: nothing.
+    file: the name of its file, inside the run's folder; None lets the caller choose.
+    deep_shrink: smaller features inside the U-Net at first; None: none.
+    gradual: smaller latents at first; None: none.
+    raw: the line it was written as, "" where it was none.
     """
 
     prompt: str
@@ -53,7 +76,7 @@ class PromptRequest:
     scale: float = 7.5
     seed: int | None = None
     more_seeds: tuple[int, ...] = ()
-    sampler: SamplerName = "ddim"
+    sampler: str = "ddim"
     original_width: int | None = None
     original_height: int | None = None
     original_width_negative: int | None = None
@@ -65,6 +88,13 @@ class PromptRequest:
     hints: tuple[Path, ...] = ()
     image: Path | None = None
     mask: Path | None = None
+    strength: float | None = None
+    rescale: float = 0.0
+    start_noise: StartNoise | None = None
+    file: str | None = None
+    deep_shrink: DeepShrink | None = None
+    gradual: GradualLatent | None = None
+    raw: str = field(default="", compare=False)
     negative_scale: float | None = None
     choices: Choices | None = field(default=None, compare=False, repr=False)
 
@@ -94,6 +124,11 @@ class PromptRequest:
 
     def with_hints(self, hints: tuple[Path, ...]) -> PromptRequest:
         return replace(self, hints=hints)
+
+    @property
+    def chosen_strength(self) -> float:
+        """The strength, 1 where nobody has chosen one."""
+        return 1.0 if self.strength is None else self.strength
 
     @property
     def chosen_seed(self) -> int:

@@ -21,6 +21,17 @@ class Residuals(NamedTuple):
     mid: Tensor
 
 
+class Shrink(NamedTuple):
+    """Smaller features inside a U-Net.
+
+    depth: the block that is given them, as the family's files count.
+    ratio: how large they are beside what they would be, above 0 to 1.
+    """
+
+    depth: int
+    ratio: float
+
+
 @dataclass(frozen=True)
 class Condition:
     """What a prediction depends on besides x and t; the batch is the first dimension of every tensor.
@@ -37,6 +48,7 @@ class Condition:
         others take `hidden`.
     guidance: (batch,), for models that are told how strong guidance should be.
     progress: while drawing, the share of the steps that is done, 0 at the first one.
+    shrink: where the denoiser's features are made smaller, while drawing; None: nowhere.
     """
 
     hidden: Tensor
@@ -49,6 +61,7 @@ class Condition:
     by_layer: Mapping[str, Tensor] | None = None
     guidance: Tensor | None = None
     progress: float = 0.0
+    shrink: Shrink | None = None
 
     def hint_of(self, number: int) -> Tensor | None:
         """The hint (batch, 3, h, w) of the (0-based) n-th network: its own, or the only one there is."""

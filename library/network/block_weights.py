@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Sequence
 
 _ALL = tuple(range(26))
 _MIDDLE = 13
@@ -57,23 +58,24 @@ _NAMED = {
 
 
 def named_block_weights(text: str) -> tuple[float, ...]:
-    """A list of numbers with commas, or the name of one, as 26 weights. Raises ValueError that says what is
-    expected.
+    """A list of numbers with commas, or the name of one, as 26 weights. A block that the list leaves out counts
+    as the nearest one that it has, on the same side of the middle. Raises ValueError that says what is expected.
     """
-    if text.upper() in _NAMED:
-        given = dict(zip(_BLOCKS[17], map(float, _NAMED[text.upper()]), strict=True))
-        return tuple(given[_nearest(block)] for block in _ALL)
+    words: Sequence[str] = _NAMED.get(text.upper()) or text.split(",")
+    counts = ", ".join(map(str, _BLOCKS))
     try:
-        return read_block_weights(f"[{text}]")
+        numbers = [float(word) for word in words]
     except ValueError:
-        counts = ", ".join(map(str, _BLOCKS))
-        raise ValueError(f"expects lbw={'|'.join(_NAMED)} or {counts} numbers with commas") from None
+        numbers = []
+    if len(numbers) not in _BLOCKS or not all(map(math.isfinite, numbers)):
+        raise ValueError(f"expects lbw={'|'.join(_NAMED)} or {counts} numbers with commas")
+    given = dict(zip(_BLOCKS[len(numbers)], numbers, strict=True))
 
+    def nearest(block: int) -> int:
+        same = [one for one in given if _side(one) == _side(block)]
+        return min(same, key=lambda one: (abs(one - block), one))
 
-def _nearest(block: int) -> int:
-    """The nearest block that has attention in SD 1.x, on the same side of the middle."""
-    same = [one for one in _BLOCKS[17] if _side(one) == _side(block)]
-    return min(same, key=lambda one: (abs(one - block), one))
+    return tuple(given[nearest(block)] for block in _ALL)
 
 
 def _side(block: int) -> tuple[bool, bool, bool]:

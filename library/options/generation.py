@@ -10,26 +10,9 @@ from typing import Literal
 from library.options.control import HintRange
 from library.options.fields import below, option, refuse, warn_when
 from library.options.model import Attention, attention_yields
+from library.options.samplers import SAMPLER_NAMES, read_sampler
 from library.wording import shortened
 
-SamplerName = Literal[
-    "ddim",
-    "pndm",
-    "lms",
-    "euler",
-    "euler_a",
-    "heun",
-    "dpm_2",
-    "dpm_2_a",
-    "dpmsolver",
-    "dpmsolver++",
-    "dpmsingle",
-    "k_lms",
-    "k_euler",
-    "k_euler_a",
-    "k_dpm_2",
-    "k_dpm_2_a",
-]
 Normalization = Literal["original", "abs", "none", "comfy"]
 
 
@@ -50,7 +33,9 @@ class PreviewOptions:
         None, "draw the prompts after every n-th epoch", metavar="N", zero_unset=True
     )
     sample_at_first: bool = option(False, "draw the prompts before training too")
-    sample_sampler: SamplerName = option("ddim", "sampler of the previews")
+    sample_sampler: str = option(
+        "ddim", "sampler of the previews, see --sampler of gen_img.py", convert=read_sampler, metavar="NAME"
+    )
 
     def __post_init__(self) -> None:
         wanted = self.sample_at_first or self.sample_every_n_steps or self.sample_every_n_epochs
@@ -278,33 +263,6 @@ def _prep_fault(prep: str) -> str:
 
 
 @dataclass(frozen=True)
-class GeneratorInpaintingOptions:
-    """Inpainting."""
-
-    image_path: Path | None = option(
-        None,
-        "picture of which an inpainting model paints a part anew, or a folder of pictures, which prompts "
-        "take in turn; --i of a prompt comes first",
-        metavar="PATH",
-    )
-    mask_path: Path | None = option(
-        None,
-        "mask of the picture, white where it is painted anew, or a folder of masks (default: where the "
-        "picture is transparent)",
-        metavar="PATH",
-    )
-
-    def __post_init__(self) -> None:
-        warn_when(
-            (
-                self.mask_path is not None and self.image_path is None,
-                "mask_path",
-                "has no effect without --image_path",
-            )
-        )
-
-
-@dataclass(frozen=True)
 class GeneratorPromptOptions:
     """Prompts."""
 
@@ -312,8 +270,8 @@ class GeneratorPromptOptions:
     from_file: Path | None = option(None, "text file with a prompt a line", metavar="FILE")
 
     def __post_init__(self) -> None:
-        both_or_none = (self.prompt is None) == (self.from_file is None)
-        refuse((both_or_none, "prompt", "give either --prompt or --from_file"))
+        both = self.prompt is not None and self.from_file is not None
+        refuse((both, "prompt", "give either --prompt or --from_file"))
 
 
 @dataclass(frozen=True)
@@ -336,7 +294,12 @@ class GenerationOptions:
     )
     steps: int = option(50, "sampling steps", metavar="N")
     scale: float = option(7.5, "classifier-free guidance scale; 1 is none", metavar="X")
-    sampler: SamplerName = option("ddim", "sampler")
+    sampler: str = option(
+        "ddim",
+        f"sampler: {', '.join(SAMPLER_NAMES)}; or as other programs call them, such as 'DPM++ 2M Karras'",
+        convert=read_sampler,
+        metavar="NAME",
+    )
     emb_normalize_mode: Normalization = option(
         "original",
         "after the weights of (words:1.3): keep the mean of the text states (original), the mean of their "

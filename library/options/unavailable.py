@@ -64,19 +64,7 @@ REFUSED: dict[str, Refusal] = {
 
 # Options of the generator that are not there yet, with their defaults in sd-scripts. This table only shrinks.
 NOT_YET: dict[str, Default] = {
-    "ds_depth_1": None,
-    "ds_depth_2": None,
-    "ds_ratio": 0.5,
-    "ds_timesteps_1": 650,
-    "ds_timesteps_2": 650,
-    "force_scheduler_zero_steps_offset": False,
     "from_module": None,
-    "gradual_latent_every_n_steps": 3,
-    "gradual_latent_ratio": 0.5,
-    "gradual_latent_ratio_step": 0.125,
-    "gradual_latent_s_noise": 1.0,
-    "gradual_latent_timesteps": None,
-    "gradual_latent_unsharp_params": None,
     "highres_fix_disable_control_net": False,
     "highres_fix_latents_upscaling": False,
     "highres_fix_save_1st": False,
@@ -88,18 +76,10 @@ NOT_YET: dict[str, Default] = {
     "interactive": False,
     "network_regional_mask_max_color_codes": None,
     "no_preview": False,
-    "noise_offset_prob": None,
-    "noise_offset_range": None,
     "opt_channels_last": False,
     "prompter_module_args": None,
-    "pyramid_noise_discount_range": None,
-    "pyramid_noise_prob": None,
-    "sequential_file_name": False,
-    "strength": None,
-    "use_original_file_name": False,
     "vae_batch_size": None,
     "vae_slices": None,
-    "zero_terminal_snr": False,
 }
 
 

@@ -24,6 +24,7 @@ from library.models.ldm.building import canonical, fit
 from library.models.ldm.keys import block_numbers, block_spans, network_block, to_original
 from library.models.ldm.layout import Layout, PartLayout
 from library.models.ldm.pieces import originals_of, pieces_of, rows_of
+from library.models.ldm.shrinking import resized, shrunk, skip_sizes
 from library.models.ldm.unet import blocks, text_by_layer, text_layers, widen_input
 from library.models.ldm.writing import save_folder, scheduler_config
 from library.models.prediction import CONFIG_KEY, TERMINAL_MARK, V_MARK
@@ -115,7 +116,15 @@ class LatentDiffusion(Model):
         unet = self.denoiser
         # What the first layer computes with: in steps a copy of its weight. Networks may have taken it away.
         dtype = getattr(unet.conv_in, "weight", next(unet.parameters())).dtype
-        with text_by_layer(unet, condition.by_layer):
+        size, counts_all = (x.shape[-2], x.shape[-1]), self.layout.has_original_paths
+        if residuals is not None and condition.shrink is not None:
+            sizes = skip_sizes(unet, condition.shrink, size, counts_all=counts_all)
+            down = tuple(resized(one, own) for one, own in zip(residuals.down, sizes, strict=True))
+            residuals = Residuals(down, resized(residuals.mid, sizes[-1]))
+        with (
+            text_by_layer(unet, condition.by_layer),
+            shrunk(unet, condition.shrink, size, counts_all=counts_all),
+        ):
             return unet(
                 x.to(dtype),
                 t,

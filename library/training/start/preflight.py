@@ -81,8 +81,7 @@ def check(reading: Reading[R], make_batches: MakeBatches[B], family: str | None 
             schedule = reading.sections.get("schedule", ScheduleOptions())
             problems.attempt(check_optimizer, section, schedule)
         elif isinstance(section, PreviewOptions):
-            model = reading.sections.get("model")
-            told = _uses_hints(reading), _trains_network(reading), _paints_anew(model)
+            told = _uses_hints(reading), _trains_network(reading)
             problems.attempt(_check_preview, section, *told)
         elif type(section) in CHECKS:
             problems.attempt(CHECKS[type(section)], section)
@@ -206,9 +205,7 @@ def _check_saving(options: SavingOptions, is_dry: bool) -> None:
         pass  # the run takes it again, once its model is there
 
 
-def _check_preview(
-    options: PreviewOptions, uses_hints: bool, trains_network: bool, paints_anew: bool
-) -> None:
+def _check_preview(options: PreviewOptions, uses_hints: bool, trains_network: bool) -> None:
     if options.sample_prompts is None:
         return
     # For its problems, whatever the sizes.
@@ -219,10 +216,7 @@ def _check_preview(
         warn(f"{options.sample_prompts}: --cn has no effect: nothing that is trained here looks at it")
     if not trains_network and any(request.strengths for request in requests):
         warn(f"{options.sample_prompts}: --am has no effect: no network is trained here")
-    if paints_anew:
-        check_originals(requests)
-    elif any(request.image or request.mask for request in requests):
-        warn(f"{options.sample_prompts}: --i and --mask have no effect: the model is no inpainting model")
+    check_originals(requests)
 
 
 def _check_network(options: NetworkOptions) -> None:

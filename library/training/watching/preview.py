@@ -58,10 +58,7 @@ class Previews:
         defaults = PromptRequest("", width=side, height=side, sampler=self.options.sample_sampler)
         syntax = training_syntax(self.task.model.latent_space.pixel_multiple)
         requests = read_prompts(path, syntax, defaults=defaults)
-        if self.task.model.is_inpainting:
-            check_originals(requests)
-        else:
-            requests = [dataclasses.replace(request, image=None, mask=None) for request in requests]
+        check_originals(requests)
         if not self.task.needs.hints:
             return [request.with_hints(()) for request in requests]
         check_hints(requests)

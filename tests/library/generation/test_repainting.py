@@ -25,7 +25,7 @@ from library.generation.repainting import (
 from library.generation.request import PromptRequest
 from library.models.ldm.model import LatentDiffusion
 from library.models.saving import Saving
-from library.options.generation import GeneratorInpaintingOptions
+from library.options.drawing_originals import OriginalOptions
 from library.problems import UserError
 
 HOLE = (16, 24, 48, 56)  # on the latents' grid
@@ -173,10 +173,10 @@ def test_pictures_and_masks_are_taken_in_turn(photo: Path, mask: Path, tmp_path:
         for name in ("a.png", "b.png"):
             Image.open(source).save(folder / name)
     asked = [request(width=0, height=0) for _ in range(3)] + [request(image=photo)]
-    found = with_originals(asked, GeneratorInpaintingOptions(image_path=images, mask_path=masks))
+    found = with_originals(asked, OriginalOptions(image_path=images, mask_path=masks))
     assert [one.image.name for one in found] == ["a.png", "b.png", "a.png", "photo.png"]
     assert [one.mask and one.mask.name for one in found] == ["a.png", "b.png", "a.png", None]
-    one_mask = with_originals(asked, GeneratorInpaintingOptions(image_path=images, mask_path=mask))
+    one_mask = with_originals(asked, OriginalOptions(image_path=images, mask_path=mask))
     assert {one.mask for one in one_mask[:3]} == {mask}
     Image.new("RGB", (100, 70)).save(images / "a.png")
     assert [(one.width, one.height) for one in with_sizes(found, 512)] == [
@@ -203,7 +203,7 @@ def test_pictures_that_cannot_be_painted_on_are_one_line_each(
         request(image=photo),
     ]
     with pytest.raises(UserError) as caught:
-        check_originals(asked, draws_masks=False)
+        check_originals(asked, needs_masks=True)
     found = [str(problem) for problem in caught.value.problems]
     starts = (
         f"{tmp_path}/none.png: there is no such file",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import typing
 from pathlib import Path
 
 import diffusers
@@ -14,7 +13,7 @@ import torch
 from library.generation import samplers
 from library.generation.lms import LMS
 from library.generation.samplers import SAMPLERS, Sampler, count_calls
-from library.options.generation import SamplerName
+from library.options.samplers import SAMPLER_NAMES, SCHEDULES_OF
 
 # What the published scheduler_config.json of SD 1.5 says about noising.
 SD1_CONFIG = json.loads((Path(__file__).parents[2] / "data" / "sd1_scheduler_config.json").read_text())
@@ -24,16 +23,22 @@ OWN = {
     "pndm": {"skip_prk_steps": True},
     "dpmsolver": {"algorithm_type": "dpmsolver", "final_sigmas_type": "sigma_min"},
     "dpmsingle": {"lower_order_final": True},
+    "dpm++_2m_sde": {"algorithm_type": "sde-dpmsolver++"},
 }
+TIMES = {"dpm++_2m": {"timesteps": [999, 832, 666, 500, 333, 166, 0]}}  # instead of a number of steps
 
 # Ours -> diffusers' class.
 OTHER_NAMES = {"lms": "LMSDiscreteScheduler", "k_lms": "LMSDiscreteScheduler"}
 
-KNOW_PURE_NOISE = ("ddim", "euler", "euler_a", "k_euler", "k_euler_a", "dpmsolver", "dpmsolver++")
+KNOW_PURE_NOISE = (
+    *("ddim", "euler", "euler_a", "k_euler", "k_euler_a", "dpmsolver", "dpmsolver++"),
+    *("dpm++_2m_sde", "unipc", "lcm"),
+)
 
 
 def test_the_options_offer_what_the_table_has() -> None:
-    assert typing.get_args(SamplerName) == tuple(SAMPLERS)
+    assert sorted(SAMPLER_NAMES) == sorted(SAMPLERS)
+    assert {name.removeprefix("k_") for name in SAMPLERS} == SCHEDULES_OF.keys()
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
@@ -44,7 +49,7 @@ def test_a_sampler_is_diffusers_scheduler_made_from_stable_diffusions_configurat
     kind = getattr(diffusers, OTHER_NAMES.get(name) or SAMPLERS[name].scheduler.rpartition(".")[2])
     prediction_type = "v_prediction" if prediction == "v" else "epsilon"
     scheduler = kind.from_config(SD1_CONFIG | OWN.get(name, {}) | {"prediction_type": prediction_type})
-    scheduler.set_timesteps(7)
+    scheduler.set_timesteps(**TIMES.get(name, {"num_inference_steps": 7}))
     sampler = Sampler(name, prediction, 7)
     assert torch.equal(sampler.timesteps, scheduler.timesteps)
     tolerance = 1e-5 if name in OTHER_NAMES else 0  # our integrals are exact, diffusers' are in float32
@@ -89,6 +94,7 @@ def test_the_calls_of_a_model_are_counted() -> None:
     counts = {name: count_calls(name, "epsilon", 10) for name in SAMPLERS if not name.startswith("k_")}
     twice = {name: count for name, count in counts.items() if count != 10}
     assert twice == {"pndm": 11, "heun": 19, "dpm_2": 19, "dpm_2_a": 19}
+    assert [count_calls(name, "epsilon", 10, 0.5) for name in ("ddim", "pndm", "heun")] == [5, 6, 9]
 
 
 def test_a_flow_model_is_drawn_with_euler_steps_and_says_so_once(capsys: pytest.CaptureFixture) -> None:
@@ -132,11 +138,12 @@ def test_a_noise_model_with_zero_terminal_snr_is_drawn_finitely(name: str, steps
     assert torch.isfinite(x).all()
 
 
-@pytest.mark.parametrize("name", ["pndm", "lms", "heun", "dpm_2", "dpm_2_a", "dpmsingle"])
+@pytest.mark.parametrize("name", ["pndm", "lms", "heun", "dpm_2", "dpm_2_a", "dpmsingle", "deis"])
 def test_a_sampler_that_cannot_begin_with_pure_noise_says_so_once(
     name: str, capsys: pytest.CaptureFixture
 ) -> None:
     samplers._warn_of_terminal.cache_clear()
+    samplers._scheduler.cache_clear()
     for _ in range(2):
         sampler = Sampler(name, "v", 5, zero_terminal_snr=True)
         assert torch.equal(sampler.timesteps, Sampler(name, "v", 5).timesteps)

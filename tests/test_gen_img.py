@@ -93,13 +93,13 @@ def test_all_problems_are_shown_together_and_nothing_is_drawn(tmp_path: Path) ->
     result = run(
         *("--ckpt", missing, "--prompt", "a --q 3 --w 65", "--W", 100, "--fp16", "--bf16"),
         *("--network_module", "networks.lora", "--network_weights", tmp_path / "none.safetensors"),
-        *("--outdir", tmp_path / "out", "--interactive", "--stepz", 3),
+        *("--outdir", tmp_path / "out", "--opt_channels_last", "--stepz", 3),
     )
     assert result.returncode == 2
     assert result.stdout == ""
     assert result.stderr.splitlines() == [
         "8 problems found:",
-        "  --interactive: is not available yet; remove it",
+        "  --opt_channels_last: is not available yet; remove it",
         "  --stepz: there is no such option; did you mean --steps?",
         "  --fp16: choose --fp16 or --bf16",
         "  --W: must be a multiple of 8",
@@ -107,7 +107,8 @@ def test_all_problems_are_shown_together_and_nothing_is_drawn(tmp_path: Path) ->
         f"  {tmp_path / 'none.safetensors'}: there is no such file of network weights",
         "  --prompt, column 3: there is no prompt option --q; "
         "there are --n, --l, --nl, --s, --am, --c, --ow, --oh, --nw, --nh, --ct, --cl, --cn, "
-        "--i, --img, --mask, --t, --w, --h, --d, --ss, --f",
+        "--i, --img, --mask, --t, --dsd1, --dst1, --dsd2, --dst2, --dsr, --glt, --glr, --gle, --gls, "
+        "--glsn, --glus, --w, --h, --d, --ss, --f",
         "  --prompt, column 9: --w expects a size in pixels, a multiple of 8, got '65'",
     ]
     assert not (tmp_path / "out").exists()

@@ -71,7 +71,7 @@ def open_networks(
     from library.generation.strengths import NetworksInUse
 
     merged = len(options.network_weights) if options.network_merge else use.network_merge_n_models or 0
-    given, beside = list[tuple["Network", float]](), dict[Path, "Network"]()
+    given = list[tuple["Network", float]]()
     files = zip(options.network_module, options.network_weights, options.multipliers, strict=True)
     for number, (module, path, multiplier) in enumerate(files):
         arguments = use.arguments_of(number)
@@ -85,9 +85,24 @@ def open_networks(
         network.attach()
         network.to(*target).eval()
         given.append((network, multiplier))
+    beside = _Named(model, target)
     for path in dict.fromkeys(named):
-        beside[path] = open_network(model, path).to(*target).eval()
+        beside[path]  # opened now, so that a fault comes before anything is drawn
     return NetworksInUse(given, beside)
+
+
+class _Named(dict[Path, "Network"]):
+    """Networks that prompts name, opened when they are first asked for: those of prompts that come later are
+    not known before.
+    """
+
+    def __init__(self, model: Model, target: tuple[torch.device, torch.dtype]) -> None:
+        super().__init__()
+        self._model, self._target = model, target
+
+    def __missing__(self, path: Path) -> Network:
+        self[path] = open_network(self._model, path).to(*self._target).eval()
+        return self[path]
 
 
 def merged_for_now(networks: NetworksInUse) -> NetworksInUse:

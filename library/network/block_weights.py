@@ -58,8 +58,9 @@ _NAMED = {
 
 
 def named_block_weights(text: str) -> tuple[float, ...]:
-    """A list of numbers with commas, or the name of one, as 26 weights. A block that the list leaves out counts
-    as the nearest one that it has, on the same side of the middle. Raises ValueError that says what is expected.
+    """A list of numbers with commas, or the name of one, as 26 weights. A block that the list leaves out
+    counts as the nearest one that it has, on the same side of the middle. Raises ValueError that says what is
+    expected.
     """
     words: Sequence[str] = _NAMED.get(text.upper()) or text.split(",")
     counts = ", ".join(map(str, _BLOCKS))

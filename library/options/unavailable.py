@@ -64,7 +64,6 @@ REFUSED: dict[str, Refusal] = {
 
 # Options of the generator that are not there yet, with their defaults in sd-scripts. This table only shrinks.
 NOT_YET: dict[str, Default] = {
-    "from_module": None,
     "highres_fix_disable_control_net": False,
     "highres_fix_latents_upscaling": False,
     "highres_fix_save_1st": False,
@@ -73,11 +72,8 @@ NOT_YET: dict[str, Default] = {
     "highres_fix_strength": None,
     "highres_fix_upscaler": None,
     "highres_fix_upscaler_args": None,
-    "interactive": False,
     "network_regional_mask_max_color_codes": None,
-    "no_preview": False,
     "opt_channels_last": False,
-    "prompter_module_args": None,
     "vae_batch_size": None,
     "vae_slices": None,
 }

@@ -18,7 +18,9 @@ from pathlib import Path
 from library.generation.reading import read
 from library.options.console import ConsoleOptions
 from library.options.drawing_files import PictureFileOptions
+from library.options.drawing_highres import HighresOptions
 from library.options.drawing_large import LargePictureOptions
+from library.options.drawing_memory import MemoryOptions
 from library.options.drawing_networks import GeneratorNetworkUseOptions
 from library.options.drawing_originals import OriginalOptions
 from library.options.drawing_prompts import (
@@ -55,6 +57,8 @@ class Run:
     files: PictureFileOptions
     sampling: SamplingOptions
     large: LargePictureOptions
+    highres: HighresOptions
+    memory: MemoryOptions
     sizes: SizeOptions
     console: ConsoleOptions
 
@@ -67,23 +71,30 @@ def draw_pictures(doc: str | None, *, family: str | None = None) -> None:
     """The whole command. family: the only one it takes, by its name in FAMILIES; None: any."""
     with warnings_in_order():
         reading = read(Run, doc)
-        from library.generation.command import check, draw, load, load_control_nets, names_of
+        from library.generation.command import check, load, load_control_nets
+        from library.generation.drawing import draw, names_of
 
         pictures = check(reading, family=family)
         run = reading.run
     named = {one.path for request in pictures for one in request.networks}
     model, networks = load(run.model, run.compute, run.networks, run.more_networks, sorted(named))
     model.zero_terminal_snr |= run.sampling.zero_terminal_snr
+    control = load_control_nets(model, run.control, run.compute)
+    from library.generation.decoding import prepare
+
+    prepare(model, run.memory)
     drawing = partial(
         draw,
         model,
         options=run.pictures,
         clip_skip=run.model.clip_skip,
-        control=load_control_nets(model, run.control, run.compute),
+        control=control,
+        names=names_of(run.files),
+        vae_batch=run.memory.vae_batch(run.pictures.batch_size),
+        highres=run.highres,
+        name=Path(run.model.ckpt).stem,
         networks=networks,
         max_chunks=run.texts.max_embeddings_multiples,
-        names=names_of(run.files),
-        name=Path(run.model.ckpt).stem,
     )
     if not run.sources.comes_later:
         drawing(pictures)

@@ -30,7 +30,8 @@ class Run:
 
 def main() -> None:
     options = parse(Run, __doc__).drawing
-    from library.generation.command import draw, load
+    from library.generation.command import load
+    from library.generation.drawing import draw
     from library.generation.plan import plan_pictures
     from library.generation.request import PromptRequest
     from library.models import FAMILIES, check_source

@@ -16,6 +16,7 @@ from PIL import Image
 
 import gen_img_diffusers
 from library.generation.command import check
+from library.generation.prompt_options import generator_syntax
 from library.generation.reading import read
 from library.models import FAMILIES
 from library.problems import UserError
@@ -105,10 +106,8 @@ def test_all_problems_are_shown_together_and_nothing_is_drawn(tmp_path: Path) ->
         "  --W: must be a multiple of 8",
         f"  {missing}: there is no file or folder here; check the path",
         f"  {tmp_path / 'none.safetensors'}: there is no such file of network weights",
-        "  --prompt, column 3: there is no prompt option --q; "
-        "there are --n, --l, --nl, --s, --am, --c, --ow, --oh, --nw, --nh, --ct, --cl, --cn, "
-        "--i, --img, --mask, --t, --dsd1, --dst1, --dsd2, --dst2, --dsr, --glt, --glr, --gle, --gls, "
-        "--glsn, --glus, --w, --h, --d, --ss, --f",
+        "  --prompt, column 3: there is no prompt option --q; there are "
+        + ", ".join(f"--{name}" for name in generator_syntax(8).options),
         "  --prompt, column 9: --w expects a size in pixels, a multiple of 8, got '65'",
     ]
     assert not (tmp_path / "out").exists()

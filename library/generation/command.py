@@ -1,31 +1,23 @@
-"""The chapters of a generator command: check everything, load the model, draw and save.
+"""The chapters of a generator command before drawing.py: check everything, load the model.
 
 No torch is imported before `load`, unless networks or xformers are asked for.
 """
 
 from __future__ import annotations
 
-import sys
-import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from library.console import fail, progress_bar, say
 from library.generation.asked import check_large_pictures, family_of, planned, prompts_of
 from library.generation.defaults import section_of
 from library.generation.networks import check_networks, merged_for_now, open_networks
-from library.generation.pictures import PictureNames, save_picture
-from library.generation.repainting import (
-    strength_of,
-)
 from library.generation.request import PromptRequest
 from library.models import check_source, check_vae, load_model
 from library.models.embeddings import add_embeddings, find_embeddings
 from library.models.layer_embeddings import add_layer_embeddings, find_layer_embedding
 from library.models.ldm.control_files import check_control
 from library.network.loading import check_network_file
-from library.options.drawing_files import PictureFileOptions
 from library.options.drawing_networks import GeneratorNetworkUseOptions
 from library.options.drawing_prompts import GeneratorOrderOptions, GeneratorSourceOptions
 from library.options.generation import (
@@ -38,13 +30,10 @@ from library.options.generation import (
 )
 from library.options.model import Attention
 from library.options.parser import Reading
-from library.problems import Problems, warn
-from library.stopping import exit_code
-from library.wording import counted
+from library.problems import Problems
 
 if TYPE_CHECKING:
     import torch
-    from PIL.Image import Image
 
     from library.generation.strengths import NetworksInUse
     from library.models.base import Model
@@ -174,113 +163,3 @@ def choose_device() -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
-def names_of(options: PictureFileOptions) -> PictureNames:
-    """Names for the pictures of a run that begins now."""
-    return PictureNames(time.strftime("%Y%m%d%H%M%S"), options)
-
-
-def draw(
-    model: Model,
-    pictures: Sequence[PromptRequest],
-    options: GenerationOptions,
-    *,
-    clip_skip: int | None,
-    control: Control | None = None,
-    networks: NetworksInUse | None = None,
-    max_chunks: int | None = None,
-    names: PictureNames | None = None,
-    name: str = "",
-) -> None:
-    """Draw and save all pictures of the run; each batch is on disk before the next one begins.
-
-    Ctrl-C and SIGTERM end the program with exit code 130 or 143; pictures that are done are kept. Pictures
-    whose values are no numbers are not saved, and end it with exit code 1 after the others.
-
-    pictures: as of `plan_pictures`.
-    names: of the files; several calls that share them replace none of each other's.
-    name: the model's, for the pictures' text.
-    """
-    _warn_of_unused_options(model, pictures)
-    names = names or names_of(PictureFileOptions())
-    paths, broken, code = list[Path](), 0, 0
-    try:
-        for request, picture in _draw_batches(
-            model, pictures, options, clip_skip, control, networks, max_chunks
-        ):
-            if picture is None:
-                broken += 1
-                continue
-            paths.append(options.outdir / names.name(request))
-            save_picture(paths[-1], picture, request, is_told_sizes=model.is_told_sizes, model=name)
-    except KeyboardInterrupt as stop:
-        code = exit_code(stop)
-    say(_told(paths, options.outdir))
-    if broken:
-        count = f"{counted(broken, 'picture')} of {len(pictures)}"
-        fail(f"{count} had values that are no numbers and were not saved; is the model whole?")
-    if code or broken:
-        sys.exit(code or 1)
-
-
-def _told(paths: Sequence[Path], folder: Path) -> str:
-    """What was made, for the console."""
-    if not paths:
-        return "no pictures were made"
-    first, last = (path.relative_to(folder).as_posix() for path in (paths[0], paths[-1]))
-    return f"{counted(len(paths), 'picture')} in {folder}: {first}" + (f" to {last}" if paths[1:] else "")
-
-
-def _draw_batches(
-    model: Model,
-    pictures: Sequence[PromptRequest],
-    options: GenerationOptions,
-    clip_skip: int | None,
-    control: Control | None,
-    networks: NetworksInUse | None,
-    max_chunks: int | None,
-) -> Iterator[tuple[PromptRequest, Image | None]]:
-    """Each request with its picture; None for one with values that are no numbers. A progress bar shows the
-    steps.
-    """
-    from library.generation.generate import generate
-    from library.generation.samplers import count_calls
-
-    weight = next(model.denoiser.parameters())
-    calls = sum(
-        count_calls(
-            r.sampler, model.prediction_type, r.steps, strength_of(r, is_inpainting=model.is_inpainting)
-        )
-        for r in pictures
-    )
-    with progress_bar(total=calls, unit="step", desc="drawing") as bar:
-        for start in range(0, len(pictures), options.batch_size):
-            batch = pictures[start : start + options.batch_size]
-            drawn = generate(
-                model,
-                batch,
-                device=weight.device,
-                dtype=weight.dtype,
-                clip_skip=clip_skip,
-                emb_normalize=options.emb_normalize_mode,
-                control=control,
-                networks=networks,
-                max_chunks=max_chunks,
-                on_step=bar.update,
-            )
-            yield from zip(batch, drawn, strict=True)
-
-
-def _warn_of_unused_options(model: Model, pictures: Sequence[PromptRequest]) -> None:
-    """Warns of prompt options that change nothing."""
-    for prompt in {(one.prompt, one.negative): one for one in pictures}.values():
-        text = repr(prompt.prompt[:40])
-        if prompt.negative and not prompt.is_guided:
-            warn(f"--n of {text} has no effect at scale 1")
-        if prompt.negative_scale is not None and not prompt.is_guided:
-            warn(f"--nl of {text} has no effect at scale 1")
-        plain = PromptRequest("", width=prompt.width, height=prompt.height)
-        told = (prompt.sizes, prompt.sizes_negative)
-        if not model.is_told_sizes and told != (plain.sizes, plain.sizes_negative):
-            warn(f"original size and crop of {text} have no effect: this model is not told sizes")

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import TypeVar
 
 from library.generation.large_pictures import DeepShrink, GradualLatent, read_unsharp
-from library.generation.request import PromptRequest, StartNoise
+from library.generation.request import HighresFix, PromptRequest, StartNoise
+from library.options.drawing_highres import HighresOptions
 from library.options.drawing_large import LargePictureOptions
 from library.options.drawing_originals import OriginalOptions
 from library.options.drawing_prompts import GeneratorTextOptions
@@ -31,6 +32,7 @@ def defaults_of(sections: Mapping[str, object]) -> PromptRequest:
     sampling = section_of(sections, SamplingOptions) or SamplingOptions()
     originals = section_of(sections, OriginalOptions) or OriginalOptions()
     large = section_of(sections, LargePictureOptions) or LargePictureOptions()
+    texts = section_of(sections, GeneratorTextOptions) or GeneratorTextOptions()
     try:
         sampler = with_schedule(pictures.sampler, sampling.sampler_schedule)
     except ValueError as error:
@@ -41,7 +43,6 @@ def defaults_of(sections: Mapping[str, object]) -> PromptRequest:
         height=pictures.H or 0,
         steps=pictures.steps,
         scale=pictures.scale,
-        negative_scale=(section_of(sections, GeneratorTextOptions) or GeneratorTextOptions()).negative_scale,
         sampler=sampler,
         original_width=sizes.original_width,
         original_height=sizes.original_height,
@@ -49,11 +50,24 @@ def defaults_of(sections: Mapping[str, object]) -> PromptRequest:
         original_height_negative=sizes.original_height_negative,
         crop_top=sizes.crop_top or 0,
         crop_left=sizes.crop_left or 0,
+        negative_scale=texts.negative_scale,
         strength=originals.strength,
+        highres=_highres(section_of(sections, HighresOptions) or HighresOptions()),
         rescale=sampling.guidance_rescale,
         start_noise=_start_noise(sampling),
         deep_shrink=usual_shrink(large) if large.ds_depth_1 is not None else None,
         gradual=usual_gradual(large) if large.gradual_latent_timesteps is not None else None,
+    )
+
+
+def _highres(options: HighresOptions) -> HighresFix | None:
+    if options.highres_fix_scale is None:
+        return None
+    return HighresFix(
+        options.highres_fix_scale,
+        options.highres_fix_steps,
+        options.highres_fix_strength,
+        options.highres_fix_disable_control_net,
     )
 
 

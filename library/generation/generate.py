@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from PIL import Image
 from torch import Tensor
 
+from library.generation.decoding import decoded
 from library.generation.guidance import Guidance, questions_of
+from library.generation.highres import Stages, enlarged, first_stage, second_stage
 from library.generation.passes import Begun, draw_latents
 from library.generation.repainting import (
     Original,
@@ -27,7 +29,8 @@ from library.generation.texts import Schedule, TextSettings
 from library.models.base import Model
 from library.models.condition import Control
 from library.options.generation import Normalization
-from library.problems import warn
+
+_STAGES = Stages()
 
 
 @torch.no_grad()
@@ -43,6 +46,8 @@ def generate(
     control: Control | None = None,
     pastes_back: bool = True,
     networks: NetworksInUse | None = None,
+    vae_batch: int = 1,
+    stages: Stages = _STAGES,
     stop: Callable[[], bool] = lambda: False,
     on_step: Callable[[int], object] = lambda pictures: None,
 ) -> list[Image.Image | None]:
@@ -63,42 +68,104 @@ def generate(
     control: what adds residuals to the denoiser of pictures whose requests have hints.
     pastes_back: give the original's own pixels wherever an inpainting model was not to paint.
     networks: those that requests may name or choose the strengths of.
+    vae_batch: how many pictures the VAE decodes together.
+    stages: how requests with highres fix are enlarged, and who is given the small pictures.
     stop: asked before each step.
     on_step: told after each step how many pictures it advanced.
     """
-    watcher = Watcher(stop, on_step)
-    requests = [
-        replace(request, strength=strength_of(request, is_inpainting=model.is_inpainting))
-        for request in requests
-    ]
     settings = TextSettings(clip_skip, emb_normalize, max_chunks)
-    texts = [_texts_of(settings, request) for request in requests]
-    lengths = [settings.chunks(model, list({text for row in rows for text in row})) for rows in texts]
+    drawing = _Drawing(
+        model, settings, device, dtype, control, networks or NetworksInUse(), stages, Watcher(stop, on_step)
+    )
+    requests = [_settled(request, model) for request in requests]
     pictures: dict[int, Image.Image | None] = {}
-    for indices in _batches(requests, lengths):
+    for indices in _batches(requests, [drawing.chunks(request) for request in requests]):
         batch = [requests[i] for i in indices]
         originals = [read_original(request, is_inpainting=model.is_inpainting) for request in batch]
-        size = batch[0].width, batch[0].height
-        beside = input_beside(model, originals, size) if model.is_inpainting else None
-        with (networks or NetworksInUse()).of(batch[0]):
-            by_row = [row for rows in zip(*(texts[i] for i in indices), strict=True) for row in rows]
-            schedule = Schedule.of(by_row)
-            condition = settings.encode(model, schedule.texts, lengths[indices[0]], device)
-            guidance = Guidance.by(model, condition.to(dtype), batch, control, beside, schedule)
-            latents = draw_latents(batch, guidance, watcher, _begun(model, batch, originals))
+        latents = drawing.whole(batch, originals)
         if latents is None:
             return []
-        for index, request, latent, original in zip(indices, batch, latents, originals, strict=True):
-            picture = _decode(model, latent, request)
+        found = decoded(model, latents, batch, together=vae_batch)
+        for index, picture, original in zip(indices, found, originals, strict=True):
             if pastes_back and picture is not None and original is not None:
                 picture = paste_back(picture, original)
             pictures[index] = picture
     return [pictures[i] for i in range(len(requests))]
 
 
-def _texts_of(settings: TextSettings, request: PromptRequest) -> list[list[str]]:
-    """For each question about a request the text of each step."""
-    return [settings.by_step(question.text, request.steps) for question in questions_of(request)]
+@dataclass(frozen=True)
+class _Drawing:
+    """What `generate` was told, for batches."""
+
+    model: Model
+    settings: TextSettings
+    device: torch.device
+    dtype: torch.dtype
+    control: Control | None
+    networks: NetworksInUse
+    stages: Stages
+    watcher: Watcher
+
+    def whole(self, batch: Sequence[PromptRequest], originals: Sequence[Original | None]) -> Tensor | None:
+        """Clean latents of requests that can be drawn together, by highres fix where they ask for it; None if
+        the watcher stopped the drawing.
+        """
+        if batch[0].highres is None:
+            return self.latents(batch, originals)
+        begun = _draw_small(self, batch)
+        large = [second_stage(request) for request in batch]
+        return None if begun is None else self.latents(large, originals, begun)
+
+    def latents(
+        self,
+        batch: Sequence[PromptRequest],
+        originals: Sequence[Original | None],
+        begun: Begun | None = None,
+    ) -> Tensor | None:
+        """Clean latents (pictures, channels, h, w) of requests that can be drawn together; None if the
+        watcher stopped the drawing.
+
+        begun: what the pictures begin with, if not with their originals.
+        """
+        model, size = self.model, (batch[0].width, batch[0].height)
+        beside = input_beside(model, originals, size) if model.is_inpainting else None
+        begun = begun or _begun(model, batch, originals)
+        with self.networks.of(batch[0]):
+            texts = [self._texts(request) for request in batch]
+            by_row = [row for rows in zip(*texts, strict=True) for row in rows]
+            schedule = Schedule.of(by_row)
+            length = max(self.chunks(request) for request in batch)
+            condition = self.settings.encode(model, schedule.texts, length, self.device)
+            guidance = Guidance.by(model, condition.to(self.dtype), batch, self.control, beside, schedule)
+            return draw_latents(batch, guidance, self.watcher, begun)
+
+    def chunks(self, request: PromptRequest) -> int:
+        """How many chunks the longest of the request's texts needs."""
+        return self.settings.chunks(self.model, list({text for row in self._texts(request) for text in row}))
+
+    def _texts(self, request: PromptRequest) -> list[list[str]]:
+        """For each question about a request the text of each step."""
+        return [self.settings.by_step(question.text, request.steps) for question in questions_of(request)]
+
+
+def _settled(request: PromptRequest, model: Model) -> PromptRequest:
+    """The request with the strength that its own picture is changed with."""
+    strength = strength_of(request, is_inpainting=model.is_inpainting)
+    return replace(request, strength=strength, second_strength=request.strength)
+
+
+def _draw_small(drawing: _Drawing, batch: Sequence[PromptRequest]) -> Begun | None:
+    """The small pictures of highres fix, enlarged; None if the watcher stopped the drawing."""
+    model, small = drawing.model, [first_stage(request) for request in batch]
+    originals = [read_original(request, is_inpainting=model.is_inpainting) for request in small]
+    latents = drawing.latents(small, originals)
+    if latents is None:
+        return None
+    pictures = decoded(model, latents, small)
+    for request, picture, original in zip(small, pictures, originals, strict=True):
+        if picture is not None:
+            drawing.stages.on_small(request, picture if original is None else paste_back(picture, original))
+    return Begun(enlarged(model, drawing.stages, latents, pictures, batch[0]))
 
 
 def _begun(
@@ -119,34 +186,11 @@ def _batches(requests: Sequence[PromptRequest], lengths: Sequence[int]) -> list[
     """
     alike: dict[Hashable, list[int]] = {}
     for index, (r, length) in enumerate(zip(requests, lengths, strict=True)):
-        questions = len(questions_of(r))
-        original = (r.image is None, r.mask is None, r.strength)
-        key = (
-            r.width,
-            r.height,
-            r.steps,
-            r.sampler,
-            questions,
-            len(r.hints),
-            r.strengths,
-            r.networks,
-            length,
-            original,
+        original, large = (
+            (r.image is None, r.mask is None, r.strength, r.second_strength),
+            (r.deep_shrink, r.gradual, r.highres),
         )
+        asked = (len(questions_of(r)), len(r.hints), r.strengths, r.networks, length)
+        key = (r.width, r.height, r.steps, r.sampler, asked, original, large)
         alike.setdefault(key, []).append(index)
     return list(alike.values())
-
-
-def _decode(model: Model, latent: Tensor, request: PromptRequest) -> Image.Image | None:
-    """The picture of one latent (channels, h, w); None if it has values that are no numbers. One at a time:
-    the VAE needs the most memory of all.
-    """
-    vae_dtype = next(model.vae.parameters()).dtype
-    with torch.autocast(latent.device.type, enabled=False):
-        pixels = model.decode_latents(latent.unsqueeze(0).to(vae_dtype))[0].float()  # (3, height, width)
-    if not torch.isfinite(pixels).all():
-        what = f"the picture of {request.prompt[:40]!r}, seed {request.seed}"
-        warn(f"{what}, has values that are no numbers: it is not saved")
-        return None
-    levels = (pixels * 0.5 + 0.5).clamp(0, 1) * 255
-    return Image.fromarray(levels.round().to("cpu", torch.uint8).permute(1, 2, 0).numpy())

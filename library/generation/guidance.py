@@ -64,7 +64,7 @@ class Guidance:
     scales: (questions - 1, pictures, 1, 1, 1), those of all questions but the first; None where nothing is
         guided.
     texts: the states of all texts, where rows have other ones at other steps, and which ones.
-    rescales: (pictures, 1, 1, 1), how much of its contrast is taken back; None: none of any.
+    rescales: (pictures, 1, 1, 1), how much of guidance's contrast is taken back; None: none of any.
     deep_shrink: of all pictures.
     """
 
@@ -154,8 +154,9 @@ class Guidance:
         # Classifier-free guidance as in Imagen, arXiv:2205.11487, eq. 2, for any number of questions as in
         # Composable Diffusion (Liu et al. 2022, arXiv:2206.01714), eq. 11.
         first, *others = answers.chunk(1 + len(self.scales))
-        steps = (scale * (other - first) for scale, other in zip(self.scales, others, strict=True))
-        guided = first + torch.stack(list(steps)).sum(0)
+        guided = first + sum(
+            scale * (other - first) for scale, other in zip(self.scales, others, strict=True)
+        )
         return guided if self.rescales is None else _rescaled(guided, others[-1], self.rescales)
 
 

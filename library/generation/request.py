@@ -25,6 +25,21 @@ class StartNoise:
     discount: tuple[float, float] = (0.0, 0.0)
 
 
+@dataclass(frozen=True)
+class HighresFix:
+    """A picture is drawn small, enlarged, and drawn on.
+
+    scale: of the small picture, above 0 and below 1. steps: of it.
+    strength: how much it changes the picture that it begins with; None: as much as the request says.
+    disables_control: whether ControlNets draw the small picture only.
+    """
+
+    scale: float
+    steps: int = 28
+    strength: float | None = None
+    disables_control: bool = False
+
+
 class Choices(Protocol):
     """Choices of a prompt that are made for each picture."""
 
@@ -65,6 +80,8 @@ class PromptRequest:
     file: the name of its file, inside the run's folder; None lets the caller choose.
     deep_shrink: smaller features inside the U-Net at first; None: none.
     gradual: smaller latents at first; None: none.
+    highres: it is drawn small first; None: it is not.
+    second_strength: how much the large picture of highres fix changes the small one; None lets it choose.
     raw: the line it was written as, "" where it was none.
     """
 
@@ -95,6 +112,8 @@ class PromptRequest:
     deep_shrink: DeepShrink | None = None
     gradual: GradualLatent | None = None
     raw: str = field(default="", compare=False)
+    highres: HighresFix | None = None
+    second_strength: float | None = None
     negative_scale: float | None = None
     choices: Choices | None = field(default=None, compare=False, repr=False)
 

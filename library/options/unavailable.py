@@ -64,18 +64,7 @@ REFUSED: dict[str, Refusal] = {
 
 # Options of the generator that are not there yet, with their defaults in sd-scripts. This table only shrinks.
 NOT_YET: dict[str, Default] = {
-    "highres_fix_disable_control_net": False,
-    "highres_fix_latents_upscaling": False,
-    "highres_fix_save_1st": False,
-    "highres_fix_scale": None,
-    "highres_fix_steps": 28,
-    "highres_fix_strength": None,
-    "highres_fix_upscaler": None,
-    "highres_fix_upscaler_args": None,
     "network_regional_mask_max_color_codes": None,
-    "opt_channels_last": False,
-    "vae_batch_size": None,
-    "vae_slices": None,
 }
 
 

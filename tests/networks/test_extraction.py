@@ -150,10 +150,10 @@ def test_words_are_listed_by_how_much_they_differ(
 def test_a_picture_is_drawn_with_a_network_of_any_kind(
     models: tuple[Path, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from library.generation import command
+    from library.generation import drawing
 
     drawn: list[tuple] = []
-    monkeypatch.setattr(command, "draw", lambda *given, **more: drawn.append(given))
+    monkeypatch.setattr(drawing, "draw", lambda *given, **more: drawn.append(given))
     words = ("--model_id", models[0], "--lora_weights", models[2], "--prompt", "a dog", "--seed", 3)
     tool("lora_diffusers", *words, "--outdir", tmp_path)
     ((model, (request,), pictures),) = drawn

@@ -19,8 +19,8 @@ from diffusers import (
 from kinds import make_kind
 from PIL import Image
 
-from library.generation import generate as module
 from library.generation import texts
+from library.generation.decoding import decoded
 from library.generation.generate import generate
 from library.generation.request import PromptRequest
 from library.models import load_model
@@ -190,7 +190,7 @@ def test_half_weights_and_autocast_draw_nearly_the_same_picture(model: Model, ti
 
 
 def test_values_that_are_no_numbers_are_told_of(model: Model, capsys: pytest.CaptureFixture) -> None:
-    assert module._decode(model, torch.full((4, 8, 8), torch.nan), REQUEST) is None
+    assert decoded(model, torch.full((1, 4, 8, 8), torch.nan), [REQUEST]) == [None]
     assert capsys.readouterr().err == (
         "warning: the picture of 'a cat on a mat', seed 3, has values that are no numbers: it is not saved\n"
     )

@@ -54,9 +54,9 @@ def test_a_generator_line_has_seeds_and_exact_sizes() -> None:
     assert parse("a girl --w 520 --h 8 --d 3,2, 1", GENERATOR) == expected
 
 
-OPTIONS = "--n, --l, --nl, --s, --am, --c, --ow, --oh, --nw, --nh, --ct, --cl, --cn, --i, --img, --mask, --t"
+OPTIONS = "--n, --l, --nl, --s, --am, --c, --ow, --oh, --nw, --nh, --ct, --cl, --cn, --i, --img, --mask"
 OPTIONS += (
-    ", --dsd1, --dst1, --dsd2, --dst2, --dsr, --glt, --glr, --gle, --gls, --glsn, --glus, --w, --h, --d"
+    ", --t, --dsd1, --dst1, --dsd2, --dst2, --dsr, --glt, --glr, --gle, --gls, --glsn, --glus, --w, --h, --d"
 )
 
 
@@ -79,6 +79,13 @@ def test_columns_count_the_blanks_before_the_prompt(tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         read_prompts(path, GENERATOR)
     assert [problem.where for problem in caught.value.problems] == [f"{path}, line 1, column 6"]
+
+
+def test_files_of_a_prompt_stay_in_the_runs_folder() -> None:
+    assert parse("a --f sub/a.webp", GENERATOR).file == "sub/a.webp"
+    for name in ("../a.png", "/a.png", "C:\\a.png", "a/../../b", "a.gif", "", "a?.png", "x" * 300):
+        [problem] = problems(f"a --f {name}", GENERATOR)
+        assert problem.startswith("here, column 3: --f expects a ")
 
 
 def test_wrong_options_of_previews_are_left_out_with_warnings(

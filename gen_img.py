@@ -12,6 +12,7 @@ and more. The settings of a picture are in its PNG text.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from library.generation.reading import read
@@ -20,8 +21,13 @@ from library.options.drawing_files import PictureFileOptions
 from library.options.drawing_highres import HighresOptions
 from library.options.drawing_large import LargePictureOptions
 from library.options.drawing_memory import MemoryOptions
+from library.options.drawing_networks import GeneratorNetworkUseOptions
 from library.options.drawing_originals import OriginalOptions
-from library.options.drawing_prompts import GeneratorOrderOptions, GeneratorTextOptions
+from library.options.drawing_prompts import (
+    GeneratorOrderOptions,
+    GeneratorSourceOptions,
+    GeneratorTextOptions,
+)
 from library.options.drawing_sampling import SamplingOptions
 from library.options.generation import (
     GenerationOptions,
@@ -40,9 +46,11 @@ class Run:
     model: GeneratorModelOptions
     compute: GeneratorComputeOptions
     networks: GeneratorNetworkOptions
+    more_networks: GeneratorNetworkUseOptions
     control: GeneratorControlOptions
     originals: OriginalOptions
     prompts: GeneratorPromptOptions
+    sources: GeneratorSourceOptions
     texts: GeneratorTextOptions
     order: GeneratorOrderOptions
     pictures: GenerationOptions
@@ -64,29 +72,48 @@ def draw_pictures(doc: str | None, *, family: str | None = None) -> None:
     with warnings_in_order():
         reading = read(Run, doc)
         from library.generation.command import check, load, load_control_nets
-        from library.generation.drawing import draw
+        from library.generation.drawing import draw, names_of
 
-        prompts = check(reading, family=family)
+        pictures = check(reading, family=family)
         run = reading.run
-    model, networks = load(run.model, run.compute, run.networks)
+    named = {one.path for request in pictures for one in request.networks}
+    model, networks = load(run.model, run.compute, run.networks, run.more_networks, sorted(named))
     model.zero_terminal_snr |= run.sampling.zero_terminal_snr
     control = load_control_nets(model, run.control, run.compute)
     from library.generation.decoding import prepare
 
     prepare(model, run.memory)
-    draw(
+    drawing = partial(
+        draw,
         model,
-        prompts,
-        run.pictures,
+        options=run.pictures,
         clip_skip=run.model.clip_skip,
         control=control,
-        files=run.files,
+        names=names_of(run.files),
         vae_batch=run.memory.vae_batch(run.pictures.batch_size),
         highres=run.highres,
         name=Path(run.model.ckpt).stem,
         networks=networks,
         max_chunks=run.texts.max_embeddings_multiples,
     )
+    if not run.sources.comes_later:
+        drawing(pictures)
+        return
+    from library.generation.asked import read_later
+    from library.generation.sources import converse, draw_for_module, values_of
+
+    if run.sources.interactive:
+        converse(read_later(reading.sections), drawing, seed=run.pictures.seed)
+    else:
+        assert run.sources.from_module is not None
+        draw_for_module(
+            run.sources.from_module,
+            read_later(reading.sections),
+            drawing,
+            given=(values_of(reading.sections), model, [network for network, _ in networks.given]),
+            seed=run.pictures.seed,
+            rounds=run.pictures.n_iter,
+        )
 
 
 if __name__ == "__main__":

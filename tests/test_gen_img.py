@@ -94,13 +94,13 @@ def test_all_problems_are_shown_together_and_nothing_is_drawn(tmp_path: Path) ->
     result = run(
         *("--ckpt", missing, "--prompt", "a --q 3 --w 65", "--W", 100, "--fp16", "--bf16"),
         *("--network_module", "networks.lora", "--network_weights", tmp_path / "none.safetensors"),
-        *("--outdir", tmp_path / "out", "--interactive", "--stepz", 3),
+        *("--outdir", tmp_path / "out", "--opt_channels_last", "--stepz", 3),
     )
     assert result.returncode == 2
     assert result.stdout == ""
     assert result.stderr.splitlines() == [
         "8 problems found:",
-        "  --interactive: is not available yet; remove it",
+        "  --opt_channels_last: is not available yet; remove it",
         "  --stepz: there is no such option; did you mean --steps?",
         "  --fp16: choose --fp16 or --bf16",
         "  --W: must be a multiple of 8",

@@ -27,12 +27,17 @@ if TYPE_CHECKING:
     from library.models.base import Model
 
 
+def names_of(options: PictureFileOptions) -> PictureNames:
+    """Names for the pictures of a run that begins now."""
+    return PictureNames(time.strftime("%Y%m%d%H%M%S"), options)
+
+
 def draw(
     model: Model,
     pictures: Sequence[PromptRequest],
     options: GenerationOptions,
     *,
-    files: PictureFileOptions | None = None,
+    names: PictureNames | None = None,
     highres: HighresOptions | None = None,
     name: str = "",
     **settings: Any,
@@ -43,13 +48,14 @@ def draw(
     whose values are no numbers are not saved, and end it with exit code 1 after the others.
 
     pictures: as of `plan_pictures`.
+    names: of the files; several calls that share them replace none of each other's.
     highres: how small pictures are enlarged, and whether they are saved.
     name: the model's, for the pictures' text.
     settings: further arguments of `generate`.
     """
     _warn_of_unused_options(model, pictures)
     highres = highres or HighresOptions()
-    names = PictureNames(time.strftime("%Y%m%d%H%M%S"), files or PictureFileOptions())
+    names = names or names_of(PictureFileOptions())
     paths, broken, code = list[Path](), 0, 0
 
     def save(request: PromptRequest, picture: Image, stage: str) -> None:

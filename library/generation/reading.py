@@ -20,7 +20,7 @@ def _facts(section: type, earlier: Mapping[str, object]) -> dict[str, int]:
     """What a section's checks know besides its options. earlier: the sections before it, by name."""
     if section is not GenerationOptions:
         return {}
-    from library.generation.command import family_of
+    from library.generation.asked import family_of
     from library.generation.defaults import section_of
 
     family = family_of(section_of(earlier, GeneratorModelOptions))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
-from library.options.fields import below, option, refuse
+from library.options.fields import below, option, refuse, warn_when
 
 
 @dataclass(frozen=True)
@@ -36,3 +37,28 @@ class GeneratorTextOptions:
 
     def __post_init__(self) -> None:
         refuse(*below(1, self, "max_embeddings_multiples"), *below(0, self, "negative_scale"))
+
+
+@dataclass(frozen=True)
+class GeneratorSourceOptions:
+    """Where prompts come from."""
+
+    interactive: bool = option(False, "draw prompts that are typed in, one a line, until the input ends")
+    no_preview: bool = option(False, "accepted for compatibility: pictures are never shown in a window")
+    from_module: Path | None = option(
+        None,
+        "Python file whose get_prompter(args, pipe, networks) gives a function that makes prompts",
+        metavar="FILE",
+    )
+    prompter_module_args: str | None = option(None, "text for the module of --from_module", metavar="TEXT")
+
+    def __post_init__(self) -> None:
+        both = self.interactive and self.from_module is not None
+        refuse((both, "interactive", "contradicts --from_module"))
+        idle = self.prompter_module_args is not None and self.from_module is None
+        warn_when((idle, "prompter_module_args", "has no effect without --from_module"))
+
+    @property
+    def comes_later(self) -> bool:
+        """Whether prompts come while pictures are drawn."""
+        return self.interactive or self.from_module is not None

@@ -44,7 +44,7 @@ def prompts_of(
     sections: Mapping[str, object], options: GeneratorPromptOptions, sources: GeneratorSourceOptions
 ) -> list[PromptRequest]:
     """The prompts that are known before the start. Raises UserError as `check`."""
-    syntax, defaults = _syntax_of(sections), defaults_of(sections)
+    syntax, defaults = syntax_of(sections), defaults_of(sections)
     originals = section_of(sections, OriginalOptions)
     if not sources.comes_later:
         return _completed(_read_prompts(options, syntax, defaults, originals), sections)
@@ -60,7 +60,7 @@ def read_later(sections: Mapping[str, object]) -> Callable[[str, str, int], list
     """Reads prompts that come while pictures are drawn: (a line, its place, a seed) -> its pictures. Raises
     UserError as `check`.
     """
-    syntax, defaults = _syntax_of(sections), defaults_of(sections)
+    syntax, defaults = syntax_of(sections), defaults_of(sections)
     options = section_of(sections, GenerationOptions)
     assert options is not None
     count, model = options.images_per_prompt, section_of(sections, GeneratorModelOptions)
@@ -113,7 +113,7 @@ def check_large_pictures(
     check_large(requests, family.network, has_lllites=has_lllites, is_inpainting=paints_anew)
 
 
-def _syntax_of(sections: Mapping[str, object]) -> PromptSyntax:
+def syntax_of(sections: Mapping[str, object]) -> PromptSyntax:
     """The options that prompts may have. Raises UserError when --lora_dir is no folder."""
     large = section_of(sections, LargePictureOptions) or LargePictureOptions()
     return generator_syntax(

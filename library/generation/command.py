@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from library.generation.asked import check_large_pictures, family_of, planned, prompts_of
 from library.generation.defaults import section_of
@@ -111,6 +111,14 @@ def _check_control(options: GeneratorControlOptions, problems: Problems) -> None
 def _check_folder(outdir: Path, problems: Problems) -> None:
     if outdir.exists() and not outdir.is_dir():
         problems.add(outdir, "is a file, not a folder", "choose another --outdir")
+
+
+class Loaded(NamedTuple):
+    """What draws: a model, on the device and in eval mode, and what is beside it."""
+
+    model: Model
+    networks: NetworksInUse
+    control: Control | None
 
 
 def load(

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from library.console import fail, progress_bar, say
 from library.generation.highres import Stages, first_stage, load_upscaler, second_stage
+from library.generation.picture_texts import texts_of
 from library.generation.pictures import PictureNames, save_picture
 from library.generation.repainting import strength_of
 from library.generation.request import PromptRequest
+from library.generation.sheet.page import ContactSheet
 from library.options.drawing_files import PictureFileOptions
 from library.options.drawing_highres import HighresOptions
 from library.options.generation import GenerationOptions
@@ -32,6 +34,38 @@ def names_of(options: PictureFileOptions) -> PictureNames:
     return PictureNames(time.strftime("%Y%m%d%H%M%S"), options)
 
 
+@dataclass
+class Outcome:
+    """What became of a run's pictures.
+
+    folder: they are in.
+    asked: how many were to be drawn.
+    paths: of their files.
+    broken: how many had values that are no numbers.
+    code: the program's exit code if it was stopped, else 0.
+    """
+
+    folder: Path
+    asked: int = 0
+    paths: list[Path] = field(default_factory=list)
+    broken: int = 0
+    code: int = 0
+
+    def end(self, sheet: ContactSheet | None = None) -> None:
+        """Tell what was made, and write the page of it.
+
+        Ends the program with exit code 130 or 143 if it was stopped, with 1 if pictures could not be made.
+        """
+        say(_told(self.paths, self.folder))
+        if sheet is not None and sheet.is_wanted:
+            say(f"they are all on {sheet.write(self.folder)}")
+        if self.broken:
+            count = f"{counted(self.broken, 'picture')} of {self.asked}"
+            fail(f"{count} had values that are no numbers and were not saved; is the model whole?")
+        if self.code or self.broken:
+            sys.exit(self.code or 1)
+
+
 def draw(
     model: Model,
     pictures: Sequence[PromptRequest],
@@ -40,23 +74,30 @@ def draw(
     names: PictureNames | None = None,
     highres: HighresOptions | None = None,
     name: str = "",
+    sheet: ContactSheet | None = None,
+    labels: Mapping[str, str] | None = None,
+    outcome: Outcome | None = None,
+    on_picture: Callable[[Image | None], object] = lambda picture: None,
     **settings: Any,
-) -> None:
-    """Draw and save all pictures of the run; each batch is on disk before the next one begins.
-
-    Ctrl-C and SIGTERM end the program with exit code 130 or 143; pictures that are done are kept. Pictures
-    whose values are no numbers are not saved, and end it with exit code 1 after the others.
+) -> Outcome:
+    """Draw and save pictures; each batch is on disk before the next one begins. On Ctrl-C and SIGTERM those
+    that are done are kept, and the outcome says so.
 
     pictures: as of `plan_pictures`.
     names: of the files; several calls that share them replace none of each other's.
     highres: how small pictures are enlarged, and whether they are saved.
     name: the model's, for the pictures' text.
+    sheet: takes the pictures.
+    labels: what the sheet says of them besides their settings.
+    outcome: of earlier calls, which goes on.
+    on_picture: is given each picture; None for one with values that are no numbers.
     settings: further arguments of `generate`.
     """
     _warn_of_unused_options(model, pictures)
     highres = highres or HighresOptions()
     names = names or names_of(PictureFileOptions())
-    paths, broken, code = list[Path](), 0, 0
+    outcome = outcome or Outcome(options.outdir)
+    outcome.asked += len(pictures)
 
     def save(request: PromptRequest, picture: Image, stage: str) -> None:
         path = options.outdir / names.name(request, stage)
@@ -64,7 +105,10 @@ def draw(
             strength = strength_of(request, is_inpainting=model.is_inpainting)
             request = replace(request, strength=strength)
         save_picture(path, picture, request, is_told_sizes=model.is_told_sizes, model=name)
-        paths.append(path)
+        outcome.paths.append(path)
+        if sheet is not None:
+            texts = texts_of(request, is_told_sizes=model.is_told_sizes, model=name)
+            sheet.add(path.relative_to(options.outdir), picture, {**texts, **(labels or {})})
 
     def save_small(request: PromptRequest, picture: Image) -> None:
         if highres.highres_fix_save_1st:
@@ -73,18 +117,14 @@ def draw(
     try:
         stages = _stages(highres, save_small)
         for request, picture in _draw_batches(model, pictures, options, {**settings, "stages": stages}):
+            on_picture(picture)
             if picture is None:
-                broken += 1
+                outcome.broken += 1
             else:
                 save(request, picture, "" if request.highres is None else "1")
     except KeyboardInterrupt as stop:
-        code = exit_code(stop)
-    say(_told(paths, options.outdir))
-    if broken:
-        count = f"{counted(broken, 'picture')} of {len(pictures)}"
-        fail(f"{count} had values that are no numbers and were not saved; is the model whole?")
-    if code or broken:
-        sys.exit(code or 1)
+        outcome.code = exit_code(stop)
+    return outcome
 
 
 def _stages(options: HighresOptions, on_small: Callable[[PromptRequest, Image], object]) -> Stages:

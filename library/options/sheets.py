@@ -33,9 +33,12 @@ class SheetOptions:
             )
         )
 
-    def wants_sheet(self, pictures: int) -> bool:
-        """Whether a run of so many pictures gets a page."""
-        return self.contact_sheet or (pictures > 1 and not self.no_contact_sheet)
+    @property
+    def least(self) -> int | None:
+        """The number of pictures from which there is a page; None: there is none of any."""
+        if self.no_contact_sheet:
+            return None
+        return 1 if self.contact_sheet else 2
 
 
 @dataclass(frozen=True)

@@ -2,21 +2,53 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from functools import partial
+from pathlib import Path
+from typing import Any, Generic, TypeVar
 
+from PIL import Image
+
+from library.console import say
+from library.files import whole_file
+from library.generation.asked import syntax_of
+from library.generation.drawing import Outcome, names_of
+from library.generation.pictures import PictureNames
 from library.generation.prompt_options import PromptSyntax
 from library.generation.request import PromptRequest
 from library.generation.sheet.axes import OPTION, Axis, Cell, cells_of, read_axes
+from library.generation.sheet.grid import LONGEST, draw_grid
+from library.generation.sheet.page import ContactSheet
+from library.options.drawing_files import PictureFileOptions
+from library.options.drawing_memory import MemoryOptions
+from library.options.drawing_networks import GeneratorNetworkUseOptions
+from library.options.drawing_sampling import SamplingOptions
+from library.options.fields import sections_of
+from library.options.generation import (
+    GenerationOptions,
+    GeneratorComputeOptions,
+    GeneratorControlOptions,
+    GeneratorModelOptions,
+    GeneratorNetworkOptions,
+)
 from library.options.parser import Reading
 from library.problems import Problems, UserError
-from library.wording import shortened
+from library.wording import counted, shortened
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
+# What a model is loaded by; with other sections the same one draws.
+_LOADED = (
+    GeneratorModelOptions,
+    GeneratorComputeOptions,
+    GeneratorNetworkOptions,
+    GeneratorNetworkUseOptions,
+    GeneratorControlOptions,
+    SamplingOptions,
+    MemoryOptions,
+)
 R = TypeVar("R")
+L = TypeVar("L")
 
 
 @dataclass(frozen=True)
@@ -36,68 +68,114 @@ class PlannedCell(Generic[R]):
 class Grid:
     """The pictures of one prompt and seed in all cells, in their order.
 
-    title: the prompt and the seed.
+    prompt: with the negative one.
+    seed: of the first noise.
     """
 
-    title: str
-    pictures: list[Image | None] = field(default_factory=list)
+    prompt: str
+    seed: int
+    pictures: list[Image.Image | None] = field(default_factory=list)
 
-    def draw(self, axes: Sequence[Axis]) -> Image:
+    def draw(self, axes: Sequence[Axis]) -> Image.Image:
         """The grid as one picture."""
-        from library.generation.sheet.grid import draw_grid
-
-        across = [f"{axes[0].name} {axes[0].label(value)}" for value in axes[0].values]
-        down = [f"{axes[1].name} {axes[1].label(value)}" for value in axes[1].values] if axes[1:] else [""]
+        across, *others = [[_label(axis, value) for value in axis.values] for axis in axes]
+        down = others[0] if others else [""]
         rows = [self.pictures[row * len(across) :][: len(across)] for row in range(len(down))]
-        return draw_grid(rows, across, down, title=self.title)
+        return draw_grid(rows, across, down, title=f"seed {self.seed}: {shortened(self.prompt)}")
 
 
-def plan_cells(
-    reading: Reading[R],
-    axes: Sequence[Axis],
-    syntax: PromptSyntax,
-    check: Callable[[Reading[R]], list[PromptRequest]],
+def axes_asked(reading: Reading[R], text: str) -> list[Axis]:
+    """The axes of --xy for a command line. Raises UserError with all that is wrong with them."""
+    return read_axes(text, list(sections_of(reading.run_type).values()), syntax_of(reading.sections))
+
+
+def plan_grids(
+    reading: Reading[R], axes: Sequence[Axis], check: Callable[[Reading[R]], list[PromptRequest]]
 ) -> list[PlannedCell[R]]:
-    """Every cell of a grid, checked as a run of its own.
+    """Every cell of grids, checked as a run of its own.
 
     check: the pictures of a command line, see `command.check`.
     Raises UserError with what is wrong in any.
     """
+    reading = _with_seed(reading)
+    check(reading)  # what is wrong in all of them is told without a cell's name
+    syntax = syntax_of(reading.sections)
     problems, planned = Problems(), list[PlannedCell[R]]()
     for cell in cells_of(axes):
         found = problems.attempt(_planned, reading, cell, syntax, check)
         if found is not None:
             planned.append(found)
-    _once(problems).raise_if_any()
+    Problems(list(dict.fromkeys(problems.found))).raise_if_any()
     if len({len(one.pictures) for one in planned}) > 1:
         cause = "changes how many pictures there are, so that they cannot stand side by side"
         raise UserError.of(OPTION, cause, "vary something else")
     return planned
 
 
-def axes_of(text: str, run_type: type, syntax: PromptSyntax) -> list[Axis]:
-    """The axes that --xy asks for, of a command with these options. Raises UserError."""
-    from library.options.fields import sections_of
+def draw_grids(
+    planned: Sequence[PlannedCell[R]],
+    load: Callable[[R, Sequence[PromptRequest]], L],
+    drawing_with: Callable[[L, R, PictureNames], Callable[..., Outcome]],
+    folder: Path,
+    sheet: ContactSheet | None,
+    finish: Callable[[list[Grid]], object] = lambda grids: None,
+) -> None:
+    """Draw all cells, and a picture of each grid. Ends the program as `Outcome.end`.
 
-    return read_axes(text, list(sections_of(run_type).values()), syntax)
+    load: loads what a run's pictures need; called once for all cells that need the same.
+    drawing_with: the function that draws as a run asks for.
+    finish: is given the grids before the page is written.
+    """
+    files = next(one for one in vars(planned[0].run).values() if isinstance(one, PictureFileOptions))
+    names, outcome = names_of(files), Outcome(folder)
+    axes, drawn = planned[0].cell.axes, dict[Cell, list[Image.Image | None]]()
+    most = LONGEST // max(len(axis.values) for axis in axes)
+    for cells in _by_model(planned):
+        if outcome.code:
+            break
+        loaded = load(cells[0].run, [request for one in cells for request in one.pictures])
+        for one in cells:
+            pictures = drawn.setdefault(one.cell, [])
+            drawing = drawing_with(loaded, one.run, names)
+            keep = partial(_keep, pictures, most)
+            labels = one.cell.labels
+            drawing(one.pictures, sheet=sheet, labels=labels, outcome=outcome, on_picture=keep)
+            if outcome.code:
+                break
+        del loaded
+    grids = _collect(planned, drawn)
+    for number, grid in enumerate(grids):
+        path = folder / f"grid_{names.timestamp}_{number:03d}.png"
+        picture = grid.draw(axes)
+        with whole_file(path) as temporary:
+            picture.save(temporary, format="PNG")
+        if sheet is not None:
+            sheet.add_grid(Path(path.name), picture)
+    made = f"{counted(len(grids), 'grid')} of {counted(len(planned), 'cell')}"
+    say(f"{made}: {folder}/grid_{names.timestamp}_*.png")
+    finish(grids)
+    outcome.end(sheet)
 
 
-def by_model(
-    planned: Sequence[PlannedCell[R]], key: Callable[[R], object]
-) -> list[tuple[R, list[PlannedCell[R]]]]:
-    """The cells by what has to be loaded for them, in their order. key: what that is, of a run's options."""
+def _by_model(planned: Sequence[PlannedCell[R]]) -> list[list[PlannedCell[R]]]:
+    """The cells by what has to be loaded for them, in their order."""
     groups: dict[object, list[PlannedCell[R]]] = {}
     for one in planned:
-        groups.setdefault(key(one.run), []).append(one)
-    return [(cells[0].run, cells) for cells in groups.values()]
+        sections = vars(one.run)
+        loaded = tuple(section for section in sections.values() if isinstance(section, _LOADED))
+        files = frozenset(network.path for request in one.pictures for network in request.networks)
+        groups.setdefault((loaded, files), []).append(one)
+    return list(groups.values())
 
 
-def collect(planned: Sequence[PlannedCell[R]], drawn: Mapping[Cell, Sequence[Image | None]]) -> list[Grid]:
+def _collect(
+    planned: Sequence[PlannedCell[R]], drawn: Mapping[Cell, Sequence[Image.Image | None]]
+) -> list[Grid]:
     """The grids of all prompts and seeds.
 
     drawn: each cell's pictures; a cell that was not drawn is empty.
     """
-    grids = [Grid(_title(request)) for request in planned[0].pictures]
+    grids = [Grid(_prompt(request), request.chosen_seed) for request in planned[0].pictures]
     for one in planned:
         pictures = drawn.get(one.cell, ())
         for number, grid in enumerate(grids):
@@ -116,16 +194,29 @@ def _planned(
     return PlannedCell(cell, changed.run, cell.requests(check(changed), syntax))
 
 
-def _once(problems: Problems) -> Problems:
-    """The problems without those that several cells share."""
-    return Problems(list(dict.fromkeys(problems.found)))
+def _label(axis: Axis, value: str) -> str:
+    label = axis.label(value)
+    is_file = axis.option is not None and axis.option.is_path
+    return label if is_file else f"{axis.name} {label}"
 
 
-def _title(request: PromptRequest) -> str:
-    return f"{shortened(request.prompt)}, seed {request.seed}"
+def _prompt(request: PromptRequest) -> str:
+    return f"{request.prompt} --n {request.negative}" if request.negative else request.prompt
 
 
-def with_fixed_seed(reading: Reading[R], section: str, seed: int) -> Reading[R]:
-    """A command line with a seed, where it had none: all cells draw the same noise."""
-    changed = replace(reading.sections[section], seed=seed)
-    return Reading(reading.run_type, {**reading.sections, section: changed}, list(reading.problems))
+def _with_seed(reading: Reading[R]) -> Reading[R]:
+    """A command line with a seed, where it had none: all cells begin with the same noise."""
+    changed = {
+        name: replace(section, seed=random.SystemRandom().randrange(2**31))
+        for name, section in reading.sections.items()
+        if isinstance(section, GenerationOptions) and section.seed is None
+    }
+    return Reading(reading.run_type, {**reading.sections, **changed}, list(reading.problems))
+
+
+def _keep(pictures: list[Image.Image | None], most: int, picture: Image.Image | None) -> None:
+    """Keep a picture, in the size that a grid has room for."""
+    if picture is not None:
+        picture = picture.copy()
+        picture.thumbnail((most, most))
+    pictures.append(picture)

@@ -28,7 +28,7 @@ _STYLE = Path(__file__).with_name("sheet.css")
 class Card:
     """A picture of the sheet.
 
-    file: its name, beside the page.
+    file: its path, from the page's folder.
     address: the data: URL of the small one.
     small, size: (width, height) in pixels of the small one and of the picture.
     facts: what its PNG says of it: prompt, seed, steps and so on.
@@ -46,22 +46,30 @@ class ContactSheet:
     """The pictures of a run, for its page.
 
     title: heads the page.
+    wanted: the page is wanted of this many pictures, or more.
     cards: in the order of drawing.
     grids: pictures of grids.
     parts: what else the page shows, by its headings.
     """
 
     title: str
+    wanted: int = 1
     cards: list[Card] = field(default_factory=list)
     grids: list[Card] = field(default_factory=list)
     parts: dict[str, Html] = field(default_factory=dict)
+    _is_written: bool = False
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether there are pictures enough for a page."""
+        return len(self.cards) >= self.wanted
 
     def add(self, path: Path, picture: Image.Image, facts: Mapping[str, str]) -> None:
-        """Take a picture that was written to `path`; only a small one stays in memory."""
+        """Take a picture; only a small one stays in memory. path: of its file, as seen from the page."""
         self.cards.append(_card(path, picture, LONGEST, facts))
 
     def add_grid(self, path: Path, picture: Image.Image) -> None:
-        """Take a grid that was written to `path`."""
+        """Take a grid. path: of its file, as seen from the page."""
         self.grids.append(_card(path, picture, 4 * LONGEST, {}))
 
     def write(self, folder: Path) -> Path:
@@ -69,16 +77,18 @@ class ContactSheet:
 
         Returns its path. Raises NotWritten.
         """
-        _keep_earlier(folder)
+        if not self._is_written:
+            _keep_earlier(folder)
         page = _page(self, sorted(path.name for path in folder.glob("index_*.html")))
         with whole_file(folder / NAME) as temporary:
             temporary.write_text(page, encoding="utf-8")
+        self._is_written = True
         return folder / NAME
 
 
 def _card(path: Path, picture: Image.Image, longest: int, facts: Mapping[str, str]) -> Card:
     address, small = thumbnail(picture, longest)
-    return Card(path.name, address, small, picture.size, dict(facts))
+    return Card(path.as_posix(), address, small, picture.size, dict(facts))
 
 
 def _keep_earlier(folder: Path) -> None:

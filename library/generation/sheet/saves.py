@@ -18,9 +18,9 @@ from library.wording import counted
 MOST_PROMPTS = 12  # of a run's previews
 _EXPLAINED = (
     "How far the pictures of each save are from those without it, and from those of the save before; and how "
-    "different the pictures of one prompt still are from one another, in percent of what they are without it. "
-    "Little change from save to save says that a run has settled; falling variety that it repeats what it was "
-    "shown."
+    "different the pictures of one prompt still are from one another, in percent of what they are without. "
+    "Little change from save to save says that a run has settled; falling variety says that it repeats what "
+    "it was shown."
 )
 
 

@@ -34,7 +34,7 @@ from library.options.generation import (
     GeneratorNetworkOptions,
 )
 from library.options.parser import Reading
-from library.problems import Problems, UserError
+from library.problems import Problems, UserError, without_warnings
 from library.wording import counted, shortened
 
 # What a model is loaded by; with other sections the same one draws.
@@ -101,10 +101,11 @@ def plan_grids(
     check(reading)  # what is wrong in all of them is told without a cell's name
     syntax = syntax_of(reading.sections)
     problems, planned = Problems(), list[PlannedCell[R]]()
-    for cell in cells_of(axes):
-        found = problems.attempt(_planned, reading, cell, syntax, check)
-        if found is not None:
-            planned.append(found)
+    with without_warnings():  # those of the command line were given, and many cells have the same
+        for cell in cells_of(axes):
+            found = problems.attempt(_planned, reading, cell, syntax, check)
+            if found is not None:
+                planned.append(found)
     Problems(list(dict.fromkeys(problems.found))).raise_if_any()
     if len({len(one.pictures) for one in planned}) > 1:
         cause = "changes how many pictures there are, so that they cannot stand side by side"

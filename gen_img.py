@@ -20,6 +20,7 @@ from library.options.drawing_files import PictureFileOptions
 from library.options.drawing_highres import HighresOptions
 from library.options.drawing_large import LargePictureOptions
 from library.options.drawing_memory import MemoryOptions
+from library.options.drawing_networks import GeneratorNetworkUseOptions
 from library.options.drawing_originals import OriginalOptions
 from library.options.drawing_prompts import GeneratorOrderOptions, GeneratorTextOptions
 from library.options.drawing_sampling import SamplingOptions
@@ -40,6 +41,7 @@ class Run:
     model: GeneratorModelOptions
     compute: GeneratorComputeOptions
     networks: GeneratorNetworkOptions
+    more_networks: GeneratorNetworkUseOptions
     control: GeneratorControlOptions
     originals: OriginalOptions
     prompts: GeneratorPromptOptions
@@ -68,7 +70,8 @@ def draw_pictures(doc: str | None, *, family: str | None = None) -> None:
 
         prompts = check(reading, family=family)
         run = reading.run
-    model, networks = load(run.model, run.compute, run.networks)
+    named = {one.path for request in prompts for one in request.networks}
+    model, networks = load(run.model, run.compute, run.networks, run.more_networks, sorted(named))
     model.zero_terminal_snr |= run.sampling.zero_terminal_snr
     control = load_control_nets(model, run.control, run.compute)
     from library.generation.decoding import prepare

@@ -5,7 +5,7 @@ No torch is imported before `load`, unless networks or xformers are asked for.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 from library.generation.defaults import defaults_of, section_of, usual_gradual, usual_shrink
 from library.generation.hints import check_hints, with_hints
 from library.generation.large_checks import check_large
+from library.generation.networks import check_networks, finder, merged_for_now, open_networks
 from library.generation.plan import plan_pictures, seeds_of
 from library.generation.prompt_options import PromptSyntax, generator_syntax
 from library.generation.prompts import parse_prompt, read_prompts
@@ -29,8 +30,9 @@ from library.models.embeddings import add_embeddings, find_embeddings
 from library.models.layer_embeddings import add_layer_embeddings, find_layer_embedding
 from library.models.ldm.control_files import check_control
 from library.models.sources import find_source
-from library.network.loading import check_network_file, load_network_module, open_network
+from library.network.loading import check_network_file
 from library.options.drawing_large import LargePictureOptions
+from library.options.drawing_networks import GeneratorNetworkUseOptions
 from library.options.drawing_originals import OriginalOptions
 from library.options.drawing_prompts import GeneratorOrderOptions
 from library.options.generation import (
@@ -48,9 +50,9 @@ from library.problems import Problems, UserError, warn, warn_idle
 if TYPE_CHECKING:
     import torch
 
+    from library.generation.strengths import NetworksInUse
     from library.models.base import Model
     from library.models.condition import Control
-    from library.network.network import Network
 
 R = TypeVar("R")
 S = TypeVar("S")
@@ -73,7 +75,7 @@ def check(reading: Reading[R], *, family: str | None = None) -> list[PromptReque
         warn_of_missing("xformers")
     networks = section_of(sections, GeneratorNetworkOptions)
     if networks is not None:
-        _check_networks(networks, problems)
+        check_networks(networks, section_of(sections, GeneratorNetworkUseOptions), problems)
     control = section_of(sections, GeneratorControlOptions)
     if control is not None:
         _check_control(control, problems)
@@ -81,9 +83,13 @@ def check(reading: Reading[R], *, family: str | None = None) -> list[PromptReque
     prompts = None
     if texts is not None:
         found = family_of(model)
+        find = problems.attempt(finder, section_of(sections, GeneratorNetworkUseOptions))
         large = section_of(sections, LargePictureOptions) or LargePictureOptions()
         syntax = generator_syntax(
-            found.latent_space.pixel_multiple, shrink=usual_shrink(large), gradual=usual_gradual(large)
+            found.latent_space.pixel_multiple,
+            find,
+            shrink=usual_shrink(large),
+            gradual=usual_gradual(large),
         )
         originals = section_of(sections, OriginalOptions)
         defaults = problems.attempt(defaults_of, sections) or PromptRequest("")
@@ -93,13 +99,15 @@ def check(reading: Reading[R], *, family: str | None = None) -> list[PromptReque
             prompts = problems.attempt(_with_hints, prompts, control, takes_hints)
         if prompts is not None and originals is not None:
             prompts = problems.attempt(_with_originals, prompts, originals, model, found.side)
-        if prompts is not None:
-            problems.attempt(_check_large, prompts, found, control, model)
     planned = None
     if pictures is not None:
         _check_folder(pictures.outdir, problems)
         order = section_of(sections, GeneratorOrderOptions)
         planned = problems.attempt(_plan, prompts or [], pictures, order)
+        if planned is not None and texts is not None:
+            problems.attempt(_check_large, planned, family_of(model), control, model)
+        for path in dict.fromkeys(one.path for request in planned or [] for one in request.networks):
+            problems.attempt(check_network_file, path)
     problems.raise_if_any()
     assert planned is not None
     return planned
@@ -136,13 +144,6 @@ def _check_control(options: GeneratorControlOptions, problems: Problems) -> None
         problems.attempt(check_control, path)
     for path in options.control_net_lllite_models:
         problems.attempt(check_network_file, path, kind="lllite")
-
-
-def _check_networks(options: GeneratorNetworkOptions, problems: Problems) -> None:
-    for module in options.network_module:
-        problems.attempt(load_network_module, module)
-    for path, module in zip(options.network_weights, options.network_module, strict=True):
-        problems.attempt(check_network_file, path, module)
 
 
 def _check_folder(outdir: Path, problems: Problems) -> None:
@@ -231,36 +232,33 @@ def _check_large(
 
 
 def load(
-    options: GeneratorModelOptions, compute: GeneratorComputeOptions, networks: GeneratorNetworkOptions
-) -> tuple[Model, list[tuple[Network, float]]]:
-    """The model with its networks, on this machine's device, in eval mode; and the networks that are not
-    merged, with their strengths.
+    options: GeneratorModelOptions,
+    compute: GeneratorComputeOptions,
+    networks: GeneratorNetworkOptions,
+    use: GeneratorNetworkUseOptions | None = None,
+    named: Iterable[Path] = (),
+) -> tuple[Model, NetworksInUse]:
+    """The model with its networks, on this machine's device, in eval mode.
 
     The VAE stays in float32: in float16 some VAEs give black pictures, and bfloat16 shows in smooth areas.
     Networks are merged before weights are cast, so that nothing is rounded twice.
+
+    named: the files of networks that prompts name.
     """
     import torch
 
+    use = use or GeneratorNetworkUseOptions()
     model = load_model(options.ckpt, vae=options.vae, v_parameterization=options.v_parameterization)
     model.check_clip_skip(options.clip_skip)
     add_embeddings(model, options.textual_inversion_embeddings)
     add_layer_embeddings(model, options.XTI_embeddings)
     model.use_attention("xformers" if compute.xformers else "sdpa")
     device, dtype = choose_device(), getattr(torch, compute.dtype_name)
-    given = zip(networks.network_module, networks.network_weights, networks.multipliers, strict=True)
-    beside = []
-    for module, path, multiplier in given:
-        network = open_network(model, path, module)
-        network.set_multiplier(multiplier)
-        if networks.network_merge:
-            network.merge()
-        else:
-            network.attach()
-            network.to(device, dtype).eval()
-            beside.append((network, multiplier))
+    found = open_networks(model, networks, use, named, (device, dtype))
     # In a ModuleList, since diffusers warns if its own modules are cast directly.
     torch.nn.ModuleList([model.denoiser, *model.text_encoders]).to(dtype)
-    return model.to(device).eval(), beside
+    model.to(device).eval()
+    return model, merged_for_now(found) if use.network_pre_calc and found.given else found
 
 
 def load_control_nets(

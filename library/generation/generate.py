@@ -24,7 +24,7 @@ from library.generation.repainting import (
 )
 from library.generation.request import PromptRequest
 from library.generation.sampling import Watcher
-from library.generation.strengths import Networks, at_strengths
+from library.generation.strengths import NetworksInUse
 from library.generation.texts import Schedule, TextSettings
 from library.models.base import Model
 from library.models.condition import Control
@@ -45,7 +45,7 @@ def generate(
     max_chunks: int | None = None,
     control: Control | None = None,
     pastes_back: bool = True,
-    networks: Networks = (),
+    networks: NetworksInUse | None = None,
     vae_batch: int = 1,
     stages: Stages = _STAGES,
     stop: Callable[[], bool] = lambda: False,
@@ -67,14 +67,15 @@ def generate(
     max_chunks: chunks of 75 tokens that a text may have; None: as many as it needs.
     control: what adds residuals to the denoiser of pictures whose requests have hints.
     pastes_back: give the original's own pixels wherever an inpainting model was not to paint.
-    networks: those whose strengths requests may choose.
+    networks: those that requests may name or choose the strengths of.
     vae_batch: how many pictures the VAE decodes together.
     stages: how requests with highres fix are enlarged, and who is given the small pictures.
     stop: asked before each step.
     on_step: told after each step how many pictures it advanced.
     """
     settings = TextSettings(clip_skip, emb_normalize, max_chunks)
-    drawing = _Drawing(model, settings, device, dtype, control, networks, stages, Watcher(stop, on_step))
+    known = networks or NetworksInUse()
+    drawing = _Drawing(model, settings, device, dtype, control, known, stages, Watcher(stop, on_step))
     requests = [_settled(request, model) for request in requests]
     pictures: dict[int, Image.Image | None] = {}
     for indices in _batches(requests, [drawing.chunks(request) for request in requests]):
@@ -100,7 +101,7 @@ class _Drawing:
     device: torch.device
     dtype: torch.dtype
     control: Control | None
-    networks: Networks
+    networks: NetworksInUse
     stages: Stages
     watcher: Watcher
 
@@ -128,7 +129,7 @@ class _Drawing:
         model, size = self.model, (batch[0].width, batch[0].height)
         beside = input_beside(model, originals, size) if model.is_inpainting else None
         begun = begun or _begun(model, batch, originals)
-        with at_strengths(self.networks, batch[0].strengths):
+        with self.networks.of(batch[0]):
             texts = [self._texts(request) for request in batch]
             by_row = [row for rows in zip(*texts, strict=True) for row in rows]
             schedule = Schedule.of(by_row)
@@ -184,11 +185,8 @@ def _batches(requests: Sequence[PromptRequest], lengths: Sequence[int]) -> list[
     """
     alike: dict[Hashable, list[int]] = {}
     for index, (r, length) in enumerate(zip(requests, lengths, strict=True)):
-        original, large = (
-            (r.image is None, r.mask is None, r.strength, r.second_strength),
-            (r.deep_shrink, r.gradual, r.highres),
-        )
-        asked = (len(questions_of(r)), len(r.hints), r.strengths, length)
-        key = (r.width, r.height, r.steps, r.sampler, asked, original, large)
+        original = (r.image is None, r.mask is None, r.strength, r.second_strength)
+        asked = (len(questions_of(r)), len(r.hints), r.strengths, r.networks, length)
+        key = (r.width, r.height, r.steps, r.sampler, asked, original, (r.deep_shrink, r.gradual, r.highres))
         alike.setdefault(key, []).append(index)
     return list(alike.values())

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from library.generation.large_options import large_options
 from library.generation.large_pictures import DeepShrink, GradualLatent
+from library.generation.network_words import Find
 from library.generation.request import PromptRequest
 from library.options.samplers import read_sampler
 from library.paths import user_path
@@ -36,6 +37,7 @@ class PromptSyntax:
     not_yet: those of sd-scripts that are refused as not available yet.
     keys: of prompts in TOML and JSON files -> the option that means the same. Without any, there are no such
         files.
+    find_network: finds networks that prompts name; None: these names are text.
     is_lenient: whether options that are wrong are left out with a warning; else they are errors.
     """
 
@@ -43,6 +45,7 @@ class PromptSyntax:
     not_yet: frozenset[str]
     keys: dict[str, str] = field(default_factory=dict)
     is_lenient: bool = False
+    find_network: Find | None = None
 
 
 def training_syntax(pixel_multiple: int) -> PromptSyntax:
@@ -92,6 +95,7 @@ def training_syntax(pixel_multiple: int) -> PromptSyntax:
 
 def generator_syntax(
     pixel_multiple: int,
+    find_network: Find | None = None,
     *,
     shrink: DeepShrink = _SHRINK,
     gradual: GradualLatent = _GRADUAL,
@@ -112,6 +116,7 @@ def generator_syntax(
             "f": lambda request, text: replace(request, file=_file_name(text)),
         },
         not_yet=frozenset(),
+        find_network=find_network,
     )
 
 

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from library.generation.dynamic import chosen_texts, has_choices
 from library.generation.lookalikes import Lookalikes
+from library.generation.network_words import WORD, NamedNetwork, read_word
 from library.generation.prompt_options import PromptSyntax
 from library.generation.request import PromptRequest
 from library.problems import Problems, UserError, warn
@@ -149,9 +150,10 @@ class _Reader(NamedTuple):
         _check_text(line, where)
         starts = [match.end() for match in _OPTION_START.finditer(line)]
         text = line[: starts[0] - len("--")] if starts else line
-        request = replace(self.defaults, prompt=text.strip(), raw=line)
-        self.lookalikes.look(text, where=where)
         problems, times = Problems(), Counter[str]()
+        text, networks = self._without_networks(text, where, problems)
+        request = replace(self.defaults, prompt=text.strip(), networks=networks, raw=line.strip())
+        self.lookalikes.look(text, where=where)
         for start, end in pairwise([*starts, len(line) + len("--")]):
             piece = line[start : end - len("--")]
             name, value = (*piece.split(maxsplit=1), "")[:2]
@@ -169,6 +171,21 @@ class _Reader(NamedTuple):
                 problems.add(place, f"there is no prompt option --{shortened(name)}", f"there are {known}")
         self._settle(problems, where)
         return request
+
+    def _without_networks(
+        self, text: str, where: str, problems: Problems
+    ) -> tuple[str, tuple[NamedNetwork, ...]]:
+        """A prompt's text without the networks that it names, and these."""
+        found: list[NamedNetwork] = []
+        if self.syntax.find_network is None:
+            return text, ()
+        for match in WORD.finditer(text):
+            try:
+                found.append(read_word(match[1], self.syntax.find_network))
+            except ValueError as error:
+                place = f"{where}, column {match.start() + 1}"
+                problems.add(place, f"{shortened(match[0])} {error}")
+        return WORD.sub("", text), tuple(found)
 
     def from_keys(self, keys: Keys, where: str) -> PromptRequest:
         """The request of a table; values are read like those of a line's options."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from library.generation.large_pictures import DeepShrink, GradualLatent
+from library.generation.network_words import NamedNetwork
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ class PromptRequest:
         prompt.
     crop_top, crop_left: what such models are told was cropped, in pixels.
     strengths: of the networks in their order, the last for all that follow; none: the run's own.
+    networks: those that the prompt names.
     hints: pictures for networks of control: one for all of them, or one for each; none: they do nothing.
     image: the picture that is begun with, or of which a part is painted anew; None: noise alone.
     mask: white where it is; None: see `repainting.read_original`.
@@ -99,6 +101,7 @@ class PromptRequest:
     crop_top: int = 0
     crop_left: int = 0
     strengths: tuple[float, ...] = ()
+    networks: tuple[NamedNetwork, ...] = ()
     hints: tuple[Path, ...] = ()
     image: Path | None = None
     mask: Path | None = None

@@ -1,28 +1,53 @@
-"""Strengths of networks that a request chooses (--am), in place of the run's own."""
+"""Networks that pictures are drawn with, and their strengths, which a request may choose."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from itertools import chain, repeat
+from pathlib import Path
 
+from library.generation.request import PromptRequest
+from library.network.merged_for_now import MergedForNow
 from library.network.network import Network
 
 Networks = Sequence[tuple[Network, float]]  # each with the strength that the run gives it
 
 
-@contextmanager
-def at_strengths(networks: Networks, strengths: Sequence[float]) -> Iterator[None]:
-    """Inside it the first network counts as the first strength says, and so on; the last one is that of all
-    others too. Without any, the networks count as they did.
+@dataclass(frozen=True)
+class NetworksInUse:
+    """The networks of a run.
+
+    given: those that are always there, attached, with the run's own strengths.
+    named: those that prompts name, detached, by their files.
+    merged: makes the given ones part of the weights instead; None: they stand beside them.
     """
-    if not (networks and strengths):
-        yield
-        return
-    for (network, _), strength in zip(networks, chain(strengths, repeat(strengths[-1])), strict=False):
-        network.set_multiplier(strength)
-    try:
-        yield
-    finally:
-        for network, usual in networks:
-            network.set_multiplier(usual)
+
+    given: Networks = ()
+    named: Mapping[Path, Network] = field(default_factory=dict)
+    merged: MergedForNow | None = None
+
+    @contextmanager
+    def of(self, request: PromptRequest) -> Iterator[None]:
+        """Inside it, networks count as the request says. Of its strengths the first is that of the first
+        given network, the last one that of all others too; without any, they count as always.
+        """
+        chosen = request.strengths
+        if chosen:
+            for (network, _), strength in zip(self.given, chain(chosen, repeat(chosen[-1])), strict=False):
+                network.set_multiplier(strength)
+        if self.merged is not None:
+            self.merged.update()
+        named = [(self.named[one.path], one) for one in request.networks]
+        for network, one in named:
+            network.set_multiplier(one.unet, text=one.text, blocks=one.blocks)
+            network.attach()
+        try:
+            yield
+        finally:
+            for network, _ in named:
+                network.detach()
+            if chosen:
+                for network, usual in self.given:
+                    network.set_multiplier(usual)

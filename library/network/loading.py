@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from library.network.kinds import KINDS
-from library.problems import UserError, warn
+from library.problems import UserError, warn, warn_idle
 
 if TYPE_CHECKING:
     from library.models.base import Model
     from library.network.network import Network
+    from library.network.third_party import ThirdPartyModule
 
 # Other programs' modules -> the one that serves what they are asked for where they are not installed.
 SERVED_BY = dict.fromkeys(("lycoris.kohya", "lycoris.locon", "locon.locon_kohya"), "networks.lycoris_kohya")
@@ -87,16 +88,24 @@ def is_installed(path: str) -> bool:
         return False
 
 
-def open_network(model: Model, path: Path, module: str | None = None) -> Network:
+def open_network(
+    model: Model, path: Path, module: str | None = None, arguments: Mapping[str, str] | None = None
+) -> Network:
     """The network in a file, for a model. Raises UserError as `from_file`.
 
     module: what --network_module says; None: nothing. A file says itself of which of our kinds it is, so it
     counts only for networks of users' own.
+    arguments: --network_args; our kinds need none, a file says itself what it is.
     """
     from library.network.files import has_whole_changes, kind_in
 
     if module is not None and not is_ours(module):
-        return load_network_module(module).from_file(model, path)
+        factory = load_network_module(module)
+        if arguments and (own := as_third_party(factory)) is not None:
+            return own.from_file(model, path, arguments)
+        _warn_of_arguments(path, arguments)
+        return factory.from_file(model, path)
+    _warn_of_arguments(path, arguments)
     row = KINDS[kind_in(path)]
     if module not in (None, DEFAULT, row.module, *SERVED_BY):
         warn(f"{path} is a {row.title} and is opened as one, whatever --network_module {module} says")
@@ -104,6 +113,18 @@ def open_network(model: Model, path: Path, module: str | None = None) -> Network
     if not row.goes_along and has_whole_changes(path):
         network.add(load_network_module(KINDS["full"].module).from_file(model, path))
     return network
+
+
+def as_third_party(factory: object) -> ThirdPartyModule | None:
+    """The module if it was made for sd-scripts."""
+    from library.network.third_party import ThirdPartyModule
+
+    return factory if isinstance(factory, ThirdPartyModule) else None
+
+
+def _warn_of_arguments(path: Path, arguments: Mapping[str, str] | None) -> None:
+    for name in arguments or {}:
+        warn_idle(f"--network_args {name}", f"as {path.name} says itself what it is")
 
 
 def check_network_file(path: Path, module: str | None = None, kind: str | None = None) -> None:

@@ -14,6 +14,7 @@ from library.models.casting import cast_together
 from library.models.saving import Saving
 from library.models.shared_input import SharedInput
 from library.models.weights import save_tensors
+from library.network.block_weights import weight_of
 from library.network.files import has_whole_changes, kind_in
 from library.network.kinds import KINDS
 from library.network.matching import WHOLE_CHANGES, MatchedFile, check_names, fit_shape, read_for
@@ -35,6 +36,7 @@ class Network(nn.Module):
     computes_alone: whether it looks after the types that it computes in by itself, under autocast.
     kind: the kind of its files, a name in KINDS; None for a kind that reads its files by itself.
     needs_hint: whether it looks at the hint of a condition.
+    block_weights: how strongly each block counts besides, see `block_weights.py`; none: alike.
     """
 
     computes_alone = False
@@ -57,6 +59,7 @@ class Network(nn.Module):
         self.dim, self.alpha, self.rates, self.kind = dim, alpha, rates or Rates(), kind
         assert model is not None or type(self).before_forward is Network.before_forward
         self._together: list[Together] = []
+        self.block_weights: tuple[float, ...] = ()
         self._before_predict = [] if model is None else model.before_predict  # the model is no child
 
     def attach(self) -> None:
@@ -89,11 +92,20 @@ class Network(nn.Module):
     def begin_step(self, epoch: int) -> None:
         """Called before the loss of each batch of training, with the epoch that it belongs to."""
 
-    def set_multiplier(self, multiplier: float) -> None:
-        """How strongly the network counts; 1 is as trained, 0 is off."""
-        for module in self.by_name.values():
-            if module.multiplier != multiplier:  # setting an attribute of 722 modules takes a millisecond
-                module.multiplier = multiplier
+    def set_multiplier(
+        self, multiplier: float, *, text: float | None = None, blocks: tuple[float, ...] | None = None
+    ) -> None:
+        """How strongly the network counts; 1 is as trained, 0 is off.
+
+        text: in text encoders, where that differs.
+        blocks: how strongly it counts in each block besides, from now on, see `block_weights`; none: alike.
+        """
+        self.block_weights = self.block_weights if blocks is None else blocks
+        for name, module in self.by_name.items():
+            own = text if text is not None and module.part == "te" else multiplier
+            own *= weight_of(name, self.block_weights) if self.block_weights else 1
+            if module.multiplier != own:  # setting an attribute of 722 modules takes a millisecond
+                module.multiplier = own
 
     def cast_for_step(self, dtype: torch.dtype) -> None:
         """Let modules compute with copies of their weights in the type that the model computes in, made all

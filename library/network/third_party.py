@@ -86,7 +86,10 @@ class ThirdPartyNetwork(Network):
                     vars(layer)["forward"] = before
         self._is_attached = False
 
-    def set_multiplier(self, multiplier: float) -> None:
+    def set_multiplier(
+        self, multiplier: float, *, text: float | None = None, blocks: tuple[float, ...] | None = None
+    ) -> None:
+        """It has one strength: those by part and block are not for modules that nobody knows here."""
         if hasattr(self.inner, "set_multiplier"):
             self._call("set_multiplier", multiplier)
             return
@@ -304,11 +307,13 @@ class ThirdPartyModule:
             inner.prepare_grad_etc(trees.text, trees.denoiser)
         return network
 
-    def from_file(self, model: Model, path: Path) -> Network:
+    def from_file(self, model: Model, path: Path, arguments: Mapping[str, str] | None = None) -> Network:
+        """arguments: --network_args, for the module."""
         trees = Trees(model, (True, True))
         shown = (None, trees.text, trees.denoiser)
         with self._refusals():
-            made = self.module.create_network_from_weights(1.0, str(path), *shown, for_inference=True)
+            create = self.module.create_network_from_weights
+            made = create(1.0, str(path), *shown, for_inference=True, **arguments or {})
         network = ThirdPartyNetwork(made[0], trees, self.path)
         made[0].load_state_dict(made[1], strict=False)
         network.requires_grad_(False)

@@ -10,8 +10,8 @@ from library.console import activity, progress_bar
 from library.models.merging import find_device
 from library.models.single_files import check_output, size_of
 from library.models.weights import dtype_of, read_header
+from library.network.block_weights import read_block_weights
 from library.network_tools.against_model import ChangesOfModel, open_changes_of, warn_of_idle_model
-from library.network_tools.block_weights import read_block_weights
 from library.network_tools.factors import Factors
 from library.network_tools.merging import Term, check_terms, merge
 from library.network_tools.writing import describe_sizes, lora_tensors, merged_metadata, save_lora

@@ -9,8 +9,8 @@ from library.models import check_source, load_model
 from library.models.saving import Saving
 from library.models.single_files import check_output, kept_metadata, size_of, take_config_along
 from library.models.weights import dtype_of, read_header
+from library.network.block_weights import weight_of
 from library.network.loading import open_network
-from library.network_tools.block_weights import weight_of
 from library.network_tools.commands import read_block_weights_of
 from library.options.network_tools import BlockWeightOptions, MergeNetworksOptions
 from library.options.saving import FORMATS

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from library.network_tools.block_weights import weight_of
+from library.network.block_weights import weight_of
 from library.network_tools.changes import Changes
 from library.network_tools.factors import Factors, combine
 from library.problems import UserError

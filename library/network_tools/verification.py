@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from library.models.values import all_finite
+from library.network.block_weights import block_of
 from library.network.files import ALPHA, NetworkFile
 from library.network.kinds import KINDS
 from library.network.layer_names import part_of
 from library.network.matching import number_fault, unplaced
-from library.network_tools.block_weights import block_of
 from library.network_tools.products import PRODUCT_KINDS
 from library.network_tools.readers import TITLES, forms_of, readings
 from library.wording import columns

@@ -66,11 +66,7 @@ REFUSED: dict[str, Refusal] = {
 NOT_YET: dict[str, Default] = {
     "from_module": None,
     "interactive": False,
-    "network_args": None,
-    "network_merge_n_models": None,
-    "network_pre_calc": False,
     "network_regional_mask_max_color_codes": None,
-    "network_show_meta": False,
     "prompter_module_args": None,
 }
 

@@ -18,6 +18,7 @@ from library.generation.prompts import read_prompts
 from library.generation.repainting import check_originals
 from library.generation.request import PromptRequest
 from library.generation.samplers import count_calls
+from library.generation.strengths import NetworksInUse
 from library.models import FAMILIES
 from library.problems import UserError, warn, without_warnings
 from library.training.interruption import Interruption
@@ -138,7 +139,7 @@ class Previews:
                 device=self.session.device,
                 clip_skip=self.clip_skip,
                 control=self.task.control,
-                networks=self.task.networks,
+                networks=NetworksInUse(self.task.networks),
                 stop=lambda: self.interruption.requested,
                 on_step=on_step,
             )

@@ -54,9 +54,9 @@ def test_a_generator_line_has_seeds_and_exact_sizes() -> None:
     assert parse("a girl --w 520 --h 8 --d 3,2, 1", GENERATOR) == expected
 
 
-OPTIONS = "--n, --l, --nl, --s, --am, --c, --ow, --oh, --nw, --nh, --ct, --cl, --cn, --i, --img, --mask"
+OPTIONS = "--n, --l, --nl, --s, --am, --c, --ow, --oh, --nw, --nh, --ct, --cl, --cn, --i, --img, --mask, --t"
 OPTIONS += (
-    ", --t, --dsd1, --dst1, --dsd2, --dst2, --dsr, --glt, --glr, --gle, --gls, --glsn, --glus, --w, --h, --d"
+    ", --dsd1, --dst1, --dsd2, --dst2, --dsr, --glt, --glr, --gle, --gls, --glsn, --glus, --w, --h, --d"
 )
 
 

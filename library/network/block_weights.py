@@ -1,4 +1,4 @@
-"""Weights by block (`--lbws`): how strongly each block of the U-Net counts when networks are merged.
+"""Weights by block (`--lbws`, `lbw=`): how strongly each block of the U-Net counts.
 
 A list has 12, 17, 20 or 26 numbers. 26 stand for the text encoders (BASE), input blocks 0 to 11, the middle
 block and output blocks 0 to 11 of the original U-Net; 17 leave out the blocks of SD 1.x and 2.x that have no
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Sequence
 
 _ALL = tuple(range(26))
 _MIDDLE = 13
@@ -40,6 +41,46 @@ def read_block_weights(text: str) -> tuple[float, ...]:
     for block, weight in zip(_BLOCKS[len(given)], given, strict=True):
         weights[block] = float(weight)
     return tuple(weights)
+
+
+# What users call lists of 17, as the block weights of AUTOMATIC1111's extension.
+_NAMED = {
+    "NONE": "00000000000000000",
+    "ALL": "11111111111111111",
+    "INS": "11100000000000000",
+    "IND": "10001110000000000",
+    "INALL": "11111110000000000",
+    "MIDD": "10001111111100000",
+    "OUTD": "10000000111100000",
+    "OUTS": "10000000000011111",
+    "OUTALL": "10000000111111111",
+}
+
+
+def named_block_weights(text: str) -> tuple[float, ...]:
+    """A list of numbers with commas, or the name of one, as 26 weights. A block that the list leaves out
+    counts as the nearest one that it has, on the same side of the middle. Raises ValueError that says what is
+    expected.
+    """
+    words: Sequence[str] = _NAMED.get(text.upper()) or text.split(",")
+    counts = ", ".join(map(str, _BLOCKS))
+    try:
+        numbers = [float(word) for word in words]
+    except ValueError:
+        numbers = []
+    if len(numbers) not in _BLOCKS or not all(map(math.isfinite, numbers)):
+        raise ValueError(f"expects lbw={'|'.join(_NAMED)} or {counts} numbers with commas")
+    given = dict(zip(_BLOCKS[len(numbers)], numbers, strict=True))
+
+    def nearest(block: int) -> int:
+        same = [one for one in given if _side(one) == _side(block)]
+        return min(same, key=lambda one: (abs(one - block), one))
+
+    return tuple(given[nearest(block)] for block in _ALL)
+
+
+def _side(block: int) -> tuple[bool, bool, bool]:
+    return block > 0, block >= _MIDDLE, block > _MIDDLE
 
 
 def block_of(module: str) -> int | None:

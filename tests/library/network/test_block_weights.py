@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from library.network_tools.block_weights import block_of, read_block_weights, weight_of
+from library.network.block_weights import block_of, named_block_weights, read_block_weights, weight_of
 
 LBW = json.loads((Path(__file__).parents[2] / "data" / "network_tools.json").read_text(encoding="utf-8"))[
     "lbw"
@@ -38,3 +38,11 @@ def test_what_is_in_no_block_counts_whole() -> None:
 def test_lists_that_are_none_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="expects a list of 12, 17, 20, 26 numbers"):
         read_block_weights(text)
+
+
+def test_names_of_lists_mean_every_block() -> None:
+    assert named_block_weights("none") == (0.0,) * 26
+    assert named_block_weights("ALL") == (1.0,) * 26
+    assert named_block_weights("OUTALL") == (1.0, *[0.0] * 12, 0.0, *[1.0] * 12)
+    assert named_block_weights("INALL") == (1.0, *[1.0] * 12, 0.0, *[0.0] * 12)
+    assert named_block_weights("0.5" + ",1" * 11)[0] == 0.5

@@ -66,7 +66,7 @@ def main() -> None:
     from library.generation.command import load
 
     run = parse(Run, __doc__)
-    model = load(run.model, run.compute, run.network)
+    model, _ = load(run.model, run.compute, run.network)
     rows = []
     for subject in SUBJECTS:
         scenes = exam_scenes(subject, run.exam.count, run.exam.seed)

@@ -11,10 +11,10 @@ from library.generation.prompt_options import PromptSyntax
 from library.wording import shortened
 
 _DASH = "\u2010-\u2015\u2212"  # hyphens, en and em dashes, minus: what text programs make of hyphens
-_LOOKALIKE = re.compile(  # networks; -w 640, –w 640, and after a tab --w 640; --7
+_LOOKALIKE = re.compile(  # networks; -w 640, –w 640, and after a tab --w 640; --7, --\u0435
     r"<(?:lora|lyco|lycoris|hypernet):[^<>]{1,200}>"
     rf"|(?<!\S)(?:[-{_DASH}]|[-{_DASH}]{{2}})(?P<name>[A-Za-z]{{1,4}})(?=\s+\S)"
-    r"|(?<!\S)--\d\S{0,20}"
+    r"|(?<!\S)--(?:\d|[^\W\d_a-zA-Z])\S{0,20}"
 )
 
 
@@ -55,7 +55,8 @@ class Lookalikes:
         if text.startswith("<"):
             return "a network in AUTOMATIC1111's syntax: networks are given by options of the command"
         if name is None:
-            return "an option, but no option is a number"
+            is_number = text[2].isdigit()
+            return f"an option, but no option {'is a number' if is_number else 'has such letters'}"
         option = name.lower()
         if option not in self.syntax.options and option not in self.syntax.not_yet:
             return None

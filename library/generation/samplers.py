@@ -146,7 +146,7 @@ class Sampler:
         times: Tensor = self._scheduler.timesteps
         if hasattr(self._scheduler, "set_begin_index"):
             self._scheduler.set_begin_index(skipped * self.order)
-        elif skipped and len(times) > 1 and times[1] == times[2]:
+        elif skipped and len(times) > 2 and times[1] == times[2]:
             # pndm goes its first step twice, wherever it begins; diffusers' own img2img leaves that out.
             times = torch.cat([times[:1], times[2:]])[skipped:]
             return torch.cat([times[:1], times[1:2], times[1:]])

@@ -44,7 +44,6 @@ class GeneratorSourceOptions:
     """Where prompts come from."""
 
     interactive: bool = option(False, "draw prompts that are typed in, one a line, until the input ends")
-    no_preview: bool = option(False, "accepted for compatibility: pictures are never shown in a window")
     from_module: Path | None = option(
         None,
         "Python file whose get_prompter(args, pipe, networks) gives a function that makes prompts",

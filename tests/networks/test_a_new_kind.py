@@ -110,9 +110,8 @@ def test_it_is_trained_and_drawn_with(tiny_model_file: Path, tmp_path: Path) -> 
     assert all(tensor.any() for key, tensor in load_tensors(path).items() if "unet" in key)
 
     networks = GeneratorNetworkOptions(network_module=(__name__,), network_weights=(path,))
-    drawn = load(
-        GeneratorModelOptions(ckpt=str(tiny_model_file)), GeneratorComputeOptions(), networks
-    ).float()
+    drawn, _ = load(GeneratorModelOptions(ckpt=str(tiny_model_file)), GeneratorComputeOptions(), networks)
+    drawn.float()
     alone = load_model(tiny_model_file)
     assert not torch.equal(outputs(alone), outputs(drawn))
     open_network(alone, path).attach()

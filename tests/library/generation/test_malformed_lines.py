@@ -40,7 +40,6 @@ UNKNOWN = (
     "w=640",
     "W640",
     "am0.5",
-    "\u0435",
     "ss\u200b",
     "x" * 300,
     "lora",
@@ -52,6 +51,7 @@ LINES += [f"a --{name} 3 --{name} 3" for name in ("s", "l", "nl", "d", "am", "ct
 # Lines that only look as if they had options, or had wrong brackets: text, whatever it is.
 TEXTS = [
     "a cat--s x",
+    "a cat --\u0435 1",
     "a cat -s x",
     "a cat –s 3",
     "a cat -- s 3",

@@ -259,6 +259,7 @@ def test_sizes_are_multiples_of_what_the_model_takes() -> None:
         ("a cat\u00a0--w 640", "--w", "an option: write --w after a blank"),
         ("a cat --n bad -d 3", "-d", "an option: write --d after a blank"),
         ("a cat --7", "--7", "an option, but no option is a number"),
+        ("a cat --\u0435 7", "--\u0435", "an option, but no option has such letters"),
     ],
 )
 @pytest.mark.parametrize("syntax", [TRAINING, GENERATOR], ids=["previews", "generator"])

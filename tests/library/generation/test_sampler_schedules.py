@@ -231,6 +231,12 @@ def test_a_clean_picture_stays_what_it_is_under_an_exact_denoiser(name: str) -> 
     assert float((x - clean).abs().max()) < 0.06
 
 
+@pytest.mark.parametrize("name", ["ddim", "pndm"])
+def test_few_steps_begin_with_pictures_too(name: str) -> None:
+    counts = [len(Sampler(name, "epsilon", steps, strength=0.5).timesteps) for steps in (1, 2, 3, 4, 6)]
+    assert counts == ([0, 1, 1, 2, 3] if name == "ddim" else [0, 1, 1, 3, 4])
+
+
 def test_the_weights_of_lms_are_kept() -> None:
     _weights.cache_clear()
     for _ in range(2):

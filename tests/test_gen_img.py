@@ -250,7 +250,7 @@ def test_wrong_settings_of_drawing_are_one_line_each(tiny_model_file: Path, tmp_
     line = "a --t 2 --f ../x --f a.gif"
     assert problems("--ckpt", tiny_model_file, "--prompt", line, "--sampler_schedule", "karras")[:2] == [
         "--sampler_schedule: ddim does not follow the schedule karras: it can follow trailing",
-        "--prompt: --t expects a number from 0 to 1, got '2'",
+        "--prompt, column 3: --t expects a number from 0 to 1, got '2'",
     ]
 
 

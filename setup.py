@@ -8,7 +8,7 @@ setup(
     description="Train Stable Diffusion models from the command line",
     license="Apache-2.0",
     python_requires=">=3.10",
-    packages=find_packages(include=["library*", "networks*", "tools*"]),
+    packages=find_packages(include=["library*", "networks*", "tools*", "finetune*"]),
     package_data={
         "library.models": ["tokenizer/*"],
         "library.pages": ["page.html", "page.css"],

@@ -71,6 +71,7 @@ ALLOWED = {
     "library.migration": BOTTOM | {"library.options"},
     "library.pages": BOTTOM,
     "library.data": BOTTOM | {"library.options", "library.pages"},
+    "library.preparation": BOTTOM | {"library.options", "library.data"},
     "library.models": BOTTOM | {"library.options"},
     "library.network": BOTTOM | {"library.options", "library.models"},
     "library.network_tools": BOTTOM | {"library.options", "library.models", "library.network"},

@@ -26,7 +26,7 @@ SD_SCRIPTS = json.loads((DATA / "sd_scripts_options.json").read_text())
 def flags_of(script: str) -> dict[str, object]:
     """Every flag of a script, by name, with its default."""
     sections = [
-        *sections_of(importlib.import_module(script.removesuffix(".py")).Run).values(),
+        *sections_of(importlib.import_module(script.removesuffix(".py").replace("/", ".")).Run).values(),
         ConfigFileOptions,
     ]
     specs = [spec for section in sections for spec in specs_of(section)]

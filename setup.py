@@ -36,12 +36,15 @@ setup(
         "transformers>=5.0,<6",
     ],
     extras_require={
+        "tagging": ["onnxruntime>=1.18"],
         "lycoris": ["lycoris-lora>=3"],
         "wandb": ["wandb>=0.19"],
         "xformers": ["xformers"],
         "test": [
             "lycoris-lora>=4.1",
             "mypy>=2",
+            "onnx>=1.16",
+            "onnxruntime>=1.18",
             "peft>=0.17",
             "pytest>=8",
             "pytest-xdist>=3.6",

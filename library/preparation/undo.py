@@ -37,6 +37,9 @@ class Undo:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
         if self._file is not None:
             self._file.close()
 
@@ -59,7 +62,7 @@ class Undo:
     def _keep(self, path: Path, content: bytes) -> None:
         if self._file is None:
             self.path, self._file = _new_file(self._folder)
-        name = path.resolve().relative_to(self._folder.resolve()).as_posix()
+        name = path.relative_to(self._folder).as_posix()
         self._file.write(json.dumps({"file": name, **_as_text(content)}) + "\n")
         self._file.flush()
         self.count += 1

@@ -63,7 +63,13 @@ def test_defaults_are_those_of_sd_scripts(script: str) -> None:
 
 
 # Options whose default is said otherwise here or differs on purpose (docs/differences.md).
-DIFFERENT_DEFAULTS = {"caption_extention", "network_alpha", "save_model_as", "zero_terminal_snr"}
+DIFFERENT_DEFAULTS = {
+    "caption_extention",
+    "network_alpha",
+    "save_model_as",
+    "undesired_tags",
+    "zero_terminal_snr",
+}
 
 
 def _plain(default: object) -> object:

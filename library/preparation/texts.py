@@ -35,11 +35,13 @@ class Done:
 
     pictures: how many there are.
     described: how many have been described.
+    empty: how many of these have no words.
     problems: of pictures that could not be read.
     """
 
     pictures: int
     described: int = 0
+    empty: int = 0
     problems: Problems = field(default_factory=Problems)
 
 
@@ -91,6 +93,7 @@ def _describe(batch: list[tuple[Path, T | UserError]], how: Describer[T], done: 
     for (path, _), text in zip(good, texts, strict=True):
         how.write(path, text)
         done.described += 1
+        done.empty += not text
         if shows:
             say(f"{path} {text}")
 

@@ -68,7 +68,7 @@ def to_input(image: Image.Image, form: InputForm) -> np.ndarray:
     else:
         pixels = resize(square, size)
     less, by = RANGES[form.value_range]
-    values = pixels.astype(np.float32)
+    values: np.ndarray = pixels.astype(np.float32)
     if form.value_range != "0..255":
         values = (values - np.array(less, np.float32)) / np.array(by, np.float32)
     if form.is_bgr:

@@ -71,7 +71,6 @@ ALLOWED = {
     "library.migration": BOTTOM | {"library.options"},
     "library.pages": BOTTOM,
     "library.data": BOTTOM | {"library.options", "library.pages"},
-    "library.preparation": BOTTOM | {"library.options", "library.data"},
     "library.models": BOTTOM | {"library.options"},
     "library.network": BOTTOM | {"library.options", "library.models"},
     "library.network_tools": BOTTOM | {"library.options", "library.models", "library.network"},
@@ -85,6 +84,7 @@ ALLOWED = {
         "library.network",
         "library.generation",
     },
+    "library.preparation": BOTTOM | {"library.options", "library.data", "library.training"},
 }
 # The floors of library.training, from the top: a file imports from its own floor and those below it.
 FLOORS = (

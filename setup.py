@@ -8,7 +8,7 @@ setup(
     description="Train Stable Diffusion models from the command line",
     license="Apache-2.0",
     python_requires=">=3.10",
-    packages=find_packages(include=["library*", "networks*", "tools*"]),
+    packages=find_packages(include=["library*", "networks*", "tools*", "finetune*"]),
     package_data={
         "library.models": ["tokenizer/*"],
         "library.pages": ["page.html", "page.css"],
@@ -36,12 +36,15 @@ setup(
         "transformers>=5.0,<6",
     ],
     extras_require={
+        "tagging": ["onnxruntime>=1.18"],
         "lycoris": ["lycoris-lora>=3"],
         "wandb": ["wandb>=0.19"],
         "xformers": ["xformers"],
         "test": [
             "lycoris-lora>=4.1",
             "mypy>=2",
+            "onnx>=1.16",
+            "onnxruntime>=1.18",
             "peft>=0.17",
             "pytest>=8",
             "pytest-xdist>=3.6",

@@ -22,7 +22,7 @@ def tags_of(caption: str, subset: SubsetSpec) -> Counter[str]:
     tags: Counter[str] = Counter()
     for line in caption_lines(caption) or [""]:
         text = kept_caption(line, subset, chooses=False)
-        for tag, count in Counter(_stripped(_split(text, subset.caption_separator))).items():
+        for tag, count in Counter(_stripped(split_outside_braces(text, subset.caption_separator))).items():
             tags[tag] = max(tags[tag], count)
     return tags
 
@@ -40,7 +40,7 @@ def _stripped(tags: Iterable[str]) -> list[str]:
     return [stripped for tag in tags if (stripped := tag.strip())]
 
 
-def _split(text: str, separator: str) -> Iterator[str]:
+def split_outside_braces(text: str, separator: str) -> Iterator[str]:
     """The texts between the separators that are not inside of `{...}`."""
     start = 0
     for place in _separators(text, separator):

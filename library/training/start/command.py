@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from library.options.parser import read_command_line
@@ -20,15 +21,18 @@ if TYPE_CHECKING:
 R = TypeVar("R", bound=TrainingRun)
 
 
-def begin(run_type: type[R], doc: str | None, *, family: str | None = None) -> tuple[R, Pictures]:
+def begin(
+    run_type: type[R], doc: str | None, *, family: str | None = None, argv: Sequence[str] | None = None
+) -> tuple[R, Pictures]:
     """The run that the command line asks for and its scanned pictures. With --debug_dataset the page about
     them is written, and the program ends.
 
     family: the only one that the command trains, by its name in FAMILIES; None: any.
+    argv: the words of the command line; None: those of sys.argv.
     Raises UserError with all problems of the options and of the files they name.
     """
     with warnings_in_order():
-        reading = read_command_line(run_type, doc)
+        reading = read_command_line(run_type, doc, argv)
         start_missing_processes()
         # After --help: the checks import what reads images.
         from library.training.start.preflight import check, scan_pictures

@@ -26,7 +26,7 @@ SD_SCRIPTS = json.loads((DATA / "sd_scripts_options.json").read_text())
 def flags_of(script: str) -> dict[str, object]:
     """Every flag of a script, by name, with its default."""
     sections = [
-        *sections_of(importlib.import_module(script.removesuffix(".py")).Run).values(),
+        *sections_of(importlib.import_module(script.removesuffix(".py").replace("/", ".")).Run).values(),
         ConfigFileOptions,
     ]
     specs = [spec for section in sections for spec in specs_of(section)]
@@ -66,7 +66,13 @@ def test_defaults_are_those_of_sd_scripts(script: str) -> None:
 
 
 # Options whose default is said otherwise here or differs on purpose (docs/differences.md).
-DIFFERENT_DEFAULTS = {"caption_extention", "network_alpha", "save_model_as", "zero_terminal_snr"}
+DIFFERENT_DEFAULTS = {
+    "caption_extention",
+    "network_alpha",
+    "save_model_as",
+    "undesired_tags",
+    "zero_terminal_snr",
+}
 
 
 def _plain(default: object) -> object:

@@ -1,0 +1,1 @@
+"""Thin commands that prepare a dataset: captions, tags, metadata, buckets."""

@@ -1,0 +1,30 @@
+"""Clean the captions and tags in a metadata file.
+
+python finetune/clean_captions_and_tags.py meta_cap_dd.json meta_clean.json
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from anywhere, installed or not
+
+from library.options.metadata_tools import CleaningOptions
+from library.options.parser import parse
+from library.preparation.cleaning_command import clean_metadata
+from library.problems import run_command
+
+
+@dataclass(frozen=True)
+class Run:
+    cleaning: CleaningOptions
+
+
+def main() -> None:
+    clean_metadata(parse(Run, __doc__).cleaning)
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,33 @@
+"""Put the captions and tags beside pictures into a metadata file, cleaned if you like.
+
+python finetune/merge_all_to_metadata.py my_pictures meta.json --clean_caption
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from anywhere, installed or not
+
+from library.options.metadata_tools import AllFilesOptions, MetadataPlaceOptions
+from library.options.parser import parse
+from library.preparation.merging import merge_texts
+from library.problems import run_command
+
+
+@dataclass(frozen=True)
+class Run:
+    place: MetadataPlaceOptions
+    files: AllFilesOptions
+
+
+def main() -> None:
+    run = parse(Run, __doc__)
+    suffixes = {"tags": run.files.tags_extension, "caption": run.files.caption_extension}
+    merge_texts(run.place, suffixes, cleans=run.files.clean_caption).raise_if_any()
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,33 @@
+"""Put the captions beside pictures into a metadata file.
+
+python finetune/merge_captions_to_metadata.py my_pictures meta_cap.json
+python finetune/merge_captions_to_metadata.py my_pictures meta_cap.json --recursive --full_path
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from anywhere, installed or not
+
+from library.options.metadata_tools import CaptionFileOptions, MetadataPlaceOptions
+from library.options.parser import parse
+from library.preparation.merging import merge_texts
+from library.problems import run_command
+
+
+@dataclass(frozen=True)
+class Run:
+    place: MetadataPlaceOptions
+    files: CaptionFileOptions
+
+
+def main() -> None:
+    run = parse(Run, __doc__)
+    merge_texts(run.place, {"caption": run.files.caption_extension}).raise_if_any()
+
+
+if __name__ == "__main__":
+    run_command(main)

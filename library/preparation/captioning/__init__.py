@@ -1,0 +1,1 @@
+"""Captioners: models that put a picture into words, opened by transformers."""

@@ -1,0 +1,61 @@
+"""The pictures of a folder, as all commands of preparation find them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from library.data.scan.folders import (
+    describe_folder,
+    is_file,
+    is_folder,
+    is_image_name,
+    is_system_name,
+    list_folder,
+)
+from library.paths import is_utf8
+from library.problems import Problems, UserError
+from library.wording import counted
+
+_MAC_COPIES = "__MACOSX"  # what zip files of a Mac bring beside the pictures; not pictures
+
+
+def find_pictures(folder: Path, *, recursive: bool, where: str = "<train_data_dir>") -> list[Path]:
+    """The pictures in a folder by name, those of folders inside behind them. Hidden and system files and
+    copies of a Mac's resource forks are none.
+
+    where: how messages name the folder.
+    Raises UserError when the folder cannot be read or holds no pictures, with what is there instead.
+    """
+    problems = Problems()
+    found = _pictures_in(folder, recursive, problems, set(), where)
+    problems.raise_if_any()
+    if not found:
+        raise _nothing_in(folder, recursive, where)
+    return found
+
+
+def _pictures_in(
+    folder: Path, recursive: bool, problems: Problems, seen: set[Path], where: str
+) -> list[Path]:
+    entries = list_folder(folder, where, problems) or []
+    seen.add(folder.resolve())
+    found = [folder / entry.name for entry in entries if is_image_name(entry.name) and is_file(entry)]
+    for picture in found:
+        if not is_utf8(picture.name):
+            problems.add(picture, "has a name that is not UTF-8 text", "rename it")
+    for entry in entries if recursive else ():
+        inner = folder / entry.name
+        if is_folder(entry) and entry.name != _MAC_COPIES and inner.resolve() not in seen:
+            found += _pictures_in(inner, recursive, problems, seen, where)
+    return found
+
+
+def _nothing_in(folder: Path, recursive: bool, where: str) -> UserError:
+    entries = list_folder(folder, where, Problems()) or []
+    cause = f"holds no pictures; {describe_folder(entries)}"
+    inner = 0
+    for entry in entries if not recursive else ():
+        if is_folder(entry) and not is_system_name(entry.name):
+            inner += len(_pictures_in(folder / entry.name, True, Problems(), set(), where))
+    fix = f"--recursive takes {counted(inner, 'picture')} in folders inside" if inner else ""
+    return UserError.of(f"{where} {folder}", cause, fix)

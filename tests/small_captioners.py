@@ -1,0 +1,146 @@
+"""Small captioners with random weights and real processors, as transformers saves and opens them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+WORDS = (
+    *("a", "the", "picture", "of", "on", "and", "with", "red", "green", "blue", "white", "black", "circle"),
+    *("square", "star", "background", "cat", "dog", "word", "words", "sign", "says", "describe", "this"),
+    *("image", "in", "one", "sentence", "user", "assistant", "what", "is", "there"),
+)
+SIDE = 32
+
+
+def write_captioner(kind: str, folder: Path, *, seed: int = 0) -> Path:
+    """A captioner of the kind in the folder, which is returned."""
+    torch.manual_seed(seed)
+    model, processor = _KINDS[kind](folder)
+    for weights in model.parameters():  # the classes' own 0.02 makes all captions alike
+        if weights.ndim > 1:
+            torch.nn.init.normal_(weights, std=0.3)
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+def bert_tokenizer(folder: Path, **special: str):
+    from transformers import BertTokenizer
+
+    folder.mkdir(parents=True, exist_ok=True)
+    marks = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *special.values())
+    (folder / "vocab.txt").write_text("\n".join((*marks, *WORDS, ".", ",", ":")))
+    return BertTokenizer(str(folder / "vocab.txt"), model_max_length=64, **special)
+
+
+def _blip(folder: Path):
+    from transformers import BlipConfig, BlipForConditionalGeneration, BlipImageProcessor, BlipProcessor
+
+    tokenizer = bert_tokenizer(folder, bos_token="[DEC]")
+    config = BlipConfig(
+        text_config={
+            "vocab_size": len(tokenizer),
+            "hidden_size": 32,
+            "encoder_hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "max_position_embeddings": 96,
+            "bos_token_id": tokenizer.bos_token_id,
+            "eos_token_id": tokenizer.sep_token_id,
+            "sep_token_id": tokenizer.sep_token_id,
+            "pad_token_id": tokenizer.pad_token_id,
+        },
+        vision_config=_vision(),
+        projection_dim=16,
+    )
+    size = {"height": SIDE, "width": SIDE}
+    return BlipForConditionalGeneration(config), BlipProcessor(BlipImageProcessor(size=size), tokenizer)
+
+
+def _git(folder: Path):
+    from transformers import CLIPImageProcessor, GitConfig, GitForCausalLM, GitProcessor
+
+    tokenizer = bert_tokenizer(folder)
+    config = GitConfig(
+        vision_config=_vision(),
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=96,
+        bos_token_id=tokenizer.cls_token_id,
+        eos_token_id=tokenizer.sep_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    size = {"height": SIDE, "width": SIDE}
+    pictures = CLIPImageProcessor(size={"shortest_edge": SIDE}, crop_size=size)
+    return GitForCausalLM(config), GitProcessor(pictures, tokenizer)
+
+
+def _llava(folder: Path):
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import (
+        CLIPImageProcessor,
+        LlavaConfig,
+        LlavaForConditionalGeneration,
+        LlavaProcessor,
+        PreTrainedTokenizerFast,
+    )
+
+    vocabulary = {word: i for i, word in enumerate(("<pad>", "<s>", "</s>", "<unk>", "<image>", *WORDS))}
+    inner = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    inner.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=inner,
+        pad_token="<pad>",
+        bos_token="<s>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        extra_special_tokens={"image_token": "<image>"},
+    )
+    config = LlavaConfig(
+        vision_config={"model_type": "clip_vision_model", **_vision()},
+        text_config={
+            "model_type": "llama",
+            "vocab_size": len(vocabulary),
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 2,
+            "bos_token_id": 1,
+            "eos_token_id": 2,
+            "pad_token_id": 0,
+        },
+        image_token_index=vocabulary["<image>"],
+        vision_feature_layer=-1,
+    )
+    size = {"height": SIDE, "width": SIDE}
+    processor = LlavaProcessor(
+        CLIPImageProcessor(size={"shortest_edge": SIDE}, crop_size=size),
+        tokenizer,
+        patch_size=8,
+        vision_feature_select_strategy="default",
+        image_token="<image>",
+        num_additional_image_tokens=1,
+    )
+    return LlavaForConditionalGeneration(config), processor
+
+
+def _vision() -> dict[str, int]:
+    return {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "image_size": SIDE,
+        "patch_size": 8,
+        "projection_dim": 16,
+    }
+
+
+_KINDS = {"blip": _blip, "git": _git, "llava": _llava}

@@ -16,6 +16,7 @@ from typing import Generic, TypeVar
 
 from library.console import progress_bar, say
 from library.data.scan.folders import stem_of
+from library.files import NotWritten
 from library.options.caption_tools import PictureTextOptions
 from library.preparation.undo import Undo
 from library.problems import Problems, UserError
@@ -109,6 +110,8 @@ def read_ahead(
     def attempt(path: Path) -> R | UserError:
         try:
             return read(path)
+        except NotWritten:
+            raise  # what cannot be written for one picture cannot be for the next
         except UserError as error:
             return error
 

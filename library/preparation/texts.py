@@ -73,7 +73,10 @@ def describe_pictures(
     readers = options.max_data_loader_n_workers or min(MOST_READERS, os.cpu_count() or 1)
     read = read_ahead(pictures, how.read, readers=readers, ahead=max(readers, BATCHES_AHEAD * size))
     try:
-        with progress_bar(total=len(pictures), desc="pictures", unit="img") as bar, closing(read):
+        with (
+            progress_bar(total=len(pictures), desc="pictures", unit="img", disable=not pictures) as bar,
+            closing(read),
+        ):
             while batch := list(islice(read, size)):
                 _describe(batch, how, done, options.debug)
                 bar.update(len(batch))

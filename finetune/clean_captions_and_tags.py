@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from anywher
 from library.options.metadata_tools import CleaningOptions
 from library.options.parser import parse
 from library.preparation.cleaning_command import clean_metadata
-from library.problems import run_command
+from library.problems import Problems, run_command
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,13 @@ class Run:
 
 
 def main() -> None:
-    clean_metadata(parse(Run, __doc__).cleaning)
+    carry_out(parse(Run, __doc__)).raise_if_any()
+
+
+def carry_out(run: Run) -> Problems:
+    """Do what was asked for. Returns the problems of single pictures."""
+    clean_metadata(run.cleaning)
+    return Problems()
 
 
 if __name__ == "__main__":

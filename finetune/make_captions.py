@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from anywher
 from library.options.caption_tools import CaptionTextOptions
 from library.options.captioning_tools import BlipOptions, CaptionMachineOptions, CaptionWordOptions
 from library.options.parser import parse
-from library.problems import run_command
+from library.problems import Problems, run_command
 
 
 @dataclass(frozen=True)
@@ -29,15 +29,18 @@ class Run:
 
 
 def main() -> None:
-    run = parse(Run, __doc__)
+    carry_out(parse(Run, __doc__)).raise_if_any()
+
+
+def carry_out(run: Run) -> Problems:
+    """Do what was asked for. Returns the problems of single pictures."""
     from library.preparation.captioning.command import caption_pictures, captions_from_names
     from library.preparation.captioning.decoding import Decoding
 
     options = run.captioner
     if options.from_names is not None:
-        captions_from_names(run.texts, run.words, options.from_names).raise_if_any()
-        return
-    caption_pictures(
+        return captions_from_names(run.texts, run.words, options.from_names)
+    return caption_pictures(
         run.texts,
         run.words,
         run.machine,
@@ -50,7 +53,7 @@ def main() -> None:
             top_p=None if options.beam_search else options.top_p,
         ),
         seed=options.seed,
-    ).raise_if_any()
+    )
 
 
 if __name__ == "__main__":

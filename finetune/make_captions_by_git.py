@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from anywher
 from library.options.caption_tools import CaptionTextOptions
 from library.options.captioning_tools import CaptionMachineOptions, CaptionWordOptions, GitOptions
 from library.options.parser import parse
-from library.problems import run_command
+from library.problems import Problems, run_command
 
 
 @dataclass(frozen=True)
@@ -26,18 +26,22 @@ class Run:
 
 
 def main() -> None:
-    run = parse(Run, __doc__)
+    carry_out(parse(Run, __doc__)).raise_if_any()
+
+
+def carry_out(run: Run) -> Problems:
+    """Do what was asked for. Returns the problems of single pictures."""
     from library.preparation.captioning.command import caption_pictures
     from library.preparation.captioning.decoding import Decoding
 
-    caption_pictures(
+    return caption_pictures(
         run.texts,
         run.words,
         run.machine,
         model=run.captioner.model_id,
         prompt=None,
         decoding=Decoding(longest=run.captioner.max_length),
-    ).raise_if_any()
+    )
 
 
 if __name__ == "__main__":

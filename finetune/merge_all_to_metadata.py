@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from anywher
 from library.options.metadata_tools import AllFilesOptions, MetadataPlaceOptions
 from library.options.parser import parse
 from library.preparation.merging import merge_texts
-from library.problems import run_command
+from library.problems import Problems, run_command
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,13 @@ class Run:
 
 
 def main() -> None:
-    run = parse(Run, __doc__)
+    carry_out(parse(Run, __doc__)).raise_if_any()
+
+
+def carry_out(run: Run) -> Problems:
+    """Do what was asked for. Returns the problems of single pictures."""
     suffixes = {"tags": run.files.tags_extension, "caption": run.files.caption_extension}
-    merge_texts(run.place, suffixes, cleans=run.files.clean_caption).raise_if_any()
+    return merge_texts(run.place, suffixes, cleans=run.files.clean_caption)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from anywher
 from library.options.metadata_tools import CaptionFileOptions, MetadataPlaceOptions
 from library.options.parser import parse
 from library.preparation.merging import merge_texts
-from library.problems import run_command
+from library.problems import Problems, run_command
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,12 @@ class Run:
 
 
 def main() -> None:
-    run = parse(Run, __doc__)
-    merge_texts(run.place, {"caption": run.files.caption_extension}).raise_if_any()
+    carry_out(parse(Run, __doc__)).raise_if_any()
+
+
+def carry_out(run: Run) -> Problems:
+    """Do what was asked for. Returns the problems of single pictures."""
+    return merge_texts(run.place, {"caption": run.files.caption_extension})
 
 
 if __name__ == "__main__":

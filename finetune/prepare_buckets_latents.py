@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from anywher
 
 from library.options.bucket_tools import BucketOptions
 from library.options.parser import parse
-from library.problems import run_command
+from library.problems import Problems, run_command
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,14 @@ class Run:
 
 
 def main() -> None:
-    options = parse(Run, __doc__).buckets
+    carry_out(parse(Run, __doc__)).raise_if_any()
+
+
+def carry_out(run: Run) -> Problems:
+    """Do what was asked for. Returns the problems of single pictures."""
     from library.preparation.buckets import prepare_buckets
 
-    prepare_buckets(options).raise_if_any()
+    return prepare_buckets(run.buckets)
 
 
 if __name__ == "__main__":

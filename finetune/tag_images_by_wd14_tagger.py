@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from anywher
 from library.options.caption_tools import TagTextOptions
 from library.options.parser import parse
 from library.options.tagging_tools import TagChoiceOptions, TaggerOptions, TagOutputOptions
-from library.problems import run_command
+from library.problems import Problems, run_command
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,14 @@ class Run:
 
 
 def main() -> None:
-    run = parse(Run, __doc__)
+    carry_out(parse(Run, __doc__)).raise_if_any()
+
+
+def carry_out(run: Run) -> Problems:
+    """Do what was asked for. Returns the problems of single pictures."""
     from library.preparation.tagging.command import tag_pictures
 
-    tag_pictures(run.texts, run.tagger, run.choice, run.output).raise_if_any()
+    return tag_pictures(run.texts, run.tagger, run.choice, run.output)
 
 
 if __name__ == "__main__":

@@ -131,6 +131,65 @@ def _llava(folder: Path):
     return LlavaForConditionalGeneration(config), processor
 
 
+def _florence2(folder: Path):
+    from tokenizers import ByteLevelBPETokenizer
+    from transformers import (
+        BartTokenizer,
+        CLIPImageProcessor,
+        Florence2Config,
+        Florence2ForConditionalGeneration,
+        Florence2Processor,
+    )
+
+    folder.mkdir(parents=True, exist_ok=True)
+    inner = ByteLevelBPETokenizer()
+    marks = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    inner.train_from_iterator([" ".join(WORDS)], vocab_size=400, special_tokens=marks)
+    inner.save_model(str(folder))
+    files = {"vocab": str(folder / "vocab.json"), "merges": str(folder / "merges.txt")}
+    tokenizer = BartTokenizer(**files, extra_special_tokens={"image_token": "<image>"})
+    text = {
+        "model_type": "bart",
+        "vocab_size": len(tokenizer),
+        "d_model": 32,
+        "encoder_layers": 1,
+        "decoder_layers": 1,
+        "encoder_attention_heads": 2,
+        "decoder_attention_heads": 2,
+        "encoder_ffn_dim": 64,
+        "decoder_ffn_dim": 64,
+        "max_position_embeddings": 128,
+        "decoder_start_token_id": 2,
+    }
+    vision = {
+        "embed_dim": [8, 16, 32, 64],
+        "num_heads": [1, 2, 4, 8],
+        "num_groups": [1, 2, 4, 8],
+        "depths": [1, 1, 1, 1],
+        "window_size": 2,
+        "projection_dim": 32,
+        "max_position_embeddings": 10,
+    }
+    config = Florence2Config(text_config=text, vision_config=vision, image_token_id=tokenizer.image_token_id)
+    size = {"height": 64, "width": 64}
+    pictures = CLIPImageProcessor(size=size, crop_size=size, do_center_crop=False)
+    pictures.image_seq_length = 5
+    bins = {"quantization": {"mode": "floor", "num_bins": [1000, 1000]}}
+    after = {
+        "pure_text": {},
+        "od": bins,
+        "ocr": {"pattern": r"(.+?)<loc_(\d+)>", "area_threshold": 0, **bins},
+        "phrase_grounding": {"banned_grounding_tokens": []},
+    }
+    processor = Florence2Processor(
+        image_processor=pictures,
+        tokenizer=tokenizer,
+        num_additional_image_tokens=0,
+        post_processor_config=after,
+    )
+    return Florence2ForConditionalGeneration(config), processor
+
+
 def _vision() -> dict[str, int]:
     return {
         "hidden_size": 32,
@@ -143,4 +202,4 @@ def _vision() -> dict[str, int]:
     }
 
 
-_KINDS = {"blip": _blip, "git": _git, "llava": _llava}
+_KINDS = {"blip": _blip, "git": _git, "llava": _llava, "florence2": _florence2}

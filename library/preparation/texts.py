@@ -16,6 +16,7 @@ from typing import Generic, TypeVar
 
 from library.console import progress_bar, say
 from library.data.scan.folders import stem_of
+from library.files import NotWritten
 from library.options.caption_tools import PictureTextOptions
 from library.preparation.undo import Undo
 from library.problems import Problems, UserError
@@ -72,7 +73,10 @@ def describe_pictures(
     readers = options.max_data_loader_n_workers or min(MOST_READERS, os.cpu_count() or 1)
     read = read_ahead(pictures, how.read, readers=readers, ahead=max(readers, BATCHES_AHEAD * size))
     try:
-        with progress_bar(total=len(pictures), desc="pictures", unit="img") as bar, closing(read):
+        with (
+            progress_bar(total=len(pictures), desc="pictures", unit="img", disable=not pictures) as bar,
+            closing(read),
+        ):
             while batch := list(islice(read, size)):
                 _describe(batch, how, done, options.debug)
                 bar.update(len(batch))
@@ -109,6 +113,8 @@ def read_ahead(
     def attempt(path: Path) -> R | UserError:
         try:
             return read(path)
+        except NotWritten:
+            raise  # what cannot be written for one picture cannot be for the next
         except UserError as error:
             return error
 

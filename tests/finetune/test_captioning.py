@@ -11,6 +11,8 @@ from PIL import Image
 from small_captioners import write_captioner
 
 from finetune import make_captions, make_captions_by_git
+from library.options.captioning_tools import CaptionWordOptions
+from library.preparation.captioning.words import dressed
 from library.problems import UserError
 
 
@@ -113,6 +115,22 @@ def test_other_models_are_asked(pictures: Path, captioners: dict[str, Path]) -> 
     assert caption(pictures, *words, "--prompt", "what is there") != first
     git = ("--model_id", captioners["git"], "--beam_search", "--prompt", "a picture of")
     assert not caption(pictures, *git)["a"].startswith("a picture of")
+
+
+def test_florences_tasks_are_processed_as_transformers_does(pictures: Path, tmp_path: Path) -> None:
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    model = write_captioner("florence2", tmp_path / "florence2")
+    task, picture = "<CAPTION>", Image.new("RGB", (40, 30), "red")
+    words = ("--model_id", model, "--prompt", task, "--beam_search", "--num_beams", 2, "--max_length", 8)
+    found = caption(pictures, *words, "--min_length", 2)["a"]
+    processor = AutoProcessor.from_pretrained(model)
+    inputs = processor(images=[picture], text=[task], return_tensors="pt")
+    network = AutoModelForImageTextToText.from_pretrained(model).eval()
+    tokens = network.generate(**inputs, num_beams=2, do_sample=False, max_new_tokens=8, min_new_tokens=2)
+    text = processor.batch_decode(tokens, skip_special_tokens=False)[0]
+    right = processor.post_process_generation(text, task=task, image_size=picture.size)[task]
+    assert found and found == dressed(right, CaptionWordOptions())
 
 
 def test_names_become_captions_without_a_model(pictures: Path) -> None:

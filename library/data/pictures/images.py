@@ -51,6 +51,7 @@ CV2_FILTERS = {
     "bicubic": "INTER_CUBIC",
     "cubic": "INTER_CUBIC",
     "area": "INTER_AREA",
+    "lanczos4": "INTER_LANCZOS4",
 }
 HINT_ASPECT_TOLERANCE = 0.01
 

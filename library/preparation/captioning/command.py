@@ -37,6 +37,8 @@ def caption_pictures(
     Raises UserError when nothing could be done.
     """
     files, todo = _start(texts)
+    if not todo:
+        return _finish(texts, files, todo, Describer(load_image, lambda paths, pictures: [], files.write))
     with activity("opening the captioner"):
         from library.preparation.captioning.model import Captioner
 

@@ -39,6 +39,9 @@ def tag_pictures(
         check_writable(texts.train_data_dir, "make it writable, or use --output_path")
     files = TextFiles(texts, texts.caption_extension)
     todo = target.still_to_do(pictures) if target else files.still_to_do(pictures)
+    if not todo:
+        say(f"nothing to do: all of {counted(len(pictures), 'picture')} have tags")
+        return Problems()
     with activity("opening the tagger"):
         model = Tagger(find_tagger(tagger), tagger)
     say(f"tagging {counted(len(todo), 'picture')} with {tagger.repo_id} on {model.provider}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import diffusers  # noqa: F401  # before ours, for tests compare with all that it can; see unused_packages.py
@@ -51,13 +51,25 @@ def saved_kind(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str],
     """(kind, format) -> a tiny model on disk, written once."""
     root = tmp_path_factory.mktemp("models")
 
-    @cache
-    def save(kind: str, format: str) -> Path:
-        path = root / (f"{kind}.safetensors" if format == "safetensors" else kind)
-        make_kind(kind).save(path, Saving(format))
-        return path
+    return cache(partial(_save_kind, root))
 
-    return save
+
+def _save_kind(root: Path, kind: str, format: str, *, shallow: bool = False) -> Path:
+    path = root / (f"{kind}.safetensors" if format == "safetensors" else kind)
+    make_kind(kind, shallow=shallow).save(path, Saving(format))
+    return path
+
+
+@pytest.fixture(scope="session")
+def shallow_kind(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Path]:
+    """(kind, format) -> a tiny model of two levels on disk, for tests that train: a third of the operators."""
+    return cache(partial(_save_kind, tmp_path_factory.mktemp("shallow models"), shallow=True))
+
+
+@pytest.fixture(scope="session")
+def shallow_model_file(shallow_kind: Callable[[str, str], Path]) -> Path:
+    """The tiny SD 1.x of two levels as a single file. Not to be changed."""
+    return shallow_kind("sd1", "safetensors")
 
 
 @pytest.fixture

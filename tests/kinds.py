@@ -21,10 +21,10 @@ KINDS = {
 }
 
 
-def make_kind(kind: str) -> LatentDiffusion:
+def make_kind(kind: str, *, shallow: bool = False) -> LatentDiffusion:
     """A fresh tiny model of a kind."""
     family, prediction_type = KINDS[kind]
-    return tiny_model(family, prediction_type=prediction_type)
+    return tiny_model(family, prediction_type=prediction_type, shallow=shallow)
 
 
 def write_lora(path: Path, model: Path, size: float, *, conv_dim: int = 2) -> Path:

@@ -87,7 +87,7 @@ WAYS = {
 @pytest.mark.parametrize("way", WAYS)
 def test_a_bad_picture_is_named_and_its_step_left_out(
     way: str,
-    tiny_model_file: Path,
+    shallow_model_file: Path,
     pictures: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -95,7 +95,7 @@ def test_a_bad_picture_is_named_and_its_step_left_out(
 ) -> None:
     spoil, more = WAYS[way]
     spoil(monkeypatch, "0_02.png")
-    common = words(tiny_model_file, pictures, tmp_path, *more, "--save_every_n_steps", 1)
+    common = words(shallow_model_file, pictures, tmp_path, *more, "--save_every_n_steps", 1)
     run_here("train_network.py", *common, "--max_train_steps", 6)  # three an epoch, one with the bad picture
     told = capsys.readouterr().err
     bad = {int(step) for step in re.findall(r"step (\d+): .* was left out \(.*0_02.png at timestep", told)}
@@ -107,12 +107,12 @@ def test_a_bad_picture_is_named_and_its_step_left_out(
 
 
 def test_a_resumed_run_leaves_out_what_the_whole_one_does(
-    tiny_model_file: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shallow_model_file: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spoil_losses(monkeypatch, "0_02.png")
 
     def train(out: str, steps: int, *more: object) -> dict[str, torch.Tensor]:
-        common = words(tiny_model_file, pictures, tmp_path / out, "--max_train_steps", steps, *more)
+        common = words(shallow_model_file, pictures, tmp_path / out, "--max_train_steps", steps, *more)
         run_here("train_network.py", *common)
         return load_file(tmp_path / out / "x.safetensors")
 
@@ -126,10 +126,10 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 
 
 def test_a_run_without_a_good_step_ends_and_keeps_what_it_had(
-    tiny_model_file: Path, pictures: Path, tmp_path: Path
+    shallow_model_file: Path, pictures: Path, tmp_path: Path
 ) -> None:
     """The count goes on over a resume, and files stay those of the last good step."""
-    common = words(tiny_model_file, pictures, tmp_path, "--save_every_n_steps", 2, "--save_state")
+    common = words(shallow_model_file, pictures, tmp_path, "--save_every_n_steps", 2, "--save_state")
     run_here("train_network.py", *common, "--max_train_steps", 2)
     good = load_file(tmp_path / "x.safetensors")
     with pytest.MonkeyPatch.context() as patch:
@@ -148,7 +148,7 @@ def test_a_run_without_a_good_step_ends_and_keeps_what_it_had(
 
 
 def test_all_processes_leave_out_the_same_steps(
-    tiny_model_file: Path, pictures: Path, tmp_path: Path
+    shallow_model_file: Path, pictures: Path, tmp_path: Path
 ) -> None:
     """The bad picture is in one process's share only."""
     script = tmp_path / "train.py"
@@ -161,7 +161,7 @@ test_broken_steps.spoil_losses(pytest.MonkeyPatch(), "0_02.png")
 train_network.main()
 """
     )
-    common = words(tiny_model_file, pictures, tmp_path / "out", "--max_train_steps", 4)
+    common = words(shallow_model_file, pictures, tmp_path / "out", "--max_train_steps", 4)
     done = launch(script, *common, processes=2)
     assert done.stderr.count("was left out (0_02.png at timestep") == 2
     found = load_file(tmp_path / "out" / "x.safetensors")

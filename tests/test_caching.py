@@ -59,13 +59,13 @@ def test_caches_in_memory_and_on_disk_train_the_same_and_files_are_used_again(
 
 
 def test_two_processes_share_the_caching_and_train_what_one_does(
-    tiny_model_file: Path, pictures: Path, tmp_path: Path
+    shallow_model_file: Path, pictures: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(pictures, tmp_path / "copy")
     disk = (f"{LATENTS}_to_disk", f"{TEXT}_to_disk", "--max_train_steps", 4)
     plain = ("--optimizer_type", "SGDNesterov", "--max_grad_norm", 0, "--learning_rate", 0.01)
-    run_here("train_network.py", *words(tiny_model_file, pictures, tmp_path / "one", *disk, *plain))
-    two = words(tiny_model_file, tmp_path / "copy", tmp_path / "two", *disk, *plain, "--train_batch_size", 1)
+    run_here("train_network.py", *words(shallow_model_file, pictures, tmp_path / "one", *disk, *plain))
+    two = words(shallow_model_file, tmp_path / "copy", tmp_path / "two", *disk, *plain, "--train_batch_size", 1)
     launch("train_network.py", *two, processes=2)
     names = [sorted(path.name for path in folder.rglob("*.npz")) for folder in (pictures, tmp_path / "copy")]
     assert names[0] == names[1] and len(names[0]) == 2 * 7
@@ -74,11 +74,11 @@ def test_two_processes_share_the_caching_and_train_what_one_does(
 
 
 def test_validation_does_not_touch_the_training_and_a_resumed_run_measures_the_same(
-    tiny_model_file: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    shallow_model_file: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     def train(out: str, steps: int, *more: object) -> list[str]:
         split = ("--validation_split", 0.3, LATENTS, "--max_train_steps", steps, "--save_state")
-        run_here("train_network.py", *words(tiny_model_file, pictures, tmp_path / out, *split, *more))
+        run_here("train_network.py", *words(shallow_model_file, pictures, tmp_path / out, *split, *more))
         return [line for line in capsys.readouterr().out.splitlines() if line.startswith("validation")]
 
     measured = train("whole", 6, "--validate_every_n_steps", 2)
@@ -93,7 +93,7 @@ def test_validation_does_not_touch_the_training_and_a_resumed_run_measures_the_s
 
 
 def test_a_held_out_image_that_became_unreadable_loses_nothing(
-    tiny_model_file: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shallow_model_file: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found: list[Path] = []
 
@@ -107,12 +107,12 @@ def test_a_held_out_image_that_became_unreadable_loses_nothing(
     monkeypatch.setattr(TrainingData, "scan", scan_then_break)
     steps = ("--max_train_steps", 4, "--validation_split", 0.3, "--validate_every_n_steps", 2)
     with pytest.raises(UserError) as caught:
-        run_here("train_network.py", *words(tiny_model_file, pictures, tmp_path / "out", *steps))
+        run_here("train_network.py", *words(shallow_model_file, pictures, tmp_path / "out", *steps))
     broken, saved = caught.value.problems
     assert broken.where == str(found[0]) and saved.cause == "the state was saved"
 
     monkeypatch.setattr(TrainingData, "scan", real_scan)
     found[0].unlink()
     more = ("--resume", tmp_path / "out" / "x-step00000002-state", "--max_train_steps", 4)
-    run_here("train_network.py", *words(tiny_model_file, pictures, tmp_path / "out", *more))
+    run_here("train_network.py", *words(shallow_model_file, pictures, tmp_path / "out", *more))
     assert (tmp_path / "out" / "x.safetensors").exists()

@@ -79,10 +79,10 @@ def assert_no_canary(done: subprocess.CompletedProcess[str], folder: Path, *with
 
 
 def test_a_run_that_logs_and_uploads_writes_no_token(
-    hub: Hub, place: Path, tiny_model_file: Path, tmp_path: Path
+    hub: Hub, place: Path, shallow_model_file: Path, tmp_path: Path
 ) -> None:
     more = (*tracking(place), "--huggingface_token", COMMAND_TOKEN)
-    done = run(*words(tiny_model_file, place, *more), env=environment(place, hub))
+    done = run(*words(shallow_model_file, place, *more), env=environment(place, hub))
     assert_no_canary(done, tmp_path)
     assert list((place / "logs" / "wandb").glob("offline-run-*/*.wandb"))
     files = hub.repositories["model", "me/loras"].files
@@ -93,25 +93,25 @@ def test_a_run_that_logs_and_uploads_writes_no_token(
 
 
 def test_tokens_in_config_files_are_used_and_not_written_again(
-    hub: Hub, place: Path, tiny_model_file: Path, tmp_path: Path
+    hub: Hub, place: Path, shallow_model_file: Path, tmp_path: Path
 ) -> None:
     given = place / "run.toml"
     given.write_text(
         f"huggingface_token = '{COMMAND_TOKEN}'\nwandb_api_key = '{WANDB_OPTION}'\n"
         "[a]\nhuggingface_repo_id = 'me/loras'\nlog_with = 'wandb'\n"
     )
-    done = run(*words(tiny_model_file, place, "--config_file", given), env=environment(place, hub))
+    done = run(*words(shallow_model_file, place, "--config_file", given), env=environment(place, hub))
     assert_no_canary(done, tmp_path, given)
     more = (*tracking(place), "--huggingface_token", COMMAND_TOKEN, f"--wandb_api_key={WANDB_OPTION}")
     asked = ("--config_file", place / "written.toml", "--output_config")
-    done = run(*words(tiny_model_file, place, *more, *asked), env=environment(place, hub))
+    done = run(*words(shallow_model_file, place, *more, *asked), env=environment(place, hub))
     assert_no_canary(done, tmp_path, given)
     assert "huggingface_repo_id" in (place / "written.toml").read_text()
     assert done.stderr.count("is not written to the file: keep tokens in the environment") == 2
 
 
 def test_mistakes_near_a_token_do_not_show_it(
-    hub: Hub, place: Path, tiny_model_file: Path, tmp_path: Path
+    hub: Hub, place: Path, shallow_model_file: Path, tmp_path: Path
 ) -> None:
     twice = place / "run.toml"
     twice.write_text(
@@ -128,7 +128,7 @@ def test_mistakes_near_a_token_do_not_show_it(
         ),
         *("--huggingface_repo_id", COMMAND_TOKEN, "--config_file", twice, "--huggingface_token"),
     ]
-    done = run(*words(tiny_model_file, place, *mistakes), env=environment(place, hub), check=False)
+    done = run(*words(shallow_model_file, place, *mistakes), env=environment(place, hub), check=False)
     assert done.returncode == 2
     assert_no_canary(done, tmp_path, twice)
     assert done.stderr.splitlines() == [

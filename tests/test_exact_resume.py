@@ -63,7 +63,7 @@ CASES = ALWAYS + [pytest.param(*case, marks=pytest.mark.matrix) for case in MORE
 def test_a_run_with_three_stops_is_one_without(
     script: str,
     features: tuple[str, ...],
-    saved_kind: Callable[[str, str], Path],
+    shallow_kind: Callable[[str, str], Path],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -76,7 +76,7 @@ def test_a_run_with_three_stops_is_one_without(
     looks = ("--sample_prompts", prompts, "--sample_every_n_steps", 3)
     asked = [word for feature in features for word in FEATURES[feature]]
     asked += ["--conditioning_data_dir", hints] if hints else []
-    model = saved_kind(TRAINERS[script], "safetensors")
+    model = shallow_kind(TRAINERS[script], "safetensors")
 
     def train(out: str, steps: int, *more: object) -> Path:
         words = (*of_trainer(script), *asked, *looks, "--save_state", "--max_train_steps", steps, *more)

@@ -59,10 +59,10 @@ def words(model: Path, pictures: Path, out: Path, *more: object) -> list[object]
 
 
 def test_results_and_states_go_up_and_a_run_goes_on_from_there_exactly(
-    hub: Hub, tiny_model_file: Path, pictures: Path, tmp_path: Path
+    hub: Hub, shallow_model_file: Path, pictures: Path, tmp_path: Path
 ) -> None:
     def train(out: str, *more: object) -> bytes:
-        run_here("train_network.py", *words(tiny_model_file, pictures, tmp_path / out, *more))
+        run_here("train_network.py", *words(shallow_model_file, pictures, tmp_path / out, *more))
         return (tmp_path / out / "x.safetensors").read_bytes()
 
     place = ("--huggingface_repo_id", "me/loras", "--huggingface_path_in_repo", "fish")
@@ -107,11 +107,11 @@ def test_models_go_up_as_files_or_folders(
     script: str,
     more: list[object],
     names: set[str],
-    tiny_model_file: Path,
+    shallow_model_file: Path,
     pictures: Path,
     tmp_path: Path,
 ) -> None:
-    common = words(tiny_model_file, pictures, tmp_path / "out")
+    common = words(shallow_model_file, pictures, tmp_path / "out")
     network = common.index("--network_module")
     common = common[:network] + common[network + 4 :]
     place = ("--huggingface_repo_id", "me/x", "--huggingface_repo_type", "dataset", "--async_upload")
@@ -129,14 +129,14 @@ def test_a_failed_upload_is_told_tried_again_at_the_end_and_costs_nothing(
     hub: Hub,
     fault: int | str,
     mode: list[str],
-    tiny_model_file: Path,
+    shallow_model_file: Path,
     pictures: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     hub.faults.append(["POST commit", fault, 1])  # its own library tries some of these again
     hub.faults.append(["POST preupload", fault, 6])
-    common = words(tiny_model_file, pictures, tmp_path, "--save_every_n_steps", 1, "--max_train_steps", 2)
+    common = words(shallow_model_file, pictures, tmp_path, "--save_every_n_steps", 1, "--max_train_steps", 2)
     run_here("train_network.py", *common, "--huggingface_repo_id", "me/loras", *mode)
     files = hub.repositories["model", "me/loras"].files
     names = ["x-step00000001.safetensors", "x-step00000002.safetensors", "x.safetensors"]
@@ -198,14 +198,14 @@ def test_states_go_up_only_when_asked_for(hub: Hub, tmp_path: Path) -> None:
 
 
 def test_a_run_that_is_stopped_does_not_wait_for_a_hub_that_hangs(
-    hub: Hub, tiny_model_file: Path, pictures: Path, tmp_path: Path
+    hub: Hub, shallow_model_file: Path, pictures: Path, tmp_path: Path
 ) -> None:
     hub.faults.append(["PUT lfs", 60.0, 1000])
     more = ("--save_every_n_steps", 2, "--max_train_steps", 10000, "--huggingface_repo_id", "me/loras")
     command = [
         sys.executable,
         "train_network.py",
-        *map(str, words(tiny_model_file, pictures, tmp_path, *more)),
+        *map(str, words(shallow_model_file, pictures, tmp_path, *more)),
     ]
     own = {
         "HF_ENDPOINT": hub.url,

@@ -76,9 +76,9 @@ def test_every_trainer_goes_on_exactly_with_masks_drawn_by_key(
 
 
 def test_a_text_to_image_model_becomes_an_inpainting_model(
-    saved_kind: Callable[[str, str], Path], tmp_path: Path, capsys: pytest.CaptureFixture
+    shallow_kind: Callable[[str, str], Path], tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    model, data = saved_kind("sd1", "safetensors"), two_buckets(tmp_path / "data")
+    model, data = shallow_kind("sd1", "safetensors"), two_buckets(tmp_path / "data")
     words = (
         "--train_inpainting",
         "--use_safetensors",
@@ -132,7 +132,7 @@ def test_cached_latents_teach_the_same_and_a_dry_run_writes_nothing(
 
 
 def test_masks_of_a_folder_and_of_alpha_channels_are_learned_with(
-    inpainting: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture, saved_kind: Callable
+    inpainting: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture, shallow_kind: Callable
 ) -> None:
     data = tmp_path / "data"
     make_pictures(data / "1_a", 2)
@@ -166,7 +166,7 @@ def test_masks_of_a_folder_and_of_alpha_channels_are_learned_with(
     assert preview.crop(white).tobytes() != original.crop(white).tobytes()
     assert len({alpha, drawn, named}) == 3  # alpha shows the colours that named and drawn put on white
     capsys.readouterr()
-    train("plain", "--inpainting_masks", "alpha", *looks, model=saved_kind("sd1", "safetensors"))
+    train("plain", "--inpainting_masks", "alpha", *looks, model=shallow_kind("sd1", "safetensors"))
     told = capsys.readouterr().err
     assert "inpainting_masks has no effect without --train_inpainting" in told
     preview = Image.open(next((tmp_path / "plain" / "sample").iterdir()))

@@ -33,43 +33,43 @@ def table(printed: str) -> dict[str, str]:
 
 
 def test_a_resumed_run_tells_of_the_whole(
-    tiny_model_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    shallow_model_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    run_here("train_db.py", *words(tiny_model_file, tmp_path, "--max_train_steps", 4))
+    run_here("train_db.py", *words(shallow_model_file, tmp_path, "--max_train_steps", 4))
     whole = table(capsys.readouterr().out)
     assert whole["steps"] == "what steps 0 to 4 trained:"
     assert set(whole) == {"steps", "U-Net", "text encoder"}
     assert re.search(r"U-Net +[\d,]+ +[\d.]+ % +[\d.]+$", whole["U-Net"])
-    run_here("train_db.py", *words(tiny_model_file, tmp_path, "--max_train_steps", 2, "--save_state"))
+    run_here("train_db.py", *words(shallow_model_file, tmp_path, "--max_train_steps", 2, "--save_state"))
     more = ("--resume", tmp_path / "x-state", "--max_train_steps", 4)
-    run_here("train_db.py", *words(tiny_model_file, tmp_path, *more))
+    run_here("train_db.py", *words(shallow_model_file, tmp_path, *more))
     assert table(capsys.readouterr().out.rpartition("done:")[2]) == whole
 
 
 def test_a_part_that_nothing_reaches_ends_in_an_error_after_everything_was_saved(
-    tiny_model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shallow_model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Task, "condition", torch.no_grad()(Task.condition))
-    common = words(tiny_model_file, tmp_path, "--max_train_steps", 10, "--optimizer_type", "SGDNesterov")
+    common = words(shallow_model_file, tmp_path, "--max_train_steps", 10, "--optimizer_type", "SGDNesterov")
     with pytest.raises(UserError, match="^text encoder: was to be trained and did not move in steps 0 to 10"):
         run_here("train_db.py", *common)
     assert (tmp_path / "x.safetensors").is_file()
 
 
 def test_what_is_not_to_move_is_no_error(
-    tiny_model_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    shallow_model_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     """Warmed up from a rate of 0, the first step moves nothing; the text encoder stops before it began."""
     never = ("--max_train_steps", 1, "--lr_scheduler", "constant_with_warmup", "--lr_warmup_steps", 5)
-    run_here("train_db.py", *words(tiny_model_file, tmp_path, *never))
+    run_here("train_db.py", *words(shallow_model_file, tmp_path, *never))
     rows = table(capsys.readouterr().out)
     assert " 0 % " in rows["U-Net"] and " 0 % " in rows["text encoder"]
 
 
 def test_an_optimizer_whose_first_steps_move_nothing_is_a_warning(
-    tiny_model_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    shallow_model_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     radam = ("--optimizer_type", "RAdamScheduleFree", "--max_train_steps", 2)
-    run_here("train_db.py", *words(tiny_model_file, tmp_path, *radam))
+    run_here("train_db.py", *words(shallow_model_file, tmp_path, *radam))
     said = capsys.readouterr().err
     assert "warning: U-Net was to be trained and did not move in steps 0 to 2; in 2 steps that may be" in said

@@ -39,7 +39,7 @@ def read(folder: Path) -> EventAccumulator:
 
 
 def test_tensorboard_has_losses_rates_previews_and_options_and_goes_on_after_a_resume(
-    tiny_model_file: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    shallow_model_file: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "prompts.txt").write_text("a fish --s 1 --w 64 --h 64 --d 1\na cat --s 1 --w 64 --h 64\n")
     (tmp_path / "trackers.toml").write_text(TRACKERS)
@@ -48,7 +48,7 @@ def test_tensorboard_has_losses_rates_previews_and_options_and_goes_on_after_a_r
     drawing = ("--sample_prompts", tmp_path / "prompts.txt", "--sample_every_n_steps", 2)
 
     def train(steps: int, *more: object) -> None:
-        common = words(tiny_model_file, pictures, tmp_path / "out", *logs, *drawing, *settings)
+        common = words(shallow_model_file, pictures, tmp_path / "out", *logs, *drawing, *settings)
         run_here("train_network.py", *common, "--max_train_steps", steps, *more)
 
     train(5, "--save_every_n_steps", 3, "--save_state")
@@ -64,7 +64,7 @@ def test_tensorboard_has_losses_rates_previews_and_options_and_goes_on_after_a_r
     assert [(image.step, image.width) for image in events.Images("sample_1")] == [(2, 64), (4, 64), (6, 64)]
     content = b"".join(path.read_bytes() for path in folder.iterdir())
     assert b"unet_lr" in content
-    assert tiny_model_file.name.encode() in content
+    assert shallow_model_file.name.encode() in content
     assert str(tmp_path).encode() not in content
 
 
@@ -105,13 +105,13 @@ def history(folder: Path) -> tuple[list[dict[str, object]], dict[str, object]]:
 
 @pytest.mark.usefixtures("offline")
 def test_wandb_has_the_same_and_keeps_its_run_after_a_resume(
-    tiny_model_file: Path, pictures: Path, tmp_path: Path
+    shallow_model_file: Path, pictures: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "prompts.txt").write_text("a fish --s 1 --w 64 --h 64\n")
     (tmp_path / "trackers.toml").write_text(TRACKERS)
     drawing = ("--sample_prompts", tmp_path / "prompts.txt", "--sample_every_n_steps", 2)
     logs = ("--log_with", "wandb", "--wandb_run_name", "first try", "--log_config", *drawing)
-    common = words(tiny_model_file, pictures, tmp_path / "out", *logs, "--log_tracker_name", "fishes")
+    common = words(shallow_model_file, pictures, tmp_path / "out", *logs, "--log_tracker_name", "fishes")
     settings = ("--log_tracker_config", tmp_path / "trackers.toml", "--save_state")
     run_here("train_network.py", *common, *settings, "--max_train_steps", 2)
     (folder,) = (tmp_path / "out" / "wandb").glob("offline-run-*")
@@ -131,7 +131,7 @@ def test_wandb_has_the_same_and_keeps_its_run_after_a_resume(
 
 
 def test_a_log_that_cannot_be_written_costs_a_warning_only(
-    tiny_model_file: Path,
+    shallow_model_file: Path,
     pictures: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -141,7 +141,7 @@ def test_a_log_that_cannot_be_written_costs_a_warning_only(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("torch.utils.tensorboard.SummaryWriter.add_scalar", fail)
-    common = words(tiny_model_file, pictures, tmp_path / "out", "--logging_dir", tmp_path / "logs")
+    common = words(shallow_model_file, pictures, tmp_path / "out", "--logging_dir", tmp_path / "logs")
     run_here("train_network.py", *common, "--max_train_steps", 2)
     assert (tmp_path / "out" / "x.safetensors").is_file()
     told = "tensorboard failed (OSError: [Errno 28] No space left on device): this run goes on without it"
@@ -149,7 +149,7 @@ def test_a_log_that_cannot_be_written_costs_a_warning_only(
 
 
 def test_console_options_are_a_trainers_too(
-    tiny_model_file: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    shallow_model_file: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     more = (
         "--console_log_level",
@@ -161,7 +161,7 @@ def test_console_options_are_a_trainers_too(
     out = tmp_path / "out"
     (tmp_path / "prompts.txt").write_text("a cat --w 64 --h 64 --s 2")
     draws = ("--sample_prompts", tmp_path / "prompts.txt", "--sample_every_n_steps", 2)
-    common = words(tiny_model_file, pictures, out, "--max_train_steps", 2, *draws)
+    common = words(shallow_model_file, pictures, out, "--max_train_steps", 2, *draws)
     run_here("train_network.py", *common, *more)
     said = capsys.readouterr()
     assert said.out == ""

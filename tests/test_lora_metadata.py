@@ -140,14 +140,14 @@ TAGS = {"3_thing": {"one": 3, "two": 3, "three": 3}, "2_thing": {"one": 1, "two"
 
 
 @pytest.fixture(scope="module")
-def places(tmp_path_factory: pytest.TempPathFactory, saved_kind) -> dict[str, Path]:
+def places(tmp_path_factory: pytest.TempPathFactory, shallow_kind) -> dict[str, Path]:
     """Four pictures, three times each; one regularization image, twice; a model, and a VAE of another's."""
     folder = tmp_path_factory.mktemp("places")
     make_pictures(folder / "train" / "3_thing", 4)
     make_pictures(folder / "reg" / "2_thing", 1, seed=5)
     vae = folder / "vae.safetensors"
-    vae.write_bytes(saved_kind("sd1", "safetensors").read_bytes())
-    return {"folder": folder, "model": saved_kind("sd1", "safetensors"), "vae": vae}
+    vae.write_bytes(shallow_kind("sd1", "safetensors").read_bytes())
+    return {"folder": folder, "model": shallow_kind("sd1", "safetensors"), "vae": vae}
 
 
 def metadata(places: dict[str, Path], *words: object) -> dict[str, str]:

@@ -36,12 +36,12 @@ def test_two_processes_learn_what_one_with_twice_the_batch_learns(
     rate: float,
     how: str,
     more: tuple,
-    saved_kind: Callable[[str, str], Path],
+    shallow_kind: Callable[[str, str], Path],
     tmp_path: Path,
     capsys: pytest.CaptureFixture,
 ) -> None:
     """Without dropout in modules, whose draws differ by rank. The buckets hold 5 and 2: a batch is short."""
-    model, data = saved_kind(kind, "safetensors"), two_buckets(tmp_path / "data")
+    model, data = shallow_kind(kind, "safetensors"), two_buckets(tmp_path / "data")
     trains = NETWORK if "network" in script else of_trainer(script)
     if "control" in script:
         trains = ("--conditioning_data_dir", hints_of(data))

@@ -45,7 +45,7 @@ SCHEDULE_FREE = ("--optimizer_type", "AdamWScheduleFree", "--learning_rate", 1e-
     ids=lambda value: value if isinstance(value, str) else str(value[-1]),
 )
 def test_stopping_and_going_on_is_the_same_as_never_stopping(
-    script: str, more: tuple, tiny_model_file: Path, pictures: Path, tmp_path: Path
+    script: str, more: tuple, shallow_model_file: Path, pictures: Path, tmp_path: Path
 ) -> None:
     """Once with previews, validation and saves between, once without: looking leaves no trace."""
     prompts = tmp_path / "prompts.txt"
@@ -54,7 +54,7 @@ def test_stopping_and_going_on_is_the_same_as_never_stopping(
     looking = ("--sample_prompts", prompts, "--sample_every_n_steps", 1, "--save_every_n_steps", 1)
 
     def train(out: str, steps: int, *extra: object) -> Path:
-        common = words(tiny_model_file, pictures, tmp_path / out, *more, *held_out, *extra)
+        common = words(shallow_model_file, pictures, tmp_path / out, *more, *held_out, *extra)
         run_here(script, *common, "--max_train_steps", steps, "--save_state")
         return tmp_path / out
 
@@ -69,14 +69,14 @@ def test_stopping_and_going_on_is_the_same_as_never_stopping(
     assert moved is ("AdamWScheduleFree" in more)  # its file is the average, its state what is trained
 
 
-def test_logs_have_the_rate_of_each_group(tiny_model_file: Path, pictures: Path, tmp_path: Path) -> None:
+def test_logs_have_the_rate_of_each_group(shallow_model_file: Path, pictures: Path, tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     found = {}
     for name in ("Prodigy", "AdaFactor"):
         more = (*NETWORK, "--optimizer_type", name, "--learning_rate", 1, "--max_train_steps", 2)
         logs = ("--logging_dir", tmp_path / name)
-        run_here("train_network.py", *words(tiny_model_file, pictures, tmp_path / "out", *more, *logs))
+        run_here("train_network.py", *words(shallow_model_file, pictures, tmp_path / "out", *more, *logs))
         (folder,) = (tmp_path / name).glob("*/network_train")
         events = EventAccumulator(str(folder)).Reload()
         keys = [key for key in events.Tags()["scalars"] if key.startswith("lr/")]
@@ -129,22 +129,22 @@ def test_logs_have_the_rate_of_each_group(tiny_model_file: Path, pictures: Path,
 def test_what_an_optimizer_makes_little_of_is_a_warning(
     more: tuple,
     line: str,
-    tiny_model_file: Path,
+    shallow_model_file: Path,
     pictures: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture,
 ) -> None:
-    common = words(tiny_model_file, pictures, tmp_path, *NETWORK, "--max_train_steps", 1)
+    common = words(shallow_model_file, pictures, tmp_path, *NETWORK, "--max_train_steps", 1)
     run_here("train_network.py", *common, *more)
     assert f"warning: {line}" in capsys.readouterr().err
 
 
 def test_all_that_is_wrong_with_optimizer_and_schedule_is_found_before_anything_is_loaded(
-    tiny_model_file: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shallow_model_file: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loads: list[Callable] = []
     monkeypatch.setattr("library.training.session.load_model", lambda *a, **k: loads.append(a))
-    common = words(tiny_model_file, pictures, tmp_path, *NETWORK)
+    common = words(shallow_model_file, pictures, tmp_path, *NETWORK)
     for more, line in (
         (("--optimizer_args", "speed=3"), "--optimizer_type AdamW: does not take these arguments"),
         (("--lr_scheduler_type", "StepLR"), "--lr_scheduler_type StepLR: does not take these arguments"),
@@ -166,13 +166,13 @@ def test_all_that_is_wrong_with_optimizer_and_schedule_is_found_before_anything_
     ids=str,
 )
 def test_steps_within_the_backward_pass_learn_the_same(
-    more: tuple, fused: str | tuple, tiny_model_file: Path, pictures: Path, tmp_path: Path
+    more: tuple, fused: str | tuple, shallow_model_file: Path, pictures: Path, tmp_path: Path
 ) -> None:
     """Going on with and without them, too."""
 
     def train(out: str, steps: int, *extra: object) -> Path:
         plain = ("--use_safetensors", "--max_grad_norm", 0, "--save_state", "--learning_rate", 1e-3)
-        common = words(tiny_model_file, pictures, tmp_path / out, *more, *plain, *extra)
+        common = words(shallow_model_file, pictures, tmp_path / out, *more, *plain, *extra)
         run_here("fine_tune.py", *common, "--max_train_steps", steps)
         return tmp_path / out
 
@@ -185,7 +185,7 @@ def test_steps_within_the_backward_pass_learn_the_same(
 
 
 def test_an_interrupted_run_that_steps_within_the_backward_pass_goes_on_exactly(
-    tiny_model_file: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shallow_model_file: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from library.training.interruption import Interruption
 
@@ -193,7 +193,7 @@ def test_an_interrupted_run_that_steps_within_the_backward_pass_goes_on_exactly(
 
     def train(out: str, *more: object) -> None:
         every = ("--max_train_steps", 4, *more)
-        run_here("train_network.py", *words(tiny_model_file, pictures, tmp_path / out, *common, *every))
+        run_here("train_network.py", *words(shallow_model_file, pictures, tmp_path / out, *common, *every))
 
     train("whole")
     looks = iter([False] * 3)  # before each of three steps
@@ -233,18 +233,18 @@ def test_an_interrupted_run_that_steps_within_the_backward_pass_goes_on_exactly(
     ],
 )
 def test_what_cannot_step_within_the_backward_pass_is_one_line(
-    more: tuple, line: str, tiny_model_file: Path, pictures: Path, tmp_path: Path
+    more: tuple, line: str, shallow_model_file: Path, pictures: Path, tmp_path: Path
 ) -> None:
-    common = words(tiny_model_file, pictures, tmp_path, *NETWORK, "--fused_backward_pass")
+    common = words(shallow_model_file, pictures, tmp_path, *NETWORK, "--fused_backward_pass")
     with pytest.raises(UserError) as error:
         run_here("train_network.py", *common, *more)
     assert str(error.value) == line
 
 
 def test_clipping_part_by_part_is_said(
-    tiny_model_file: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    shallow_model_file: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    common = words(tiny_model_file, pictures, tmp_path, *NETWORK, "--fused_backward_pass")
+    common = words(shallow_model_file, pictures, tmp_path, *NETWORK, "--fused_backward_pass")
     run_here("train_network.py", *common, "--max_train_steps", 1)
     line = "--max_grad_norm 1 clips each weight's gradient alone with --fused_backward_pass; 0 does not clip"
     assert f"warning: {line}\n" in capsys.readouterr().err
@@ -272,9 +272,9 @@ def test_several_processes_do_not_step_within_the_backward_pass() -> None:
     [("--optimizer_type", "AdamWScheduleFree"), ("--fused_backward_pass", "--optimizer_type", "AdaFactor")],
 )
 def test_a_dry_run_takes_the_step_of_every_kind(
-    more: tuple, tiny_model_file: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    more: tuple, shallow_model_file: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    common = words(tiny_model_file, pictures, tmp_path, *NETWORK, *more)
+    common = words(shallow_model_file, pictures, tmp_path, *NETWORK, *more)
     with pytest.raises(SystemExit):
         run_here("train_network.py", *common, "--dry_run")
     assert "dry run: no problems found; nothing was written" in capsys.readouterr().out
@@ -293,11 +293,11 @@ def test_a_dry_run_takes_the_step_of_every_kind(
     ],
 )
 def test_one_part_is_trained_alone(
-    script: str, more: tuple, trained: set[str], tiny_model_file: Path, pictures: Path, tmp_path: Path
+    script: str, more: tuple, trained: set[str], shallow_model_file: Path, pictures: Path, tmp_path: Path
 ) -> None:
     rest = ("--use_safetensors", "--max_train_steps", 1, "--learning_rate", 1e-3)
-    run_here(script, *words(tiny_model_file, pictures, tmp_path, *rest, *more))
-    before, after = load_file(tiny_model_file), load_file(tmp_path / "x.safetensors")
+    run_here(script, *words(shallow_model_file, pictures, tmp_path, *rest, *more))
+    before, after = load_file(shallow_model_file), load_file(tmp_path / "x.safetensors")
     assert {key.split(".")[0] for key in before if not torch.equal(before[key], after[key])} == trained
 
 
@@ -334,8 +334,8 @@ def test_one_part_is_trained_alone(
     ],
 )
 def test_parts_that_contradict_are_one_line(
-    script: str, more: tuple, line: str, tiny_model_file: Path, pictures: Path, tmp_path: Path
+    script: str, more: tuple, line: str, shallow_model_file: Path, pictures: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError) as error:
-        run_here(script, *words(tiny_model_file, pictures, tmp_path, *more))
+        run_here(script, *words(shallow_model_file, pictures, tmp_path, *more))
     assert str(error.value) == line

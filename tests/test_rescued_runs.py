@@ -30,9 +30,9 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def whole(tiny_model_file: Path, pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+def whole(shallow_model_file: Path, pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """What the run learns that nothing ends."""
-    return train(tiny_model_file, pictures, tmp_path_factory.mktemp("whole"))
+    return train(shallow_model_file, pictures, tmp_path_factory.mktemp("whole"))
 
 
 def train(model: Path, pictures: Path, out: Path, *more: object) -> bytes:
@@ -47,7 +47,7 @@ def only_state(out: Path) -> Path:
 
 @pytest.mark.parametrize(("step", "batch"), [(2, 0), (2, 2), (3, 3)])
 def test_a_picture_that_cannot_be_read_loses_no_step(
-    step: int, batch: int, tiny_model_file: Path, pictures: Path, whole: bytes, tmp_path: Path
+    step: int, batch: int, shallow_model_file: Path, pictures: Path, whole: bytes, tmp_path: Path
 ) -> None:
     """In the first and the last batch of a step of three, and in the step of one."""
     build = BatchBuilder.build
@@ -59,13 +59,13 @@ def test_a_picture_that_cannot_be_read_loses_no_step(
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(UserError, match="a.png: cannot be read"):
         patch.setattr(BatchBuilder, "build", bad)
-        train(tiny_model_file, pictures, tmp_path)
+        train(shallow_model_file, pictures, tmp_path)
     assert only_state(tmp_path).name == f"x-step{step:08d}-state"
-    assert train(tiny_model_file, pictures, tmp_path, "--resume", only_state(tmp_path)) == whole
+    assert train(shallow_model_file, pictures, tmp_path, "--resume", only_state(tmp_path)) == whole
 
 
 def test_a_device_without_memory_loses_no_step(
-    tiny_model_file: Path, pictures: Path, whole: bytes, tmp_path: Path, capsys: pytest.CaptureFixture
+    shallow_model_file: Path, pictures: Path, whole: bytes, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     forward_backward = Stepper.forward_backward
 
@@ -76,10 +76,10 @@ def test_a_device_without_memory_loses_no_step(
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(torch.OutOfMemoryError):
         patch.setattr(Stepper, "forward_backward", too_much)
-        train(tiny_model_file, pictures, tmp_path)
+        train(shallow_model_file, pictures, tmp_path)
     state = only_state(tmp_path)
     assert f"step 2: the state was saved; go on with --resume {state}" in capsys.readouterr().err
-    assert train(tiny_model_file, pictures, tmp_path, "--resume", state) == whole
+    assert train(shallow_model_file, pictures, tmp_path, "--resume", state) == whole
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_a_device_without_memory_loses_no_step(
     ],
 )
 def test_weights_that_were_changing_are_not_saved(
-    broken: tuple[type, str], more: tuple, tiny_model_file: Path, pictures: Path, tmp_path: Path
+    broken: tuple[type, str], more: tuple, shallow_model_file: Path, pictures: Path, tmp_path: Path
 ) -> None:
     kind, name = broken
     real, calls = getattr(kind, name), []
@@ -103,12 +103,12 @@ def test_weights_that_were_changing_are_not_saved(
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(RuntimeError, match="the driver is gone"):
         patch.setattr(kind, name, breaks)
-        train(tiny_model_file, pictures, tmp_path, *more)
+        train(shallow_model_file, pictures, tmp_path, *more)
     assert not list(tmp_path.glob("*-state"))
 
 
 def test_a_state_that_cannot_be_saved_does_not_hide_what_went_wrong(
-    tiny_model_file: Path,
+    shallow_model_file: Path,
     pictures: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -120,5 +120,5 @@ def test_a_state_that_cannot_be_saved_does_not_hide_what_went_wrong(
     monkeypatch.setattr("library.training.milestones.Milestones.after", gone)
     monkeypatch.setattr("library.training.start.outputs.write_state", gone)
     with pytest.raises(RuntimeError, match="the device gave up"):
-        train(tiny_model_file, pictures, tmp_path)
+        train(shallow_model_file, pictures, tmp_path)
     assert "the state could not be saved (RuntimeError: the device gave up)" in capsys.readouterr().err

@@ -15,11 +15,11 @@ from library.training.saving.settings import Change, changes
 
 
 @pytest.fixture(scope="module")
-def saved(tiny_model_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def saved(shallow_model_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with pictures, and a run's result and state after one step."""
     folder = tmp_path_factory.mktemp("saved")
     make_pictures(folder / "data" / "1_cat", 3)
-    run_here("train_network.py", *words(tiny_model_file, folder, "--max_train_steps", 1, "--save_state"))
+    run_here("train_network.py", *words(shallow_model_file, folder, "--max_train_steps", 1, "--save_state"))
     return folder
 
 
@@ -42,11 +42,11 @@ def warnings(capsys: pytest.CaptureFixture) -> list[str]:
 
 
 def test_what_may_change_is_one_line_each(
-    tiny_model_file: Path, saved: Path, capsys: pytest.CaptureFixture
+    shallow_model_file: Path, saved: Path, capsys: pytest.CaptureFixture
 ) -> None:
     more = ("--learning_rate", 5e-4, "--noise_offset", 0.1, "--flip_aug", "--weighted_captions")
     arguments = ("--optimizer_args", "weight_decay=0", "--network_args", "conv_dim=1", "rank_dropout=0.1")
-    run_here("train_network.py", *resumed(tiny_model_file, saved, *more, *arguments))
+    run_here("train_network.py", *resumed(shallow_model_file, saved, *more, *arguments))
     assert sorted(warnings(capsys)) == [
         "--flip_aug was off until step 1; from there on it is on",
         "--learning_rate was 0.001 until step 1; from there on it is 0.0005",
@@ -59,13 +59,13 @@ def test_what_may_change_is_one_line_each(
 
 
 def test_edited_pictures_and_captions_are_named_and_trained(
-    tiny_model_file: Path, saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    shallow_model_file: Path, saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     folder = Path(shutil.copytree(saved, tmp_path / "copy"))  # with other times, but the same content
     pictures = sorted((folder / "data" / "1_cat").glob("*.png"))
     Image.new("RGB", (64, 64)).save(pictures[1])
     pictures[2].with_suffix(".txt").write_text("another caption")
-    run_here("train_network.py", *resumed(tiny_model_file, folder, "--output_name", "y"))
+    run_here("train_network.py", *resumed(shallow_model_file, folder, "--output_name", "y"))
     err = capsys.readouterr().err.splitlines()
     ending = "from there on they are trained as they are now"
     assert [line for line in err if "was edited:" in line] == [
@@ -76,9 +76,9 @@ def test_edited_pictures_and_captions_are_named_and_trained(
 
 
 def test_what_was_learned_with_a_setting_needs_it(
-    tiny_model_file: Path, saved: Path, saved_kind, tmp_path: Path
+    shallow_model_file: Path, saved: Path, shallow_kind, tmp_path: Path
 ) -> None:
-    other = shutil.copy(saved_kind("sd2", "safetensors"), tmp_path / "other.safetensors")
+    other = shutil.copy(shallow_kind("sd2", "safetensors"), tmp_path / "other.safetensors")
     more = (
         "--network_alpha",
         2,
@@ -104,9 +104,9 @@ def test_what_was_learned_with_a_setting_needs_it(
 
 
 def test_a_model_under_another_name_is_the_same_model(
-    tiny_model_file: Path, saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    shallow_model_file: Path, saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    moved = shutil.copy(tiny_model_file, tmp_path / "renamed.safetensors")
+    moved = shutil.copy(shallow_model_file, tmp_path / "renamed.safetensors")
     run_here("train_network.py", *resumed(moved, saved))
     assert warnings(capsys) == ["--max_train_steps was 1 until step 1; from there on it is 2"]
 

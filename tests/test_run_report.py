@@ -37,17 +37,17 @@ def curves(folder: Path) -> dict:
 
 
 def test_a_run_leaves_a_page_that_goes_on_after_a_resume(
-    tiny_model_file: Path, prompts: Path, tmp_path: Path
+    shallow_model_file: Path, prompts: Path, tmp_path: Path
 ) -> None:
-    run_here("train_network.py", *words(tiny_model_file, prompts, "whole", "--max_train_steps", 6))
+    run_here("train_network.py", *words(shallow_model_file, prompts, "whole", "--max_train_steps", 6))
     run_here(
         "train_network.py",
-        *words(tiny_model_file, prompts, "parts", "--max_train_steps", 6, "--save_every_n_steps", 3),
+        *words(shallow_model_file, prompts, "parts", "--max_train_steps", 6, "--save_every_n_steps", 3),
     )
     state = tmp_path / "parts" / "x-step00000003-state"
     run_here(
         "train_network.py",
-        *words(tiny_model_file, prompts, "parts", "--max_train_steps", 6, "--resume", state),
+        *words(shallow_model_file, prompts, "parts", "--max_train_steps", 6, "--resume", state),
     )
     whole, parts = curves(tmp_path / "whole"), curves(tmp_path / "parts")
     assert whole == parts
@@ -75,30 +75,30 @@ def test_a_run_leaves_a_page_that_goes_on_after_a_resume(
 
 
 def test_a_full_training_and_a_folder_result_have_one_too(
-    tiny_model_file: Path, prompts: Path, tmp_path: Path
+    shallow_model_file: Path, prompts: Path, tmp_path: Path
 ) -> None:
     data = ("--train_data_dir", tmp_path / "data", "--resolution", 64, "--caption_extension", ".txt")
-    model = ("--pretrained_model_name_or_path", tiny_model_file, "--save_model_as", "diffusers_safetensors")
+    model = ("--pretrained_model_name_or_path", shallow_model_file, "--save_model_as", "diffusers_safetensors")
     saving = ("--output_dir", tmp_path / "out", "--output_name", "x", "--max_train_steps", 1)
     run_here("train_db.py", *model, *data, *saving, "--max_data_loader_n_workers", 0)
     assert (tmp_path / "out" / "x").is_dir()
     assert "train_db.py on sd1.safetensors" in (tmp_path / "out" / "x-report.html").read_text()
 
 
-def test_it_can_be_left_out_and_changes_nothing(tiny_model_file: Path, prompts: Path, tmp_path: Path) -> None:
+def test_it_can_be_left_out_and_changes_nothing(shallow_model_file: Path, prompts: Path, tmp_path: Path) -> None:
     for out, more in (("with", ()), ("without", ("--no_report",))):
-        run_here("train_network.py", *words(tiny_model_file, prompts, out, "--max_train_steps", 2, *more))
+        run_here("train_network.py", *words(shallow_model_file, prompts, out, "--max_train_steps", 2, *more))
     tensors = [(tmp_path / out / "x-state" / "model.safetensors").read_bytes() for out in ("with", "without")]
     assert tensors[0] == tensors[1]
     assert not list((tmp_path / "without").glob("x-report*")) and list((tmp_path / "with").glob("x-report*"))
 
 
 def test_it_shows_what_the_run_warned_of_and_nothing_of_another(
-    tiny_model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shallow_model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_pictures(tmp_path / "data" / "1_cat", 4)
     (tmp_path / "data" / "notes").mkdir()
-    model = ("--pretrained_model_name_or_path", tiny_model_file, "--train_data_dir", tmp_path / "data")
+    model = ("--pretrained_model_name_or_path", shallow_model_file, "--train_data_dir", tmp_path / "data")
     data = ("--resolution", 64, "--caption_extension", ".txt", "--max_data_loader_n_workers", 0)
     common = (*model, *data, "--output_dir", tmp_path, "--max_train_steps", 2, "--use_safetensors")
 

@@ -41,7 +41,7 @@ def train(model: Path, folder: Path, out: str, *more: object, script: str = "tra
 
 
 def test_a_run_with_stops_is_one_without_and_previews_show_strengths(
-    tiny_model_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    shallow_model_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     lines = (f"a person --w 64 --h 64 --s 1 --d 1 --am {strength}\n" for strength in (-1, 0, 1))
     (tmp_path / "prompts.txt").write_text("".join(lines))
@@ -49,7 +49,7 @@ def test_a_run_with_stops_is_one_without_and_previews_show_strengths(
     more = ("--use_ema", "--ema_decay", 0.5, "--gradient_accumulation_steps", 2, "--network_dropout", 0.1)
     more += ("--save_state", *looks)
     whole = train(
-        tiny_model_file, tmp_path, "whole", *more, "--max_train_steps", 5, "--save_every_n_steps", 1
+        shallow_model_file, tmp_path, "whole", *more, "--max_train_steps", 5, "--save_every_n_steps", 1
     )
     said = capsys.readouterr().out
     assert "4 concepts from slider of 2.toml:" in said
@@ -58,7 +58,7 @@ def test_a_run_with_stops_is_one_without_and_previews_show_strengths(
     for stop in (2, 5):
         workers = ("--max_data_loader_n_workers", stop)
         part = train(
-            tiny_model_file, tmp_path, f"to {stop}", *more, *workers, "--max_train_steps", stop, *resume
+            shallow_model_file, tmp_path, f"to {stop}", *more, *workers, "--max_train_steps", stop, *resume
         )
         assert weights(part) == weights(whole.with_name(f"x-step{stop:08d}.safetensors")), stop
         resume = ("--resume", part.with_name("x-state"))
@@ -79,12 +79,12 @@ def test_a_run_with_stops_is_one_without_and_previews_show_strengths(
 
 @pytest.mark.long
 def test_two_processes_learn_what_one_with_twice_the_samples_learns(
-    tiny_model_file: Path, tmp_path: Path
+    shallow_model_file: Path, tmp_path: Path
 ) -> None:
     plain = ("--optimizer_type", "SGDNesterov", "--max_grad_norm", 0, "--learning_rate", 100)
     plain += ("--max_train_steps", 3, "--gradient_accumulation_steps", 2)
-    one = train(tiny_model_file, tmp_path, "one", *plain)
-    launch("train_leco.py", *words(tiny_model_file, tmp_path, "two", *plain, samples=1), processes=2)
+    one = train(shallow_model_file, tmp_path, "one", *plain)
+    launch("train_leco.py", *words(shallow_model_file, tmp_path, "two", *plain, samples=1), processes=2)
     first, second = load_file(one), load_file(tmp_path / "two" / "x.safetensors")
     largest = max(value.abs().max().item() for key, value in first.items() if "lora_up" in key)
     gap = max((second[key] - value).abs().max().item() for key, value in first.items())
@@ -93,22 +93,22 @@ def test_two_processes_learn_what_one_with_twice_the_samples_learns(
 
 @pytest.mark.long
 def test_any_kind_of_network_on_sdxl_and_a_dry_run(
-    saved_kind: Callable[[str, str], Path],
-    tiny_model_file: Path,
+    shallow_kind: Callable[[str, str], Path],
+    shallow_model_file: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture,
 ) -> None:
-    model, script = saved_kind("sdxl", "safetensors"), "sdxl_train_leco.py"
+    model, script = shallow_kind("sdxl", "safetensors"), "sdxl_train_leco.py"
     more = ("--mixed_precision", "bf16", "--full_bf16", "--gradient_checkpointing", "--max_train_steps", 2)
     kind = ("--network_module", "networks.hypernetwork", "--save_model_as", "safetensors")
     assert load_file(train(model, tmp_path, "out", *more, *kind, script=script))
     with pytest.raises(SystemExit) as end:
-        train(tiny_model_file, tmp_path, "dry", "--max_train_steps", 2, "--dry_run")
+        train(shallow_model_file, tmp_path, "dry", "--max_train_steps", 2, "--dry_run")
     assert end.value.code == 0 and "dry run: no problems found" in capsys.readouterr().out
     assert not (tmp_path / "dry").exists() or not any((tmp_path / "dry").iterdir())
 
 
-def test_what_is_wrong_is_told_before_anything_is_loaded(tiny_model_file: Path, tmp_path: Path) -> None:
+def test_what_is_wrong_is_told_before_anything_is_loaded(shallow_model_file: Path, tmp_path: Path) -> None:
     (tmp_path / "bad.toml").write_text("[[prompts]]\ntarget = 3")
     wrong: dict[tuple[object, ...], str] = {
         ("--prompts_file", tmp_path / "none.toml"): "none.toml: there is no such file",
@@ -121,7 +121,7 @@ def test_what_is_wrong_is_told_before_anything_is_loaded(tiny_model_file: Path, 
     }
     for given, message in wrong.items():
         with pytest.raises(UserError) as caught:
-            train(tiny_model_file, tmp_path, "out", "--max_train_steps", 1, *given)
+            train(shallow_model_file, tmp_path, "out", "--max_train_steps", 1, *given)
         assert message in str(caught.value) and len(caught.value.problems) == 1, given
     with pytest.raises(UserError, match="--prompts_file: is needed: the file that says what is taught"):
-        run_here("train_leco.py", "--pretrained_model_name_or_path", tiny_model_file)
+        run_here("train_leco.py", "--pretrained_model_name_or_path", shallow_model_file)

@@ -40,10 +40,10 @@ def names(folder: Path) -> set[str]:
 
 
 def test_saves_of_before_a_resume_are_removed_and_nothing_else(
-    tiny_model_file: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    shallow_model_file: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     keep = ("--save_every_n_epochs", 1, "--save_last_n_epochs", 1)
-    run_here(SCRIPT, *words(tiny_model_file, pictures, tmp_path, *keep, "--max_train_epochs", 3))
+    run_here(SCRIPT, *words(shallow_model_file, pictures, tmp_path, *keep, "--max_train_epochs", 3))
     assert names(tmp_path) == {"k-000002.safetensors", "k-000002-state", "k.safetensors", "k-state"}
     history = json.loads((tmp_path / "k-state" / "history.json").read_text())
     assert [step for step, _ in history["curves"]["loss/current"]] == [1, 2, 3, 4, 5, 6]
@@ -52,7 +52,7 @@ def test_saves_of_before_a_resume_are_removed_and_nothing_else(
     (tmp_path / "k-000001.safetensors").write_text("somebody else's")
     (tmp_path / "k-report.json").unlink()  # as after SIGKILL: written now and then only
     more = (*keep, "--max_train_epochs", 5, "--resume", tmp_path / "k-state")
-    run_here(SCRIPT, *words(tiny_model_file, pictures, tmp_path, *more))
+    run_here(SCRIPT, *words(shallow_model_file, pictures, tmp_path, *more))
     left = {"k-000004.safetensors", "k-000004-state", "k.safetensors", "k-state", "k-000001.safetensors"}
     assert names(tmp_path) == left
     curves = json.loads((tmp_path / "k-report.json").read_text())["curves"]
@@ -65,7 +65,7 @@ def test_saves_of_before_a_resume_are_removed_and_nothing_else(
     weights[-20] ^= 0x55
     (other / "k-state" / "model.safetensors").write_bytes(weights)
     resumed = words(
-        tiny_model_file, pictures, other, *keep, "--max_train_epochs", 5, "--resume", other / "k-state"
+        shallow_model_file, pictures, other, *keep, "--max_train_epochs", 5, "--resume", other / "k-state"
     )
     before = names(other)
     with pytest.raises(UserError) as caught:
@@ -80,7 +80,7 @@ def test_saves_of_before_a_resume_are_removed_and_nothing_else(
 
 
 def test_no_figure_costs_the_result(
-    tiny_model_file: Path,
+    shallow_model_file: Path,
     pictures: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -92,7 +92,7 @@ def test_no_figure_costs_the_result(
 
     monkeypatch.setattr(Ledger, "balance", breaks)
     monkeypatch.setattr(Report, "close", breaks)
-    run_here(SCRIPT, *words(tiny_model_file, pictures, tmp_path, "--max_train_steps", 1))
+    run_here(SCRIPT, *words(shallow_model_file, pictures, tmp_path, "--max_train_steps", 1))
     said = capsys.readouterr()
     assert f"done: {tmp_path / 'k.safetensors'}" in said.out
     assert [line for line in said.err.splitlines() if "ZeroDivisionError" in line] == [

@@ -21,7 +21,7 @@ from library.problems import UserError
 
 
 def test_a_word_is_learned_and_drawn_with_and_the_model_stays_what_it_was(
-    tiny_model_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    shallow_model_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     pictures, out = two_buckets(tmp_path / "data"), tmp_path / "out"
     for caption in pictures.rglob("*.txt"):
@@ -30,10 +30,10 @@ def test_a_word_is_learned_and_drawn_with_and_the_model_stays_what_it_was(
     words = ("--token_string", "<my-cat>", "--init_word", "cat", "--num_vectors_per_token", 3)
     looks = ("--sample_prompts", tmp_path / "prompts.txt", "--sample_at_first", "--sample_every_n_steps", 2)
     common = (*words, *looks, "--max_train_steps", 2, "--validation_split", 0.3, "--save_state")
-    run_here("train_textual_inversion.py", *options(tiny_model_file, pictures, out, *common))
+    run_here("train_textual_inversion.py", *options(shallow_model_file, pictures, out, *common))
     assert "<my-cat> in the text encoder" in capsys.readouterr().out
     learned = load_tensors(out / "x.pt")
-    model = load_model(tiny_model_file)
+    model = load_model(shallow_model_file)
     (table,) = model.vocabulary.tables
     assert list(learned) == ["emb_params"] and learned["emb_params"].shape == (3, table.shape[1])
     assert not torch.equal(learned["emb_params"], table[2368].expand(3, -1))
@@ -42,7 +42,7 @@ def test_a_word_is_learned_and_drawn_with_and_the_model_stays_what_it_was(
 
     def draw(name: str, prompt: str, *more: object) -> bytes:
         asked = ("--prompt", prompt, "--W", 64, "--H", 64, "--steps", 2, "--seed", 1, *more)
-        run_here("gen_img_diffusers.py", "--ckpt", tiny_model_file, "--outdir", tmp_path / name, *asked)
+        run_here("gen_img_diffusers.py", "--ckpt", shallow_model_file, "--outdir", tmp_path / name, *asked)
         (picture,) = (tmp_path / name).iterdir()
         return Image.open(picture).tobytes()
 
@@ -51,10 +51,10 @@ def test_a_word_is_learned_and_drawn_with_and_the_model_stays_what_it_was(
     assert draw("with other", "a dog", *knows) == draw("other", "a dog")
 
 
-def test_captions_and_templates_are_looked_at_before_the_start(tiny_model_file: Path, tmp_path: Path) -> None:
+def test_captions_and_templates_are_looked_at_before_the_start(shallow_model_file: Path, tmp_path: Path) -> None:
     pictures = two_buckets(tmp_path / "data")
     asked = ("--token_string", "<it>", "--max_train_steps", 1)
-    words = options(tiny_model_file, pictures, tmp_path / "out", *asked)
+    words = options(shallow_model_file, pictures, tmp_path / "out", *asked)
     with pytest.raises(UserError, match="no caption contains '<it>'; write it there, give --caption_prefix"):
         run_here("train_textual_inversion.py", *words)
     first, second = sorted(pictures.rglob("*.txt"))[:2]
@@ -107,7 +107,7 @@ def test_diffusers_reads_the_files_of_one_and_of_two_text_encoders(
 
 
 def test_words_are_learned_with_a_network_and_stand_in_its_file(
-    tiny_model_file: Path, tmp_path: Path
+    shallow_model_file: Path, tmp_path: Path
 ) -> None:
     pictures = two_buckets(tmp_path / "data")
     network = ("--network_module", "networks.lora", "--network_train_unet_only", "--embedding_lr", 5e-3)
@@ -116,7 +116,7 @@ def test_words_are_learned_with_a_network_and_stand_in_its_file(
     words += ("--save_embeddings",)
 
     def train(out: str, steps: int, *more: object) -> Path:
-        common = options(tiny_model_file, pictures, tmp_path / out, *words, "--max_train_steps", steps, *more)
+        common = options(shallow_model_file, pictures, tmp_path / out, *words, "--max_train_steps", steps, *more)
         run_here("train_network.py", *common)
         return tmp_path / out
 

@@ -57,11 +57,11 @@ NOISES = [
 # steps an epoch.
 @pytest.mark.parametrize(("script", "kind_name"), CONTRACTS)
 def test_stopping_and_going_on_is_the_same_as_never_stopping(
-    script: str, kind_name: str, saved_kind: Saved, pictures: Path, tmp_path: Path
+    script: str, kind_name: str, shallow_kind: Saved, pictures: Path, tmp_path: Path
 ) -> None:
     def train(out: str, steps: int, *more: object) -> Path:
         accumulate = ("--gradient_accumulation_steps", 3)
-        model = saved_kind(kind_name, "safetensors")
+        model = shallow_kind(kind_name, "safetensors")
         common = options(model, pictures, tmp_path / out, *of_trainer(script), *accumulate, *NOISES)
         rates = ("--lr_scheduler", "constant_with_warmup", "--lr_warmup_steps", 5)
         run_here(script, *common, *rates, "--max_train_steps", steps, "--save_state", *more)
@@ -81,7 +81,7 @@ def test_stopping_and_going_on_is_the_same_as_never_stopping(
     "script", ["train_network.py", *(pytest.param(s, marks=pytest.mark.matrix) for s in TRAINERS[1:])]
 )
 def test_killed_runs_go_on_from_their_last_state(
-    script: str, tiny_model_file: Path, pictures: Path, tmp_path: Path
+    script: str, shallow_model_file: Path, pictures: Path, tmp_path: Path
 ) -> None:
     def words(out: str, *more: object) -> list[str]:
         saving = (
@@ -93,7 +93,7 @@ def test_killed_runs_go_on_from_their_last_state(
             "--optimizer_type",
             "AdamW8bit",
         )
-        common = options(tiny_model_file, pictures, tmp_path / out, *of_trainer(script), *saving, *more)
+        common = options(shallow_model_file, pictures, tmp_path / out, *of_trainer(script), *saving, *more)
         return [str(word) for word in (script, *common)]
 
     run_here(*words("whole"))
@@ -110,10 +110,10 @@ def test_killed_runs_go_on_from_their_last_state(
 
 
 def test_a_state_of_the_last_step_is_enough_for_the_result(
-    tiny_model_file: Path, pictures: Path, tmp_path: Path
+    shallow_model_file: Path, pictures: Path, tmp_path: Path
 ) -> None:
     """The disk may have been full when the result was to be written."""
-    common = options(tiny_model_file, pictures, tmp_path / "out", *of_trainer("train_network.py"))
+    common = options(shallow_model_file, pictures, tmp_path / "out", *of_trainer("train_network.py"))
     length = ("--max_train_steps", 2, "--save_state_on_train_end")
     run_here("train_network.py", *common, *length)
     result = tmp_path / "out" / "x.safetensors"
@@ -124,12 +124,12 @@ def test_a_state_of_the_last_step_is_enough_for_the_result(
 
 
 def test_an_interrupted_run_saves_its_state_inside_an_accumulation_window(
-    tiny_model_file: Path, pictures: Path, tmp_path: Path
+    shallow_model_file: Path, pictures: Path, tmp_path: Path
 ) -> None:
     def words(out: str, *more: object) -> list[str]:
         lengths = ("--gradient_accumulation_steps", 3, "--max_train_steps", 30)
         network = of_trainer("train_network.py")
-        common = options(tiny_model_file, pictures, tmp_path / out, *network, *lengths, *more)
+        common = options(shallow_model_file, pictures, tmp_path / out, *network, *lengths, *more)
         return [str(word) for word in ("train_network.py", *common)]
 
     run_here(*words("whole"))
@@ -175,11 +175,11 @@ def test_the_number_of_loader_workers_changes_nothing(
 
 
 def test_cached_latents_train_the_same_for_any_number_of_workers(
-    tiny_model_file: Path, pictures: Path, tmp_path: Path
+    shallow_model_file: Path, pictures: Path, tmp_path: Path
 ) -> None:
     found = {}
     for workers in (0, 2):
-        common = options(tiny_model_file, pictures, tmp_path / str(workers), *of_trainer("train_network.py"))
+        common = options(shallow_model_file, pictures, tmp_path / str(workers), *of_trainer("train_network.py"))
         more = ("--cache_latents", "--vae_batch_size", 2, "--max_data_loader_n_workers", workers)
         run_here("train_network.py", *common, *more, "--max_train_steps", 6)
         found[workers] = weights(tmp_path / str(workers) / "x.safetensors")
@@ -200,7 +200,7 @@ def test_a_file_and_a_folder_of_one_model_train_the_same_lora(
 
 
 def test_a_run_leaves_metadata_previews_and_logs(
-    tiny_model_file: Path, pictures: Path, tmp_path: Path
+    shallow_model_file: Path, pictures: Path, tmp_path: Path
 ) -> None:
     prompts = tmp_path / "prompts.txt"
     prompts.write_text(
@@ -209,7 +209,7 @@ def test_a_run_leaves_metadata_previews_and_logs(
     previews = ("--sample_prompts", prompts, "--sample_at_first", "--sample_every_n_epochs", 1)
     logs = ("--logging_dir", tmp_path / "logs", "--log_prefix", "test_")
     metadata = ("--training_comment", "a note", "--metadata_author", "Zoë", "--save_precision", "fp16")
-    common = options(tiny_model_file, pictures, tmp_path / "out", *of_trainer("train_network.py"))
+    common = options(shallow_model_file, pictures, tmp_path / "out", *of_trainer("train_network.py"))
     run_here("train_network.py", *common, *previews, *logs, *metadata, "--max_train_epochs", 2)
 
     with safe_open(tmp_path / "out" / "x.safetensors", "pt") as file:
@@ -220,7 +220,7 @@ def test_a_run_leaves_metadata_previews_and_logs(
         "ss_network_dim": "4",
         "ss_network_alpha": "1.0",
         "ss_base_model_version": "sd_v1",
-        "ss_sd_model_name": tiny_model_file.name,
+        "ss_sd_model_name": shallow_model_file.name,
         "ss_steps": "8",
         "ss_epoch": "2",
         "ss_num_train_images": "7",
@@ -246,13 +246,13 @@ def test_a_run_leaves_metadata_previews_and_logs(
 
 
 def test_previews_do_not_change_what_is_learned(
-    tiny_model_file: Path, pictures: Path, tmp_path: Path
+    shallow_model_file: Path, pictures: Path, tmp_path: Path
 ) -> None:
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("one --w 64 --h 64 --s 2 --ss euler_a\n")
     found = []
     for name, more in (("without", ()), ("with", ("--sample_prompts", prompts, "--sample_every_n_steps", 1))):
-        common = options(tiny_model_file, pictures, tmp_path / name, *of_trainer("train_network.py"))
+        common = options(shallow_model_file, pictures, tmp_path / name, *of_trainer("train_network.py"))
         run_here("train_network.py", *common, "--max_train_steps", 3, *more)
         found.append(weights(tmp_path / name / "x.safetensors"))
     assert found[0] == found[1]
@@ -291,12 +291,12 @@ def test_previews_do_not_change_what_is_learned(
     ids=lambda more: more[0],
 )
 def test_options_change_what_is_learned_and_leave_it_finite(
-    more: tuple, tiny_model_file: Path, pictures: Path, tmp_path: Path, plain_run: dict[str, torch.Tensor]
+    more: tuple, shallow_model_file: Path, pictures: Path, tmp_path: Path, plain_run: dict[str, torch.Tensor]
 ) -> None:
     network = ("--network_module", "networks.lora", "--network_dim", 4)
     run_here(
         "train_network.py",
-        *options(tiny_model_file, pictures, tmp_path, *network, "--max_train_steps", 2, *more),
+        *options(shallow_model_file, pictures, tmp_path, *network, "--max_train_steps", 2, *more),
     )
     found = load_file(tmp_path / "x.safetensors")
     assert all(value.isfinite().all() for value in found.values())
@@ -307,7 +307,7 @@ def test_options_change_what_is_learned_and_leave_it_finite(
     assert differ is not is_about_memory
 
 
-def test_weighted_captions_train_with_their_weights(tiny_model_file: Path, tmp_path: Path) -> None:
+def test_weighted_captions_train_with_their_weights(shallow_model_file: Path, tmp_path: Path) -> None:
     """Equal text with and without brackets, and brackets that are read or taken as text."""
     found = {}
     for name, caption in (("plain", "sks thing"), ("one", "(sks:1.0) thing"), ("two", "(sks:2) thing")):
@@ -317,7 +317,7 @@ def test_weighted_captions_train_with_their_weights(tiny_model_file: Path, tmp_p
         for more in ((), ("--weighted_captions",)):
             out = tmp_path / f"{name} {len(more)}"
             words = ("--network_module", "networks.lora", "--max_train_steps", 2, *more)
-            run_here("train_network.py", *options(tiny_model_file, tmp_path / name, out, *words))
+            run_here("train_network.py", *options(shallow_model_file, tmp_path / name, out, *words))
             found[out.name] = (out / "x.safetensors").read_bytes()[-5000:]  # tensors; metadata names folders
     assert found["plain 0"] == found["plain 1"] == found["one 1"]
     assert len({found[name] for name in ("plain 0", "one 0", "two 0", "two 1")}) == 4
@@ -325,42 +325,42 @@ def test_weighted_captions_train_with_their_weights(tiny_model_file: Path, tmp_p
 
 @pytest.fixture(scope="session")
 def plain_run(
-    tiny_model_file: Path, pictures: Path, tmp_path_factory: pytest.TempPathFactory
+    shallow_model_file: Path, pictures: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, torch.Tensor]:
     out = tmp_path_factory.mktemp("plain")
     network = ("--network_module", "networks.lora", "--network_dim", 4)
-    run_here("train_network.py", *options(tiny_model_file, pictures, out, *network, "--max_train_steps", 2))
+    run_here("train_network.py", *options(shallow_model_file, pictures, out, *network, "--max_train_steps", 2))
     return load_file(out / "x.safetensors")
 
 
-def test_the_state_of_another_seed_is_refused(tiny_model_file: Path, pictures: Path, tmp_path: Path) -> None:
-    common = options(tiny_model_file, pictures, tmp_path, *of_trainer("train_network.py"))
+def test_the_state_of_another_seed_is_refused(shallow_model_file: Path, pictures: Path, tmp_path: Path) -> None:
+    common = options(shallow_model_file, pictures, tmp_path, *of_trainer("train_network.py"))
     run_here("train_network.py", *common, "--max_train_steps", 1, "--save_state_on_train_end")
     with pytest.raises(UserError, match="--seed: is 4, but the state was made with 3"):
         run_here("train_network.py", *common, "--resume", tmp_path / "x-state", "--seed", 4)
 
 
 def test_parts_that_are_not_trained_are_saved_as_they_were_read(
-    tiny_model_file: Path, pictures: Path, tmp_path: Path
+    shallow_model_file: Path, pictures: Path, tmp_path: Path
 ) -> None:
-    common = options(tiny_model_file, pictures, tmp_path, "--use_safetensors", "--max_train_steps", 1)
+    common = options(shallow_model_file, pictures, tmp_path, "--use_safetensors", "--max_train_steps", 1)
     run_here("fine_tune.py", *common, "--mixed_precision", "bf16")
-    before, after = load_file(tiny_model_file), load_file(tmp_path / "x.safetensors")
+    before, after = load_file(shallow_model_file), load_file(tmp_path / "x.safetensors")
     assert before.keys() == after.keys()
     changed = {key.split(".")[0] for key in before if not torch.equal(before[key], after[key])}
     assert changed == {"model"}  # the U-Net; first_stage_model and cond_stage_model are as they were
 
 
 def test_weights_go_on_with_the_alpha_they_were_made_with(
-    tiny_model_file: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    shallow_model_file: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     network = ("--network_module", "networks.lora", "--network_dim", 4, "--max_train_steps", 1)
     run_here(
         "train_network.py",
-        *options(tiny_model_file, pictures, tmp_path / "a", *network, "--network_alpha", 3),
+        *options(shallow_model_file, pictures, tmp_path / "a", *network, "--network_alpha", 3),
     )
     more = (*network, "--network_weights", tmp_path / "a" / "x.safetensors", "--learning_rate", 1e-9)
-    run_here("train_network.py", *options(tiny_model_file, pictures, tmp_path / "b", *more))
+    run_here("train_network.py", *options(shallow_model_file, pictures, tmp_path / "b", *more))
     assert "x.safetensors was made with other alphas, which it keeps" in capsys.readouterr().err
     first, second = (load_file(tmp_path / name / "x.safetensors") for name in "ab")
     torch.testing.assert_close(first, second)
@@ -369,10 +369,10 @@ def test_weights_go_on_with_the_alpha_they_were_made_with(
 
 
 def test_the_hash_in_the_metadata_is_of_the_tensors_in_the_file(
-    tiny_model_file: Path, pictures: Path, tmp_path: Path
+    shallow_model_file: Path, pictures: Path, tmp_path: Path
 ) -> None:
     network = ("--network_module", "networks.lora", "--save_precision", "fp16", "--max_train_steps", 1)
-    run_here("train_network.py", *options(tiny_model_file, pictures, tmp_path, *network))
+    run_here("train_network.py", *options(shallow_model_file, pictures, tmp_path, *network))
     data = (tmp_path / "x.safetensors").read_bytes()
     body = data[8 + int.from_bytes(data[:8], "little") :]
     with safe_open(tmp_path / "x.safetensors", "pt") as file:
@@ -380,13 +380,13 @@ def test_the_hash_in_the_metadata_is_of_the_tensors_in_the_file(
 
 
 def test_a_state_keeps_what_was_learned_and_takes_rates_from_the_options(
-    tiny_model_file: Path, pictures: Path, tmp_path: Path
+    shallow_model_file: Path, pictures: Path, tmp_path: Path
 ) -> None:
     """Going on with a rate of nearly nothing changes nearly nothing, whatever the rate was before."""
     network = ("--network_module", "networks.lora", "--save_state", "--optimizer_args", "weight_decay=0")
     run_here(
         "train_network.py",
-        *options(tiny_model_file, pictures, tmp_path / "a", *network, "--max_train_steps", 2),
+        *options(shallow_model_file, pictures, tmp_path / "a", *network, "--max_train_steps", 2),
     )
     more = (
         *network,
@@ -397,15 +397,15 @@ def test_a_state_keeps_what_was_learned_and_takes_rates_from_the_options(
         "--max_train_steps",
         4,
     )
-    run_here("train_network.py", *options(tiny_model_file, pictures, tmp_path / "b", *more))
+    run_here("train_network.py", *options(shallow_model_file, pictures, tmp_path / "b", *more))
     first, second = (load_file(tmp_path / name / "x.safetensors") for name in "ab")
     torch.testing.assert_close(first, second, rtol=0, atol=1e-9)
 
 
 def test_the_state_of_another_optimizer_or_a_damaged_one_is_refused(
-    tiny_model_file: Path, pictures: Path, tmp_path: Path
+    shallow_model_file: Path, pictures: Path, tmp_path: Path
 ) -> None:
-    common = options(tiny_model_file, pictures, tmp_path, "--network_module", "networks.lora")
+    common = options(shallow_model_file, pictures, tmp_path, "--network_module", "networks.lora")
     run_here("train_network.py", *common, "--max_train_steps", 1, "--save_state_on_train_end")
     more = ("--resume", tmp_path / "x-state", "--max_train_steps", 2)
     with pytest.raises(UserError, match="was made with torch.optim.adamw.AdamW, this run uses lion_pytorch"):
@@ -416,11 +416,11 @@ def test_the_state_of_another_optimizer_or_a_damaged_one_is_refused(
 
 
 def test_text_encoder_training_stops_where_it_was_told(
-    tiny_model_file: Path, pictures: Path, tmp_path: Path
+    shallow_model_file: Path, pictures: Path, tmp_path: Path
 ) -> None:
     def text(out: str, *more: object) -> dict[str, torch.Tensor]:
         run_here(
-            "train_db.py", *options(tiny_model_file, pictures, tmp_path / out, "--use_safetensors", *more)
+            "train_db.py", *options(shallow_model_file, pictures, tmp_path / out, "--use_safetensors", *more)
         )
         saved = load_file(tmp_path / out / "x.safetensors")
         return {key: value for key, value in saved.items() if key.startswith("cond_stage_model")}
@@ -428,7 +428,7 @@ def test_text_encoder_training_stops_where_it_was_told(
     def differ(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
         return any(not torch.equal(value, other[key]) for key, value in one.items())
 
-    source = load_file(tiny_model_file)
+    source = load_file(shallow_model_file)
     stopped = text("stopped", "--stop_text_encoder_training", 1, "--max_train_steps", 3)
     assert differ(stopped, source)
     assert not differ(stopped, text("short", "--max_train_steps", 1))
@@ -437,10 +437,10 @@ def test_text_encoder_training_stops_where_it_was_told(
 
 
 def test_captions_without_padding_train_something_else(
-    tiny_model_file: Path, pictures: Path, tmp_path: Path
+    shallow_model_file: Path, pictures: Path, tmp_path: Path
 ) -> None:
     def train(out: str, *more: object) -> bytes:
-        common = options(tiny_model_file, pictures, tmp_path / out, "--use_safetensors", *more)
+        common = options(shallow_model_file, pictures, tmp_path / out, "--use_safetensors", *more)
         run_here("train_db.py", *common, "--max_train_steps", 1)
         return weights(tmp_path / out / "x.safetensors")
 
@@ -450,11 +450,11 @@ def test_captions_without_padding_train_something_else(
 
 
 def test_signals_to_a_whole_group_of_processes_save_the_state(
-    tiny_model_file: Path, pictures: Path, tmp_path: Path
+    shallow_model_file: Path, pictures: Path, tmp_path: Path
 ) -> None:
     """As torchrun and job schedulers send them: the loader's processes get them too."""
     network = ("--network_module", "networks.lora", "--max_train_steps", 500, "--save_every_n_steps", 3)
-    common = options(tiny_model_file, pictures, tmp_path, *network, "--max_data_loader_n_workers", 2)
+    common = options(shallow_model_file, pictures, tmp_path, *network, "--max_data_loader_n_workers", 2)
     process = subprocess.Popen(
         [sys.executable, "train_network.py", *map(str, common)],
         cwd=ROOT,
@@ -473,23 +473,23 @@ def test_signals_to_a_whole_group_of_processes_save_the_state(
 
 
 def test_weights_that_are_no_numbers_are_never_saved(
-    tiny_model_file: Path, pictures: Path, tmp_path: Path
+    shallow_model_file: Path, pictures: Path, tmp_path: Path
 ) -> None:
     wild = ("--optimizer_type", "SGDNesterov", "--learning_rate", 1e38, "--max_grad_norm", 0)
     network = ("--network_module", "networks.lora", "--save_state", "--max_train_steps", 1)
     with pytest.raises(UserError, match="step 1: .* trained tensors are no numbers any more"):
         run_here(
             "train_network.py",
-            *options(tiny_model_file, pictures, tmp_path, *network, *wild, "--network_alpha", 1e3),
+            *options(shallow_model_file, pictures, tmp_path, *network, *wild, "--network_alpha", 1e3),
         )
     assert {path.name for path in tmp_path.iterdir()} <= {"x-report.html", "x-report.json"}
 
 
 def test_a_run_that_breaks_ends_although_loader_processes_read_ahead(
-    tiny_model_file: Path, pictures: Path, tmp_path: Path
+    shallow_model_file: Path, pictures: Path, tmp_path: Path
 ) -> None:
     script = "train_network.py"
-    words = [script, *options(tiny_model_file, pictures, tmp_path, *of_trainer(script))]
+    words = [script, *options(shallow_model_file, pictures, tmp_path, *of_trainer(script))]
     words += ["--max_data_loader_n_workers", 2, "--max_train_steps", 50]
     code = f"""
 import sys, train_network

@@ -42,7 +42,7 @@ def options(model: Path, pictures: Path, out: Path, *more: object) -> list[str]:
 
 
 def test_a_run_stopped_while_caching_says_what_is_kept(
-    tiny_model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    shallow_model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     folder = make_pictures(tmp_path / "data" / "1_x", 6)
     monkeypatch.setattr("library.stopping.GRACE", 3600)  # it would end the tests, too
@@ -58,7 +58,7 @@ def test_a_run_stopped_while_caching_says_what_is_kept(
             return encode(*arguments)
 
         monkeypatch.setattr(LatentDiffusion, "encode_images", encode_or_stop)
-        words = options(tiny_model_file, tmp_path / "data", tmp_path / "out", *more)
+        words = options(shallow_model_file, tmp_path / "data", tmp_path / "out", *more)
         with pytest.raises(SystemExit) as ended:
             run_command(lambda: run_here("train_network.py", *words), unfinished="nothing to save")
         assert ended.value.code == 143
@@ -72,7 +72,7 @@ def test_a_run_stopped_while_caching_says_what_is_kept(
 
 
 def test_a_full_disk_does_not_end_a_run(
-    tiny_model_file: Path,
+    shallow_model_file: Path,
     pictures: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -83,7 +83,7 @@ def test_a_full_disk_does_not_end_a_run(
     prompts.write_text("one --w 64 --h 64 --s 1\n")
     saving = ("--save_every_n_steps", 1, "--save_state", "--sample_prompts", prompts)
     saving += ("--sample_every_n_steps", 1)
-    run_here("train_network.py", *options(tiny_model_file, pictures, tmp_path / "whole", *saving))
+    run_here("train_network.py", *options(shallow_model_file, pictures, tmp_path / "whole", *saving))
     capsys.readouterr()
     write, full = weights._write_safetensors, []
 
@@ -99,7 +99,7 @@ def test_a_full_disk_does_not_end_a_run(
     monkeypatch.setattr(
         "library.training.watching.preview.save_picture", _no_picture_at(2, tmp_path / "full")
     )
-    run_here("train_network.py", *options(tiny_model_file, pictures, tmp_path / "full", *saving))
+    run_here("train_network.py", *options(shallow_model_file, pictures, tmp_path / "full", *saving))
     lines = [line for line in capsys.readouterr().err.splitlines() if line.endswith("training goes on")]
     file, ending = tmp_path / "full" / "x-step00000002.safetensors", "make room; training goes on"
     reason = "could not be written (No space left on device)"
@@ -114,9 +114,9 @@ def test_a_full_disk_does_not_end_a_run(
 
 @pytest.mark.parametrize("room", [True, False])
 def test_a_result_that_finds_no_room_goes_to_the_temporary_files(
-    room: bool, tiny_model_file: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    room: bool, shallow_model_file: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = options(tiny_model_file, pictures, tmp_path / "out")
+    words = options(shallow_model_file, pictures, tmp_path / "out")
     run_here("train_network.py", *words)
     whole = load_file(tmp_path / "out" / "x.safetensors")
     (tmp_path / "temporary").mkdir()
@@ -150,11 +150,11 @@ def _no_picture_at(step: int, out: Path) -> Callable:
 
 
 def test_room_is_looked_for_before_the_work(
-    tiny_model_file: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shallow_model_file: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is asked for is at least what a run writes, and not much more."""
     out = tmp_path / "out"
-    words = options(tiny_model_file, pictures, out, "--save_state", "--use_ema", "--network_dim", 64)
+    words = options(shallow_model_file, pictures, out, "--save_state", "--use_ema", "--network_dim", 64)
     run_here("train_network.py", *words)
     files = [path for path in out.rglob("*") if path.is_file()]
     size = sum(path.stat().st_size for path in files)
@@ -170,10 +170,10 @@ def test_room_is_looked_for_before_the_work(
 
 
 def test_a_log_folder_that_is_a_file_is_found_before_the_start(
-    tiny_model_file: Path, pictures: Path, tmp_path: Path
+    shallow_model_file: Path, pictures: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "logs").touch()
-    words = options(tiny_model_file, pictures, tmp_path / "out", "--logging_dir", tmp_path / "logs")
+    words = options(shallow_model_file, pictures, tmp_path / "out", "--logging_dir", tmp_path / "logs")
     with pytest.raises(UserError, match="logs: cannot be made .*; choose another --logging_dir"):
         run_here("train_network.py", *words)
 
@@ -191,7 +191,7 @@ def test_a_log_folder_that_is_a_file_is_found_before_the_start(
     ],
 )
 def test_a_damaged_position_is_refused_in_one_line(
-    change: dict | str | None, said: str, tiny_model_file: Path, pictures: Path, tmp_path: Path
+    change: dict | str | None, said: str, shallow_model_file: Path, pictures: Path, tmp_path: Path
 ) -> None:
     state = tmp_path / "x-state"
     state.mkdir()
@@ -202,7 +202,7 @@ def test_a_damaged_position_is_refused_in_one_line(
     text = json.dumps(whole | change if isinstance(change, dict) else None)
     (state / "train_state.json").write_text(change if isinstance(change, str) else text)
     with pytest.raises(UserError, match=said):
-        run_here("train_network.py", *options(tiny_model_file, pictures, tmp_path / "out", "--resume", state))
+        run_here("train_network.py", *options(shallow_model_file, pictures, tmp_path / "out", "--resume", state))
 
 
 @pytest.mark.skipif(os.name == "nt", reason="it forks")
@@ -227,12 +227,12 @@ with output_lock(Path(sys.argv[1]), "x"):
 
 
 def test_a_second_run_of_the_same_name_is_refused_before_it_loads_anything(
-    tiny_model_file: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shallow_model_file: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
     out.mkdir()
     command = [sys.executable, "-c", HOLDER, str(out)]
-    words = options(tiny_model_file, pictures, out, "--max_train_steps", 1)
+    words = options(shallow_model_file, pictures, out, "--max_train_steps", 1)
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None and other.stdout.readline().strip() == b"held"
         said = rf"x: another run \(process {other.pid}\) is writing files of this name; wait until"

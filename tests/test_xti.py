@@ -19,7 +19,7 @@ from library.problems import UserError
 SCRIPT = "train_textual_inversion_XTI.py"
 
 
-def test_words_by_layer_are_learned_resumed_and_drawn_with(tiny_model_file: Path, tmp_path: Path) -> None:
+def test_words_by_layer_are_learned_resumed_and_drawn_with(shallow_model_file: Path, tmp_path: Path) -> None:
     pictures = two_buckets(tmp_path / "data")
     (tmp_path / "prompts.txt").write_text("a <it> --w 64 --h 64 --s 1 --d 1\n")
     words = ("--token_string", "<it>", "--init_word", "a dog", "--num_vectors_per_token", 2)
@@ -35,7 +35,7 @@ def test_words_by_layer_are_learned_resumed_and_drawn_with(tiny_model_file: Path
 
     def train(out: str, *more: object) -> Path:
         common = (*words, *looks, "--max_train_steps", 3, *more)
-        run_here(SCRIPT, *options(tiny_model_file, pictures, tmp_path / out, *common))
+        run_here(SCRIPT, *options(shallow_model_file, pictures, tmp_path / out, *common))
         return tmp_path / out
 
     whole = train("whole", "--save_every_n_steps", 1)
@@ -47,7 +47,7 @@ def test_words_by_layer_are_learned_resumed_and_drawn_with(tiny_model_file: Path
     first, later = (next((whole / "sample").glob(f"*_{step:06d}_*")) for step in (0, 2))
     assert Image.open(first).tobytes() != Image.open(later).tobytes()
 
-    learned, model = load_tensors(part / "x.safetensors"), load_model(tiny_model_file)
+    learned, model = load_tensors(part / "x.safetensors"), load_model(shallow_model_file)
     (table,) = model.vocabulary.tables
     assert list(learned) == sorted(model.text_layer_names())
     assert len({tensor.numpy().tobytes() for tensor in learned.values()}) == len(
@@ -60,7 +60,7 @@ def test_words_by_layer_are_learned_resumed_and_drawn_with(tiny_model_file: Path
 
     def draw(name: str, *more: object) -> bytes:
         asked = ("--prompt", "a (x:1.1)", "--W", 64, "--H", 64, "--steps", 2, "--seed", 1, *more)
-        run_here("gen_img_diffusers.py", "--ckpt", tiny_model_file, "--outdir", tmp_path / name, *asked)
+        run_here("gen_img_diffusers.py", "--ckpt", shallow_model_file, "--outdir", tmp_path / name, *asked)
         (picture,) = (tmp_path / name).iterdir()
         return Image.open(picture).tobytes()
 
@@ -68,19 +68,19 @@ def test_words_by_layer_are_learned_resumed_and_drawn_with(tiny_model_file: Path
 
 
 def test_the_files_of_others_are_opened_and_what_cannot_be_is_told(
-    tiny_model_file: Path, saved_kind: Callable[[str, str], Path], tmp_path: Path
+    shallow_model_file: Path, shallow_kind: Callable[[str, str], Path], tmp_path: Path
 ) -> None:
     pictures = two_buckets(tmp_path / "data")
     words = ("--token_string", "<it>", "--caption_prefix", "<it>", "--max_train_steps", 1)
-    run_here(SCRIPT, *options(tiny_model_file, pictures, tmp_path / "out", *words))
+    run_here(SCRIPT, *options(shallow_model_file, pictures, tmp_path / "out", *words))
     path = tmp_path / "out" / "x.pt"  # sd-scripts' own format, which its scripts wait for
     assert find_layer_embedding(path).vectors == 1
-    xl = options(saved_kind("sdxl", "safetensors"), pictures, tmp_path / "xl", *words)
+    xl = options(shallow_kind("sdxl", "safetensors"), pictures, tmp_path / "xl", *words)
     with pytest.raises(UserError, match=r"words by layer \(XTI\) are for models with one text encoder"):
         run_here(SCRIPT, *xl)
-    asked = ("--ckpt", tiny_model_file, "--prompt", "x", "--outdir", tmp_path / "no")
+    asked = ("--ckpt", shallow_model_file, "--prompt", "x", "--outdir", tmp_path / "no")
     with pytest.raises(UserError, match="is an embedding by layer"):
         run_here("gen_img_diffusers.py", *asked, "--textual_inversion_embeddings", path)
     more = ("--weights", path, "--num_vectors_per_token", 2)
     with pytest.raises(UserError, match="has 1 vector, --num_vectors_per_token is 2; give --num_vec"):
-        run_here(SCRIPT, *options(tiny_model_file, pictures, tmp_path / "two", *words, *more))
+        run_here(SCRIPT, *options(shallow_model_file, pictures, tmp_path / "two", *words, *more))

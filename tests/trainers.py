@@ -67,7 +67,7 @@ def of_trainer(script: str) -> list[object]:
     }[script]
 
 
-BLOCK_RATES = ",".join(["0", *["1e-3"] * 11, "0", *["5e-4"] * 10])  # two blocks are not trained
+BLOCK_RATES = ",".join(["0", *["1e-3"] * 5, "0", *["5e-4"] * 6])  # of a shallow SDXL; two are not trained
 
 
 def weights(path: Path) -> bytes:

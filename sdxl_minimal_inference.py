@@ -8,8 +8,11 @@ sdxl_gen_img.py does the same with all options there are.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from library.options.drawing_files import PictureFileOptions
 from library.options.drawing_tools import MinimalOptions
 from library.options.generation import (
     GenerationOptions,
@@ -19,6 +22,9 @@ from library.options.generation import (
 )
 from library.options.parser import parse
 from library.problems import Problems, run_command
+
+if TYPE_CHECKING:
+    from library.generation.request import PromptRequest
 
 STEPS, SCALE = 50, 7.5
 
@@ -31,9 +37,12 @@ class Run:
 def main() -> None:
     options = parse(Run, __doc__).drawing
     from library.generation.command import load
-    from library.generation.drawing import draw
+    from library.generation.drawing import draw, names_of
     from library.generation.plan import plan_pictures
+    from library.generation.prompt_options import generator_syntax
+    from library.generation.prompts import parse_prompt
     from library.generation.request import PromptRequest
+    from library.generation.sources import converse
     from library.models import FAMILIES, check_source
     from library.network.loading import check_network_file
 
@@ -58,8 +67,20 @@ def main() -> None:
         network_merge=bool(options.loras),
     )
     model, _ = load(GeneratorModelOptions(ckpt=options.ckpt_path), GeneratorComputeOptions(), networks)
-    pictures = plan_pictures([request], seed=options.seed)
-    draw(model, pictures, GenerationOptions(outdir=options.output_dir, seed=options.seed), clip_skip=None)
+    files = GenerationOptions(outdir=options.output_dir, seed=options.seed)
+    names = names_of(PictureFileOptions())
+
+    def draw_and_tell(pictures: Sequence[PromptRequest]) -> None:
+        draw(model, pictures, files, names=names, clip_skip=None).end()
+
+    def read(line: str, where: str, seed: int) -> list[PromptRequest]:
+        return plan_pictures([parse_prompt(line, syntax, where=where, defaults=request)], seed=seed)
+
+    if options.interactive:
+        syntax = generator_syntax(FAMILIES["sdxl"].latent_space.pixel_multiple)
+        converse(read, draw_and_tell, seed=options.seed)
+    else:
+        draw_and_tell(plan_pictures([request], seed=options.seed))
 
 
 if __name__ == "__main__":

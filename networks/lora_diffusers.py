@@ -48,7 +48,7 @@ def main() -> None:
     networks = GeneratorNetworkOptions(network_weights=(options.lora_weights,))
     model, _ = load(GeneratorModelOptions(ckpt=options.model_id), GeneratorComputeOptions(), networks)
     pictures = GenerationOptions(outdir=options.outdir, seed=options.seed)
-    draw(model, plan_pictures([request], seed=options.seed), pictures, clip_skip=None)
+    draw(model, plan_pictures([request], seed=options.seed), pictures, clip_skip=None).end()
 
 
 if __name__ == "__main__":

@@ -62,7 +62,7 @@ def _save_kind(root: Path, kind: str, format: str, *, shallow: bool = False) -> 
 
 @pytest.fixture(scope="session")
 def shallow_kind(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Path]:
-    """(kind, format) -> a tiny model of two levels on disk, for tests that train: a third of the operators."""
+    """(kind, format) -> a tiny model of two levels on disk, with a third of the operators, for training."""
     return cache(partial(_save_kind, tmp_path_factory.mktemp("shallow models"), shallow=True))
 
 

@@ -74,7 +74,8 @@ ALLOWED = {
     "library.models": BOTTOM | {"library.options"},
     "library.network": BOTTOM | {"library.options", "library.models"},
     "library.network_tools": BOTTOM | {"library.options", "library.models", "library.network"},
-    "library.generation": BOTTOM | {"library.options", "library.data", "library.models", "library.network"},
+    "library.generation": BOTTOM
+    | {"library.options", "library.pages", "library.data", "library.models", "library.network"},
     "library.training": BOTTOM
     | {
         "library.options",

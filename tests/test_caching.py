@@ -65,7 +65,9 @@ def test_two_processes_share_the_caching_and_train_what_one_does(
     disk = (f"{LATENTS}_to_disk", f"{TEXT}_to_disk", "--max_train_steps", 4)
     plain = ("--optimizer_type", "SGDNesterov", "--max_grad_norm", 0, "--learning_rate", 0.01)
     run_here("train_network.py", *words(shallow_model_file, pictures, tmp_path / "one", *disk, *plain))
-    two = words(shallow_model_file, tmp_path / "copy", tmp_path / "two", *disk, *plain, "--train_batch_size", 1)
+    two = words(
+        shallow_model_file, tmp_path / "copy", tmp_path / "two", *disk, *plain, "--train_batch_size", 1
+    )
     launch("train_network.py", *two, processes=2)
     names = [sorted(path.name for path in folder.rglob("*.npz")) for folder in (pictures, tmp_path / "copy")]
     assert names[0] == names[1] and len(names[0]) == 2 * 7

@@ -78,14 +78,21 @@ def test_a_full_training_and_a_folder_result_have_one_too(
     shallow_model_file: Path, prompts: Path, tmp_path: Path
 ) -> None:
     data = ("--train_data_dir", tmp_path / "data", "--resolution", 64, "--caption_extension", ".txt")
-    model = ("--pretrained_model_name_or_path", shallow_model_file, "--save_model_as", "diffusers_safetensors")
+    model = (
+        "--pretrained_model_name_or_path",
+        shallow_model_file,
+        "--save_model_as",
+        "diffusers_safetensors",
+    )
     saving = ("--output_dir", tmp_path / "out", "--output_name", "x", "--max_train_steps", 1)
     run_here("train_db.py", *model, *data, *saving, "--max_data_loader_n_workers", 0)
     assert (tmp_path / "out" / "x").is_dir()
     assert "train_db.py on sd1.safetensors" in (tmp_path / "out" / "x-report.html").read_text()
 
 
-def test_it_can_be_left_out_and_changes_nothing(shallow_model_file: Path, prompts: Path, tmp_path: Path) -> None:
+def test_it_can_be_left_out_and_changes_nothing(
+    shallow_model_file: Path, prompts: Path, tmp_path: Path
+) -> None:
     for out, more in (("with", ()), ("without", ("--no_report",))):
         run_here("train_network.py", *words(shallow_model_file, prompts, out, "--max_train_steps", 2, *more))
     tensors = [(tmp_path / out / "x-state" / "model.safetensors").read_bytes() for out in ("with", "without")]

@@ -51,7 +51,9 @@ def test_a_word_is_learned_and_drawn_with_and_the_model_stays_what_it_was(
     assert draw("with other", "a dog", *knows) == draw("other", "a dog")
 
 
-def test_captions_and_templates_are_looked_at_before_the_start(shallow_model_file: Path, tmp_path: Path) -> None:
+def test_captions_and_templates_are_looked_at_before_the_start(
+    shallow_model_file: Path, tmp_path: Path
+) -> None:
     pictures = two_buckets(tmp_path / "data")
     asked = ("--token_string", "<it>", "--max_train_steps", 1)
     words = options(shallow_model_file, pictures, tmp_path / "out", *asked)
@@ -116,7 +118,9 @@ def test_words_are_learned_with_a_network_and_stand_in_its_file(
     words += ("--save_embeddings",)
 
     def train(out: str, steps: int, *more: object) -> Path:
-        common = options(shallow_model_file, pictures, tmp_path / out, *words, "--max_train_steps", steps, *more)
+        common = options(
+            shallow_model_file, pictures, tmp_path / out, *words, "--max_train_steps", steps, *more
+        )
         run_here("train_network.py", *common)
         return tmp_path / out
 

@@ -179,7 +179,9 @@ def test_cached_latents_train_the_same_for_any_number_of_workers(
 ) -> None:
     found = {}
     for workers in (0, 2):
-        common = options(shallow_model_file, pictures, tmp_path / str(workers), *of_trainer("train_network.py"))
+        common = options(
+            shallow_model_file, pictures, tmp_path / str(workers), *of_trainer("train_network.py")
+        )
         more = ("--cache_latents", "--vae_batch_size", 2, "--max_data_loader_n_workers", workers)
         run_here("train_network.py", *common, *more, "--max_train_steps", 6)
         found[workers] = weights(tmp_path / str(workers) / "x.safetensors")
@@ -329,11 +331,15 @@ def plain_run(
 ) -> dict[str, torch.Tensor]:
     out = tmp_path_factory.mktemp("plain")
     network = ("--network_module", "networks.lora", "--network_dim", 4)
-    run_here("train_network.py", *options(shallow_model_file, pictures, out, *network, "--max_train_steps", 2))
+    run_here(
+        "train_network.py", *options(shallow_model_file, pictures, out, *network, "--max_train_steps", 2)
+    )
     return load_file(out / "x.safetensors")
 
 
-def test_the_state_of_another_seed_is_refused(shallow_model_file: Path, pictures: Path, tmp_path: Path) -> None:
+def test_the_state_of_another_seed_is_refused(
+    shallow_model_file: Path, pictures: Path, tmp_path: Path
+) -> None:
     common = options(shallow_model_file, pictures, tmp_path, *of_trainer("train_network.py"))
     run_here("train_network.py", *common, "--max_train_steps", 1, "--save_state_on_train_end")
     with pytest.raises(UserError, match="--seed: is 4, but the state was made with 3"):

@@ -202,7 +202,9 @@ def test_a_damaged_position_is_refused_in_one_line(
     text = json.dumps(whole | change if isinstance(change, dict) else None)
     (state / "train_state.json").write_text(change if isinstance(change, str) else text)
     with pytest.raises(UserError, match=said):
-        run_here("train_network.py", *options(shallow_model_file, pictures, tmp_path / "out", "--resume", state))
+        run_here(
+            "train_network.py", *options(shallow_model_file, pictures, tmp_path / "out", "--resume", state)
+        )
 
 
 @pytest.mark.skipif(os.name == "nt", reason="it forks")

@@ -23,6 +23,7 @@ class MinimalOptions:
     lora_weights: tuple[str, ...] = option(
         (), 'network files, each with its strength if it is not 1: "cat.safetensors;0.8"', metavar="FILE"
     )
+    interactive: bool = option(False, "draw prompts that are typed in, one a line, until the input ends")
     seed: int | None = option(None, "of the picture (default: random)", metavar="N")
 
     def __post_init__(self) -> None:

@@ -72,7 +72,7 @@ def test_the_command_draws_saves_and_says_where(tiny_model_file: Path, tmp_path:
     assert result.returncode == 0, result.stderr
     assert f"4 pictures in {tmp_path / 'out'}" in result.stdout
     assert "drawing: 100%" in result.stderr
-    pictures = [Image.open(path) for path in sorted((tmp_path / "out").iterdir())]
+    pictures = [Image.open(path) for path in sorted((tmp_path / "out").glob("*.png"))]
     assert [picture.size for picture in pictures] == [(72, 64), (72, 64), (64, 64), (64, 64)]
     assert pictures[0].text == {
         "prompt": "a cat",
@@ -94,13 +94,13 @@ def test_all_problems_are_shown_together_and_nothing_is_drawn(tmp_path: Path) ->
     result = run(
         *("--ckpt", missing, "--prompt", "a --q 3 --w 65", "--W", 100, "--fp16", "--bf16"),
         *("--network_module", "networks.lora", "--network_weights", tmp_path / "none.safetensors"),
-        *("--outdir", tmp_path / "out", "--opt_channels_last", "--stepz", 3),
+        *("--outdir", tmp_path / "out", "--network_regional_mask_max_color_codes", 2, "--stepz", 3),
     )
     assert result.returncode == 2
     assert result.stdout == ""
     assert result.stderr.splitlines() == [
         "8 problems found:",
-        "  --opt_channels_last: is not available yet; remove it",
+        "  --network_regional_mask_max_color_codes: is not available yet; remove it",
         "  --stepz: there is no such option; did you mean --steps?",
         "  --fp16: choose --fp16 or --bf16",
         "  --W: must be a multiple of 8",

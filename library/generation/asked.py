@@ -44,10 +44,13 @@ def prompts_of(
     sections: Mapping[str, object], options: GeneratorPromptOptions, sources: GeneratorSourceOptions
 ) -> list[PromptRequest]:
     """The prompts that are known before the start. Raises UserError as `check`."""
-    syntax, defaults = syntax_of(sections), defaults_of(sections)
     originals = section_of(sections, OriginalOptions)
     if not sources.comes_later:
-        return _completed(_read_prompts(options, syntax, defaults, originals), sections)
+        problems, syntax = Problems(), syntax_of(sections)
+        defaults = problems.attempt(defaults_of, sections)
+        prompts = problems.attempt(_read_prompts, options, syntax, defaults or PromptRequest(""), originals)
+        problems.raise_if_any()
+        return _completed(prompts or [], sections)
     if options.prompt is not None or options.from_file is not None:
         name = "interactive" if sources.interactive else "from_module"
         raise UserError.of(f"--{name}", "contradicts --prompt and --from_file")

@@ -52,3 +52,24 @@ def _strength(words: str) -> float:
         return float(text) if separator else 1.0
     except ValueError:
         return math.nan
+
+
+@dataclass(frozen=True)
+class UpscalingOptions:
+    """Enlarging."""
+
+    vae_path: str = option(None, "VAE of SD 1.x or 2.x: a file, a folder or a checkpoint", metavar="MODEL")
+    weights: Path = option(None, "weights of the upscaler", metavar="FILE")
+    image_pattern: str = option(None, 'pictures, such as "pictures/*.png"', metavar="PATTERN")
+    output_dir: Path = option(Path(), "folder for the large pictures", metavar="DIR")
+    batch_size: int = option(4, "pictures that the upscaler is given at once", metavar="N")
+    vae_batch_size: int = option(1, "pictures that the VAE is given at once", metavar="N")
+    debug: bool = option(False, "print every picture's name")
+
+    def __post_init__(self) -> None:
+        refuse(
+            (not self.vae_path, "vae_path", "is needed: the VAE that latents are made with"),
+            (self.weights is None, "weights", "is needed: the weights of the upscaler"),
+            (not self.image_pattern, "image_pattern", 'is needed: the pictures, such as "pictures/*.png"'),
+            *below(1, self, "batch_size", "vae_batch_size"),
+        )

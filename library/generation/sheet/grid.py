@@ -98,9 +98,12 @@ def _length(font: Font, text: str) -> int:
 
 
 def _fitted(font: Font, text: str, width: int) -> str:
-    """A text, cut at its end where it is wider than `width` pixels."""
+    """A text, cut in its middle where it is wider than `width` pixels: names of saves differ at their ends."""
     if _length(font, text) <= width:
         return text
-    while text and _length(font, f"{text}…") > width:
-        text = text[:-1]
-    return f"{text}…"
+    for kept in range(len(text) - 1, 0, -1):
+        end = (kept + 1) // 2
+        cut = f"{text[: kept - end]}…{text[-end:]}"
+        if _length(font, cut) <= width:
+            return cut
+    return "…"

@@ -6,9 +6,9 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, ImageFont
 
-from library.generation.sheet.grid import LONGEST, draw_grid
+from library.generation.sheet.grid import LONGEST, _fitted, draw_grid
 from library.generation.sheet.page import ContactSheet
 
 FACTS = {"negative-prompt": "", "steps": "30", "sampler": "euler_a"}
@@ -93,6 +93,16 @@ def test_a_grid_has_every_picture_in_its_place() -> None:
     assert (colours["00"], colours["01"], colours["10"]) == (RED, BLUE, BLUE)
     assert colours["11"] not in (RED, BLUE)
     assert draw_grid([[red, blue]], ["3", "5"], []).width < grid.width  # no labels of rows
+
+
+def test_labels_without_room_keep_both_ends() -> None:
+    font = ImageFont.load_default(13)
+    assert _fitted(font, "x-000004", 200) == "x-000004"
+    cut = _fitted(font, "style-step00000030", 60)
+    assert cut.startswith("s")
+    assert "…" in cut
+    assert cut.endswith("30")
+    assert _fitted(font, "style", 1) == "…"
 
 
 def test_large_grids_are_made_smaller() -> None:

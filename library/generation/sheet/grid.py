@@ -98,7 +98,7 @@ def _length(font: Font, text: str) -> int:
 
 
 def _fitted(font: Font, text: str, width: int) -> str:
-    """A text, cut in its middle where it is wider than `width` pixels: names of saves differ at their ends."""
+    """A text, cut in its middle where it is wider than `width` pixels: saves differ at their ends."""
     if _length(font, text) <= width:
         return text
     for kept in range(len(text) - 1, 0, -1):

@@ -41,7 +41,7 @@ def write(folder: Path, **prompts: int) -> str:
     sheet = ContactSheet("a run")
     for prompt, count in prompts.items():
         for seed in range(count):
-            path = folder / f"{prompt} #{seed}.png"
+            path = Path(f"{prompt} #{seed}.png")
             facts = {**FACTS, "prompt": prompt, "seed": str(seed), "scale": "7" if seed else "3"}
             sheet.add(path, Image.new("RGB", (640, 512), RED), facts)
     return sheet.write(folder).read_text(encoding="utf-8")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from anywhere, installed or not
 
@@ -17,6 +18,9 @@ from library.models.single_files import check_output, kept_metadata, size_of, ta
 from library.options.model_tools import MergeModelsOptions
 from library.options.parser import parse
 from library.problems import Problems, run_command
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,7 @@ def main() -> None:
     plan = check(options)
     tell_incomplete(plan, each=options.show_skipped)
 
-    from library.models.weights import dtype_of, save_tensors
+    from library.models.weights import dtype_of
 
     tensors = merge(
         plan,
@@ -39,12 +43,7 @@ def main() -> None:
         saving_dtype=dtype_of(options.saving_precision),
         progress=lambda names: progress_bar(names, desc="merging", unit="tensor"),
     )
-    paths = [source.path for source in plan.sources]
-    told = kept_metadata(plan.header.metadata, options.output, paths)
-    with activity(f"saving {options.output}"):
-        save_tensors(options.output, tensors, told, beside=told)
-    take_config_along(paths[0], options.output)
-    print(f"{' + '.join(path.name for path in paths)} -> {options.output} ({size_of(options.output)})")
+    save(plan, tensors, options.output)
 
 
 def check(options: MergeModelsOptions) -> MergePlan:
@@ -57,12 +56,24 @@ def check(options: MergeModelsOptions) -> MergePlan:
     return plan
 
 
-def tell_incomplete(plan: MergePlan, *, each: bool) -> None:
-    """Print how many tensors not every model has. each: and their names."""
+def save(plan: MergePlan, tensors: dict[str, Tensor], target: Path) -> None:
+    """Write what was merged, with what still holds of the first file's metadata."""
+    from library.models.weights import save_tensors
+
+    paths = [source.path for source in plan.sources]
+    told = kept_metadata(plan.header.metadata, target, paths)
+    with activity(f"saving {target}"):
+        save_tensors(target, tensors, told, beside=told)
+    take_config_along(paths[0], target)
+    print(f"{' + '.join(path.name for path in paths)} -> {target} ({size_of(target)})")
+
+
+def tell_incomplete(plan: MergePlan, *, each: bool, option: str = "--show_skipped") -> None:
+    """Print how many tensors not every model has. each: and their names, which `option` asks for."""
     not_in_all = "tensors not in all models (where one is lacking, the first model's counts)"
     for names, what in ((plan.incomplete, not_in_all), (plan.skipped, "tensors left out: not in the first")):
         if names:
-            print(f"{what}: {len(names)}" + ("" if each else "; --show_skipped lists them"))
+            print(f"{what}: {len(names)}" + ("" if each else f"; {option} lists them"))
         for name in names if each else ():
             print(f"  {name}")
 

@@ -74,7 +74,7 @@ def plan_merge(models: Sequence[str], *, unet_only: bool = False) -> MergePlan:
 
 def merge(
     plan: MergePlan,
-    ratios: Sequence[float],
+    ratios: Sequence[float] | Callable[[str], Sequence[float]],
     *,
     device: torch.device,
     dtype: torch.dtype,
@@ -83,7 +83,7 @@ def merge(
 ) -> dict[str, Tensor]:
     """The result, on the CPU.
 
-    ratios: one for each file.
+    ratios: one for each file, or a tensor's name -> these.
     dtype: in which sums are computed.
     saving_dtype: of the result's floating-point tensors; others are the first file's.
     progress: wraps the names, for a progress bar.
@@ -98,8 +98,9 @@ def merge(
         if name in summed and tensor.is_floating_point():
             shape = tensor.shape
             tensors = (file.read(name) if name in file.shapes else files[0].read(name) for file in files[1:])
-            tensor = tensor.to(device, dtype).mul_(ratios[0])
-            for ratio, other in zip(ratios[1:], tensors, strict=True):
+            first, *others = ratios(name) if callable(ratios) else ratios
+            tensor = tensor.to(device, dtype).mul_(first)
+            for ratio, other in zip(others, tensors, strict=True):
                 other = widened(other, shape[1]) if name in plan.widened else other.view(shape)
                 tensor.add_(other.to(device, dtype).mul_(ratio))
         result[name] = tensor = _cast(sound_positions(name, tensor), saving_dtype)

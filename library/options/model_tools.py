@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from library.options.block_presets import read_weights
 from library.options.fields import Check, option, refuse, warn_when
 from library.options.saving import CheckpointFormat, Precision, format_of
 
@@ -53,6 +54,48 @@ class MergeModelsOptions:
     def shares(self) -> tuple[float, ...]:
         """The share of each model."""
         return self.ratios or (1 / len(self.models),) * len(self.models)
+
+
+@dataclass(frozen=True)
+class BlockMergeOptions:
+    """Merging."""
+
+    model_0: str = option(None, "the first model, A", positional=True)
+    model_1: str = option(None, "the second model, B", positional=True)
+    base_alpha: float = option(
+        0.5, "share of B in everything that is not the U-Net, and in the U-Net without --weights", metavar="X"
+    )
+    weights: tuple[float | None, tuple[float, ...]] | None = option(
+        None,
+        "share of B in each block of the U-Net: 25 numbers with commas (input blocks 0 to 11, middle, output "
+        "blocks 0 to 11), 19 for SDXL, one more with the base before them, or a name such as GRAD_V",
+        convert=lambda value: read_weights(str(value)),
+        metavar="W0,W1,...",
+    )
+    output: Path = option(
+        Path("merged"),
+        "file to write; a name without .safetensors or .ckpt becomes NAME-<base alpha>-bw.ckpt",
+        metavar="FILE",
+    )
+    device: str = option("cpu", "where sums are computed: cpu, cuda", metavar="NAME")
+    precision: Precision = option("float", "what sums are computed in")
+    saving_precision: Precision = option("float", "precision of the file")
+    verbose: bool = option(False, "print each tensor's share of B")
+
+    def __post_init__(self) -> None:
+        refuse(
+            (self.model_0 is None, "<model_0>", "is needed: the first model"),
+            (self.model_0 is not None and self.model_1 is None, "<model_1>", "is needed: the second model"),
+            *_file_checks("output", self.target),
+        )
+
+    @property
+    def target(self) -> Path:
+        """The file to write."""
+        if self.output.suffix.lower() in (".safetensors", ".ckpt"):
+            return self.output
+        digits = f"{self.base_alpha}".partition(".")[2] or "0"
+        return self.output.with_name(f"{self.output.name}-{digits}0-bw.ckpt")
 
 
 @dataclass(frozen=True)

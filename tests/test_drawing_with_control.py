@@ -98,7 +98,7 @@ def test_pictures_are_drawn_after_hints(
         out = tmp_path / str(len(list(tmp_path.iterdir())))
         words = ("--from_file", tmp_path / "two.txt", "--W", 64, "--H", 64, "--steps", 2, "--outdir", out)
         run_here(script, "--ckpt", model, *words, *more)
-        return [Image.open(path).tobytes() for path in sorted(out.iterdir())]
+        return [Image.open(path).tobytes() for path in sorted(out.glob("*.png"))]
 
     def shown(*more: object) -> list[bytes]:
         return draw("--control_net_models", net, "--guide_image_path", tmp_path / "hints", *more)

@@ -34,7 +34,7 @@ def test_sdxl_draws_1024_pixels_unless_asked_and_is_told_sizes(
     (tmp_path / "p.txt").write_text("\n".join(lines))
     words = ("--ckpt", saved_kind("sdxl", "safetensors"), "--from_file", tmp_path / "p.txt", "--steps", 1)
     run_here(script, *words, "--outdir", tmp_path / "out")
-    pictures = [Image.open(path) for path in sorted((tmp_path / "out").iterdir())]
+    pictures = [Image.open(path) for path in sorted((tmp_path / "out").glob("*.png"))]
     assert [picture.size for picture in pictures] == [(1024, 1024), (64, 64), (64, 64)]
     assert gap(pictures[1], pictures[2]) > 0
     sides = ("original-height", "original-width", "original-height-negative", "original-width-negative")

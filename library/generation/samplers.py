@@ -271,8 +271,9 @@ def _with_prediction(
     if steps == TRAIN_STEPS and "timestep_spacing" in known:
         # Every timestep once: with their own spacing ddim would leave the table, dpmsolver++ divide by 0.
         more["timestep_spacing"] = "trailing"
-    # A model that predicts the noise has nothing to say at pure noise, where 1,000 steps begin.
-    if zero_terminal_snr and (prediction_type == "v" or steps < TRAIN_STEPS):
+    # A model of the noise has nothing to say at pure noise, where 1,000 steps begin, and all of lcm's.
+    begins_there = steps == TRAIN_STEPS or name == "lcm"
+    if zero_terminal_snr and (prediction_type == "v" or not begins_there):
         more |= _terminal_settings(known, name, prediction_type)
     return SamplerKind(kind.scheduler, {**kind.settings, **more})
 

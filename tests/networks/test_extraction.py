@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -153,7 +154,8 @@ def test_a_picture_is_drawn_with_a_network_of_any_kind(
     from library.generation import drawing
 
     drawn: list[tuple] = []
-    monkeypatch.setattr(drawing, "draw", lambda *given, **more: drawn.append(given))
+    ended = SimpleNamespace(end=lambda: None)
+    monkeypatch.setattr(drawing, "draw", lambda *given, **more: drawn.append(given) or ended)
     words = ("--model_id", models[0], "--lora_weights", models[2], "--prompt", "a dog", "--seed", 3)
     tool("lora_diffusers", *words, "--outdir", tmp_path)
     ((model, (request,), pictures),) = drawn

@@ -134,7 +134,11 @@ def test_the_config_file_of_a_command_is_read_where_the_command_runs(migrated) -
     assert "changed: relative paths are meant from settings, where the command ran" in text
 
 
-def test_a_config_file_that_is_not_there_is_named(migrated) -> None:
+def test_a_config_file_that_is_not_there_is_named(
+    migrated, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "inside").mkdir()
+    monkeypatch.chdir(tmp_path / "inside")
     text, _ = migrated(
         "accelerate launch train_network.py --config_file ../none --network_module networks.lora"
     )

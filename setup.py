@@ -11,6 +11,7 @@ setup(
     packages=find_packages(include=["library*", "networks*", "tools*", "finetune*"]),
     package_data={
         "library.models": ["tokenizer/*"],
+        "library.generation.sheet": ["sheet.css"],
         "library.pages": ["page.html", "page.css"],
         "library.training.watching.report": ["report.css"],
     },

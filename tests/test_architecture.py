@@ -259,3 +259,24 @@ def test_files_and_functions_stay_short() -> None:
                 if lines > LONGEST_FUNCTION:
                     long.append((f"{module_of(path)}.{node.name}", lines))
     assert long == []
+
+
+def test_files_that_are_no_code_are_part_of_the_package() -> None:
+    tree = ast.parse((ROOT / "setup.py").read_text(encoding="utf-8"))
+    (given,) = (
+        ast.literal_eval(node.value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.keyword) and node.arg == "package_data"
+    )
+    packed = {
+        path
+        for package, patterns in given.items()
+        for pattern in patterns
+        for path in (ROOT / package.replace(".", "/")).glob(pattern)
+    }
+    others = {
+        path
+        for path in (ROOT / "library").rglob("*")
+        if path.is_file() and path.suffix != ".py" and "__pycache__" not in path.parts
+    }
+    assert others - packed == set()

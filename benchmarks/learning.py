@@ -168,7 +168,7 @@ def control(folder: Path) -> Scores:
     from library.models import load_model
     from library.models.ldm.controlnet import load_control
 
-    path = teach_outlines(folder, "train_control_net.py", "--learning_rate", 2e-4, steps=CONTROL_STEPS)
+    path = teach_outlines(folder, "train_control_net.py", "--learning_rate", 1e-3, steps=CONTROL_STEPS)
     model = load_model(MODEL)
     drawn = score_outlines(model, folder, count=COUNT, control=load_control(path, model).eval())
     return Scores(drawn, examine(model, "single", COUNT))

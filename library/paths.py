@@ -51,3 +51,13 @@ def name_fault(name: str) -> str | None:
     if len(name.encode()) > 180:
         return "is too long: at most 180 bytes, so that step numbers and suffixes still fit"
     return None
+
+
+def matching_paths(pattern: str) -> list[Path]:
+    """The paths that a pattern with *, ? or [...] matches, in no order; none for what is no pattern."""
+    whole = Path(pattern)
+    root = Path(whole.anchor) if whole.is_absolute() else Path()
+    try:
+        return list(root.glob(str(whole.relative_to(root))))
+    except (ValueError, NotImplementedError):
+        return []

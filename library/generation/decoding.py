@@ -75,6 +75,11 @@ def _picture(pixels: Tensor, request: PromptRequest) -> Image.Image | None:
         what = f"the picture of {request.prompt[:40]!r}, seed {request.seed}"
         warn(f"{what}, has values that are no numbers: it is not saved")
         return None
+    return image_of(pixels)
+
+
+def image_of(pixels: Tensor) -> Image.Image:
+    """The picture of (3, height, width) in -1..1."""
     levels = (pixels * 0.5 + 0.5).clamp(0, 1) * 255
     return Image.fromarray(levels.round().to("cpu", torch.uint8).permute(1, 2, 0).numpy())
 

@@ -76,6 +76,11 @@ def texts_of(request: PromptRequest, *, is_told_sizes: bool = False, model: str 
     return texts | {PARAMETERS: parameters_of(request, model=model)}
 
 
+def prompt_line(prompt: str, negative: str) -> str:
+    """Both as one line, which is read back as them."""
+    return f"{prompt} --n {negative}" if negative else prompt
+
+
 def parameters_of(request: PromptRequest, *, model: str = "") -> str:
     """The settings as AUTOMATIC1111 writes them: both prompts, and a line of the others."""
     sampler, schedule = parts_of(request.sampler)

@@ -12,11 +12,13 @@ from PIL import Image
 from library.console import progress_bar, say
 from library.data.pictures.images import load_image
 from library.files import whole_file
+from library.generation.decoding import image_of
 from library.generation.latent_upscaler import LatentUpscaler, load_upscaler_network
 from library.models import FAMILIES, check_vae
 from library.models.ldm.building import build_part
 from library.models.ldm.reading import read_vae
 from library.options.drawing_tools import UpscalingOptions
+from library.paths import matching_paths
 from library.problems import Problems, UserError
 from library.wording import counted
 
@@ -61,19 +63,12 @@ def _enlarged(
     width, height = (2 * side // SIDES * SIDES for side in image.size)
     sizes = (options.batch_size, options.vae_batch_size)
     latents = upscaler.upscale(vae, [image], None, torch.float32, width, height, *sizes)
-    pixels = vae.decode(latents / vae.config.scaling_factor).sample[0]  # (3, height, width)
-    levels = ((pixels * 0.5 + 0.5).clamp(0, 1) * 255).round().to("cpu", torch.uint8)
-    return Image.fromarray(levels.permute(1, 2, 0).numpy())
+    return image_of(vae.decode(latents / vae.config.scaling_factor).sample[0])
 
 
 def _matching(pattern: str) -> list[Path]:
     """The files of a pattern, by name."""
-    whole = Path(pattern)
-    root = Path(whole.anchor) if whole.is_absolute() else Path()
-    try:
-        found = sorted(path for path in root.glob(str(whole.relative_to(root))) if path.is_file())
-    except (ValueError, NotImplementedError):
-        found = []
+    found = sorted(path for path in matching_paths(pattern) if path.is_file())
     if not found:
         raise UserError.of(f"--image_pattern {pattern}", "matches no file", "check the path")
     return found

@@ -11,12 +11,10 @@ from pathlib import Path
 from library.console import say
 from library.data.buckets import aspect_error, size_text
 from library.data.pictures.integrity import look_at
-from library.data.scan.folders import stem_of
 from library.data.scan.records import Record
 from library.options.bucket_tools import BucketOptions
-from library.preparation.metadata_files import Metadata, check_target, read_metadata, write_metadata
+from library.preparation.metadata_files import Metadata, check_target, key_of, read_metadata, replace_metadata
 from library.preparation.pictures import find_pictures
-from library.preparation.undo import Undo
 from library.problems import Problems
 from library.training.start.caching_runs import LatentCachingRun
 from library.training.start.command import begin
@@ -39,7 +37,7 @@ def prepare_buckets(options: BucketOptions) -> Problems:
     records = _cache(usable, options)
     for picture in usable:
         if (record := records.get(picture.absolute())) is not None:
-            key = str(picture) if options.full_path else stem_of(picture.name)
+            key = key_of(picture, full_path=options.full_path)
             sizes = {"image_size": list(record.size), "train_resolution": list(record.fit.bucket)}
             metadata[key] = metadata.get(key, {}) | sizes
     _write(metadata, options)
@@ -63,9 +61,7 @@ def _cache(pictures: Iterable[Path], options: BucketOptions) -> Mapping[Path, Re
 
 
 def _write(metadata: Metadata, options: BucketOptions) -> None:
-    with Undo(options.out_json.parent) as undo:
-        write_metadata(options.out_json, metadata, undo)
-    kept = f"; what it held before is in {undo.path}" if undo.path else ""
+    kept = replace_metadata(options.out_json, metadata)
     say(f"{counted(len(metadata), 'entry', 'entries')} in {options.out_json}{kept}")
 
 

@@ -6,8 +6,7 @@ from library.console import progress_bar, say
 from library.data.scan.folders import name_some
 from library.options.metadata_tools import CleaningOptions
 from library.preparation.cleaning import clean_entry
-from library.preparation.metadata_files import check_target, read_metadata, write_metadata
-from library.preparation.undo import Undo
+from library.preparation.metadata_files import check_target, read_metadata, replace_metadata
 from library.problems import warn
 from library.wording import counted
 
@@ -26,9 +25,7 @@ def clean_metadata(options: CleaningOptions) -> None:
                 keys.append(key)
             elif options.debug and cleaned[name] != entry[name]:
                 say(f"{key} {name}: {entry[name]}\n  -> {cleaned[name]}")
-    with Undo(options.target.parent) as undo:
-        write_metadata(options.target, metadata, undo)
-    kept = f"; what it held before is in {undo.path}" if undo.path else ""
+    kept = replace_metadata(options.target, metadata)
     say(f"{changed} of {counted(len(metadata), 'entry', 'entries')} changed in {options.target}{kept}")
     for name, keys in lacking.items():
         if keys:

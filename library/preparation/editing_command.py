@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from library.console import progress_bar, say
-from library.data.scan.folders import stem_of
 from library.options.editing import EditingOptions
 from library.preparation.editing import make_editor
 from library.preparation.metadata_files import read_metadata, write_metadata
-from library.preparation.pictures import find_pictures
+from library.preparation.pictures import find_pictures, text_file_of
 from library.preparation.undo import Undo
 from library.problems import Problems, UserError, warn
 from library.text_files import read_text
@@ -61,7 +60,7 @@ def _edit_metadata(options: EditingOptions) -> None:
 def _texts_in(options: EditingOptions) -> tuple[dict[Path, str], int]:
     """The texts beside pictures by their files, and how many pictures have none."""
     pictures = find_pictures(options.source, recursive=options.recursive, where="<source>")
-    files = dict.fromkeys(p.with_name(stem_of(p.name) + options.caption_extension) for p in pictures)
+    files = dict.fromkeys(text_file_of(picture, options.caption_extension) for picture in pictures)
     problems, found = Problems(), dict[Path, str]()
     for path in files:
         if path.exists() and (text := problems.attempt(read_text, path)) is not None:

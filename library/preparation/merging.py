@@ -8,12 +8,11 @@ from pathlib import Path
 
 from library.console import progress_bar, say
 from library.data.captions import read_caption
-from library.data.scan.folders import name_some, stem_of
+from library.data.scan.folders import name_some
 from library.options.metadata_tools import MetadataPlaceOptions
 from library.preparation.cleaning import clean_entry
-from library.preparation.metadata_files import Metadata, check_target, read_metadata, write_metadata
-from library.preparation.pictures import find_pictures
-from library.preparation.undo import Undo
+from library.preparation.metadata_files import Metadata, check_target, key_of, read_metadata, replace_metadata
+from library.preparation.pictures import find_pictures, text_file_of
 from library.problems import Problems, warn
 from library.wording import counted
 
@@ -33,13 +32,13 @@ def merge_texts(
     check_target(options.out_json)
     pictures = find_pictures(options.train_data_dir, recursive=options.recursive)
     metadata = _metadata_before(options)
-    keys = {picture: _key(picture, options) for picture in pictures}
+    keys = {picture: key_of(picture, full_path=options.full_path) for picture in pictures}
     _warn_of_keys(options, metadata, keys)
     problems, found, missing = Problems(), Counter[str](), dict[str, list[str]]()
     for picture in progress_bar(pictures, desc="merging", unit="img", delay=1):
         entry = dict(metadata.get(keys[picture], {}))
         for name, suffix in suffixes.items():
-            file = picture.with_name(stem_of(picture.name) + suffix)
+            file = text_file_of(picture, suffix)
             if not file.exists():
                 missing.setdefault(name, []).append(picture.name)
             elif (text := problems.attempt(_text_of, file)) is not None:
@@ -49,9 +48,8 @@ def merge_texts(
             metadata[keys[picture]] = clean_entry(entry) if cleans else entry
         if options.debug:
             say(f"{picture} {entry}")
-    with Undo(options.out_json.parent) as undo:
-        write_metadata(options.out_json, metadata, undo)
-    _tell(options, found, missing, suffixes, undo)
+    kept = replace_metadata(options.out_json, metadata)
+    _tell(options, found, missing, suffixes, kept)
     return problems
 
 
@@ -59,10 +57,6 @@ def _metadata_before(options: MetadataPlaceOptions) -> Metadata:
     if options.in_json is not None:
         return read_metadata(options.in_json, may_be_empty=True)
     return read_metadata(options.out_json, may_be_empty=True) if options.out_json.exists() else {}
-
-
-def _key(picture: Path, options: MetadataPlaceOptions) -> str:
-    return str(picture) if options.full_path else stem_of(picture.name)
 
 
 def _text_of(file: Path) -> str:
@@ -91,10 +85,9 @@ def _tell(
     found: Mapping[str, int],
     missing: Mapping[str, Sequence[str]],
     suffixes: Mapping[str, str],
-    undo: Undo,
+    kept: str,
 ) -> None:
     put = " and ".join(counted(found.get(name, 0), *_WORDS[name]) for name in suffixes)
-    kept = f"; what it held before is in {undo.path}" if undo.path else ""
     say(f"{put} put into {options.out_json}{kept}")
     for name, pictures in missing.items():
         have = counted(len(pictures), "picture has", "pictures have")

@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from library.data.scan.folders import name_some
+from library.data.scan.folders import name_some, stem_of
 from library.data.scan.metadata_file import Repetitive, read_entries
 from library.preparation.undo import Undo
 from library.problems import Problems, UserError
@@ -38,6 +38,11 @@ def read_metadata(path: Path, *, may_be_empty: bool = False) -> Metadata:
     return found
 
 
+def key_of(picture: Path, *, full_path: bool) -> str:
+    """What a picture's entry is called: its path, or its name without suffix."""
+    return str(picture) if full_path else stem_of(picture.name)
+
+
 def check_target(path: Path) -> None:
     """Raises UserError, before the work, if a metadata file cannot be written there."""
     if path.is_dir():
@@ -54,6 +59,13 @@ def write_metadata(path: Path, metadata: Metadata, undo: Undo) -> None:
     else:
         text = json.dumps(metadata, indent=2)
     undo.replace(path, text.encode("utf-8", "backslashreplace"))
+
+
+def replace_metadata(path: Path, metadata: Metadata) -> str:
+    """Write the entries whole, and keep what stood there. Returns where that is, for the end of a line."""
+    with Undo(path.parent) as undo:
+        write_metadata(path, metadata, undo)
+    return f"; what it held before is in {undo.path}" if undo.path else ""
 
 
 def _is_empty(path: Path) -> bool:

@@ -11,6 +11,7 @@ from library.data.scan.folders import (
     is_image_name,
     is_system_name,
     list_folder,
+    stem_of,
 )
 from library.paths import is_utf8
 from library.problems import Problems, UserError
@@ -32,6 +33,11 @@ def find_pictures(folder: Path, *, recursive: bool, where: str = "<train_data_di
     if not found:
         raise _nothing_in(folder, recursive, where)
     return found
+
+
+def text_file_of(picture: Path, suffix: str) -> Path:
+    """A picture's text file with this suffix, whether it is there or not."""
+    return picture.with_name(stem_of(picture.name) + suffix)
 
 
 def _pictures_in(

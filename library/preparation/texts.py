@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from library.console import progress_bar, say
-from library.data.scan.folders import stem_of
 from library.files import NotWritten
 from library.options.caption_tools import PictureTextOptions
+from library.preparation.pictures import text_file_of
 from library.preparation.undo import Undo
 from library.problems import Problems, UserError
 from library.stopping import Stopped
@@ -144,7 +144,7 @@ class TextFiles:
 
     def of(self, picture: Path) -> Path:
         """A picture's text file."""
-        return picture.with_name(stem_of(picture.name) + self._suffix)
+        return text_file_of(picture, self._suffix)
 
     def still_to_do(self, pictures: Sequence[Path]) -> list[Path]:
         """The pictures without those that have a text, if these are skipped."""

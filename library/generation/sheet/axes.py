@@ -12,6 +12,7 @@ from typing import Any
 from library.generation.prompt_options import PromptSyntax
 from library.generation.request import PromptRequest
 from library.options.fields import OptionSpec, specs_of
+from library.paths import matching_paths
 from library.problems import Problems, UserError
 from library.wording import counted, shortened
 
@@ -72,6 +73,11 @@ class Axis:
         if self.option is not None and self.option.is_path:
             return Path(value).stem or "none"
         return value or "nothing"
+
+    def heading(self, value: str) -> str:
+        """The same with the axis' name, which files can do without."""
+        is_file = self.option is not None and self.option.is_path
+        return self.label(value) if is_file else f"{self.name} {self.label(value)}"
 
     def read(self, value: str) -> Any:
         """The option's value; of an empty one what it is when it is not given. Raises ValueError."""
@@ -181,12 +187,7 @@ def _matching(name: str, value: str) -> list[str]:
     """The files of a pattern, in the order of the numbers in their names; a plain path is itself."""
     if not any(sign in value for sign in "*?[") or Path(value).exists():
         return [value]
-    pattern = Path(value)
-    root = Path(pattern.anchor) if pattern.is_absolute() else Path()
-    try:
-        found = [str(path) for path in root.glob(str(pattern.relative_to(root)))]
-    except (ValueError, NotImplementedError):
-        found = []
+    found = [str(path) for path in matching_paths(value)]
     if not found:
         raise UserError.of(f"{OPTION} {name}={value}", "matches no file", "check the path")
     return sorted(found, key=in_order)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from library.generation.picture_texts import prompts_in
+from library.generation.picture_texts import prompt_line, prompts_in
 from library.generation.sheet.axes import in_order, run_of
 from library.generation.sheet.differences import Standing
 from library.models import detect_family
@@ -55,10 +55,9 @@ def preview_prompts(folder: Path) -> list[str]:
     lines: dict[str, None] = {}
     for path in sorted((folder / "sample").glob("*.png")):
         try:
-            prompt, negative = prompts_in(path)
+            lines[prompt_line(*prompts_in(path))] = None
         except UserError:
             continue
-        lines[f"{prompt} --n {negative}" if negative else prompt] = None
     return list(lines)[:MOST_PROMPTS]
 
 

@@ -24,10 +24,6 @@ def gradient(width: int, height: int) -> Image.Image:
     return Image.fromarray(pixels)
 
 
-def grey_ramp() -> Image.Image:
-    return Image.fromarray(np.tile(np.linspace(0, 255, 20).astype(np.uint8), (20, 1)))
-
-
 def transparent_palette() -> Image.Image:
     image = Image.new("P", (20, 20), 0)
     image.putpalette([10, 20, 30, 200, 200, 200])

@@ -73,6 +73,12 @@ def test_nothing_is_drawn_where_a_cell_is_wrong(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_grid_needs_prompts_that_are_known_before_the_start(tiny_model_file: Path, tmp_path: Path) -> None:
+    words = ("--ckpt", tiny_model_file, "--interactive", "--outdir", tmp_path / "out", "--xy", "scale=1,2")
+    with pytest.raises(UserError, match="--xy: needs prompts that are known before the start"):
+        run_here("gen_img.py", *words)
+
+
 def test_saves_are_compared_with_the_model_they_began_with(
     tiny_model_file: Path, run_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

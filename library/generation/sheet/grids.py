@@ -15,6 +15,7 @@ from library.console import say
 from library.files import whole_file
 from library.generation.asked import syntax_of
 from library.generation.drawing import Outcome, names_of
+from library.generation.picture_texts import prompt_line
 from library.generation.pictures import PictureNames
 from library.generation.prompt_options import PromptSyntax
 from library.generation.request import PromptRequest
@@ -78,7 +79,7 @@ class Grid:
 
     def draw(self, axes: Sequence[Axis]) -> Image.Image:
         """The grid as one picture."""
-        across, *others = [[_label(axis, value) for value in axis.values] for axis in axes]
+        across, *others = [[axis.heading(value) for value in axis.values] for axis in axes]
         down = others[0] if others else [""]
         rows = [self.pictures[row * len(across) :][: len(across)] for row in range(len(down))]
         return draw_grid(rows, across, down, title=f"seed {self.seed}: {shortened(self.prompt)}")
@@ -98,7 +99,8 @@ def plan_grids(
     Raises UserError with what is wrong in any.
     """
     reading = _with_seed(reading)
-    check(reading)  # what is wrong in all of them is told without a cell's name
+    if not check(reading):  # what is wrong in all of them is told without a cell's name
+        raise UserError.of(OPTION, "needs prompts that are known before the start", "give --from_file")
     syntax = syntax_of(reading.sections)
     problems, planned = Problems(), list[PlannedCell[R]]()
     with without_warnings():  # those of the command line were given, and many cells have the same
@@ -131,19 +133,20 @@ def draw_grids(
     names, outcome = names_of(files), Outcome(folder)
     axes, drawn = planned[0].cell.axes, dict[Cell, list[Image.Image | None]]()
     most = LONGEST // max(len(axis.values) for axis in axes)
-    for cells in _by_model(planned):
-        if outcome.code:
-            break
+
+    def draw(cells: Sequence[PlannedCell[R]]) -> None:
+        """Draw cells that need the same model, which is gone when the next one is loaded."""
         loaded = load(cells[0].run, [request for one in cells for request in one.pictures])
         for one in cells:
-            pictures = drawn.setdefault(one.cell, [])
+            keep, labels = partial(_keep, drawn.setdefault(one.cell, []), most), one.cell.labels
             drawing = drawing_with(loaded, one.run, names)
-            keep = partial(_keep, pictures, most)
-            labels = one.cell.labels
             drawing(one.pictures, sheet=sheet, labels=labels, outcome=outcome, on_picture=keep)
             if outcome.code:
                 break
-        del loaded
+
+    for cells in _by_model(planned):
+        if not outcome.code:
+            draw(cells)
     grids = _collect(planned, drawn)
     for number, grid in enumerate(grids):
         path = folder / f"grid_{names.timestamp}_{number:03d}.png"
@@ -176,7 +179,10 @@ def _collect(
 
     drawn: each cell's pictures; a cell that was not drawn is empty.
     """
-    grids = [Grid(_prompt(request), request.chosen_seed) for request in planned[0].pictures]
+    grids = [
+        Grid(prompt_line(request.prompt, request.negative), request.chosen_seed)
+        for request in planned[0].pictures
+    ]
     for one in planned:
         pictures = drawn.get(one.cell, ())
         for number, grid in enumerate(grids):
@@ -193,16 +199,6 @@ def _planned(
     sections: dict[str, Any] = cell.sections(reading.sections)
     changed = Reading(reading.run_type, sections)
     return PlannedCell(cell, changed.run, cell.requests(check(changed), syntax))
-
-
-def _label(axis: Axis, value: str) -> str:
-    label = axis.label(value)
-    is_file = axis.option is not None and axis.option.is_path
-    return label if is_file else f"{axis.name} {label}"
-
-
-def _prompt(request: PromptRequest) -> str:
-    return f"{request.prompt} --n {request.negative}" if request.negative else request.prompt
 
 
 def _with_seed(reading: Reading[R]) -> Reading[R]:

@@ -30,7 +30,7 @@ from learning_words import PIVOTAL_STEPS, figure, figure_by_lora, known_colour, 
 if TYPE_CHECKING:
     from make_world import Scene
 
-COUNT, STEPS, CONTROL_STEPS = 64, 250, 2500
+COUNT, STEPS, CONTROL_STEPS = 64, 250, 4000
 LORA = (
     *("--network_module", "networks.lora", "--network_dim", 16, "--network_alpha", 16),
     *("--network_args", "conv_dim=8", "conv_alpha=8", "--learning_rate", 1e-3),
@@ -134,7 +134,7 @@ def control(folder: Path) -> Scores:
     from library.models import load_model
     from library.models.ldm.controlnet import load_control
 
-    path = teach_outlines(folder, "train_control_net.py", "--learning_rate", 1e-3, steps=CONTROL_STEPS)
+    path = teach_outlines(folder, "train_control_net.py", "--learning_rate", 2e-3, steps=CONTROL_STEPS)
     model = load_model(MODEL)
     drawn = score_outlines(model, folder, count=COUNT, control=load_control(path, model).eval())
     return Scores(drawn, examine(model, "single", COUNT))

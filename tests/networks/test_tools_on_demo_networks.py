@@ -42,7 +42,7 @@ def run(name: str, *words: object) -> None:
 
 
 def pictures(model: Model, networks: Sequence[tuple[Path, float]] = ()) -> np.ndarray:
-    """Scenes of the new figure, (n, height, width, 3), of a model with networks attached at their strengths."""
+    """Scenes of the new figure, (n, height, width, 3), by a model with networks at their strengths."""
     from exam import draw_scenes, exam_scenes
 
     attached = [open_network(model, path) for path, _ in networks]

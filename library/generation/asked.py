@@ -14,6 +14,7 @@ from library.generation.networks import finder
 from library.generation.plan import plan_pictures, seeds_of
 from library.generation.prompt_options import PromptSyntax, generator_syntax
 from library.generation.prompts import parse_prompt, read_prompts
+from library.generation.regions import CODES, RegionSettings, with_regions
 from library.generation.repainting import (
     check_originals,
     prompts_of_pictures,
@@ -140,8 +141,8 @@ def _completed(prompts: Sequence[PromptRequest], sections: Mapping[str, object])
         takes_hints = bool(control.models or networks is None or networks.network_weights)
         requests = problems.attempt(_with_hints, requests, control, takes_hints) or requests
     if originals is not None:
-        side = family_of(model).side
-        requests = problems.attempt(_with_originals, requests, originals, model, side) or requests
+        side, regions = family_of(model).side, _region_settings(sections, originals)
+        requests = problems.attempt(_with_originals, requests, originals, model, side, regions) or requests
     problems.raise_if_any()
     return requests
 
@@ -181,17 +182,39 @@ def _with_hints(
     return requests
 
 
+def _region_settings(sections: Mapping[str, object], originals: OriginalOptions) -> RegionSettings:
+    networks = section_of(sections, GeneratorNetworkOptions) or GeneratorNetworkOptions()
+    use = section_of(sections, GeneratorNetworkUseOptions) or GeneratorNetworkUseOptions()
+    merged = {
+        "--network_merge": networks.network_merge,
+        "--network_merge_n_models": use.network_merge_n_models,
+        "--network_pre_calc": use.network_pre_calc,
+    }
+    return RegionSettings(
+        originals.mask_path,
+        use.network_regional_mask_max_color_codes,
+        len(networks.network_weights),
+        next((name for name, given in merged.items() if given), ""),
+    )
+
+
 def _with_originals(
     prompts: Sequence[PromptRequest],
     options: OriginalOptions,
     model: GeneratorModelOptions | None,
     side: int,
+    regions: RegionSettings,
 ) -> list[PromptRequest]:
-    """The prompts with the pictures that are begun with or painted on, and with their sizes."""
-    requests = with_originals(prompts, options)
+    """The prompts with the pictures that are begun with or painted on, with their sizes and regions."""
+    requests = with_regions(with_originals(prompts, options), regions)
     has_pictures = any(request.image is not None for request in requests)
     if options.strength is not None and not has_pictures:
         warn_idle("--strength", "without --image_path")
+    has_regions = any(request.regions is not None for request in requests)
+    if options.mask_path is not None and requests and not (options.image_path or has_regions):
+        warn_idle("--mask_path", "without --image_path, or prompts with AND between parts")
+    if regions.codes is not None and requests and not has_regions:
+        warn_idle(CODES, "without --mask_path and prompts with AND between parts")
     needs_masks = has_pictures and model is not None and is_inpainting(find_source(model.ckpt))
     check_originals(requests, needs_masks=needs_masks)
     return with_sizes(requests, side)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from library.generation.dynamic import chosen_texts, has_choices
+from library.generation.editing import part_at
 from library.generation.lookalikes import Lookalikes
 from library.generation.network_words import WORD, NamedNetwork, read_word
 from library.generation.prompt_options import PromptSyntax
@@ -181,7 +182,8 @@ class _Reader(NamedTuple):
             return text, ()
         for match in WORD.finditer(text):
             try:
-                found.append(read_word(match[1], self.syntax.find_network))
+                named = read_word(match[1], self.syntax.find_network)
+                found.append(replace(named, part=part_at(text, match.start())))
             except ValueError as error:
                 place = f"{where}, column {match.start() + 1}"
                 problems.add(place, f"{shortened(match[0])} {error}")

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
 from library.generation.defaults import defaults_of, section_of, usual_gradual, usual_shrink
+from library.generation.dynamic import Find, wildcards_in
 from library.generation.hints import check_hints, with_hints
 from library.generation.large_checks import check_large
 from library.generation.networks import finder
@@ -30,7 +31,11 @@ from library.network.loading import check_network_file
 from library.options.drawing_large import LargePictureOptions
 from library.options.drawing_networks import GeneratorNetworkUseOptions
 from library.options.drawing_originals import OriginalOptions
-from library.options.drawing_prompts import GeneratorOrderOptions, GeneratorSourceOptions
+from library.options.drawing_prompts import (
+    GeneratorOrderOptions,
+    GeneratorSourceOptions,
+    GeneratorTextOptions,
+)
 from library.options.generation import (
     GenerationOptions,
     GeneratorControlOptions,
@@ -118,14 +123,23 @@ def check_large_pictures(
 
 
 def syntax_of(sections: Mapping[str, object]) -> PromptSyntax:
-    """The options that prompts may have. Raises UserError when --lora_dir is no folder."""
+    """The options that prompts may have. Raises UserError when --lora_dir or --wildcard_dir is no folder."""
     large = section_of(sections, LargePictureOptions) or LargePictureOptions()
     return generator_syntax(
         family_of(section_of(sections, GeneratorModelOptions)).latent_space.pixel_multiple,
         finder(section_of(sections, GeneratorNetworkUseOptions)),
+        _wildcards(section_of(sections, GeneratorTextOptions)),
         shrink=usual_shrink(large),
         gradual=usual_gradual(large),
     )
+
+
+def _wildcards(options: GeneratorTextOptions | None) -> Find | None:
+    if options is None or options.wildcard_dir is None:
+        return None
+    if not options.wildcard_dir.is_dir():
+        raise UserError.of("--wildcard_dir", f"{options.wildcard_dir} is no folder", "check the path")
+    return wildcards_in(options.wildcard_dir)
 
 
 def _completed(prompts: Sequence[PromptRequest], sections: Mapping[str, object]) -> list[PromptRequest]:

@@ -94,6 +94,27 @@ def test_channels_say_where_parts_count(tmp_path: Path) -> None:
     assert masks_of(Regions(mask, networks=1), 2)[1, 0, ::16].tolist() == [0, 1, 1, 1]
 
 
+@pytest.mark.parametrize(
+    ("columns", "prompt", "codes", "means"),
+    [
+        (((255, 0, 0), (0, 255, 0)), "a AND b", None, [0.5, 0.5]),
+        (((255, 0, 0), (0, 255, 0), (255, 255, 0), (0, 0, 255)), "a AND b AND c AND d", 7, [0.25] * 4),
+    ],
+)
+def test_masks_cover_as_much_as_in_sd_scripts(
+    columns: tuple[tuple[int, int, int], ...],
+    prompt: str,
+    codes: int | None,
+    means: list[float],
+    tmp_path: Path,
+) -> None:
+    """With a network for each part; each then has its share of the picture and no more."""
+    settings = RegionSettings(paint(tmp_path / "mask.png", *columns), codes, networks=len(means))
+    (found,) = with_regions([replace(BOTH, prompt=prompt)], settings)
+    assert found.regions is not None
+    assert masks_of(found.regions, len(means)).mean((1, 2)).tolist() == means
+
+
 def test_colours_say_where_parts_count(tmp_path: Path) -> None:
     mask = paint(tmp_path / "mask.png", (255, 0, 0), (0, 255, 0), (255, 255, 0), (254, 0, 0))
     found = masks_of(Regions(mask, codes=3, networks=3), 4)[:, 0, ::16]

@@ -29,7 +29,7 @@ MOST = 10_000  # prompts that one enumerates; more is a typing mistake
 LARGEST_COUNT = 10**6
 
 Find = Callable[[str], Sequence[str]]  # the lines of a wildcard's file; raises ValueError without one
-_WILDCARD = re.compile(r"__([\w./ -]+?)__")
+_WILDCARD = re.compile(r"__((?:[^\W_]|\.\.)(?:[\w./ -]*?[^\W_])?)__")
 _HEADER = re.compile(
     r"\s*(?P<all>[eE]\$\$)?(?:(?P<low>\d{0,9})(?P<dash>-?)(?P<high>\d{0,9})\$\$(?:(?P<between>[^$]*)\$\$)?)?"
 )

@@ -8,7 +8,6 @@ from typing import Protocol
 
 from library.generation.large_pictures import DeepShrink, GradualLatent
 from library.generation.network_words import NamedNetwork
-from library.options.multipliers import Multiplier
 
 
 @dataclass(frozen=True)
@@ -116,7 +115,7 @@ class PromptRequest:
     original_height_negative: int | None = None
     crop_top: int = 0
     crop_left: int = 0
-    strengths: tuple[Multiplier, ...] = ()
+    strengths: tuple[float, ...] = ()
     networks: tuple[NamedNetwork, ...] = ()
     hints: tuple[Path, ...] = ()
     image: Path | None = None

@@ -85,7 +85,7 @@ ALLOWED = {
         "library.network",
         "library.generation",
     },
-    "library.preparation": BOTTOM | {"library.options", "library.data", "library.training"},
+    "library.preparation": BOTTOM | {"library.options", "library.pages", "library.data", "library.training"},
 }
 # The floors of library.training, from the top: a file imports from its own floor and those below it.
 FLOORS = (

@@ -59,7 +59,7 @@ def texts_of(request: PromptRequest, *, is_told_sizes: bool = False, model: str 
     if request.raw:
         texts["raw-prompt"] = request.raw
     if request.strengths:
-        texts["network-multipliers"] = ", ".join(f"{strength:g}" for strength in request.strengths)
+        texts["network-multipliers"] = _strengths(request)
     if request.hints:
         texts["control-image"] = ", ".join(path.name for path in request.hints)
     for name, path in (("original-image", request.image), ("mask-image", request.mask)):
@@ -74,6 +74,12 @@ def texts_of(request: PromptRequest, *, is_told_sizes: bool = False, model: str 
         height, width, *_ = request.sizes_negative
         texts |= {"original-height-negative": str(height), "original-width-negative": str(width)}
     return texts | {PARAMETERS: parameters_of(request, model=model)}
+
+
+def _strengths(request: PromptRequest) -> str:
+    """Those of the networks, as --am of a prompt takes them."""
+    between = "; " if any("," in strength.blocks for strength in request.strengths) else ", "
+    return between.join(map(str, request.strengths))
 
 
 def prompt_line(prompt: str, negative: str) -> str:

@@ -7,16 +7,19 @@ the chunks as JSON in the description.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from PIL import Image
 
 from library.generation.request import PromptRequest
 from library.options.samplers import parts_of
+from library.paths import user_path
 from library.problems import UserError
 
 _DESCRIPTION, _EXIF_FOLDER, _USER_COMMENT = 0x010E, 0x8769, 0x9286  # EXIF 2.3
@@ -42,11 +45,42 @@ _SAMPLERS = {
 _SCHEDULES = {"karras": "Karras", "exponential": "Exponential", "beta": "Beta", "sgm_uniform": "SGM Uniform"}
 
 
-def texts_of(request: PromptRequest, *, is_told_sizes: bool = False, model: str = "") -> dict[str, str]:
+class ModelName(NamedTuple):
+    """What a model is called.
+
+    hash: AUTOMATIC1111's, 10 hexadecimal digits; "" where it is no single file.
+    """
+
+    name: str = ""
+    hash: str = ""
+
+
+_NAMELESS = ModelName()
+
+
+def named_model(ckpt: str) -> ModelName:
+    """The name of a model's file, folder or hub id."""
+    path = user_path(ckpt)
+    return ModelName(Path(ckpt).stem, short_hash(path) if path.is_file() else "")
+
+
+@cache  # several seconds for a large file, once for all pictures of a run
+def short_hash(path: Path) -> str:
+    """The first 10 hexadecimal digits of a file's sha256, as AUTOMATIC1111 shows models."""
+    whole = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(2**22):
+            whole.update(chunk)
+    return whole.hexdigest()[:10]
+
+
+def texts_of(
+    request: PromptRequest, *, is_told_sizes: bool = False, model: ModelName = _NAMELESS
+) -> dict[str, str]:
     """The text chunks of a picture, by name, in sd-scripts' order; `parameters` is the last.
 
     is_told_sizes: whether the model was told the request's sizes.
-    model: its name, for `parameters`.
+    model: what `parameters` call it.
     """
     texts = {
         "prompt": request.prompt,
@@ -87,7 +121,7 @@ def prompt_line(prompt: str, negative: str) -> str:
     return f"{prompt} --n {negative}" if negative else prompt
 
 
-def parameters_of(request: PromptRequest, *, model: str = "") -> str:
+def parameters_of(request: PromptRequest, *, model: ModelName = _NAMELESS) -> str:
     """The settings as AUTOMATIC1111 writes them: both prompts, and a line of the others."""
     sampler, schedule = parts_of(request.sampler)
     sampler = sampler.removeprefix("k_")
@@ -100,7 +134,8 @@ def parameters_of(request: PromptRequest, *, model: str = "") -> str:
         "CFG scale": f"{request.scale:g}",
         "Seed": request.seed,
         "Size": f"{request.width}x{request.height}",
-        "Model": re.sub(r"[,:\n]", " ", model),
+        "Model hash": model.hash,
+        "Model": re.sub(r"[,:\n]", " ", model.name),
         "Denoising strength": None if request.image is None else request.strength,
         "RNG": "CPU",
     }

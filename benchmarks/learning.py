@@ -25,11 +25,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from commands import ROOT, run, run_here
 from learning import MODEL, Scores, score_lora, score_model, score_outlines, teach, teach_outlines
+from learning_words import PIVOTAL_STEPS, figure, figure_by_lora, known_colour, mixed_colour, pivotal
 
 if TYPE_CHECKING:
     from make_world import Scene
 
-COUNT, STEPS, CONTROL_STEPS = 64, 250, 2500
+COUNT, STEPS, CONTROL_STEPS = 64, 250, 4000
 LORA = (
     *("--network_module", "networks.lora", "--network_dim", 16, "--network_alpha", 16),
     *("--network_args", "conv_dim=8", "conv_alpha=8", "--learning_rate", 1e-3),
@@ -71,41 +72,6 @@ def lora(folder: Path, *words: object, clip_skip: int | None = None) -> Scores:
 def dreambooth(folder: Path) -> Scores:
     words = ("--learning_rate", 5e-4, *CACHED)
     return score_model(teach(folder, "train_db.py", *words, steps=STEPS), count=COUNT)
-
-
-def word(folder: Path, colour: str = "purple", called: str = "<hue>") -> Scores:
-    """Textual inversion: a colour under a new word, from ten pictures. "new": of scenes told with it."""
-    from exam import draw_scenes, exam_scenes, examine, judge_pictures
-    from make_world import draw, sentence
-
-    from library.models import load_model
-    from library.models.embeddings import find_embeddings, rows_for
-    from library.randomness import keyed_random
-
-    scenes = [scene for scene in exam_scenes("single", 2000, seed=7) if scene.things[0][0] == colour]
-    taught, asked = scenes[:10], scenes[10 : 10 + COUNT]
-    pictures = folder / "pictures" / "1_thing"
-    pictures.mkdir(parents=True)
-
-    def tell(scene: Scene) -> str:
-        return sentence(scene).replace(colour, called)
-
-    for number, scene in enumerate(taught):
-        draw(scene, keyed_random(7, "word", number)).save(pictures / f"{number}.png")
-        (pictures / f"{number}.txt").write_text(tell(scene))
-    run_here(
-        "train_textual_inversion.py",
-        *("--pretrained_model_name_or_path", MODEL, "--train_data_dir", folder / "pictures"),
-        *("--caption_extension", ".txt", "--resolution", 64, "--train_batch_size", 8, "--seed", 1),
-        *("--token_string", called, "--init_word", "a", "--learning_rate", 1e-2, "--max_train_steps", STEPS),
-        *("--max_data_loader_n_workers", 0, "--min_snr_gamma", 0.2, "--lr_scheduler", "linear", *CACHED),
-        *("--output_dir", folder, "--output_name", "hue", "--save_model_as", "safetensors"),
-    )
-    model = load_model(MODEL)
-    (found,) = find_embeddings(folder / "hue.safetensors")
-    model.vocabulary.add(called, found.vectors, rows_for(model, found))
-    wrong = judge_pictures(draw_scenes(model, asked, tell=tell), asked)
-    return Scores(1 - len(wrong) / len(asked), examine(model, "single", COUNT))
 
 
 def inpainting(folder: Path) -> Scores:
@@ -152,7 +118,7 @@ def lllite(folder: Path) -> Scores:
     from library.models import load_model
     from networks.control_net_lllite import from_file
 
-    words = ("--learning_rate", 2e-3)
+    words = ("--learning_rate", 4e-3, "--network_dim", 128, "--cond_emb_dim", 64)
     path = teach_outlines(folder, "train_control_net_lllite.py", *words, steps=CONTROL_STEPS)
     model = load_model(MODEL)
     network = from_file(model, path)
@@ -168,7 +134,7 @@ def control(folder: Path) -> Scores:
     from library.models import load_model
     from library.models.ldm.controlnet import load_control
 
-    path = teach_outlines(folder, "train_control_net.py", "--learning_rate", 1e-3, steps=CONTROL_STEPS)
+    path = teach_outlines(folder, "train_control_net.py", "--learning_rate", 2e-3, steps=CONTROL_STEPS)
     model = load_model(MODEL)
     drawn = score_outlines(model, folder, count=COUNT, control=load_control(path, model).eval())
     return Scores(drawn, examine(model, "single", COUNT))
@@ -279,7 +245,15 @@ WAYS: dict[str, Callable[[Path], Scores]] = {
     "bf16": lambda folder: lora(folder, "--mixed_precision", "bf16"),
     "dreambooth": dreambooth,
     "fine-tuning": fine_tuning,
-    "word": word,
+    "word": known_colour,
+    "word by layer": partial(known_colour, script="train_textual_inversion_XTI.py"),
+    **{
+        f"{what} as a word of {vectors}": partial(way, vectors=vectors)
+        for what, way in (("mixed colour", mixed_colour), ("figure", figure))
+        for vectors in (4, 16)
+    },
+    "lora, few steps": partial(figure_by_lora, steps=PIVOTAL_STEPS),
+    "pivotal, half of these": pivotal,
     "inpainting": inpainting,
     "lllite": lllite,
     "slider": slider,

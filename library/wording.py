@@ -18,6 +18,11 @@ def counted(count: int, one: str, many: str | None = None) -> str:
     return f"{count} {plural(count, one, many)}"
 
 
+def with_article(noun: str) -> str:
+    """`with_article("IA3")` -> "an IA3"; for nouns that sound as they are spelled."""
+    return f"{'an' if noun[0] in 'AEIOUaeiou' else 'a'} {noun}"
+
+
 def shortened(text: str, longest: int = 60) -> str:
     """A text as messages show it: cut, with dots, where it is longer than `longest` characters."""
     return text if len(text) <= longest else f"{text[: longest - 3]}..."

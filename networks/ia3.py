@@ -4,12 +4,13 @@ the feed-forward layers' second half.
     W' = W * (1 + w), by rows or, with on_input, by columns
 
 The files are LyCORIS': `lora_<layer>.weight` (out or in), of convolutions (1, out or in, 1, 1), and
-`.on_input` (), which is 0 or 1. They are the smallest of all.
+`.on_input` (), which is 0 or 1. They are the smallest of all. PEFT's have the factor 1 + w itself, `ia3_l`,
+of a linear layer's outputs (out, 1) or inputs (1, in), of convolutions (1, out or in, 1, 1).
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import torch
@@ -28,10 +29,11 @@ from library.network.family import Shapes
 from library.network.network import Network
 from library.network.rotating import BlockModule
 from library.network.sizes import Size
-from library.problems import warn
+from library.problems import UserError, warn
 
 KIND = "ia3"
 MODULE = "networks.ia3"
+PEFT_FACTORS = "ia3_l"
 OUTPUTS = (".to_k", ".to_v", ".k_proj", ".v_proj")
 INPUTS = (".ff.net.2", ".mlp.fc2")
 _NO_RANK = "its modules have a factor for each output or input, and no rank"
@@ -59,6 +61,12 @@ class IA3Module(BlockModule):
 
     def took_values(self) -> None:
         self.stands = "before" if bool(self.on_input) else "after"
+
+    def from_file_tensors(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        if PEFT_FACTORS not in tensors:
+            return dict(tensors)
+        factors = tensors[PEFT_FACTORS]
+        return {"weight": (factors.float() - 1).view(self.weight.shape), "on_input": self.on_input}
 
     def make_matrices(self) -> Tensor:
         return self.weight.float().reshape(-1, 1, 1)  # a block for each
@@ -133,6 +141,13 @@ def from_file(model: Model, path: Path) -> Network:
     return blocks_from_file(model, path, KIND, _known)
 
 
+def module_of_file(point: AttachPoint, shapes: Shapes, source: Path | None = None) -> IA3Module:
+    """A module for tensors of these shapes in a file, whose values come later. Raises UserError when
+    they do not fit.
+    """
+    return _known(point, Size(1, 0.0), shapes, source)
+
+
 def _read(arguments: dict[str, str]) -> NetworkArguments:
     return NetworkArguments(**read_own_values(arguments, {}, MODULE, REFUSED))
 
@@ -143,6 +158,10 @@ def _new(point: AttachPoint, _: Size) -> IA3Module:
 
 
 def _known(point: AttachPoint, _: Size, shapes: Shapes, source: Path | None) -> IA3Module:
+    if PEFT_FACTORS in shapes:
+        return _known_to_peft(point, shapes[PEFT_FACTORS], source)
+    if missing := sorted({"weight", "on_input"} - shapes.keys()):
+        raise UserError.of(source, f"{point.path} has no {missing[0]}", "the file is not whole; get it again")
     out, into, *kernel = point.module.weight.shape
     ones = (1,) * len(kernel)
     shape = shapes["weight"]
@@ -151,3 +170,16 @@ def _known(point: AttachPoint, _: Size, shapes: Shapes, source: Path | None) -> 
         raise does_not_fit(source, "weight", shape, point)
     # Which it is stands in on_input, whose value comes later; a new one, like a file, goes by its layer.
     return IA3Module(point, shape, on_input=point.path.endswith(INPUTS))
+
+
+def _known_to_peft(point: AttachPoint, shape: tuple[int, ...], source: Path | None) -> IA3Module:
+    out, into, *kernel = point.module.weight.shape
+    ones = (1,) * len(kernel)
+    of_outputs, of_inputs = ((1, out, *ones), (1, into, *ones)) if kernel else ((out, 1), (1, into))
+    if shape not in (of_outputs, of_inputs):
+        raise does_not_fit(source, PEFT_FACTORS, shape, point)
+    if of_outputs == of_inputs:
+        cause = f"{PEFT_FACTORS} of {point.path} may be factors of what the convolution is given or gives"
+        raise UserError.of(source, cause, "leave such convolutions out of PEFT's target_modules")
+    width = into if shape == of_inputs else out
+    return IA3Module(point, (1, width, *ones) if kernel else (width,), on_input=shape == of_inputs)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from library.models.base import Model
     from library.models.condition import Control
 
+NEAR = 0.1  # of a picture's side: how far a thing may be from where it was outlined
 MODEL = ROOT / "examples" / "demo" / "model.safetensors"
 
 
@@ -113,8 +114,9 @@ def teach_outlines(folder: Path, script: str, *words: object, steps: int, pictur
 
 
 def score_outlines(model: Model, folder: Path, *, count: int, control: Control | None = None) -> float:
-    """The share of single things that have the outlined shape and place, and the colours of the prompt."""
-    from exam import draw_scenes, exam_scenes, judge_pictures
+    """The share of single things that have the outlined shape and place, of which the prompt says nothing."""
+    from exam import draw_scenes, exam_scenes
+    from judge import look
     from make_world import draw
 
     from library.randomness import keyed_random
@@ -122,22 +124,35 @@ def score_outlines(model: Model, folder: Path, *, count: int, control: Control |
     asked = folder / "asked"
     asked.mkdir()
     scenes = exam_scenes("single", count, seed=9)
-    for number, scene in enumerate(scenes):
-        draw(scene, keyed_random(9, "asked", number)).save(asked / f"{number}.png")
+    originals = [draw(scene, keyed_random(9, "asked", number)) for number, scene in enumerate(scenes)]
+    for number, original in enumerate(originals):
+        original.save(asked / f"{number}.png")
     outlines = draw_outlines(folder / "asked outlines", asked)
     hints = [outlines / f"{number}.png" for number in range(count)]
     drawn = draw_scenes(model, scenes, tell=without_form, hints=hints, control=control)
-    wrong = judge_pictures(drawn, scenes)
-    return 1 - len(wrong) / count
+
+    def follows(number: int) -> bool:
+        seen, outlined = look(drawn[number]).things, look(originals[number]).things
+        return (
+            len(seen) == len(outlined) == 1
+            and seen[0].shape == scenes[number].things[0][1]
+            and max(abs(seen[0].x - outlined[0].x), abs(seen[0].y - outlined[0].y)) < NEAR
+        )
+
+    return sum(follows(number) for number in range(count)) / count
 
 
 def draw_outlines(folder: Path, pictures: Path) -> Path:
-    """White edges on black for each picture, as Canny finds them."""
+    """White edges on black for each picture, as Canny finds them in any of the three channels: things and
+    backgrounds are often as bright as one another.
+    """
     import cv2
+    import numpy as np
 
     folder.mkdir()
     for path in pictures.glob("*.png"):
-        edges = cv2.Canny(cv2.imread(str(path), cv2.IMREAD_GRAYSCALE), 60, 120)
+        channels = cv2.split(cv2.imread(str(path)))
+        edges = np.maximum.reduce([cv2.Canny(channel, 60, 120) for channel in channels])
         cv2.imwrite(str(folder / path.name), edges)
     return folder
 

@@ -44,6 +44,7 @@ class Case:
     parts: of the model, where it has modules.
     draws: whether its first values are drawn; else they are the same for every seed.
     alpha: --network_alpha.
+    dim: --network_dim.
     """
 
     factory: NetworkFactory
@@ -54,6 +55,7 @@ class Case:
     parts: tuple[str, ...] = ("unet", "te")
     draws: bool = True
     alpha: float = 2.0
+    dim: int = 4
 
     @property
     def has_text(self) -> bool:
@@ -61,9 +63,9 @@ class Case:
         return "te" in self.parts
 
     def new(self, model: Model, **changes: Any) -> Network:
-        """A network of rank 4 as a run begins with it."""
+        """A network as a run begins with it."""
         settings = {
-            "dim": 4,
+            "dim": self.dim,
             "alpha": self.alpha,
             "dropout": None,
             "arguments": dict(self.arguments),
@@ -340,10 +342,12 @@ def check_a_network_can_be_like_a_file(case: Case, model: Model, folder: Path) -
 
 
 def check_what_does_not_fit_is_refused(case: Case, model: Model, folder: Path) -> None:
-    network, path, tensors = case.new(model, dim=2), folder / "x.safetensors", case.filled(model).tensors()
-    if any(value.shape != tensors[key].shape for key, value in network.tensors().items()):  # it has a rank
+    network, path, filled = case.new(model, dim=2), folder / "x.safetensors", case.filled(model)
+    tensors = filled.tensors()
+    others = {key: tensors[key] for key in network.tensors()}
+    if any(value.shape != others[key].shape for key, value in network.tensors().items()):  # it has a rank
         with pytest.raises(UserError, match="this network has"):
-            network.load_tensors(tensors, "a.safetensors")
+            network.load_tensors(others, "a.safetensors")
     kind, name = KINDS[case.kind], next(iter(network.by_name))
     nowhere = {f"{kind.prefix}_nowhere.{key}": torch.zeros(2, 2) for key in kind.tensors - {"alpha"}}
     for changed, message in (
@@ -356,7 +360,7 @@ def check_what_does_not_fit_is_refused(case: Case, model: Model, folder: Path) -
         assert message in str(error.value)
     save_tensors(path, tensors | {f"{name}.x": torch.zeros(2)})
     with hears_warnings() as heard:
-        assert case.factory.from_file(model, path).by_name.keys() == network.by_name.keys()
+        assert case.factory.from_file(model, path).by_name.keys() == filled.by_name.keys()
     assert heard[0].startswith(f"{path}: 1 of its tensors are left out, e.g. {name}.x: ")
 
 

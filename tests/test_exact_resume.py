@@ -43,12 +43,12 @@ TRAINERS = {
 }
 ALWAYS = [
     ("train_network.py", ("ema", "rounding", "8bit", "accumulation")),
-    ("fine_tune.py", ("rounding", "accumulation")),
     ("sdxl_train_network.py", ("scaler", "8bit")),
-    ("train_control_net.py", ("ema", "accumulation", "rounding")),
     ("train_control_net_lllite.py", ("ema", "accumulation")),
 ]
 MORE = [
+    ("fine_tune.py", ("rounding", "accumulation")),
+    ("train_control_net.py", ("ema", "accumulation", "rounding")),
     ("sdxl_train.py", ("ema", "rounding", "8bit")),
     ("train_db.py", ("ema", "full_fp16")),
     ("sdxl_train_textual_inversion.py", ("ema", "accumulation")),

@@ -174,6 +174,7 @@ def test_masks_of_a_folder_and_of_alpha_channels_are_learned_with(
     assert preview.crop(white).tobytes() != original.crop(white).tobytes()
 
 
+@pytest.mark.long
 def test_two_processes_learn_what_one_with_twice_the_batch_learns(
     inpainting: Callable[[str], Path], tmp_path: Path
 ) -> None:

@@ -100,6 +100,7 @@ def shuffle_captions(folder: Path) -> None:
         file.write_text(text, encoding="utf-8")
 
 
+@pytest.mark.long
 def test_a_swapped_target_does_not_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from library.training.diffusion.objective import DDPM
 

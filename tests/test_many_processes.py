@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from commands import launch, run_here
+from long_cases import long
 from safetensors.torch import load_file
 from trainers import hints_of, of_trainer, options, two_buckets
 
@@ -19,13 +20,11 @@ STATIC = ("--ddp_static_graph", "--gradient_accumulation_steps=1")
 CASES = [
     ("train_network.py", "sd1", 0.1, "--multi_gpu", ("--ddp_gradient_as_bucket_view", "--use_ema")),
     ("train_db.py", "sd2-v", 1e-3, "torchrun", ("--ddp_timeout=5",)),
-    ("fine_tune.py", "sd2", 1e-3, "--cpu", STATIC),
-    ("sdxl_train_network.py", "sdxl", 0.1, "--multi_gpu", ("--fp8_base",)),
-    ("train_control_net.py", "sd1", 0.1, "--cpu", ("--gradient_checkpointing",)),
+    long("fine_tune.py", "sd2", 1e-3, "--cpu", STATIC),
+    long("sdxl_train_network.py", "sdxl", 0.1, "--multi_gpu", ("--fp8_base",)),
+    long("train_control_net.py", "sd1", 0.1, "--cpu", ("--gradient_checkpointing",)),
     ("train_control_net_lllite.py", "sd1", 0.1, "--cpu", ("--gradient_checkpointing",)),
-    pytest.param(
-        *("sdxl_train.py", "sdxl", 1e-3, "--cpu", ("--gradient_checkpointing",)), marks=pytest.mark.long
-    ),
+    long("sdxl_train.py", "sdxl", 1e-3, "--cpu", ("--gradient_checkpointing",)),
 ]
 
 

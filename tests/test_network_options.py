@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from commands import make_pictures, run_here
+from long_cases import long
 from safetensors import safe_open
 from safetensors.torch import load_file
 
@@ -43,7 +44,7 @@ def same(one: Path, other: Path) -> bool:
     return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
 
 
-@pytest.mark.parametrize("kind_name", ["sd1", "sdxl"])
+@pytest.mark.parametrize("kind_name", ["sd1", long("sdxl")])
 def test_base_weights_are_part_of_the_model_that_is_trained(
     kind_name: str, saved_kind: Saved, pictures: Path, tmp_path: Path
 ) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from commands import make_pictures, run_here
+from long_cases import long
 from safetensors.torch import load_file
 
 from library.problems import UserError
@@ -40,7 +41,7 @@ SCHEDULE_FREE = ("--optimizer_type", "AdamWScheduleFree", "--learning_rate", 1e-
     [
         ("train_network.py", (*NETWORK, *SCHEDULE_FREE)),
         ("fine_tune.py", ("--use_safetensors", "--optimizer_type", "AdaFactor", "--mixed_precision", "bf16")),
-        ("train_network.py", (*NETWORK, *PRODIGY, "--lr_scheduler_type", "StepLR", *STEPS_OF_TWO)),
+        long("train_network.py", (*NETWORK, *PRODIGY, "--lr_scheduler_type", "StepLR", *STEPS_OF_TWO)),
     ],
     ids=lambda value: value if isinstance(value, str) else str(value[-1]),
 )

@@ -8,6 +8,7 @@ import pytest
 import torch
 from commands import make_pictures, run_here
 from fp16_on_cpu import emulate_fp16
+from long_cases import long
 from safetensors import safe_open
 from safetensors.torch import load_file
 
@@ -34,8 +35,15 @@ def dtypes(path: Path) -> set[torch.dtype]:
         return {file.get_tensor(key).dtype for key in file.keys()}  # noqa: SIM118
 
 
-@pytest.mark.parametrize("precision", ["bf16", "fp16"])
-@pytest.mark.parametrize("script", ["train_network.py", "fine_tune.py"])
+@pytest.mark.parametrize(
+    ("script", "precision"),
+    [
+        ("train_network.py", "fp16"),
+        ("fine_tune.py", "bf16"),
+        long("train_network.py", "bf16"),
+        long("fine_tune.py", "fp16"),
+    ],
+)
 def test_full_precision_options_train_in_16_bits(
     script: str,
     precision: str,
@@ -143,6 +151,7 @@ def test_float8_for_the_unet_alone_leaves_text_encoders(
     assert "--fp8_base_unet has no effect with --fp8_base" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_a_compiled_model_learns_the_same(
     tiny_model_file: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 import torch
 from commands import ROOT, environment, make_pictures, run_here
+from long_cases import long
 from safetensors import safe_open
 from safetensors.torch import load_file
 from trainers import of_trainer, options, two_buckets, weights
@@ -27,10 +28,10 @@ from library.problems import UserError
 TRAINERS = ("train_network.py", "train_db.py", "fine_tune.py")
 # Every trainer, and every kind of model with a network and as a whole.
 CONTRACTS = [
-    *((script, "sd1") for script in TRAINERS),
+    ("train_network.py", "sd1"),
     ("train_db.py", "sd2-v"),
     ("sdxl_train_network.py", "sdxl"),
-    ("sdxl_train.py", "sdxl"),
+    *(long(*case) for case in (("train_db.py", "sd1"), ("fine_tune.py", "sd1"), ("sdxl_train.py", "sdxl"))),
     *(
         pytest.param(script, kind, marks=pytest.mark.matrix)
         for script in ("train_network.py", "fine_tune.py")

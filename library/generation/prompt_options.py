@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from library.generation.dynamic import Find as FindLines
 from library.generation.large_options import large_options
 from library.generation.large_pictures import DeepShrink, GradualLatent
 from library.generation.network_words import Find
@@ -42,6 +43,7 @@ class PromptSyntax:
     keys: of prompts in TOML and JSON files -> the option that means the same. Without any, there are no such
         files.
     find_network: finds networks that prompts name; None: these names are text.
+    find_wildcard: finds the lines that `__name__` stands for; None: it is text.
     is_lenient: whether options that are wrong are left out with a warning; else they are errors.
     """
 
@@ -50,6 +52,7 @@ class PromptSyntax:
     keys: dict[str, str] = field(default_factory=dict)
     is_lenient: bool = False
     find_network: Find | None = None
+    find_wildcard: FindLines | None = None
 
 
 def training_syntax(pixel_multiple: int) -> PromptSyntax:
@@ -100,6 +103,7 @@ def training_syntax(pixel_multiple: int) -> PromptSyntax:
 def generator_syntax(
     pixel_multiple: int,
     find_network: Find | None = None,
+    find_wildcard: FindLines | None = None,
     *,
     shrink: DeepShrink = _SHRINK,
     gradual: GradualLatent = _GRADUAL,
@@ -121,6 +125,7 @@ def generator_syntax(
         },
         not_yet=frozenset(),
         find_network=find_network,
+        find_wildcard=find_wildcard,
     )
 
 

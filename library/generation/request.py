@@ -41,6 +41,20 @@ class HighresFix:
     disables_control: bool = False
 
 
+@dataclass(frozen=True)
+class Regions:
+    """Where the parts of a prompt count, see regions.py.
+
+    mask: the picture that says it.
+    codes: how many of its colours are parts; None: its channels are.
+    networks: how many of the first parts have networks.
+    """
+
+    mask: Path
+    codes: int | None = None
+    networks: int = 0
+
+
 class Choices(Protocol):
     """Choices of a prompt that are made for each picture."""
 
@@ -83,6 +97,7 @@ class PromptRequest:
     gradual: smaller latents at first; None: none.
     highres: it is drawn small first; None: it is not.
     second_strength: how much the large picture of highres fix changes the small one; None lets it choose.
+    regions: where the parts of the prompt between ANDs count; None: everywhere, added up.
     raw: the line it was written as, "" where it was none.
     """
 
@@ -116,6 +131,7 @@ class PromptRequest:
     highres: HighresFix | None = None
     second_strength: float | None = None
     negative_scale: float | None = None
+    regions: Regions | None = None
     choices: Choices | None = field(default=None, compare=False, repr=False)
 
     def chosen(self, seed: int) -> list[PromptRequest]:

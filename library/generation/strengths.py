@@ -30,10 +30,13 @@ class NetworksInUse:
     merged: MergedForNow | None = None
 
     @contextmanager
-    def of(self, request: PromptRequest) -> Iterator[None]:
+    def of(self, request: PromptRequest) -> Iterator[Mapping[Network, frozenset[int]]]:
         """Inside it, networks count as the request says. Of its strengths the first is that of the first
         given network, the last one that of all others too, with block weights in place of the network's own
         where it has some; without any, networks count as always.
+
+        Gives the parts of the prompt that each network belongs to: the first of the given ones to the first
+        part, and so on; those that a prompt names to the part that names them.
         """
         chosen = request.strengths
         usual = [(network, strength, network.block_weights) for network, strength in self.given]
@@ -47,8 +50,13 @@ class NetworksInUse:
         for network, one in named:
             network.set_multiplier(one.unet, text=one.text, blocks=one.blocks)
             network.attach()
+        parts: dict[Network, frozenset[int]] = {
+            network: frozenset({number}) for number, (network, _) in enumerate(self.given)
+        }
+        for network, one in named:
+            parts[network] = parts.get(network, frozenset()) | {one.part}
         try:
-            yield
+            yield parts
         finally:
             for network, _ in named:
                 network.detach()

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+from library.wording import with_article
+
 # Tensors that modules of several kinds have, so that they tell nothing.
 SHARED = frozenset({"alpha", "dora_scale", "weight"})
 # Tensors that are one number of any type, which says something about the others.
@@ -44,6 +46,11 @@ class FileKind:
     is_original: bool = False
     why_no_weights: str = ""
     fits_whole: bool = False
+
+    @property
+    def named(self) -> str:
+        """The title with its article: "a LoRA", "an IA3"."""
+        return with_article(self.title)
 
     @cached_property
     def tensors(self) -> frozenset[str]:
@@ -119,8 +126,9 @@ KINDS: dict[str, FileKind] = {
     ),
     # lora_unet_..._to_q.boft_R (factors, blocks, side, side), .boft_s (out, 1), of convolutions (1, out)
     "boft": FileKind(title="BOFT", module="networks.boft", needs=("boft_R", "boft_s")),
-    # lora_unet_..._to_k.weight (out or in), of convolutions (1, out or in, 1, 1), .on_input ()
-    "ia3": FileKind(title="IA3", module="networks.ia3", needs=("weight", "on_input")),
+    # lora_unet_..._to_k.weight (out or in), of convolutions (1, out or in, 1, 1), .on_input (); PEFT's has
+    # .ia3_l (out, 1) or (1, in), of convolutions (1, out or in, 1, 1), in their place
+    "ia3": FileKind(title="IA3", module="networks.ia3", needs=(), may_have=("weight", "on_input", "ia3_l")),
     # lora_unet_..._to_q.a1.weight (in, rank), .a2.weight (rank, in), .b1.weight (out, rank), .b2.weight
     # (rank, in); older files have the other of each pair under these names, so none says what the rank is
     "glora": FileKind(
@@ -128,6 +136,15 @@ KINDS: dict[str, FileKind] = {
         module="networks.glora",
         needs=("a1.weight", "a2.weight", "b1.weight", "b2.weight"),
         may_have=("alpha",),
+    ),
+    # lora_unet_..._to_q.q_layer.weight (rank, in), .p_layer.weight (out, rank), .lambda_layer (1, rank),
+    # .alpha ()
+    "tlora": FileKind(
+        title="T-LoRA",
+        module="networks.tlora",
+        needs=("q_layer.weight", "p_layer.weight", "lambda_layer"),
+        may_have=("alpha",),
+        rank="q_layer.weight",
     ),
     # lora_unet_..._to_q.diff, as the layer's weight, .diff_b, as its bias; ..._norm1.w_norm, .b_norm of norms
     "full": FileKind(

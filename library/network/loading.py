@@ -108,7 +108,7 @@ def open_network(
     _warn_of_arguments(path, arguments)
     row = KINDS[kind_in(path)]
     if module not in (None, DEFAULT, row.module, *SERVED_BY):
-        warn(f"{path} is a {row.title} and is opened as one, whatever --network_module {module} says")
+        warn(f"{path} is {row.named} and is opened as one, whatever --network_module {module} says")
     network = load_network_module(row.module).from_file(model, path)
     if not row.goes_along and has_whole_changes(path):
         network.add(load_network_module(KINDS["full"].module).from_file(model, path))
@@ -139,7 +139,7 @@ def check_network_file(path: Path, module: str | None = None, kind: str | None =
     if module is None or is_ours(module):
         found = read_network(path, kind)
         if kind is None and found.kind == SHOWN:
-            cause = f"is a {KINDS[SHOWN].title}, which is shown a picture"
+            cause = f"is {KINDS[SHOWN].named}, which is shown a picture"
             fix = "draw with it by --control_net_lllite_models, train it by train_control_net_lllite.py"
             raise UserError.of(path, cause, fix)
 

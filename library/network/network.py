@@ -267,7 +267,7 @@ class Network(nn.Module):
         fix = f"give --network_module {found.module}"
         if own is KINDS["lora"]:
             fix += f", or make it one: {RESIZE} --model {path} --new_rank {self.dim or 4} --save_to FILE"
-        raise UserError.of(path, f"is a {found.title}, the network that is trained is a {own.title}", fix)
+        raise UserError.of(path, f"is {found.named}, the network that is trained is {own.named}", fix)
 
     def save(self, path: Path, saving: Saving) -> None:
         """Write the file whole."""

@@ -12,9 +12,7 @@ from library.problems import UserError
 
 # Kinds of network that no row of KINDS is about, by a key of theirs.
 _OTHER_KINDS = {
-    r"\.lambda_layer$": "is a T-LoRA",
     r"\.oft_diag$": "is an OFT of LyCORIS' first kind",
-    r"\.ia3_l": "is an IA3 of PEFT's",
     r"\.vera_lambda": "is a VeRA",
 }
 # What a file is by one of its names, where that is no network or none of a kind that is known; the first that

@@ -1,5 +1,5 @@
-"""Networks whose change of a weight depends on the weight (DoRA, OFT, BOFT, IA3, GLoRA), as changes of a
-model's weights: W' - W, one layer in memory at a time.
+"""Networks whose change of a weight depends on the weight (DoRA, OFT, BOFT, IA3, GLoRA, T-LoRA), as changes
+of a model's weights: W' - W, one layer in memory at a time.
 """
 
 from __future__ import annotations

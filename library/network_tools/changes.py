@@ -50,7 +50,7 @@ def open_changes(path: Path) -> Changes:
     """
     file = read_network(path)
     if why := KINDS[file.kind].why_no_weights:
-        raise UserError.of(path, f"is a {KINDS[file.kind].title}, which is no change of weights: {why}")
+        raise UserError.of(path, f"is {KINDS[file.kind].named}, which is no change of weights: {why}")
     if told := told_by_weights(file):
         fix = "give the model it is for with --base_model"
         raise UserError.of(path, f"{told}, whose change depends on the model's weights", fix)
@@ -82,7 +82,7 @@ def open_changes(path: Path) -> Changes:
 def told_by_weights(file: NetworkFile) -> str:
     """What a file is, if its change depends on the weights that it changes; else ""."""
     if file.kind not in PRODUCT_KINDS:
-        return f"is a {KINDS[file.kind].title}"
+        return f"is {KINDS[file.kind].named}"
     name = next((name for name, shapes in sorted(file.modules.items()) if MAGNITUDE in shapes), None)
     return "" if name is None else f"is DoRA ({name}.{MAGNITUDE})"
 

@@ -66,7 +66,7 @@ def convert(file: NetworkFile, program: Program, family: str | None = None) -> C
     """
     check_whole(file)
     if KINDS[file.kind].is_original:
-        cause = f"is a {KINDS[file.kind].title}: programs that read one read it as it is"
+        cause = f"is {KINDS[file.kind].named}: programs that read one read it as it is"
         raise UserError.of(file.path, cause, "leave it as it is")
     family = (None if file.told is None else file.told.family) or family
     if family is not None and family not in FAMILIES:

@@ -19,7 +19,7 @@ from library.models.sources import Source
 from library.models.weights import dtype_of, read_header
 from library.network.building import CONV_PARENTS, LINEAR_PARENTS
 from library.network.names import module_name
-from library.network_tools.factors import Factors, decompose
+from library.network_tools.factors import Factors, decompose, squared_norm
 from library.network_tools.writing import describe_sizes, lora_tensors, save_lora
 from library.options.network_tools import ExtractNetworkOptions
 from library.problems import Problems, UserError
@@ -97,7 +97,7 @@ def extract(
     points = base.points()
     for part, name in progress_bar(list(base.names()), desc="extracting", unit="tensor"):
         change = (tuned.read(part, name) - base.read(part, name)).to(device)
-        energy = float(change.double().square().sum())
+        energy = squared_norm(change)
         found.energy += energy
         rank = ranks.get((part, name))
         if rank is None:
@@ -117,7 +117,7 @@ def _best(change: Tensor, rank: int, quantile: float | None) -> tuple[Factors, f
     lost = spectrum.energy * spectrum.error(rank) ** 2
     if quantile is not None:
         factors = clamped(factors, quantile)
-        lost = float((factors.weight() - change).double().square().sum())
+        lost = squared_norm(factors.weight() - change)
     return Factors(factors.up.cpu(), factors.down.cpu(), factors.shape), lost
 
 

@@ -20,6 +20,7 @@ NOTHING = 1e-6  # a largest singular value up to this is no change at all
 _EXACT_SIDE = 384  # a matrix whose shorter side is no longer is decomposed whole
 _POWER_ITERATIONS = 4
 _SPARE_RANKS = 16  # sketched beside those that are asked for
+_SUMMED_AT_ONCE = 1 << 22  # values in float64: all of a text encoder's table would take a gigabyte
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,12 @@ class Spectrum:
         return sqrt(self._energy_from(rank) / self.energy) if self.energy > 0 else 0.0
 
     def _energy_from(self, rank: int) -> float:
-        return float(self.values[rank:].double().square().sum()) + self.rest
+        return squared_norm(self.values[rank:]) + self.rest
+
+
+def squared_norm(values: Tensor) -> float:
+    """The sum of squares, in float64."""
+    return sum(float(part.double().square().sum()) for part in values.flatten().split(_SUMMED_AT_ONCE))
 
 
 def combine(changes: Sequence[Factors]) -> Factors:
@@ -150,7 +156,7 @@ def decompose(change: Tensor, rank: int, *, seed: int = 0) -> Spectrum:
     for _ in range(_POWER_ITERATIONS):
         basis = torch.linalg.qr(matrix @ torch.linalg.qr(matrix.T @ basis).Q).Q
     left, values, right = torch.linalg.svd(basis.T @ matrix, full_matrices=False)
-    rest = float(matrix.double().square().sum() - values.double().square().sum())
+    rest = squared_norm(matrix) - squared_norm(values)
     return Spectrum(basis @ left, values, right, shape, max(0.0, rest))
 
 

@@ -159,6 +159,22 @@ FORMS = (
         },
     ),
     Form(
+        "IA3 of PEFT",
+        _having("ia3_l"),
+        {
+            "a1111": _UNKNOWN,
+            "comfyui": _UNKNOWN,
+            "diffusers": Reading("no", "it reads such networks as folders of PEFT only"),
+            "kohya": _UNKNOWN,
+            "lycoris": _UNKNOWN,
+        },
+    ),
+    Form(
+        "T-LoRA",
+        _having("lambda_layer"),
+        {"a1111": _UNKNOWN, "comfyui": _UNKNOWN, "diffusers": _UNKNOWN, "kohya": _UNKNOWN},
+    ),
+    Form(
         "ControlNet-LLLite",
         _having("conditioning1.0.weight"),
         {

@@ -14,7 +14,9 @@ RankCriterion = Literal["sv_ratio", "sv_cumulative", "sv_fro"]
 _SUFFIX = ".safetensors"
 _SAVE_TO_NEEDED = "is needed: the file to write"
 
-_BASE_MODEL = "model that a DoRA, OFT, BOFT, IA3 or GLoRA is for: what these change depends on its weights"
+_BASE_MODEL = (
+    "model that a DoRA, OFT, BOFT, IA3, GLoRA or T-LoRA is for: what these change depends on its weights"
+)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ def lines_of(capsys: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
     return [json.loads(line) for line in printed if line.startswith("{")]
 
 
+@pytest.mark.long
 def test_every_section_is_measured_and_stands_in_the_table(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

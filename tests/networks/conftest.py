@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 from kinds import make_kind
+from long_cases import long
 
 from library.models.ldm.model import LatentDiffusion
 
 
-@pytest.fixture(params=["sd1", "sd2", "sdxl"])
+@pytest.fixture(params=["sd1", long("sd2"), "sdxl"])
 def kind(request: pytest.FixtureRequest) -> str:
     """Every family in turn; how a model predicts is nothing that a network knows."""
     return request.param

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from golden_layers import check_layer, golden
+from golden_layers import check_layer, golden, layer_of
 from network_contract import CHECKS, Case, Check, outputs, point_at
 from torch.testing import assert_close
 
@@ -32,6 +32,43 @@ def test_the_numbers_of_ia3_are_those_of_lycoris(name: str) -> None:
     weight, on_input = torch.tensor(entry["tensors"]["weight"]), entry["on_input"]
     tensors = {"weight": weight, "on_input": torch.tensor(int(on_input))}
     check_layer(entry, lambda point: ia3.IA3Module(point, tuple(weight.shape)), tensors)
+
+
+@pytest.mark.parametrize("name", golden("peft_ia3"))
+def test_an_ia3_of_peft_is_read(name: str) -> None:
+    """peft_ia3: what PEFT merged for a linear layer and for convolutions of 3x3 and 1x1."""
+    entry = golden("peft_ia3")[name]
+    factors, layer = torch.tensor(entry["ia3_l"]), layer_of(entry)
+    for path, given in (("x", factors), ("mid.ff.net.2", factors)):
+        module = ia3.module_of_file(point_at(layer, path=path), {"ia3_l": tuple(given.shape)})
+        module.load_state_dict(module.from_file_tensors({"ia3_l": given}))
+        module.took_values()
+        assert_close(layer.weight + module.delta_weight(), torch.tensor(entry["W_eff"]), rtol=1e-4, atol=1e-5)
+
+
+def test_which_way_peft_scales_is_told_by_the_shape(tiny_model: Model, tmp_path: Path) -> None:
+    point = point_at(torch.nn.Linear(6, 4))
+    assert ia3.module_of_file(point, {"ia3_l": (1, 6)}).stands == "before"
+    assert ia3.module_of_file(point, {"ia3_l": (4, 1)}).stands == "after"
+    with pytest.raises(UserError, match=r"ia3_l of x is \(1, 4\), which does not fit"):
+        ia3.module_of_file(point, {"ia3_l": (1, 4)})
+    square = point_at(torch.nn.Conv2d(4, 4, 1))
+    with pytest.raises(UserError, match="may be factors of what the convolution is given or gives"):
+        ia3.module_of_file(square, {"ia3_l": (1, 4, 1, 1)})
+    network = IA3.filled(tiny_model).eval()
+    network.attach()
+    expected = outputs(tiny_model)
+    network.detach()
+    peft = {}
+    for module in network.by_name.values():
+        factors = module.weight.detach() + 1
+        key = f"base_model.model.{module.points[0].path}.ia3_l"
+        part = "unet" if module.part == "unet" else "text_encoder"
+        peft[f"{part}.{key}"] = factors[None] if module.stands == "before" else factors[:, None]
+    save_tensors(tmp_path / "peft.safetensors", peft)
+    found = ia3.from_file(tiny_model, tmp_path / "peft.safetensors")
+    found.attach()
+    assert_close(outputs(tiny_model), expected)
 
 
 @pytest.mark.parametrize("name", golden("glora"))

@@ -26,8 +26,8 @@ def test_an_oft_v2_keeps_the_contract(check: Check, any_model: Model, tmp_path: 
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__.removeprefix("check_"))
-def test_a_boft_keeps_the_contract(check: Check, tiny_model: Model, tmp_path: Path) -> None:
-    check(BOFT, tiny_model, tmp_path)
+def test_a_boft_keeps_the_contract(check: Check, any_model: Model, tmp_path: Path) -> None:
+    check(BOFT, any_model, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["neumann", "conv"])

@@ -7,6 +7,7 @@ import pytest
 import torch
 from additive_layers import GOLDEN
 from commands import make_pictures, run_here
+from long_cases import long
 from network_contract import CHECKS, Case, Check, point_at
 from torch import nn
 from torch.testing import assert_close
@@ -145,7 +146,7 @@ def test_what_they_cannot_have_is_refused_with_the_reason(tiny_model: Model) -> 
         dylora.check_arguments({"unit": "0"})
 
 
-@pytest.mark.parametrize("kind", ["lora_fa", "dylora", "loha", "lokr"])
+@pytest.mark.parametrize("kind", [long("lora_fa"), "dylora", "loha", long("lokr")])
 def test_they_are_trained_resumed_and_gone_on_from(kind: str, tiny_model_file: Path, tmp_path: Path) -> None:
     make_pictures(tmp_path / "data" / "1_sks", 2)
 

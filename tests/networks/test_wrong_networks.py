@@ -50,7 +50,8 @@ TENSORS: dict[str, tuple[dict[str, Tensor], str]] = {
         of("lllite_unet_x", "conditioning1.0.weight"),
         "9 tensors are missing, e.g. lllite_",
     ),
-    "a T-LoRA": (of(LAYER, "q_layer.weight", "p_layer.weight", "lambda_layer"), "is a T-LoRA"),
+    "half a T-LoRA": (of(LAYER, "q_layer.weight", "p_layer.weight"), "1 tensors are missing, e.g. lora_"),
+    "half an IA3": ({f"{LAYER}.on_input": torch.tensor(1)}, "has no weight"),
     "another family, by metadata": (lora(NOWHERE), "is for SDXL (ss_base_model_version sdxl_base_v1-0)"),
     "another family, by names": (
         lora("lora_te2_text_model_encoder_layers_0_mlp_fc1"),
@@ -87,6 +88,8 @@ ALONE = {
 }
 ALONE |= {"shapes of another layer"}
 MERGED = {
+    "half a T-LoRA": "is a T-LoRA, whose change depends on the model's weights",
+    "half an IA3": "is an IA3, whose change depends",
     "part of an LLLite": "is a ControlNet-LLLite, which is no change of weights",
     "shapes that do not multiply": "do not multiply",
     "a half is missing": f"{LAYER} has no {UP}",

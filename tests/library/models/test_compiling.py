@@ -11,6 +11,7 @@ import torch
 from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.resnet import ResnetBlock2D
 from functorch.compile import make_boxed_func
+from long_cases import long
 from network_contract import point_at
 from torch import Tensor, nn
 from torch._dynamo.backends.common import aot_autograd
@@ -67,7 +68,7 @@ def results(module: nn.Module, network: Twice, x: Tensor) -> tuple[Tensor, Tenso
     return out.detach(), network.weight.grad.clone()
 
 
-@pytest.mark.parametrize("backend", ["eager", "aot_eager", "inductor"])
+@pytest.mark.parametrize("backend", ["eager", "aot_eager", long("inductor")])
 def test_compiled_blocks_give_the_same_with_what_is_hooked_onto_their_layers(backend: str) -> None:
     if backend == "inductor" and shutil.which("g++") is None:
         pytest.skip("no C++ compiler")

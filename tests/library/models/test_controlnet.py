@@ -17,6 +17,7 @@ from diffusers import (
     StableDiffusionXLControlNetPipeline,
 )
 from kinds import make_kind, write_lora
+from long_cases import long
 from PIL import Image
 
 from library.generation.generate import generate
@@ -84,7 +85,7 @@ def test_it_begins_as_the_encoder_of_the_model_and_changes_nothing(any_model: La
     assert 0.5 < own[hint].std() / (1 / np.sqrt(9 * 32) / np.sqrt(3)) < 1.5  # torch's own deviation
 
 
-@pytest.mark.parametrize("form", ["safetensors", "pt", "diffusers_safetensors", "diffusers"])
+@pytest.mark.parametrize("form", ["safetensors", long("pt"), "diffusers_safetensors", long("diffusers")])
 def test_every_form_is_read_again(any_model: LatentDiffusion, form: str, tmp_path: Path) -> None:
     control = trained_control(any_model)
     path = tmp_path / ("folder" if form.startswith("diffusers") else f"x.{form}")

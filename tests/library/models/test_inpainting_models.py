@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from long_cases import long
 from torch import Tensor
 
 from library.models import load_model
@@ -39,7 +40,7 @@ def condition_of(model: Model, beside: Tensor | None = None) -> Condition:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("form", ["safetensors", "ckpt", "diffusers_safetensors", "diffusers"])
+@pytest.mark.parametrize("form", ["safetensors", long("ckpt"), "diffusers_safetensors", long("diffusers")])
 def test_every_form_keeps_the_nine_channels(any_model: LatentDiffusion, tmp_path: Path, form: str) -> None:
     model, path = with_masks(any_model), tmp_path / ("m" if "diffusers" in form else f"m.{form}")
     model.save(path, Saving(form))

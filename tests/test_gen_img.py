@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -83,7 +84,8 @@ def test_the_command_draws_saves_and_says_where(tiny_model_file: Path, tmp_path:
         "negative-prompt": "ugly",
         "raw-prompt": "a cat --n ugly --s 1 --d 7 --w 72",
         "parameters": "a cat\nNegative prompt: ugly\nSteps: 1, Sampler: DDIM, CFG scale: 7.5, Seed: 7, "
-        f"Size: 72x64, Model: {tiny_model_file.stem}, RNG: CPU",
+        f"Size: 72x64, Model hash: {hashlib.sha256(tiny_model_file.read_bytes()).hexdigest()[:10]}, "
+        f"Model: {tiny_model_file.stem}, RNG: CPU",
     }
     assert [picture.text["prompt"] for picture in pictures] == ["a cat", "a cat", "a dog", "a dog"]
     assert len({picture.text["seed"] for picture in pictures}) == 4

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from library.generation.large_pictures import DeepShrink, GradualLatent
 from library.generation.network_words import NamedNetwork
+from library.options.multipliers import Multiplier
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ class PromptRequest:
     original_height_negative: int | None = None
     crop_top: int = 0
     crop_left: int = 0
-    strengths: tuple[float, ...] = ()
+    strengths: tuple[Multiplier, ...] = ()
     networks: tuple[NamedNetwork, ...] = ()
     hints: tuple[Path, ...] = ()
     image: Path | None = None

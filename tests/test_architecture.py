@@ -97,7 +97,7 @@ FLOORS = (
     {"watching"},
     {"saving", "stepper"},
     {"learner"},
-    {"optimization"},
+    {"optimization", "sharding"},
     {"job"},
     {"tasks"},
     {"diffusion"},

@@ -91,10 +91,14 @@ class Session:
         """
         if self.accelerator.num_processes == 1:
             return requested
-        if not step_closes:
-            return False
-        flag = torch.tensor([int(requested)])
-        torch.distributed.all_reduce(flag, group=self._on_cpu())
+        return step_closes and self.any_process(requested)
+
+    def any_process(self, says_so: bool) -> bool:
+        """Whether any process says so. All of them call it together."""
+        if self.accelerator.num_processes == 1:
+            return says_so
+        flag = torch.tensor([int(says_so)])
+        torch.distributed.all_reduce(flag, group=self.cpu_group())
         return bool(flag)
 
     def sharing(self) -> Sharing:
@@ -107,10 +111,11 @@ class Session:
     def _gather(self, value: Any) -> list[Any]:
         """The value of every process, in their order. Waits for all of them."""
         found = [None] * self.accelerator.num_processes
-        torch.distributed.all_gather_object(found, value, group=self._on_cpu())
+        torch.distributed.all_gather_object(found, value, group=self.cpu_group())
         return found
 
-    def _on_cpu(self) -> torch.distributed.ProcessGroup:
+    def cpu_group(self) -> torch.distributed.ProcessGroup:
+        """The processes, as they exchange things over the CPU."""
         if self._cpu_group is None:
             # A week, as one process may cache for hours longer than another.
             self._cpu_group = torch.distributed.new_group(backend="gloo", timeout=timedelta(days=7))

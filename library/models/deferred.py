@@ -55,23 +55,23 @@ class Deferred(Tensor):
 
     @classmethod
     def __torch_dispatch__(  # type: ignore[override]  # torch gives no arguments where there are none
-        cls, func: Any, types: Iterable[type], args: Any = (), kwargs: dict[str, Any] | None = None
+        cls, func: Any, types: Iterable[type], given: Any = (), options: dict[str, Any] | None = None
     ) -> Any:
-        kwargs = kwargs or {}
+        options = options or {}
         if func is torch.ops.aten.copy_.default:
-            own, given = args[0], args[1]
+            own, values = given[0], given[1]
             assert own.accept is not None, "it takes no values"
-            own.accept(computed(given))
+            own.accept(computed(values))
             return own
         assert not func._schema.is_mutable, f"{func} cannot be deferred"
         if func in _NO_CHANGE:
-            (own,) = args
+            (own,) = given
             return cls(_outline(own), own.compute, own.accept)
-        there = {"device": torch.device("meta")} if kwargs.get("device") is not None else {}
-        outline = func(*tree_map(_outline, args), **tree_map(_outline, kwargs) | there)
+        there = {"device": torch.device("meta")} if options.get("device") is not None else {}
+        outline = func(*tree_map(_outline, given), **tree_map(_outline, options) | there)
 
         def compute() -> Any:
-            return func(*tree_map(computed, args), **tree_map(computed, kwargs))
+            return func(*tree_map(computed, given), **tree_map(computed, options))
 
         if isinstance(outline, Tensor):
             return cls(outline, compute)

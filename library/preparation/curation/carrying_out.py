@@ -125,7 +125,7 @@ def _copy_picture(record: Record, caption: str, target: Path) -> None:
 
 def _file_names(part: Part) -> list[str]:
     """The pictures' names in the copy's folder, which is flat, as trainers read no folders in it. Those of
-    metadata may lie in many folders: where two have the same stem, and so one text file, the next is numbered.
+    metadata may lie in many folders: of two with the same stem, and so one text file, the next is numbered.
     """
     images = [record.image for _, record, _ in part.pictures]
     if part.subset.metadata_file is None:

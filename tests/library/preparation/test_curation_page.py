@@ -128,6 +128,7 @@ def test_5000_pictures_are_as_quick_as_few(
     print(
         f"{page.stat().st_size / 1e6:.0f} MB, {elements} elements, {paint:.0f} ms, filter {filtered:.0f} ms"
     )
+    assert page.stat().st_size <= 40e6
     assert elements <= 1000
     assert filtered <= 50
     assert paint <= 1000

@@ -11,7 +11,7 @@ MOST = 64  # of SDXL's texts of 75 tokens, in float32: 40 MB
 
 
 class KnownTexts:
-    """The states of the last MOST texts, for calls with one model, its networks and one set of `TextSettings`."""
+    """The states of the last MOST texts, for calls with one model, its networks and one `TextSettings`."""
 
     def __init__(self) -> None:
         self._known: dict[Hashable, Condition] = {}

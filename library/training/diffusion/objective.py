@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from library.models.noise_schedule import BETA_END, BETA_START, TRAIN_STEPS
 from library.models.prediction import PredictionType
 from library.options.fields import refuse
-from library.options.objective import ObjectiveOptions
+from library.options.objective import BETWEEN_NOISE_AND_V, ObjectiveOptions
 from library.problems import Problem, UserError, warn
+from library.training.diffusion.timesteps import Timesteps, even, shifted, timesteps_of
 
 _TERMINAL = "was trained with zero terminal SNR"
 
@@ -131,7 +132,7 @@ class DDPM(Objective):
 class Flow(Objective):
     """Rectified flow (Liu et al. 2022): x_t = (1 - s) x0 + s noise with s = t / 1000; target noise - x0.
 
-    shift moves times towards noise: s -> shift s / (1 + (shift - 1) s) (Esser et al. 2024, eq. 23).
+    shift: how far pictures' times are moved towards noise, see `shifted`.
     """
 
     prediction = "flow"
@@ -141,8 +142,7 @@ class Flow(Objective):
         self.shift = shift
 
     def sample_t(self, u: Tensor, low: int, high: int) -> Tensor:
-        s = (low + u * (high - low)) / TRAIN_STEPS
-        return TRAIN_STEPS * self.shift * s / (1 + (self.shift - 1) * s)
+        return low + u * (high - low)
 
     def noisy(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         s = (t / TRAIN_STEPS).view(-1, 1, 1, 1)  # (batch, 1, 1, 1)
@@ -156,8 +156,7 @@ class Flow(Objective):
         return x - s * prediction, x + (1 - s) * prediction
 
     def schedule(self, steps: int) -> list[float]:
-        u = torch.arange(steps, 0, -1) / steps
-        return self.sample_t(u, 0, TRAIN_STEPS).tolist()
+        return [TRAIN_STEPS * shifted(even, self.shift, step / steps) for step in range(steps, 0, -1)]
 
     def snr(self, t: Tensor) -> Tensor:
         s = t / TRAIN_STEPS
@@ -187,8 +186,21 @@ def make_objective(
     return DDPM(kind, ends_in_noise=ends_in_noise)
 
 
+def make_timesteps(
+    options: ObjectiveOptions, prediction: PredictionType, *, ends_in_noise: bool = False
+) -> Timesteps | None:
+    """How a run draws the timesteps of a model that predicts so; None: evenly.
+
+    Raises UserError for a distribution that needs a package which is not there.
+    """
+    if prediction == "flow":
+        return timesteps_of(options, None)
+    alphas = DDPM(prediction, ends_in_noise=ends_in_noise).alphas_cumprod.double()
+    return timesteps_of(options, (alphas / (1 - alphas)).log().tolist())
+
+
 def _check_flow(options: ObjectiveOptions) -> None:
-    names = options.weightings + ["zero_terminal_snr"] * bool(options.zero_terminal_snr)
+    names = [name for name in (*BETWEEN_NOISE_AND_V, "zero_terminal_snr") if getattr(options, name)]
     if names:
         raise UserError(
             Problem(f"--{name}", "has no meaning for a flow model", "leave it out") for name in names
@@ -196,9 +208,13 @@ def _check_flow(options: ObjectiveOptions) -> None:
 
 
 def _check_ddpm(options: ObjectiveOptions, prediction: PredictionType, ends_in_noise: bool) -> None:
-    if options.flow_shift != 1:
-        warn("--flow_shift has no effect on a model that is no flow model")
-    divides_by_snr = options.debiased_estimation_loss or bool(options.v_pred_like_loss)
+    if options.flow_shift != 1 and options.timestep_sampling != "shift":
+        warn("--flow_shift has no effect on a model that is no flow model, without --timestep_sampling shift")
+    if options.weights_by_scheme:
+        warn(f"--weighting_scheme {options.weighting_scheme} has no effect on a model that is no flow model")
+    divides_by_snr = (
+        options.debiased_estimation_loss or options.debiased_exact or bool(options.v_pred_like_loss)
+    )
     is_v, asked = prediction == "v", options.zero_terminal_snr
     refuse(
         (
@@ -214,7 +230,7 @@ def _check_ddpm(options: ObjectiveOptions, prediction: PredictionType, ends_in_n
         (
             ends_in_noise and divides_by_snr and not is_v,
             "zero_terminal_snr",
-            "with --debiased_estimation_loss or --v_pred_like_loss needs a model that predicts v: the last "
+            "with --debiased_estimation_loss, --debiased_exact or --v_pred_like_loss needs a model that predicts v: the last "
             "timestep would count infinitely"
             + ("" if asked else f", and the model {_TERMINAL}; =false leaves it off"),
         ),

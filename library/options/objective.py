@@ -5,14 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from library.options.distributions import (
-    MOST_MODE,
-    Distribution,
-    Sampling,
-    WeightingScheme,
-    argument_checks,
-    read_arguments,
-)
+from library.options.distributions import Name, number_checks, read_numbers
 from library.options.fields import Check, below, option, refuse, warn_when
 
 LossType = Literal["l2", "l1", "huber", "smooth_l1"]
@@ -20,6 +13,7 @@ HuberSchedule = Literal["constant", "exponential", "snr"]
 
 _HUBER_TYPES = ("huber", "smooth_l1")
 _TRAIN_STEPS = 1000
+_GAMMAS = ("min_snr_gamma", "soft_min_snr_gamma", "p2_gamma")
 BETWEEN_NOISE_AND_V = ("scale_v_pred_loss_like_noise_pred", "v_pred_like_loss")
 _NO_HUBER = "has no effect without --loss_type huber or smooth_l1"
 
@@ -33,40 +27,24 @@ class ObjectiveOptions:
         "ddpm: the noising of Stable Diffusion, predicting what the checkpoint predicts; v: the same, but "
         "predicting v from now on; flow: rectified flow, for models sampled that way",
     )
-    timestep_sampling: Sampling = option(
-        "uniform",
-        "which timesteps are drawn how often. sigmoid: the middle, as --sigmoid_scale says; shift: the same, moved by "
-        "--flow_shift; sigma: as --weighting_scheme says; the others as named",
+    timestep_distribution: Name = option(
+        "uniform", "how often each timestep is drawn; --timestep_distribution_args are its numbers"
     )
-    timestep_sampling_args: tuple[str, ...] = option(
+    timestep_distribution_args: tuple[str, ...] = option(
         (),
-        "numbers of the distribution: beta has alpha and beta, laplace mean and scale, log_snr mean and std, "
-        "sigmoid_curve and parabola weight and centre, exponential rate",
+        "logit_normal has mean=0 std=1 (above 0 is noisier), mode scale=1.29 (below 0: the ends), beta "
+        "alpha=2 beta=2, laplace mean=0 scale=0.5 and log_snr mean=-6 std=2 (of the signal-to-noise ratio's "
+        "logarithm), sigmoid_curve and parabola weight and centre=0.5, exponential rate",
         metavar="NAME=VALUE",
     )
-    sigmoid_scale: float = option(
-        1.0, "width of sigmoid and shift; less is nearer to the middle", metavar="X"
-    )
-    logit_mean: float = option(0.0, "mean of logit_normal; above 0 is noisier", metavar="X")
-    logit_std: float = option(1.0, "standard deviation of logit_normal", metavar="X")
-    mode_scale: float = option(
-        1.29, "-1 to 1.75: how much more mode draws of the middle; below 0 of the ends", metavar="X"
-    )
-    weighting_scheme: WeightingScheme = option(
-        "uniform",
-        "with --timestep_sampling sigma: logit_normal or mode draw so; for flow models: cosmap and sigma_sqrt weight "
-        "the loss",
-    )
-    flow_shift: float = option(
-        1.0,
-        "how far times are moved towards noise, of the flow objective and of --timestep_sampling shift; 1 is not at all",
-        metavar="X",
-        aliases=("--discrete_flow_shift",),
-    )
+    timestep_shift: float = option(
+        1.0, "move timesteps towards noise, as models of rectified flow are trained; 1 is not at all",
+        metavar="X", aliases=("--flow_shift",),
+    )  # fmt: skip
     stratified_timesteps: bool = option(
         False,
-        "spread the timesteps of each subset's pictures evenly over the range in every epoch; each picture gets "
-        "another part in the next one",
+        "spread the timesteps of each subset's pictures evenly over the range in every epoch; each picture "
+        "gets another part in the next one",
     )
     min_timestep: int | None = option(None, "lowest timestep to train, 0 to 999 (default 0)", metavar="T")
     max_timestep: int | None = option(
@@ -118,6 +96,10 @@ class ObjectiveOptions:
     p2_gamma: float | None = option(
         None, "weight the loss by (1 + snr)^-gamma (P2); 0.5 or 1 is usual", metavar="X"
     )
+    flow_weighting: Literal["cosmap", "sigma_sqrt"] | None = option(
+        None,
+        "of flow models: weight the loss by 2 / (pi (1 - 2s + 2s^2)), or by 1 / s^2, at time s in 0 to 1",
+    )
     debiased_estimation_loss: bool = option(False, "weight the loss by 1 / sqrt(snr), for v by 1 / (snr + 1)")
     debiased_exact: bool = option(
         False, "weight the loss by 1 / sqrt(snr), for v by what is the same of v: sqrt(snr) / (snr + 1)"
@@ -141,23 +123,9 @@ class ObjectiveOptions:
         return low, high
 
     @property
-    def distribution(self) -> Distribution | None:
-        """That of timesteps, before they are shifted; None: all alike."""
-        named = self._named_distribution
-        if named in ("uniform", "none", "cosmap", "sigma_sqrt"):
-            return None
-        settings = {
-            "sigmoid": {"mean": 0.0, "std": self.sigmoid_scale},
-            "shift": {"mean": 0.0, "std": self.sigmoid_scale},
-            "logit_normal": {"mean": self.logit_mean, "std": self.logit_std},
-            "mode": {"scale": self.mode_scale},
-        }.get(named) or read_arguments(named, self.timestep_sampling_args)
-        name = "logit_normal" if named in ("sigmoid", "shift") else named
-        return Distribution(name, tuple(settings.items()))
-
-    @property
-    def _named_distribution(self) -> str:
-        return self.weighting_scheme if self.timestep_sampling == "sigma" else self.timestep_sampling
+    def distribution_numbers(self) -> dict[str, float]:
+        """Those of the distribution of timesteps, with its defaults."""
+        return read_numbers(self.timestep_distribution, self.timestep_distribution_args)
 
     @property
     def is_huber(self) -> bool:
@@ -166,19 +134,8 @@ class ObjectiveOptions:
     @property
     def weightings(self) -> list[str]:
         """What weights the loss by the signal-to-noise ratio."""
-        names = (
-            "min_snr_gamma",
-            "soft_min_snr_gamma",
-            "p2_gamma",
-            "debiased_estimation_loss",
-            "debiased_exact",
-        )
-        return [name for name in (*names, *BETWEEN_NOISE_AND_V, "weights_by_scheme") if getattr(self, name)]
-
-    @property
-    def weights_by_scheme(self) -> bool:
-        """Whether --weighting_scheme weights the loss of a flow model."""
-        return self.weighting_scheme in ("cosmap", "sigma_sqrt")
+        names = (*_GAMMAS, "debiased_estimation_loss", "debiased_exact", *BETWEEN_NOISE_AND_V)
+        return [name for name in (*names, "flow_weighting") if getattr(self, name)]
 
     def _times(self) -> list[Check]:
         low, high = self.timestep_range
@@ -186,11 +143,8 @@ class ObjectiveOptions:
             (not 0 <= low < _TRAIN_STEPS, "min_timestep", "must be 0 to 999"),
             (not 1 <= high <= _TRAIN_STEPS, "max_timestep", "must be 1 to 1000"),
             (low >= high, "min_timestep", f"must be below --max_timestep ({high})"),
-            (self.flow_shift <= 0, "flow_shift", "must be above 0"),
-            (self.sigmoid_scale <= 0, "sigmoid_scale", "must be above 0"),
-            (self.logit_std <= 0, "logit_std", "must be above 0"),
-            (not -1 <= self.mode_scale <= MOST_MODE, "mode_scale", "must be -1 to 1.75"),
-            *argument_checks(self.timestep_sampling, self.timestep_sampling_args),
+            (not 0 < self.timestep_shift <= 1000, "timestep_shift", "must be above 0, to 1000"),
+            *number_checks(self.timestep_distribution, self.timestep_distribution_args),
             (
                 bool(self.zero_terminal_snr) and self.objective == "flow",
                 "zero_terminal_snr",
@@ -213,9 +167,7 @@ class ObjectiveOptions:
 
     def _losses(self) -> list[Check]:
         share = self.v_pred_like_loss or 0
-        gammas = {
-            name: getattr(self, name) or 0 for name in ("min_snr_gamma", "soft_min_snr_gamma", "p2_gamma")
-        }
+        gammas = {name: getattr(self, name) or 0 for name in _GAMMAS}
         return [
             (self.huber_c <= 0, "huber_c", "must be above 0"),
             (self.huber_scale <= 0, "huber_scale", "must be above 0"),
@@ -230,7 +182,6 @@ class ObjectiveOptions:
 
     def _without_effect(self) -> list[Check]:
         return [
-            *self._times_without_effect(),
             (self.huber_c != 0.1 and not self.is_huber, "huber_c", _NO_HUBER),
             (self.huber_scale != 1 and not self.is_huber, "huber_scale", _NO_HUBER),
             (self.huber_schedule != "snr" and not self.is_huber, "huber_schedule", _NO_HUBER),
@@ -248,24 +199,5 @@ class ObjectiveOptions:
                 self.ip_noise_gamma_random_strength and not self.ip_noise_gamma,
                 "ip_noise_gamma_random_strength",
                 "has no effect without --ip_noise_gamma",
-            ),
-        ]
-
-    def _times_without_effect(self) -> list[Check]:
-        sampling, named = self.timestep_sampling, self._named_distribution
-        idle = "has no effect without --timestep_sampling"
-        return [
-            (
-                self.sigmoid_scale != 1 and sampling not in ("sigmoid", "shift"),
-                "sigmoid_scale",
-                f"{idle} sigmoid or shift",
-            ),
-            (self.logit_mean != 0 and named != "logit_normal", "logit_mean", f"{idle} logit_normal"),
-            (self.logit_std != 1 and named != "logit_normal", "logit_std", f"{idle} logit_normal"),
-            (self.mode_scale != 1.29 and named != "mode", "mode_scale", f"{idle} mode"),
-            (
-                self.weighting_scheme in ("logit_normal", "mode") and sampling != "sigma",
-                "weighting_scheme",
-                f"{idle} sigma",
             ),
         ]

@@ -85,13 +85,13 @@ def weighting(options: ObjectiveOptions, snr: Tensor, prediction: PredictionType
         weight = weight * debiased_weight(snr, prediction)
     if options.debiased_exact:
         weight = weight * exact_debiased_weight(snr, prediction)
-    if options.weights_by_scheme and prediction == "flow":
-        weight = weight * SCHEMES[options.weighting_scheme](1 / (1 + snr.sqrt()))
+    if options.flow_weighting is not None:
+        weight = weight * FLOW_WEIGHTS[options.flow_weighting](1 / (1 + snr.sqrt()))
     return weight
 
 
-# Each weighting below is one of the error of the predicted noise. Where v or the flow is predicted, it is the one
-# that makes the same of it: `like_noise` times the noise's.
+# Each weighting below is one of the error of the predicted noise. Where v or the flow is predicted, it is the
+# one that makes the same of it: `like_noise` times the noise's.
 
 
 def like_noise(snr: Tensor, prediction: PredictionType) -> Tensor:
@@ -109,7 +109,8 @@ def like_noise(snr: Tensor, prediction: PredictionType) -> Tensor:
 def min_snr_weight(snr: Tensor, gamma: float, prediction: PredictionType) -> Tensor:
     """Min-SNR weighting (Hang et al. 2023, arXiv:2303.09556): (batch,) -> (batch,).
 
-    epsilon: min(snr, gamma) / snr, which is 1 at snr = 0. v: min(snr, gamma) / (snr + 1). flow: min(snr, gamma) s^2.
+    epsilon: min(snr, gamma) / snr, which is 1 at snr = 0. v: min(snr, gamma) / (snr + 1). flow: min(snr,
+    gamma) s^2.
     """
     if prediction == "v":
         return snr.clamp(max=gamma) / (snr + 1)
@@ -160,8 +161,8 @@ def exact_debiased_weight(snr: Tensor, prediction: PredictionType) -> Tensor:
     return root / (snr + 1) if prediction == "v" else root / (1 + root).square()
 
 
-# Those of flow models at times s (batch,) that sd-scripts names (arXiv:2403.03206, section 3.1).
-SCHEMES: dict[str, Callable[[Tensor], Tensor]] = {
+# Those of flow models at times s (batch,) (arXiv:2403.03206, section 3.1), as sd-scripts' --weighting_scheme.
+FLOW_WEIGHTS: dict[str, Callable[[Tensor], Tensor]] = {
     "cosmap": lambda s: 2 / (math.pi * (1 - 2 * s + 2 * s.square())),
     "sigma_sqrt": lambda s: s**-2,
 }

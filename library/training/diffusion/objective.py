@@ -17,6 +17,7 @@ from library.options.objective import BETWEEN_NOISE_AND_V, ObjectiveOptions
 from library.problems import Problem, UserError, warn
 from library.training.diffusion.timesteps import Timesteps, even, shifted, timesteps_of
 
+_PREDICTED = {"epsilon": "the noise", "v": "v", "flow": "the flow"}
 _TERMINAL = "was trained with zero terminal SNR"
 
 
@@ -174,7 +175,7 @@ def make_objective(
     """
     if options.objective == "flow" or prediction == "flow":
         _check_flow(options)
-        return Flow(options.flow_shift)
+        return Flow(options.timestep_shift)
     kind = "v" if options.objective == "v" else prediction
     asked = options.zero_terminal_snr
     if ends_in_noise and asked is False:
@@ -199,6 +200,20 @@ def make_timesteps(
     return timesteps_of(options, (alphas / (1 - alphas)).log().tolist())
 
 
+def timesteps_line(options: ObjectiveOptions, objective: Objective) -> str | None:
+    """Which timesteps are trained, for the console; None: all alike."""
+    times = make_timesteps(options, objective.prediction, ends_in_noise=objective.ends_in_noise)
+    if times is None and not options.stratified_timesteps:
+        return None
+    low, high = options.timestep_range
+    first, last = (low + (high - low) * (u if times is None else times(u)) for u in (0.25, 0.75))
+    numbers = [f"{name}={value:g}" for name, value in options.distribution_numbers.items()]
+    numbers += [f"shift={options.timestep_shift:g}"] * (options.timestep_shift != 1)
+    name = options.timestep_distribution + (f" ({', '.join(numbers)})" if numbers else "")
+    spread = "; in every epoch spread over each subset's pictures" if options.stratified_timesteps else ""
+    return f"timesteps: {name}, half of them from {first:.0f} to {last:.0f}{spread}"
+
+
 def _check_flow(options: ObjectiveOptions) -> None:
     names = [name for name in (*BETWEEN_NOISE_AND_V, "zero_terminal_snr") if getattr(options, name)]
     if names:
@@ -208,15 +223,16 @@ def _check_flow(options: ObjectiveOptions) -> None:
 
 
 def _check_ddpm(options: ObjectiveOptions, prediction: PredictionType, ends_in_noise: bool) -> None:
-    if options.flow_shift != 1 and options.timestep_sampling != "shift":
-        warn("--flow_shift has no effect on a model that is no flow model, without --timestep_sampling shift")
-    if options.weights_by_scheme:
-        warn(f"--weighting_scheme {options.weighting_scheme} has no effect on a model that is no flow model")
     divides_by_snr = (
         options.debiased_estimation_loss or options.debiased_exact or bool(options.v_pred_like_loss)
     )
     is_v, asked = prediction == "v", options.zero_terminal_snr
     refuse(
+        (
+            options.flow_weighting,
+            "flow_weighting",
+            f"is for flow models; this one predicts {_PREDICTED[prediction]}",
+        ),
         (
             options.scale_v_pred_loss_like_noise_pred and not is_v,
             "scale_v_pred_loss_like_noise_pred",
@@ -230,8 +246,8 @@ def _check_ddpm(options: ObjectiveOptions, prediction: PredictionType, ends_in_n
         (
             ends_in_noise and divides_by_snr and not is_v,
             "zero_terminal_snr",
-            "with --debiased_estimation_loss, --debiased_exact or --v_pred_like_loss needs a model that predicts v: the last "
-            "timestep would count infinitely"
+            "with --debiased_estimation_loss, --debiased_exact or --v_pred_like_loss needs a model that "
+            "predicts v: the last timestep would count infinitely"
             + ("" if asked else f", and the model {_TERMINAL}; =false leaves it off"),
         ),
     )

@@ -29,8 +29,8 @@ class Strata:
                 self._places[sample], self._counts[sample] = place, len(samples)
 
     def __call__(self, u: float, epoch: int, sample: int) -> float:
-        """A number in [0, 1), uniform over all seeds and epochs. In an epoch there is one of the group in each
-        part of 0..1 that is as long as one by their count.
+        """A number in [0, 1), uniform over all seeds. In an epoch one of the group is in each part of 0..1
+        that is as long as 1 by their count.
 
         u: the sample's own uniform number in [0, 1).
         """

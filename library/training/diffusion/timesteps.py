@@ -1,7 +1,8 @@
 """Which timesteps are trained how often: quantile functions of the one uniform number that a sample draws.
 
-x is in 0..1, from a clean picture to noise; u is in [0, 1). A quantile function Q gives x = Q(u), so that a sample's
-timestep stays a function of its key, and a range of timesteps cuts a distribution off without changing its shape.
+x is in 0..1, from a clean picture to noise; u is in [0, 1). A quantile function Q gives x = Q(u), so that a
+sample's timestep stays a function of its key, and a range of timesteps cuts a distribution off without
+changing its shape.
 """
 
 from __future__ import annotations
@@ -44,12 +45,11 @@ class Timesteps:
 def timesteps_of(options: ObjectiveOptions, log_snr: Sequence[float] | None) -> Timesteps | None:
     """How a run draws its timesteps; None: evenly.
 
-    log_snr: of the timesteps of DDPM, falling; None: of flow models, whose times are shifted besides.
+    log_snr: of the timesteps of DDPM, falling; None: of flow models.
     Raises UserError for a distribution that needs a package which is not there.
     """
-    found = options.distribution
-    quantile = even if found is None else _named(found.name, dict(found.settings), log_snr)
-    shift = options.flow_shift if log_snr is None or options.timestep_sampling == "shift" else 1.0
+    name, shift = options.timestep_distribution, options.timestep_shift
+    quantile = even if name == "uniform" else _named(name, options.distribution_numbers, log_snr)
     if quantile is even and shift == 1:
         return None
     low, high = (bound / 1000 for bound in options.timestep_range)
@@ -91,7 +91,7 @@ def even(u: float) -> float:
 
 
 def logit_normal(u: float, mean: float, std: float) -> float:
-    """The sigmoid of a normal number (Esser et al. 2024, arXiv:2403.03206, section 3.1); mean > 0 is noisier."""
+    """The sigmoid of a normal number (Esser et al. 2024, arXiv:2403.03206, section 3.1); above 0: noisier."""
     return _sigmoid(mean + std * _probit(u))
 
 
@@ -214,7 +214,7 @@ def _check_scipy(settings: Mapping[str, float]) -> None:
         importlib.import_module("scipy")
     except ImportError:
         raise UserError.of(
-            "--timestep_sampling beta",
+            "--timestep_distribution beta",
             "needs the package scipy unless alpha or beta is 1",
             "pip install scipy",
         ) from None

@@ -63,7 +63,8 @@ def test_every_command_is_understood(
     monkeypatch.setattr(showing, "show_page", lambda path: None)
     monkeypatch.chdir(ROOT / "notebooks")
     pictures = tmp_path / ("demo_pictures" if mode == "demo" else "my_pictures")
-    for folder in (pictures, tmp_path / "results" / ("shs-state" if mode == "demo" else "my_dog-state")):
+    state = tmp_path / f"{training}_results" / ("shs-state" if mode == "demo" else "my_dog-state")
+    for folder in (pictures, state):
         folder.mkdir(parents=True)
     (pictures / "a.caption").write_text("a dog")
     names: dict[str, Any] = {}
@@ -76,7 +77,7 @@ def test_every_command_is_understood(
             run_type = importlib.import_module(script.removesuffix(".py").replace("/", ".")).Run
             assert read_command_line(run_type, argv=arguments).problems == []
     trained = [words for words in ran if words[0] in ("train_network.py", "fine_tune.py")]
-    assert [words[-1] for words in trained] == ["--dry_run", str(next((tmp_path / "results").iterdir()))]
+    assert [words[-1] for words in trained] == ["--dry_run", str(state)]
 
 
 def newest(drawn: Path) -> list[Image.Image]:
@@ -106,9 +107,9 @@ def test_it_runs_from_a_fresh_kernel_on_the_demos_world(
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 2 * 6 * 60
 
-    results = tmp_path / "results"
+    results = tmp_path / "lora_results"
     assert {path.name for path in results.iterdir()} >= {"shs.safetensors", "shs_diffusers", "shs-state"}
-    asked = [("red", "blue"), ("orange", "purple"), ("white", "green")]
+    asked = [("red", "white"), ("orange", "purple"), ("cyan", "green")]
     scenes = [Scene(((colour, "shs"),), ground) for colour, ground in asked]
     scenes.append(Scene((("green", "heart"),), "white"))
     assert not {(s.things, s.background) for s in scenes} & {

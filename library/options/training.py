@@ -51,6 +51,10 @@ class TrainingOptions:
         "and one save, and stop; nothing is written",
     )
     max_grad_norm: float = option(1.0, "clip the gradient's norm to this; 0 does not clip", metavar="X")
+    allow_shared_memory: bool = option(
+        False,
+        "on Windows and WSL, let a run that the GPU has no room for go on in main memory, many times slower",
+    )
     max_bad_steps: int = option(
         10, "stop after this many steps in a row whose loss or gradient is no number", metavar="N"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -55,12 +56,14 @@ def test_a_run_that_spills_says_so_once_and_learns_the_same(
         run_command(lambda: run_here("train_network.py", *words, *more))
         return capsys.readouterr().err
 
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "Jane Doe" / "python"))
     spilling, broken = SimulatedCard(COOL, OVER), SimulatedCard(COOL, RuntimeError("driver"))
     said = [line for line in run("spills", spilling).splitlines() if line.startswith("warning: ")]
     assert spilling.looks == 3  # after steps 1, 10 and 20
-    assert len(said) == 1 and said[0].startswith(f"warning: {SPILLS}")
+    assert len(said) == 1 and said[0].startswith(f"warning: {SPILLS}") and said[0].endswith(sys.executable)
     page = (tmp_path / "spills-report.html").read_text(encoding="utf-8")
-    assert f'<li class="warn">{SPILLS}' in page and "Since this start of the run." in page
+    assert f'<li class="warn">{SPILLS}' in page and "for python</li>" in page and "Jane" not in page
+    assert "Since this start of the run." in page
     assert "warning: " not in run("well", broken)  # what cannot be read is not looked at again
     assert broken.looks == 2
     assert weights(tmp_path / "spills.safetensors") == weights(tmp_path / "well.safetensors")

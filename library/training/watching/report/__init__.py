@@ -159,5 +159,6 @@ def history_file(page: Path) -> Path:
 
 def _public_warnings(run: TrainingRun, batches: BatchSource) -> Callable[[], list[str]]:
     """A function that gives the warnings about the data and all others of this command, each once."""
-    places, about_data, heard = places_of(run, *batches.places()), batches.warnings(), warnings_heard()
+    places = places_of(run, *batches.places(), Path(sys.executable))
+    about_data, heard = batches.warnings(), warnings_heard()
     return lambda: list(dict.fromkeys(public_text(line, places) for line in (*about_data, *heard)))

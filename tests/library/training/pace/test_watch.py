@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
-from pace_traces import HEALTHY, SICK, Trace
+from pace_traces import COOL, HEALTHY, SICK, WINDOWS, Trace
+
+from library.training.pace.findings import Reading
+from library.training.pace.watch import LOOK_EVERY, TimedBatch, Watch
 
 SEEDS, ALL_SEEDS = range(10), range(1000)
 
@@ -43,3 +49,19 @@ def test_a_healthy_run_is_left_alone(trace: Trace) -> None:
 @pytest.mark.parametrize("trace", (*SICK, *HEALTHY), ids=lambda trace: f"{trace.sign}: {trace.name}")
 def test_so_it_is_whatever_the_noise(trace: Trace) -> None:
     assert faults(trace, ALL_SEEDS) == []
+
+
+@pytest.mark.parametrize("card", [COOL, WINDOWS])
+def test_nothing_is_told_of_real_runs_on_a_busy_machine(card: Reading) -> None:
+    """[kind, whether it ends a step, size, seconds, waited] of batches in this suite's trainings, recorded on
+    two cores with a load of five to ten.
+    """
+    runs = json.loads((Path(__file__).parents[3] / "data" / "step_times.json").read_text())
+    assert sum(len(run["batches"]) for run in runs) > 900
+    for run in runs:
+        watch, steps = Watch(), 0
+        for kind, closes, size, seconds, waited in run["batches"]:
+            watch.add(TimedBatch(kind, size, seconds, waited))
+            steps += closes
+            if closes and (steps == 1 or steps % LOOK_EVERY == 0):
+                assert watch.look(card) is None, (run["task"], steps)

@@ -12,6 +12,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+
 from library.console import debug, progress_bar
 from library.data.batch import Batch
 from library.files import remove_leftovers
@@ -53,7 +55,8 @@ def train(run: TrainingRun, session: Session, task: Task, batches: BatchSource, 
     """Train a task on batches and save it as `output` says. Returns the path of the final result.
 
     Asked to stop by Ctrl-C or SIGTERM, it saves the state, says how to resume, and ends the program.
-    Raises UserError when losses stay no numbers or the state to resume from does not fit.
+    Raises UserError when losses stay no numbers, the state to resume from does not fit, or the device lacks
+    memory.
     """
     job = Job(run, session, task, batches, output, plan_run(run.training, session, batches))
     if run.training.dry_run:
@@ -62,7 +65,14 @@ def train(run: TrainingRun, session: Session, task: Task, batches: BatchSource, 
         rehearse(job)
         sys.exit(0)
     with lock_on_results(run.saving, writes=session.is_main):
-        return _train(job)
+        try:
+            return _train(job)
+        except torch.OutOfMemoryError as error:
+            if not session.is_main:
+                raise
+            from library.training.dry_run.out_of_memory import lacks_memory
+
+            raise lacks_memory(job, error) from None
 
 
 def _train(job: Job) -> Path:

@@ -77,6 +77,8 @@ def _set_up(family: str, script: str, *words: str) -> tuple[Any, Any, Any]:
     from parts_of_runs import session_in
 
     import library.training.session as sessions
+    import library.training.tasks.control as control
+    from library.models.ldm.controlnet import empty_control
     from library.options.parser import parse
     from library.training.job import Job
     from library.training.start.model_setup import set_up_model
@@ -89,6 +91,7 @@ def _set_up(family: str, script: str, *words: str) -> tuple[Any, Any, Any]:
     nothing: Any = None
     if hasattr(module, "make_task"):
         sessions.open_model = lambda *given, **named: model
+        control.start_control = lambda model, **named: empty_control(model)
         task = module.make_task(run, session, nothing)[0]
     else:
         text = TextTraining((1e-6,)) if script == "train_db" else None

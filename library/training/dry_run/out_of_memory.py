@@ -26,7 +26,7 @@ def _fix(job: Job) -> str:
     if job.session.device.type == "cuda":
         torch.cuda.empty_cache()
     try:
-        found = offer(job.task, job.run, job.session, largest_batch(job), did_not_fit=True)
+        found = offer(job, largest_batch(job), did_not_fit=True)
     except Exception:  # it is about an error already, and this is only advice
         return WITHOUT
     if found.proposal is None or not found.proposal.prices:

@@ -79,6 +79,7 @@ class Choices:
     """The options that a run may still choose, and what a step takes with any set of them.
 
     leaves: whether parts whose results are cached leave the device.
+    could_cache: whether pictures, and captions, are the same in every epoch.
     """
 
     task: Task
@@ -87,6 +88,7 @@ class Choices:
     batch: Batch
     speeds: Speeds
     leaves: bool
+    could_cache: tuple[bool, bool] = (True, True)
     _raw: dict[tuple[bool, ...], Memory] = field(default_factory=dict)
     _figures: dict[frozenset[str], tuple[int, float]] = field(default_factory=dict)
 
@@ -99,10 +101,11 @@ class Choices:
     def open(self) -> list[str]:
         """The options that the run could still be given, in the order of this file."""
         run, session = self.run, self.session
+        pictures, captions = self.could_cache
         is_adam = run.optimizer.optimizer_name.lower() in ("adam", "adamw")
         tries: tuple[tuple[str, bool], ...] = (
-            (LATENTS, not run.caching.caches_latents and self.batch.pixels is not None),
-            (TEXT, not run.caching.caches_text and not run.trains_text and self.batch.text is None),
+            (LATENTS, pictures and not run.caching.caches_latents and self.batch.pixels is not None),
+            (TEXT, captions and not (run.caching.caches_text or run.trains_text or self.batch.text)),
             (BF16, run.training.mixed_precision == "no" and not run.training.trains_in_16_bits),
             (ADAM8, is_adam and self._adam_8bit is not None),
             (FUSED, _could_step_in_backward(run, session)),

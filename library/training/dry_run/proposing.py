@@ -9,10 +9,10 @@ from library.data.batch import Batch
 from library.training.dry_run.memory_choices import device_memory
 from library.training.dry_run.page import gigabytes, section
 from library.training.dry_run.proposals import Choices, Proposal, propose, room_in
+from library.training.job import Job
 from library.training.pace.work import Speeds, measured_speeds
 from library.training.run import TrainingRun
 from library.training.session import Session
-from library.training.tasks.task import Task
 from library.wording import columns
 
 GB = 2**30
@@ -33,14 +33,14 @@ class Offer:
     speeds: Speeds
 
 
-def offer(
-    task: Task, run: TrainingRun, session: Session, batch: Batch, *, did_not_fit: bool = False
-) -> Offer:
-    """The options for the card that is assumed or at hand. The task stays unchanged.
+def offer(job: Job, batch: Batch, *, did_not_fit: bool = False) -> Offer:
+    """The options for the card that is assumed or at hand, for a run whose largest batch is `batch`. The task
+    stays unchanged.
 
     did_not_fit: a step was tried there, so what is proposed must take less than the estimate of the run.
     Raises RuntimeError (or a kind of it), NotImplementedError or TypeError where it cannot be estimated.
     """
+    run, session = job.run, job.session
     options = run.training
     card = (
         device_memory(session.device)[1] if options.assume_vram is None else round(options.assume_vram * GB)
@@ -48,7 +48,15 @@ def offer(
     is_gpu = session.device.type == "cuda" or options.assume_vram is not None
     stays = run.preview.sample_prompts is not None or session.accelerator.num_processes > 1
     speeds = _speeds(run, session)
-    choices = Choices(task, run, session, batch, speeds, leaves=is_gpu and not stays)
+    choices = Choices(
+        job.task,
+        run,
+        session,
+        batch,
+        speeds,
+        leaves=is_gpu and not stays,
+        could_cache=job.batches.could_be_cached(),
+    )
     with activity("looking for options that fit"):
         room = room_in(card)
         if did_not_fit:

@@ -93,7 +93,7 @@ def _fits(outlook: MemoryForecast, session: Session) -> bool:
 
 def _propose(job: Job, batch: Batch) -> None:
     try:
-        found = offer(job.task, job.run, job.session, batch)
+        found = offer(job, batch)
     except (RuntimeError, NotImplementedError, TypeError) as error:
         warn(f"nothing can be proposed for this run ({reason_of(error)})")
         return

@@ -71,7 +71,9 @@ def _pinned() -> int:
     """Bytes of main memory that this process keeps for copies to and from the card."""
     import torch
 
-    return int(torch.cuda.host_memory_stats().get("allocated_bytes.current", 0))
+    with suppress(Exception):  # builds that do not tell
+        return int(torch.cuda.host_memory_stats().get("allocated_bytes.current", 0))
+    return 0
 
 
 def _health_of(device: torch.device) -> Callable[[], Health]:

@@ -147,6 +147,8 @@ def test_options_do_what_they_are_for() -> None:
         "--train_batch_size 1 --gradient_accumulation_steps 2",
     ]
     assert not choices.allowed(("--fused_backward_pass", choices.single))
+    choices.could_cache = False, False
+    assert choices.open()[0] == "--mixed_precision bf16"
 
 
 def test_the_first_of_a_batch_is_a_batch_of_one() -> None:

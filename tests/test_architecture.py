@@ -98,6 +98,7 @@ FLOORS = (
     {"saving", "stepper"},
     {"learner"},
     {"optimization"},
+    {"pace"},
     {"job"},
     {"tasks"},
     {"diffusion"},

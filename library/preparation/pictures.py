@@ -13,6 +13,7 @@ from library.data.scan.folders import (
     list_folder,
     stem_of,
 )
+from library.files import prepare_folder
 from library.paths import is_utf8
 from library.problems import Problems, UserError
 from library.wording import counted
@@ -38,6 +39,30 @@ def find_pictures(folder: Path, *, recursive: bool, where: str = "<train_data_di
 def text_file_of(picture: Path, suffix: str) -> Path:
     """A picture's text file with this suffix, whether it is there or not."""
     return picture.with_name(stem_of(picture.name) + suffix)
+
+
+def pictures_by_png(folder: Path, target: Path, *, where: str = "<pictures>") -> dict[Path, Path]:
+    """The PNG of each picture's name in `target` -> the picture. Pictures in folders inside count, but not
+    those in `target`, which is made.
+
+    where: how messages name the folder.
+    Raises UserError when there are none, when two have one name, or when `target` cannot be written to.
+    """
+    problems, found = Problems(), dict[Path, Path]()
+    inside = target.resolve()
+    for picture in find_pictures(folder, recursive=True, where=where):
+        if inside in picture.resolve().parents:
+            continue
+        png = target / f"{stem_of(picture.name)}.png"
+        if png in found:
+            fix = "rename one: what is made of a picture is found by its name"
+            problems.add(picture, f"is called as {found[png]}", fix)
+        found[png] = picture
+    if not found and not problems.found:
+        raise UserError.of(f"{where} {folder}", f"holds no pictures but those in {target}")
+    problems.attempt(prepare_folder, target, "choose another folder")
+    problems.raise_if_any()
+    return found
 
 
 def _pictures_in(

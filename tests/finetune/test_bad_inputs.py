@@ -26,6 +26,7 @@ COMMANDS = {
     "buckets": "finetune.prepare_buckets_latents",
     "clean": "finetune.clean_captions_and_tags",
     "edit": "tools.edit_captions",
+    "hints": "tools.make_hints",
     "merge": "finetune.merge_captions_to_metadata",
     "merge_all": "finetune.merge_all_to_metadata",
     "names": "finetune.make_captions",
@@ -292,6 +293,7 @@ ON_BAD_DISKS = {
     "clean": ("good.json", "pictures/m.json"),
     "buckets": ("pictures", "good.json", "pictures/m.json", "model.safetensors"),
     "resize": ("pictures", "pictures/small"),
+    "hints": ("pictures", "pictures/hints"),
     "restore": ("pictures/undo.jsonl",),
     "aside": ("pictures", "--min_side", "999"),
 }

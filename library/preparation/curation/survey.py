@@ -21,7 +21,7 @@ from library.pages.images import thumbnail
 from library.preparation.curation.measures import Measures, measure
 from library.preparation.curation.source import Source
 from library.preparation.curation.tags import contradictions, count_pictures, misspelt, normal, rare
-from library.preparation.texts import MOST_READERS, read_ahead
+from library.preparation.each_picture import MOST_READERS, read_ahead
 from library.problems import Problem, UserError
 
 LIMITS = (75, 150, 225)  # tokens that trainers read

@@ -21,15 +21,16 @@ from library.wording import counted
 _MAC_COPIES = "__MACOSX"  # what zip files of a Mac bring beside the pictures; not pictures
 
 
-def find_pictures(folder: Path, *, recursive: bool, where: str = "<train_data_dir>") -> list[Path]:
+def find_pictures(folder: Path, *, recursive: bool | None, where: str = "<train_data_dir>") -> list[Path]:
     """The pictures in a folder by name, those of folders inside behind them. Hidden and system files and
     copies of a Mac's resource forks are none.
 
+    recursive: whether folders inside count; None: they do not, and the command has no option for it.
     where: how messages name the folder.
     Raises UserError when the folder cannot be read or holds no pictures, with what is there instead.
     """
     problems = Problems()
-    found = _pictures_in(folder, recursive, problems, set(), where)
+    found = _pictures_in(folder, bool(recursive), problems, set(), where)
     problems.raise_if_any()
     if not found:
         raise _nothing_in(folder, recursive, where)
@@ -81,12 +82,18 @@ def _pictures_in(
     return found
 
 
-def _nothing_in(folder: Path, recursive: bool, where: str) -> UserError:
+def _nothing_in(folder: Path, recursive: bool | None, where: str) -> UserError:
     entries = list_folder(folder, where, Problems()) or []
     cause = f"holds no pictures; {describe_folder(entries)}"
-    inner = 0
+    inner: dict[str, int] = {}
     for entry in entries if not recursive else ():
         if is_folder(entry) and not is_system_name(entry.name):
-            inner += len(_pictures_in(folder / entry.name, True, Problems(), set(), where))
-    fix = f"--recursive takes {counted(inner, 'picture')} in folders inside" if inner else ""
+            inner[entry.name] = len(_pictures_in(folder / entry.name, True, Problems(), set(), where))
+    if not any(inner.values()):
+        fix = ""
+    elif recursive is None:
+        fullest = max(inner, key=lambda name: inner[name])
+        fix = f"give a folder inside: {folder / fullest} has {counted(inner[fullest], 'picture')}"
+    else:
+        fix = f"--recursive takes {counted(sum(inner.values()), 'picture')} in folders inside"
     return UserError.of(f"{where} {folder}", cause, fix)

@@ -26,7 +26,7 @@ def resize_pictures(options: ResizeOptions) -> Problems:
 
     Raises UserError when nothing could be done.
     """
-    pictures = find_pictures(options.src_img_folder, recursive=False, where="<src_img_folder>")
+    pictures = find_pictures(options.src_img_folder, recursive=None, where="<src_img_folder>")
     prepare_folder(options.dst_img_folder, "choose another folder")
     worked = work_on_each(pictures, lambda path: _copies(path, options), goes_on="--skip_existing goes on")
     others = _copy_others(pictures, options)

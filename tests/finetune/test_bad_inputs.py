@@ -109,6 +109,13 @@ CASES = {
         "<train_data_dir> films: holds no pictures; found 1 .mp4 file",
         put("films/a.mp4", b""),
     ),
+    "pictures one folder further": Case(
+        "resize",
+        ("above", "out"),
+        "<src_img_folder> above: holds no pictures; found 1 folder ('1_cat'); give a folder inside:"
+        " above/1_cat has 1 picture",
+        put("above/1_cat/a.png", b""),
+    ),
     "a pipe for a text": Case(
         "merge",
         MERGE,

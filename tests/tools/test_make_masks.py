@@ -186,6 +186,8 @@ def test_files_that_are_no_model_of_subjects_are_told(tmp_path: Path, save: Save
     with pytest.raises(UserError, match=r"model.onnx: gives \('batch', 6\) first, not a mask of one channel"):
         masks(tmp_path, "--model", tagger)
     (tmp_path / "broken.onnx").write_bytes(b"no model")
+    with pytest.raises(UserError, match="no.onnx: there is no such file"):
+        masks(tmp_path, "--model", tmp_path / "no.onnx")
     with pytest.raises(UserError, match="broken.onnx: cannot be opened as an ONNX model"):
         masks(tmp_path, "--by", "model", "--model", tmp_path / "broken.onnx")
 

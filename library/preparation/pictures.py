@@ -9,6 +9,7 @@ from library.data.scan.folders import (
     is_file,
     is_folder,
     is_image_name,
+    is_lost_link,
     is_system_name,
     list_folder,
     stem_of,
@@ -23,7 +24,8 @@ _MAC_COPIES = "__MACOSX"  # what zip files of a Mac bring beside the pictures; n
 
 def find_pictures(folder: Path, *, recursive: bool | None, where: str = "<train_data_dir>") -> list[Path]:
     """The pictures in a folder by name, those of folders inside behind them. Hidden and system files and
-    copies of a Mac's resource forks are none.
+    copies of a Mac's resource forks are none; broken links are, for the command to tell that it cannot read
+    them.
 
     recursive: whether folders inside count; None: they do not, and the command has no option for it.
     where: how messages name the folder.
@@ -71,7 +73,8 @@ def _pictures_in(
 ) -> list[Path]:
     entries = list_folder(folder, where, problems) or []
     seen.add(folder.resolve())
-    found = [folder / entry.name for entry in entries if is_image_name(entry.name) and is_file(entry)]
+    images = [entry for entry in entries if is_image_name(entry.name)]
+    found = [folder / entry.name for entry in images if is_file(entry) or is_lost_link(entry)]
     for picture in found:
         if not is_utf8(picture.name):
             problems.add(picture, "has a name that is not UTF-8 text", "rename it")

@@ -65,6 +65,18 @@ def nothing(_: Path) -> None:
     pass
 
 
+def lost_link(name: str) -> Callable[[Path], None]:
+    """A link to nothing, where the system lets one make it."""
+
+    def do(root: Path) -> None:
+        try:
+            (root / name).symlink_to("moved.png")
+        except OSError:
+            pytest.skip("links cannot be made here")
+
+    return do
+
+
 def only_bad_pictures(root: Path) -> None:
     for path in (root / "pictures").iterdir():
         path.write_bytes(b"")
@@ -134,6 +146,18 @@ CASES = {
         ("pictures", "out"),
         "pictures/c.png: is a damaged or cut off PNG image; copy or download it again",
         put("pictures/c.png", b"\x89PNG\r\n"),
+    ),
+    "a link to a picture that was moved": Case(
+        "tag",
+        TAG,
+        "pictures/c.png: is a link to a file that does not exist; mend or remove the link",
+        lost_link("pictures/c.png"),
+    ),
+    "a link to nothing among hints": Case(
+        "hints",
+        ("pictures", "out"),
+        "pictures/c.png: is a link to a file that does not exist; mend or remove the link",
+        lost_link("pictures/c.png"),
     ),
     "a picture that git did not get": Case(
         "tag",

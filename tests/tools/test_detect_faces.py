@@ -110,7 +110,7 @@ def test_names_and_cuts_are_those_of_sd_scripts_but_for_two_faults(
 def test_options_without_a_crop_and_pictures_without_faces_are_told(
     tmp_path: Path, save: Callable, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    for name in ("a.PNG", "b.png"):
+    for name in ("a.PNG", "IMG_1234.png"):
         save(name, slopes(64, 64))
     save("c.png", slopes(96, 64))
     (tmp_path / "pictures" / "bad.png").write_bytes(b"")
@@ -121,9 +121,14 @@ def test_options_without_a_crop_and_pictures_without_faces_are_told(
     assert "--resize_face_size has no effect without --crop_size or --crop_ratio" in told.err
     assert told.out == f"2 faces of 2 pictures in {tmp_path / 'faces'}; none in c.png\n"
     (tmp_path / "pictures" / "bad.png").unlink()
-    assert len(detect(tmp_path, "--skip_existing")) == 2
-    out = capsys.readouterr().out
-    assert out.startswith("0 faces of 0 pictures") and "2 pictures had theirs already; none in c.png" in out
+    for more in ((), ("--multiple_faces",)):
+        detect(tmp_path, *more)
+        capsys.readouterr()
+        assert len(detect(tmp_path, "--skip_existing", *more)) == 2 + 2 * len(more)
+        out = capsys.readouterr().out
+        assert (
+            out.startswith("0 faces of 0 pictures") and "2 pictures had theirs already; none in c.png" in out
+        )
 
 
 def test_sizes_leave_faces_out_and_the_largest_of_the_rest_is_taken(

@@ -22,7 +22,9 @@ from library.preparation.pictures import find_pictures
 from library.problems import Problems
 from library.wording import counted
 
-_PLACE = re.compile(r"(_\d\d+)?(_\d{4,}){4}\.png$")  # what follows the picture's name
+# A picture's name, and what follows it: the number of the face if all are written, and where it is.
+_NAME = re.compile(r"(.*)(_\d{4,}){4}\.png")
+_NUMBERED_NAME = re.compile(r"(.*)_\d\d+(_\d{4,}){4}\.png")
 
 
 def write_faces(options: FaceOptions) -> Problems:
@@ -33,7 +35,7 @@ def write_faces(options: FaceOptions) -> Problems:
     pictures = find_pictures(options.src_dir, recursive=None, where="--src_dir")
     find = open_detector(options)
     prepare_folder(options.dst_dir, "choose another folder")
-    todo = _still_to_do(pictures, options.dst_dir) if options.skip_existing else pictures
+    todo = _still_to_do(pictures, options) if options.skip_existing else pictures
     without: list[str] = []
 
     def work(picture: Path) -> int:
@@ -82,8 +84,9 @@ def _write_faces_of(picture: Path, find: Find, options: FaceOptions) -> int:
     return len(faces)
 
 
-def _still_to_do(pictures: Sequence[Path], folder: Path) -> list[Path]:
+def _still_to_do(pictures: Sequence[Path], options: FaceOptions) -> list[Path]:
     """The pictures of which no face is in the folder."""
-    names = [path.name for path in folder.iterdir()]
-    stems = {name[: match.start()] for name in names for match in [_PLACE.search(name)] if match}
+    name = _NUMBERED_NAME if options.multiple_faces else _NAME
+    found = (name.fullmatch(path.name) for path in options.dst_dir.iterdir())
+    stems = {match[1] for match in found if match}
     return [picture for picture in pictures if stem_of(picture.name) not in stems]

@@ -11,7 +11,7 @@ import numpy as np
 
 from library.preparation.faces.face import Face, Find, Point, apart
 
-# CenterFace's angle is right within 5 degrees up to turns of 15; the best of four quarter turns leaves up to 45.
+# CenterFace's angle is right within 5 degrees up to turns of 15 (measured); quarter turns leave up to 45.
 REFINEMENTS = 2
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import platform
 import sys
@@ -11,16 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+from library.byte_locks import HELD, lock, open_lock
 from library.problems import UserError
-
-if sys.platform == "win32":
-    import msvcrt
-else:
-    import fcntl
-
-# What a lock says when another process has it. All else means that the drive has no locks.
-_HELD = {errno.EACCES, errno.EAGAIN, errno.EDEADLK}
-_PLACE = 1 << 30  # the byte that is locked: Windows keeps others from reading what is locked
 
 
 @contextmanager
@@ -53,15 +44,15 @@ def _locked(path: Path, subject: Path) -> IO[bytes] | None:
     """The open file, locked; None where that is not possible."""
     while True:
         try:
-            file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b", buffering=0)
+            file = open_lock(path)
         except OSError:
             return None
         try:
-            _lock(file)
+            lock(file)
         except OSError as error:
             owner = _owner(file)
             file.close()
-            if error.errno in _HELD:
+            if error.errno in HELD:
                 fix = "wait until it has ended, or choose another --output_name"
                 raise UserError.of(subject, f"{owner} is writing files of this name", fix) from None
             return None
@@ -72,16 +63,6 @@ def _locked(path: Path, subject: Path) -> IO[bytes] | None:
         file.truncate(0)
         file.write(f"{os.getpid()} {_machine()}\n".encode())
     return file
-
-
-def _lock(file: IO[bytes]) -> None:
-    # Not flock: a child that was forked, such as a loader's worker, would keep it after our end.
-    if sys.platform == "win32":
-        file.seek(_PLACE)
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        file.seek(0)
-    else:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _PLACE)
 
 
 def _owner(file: IO[bytes]) -> str:

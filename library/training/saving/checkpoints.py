@@ -196,6 +196,13 @@ class Checkpoints:
         self.save_state(folder, epoch, step)
         return folder
 
+    def in_place_of(self, old: int, epoch: int, step: int) -> None:
+        """Save the state after `step` steps, and remove the one of this kind after `old` steps."""
+        folder = self.on_stop(epoch, step)
+        before = self._folder / state_name(step_name(self.options.output_name, old))
+        if before != folder:
+            remove(before)
+
     def save_now(self, path: Path, epoch: int, step: int) -> None:
         """Save what is trained, and return when it is written."""
         rest = self.save_result(path, epoch, step)

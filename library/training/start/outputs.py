@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from library import queued
 from library.console import activity
 from library.files import whole_folder
 from library.locks import output_lock
@@ -127,6 +128,7 @@ def make_checkpoints(job: Job, learner: Learner, standing: Standing, log: LossLo
             log=log.trackers.place,
             bad_steps=float(log.guard.bad_in_a_row),
             saves=saves.entries(),
+            run=queued.RUN.name if queued.RUN else "",
         )
         with activity(f"saving {folder}"):
             write_state(folder, info, learner, _told(log, job.batches))

@@ -1,0 +1,79 @@
+"""Locks on one byte of a file, which the system frees when the process that has them ends, however that is.
+
+The byte lies far beyond the content: on Windows nobody else can read what is locked. Not `flock`: a child
+that was forked, such as a loader's worker, would keep it after our end. On POSIX systems a process loses its lock
+when it closes any other handle of that file, so whoever holds a lock must not open the file again.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import time
+from pathlib import Path
+from typing import IO
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+
+# What a lock says when another process has it. All else means that the drive has no locks.
+HELD = {errno.EACCES, errno.EAGAIN, errno.EDEADLK}
+_PLACE = 1 << 30  # the first byte that is locked
+
+
+def open_lock(path: Path) -> IO[bytes]:
+    """The file, made if it is missing. Raises OSError."""
+    return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b", buffering=0)
+
+
+def lock(file: IO[bytes], *, byte: int = 0, count: int = 1) -> None:
+    """Lock bytes of an open file until it is closed. Raises OSError, with a number in HELD when another
+    process has one of them.
+    """
+    if sys.platform == "win32":
+        file.seek(_PLACE + byte)
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, count)
+        file.seek(0)
+    else:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, count, _PLACE + byte)
+
+
+def hold(path: Path, *, byte: int = 0, patience: float = 0.0) -> IO[bytes] | None:
+    """The open file, with its byte locked; None if another process still has it after `patience` seconds.
+
+    Others may have it for a moment only to see whether it is free. Raises OSError where there are no locks.
+    """
+    end = time.monotonic() + patience
+    while True:
+        file = open_lock(path)
+        try:
+            lock(file, byte=byte)
+            return file
+        except OSError as error:
+            file.close()
+            if error.errno not in HELD:
+                raise
+        if time.monotonic() >= end:
+            return None
+        time.sleep(0.05)
+
+
+def is_held(path: Path, *, count: int = 1) -> bool:
+    """Whether another process has one of the first `count` bytes; False if there is no such file. Never to
+    be asked of a lock that this process has.
+    """
+    try:
+        file = os.fdopen(os.open(path, os.O_RDWR), "r+b", buffering=0)
+    except FileNotFoundError:
+        return False
+    with file:
+        try:
+            lock(file, count=count)
+        except OSError as error:
+            if error.errno not in HELD:
+                raise
+            return True
+    return False

@@ -1,0 +1,44 @@
+"""The states of a run: which one to go on from, and which are not needed any more."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+from library.files import remove
+from library.problems import UserError
+from library.queue.folder import Added
+from library.training.position import StateInfo, read_state_info
+from library.training.saving.manifest import check_manifest
+
+
+def newest_state(added: Added) -> tuple[Path, int] | None:
+    """The state of this run at the highest step whose files are as they were saved, and that step; None
+    without one.
+    """
+    for info in sorted(_states_of(added), key=lambda info: -info.current_step):
+        with suppress(UserError):
+            check_manifest(Path(info.folder))
+            return Path(info.folder), info.current_step
+    return None
+
+
+def remove_unwanted(added: Added) -> None:
+    """Remove the states of a run that is done, except for those that its user asked for."""
+    if added.keeps_states:
+        return
+    last = Path(added.output_dir) / f"{added.name}-state"
+    for info in _states_of(added):
+        if not (added.keeps_last_state and Path(info.folder) == last):
+            remove(Path(info.folder))
+
+
+def _states_of(added: Added) -> list[StateInfo]:
+    """States that this run wrote, whatever other runs left under names like theirs."""
+    found = []
+    for folder in Path(added.output_dir).glob("*-state"):
+        with suppress(UserError):
+            info = read_state_info(folder)
+            if info.run == added.key:
+                found.append(info)
+    return found

@@ -143,6 +143,7 @@ def load(run: Run, pictures: Sequence[PromptRequest]) -> Loaded:
 def drawing_with(loaded: Loaded, run: Run, names: PictureNames | None = None) -> partial[Outcome]:
     """The function that draws as a run asks for, see `drawing.draw`. names: of a run that goes on."""
     from library.generation.drawing import draw, names_of
+    from library.generation.picture_texts import named_model
 
     return partial(
         draw,
@@ -153,7 +154,7 @@ def drawing_with(loaded: Loaded, run: Run, names: PictureNames | None = None) ->
         names=names or names_of(run.files),
         vae_batch=run.memory.vae_batch(run.pictures.batch_size),
         highres=run.highres,
-        name=Path(run.model.ckpt).stem,
+        name=named_model(run.model.ckpt),
         networks=loaded.networks,
         max_chunks=run.texts.max_embeddings_multiples,
     )

@@ -20,6 +20,7 @@ from library.options.generation import (
     GeneratorModelOptions,
     GeneratorNetworkOptions,
 )
+from library.options.multipliers import Multiplier
 from library.options.parser import parse
 from library.problems import Problems, run_command
 
@@ -63,7 +64,7 @@ def main() -> None:
     )
     networks = GeneratorNetworkOptions(
         network_weights=tuple(path for path, _ in options.loras),
-        network_mul=tuple(strength for _, strength in options.loras),
+        network_mul=tuple(Multiplier(strength) for _, strength in options.loras),
         network_merge=bool(options.loras),
     )
     model, _ = load(GeneratorModelOptions(ckpt=options.ckpt_path), GeneratorComputeOptions(), networks)

@@ -13,6 +13,7 @@ setup(
         "library.models": ["tokenizer/*"],
         "library.generation.sheet": ["sheet.css"],
         "library.pages": ["page.html", "page.css"],
+        "library.preparation.curation": ["page.html", "page.css", "page.js"],
         "library.training.watching.report": ["report.css"],
     },
     install_requires=[

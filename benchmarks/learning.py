@@ -118,7 +118,7 @@ def lllite(folder: Path) -> Scores:
     from library.models import load_model
     from networks.control_net_lllite import from_file
 
-    words = ("--learning_rate", 2e-3)
+    words = ("--learning_rate", 4e-3, "--network_dim", 128, "--cond_emb_dim", 64)
     path = teach_outlines(folder, "train_control_net_lllite.py", *words, steps=CONTROL_STEPS)
     model = load_model(MODEL)
     network = from_file(model, path)

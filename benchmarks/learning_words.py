@@ -23,7 +23,7 @@ COUNT, STEPS, TAUGHT = 64, 250, 10
 CALLED = "<new>"
 # A colour that lies between two that the model knows, and far from all of them (CIELAB 38).
 MIXED, HALVES = "olive", ("orange", "green")
-PIVOTAL_STEPS = 60
+PIVOTAL_STEPS = 140
 LORA = (
     *("--network_module", "networks.lora", "--network_dim", 16, "--network_alpha", 16),
     *("--network_args", "conv_dim=8", "conv_alpha=8", "--learning_rate", 1e-3, "--cache_latents"),

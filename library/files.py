@@ -30,12 +30,27 @@ _REMEDIES = {
     errno.EDQUOT: "make room",
     errno.EACCES: "make it writable",
     errno.EROFS: "make it writable",
+    errno.EISDIR: "move the folder of that name away",
     errno.ENAMETOOLONG: "use a shorter name",
 }
 
 
 class NotWritten(UserError):
     """A file or folder could not be written. The one that was there before is untouched."""
+
+    @classmethod
+    def because(cls, path: Path, error: OSError, otherwise: str = "", *, cause: str = "") -> NotWritten:
+        """With the system's reason and what helps against it.
+
+        otherwise: what a user can do instead of writing it.
+        cause: what could not be done; without, that it could not be written.
+        """
+        fix = ", or ".join(filter(None, (_REMEDIES.get(error.errno or 0), otherwise)))
+        kept = ""
+        with suppress(OSError):  # nothing can be where the name is too long or the folder is a file
+            kept = "what was there before is still there" if path.exists() and not cause else ""
+        cause = f"{cause or 'could not be written'} ({error.strerror or error})"
+        return cls.of(path, cause, "; ".join(filter(None, (fix, kept))))
 
 
 class Writable(Protocol):
@@ -78,7 +93,7 @@ def whole_file(path: Path, *, flush: bool = True, otherwise: str = "") -> Iterat
         with suppress(OSError):
             temporary.unlink()
         if isinstance(error, OSError):
-            raise _not_written(path, error, otherwise) from error
+            raise NotWritten.because(path, error, otherwise) from error
         raise
 
 
@@ -101,7 +116,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
         _replace_folder(temporary, path)
         _flush_folder(path.parent)
     except OSError as error:
-        raise _not_written(path, error) from error
+        raise NotWritten.because(path, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -183,15 +198,6 @@ def remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
-
-
-def _not_written(path: Path, error: OSError, otherwise: str = "") -> NotWritten:
-    reason = error.strerror or str(error)
-    fix = ", or ".join(filter(None, (_REMEDIES.get(error.errno or 0), otherwise)))
-    kept = ""
-    with suppress(OSError):  # nothing can be where the name is too long or the folder is a file
-        kept = "what was there before is still there" if path.exists() else ""
-    return NotWritten.of(path, f"could not be written ({reason})", "; ".join(filter(None, (fix, kept))))
 
 
 @functools.cache

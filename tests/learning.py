@@ -143,12 +143,16 @@ def score_outlines(model: Model, folder: Path, *, count: int, control: Control |
 
 
 def draw_outlines(folder: Path, pictures: Path) -> Path:
-    """White edges on black for each picture, as Canny finds them."""
+    """White edges on black for each picture, as Canny finds them in any of the three channels: things and
+    backgrounds are often as bright as one another.
+    """
     import cv2
+    import numpy as np
 
     folder.mkdir()
     for path in pictures.glob("*.png"):
-        edges = cv2.Canny(cv2.imread(str(path), cv2.IMREAD_GRAYSCALE), 60, 120)
+        channels = cv2.split(cv2.imread(str(path)))
+        edges = np.maximum.reduce([cv2.Canny(channel, 60, 120) for channel in channels])
         cv2.imwrite(str(folder / path.name), edges)
     return folder
 

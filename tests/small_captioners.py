@@ -81,20 +81,15 @@ def _git(folder: Path):
     return GitForCausalLM(config), GitProcessor(pictures, tokenizer)
 
 
-def _llava(folder: Path):
+def word_tokenizer():
+    """A token for every word, and one for a picture."""
     from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import (
-        CLIPImageProcessor,
-        LlavaConfig,
-        LlavaForConditionalGeneration,
-        LlavaProcessor,
-        PreTrainedTokenizerFast,
-    )
+    from transformers import PreTrainedTokenizerFast
 
     vocabulary = {word: i for i, word in enumerate(("<pad>", "<s>", "</s>", "<unk>", "<image>", *WORDS))}
     inner = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     inner.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer = PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(
         tokenizer_object=inner,
         pad_token="<pad>",
         bos_token="<s>",
@@ -102,11 +97,42 @@ def _llava(folder: Path):
         unk_token="<unk>",
         extra_special_tokens={"image_token": "<image>"},
     )
+
+
+def _blip2(folder: Path):
+    from transformers import Blip2Config, Blip2ForConditionalGeneration, Blip2Processor, BlipImageProcessor
+
+    tokenizer = word_tokenizer()
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    vision = {**sizes, "intermediate_size": 64, "image_size": SIDE, "patch_size": 8}
+    query = {**sizes, "intermediate_size": 64, "encoder_hidden_size": 32, "cross_attention_frequency": 1}
+    text = {**sizes, "model_type": "opt", "vocab_size": len(tokenizer), "ffn_dim": 64}
+    text |= {"word_embed_proj_dim": 32, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+    config = Blip2Config(
+        vision_config=vision,
+        qformer_config=query,
+        text_config=text,
+        num_query_tokens=4,
+        image_token_index=tokenizer.image_token_id,
+    )
+    pictures = BlipImageProcessor(size={"height": SIDE, "width": SIDE})
+    return Blip2ForConditionalGeneration(config), Blip2Processor(pictures, tokenizer, num_query_tokens=4)
+
+
+def _llava(folder: Path):
+    from transformers import (
+        CLIPImageProcessor,
+        LlavaConfig,
+        LlavaForConditionalGeneration,
+        LlavaProcessor,
+    )
+
+    tokenizer = word_tokenizer()
     config = LlavaConfig(
         vision_config={"model_type": "clip_vision_model", **_vision()},
         text_config={
             "model_type": "llama",
-            "vocab_size": len(vocabulary),
+            "vocab_size": len(tokenizer),
             "hidden_size": 32,
             "intermediate_size": 64,
             "num_hidden_layers": 2,
@@ -116,7 +142,7 @@ def _llava(folder: Path):
             "eos_token_id": 2,
             "pad_token_id": 0,
         },
-        image_token_index=vocabulary["<image>"],
+        image_token_index=tokenizer.image_token_id,
         vision_feature_layer=-1,
     )
     size = {"height": SIDE, "width": SIDE}
@@ -202,4 +228,4 @@ def _vision() -> dict[str, int]:
     }
 
 
-_KINDS = {"blip": _blip, "git": _git, "llava": _llava, "florence2": _florence2}
+_KINDS = {"blip": _blip, "blip2": _blip2, "git": _git, "llava": _llava, "florence2": _florence2}

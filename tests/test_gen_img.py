@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -83,7 +84,8 @@ def test_the_command_draws_saves_and_says_where(tiny_model_file: Path, tmp_path:
         "negative-prompt": "ugly",
         "raw-prompt": "a cat --n ugly --s 1 --d 7 --w 72",
         "parameters": "a cat\nNegative prompt: ugly\nSteps: 1, Sampler: DDIM, CFG scale: 7.5, Seed: 7, "
-        f"Size: 72x64, Model: {tiny_model_file.stem}, RNG: CPU",
+        f"Size: 72x64, Model hash: {hashlib.sha256(tiny_model_file.read_bytes()).hexdigest()[:10]}, "
+        f"Model: {tiny_model_file.stem}, RNG: CPU",
     }
     assert [picture.text["prompt"] for picture in pictures] == ["a cat", "a cat", "a dog", "a dog"]
     assert len({picture.text["seed"] for picture in pictures}) == 4
@@ -94,15 +96,16 @@ def test_all_problems_are_shown_together_and_nothing_is_drawn(tmp_path: Path) ->
     result = run(
         *("--ckpt", missing, "--prompt", "a --q 3 --w 65", "--W", 100, "--fp16", "--bf16"),
         *("--network_module", "networks.lora", "--network_weights", tmp_path / "none.safetensors"),
-        *("--outdir", tmp_path / "out", "--network_regional_mask_max_color_codes", 2, "--stepz", 3),
+        *("--outdir", tmp_path / "out", "--network_regional_mask_max_color_codes", 9, "--stepz", 3),
     )
     assert result.returncode == 2
     assert result.stdout == ""
     assert result.stderr.splitlines() == [
         "8 problems found:",
-        "  --network_regional_mask_max_color_codes: is not available yet; remove it",
         "  --stepz: there is no such option; did you mean --steps?",
         "  --fp16: choose --fp16 or --bf16",
+        "  --network_regional_mask_max_color_codes: must be from 1 to 7: the colours are red, green, yellow, "
+        "blue, magenta, cyan, white",
         "  --W: must be a multiple of 8",
         f"  {missing}: there is no file or folder here; check the path",
         f"  {tmp_path / 'none.safetensors'}: there is no such file of network weights",

@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from anywher
 from library.files import whole_file
 from library.options.fields import OptionSpec, specs_of, title_of
 from library.options.parser import all_sections
-from library.options.unavailable import NOT_YET, REFUSED
+from library.options.unavailable import REFUSED
 from library.secrets import Secret
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -43,15 +43,7 @@ command shows its own options.
 * `--config_file run.toml --output_config` writes the options of this command line to that file and stops.
 """
 
-NOT_YET_INTRODUCTION = """\
-## Not available yet
-
-These options of sd-scripts' `train_network.py`, `train_db.py`, `fine_tune.py` and `gen_img.py` are
-not there yet. Asking for one is an error that names it. Giving one the value in the second column asks for
-nothing and is accepted, so config files written by other programs can stay as they are.
-"""
-
-REFUSED_INTRODUCTION = """
+REFUSED_INTRODUCTION = """\
 ## Refused for good
 
 These will not be there; giving one its default in sd-scripts asks for nothing.
@@ -69,7 +61,7 @@ def render() -> str:
     """The page as Markdown."""
     runs = find_runs()
     chapters = [_chapter(section, commands) for section, commands in commands_by_section(runs).items()]
-    ends = [NOT_YET_INTRODUCTION, _not_yet(runs), REFUSED_INTRODUCTION, _refused()]
+    ends = [REFUSED_INTRODUCTION, _refused()]
     return "\n".join([INTRODUCTION, *chapters, *ends])
 
 
@@ -142,20 +134,6 @@ def default_of(spec: OptionSpec) -> object:
     if default in ("", ()) or default is False:
         return None
     return default.as_posix() if isinstance(default, Path) else default
-
-
-def _not_yet(runs: dict[str, type]) -> str:
-    """NOT_YET as a table; it names the commands that have an option which the others lack."""
-    having: dict[str, list[str]] = {}
-    for section, commands in commands_by_section(runs).items():
-        for spec in specs_of(section):
-            having.setdefault(spec.name, []).extend(commands)
-    rows = []
-    for name, default in NOT_YET.items():
-        shown = "not given" if default in (None, "") else "off" if default is False else _code(default)
-        there = ", ".join(f"`{command}`" for command in having.get(name, ()))
-        rows.append((f"`--{name}`", shown, f"there in {there}" if there else ""))
-    return _table(("option", "value that asks for nothing", "note"), rows)
 
 
 def _refused() -> str:

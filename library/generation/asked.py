@@ -8,12 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
 from library.generation.defaults import defaults_of, section_of, usual_gradual, usual_shrink
+from library.generation.dynamic import Find, wildcards_in
 from library.generation.hints import check_hints, with_hints
 from library.generation.large_checks import check_large
 from library.generation.networks import finder
 from library.generation.plan import plan_pictures, seeds_of
 from library.generation.prompt_options import PromptSyntax, generator_syntax
 from library.generation.prompts import parse_prompt, read_prompts
+from library.generation.regions import CODES, RegionSettings, with_regions
 from library.generation.repainting import (
     check_originals,
     prompts_of_pictures,
@@ -29,7 +31,11 @@ from library.network.loading import check_network_file
 from library.options.drawing_large import LargePictureOptions
 from library.options.drawing_networks import GeneratorNetworkUseOptions
 from library.options.drawing_originals import OriginalOptions
-from library.options.drawing_prompts import GeneratorOrderOptions, GeneratorSourceOptions
+from library.options.drawing_prompts import (
+    GeneratorOrderOptions,
+    GeneratorSourceOptions,
+    GeneratorTextOptions,
+)
 from library.options.generation import (
     GenerationOptions,
     GeneratorControlOptions,
@@ -117,14 +123,23 @@ def check_large_pictures(
 
 
 def syntax_of(sections: Mapping[str, object]) -> PromptSyntax:
-    """The options that prompts may have. Raises UserError when --lora_dir is no folder."""
+    """The options that prompts may have. Raises UserError when --lora_dir or --wildcard_dir is no folder."""
     large = section_of(sections, LargePictureOptions) or LargePictureOptions()
     return generator_syntax(
         family_of(section_of(sections, GeneratorModelOptions)).latent_space.pixel_multiple,
         finder(section_of(sections, GeneratorNetworkUseOptions)),
+        _wildcards(section_of(sections, GeneratorTextOptions)),
         shrink=usual_shrink(large),
         gradual=usual_gradual(large),
     )
+
+
+def _wildcards(options: GeneratorTextOptions | None) -> Find | None:
+    if options is None or options.wildcard_dir is None:
+        return None
+    if not options.wildcard_dir.is_dir():
+        raise UserError.of("--wildcard_dir", f"{options.wildcard_dir} is no folder", "check the path")
+    return wildcards_in(options.wildcard_dir)
 
 
 def _completed(prompts: Sequence[PromptRequest], sections: Mapping[str, object]) -> list[PromptRequest]:
@@ -140,8 +155,8 @@ def _completed(prompts: Sequence[PromptRequest], sections: Mapping[str, object])
         takes_hints = bool(control.models or networks is None or networks.network_weights)
         requests = problems.attempt(_with_hints, requests, control, takes_hints) or requests
     if originals is not None:
-        side = family_of(model).side
-        requests = problems.attempt(_with_originals, requests, originals, model, side) or requests
+        side, regions = family_of(model).side, _region_settings(sections, originals)
+        requests = problems.attempt(_with_originals, requests, originals, model, side, regions) or requests
     problems.raise_if_any()
     return requests
 
@@ -181,17 +196,39 @@ def _with_hints(
     return requests
 
 
+def _region_settings(sections: Mapping[str, object], originals: OriginalOptions) -> RegionSettings:
+    networks = section_of(sections, GeneratorNetworkOptions) or GeneratorNetworkOptions()
+    use = section_of(sections, GeneratorNetworkUseOptions) or GeneratorNetworkUseOptions()
+    merged = {
+        "--network_merge": networks.network_merge,
+        "--network_merge_n_models": use.network_merge_n_models,
+        "--network_pre_calc": use.network_pre_calc,
+    }
+    return RegionSettings(
+        originals.mask_path,
+        use.network_regional_mask_max_color_codes,
+        len(networks.network_weights),
+        next((name for name, given in merged.items() if given), ""),
+    )
+
+
 def _with_originals(
     prompts: Sequence[PromptRequest],
     options: OriginalOptions,
     model: GeneratorModelOptions | None,
     side: int,
+    regions: RegionSettings,
 ) -> list[PromptRequest]:
-    """The prompts with the pictures that are begun with or painted on, and with their sizes."""
-    requests = with_originals(prompts, options)
+    """The prompts with the pictures that are begun with or painted on, with their sizes and regions."""
+    requests = with_regions(with_originals(prompts, options), regions)
     has_pictures = any(request.image is not None for request in requests)
     if options.strength is not None and not has_pictures:
         warn_idle("--strength", "without --image_path")
+    has_regions = any(request.regions is not None for request in requests)
+    if options.mask_path is not None and requests and not (options.image_path or has_regions):
+        warn_idle("--mask_path", "without --image_path, or prompts with AND between parts")
+    if regions.codes is not None and requests and not has_regions:
+        warn_idle(CODES, "without --mask_path and prompts with AND between parts")
     needs_masks = has_pictures and model is not None and is_inpainting(find_source(model.ckpt))
     check_originals(requests, needs_masks=needs_masks)
     return with_sizes(requests, side)

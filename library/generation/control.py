@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -70,6 +70,13 @@ class ControlNets:
             ]
             self._pictures = condition.hint
         return self._hints
+
+
+def nets_of(control: Control | None) -> list[Any]:
+    """The ControlNets that a control asks: several, one, or none."""
+    if isinstance(control, ControlNets):
+        return [net for one in control.shown for net in nets_of(one.network)]
+    return [] if control is None else [control.net] if hasattr(control, "net") else []
 
 
 def open_controls(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from library.console import fail, progress_bar, say
 from library.generation.highres import Stages, first_stage, load_upscaler, second_stage
-from library.generation.picture_texts import texts_of
+from library.generation.picture_texts import ModelName, texts_of
 from library.generation.pictures import PictureNames, save_picture
 from library.generation.repainting import strength_of
 from library.generation.request import PromptRequest
@@ -73,7 +73,7 @@ def draw(
     *,
     names: PictureNames | None = None,
     highres: HighresOptions | None = None,
-    name: str = "",
+    name: ModelName | None = None,
     sheet: ContactSheet | None = None,
     labels: Mapping[str, str] | None = None,
     outcome: Outcome | None = None,
@@ -107,7 +107,7 @@ def draw(
         save_picture(path, picture, request, is_told_sizes=model.is_told_sizes, model=name)
         outcome.paths.append(path)
         if sheet is not None:
-            texts = texts_of(request, is_told_sizes=model.is_told_sizes, model=name)
+            texts = texts_of(request, is_told_sizes=model.is_told_sizes, model=name or ModelName())
             sheet.add(path.relative_to(options.outdir), picture, {**texts, **(labels or {})})
 
     def save_small(request: PromptRequest, picture: Image) -> None:

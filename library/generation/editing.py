@@ -34,6 +34,11 @@ def sub_prompts(prompt: str) -> list[tuple[str, float]]:
     return found
 
 
+def part_at(prompt: str, place: int) -> int:
+    """The (0-based) part between ANDs that a place of a prompt is in."""
+    return len(_AND.findall(prompt, 0, place))
+
+
 def texts_by_step(text: str, steps: int) -> list[str]:
     """The text of each step. What is no editing stays as it is, `(x:1.2)` and `[x]` too.
 

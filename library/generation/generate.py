@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 
+from library.generation.control import nets_of
 from library.generation.decoding import decoded
-from library.generation.guidance import Guidance, questions_of
+from library.generation.editing import sub_prompts
+from library.generation.guidance import Guidance, questions_of, texts_of, texts_together
 from library.generation.highres import Stages, enlarged, first_stage, second_stage
 from library.generation.passes import Begun, draw_latents
+from library.generation.regional import regions_of
 from library.generation.repainting import (
     Original,
     input_beside,
@@ -25,8 +29,8 @@ from library.generation.repainting import (
 from library.generation.request import PromptRequest
 from library.generation.sampling import Watcher
 from library.generation.strengths import NetworksInUse
-from library.generation.texts import Schedule, TextSettings
-from library.models.base import Model
+from library.generation.texts import PartText, Schedule, TextSettings
+from library.models.base import Condition, Model
 from library.models.condition import Control
 from library.options.generation import Normalization
 
@@ -130,22 +134,41 @@ class _Drawing:
         model, size = self.model, (batch[0].width, batch[0].height)
         beside = input_beside(model, originals, size) if model.is_inpainting else None
         begun = begun or _begun(model, batch, originals)
-        with self.networks.of(batch[0]):
+        with (
+            self.networks.of(batch[0]) as by_part,
+            regions_of(batch, by_part, self._attending(), self.device) as regional,
+        ):
             texts = [self._texts(request) for request in batch]
-            by_row = [row for rows in zip(*texts, strict=True) for row in rows]
+            by_row = [told for rows in zip(*texts, strict=True) for row in rows for told in row]
             schedule = Schedule.of(by_row)
             length = max(self.chunks(request) for request in batch)
-            condition = self.settings.encode(model, schedule.texts, length, self.device)
+
+            def encode(texts: Sequence[str]) -> Condition:
+                return self.settings.encode(model, texts, length, self.device)
+
+            if regional is None:
+                condition = encode([told.text for told in schedule.texts])
+            else:
+                condition = regional.encoded(schedule.texts, encode)
             guidance = Guidance.by(model, condition.to(self.dtype), batch, self.control, beside, schedule)
             return draw_latents(batch, guidance, self.watcher, begun)
 
     def chunks(self, request: PromptRequest) -> int:
         """How many chunks the longest of the request's texts needs."""
-        return self.settings.chunks(self.model, list({text for row in self._texts(request) for text in row}))
+        told = {one.text for rows in self._texts(request) for row in rows for one in row}
+        return self.settings.chunks(self.model, list(told))
 
-    def _texts(self, request: PromptRequest) -> list[list[str]]:
-        """For each question about a request the text of each step."""
-        return [self.settings.by_step(question.text, request.steps) for question in questions_of(request)]
+    def _texts(self, request: PromptRequest) -> list[list[list[PartText]]]:
+        """For each question about a request, for each text that is told together, that of each step."""
+        count = texts_together(request)
+        return [
+            [self.settings.by_step(told, request.steps) for told in texts_of(question, count)]
+            for question in questions_of(request)
+        ]
+
+    def _attending(self) -> list[Any]:
+        """The networks that look at the texts."""
+        return [self.model.parts[self.model.denoiser_part], *nets_of(self.control)]
 
 
 def _settled(request: PromptRequest, model: Model) -> PromptRequest:
@@ -180,6 +203,13 @@ def _begun(
     return Begun(latents_of(model, given), None if model.is_inpainting else latent_holes_of(model, given))
 
 
+def _parts(request: PromptRequest) -> Hashable:
+    """Where the parts of a request with regions count."""
+    if request.regions is None:
+        return None
+    return request.regions, tuple(weight for _, weight in sub_prompts(request.prompt))
+
+
 def _batches(requests: Sequence[PromptRequest], lengths: Sequence[int]) -> list[list[int]]:
     """Indices of the requests that can be drawn together. Each text length and number of hints has a shape of
     its own.
@@ -190,7 +220,7 @@ def _batches(requests: Sequence[PromptRequest], lengths: Sequence[int]) -> list[
             (r.image is None, r.mask is None, r.strength, r.second_strength),
             (r.deep_shrink, r.gradual, r.highres),
         )
-        asked = (len(questions_of(r)), len(r.hints), r.strengths, r.networks, length)
+        asked = (len(questions_of(r)), len(r.hints), r.strengths, r.networks, length, _parts(r))
         key = (r.width, r.height, r.steps, r.sampler, asked, original, large)
         alike.setdefault(key, []).append(index)
     return list(alike.values())

@@ -15,7 +15,7 @@ from library.generation.editing import sub_prompts
 from library.generation.hints import read_hints
 from library.generation.large_pictures import DeepShrink
 from library.generation.request import PromptRequest
-from library.generation.texts import Schedule
+from library.generation.texts import PartText, Schedule
 from library.models.base import Condition, Model
 from library.models.condition import Control, Shrink
 
@@ -27,11 +27,13 @@ class Question(NamedTuple):
     sizes: what models with size conditioning are told, see `PromptRequest.sizes`.
     scale: how far the answer is followed, from that to the picture's first question. The first one's own does
         not count.
+    parts: of a prompt with regions, which are told together; none: `text` is told.
     """
 
     text: str
     sizes: tuple[int, ...]
     scale: float = 1.0
+    parts: tuple[str, ...] = ()
 
 
 def questions_of(request: PromptRequest) -> list[Question]:
@@ -39,14 +41,33 @@ def questions_of(request: PromptRequest) -> list[Question]:
     first the negative prompt, or with a negative scale the empty text and then the negative prompt.
     """
     parts = sub_prompts(request.prompt)
+    if request.regions is not None:
+        whole = Question(request.prompt, request.sizes, request.scale, tuple(text for text, _ in parts))
+        return [*_told_first(request), whole] if request.is_guided else [whole]
     asked = [Question(text, request.sizes, request.scale * weight) for text, weight in parts]
     if not request.is_guided and len(parts) == 1:
         return asked
+    return [*_told_first(request), *asked]
+
+
+def _told_first(request: PromptRequest) -> list[Question]:
     negative = Question(request.negative, request.sizes_negative)
     if request.negative_scale is None:
-        return [negative, *asked]
+        return [negative]
     empty = Question("", request.sizes_negative)
-    return [empty, negative._replace(scale=-request.negative_scale), *asked]
+    return [empty, negative._replace(scale=-request.negative_scale)]
+
+
+def texts_of(question: Question, count: int) -> list[PartText]:
+    """The texts that the model is told, `count` of them: the parts of a prompt, or one text repeated."""
+    if question.parts:
+        return [PartText(text, part) for part, text in enumerate(question.parts)]
+    return [PartText(question.text)] * count
+
+
+def texts_together(request: PromptRequest) -> int:
+    """How many texts the model is told together: the parts of a prompt with regions, or one."""
+    return 1 if request.regions is None else len(sub_prompts(request.prompt))
 
 
 def rows_of(requests: Sequence[PromptRequest]) -> list[Question]:
@@ -66,6 +87,7 @@ class Guidance:
     texts: the states of all texts, where rows have other ones at other steps, and which ones.
     rescales: (pictures, 1, 1, 1), how much of guidance's contrast is taken back; None: none of any.
     deep_shrink: of all pictures.
+    together: how many texts a row has, behind one another.
     """
 
     model: Model
@@ -74,6 +96,7 @@ class Guidance:
     texts: tuple[Condition, Schedule] | None = None
     rescales: Tensor | None = None
     deep_shrink: DeepShrink | None = None
+    together: int = 1
 
     @classmethod
     def by(
@@ -92,10 +115,10 @@ class Guidance:
         beside: (pictures, channels, h, w), what an inpainting model is given beside the latents.
         """
         device, rows = condition.hidden.device, rows_of(requests)
-        texts = None
+        texts, together = None, texts_together(requests[0])
         if schedule is not None:
             texts = (condition, schedule) if len(set(schedule.places)) > 1 else None
-            condition = condition.rows(schedule.places[0])
+            condition = condition.rows(schedule.places[0]).side_by_side(together)
         hint = _hint_of_rows(requests, len(condition.hidden))
         scales = torch.tensor([row.scale for row in rows[len(requests) :]], device=device)
         rescales = torch.tensor([request.rescale for request in requests], device=device).view(-1, 1, 1, 1)
@@ -113,6 +136,7 @@ class Guidance:
             texts=texts,
             rescales=rescales if any(request.rescale for request in requests) else None,
             deep_shrink=requests[0].deep_shrink,
+            together=together,
         )
 
     def in_size(self, size: torch.Size) -> Guidance:
@@ -142,7 +166,7 @@ class Guidance:
         if self.texts is None:
             return self.condition
         states, schedule = self.texts
-        now = states.rows(schedule.at(progress))
+        now = states.rows(schedule.at(progress)).side_by_side(self.together)
         return replace(
             self.condition, hidden=now.hidden, pooled=now.pooled, mask=now.mask, by_layer=now.by_layer
         )

@@ -25,12 +25,14 @@ class NamedNetwork:
 
     text, unet: in the text encoders and in the U-Net.
     blocks: in each block besides, see `block_weights`; none: alike.
+    part: the (0-based) part of the prompt, between ANDs, that names it.
     """
 
     path: Path
     text: float = 1.0
     unet: float = 1.0
     blocks: tuple[float, ...] = ()
+    part: int = 0
 
 
 def read_word(inside: str, find: Find) -> NamedNetwork:

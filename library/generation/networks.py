@@ -44,7 +44,7 @@ def check_networks(
     if use.network_pre_calc and not count:
         warn_idle("--network_pre_calc", "without --network_weights")
     for number in range(count):
-        problems.attempt(_block_weights, use, number)
+        problems.attempt(_block_weights, options, use, number)
 
 
 def finder(use: GeneratorNetworkUseOptions | None) -> Find | None:
@@ -77,14 +77,14 @@ def open_networks(
         arguments = use.arguments_of(number)
         arguments.pop("lbw", None)
         network = open_network(model, path, module, arguments)
-        network.set_multiplier(multiplier, blocks=_block_weights(use, number))
+        network.set_multiplier(multiplier.strength, blocks=_block_weights(options, use, number))
         if use.network_show_meta:
             _show_metadata(path)
         if number < merged and _is_merged(network, path):
             continue
         network.attach()
         network.to(*target).eval()
-        given.append((network, multiplier))
+        given.append((network, multiplier.strength))
     beside = _Named(model, target)
     for path in dict.fromkeys(named):
         beside[path]  # opened now, so that a fault comes before anything is drawn
@@ -135,12 +135,19 @@ def _is_merged(network: Network, path: Path) -> bool:
     return True
 
 
-def _block_weights(use: GeneratorNetworkUseOptions, number: int) -> tuple[float, ...]:
-    text = use.arguments_of(number).get("lbw")
+def _block_weights(
+    options: GeneratorNetworkOptions, use: GeneratorNetworkUseOptions, number: int
+) -> tuple[float, ...]:
+    """Those of the (0-based) n-th network, from either of the options that may have them; () without any."""
+    own, more = options.multipliers[number].blocks, use.arguments_of(number).get("lbw")
+    if own and more is not None:
+        cause = f"gives network {number + 1} block weights, and so does --network_args"
+        raise UserError.of("--network_mul", cause, "remove one lbw=")
+    text = own if more is None else more
     try:
-        return () if text is None else named_block_weights(text)
+        return named_block_weights(text) if own or more is not None else ()
     except ValueError as error:
-        raise UserError.of("--network_args", str(error)) from None
+        raise UserError.of("--network_mul" if own else "--network_args", str(error)) from None
 
 
 def _show_metadata(path: Path) -> None:

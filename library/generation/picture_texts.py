@@ -7,16 +7,19 @@ the chunks as JSON in the description.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from PIL import Image
 
 from library.generation.request import PromptRequest
 from library.options.samplers import parts_of
+from library.paths import user_path
 from library.problems import UserError
 
 _DESCRIPTION, _EXIF_FOLDER, _USER_COMMENT = 0x010E, 0x8769, 0x9286  # EXIF 2.3
@@ -42,11 +45,42 @@ _SAMPLERS = {
 _SCHEDULES = {"karras": "Karras", "exponential": "Exponential", "beta": "Beta", "sgm_uniform": "SGM Uniform"}
 
 
-def texts_of(request: PromptRequest, *, is_told_sizes: bool = False, model: str = "") -> dict[str, str]:
+class ModelName(NamedTuple):
+    """What a model is called.
+
+    hash: AUTOMATIC1111's, 10 hexadecimal digits; "" where it is no single file.
+    """
+
+    name: str = ""
+    hash: str = ""
+
+
+_NAMELESS = ModelName()
+
+
+def named_model(ckpt: str) -> ModelName:
+    """The name of a model's file, folder or hub id."""
+    path = user_path(ckpt)
+    return ModelName(Path(ckpt).stem, short_hash(path) if path.is_file() else "")
+
+
+@cache  # several seconds for a large file, once for all pictures of a run
+def short_hash(path: Path) -> str:
+    """The first 10 hexadecimal digits of a file's sha256, as AUTOMATIC1111 shows models."""
+    whole = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(2**22):
+            whole.update(chunk)
+    return whole.hexdigest()[:10]
+
+
+def texts_of(
+    request: PromptRequest, *, is_told_sizes: bool = False, model: ModelName = _NAMELESS
+) -> dict[str, str]:
     """The text chunks of a picture, by name, in sd-scripts' order; `parameters` is the last.
 
     is_told_sizes: whether the model was told the request's sizes.
-    model: its name, for `parameters`.
+    model: what `parameters` call it.
     """
     texts = {
         "prompt": request.prompt,
@@ -59,7 +93,7 @@ def texts_of(request: PromptRequest, *, is_told_sizes: bool = False, model: str 
     if request.raw:
         texts["raw-prompt"] = request.raw
     if request.strengths:
-        texts["network-multipliers"] = ", ".join(f"{strength:g}" for strength in request.strengths)
+        texts["network-multipliers"] = _strengths(request)
     if request.hints:
         texts["control-image"] = ", ".join(path.name for path in request.hints)
     for name, path in (("original-image", request.image), ("mask-image", request.mask)):
@@ -76,12 +110,18 @@ def texts_of(request: PromptRequest, *, is_told_sizes: bool = False, model: str 
     return texts | {PARAMETERS: parameters_of(request, model=model)}
 
 
+def _strengths(request: PromptRequest) -> str:
+    """Those of the networks, as --am of a prompt takes them."""
+    between = "; " if any("," in strength.blocks for strength in request.strengths) else ", "
+    return between.join(map(str, request.strengths))
+
+
 def prompt_line(prompt: str, negative: str) -> str:
     """Both as one line, which is read back as them."""
     return f"{prompt} --n {negative}" if negative else prompt
 
 
-def parameters_of(request: PromptRequest, *, model: str = "") -> str:
+def parameters_of(request: PromptRequest, *, model: ModelName = _NAMELESS) -> str:
     """The settings as AUTOMATIC1111 writes them: both prompts, and a line of the others."""
     sampler, schedule = parts_of(request.sampler)
     sampler = sampler.removeprefix("k_")
@@ -94,7 +134,8 @@ def parameters_of(request: PromptRequest, *, model: str = "") -> str:
         "CFG scale": f"{request.scale:g}",
         "Seed": request.seed,
         "Size": f"{request.width}x{request.height}",
-        "Model": re.sub(r"[,:\n]", " ", model),
+        "Model hash": model.hash,
+        "Model": re.sub(r"[,:\n]", " ", model.name),
         "Denoising strength": None if request.image is None else request.strength,
         "RNG": "CPU",
     }

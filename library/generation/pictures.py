@@ -8,7 +8,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from library.files import whole_file
-from library.generation.picture_texts import exif_of, texts_of
+from library.generation.picture_texts import ModelName, exif_of, texts_of
 from library.generation.request import PromptRequest
 from library.options.drawing_files import PictureFileOptions
 from library.problems import warn
@@ -61,14 +61,14 @@ def save_picture(
     request: PromptRequest,
     *,
     is_told_sizes: bool = False,
-    model: str = "",
+    model: ModelName | None = None,
 ) -> None:
     """Write a picture, whole or not at all, with the request in its text. The suffix says the format.
 
     is_told_sizes: whether the model was told the request's sizes.
-    model: its name.
+    model: what its text calls it.
     """
-    texts = texts_of(request, is_told_sizes=is_told_sizes, model=model)
+    texts = texts_of(request, is_told_sizes=is_told_sizes, model=model or ModelName())
     with whole_file(path) as temporary:
         match FORMATS[path.suffix.lower()]:
             case "PNG":

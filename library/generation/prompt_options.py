@@ -7,14 +7,18 @@ ValueError with what it expects. Imports no torch.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from library.generation.dynamic import Find as FindLines
 from library.generation.large_options import large_options
 from library.generation.large_pictures import DeepShrink, GradualLatent
 from library.generation.network_words import Find
 from library.generation.request import PromptRequest
+from library.network.block_weights import named_block_weights
+from library.options.multipliers import Multiplier, read_multiplier
 from library.options.samplers import read_sampler
 from library.paths import user_path
 from library.problems import warn_idle
@@ -25,6 +29,7 @@ MAX_SIDE = 2**16  # pixels; more is a typing mistake
 OTHER_FORMATS = (".bmp", ".gif", ".tif", ".tiff", ".avif", ".jxl")  # that no pictures are written in
 LEAST_SIDE = 64  # pixels, of a preview: sd-scripts' own
 
+_BLOCK_NUMBERS = re.compile(r"lbw=\s*[-+.\d]", re.IGNORECASE)
 _SHRINK, _GRADUAL = DeepShrink(), GradualLatent()
 Writer = Callable[[PromptRequest, str], PromptRequest]  # the request with an option's text in it
 
@@ -38,6 +43,7 @@ class PromptSyntax:
     keys: of prompts in TOML and JSON files -> the option that means the same. Without any, there are no such
         files.
     find_network: finds networks that prompts name; None: these names are text.
+    find_wildcard: finds the lines that `__name__` stands for; None: it is text.
     is_lenient: whether options that are wrong are left out with a warning; else they are errors.
     """
 
@@ -46,6 +52,7 @@ class PromptSyntax:
     keys: dict[str, str] = field(default_factory=dict)
     is_lenient: bool = False
     find_network: Find | None = None
+    find_wildcard: FindLines | None = None
 
 
 def training_syntax(pixel_multiple: int) -> PromptSyntax:
@@ -96,6 +103,7 @@ def training_syntax(pixel_multiple: int) -> PromptSyntax:
 def generator_syntax(
     pixel_multiple: int,
     find_network: Find | None = None,
+    find_wildcard: FindLines | None = None,
     *,
     shrink: DeepShrink = _SHRINK,
     gradual: GradualLatent = _GRADUAL,
@@ -117,6 +125,7 @@ def generator_syntax(
         },
         not_yet=frozenset(),
         find_network=find_network,
+        find_wildcard=find_wildcard,
     )
 
 
@@ -196,13 +205,20 @@ def _sampler(text: str) -> str:
         raise ValueError(str(error).removeprefix("expects ").partition(", got")[0]) from None
 
 
-def _strengths(text: str) -> tuple[float, ...]:
+def _strengths(text: str) -> tuple[Multiplier, ...]:
+    """With commas between, or semicolons, as lists of block weights have commas themselves."""
+    is_list = ";" in text or _BLOCK_NUMBERS.search(text)
     try:
-        found = tuple(float(part) for part in text.split(","))
+        found = tuple(map(read_multiplier, text.split(";" if is_list else ",")))
     except ValueError:
-        found = ()
-    if not found or not all(map(math.isfinite, found)):
-        raise ValueError("a number for each network, with commas between")
+        expected = "a number for each network, with commas between, or such as 0.8:lbw=OUTALL"
+        raise ValueError(f"{expected}; with numbers by block, semicolons between") from None
+    for one in found:
+        if one.blocks:
+            try:
+                named_block_weights(one.blocks)
+            except ValueError as error:
+                raise ValueError(str(error).removeprefix("expects ")) from None
     return found
 
 

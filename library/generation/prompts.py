@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from library.generation.dynamic import chosen_texts, has_choices
+from library.generation.editing import part_at
 from library.generation.lookalikes import Lookalikes
 from library.generation.network_words import WORD, NamedNetwork, read_word
 from library.generation.prompt_options import PromptSyntax
@@ -120,7 +121,7 @@ class _Reader(NamedTuple):
         texts = (
             [entry] if isinstance(entry, str) else [text for text in entry.values() if isinstance(text, str)]
         )
-        if not any(map(has_choices, texts)):
+        if not any(has_choices(text, self.syntax.find_wildcard) for text in texts):
             return self.plain(entry, where)
         _check_text("".join(texts), where)
         first = self.plain(self.chosen(entry, 0, where)[0], where)
@@ -136,10 +137,12 @@ class _Reader(NamedTuple):
         """A dynamic line or table with its choices made by a seed."""
         try:
             if isinstance(entry, str):
-                return chosen_texts(entry, seed)
+                return chosen_texts(entry, seed, self.syntax.find_wildcard)
             found: list[Keys] = [{}]
             for key, value in entry.items():
-                values = chosen_texts(value, seed) if isinstance(value, str) else [value]
+                values: list[object] = [value]
+                if isinstance(value, str):
+                    values = [*chosen_texts(value, seed, self.syntax.find_wildcard)]
                 found = [{**keys, key: one} for keys in found for one in values]
             return found
         except ValueError as error:
@@ -181,7 +184,8 @@ class _Reader(NamedTuple):
             return text, ()
         for match in WORD.finditer(text):
             try:
-                found.append(read_word(match[1], self.syntax.find_network))
+                named = read_word(match[1], self.syntax.find_network)
+                found.append(replace(named, part=part_at(text, match.start())))
             except ValueError as error:
                 place = f"{where}, column {match.start() + 1}"
                 problems.add(place, f"{shortened(match[0])} {error}")

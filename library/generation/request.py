@@ -8,6 +8,7 @@ from typing import Protocol
 
 from library.generation.large_pictures import DeepShrink, GradualLatent
 from library.generation.network_words import NamedNetwork
+from library.options.multipliers import Multiplier
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,20 @@ class HighresFix:
     steps: int = 28
     strength: float | None = None
     disables_control: bool = False
+
+
+@dataclass(frozen=True)
+class Regions:
+    """Where the parts of a prompt count, see regions.py.
+
+    mask: the picture that says it.
+    codes: how many of its colours are parts; None: its channels are.
+    networks: how many of the first parts have networks.
+    """
+
+    mask: Path
+    codes: int | None = None
+    networks: int = 0
 
 
 class Choices(Protocol):
@@ -82,6 +97,7 @@ class PromptRequest:
     gradual: smaller latents at first; None: none.
     highres: it is drawn small first; None: it is not.
     second_strength: how much the large picture of highres fix changes the small one; None lets it choose.
+    regions: where the parts of the prompt between ANDs count; None: everywhere, added up.
     raw: the line it was written as, "" where it was none.
     """
 
@@ -100,7 +116,7 @@ class PromptRequest:
     original_height_negative: int | None = None
     crop_top: int = 0
     crop_left: int = 0
-    strengths: tuple[float, ...] = ()
+    strengths: tuple[Multiplier, ...] = ()
     networks: tuple[NamedNetwork, ...] = ()
     hints: tuple[Path, ...] = ()
     image: Path | None = None
@@ -115,6 +131,7 @@ class PromptRequest:
     highres: HighresFix | None = None
     second_strength: float | None = None
     negative_scale: float | None = None
+    regions: Regions | None = None
     choices: Choices | None = field(default=None, compare=False, repr=False)
 
     def chosen(self, seed: int) -> list[PromptRequest]:

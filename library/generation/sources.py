@@ -95,8 +95,11 @@ def draw_for_module(
 
 
 def values_of(sections: Mapping[str, object]) -> SimpleNamespace:
-    """The options of all sections by name, as sd-scripts' modules expect them."""
-    return SimpleNamespace(**{name: value for one in sections.values() for name, value in vars(one).items()})
+    """The options of all sections by name as modules of sd-scripts expect them, strengths as numbers."""
+    found = {name: value for one in sections.values() for name, value in vars(one).items()}
+    if "network_mul" in found:
+        found["network_mul"] = tuple(one.strength for one in found["network_mul"])
+    return SimpleNamespace(**found)
 
 
 def seed_of(seed: int, number: int) -> int:

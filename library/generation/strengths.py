@@ -9,6 +9,7 @@ from itertools import chain, repeat
 from pathlib import Path
 
 from library.generation.request import PromptRequest
+from library.network.block_weights import named_block_weights
 from library.network.merged_for_now import MergedForNow
 from library.network.network import Network
 
@@ -29,25 +30,36 @@ class NetworksInUse:
     merged: MergedForNow | None = None
 
     @contextmanager
-    def of(self, request: PromptRequest) -> Iterator[None]:
+    def of(self, request: PromptRequest) -> Iterator[Mapping[Network, frozenset[int]]]:
         """Inside it, networks count as the request says. Of its strengths the first is that of the first
-        given network, the last one that of all others too; without any, they count as always.
+        given network, the last one that of all others too, with block weights in place of the network's own
+        where it has some; without any, networks count as always.
+
+        Gives the parts of the prompt that each network belongs to: the first of the given ones to the first
+        part, and so on; those that a prompt names to the part that names them.
         """
         chosen = request.strengths
+        usual = [(network, strength, network.block_weights) for network, strength in self.given]
         if chosen:
-            for (network, _), strength in zip(self.given, chain(chosen, repeat(chosen[-1])), strict=False):
-                network.set_multiplier(strength)
+            for (network, _), own in zip(self.given, chain(chosen, repeat(chosen[-1])), strict=False):
+                blocks = named_block_weights(own.blocks) if own.blocks else None
+                network.set_multiplier(own.strength, blocks=blocks)
         if self.merged is not None:
             self.merged.update()
         named = [(self.named[one.path], one) for one in request.networks]
         for network, one in named:
             network.set_multiplier(one.unet, text=one.text, blocks=one.blocks)
             network.attach()
+        parts: dict[Network, frozenset[int]] = {
+            network: frozenset({number}) for number, (network, _) in enumerate(self.given)
+        }
+        for network, one in named:
+            parts[network] = parts.get(network, frozenset()) | {one.part}
         try:
-            yield
+            yield parts
         finally:
             for network, _ in named:
                 network.detach()
             if chosen:
-                for network, usual in self.given:
-                    network.set_multiplier(usual)
+                for network, strength, blocks in usual:
+                    network.set_multiplier(strength, blocks=blocks)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import chain
+from typing import NamedTuple
 
 import torch
 
@@ -34,9 +35,11 @@ class TextSettings:
         """Whether the grammar is ComfyUI's, which has no square brackets."""
         return self.normalize == "comfy"
 
-    def by_step(self, text: str, steps: int) -> list[str]:
+    def by_step(self, told: PartText, steps: int) -> list[PartText]:
         """The text of each step."""
-        return [text] * steps if self.is_comfy else texts_by_step(text, steps)
+        if self.is_comfy:
+            return [told] * steps
+        return [told._replace(text=text) for text in texts_by_step(told.text, steps)]
 
     def chunks(self, model: Model, texts: Sequence[str]) -> int:
         """The chunks that the longest of the texts needs. Warns of texts that will be cut."""
@@ -60,6 +63,13 @@ class TextSettings:
         return PromptTokenizer(model.tokenizer(), is_comfy=self.is_comfy)
 
 
+class PartText(NamedTuple):
+    """A text, and the (0-based) part of a prompt with regions that it is; None: it is none."""
+
+    text: str
+    part: int | None = None
+
+
 @dataclass(frozen=True)
 class Schedule:
     """Which texts a batch's rows have at each step; each is encoded once.
@@ -68,11 +78,11 @@ class Schedule:
     places: for each step, the place in `texts` for each row.
     """
 
-    texts: tuple[str, ...]
+    texts: tuple[PartText, ...]
     places: tuple[tuple[int, ...], ...]
 
     @classmethod
-    def of(cls, rows: Sequence[Sequence[str]]) -> Schedule:
+    def of(cls, rows: Sequence[Sequence[PartText]]) -> Schedule:
         """rows: the text of each step, row by row."""
         by_step = list(zip(*rows, strict=True))
         places = {text: place for place, text in enumerate(dict.fromkeys(chain(*by_step)))}

@@ -10,7 +10,7 @@ from typing import Any
 from library.migration.found import Found, Table
 from library.options.fields import OptionSpec, sections_of, specs_of
 from library.options.foreign_config import IGNORED, is_not_set
-from library.options.unavailable import asks_for, refusal_of
+from library.options.unavailable import REFUSED, asks_for
 from library.options.unset import asks_nothing, is_unset
 from library.secrets import hide_tokens
 
@@ -159,7 +159,7 @@ def _choose_attention(found: Found) -> None:
 
 
 def _leave_out(found: Found, key: str, value: object, elsewhere: set[str]) -> None:
-    refusal = refusal_of(key, draws=False)
+    refusal = REFUSED.get(key)
     if refusal is not None:
         if asks_for(value, refusal.default):
             found.missing.append(f"{key}: {refusal.cause}")

@@ -109,6 +109,40 @@ class Condition:
             guidance=chosen(self.guidance),
         )
 
+    @classmethod
+    def joined(cls, conditions: Sequence[Condition]) -> Condition:
+        """Text states below one another; the conditions have nothing else."""
+
+        def together(found: Sequence[Tensor | None]) -> Tensor | None:
+            tensors = [tensor for tensor in found if tensor is not None]
+            return torch.cat(tensors) if tensors else None
+
+        first = conditions[0]
+        layers = {
+            path: torch.cat([(one.by_layer or {})[path] for one in conditions])
+            for path in first.by_layer or ()
+        }
+        return cls(
+            torch.cat([one.hidden for one in conditions]),
+            together([one.pooled for one in conditions]),
+            together([one.mask for one in conditions]),
+            by_layer=layers or None,
+        )
+
+    def side_by_side(self, count: int) -> Condition:
+        """Every `count` text states as one row: tokens behind one another, the mean of what is pooled."""
+        if count == 1:
+            return self
+
+        def wide(states: Tensor) -> Tensor:
+            return states.reshape(len(states) // count, -1, *states.shape[2:])
+
+        return replace(
+            self.with_text(wide),
+            pooled=None if self.pooled is None else self.pooled.unflatten(0, (-1, count)).mean(1),
+            mask=None if self.mask is None else wide(self.mask),
+        )
+
     def with_text(self, change: Callable[[Tensor], Tensor]) -> Condition:
         """With `change` applied to all text states, those that differ by layer too."""
         by_layer = self.by_layer and {path: change(states) for path, states in self.by_layer.items()}

@@ -9,7 +9,7 @@ from typing import Any
 from library.models.families import FAMILIES, Family
 from library.models.prediction import check_claim, declared_prediction, read_scheduler
 from library.models.signs import Folder, Mark
-from library.models.sources import WEIGHT_STEMS, Source, find_source, find_weights, vae_folder
+from library.models.sources import WEIGHT_STEMS, Source, find_source, find_weights, own_folder
 from library.models.weights import read_header
 from library.problems import UserError
 
@@ -84,9 +84,9 @@ def check_vae(name: str | Path) -> Source:
 
     Raises UserError when there is no VAE in it.
     """
-    source = find_source(name, vae_only=True)
+    source = find_source(name, only="vae")
     if source.kind == "diffusers":
-        folder = vae_folder(source.path)
+        folder = own_folder(source.path, "vae")
         if find_weights(folder, WEIGHT_STEMS["vae"]) is None:
             raise UserError.of(name, "this folder holds no VAE (diffusion_pytorch_model.safetensors or .bin)")
     elif not _begins(read_header(source.path).names, *_vae_beginnings()):

@@ -56,8 +56,16 @@ class PlainAttention:
         mask = attention_mask
         if mask is not None:
             mask = attention.prepare_attention_mask(mask, tokens, batch).view(batch, heads, -1, tokens)
-        out = F.scaled_dot_product_attention(by_head(q), by_head(k), by_head(v), mask)
+        out = self.attend(by_head(q), by_head(k), by_head(v), mask)
         out = out.transpose(1, 2).reshape(batch, -1, q.shape[-1])
         for layer in attention.to_out:  # a projection and its dropout
             out = layer(out)
         return out
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+        """(batch, heads, places, width) from queries of this shape, keys and values (batch, heads, tokens,
+        width).
+
+        mask: added to the scores, (batch, heads, 1, tokens).
+        """
+        return F.scaled_dot_product_attention(q, k, v, mask)

@@ -58,11 +58,11 @@ class Source:
         return path
 
 
-def find_source(name: str | Path, variant: str | None = None, *, vae_only: bool = False) -> Source:
+def find_source(name: str | Path, variant: str | None = None, *, only: str | None = None) -> Source:
     """The files behind a path or a hub id, which is downloaded unless it is in the hub's cache.
 
     variant: as in Source.
-    vae_only: download only the VAE of a hub repository.
+    only: the one part of a hub repository to download, in its own folder or at the top; None: the model.
     Raises UserError when there is nothing that could be a model.
     """
     try:
@@ -79,8 +79,19 @@ def find_source(name: str | Path, variant: str | None = None, *, vae_only: bool 
     if path.exists():
         raise UserError.of(name, "is a pipe or a device, not a file")
     if _HUB_ID.fullmatch(str(name)) and path.suffix.lower() not in SUFFIXES:
-        return Source(str(name), _download(str(name), variant, vae_only), "diffusers", variant)
+        return Source(str(name), _download(str(name), variant, only), "diffusers", variant)
     raise UserError.of(name, "there is no file or folder here", _did_you_mean(path))
+
+
+def downloaded(path: Path, part: str) -> Path:
+    """The folder of a part of a hub repository where a path that does not exist is a hub id; else the path.
+
+    Raises UserError when it cannot be had.
+    """
+    hub_id = path.as_posix()
+    if path.exists() or not _HUB_ID.fullmatch(hub_id) or path.suffix.lower() in SUFFIXES:
+        return path
+    return own_folder(_download(hub_id, None, part), part)
 
 
 def find_weights(folder: Path, stem: str, variant: str | None = None) -> Path | None:
@@ -95,9 +106,9 @@ def find_weights(folder: Path, stem: str, variant: str | None = None) -> Path | 
     return None
 
 
-def vae_folder(folder: Path) -> Path:
-    """The VAE's own folder: a model folder's `vae`, or the folder itself."""
-    return folder / "vae" if (folder / "vae").is_dir() else folder
+def own_folder(folder: Path, part: str) -> Path:
+    """A part's own folder: that of its name in a model's folder, or the folder itself."""
+    return folder / part if (folder / part).is_dir() else folder
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -130,7 +141,7 @@ def _did_you_mean(path: Path) -> str:
 
 
 @lru_cache(maxsize=8)  # asked when a run is checked and again when the model is loaded
-def _download(hub_id: str, variant: str | None, vae_only: bool) -> Path:
+def _download(hub_id: str, variant: str | None, only: str | None) -> Path:
     """The model's folder in the hub's cache, with one kind of weights. Raises UserError in one line."""
     import huggingface_hub
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
@@ -139,22 +150,25 @@ def _download(hub_id: str, variant: str | None, vae_only: bool) -> Path:
         return Path(huggingface_hub.snapshot_download(hub_id, allow_patterns=patterns))
 
     configs = ["model_index.json", "config.json", "*/config.json", "scheduler/scheduler_config.json"]
-    parts = ("vae",) if vae_only else tuple(WEIGHT_STEMS)
+    parts = (only,) if only else tuple(WEIGHT_STEMS)
     try:
         for wanted in (variant,) if variant else _VARIANTS:
             for container in _CONTAINERS:
-                names = {part: _weight_names(WEIGHT_STEMS[part], wanted, container) for part in parts}
+                stems = {part: WEIGHT_STEMS.get(part, WEIGHT_STEMS["vae"]) for part in parts}
+                names = {part: _weight_names(stem, wanted, container) for part, stem in stems.items()}
                 weights = [f"{part}/{name}" for part in parts for name in names[part]]
-                folder = fetch([*configs, *weights, *(names["vae"] if vae_only else [])])
-                places = {"vae": vae_folder(folder)} if vae_only else {part: folder / part for part in parts}
-                there = {part: place for part, place in places.items() if part in _ALWAYS or place.is_dir()}
+                folder = fetch([*configs, *weights, *(names[only] if only else [])])
+                places = {only: own_folder(folder, only)} if only else {part: folder / part for part in parts}
+                there = {
+                    part: place for part, place in places.items() if only or part in _ALWAYS or place.is_dir()
+                }
                 found = [_first_file(place, names[part]) for part, place in there.items()]
                 if all(found):
                     shards = _shards_of([path for path in found if path is not None], folder)
                     return fetch([*configs, *shards]) if shards else folder
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise _hub_error(hub_id, error) from error
-    needed = ", ".join(part for part in parts if part in _ALWAYS)
+    needed = only or ", ".join(_ALWAYS)
     raise UserError.of(hub_id, f"this hub repository holds no Diffusers model ({needed})")
 
 

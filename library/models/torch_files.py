@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from library.downloads import not_the_file
 from library.models.pickles import Made, Named, Persistent, describe
 from library.problems import UserError
 
@@ -114,21 +115,6 @@ def _not_read(path: Path) -> UserError:
             return UserError.of(path, "is a .safetensors file by its content", fix)
     cause = "is damaged or cut off, or is no torch file"
     return not_the_file(path) or UserError.of(path, cause, "get the file again")
-
-
-def not_the_file(path: Path) -> UserError | None:
-    """The error for what a failed download left instead of a file; None if it does not look like that."""
-    with path.open("rb") as file:
-        start = file.read(200).lstrip().lower()
-    if start.startswith(b"version https://git-lfs"):
-        return UserError.of(
-            path, "is a Git LFS pointer, not the file itself", "run git lfs pull, or download it"
-        )
-    if start.startswith((b"<!doctype", b"<html", b"<?xml")):
-        return UserError.of(
-            path, "is a web page, not a model", "log in where it comes from, and download it again"
-        )
-    return None
 
 
 def _read_zip(path: Path) -> TorchFile:

@@ -20,9 +20,10 @@ from io import RawIOBase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from library.downloads import not_the_file
 from library.files import Create, open_new, whole_file
 from library.models.shards import INDEX_SUFFIX, check_shard, find_shards
-from library.models.torch_files import StoredTensor, check_shape, not_the_file, read_torch_file
+from library.models.torch_files import StoredTensor, check_shape, read_torch_file
 from library.problems import UserError
 
 if TYPE_CHECKING:

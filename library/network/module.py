@@ -50,8 +50,8 @@ class NetworkModule(nn.Module):
 
     points: where it stands; their facts are also the module's: its part, text encoder and block.
     multiplier: how strongly it counts.
-    region: how strongly it counts at each place of an output, 0..1: output -> factors that broadcast to it.
-    None: everywhere alike.
+    region: how strongly it counts at each place, 0..1: what the layer gives, or with `stands = "before"` what
+    it is given -> factors that broadcast to it. None: everywhere alike.
     """
 
     stands: Literal["after", "before", "instead"] = "after"
@@ -138,7 +138,9 @@ class NetworkModule(nn.Module):
 
     def _before(self, x: Tensor) -> Tensor:
         with self._precision(x):
-            return self.change_input(x).to(x.dtype)
+            changed = self.change_input(x)
+        changed = changed if self.region is None else x + self.region(x) * (changed - x)
+        return changed.to(x.dtype)
 
     def _after(self, point: AttachPoint, out: Tensor, x: Tensor) -> Tensor:
         with self._precision(out):

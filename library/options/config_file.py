@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from library.files import whole_file
 from library.options.fields import changed_values
 from library.options.foreign_config import refuse_foreign
+from library.options.multipliers import Multiplier
 from library.options.unset import asks_nothing, is_unset
 from library.paths import user_path
 from library.problems import Problems, UserError, warn
@@ -99,7 +100,9 @@ def to_toml(tables: Mapping[str, Mapping[str, object]]) -> str:
 
 
 def _as_toml(value: object) -> object:
-    """Paths as text with forward slashes, which every system reads."""
+    """Paths as text with forward slashes, which every system reads; strengths as options write them."""
     if isinstance(value, Path):
         return value.as_posix()
+    if isinstance(value, Multiplier):
+        return str(value) if value.blocks else value.strength
     return list(map(_as_toml, value)) if isinstance(value, tuple) else value

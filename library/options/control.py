@@ -18,9 +18,9 @@ class ControlNetOptions:
 
     controlnet_model_name_or_path: Path | None = option(
         None,
-        "ControlNet to go on from: a file, of the original layout or diffusers', or a Diffusers folder "
-        "(default: the U-Net's own weights)",
-        metavar="PATH",
+        "ControlNet to go on from: a file, of the original layout or diffusers', a Diffusers folder or a "
+        "hub id (default: the U-Net's own weights)",
+        metavar="MODEL",
     )
     save_model_as: ControlFormat = option(
         "safetensors",

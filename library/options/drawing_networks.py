@@ -30,9 +30,19 @@ class GeneratorNetworkUseOptions:
         "make the networks part of the weights anew whenever strengths change; takes a copy of the weights",
     )
     network_show_meta: bool = option(False, "print what the files say of themselves")
+    network_regional_mask_max_color_codes: int | None = option(
+        None,
+        "the first n colours of --mask_path are the regions of the prompt's parts (default: its channels)",
+        metavar="N",
+    )
 
     def __post_init__(self) -> None:
-        refuse(*below(0, self, "network_merge_n_models"))
+        codes = self.network_regional_mask_max_color_codes
+        cause = "must be from 1 to 7: the colours are red, green, yellow, blue, magenta, cyan, white"
+        refuse(
+            *below(0, self, "network_merge_n_models"),
+            (codes is not None and not 1 <= codes <= 7, "network_regional_mask_max_color_codes", cause),
+        )
 
     def arguments_of(self, number: int) -> dict[str, str]:
         """Those of the (0-based) n-th network. A value may have = in it."""

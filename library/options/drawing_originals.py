@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from library.options.fields import option, refuse, warn_when
+from library.options.fields import option, refuse
 
 DEFAULT_STRENGTH = 0.8  # sd-scripts' own
 
@@ -24,7 +24,8 @@ class OriginalOptions:
     mask_path: Path | None = option(
         None,
         "mask of the picture, white where it is painted anew, or a folder of masks (default: where the "
-        "picture is transparent)",
+        "picture is transparent); without a picture, where the parts of a prompt between ANDs count: red the "
+        "first, green the second, blue the third",
         metavar="PATH",
     )
     strength: float | None = option(
@@ -37,5 +38,3 @@ class OriginalOptions:
         refuse(
             (self.strength is not None and not 0 <= self.strength <= 1, "strength", "must be from 0 to 1"),
         )
-        without = "has no effect without --image_path"
-        warn_when((self.mask_path is not None and self.image_path is None, "mask_path", without))

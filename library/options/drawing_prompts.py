@@ -28,6 +28,9 @@ class GeneratorTextOptions:
         metavar="N",
         zero_unset=True,
     )
+    wildcard_dir: Path | None = option(
+        None, "folder of text files: __colours__ in a prompt is a line of its colours.txt", metavar="DIR"
+    )
     negative_scale: float | None = option(
         None,
         "scale of the negative prompt by itself; guidance by --scale is then from the empty text (default: "

@@ -8,7 +8,7 @@ import importlib
 import pkgutil
 
 from library.options.fields import OptionSpec, specs_of
-from library.options.unavailable import NOT_YET, REFUSED
+from library.options.unavailable import REFUSED
 
 # Section classes that only some commands have -> those commands.
 _COMMANDS = {
@@ -37,8 +37,6 @@ def commands_with(name: str) -> str:
     """The trainers or generators that have an option of this name, as a phrase; "" if none has."""
     if name not in every_option():
         return ""
-    if name in NOT_YET and name not in _trained():
-        return _DRAWING
     for section, specs in _sections().items():
         if "tools" not in section.__module__ and any(spec.name == name for spec in specs):
             file = section.__module__.rpartition(".")[2]
@@ -47,17 +45,11 @@ def commands_with(name: str) -> str:
     return ""
 
 
-def _trained() -> set[str]:
-    return {
-        spec.name for section, specs in _sections().items() for spec in specs if section.__name__ in _COMMANDS
-    }
-
-
 @functools.cache
 def every_option() -> frozenset[str]:
     """The names of the options of all commands, with those that are not available."""
     names = {spec.name for specs in _sections().values() for spec in specs}
-    return frozenset({*names, *NOT_YET, *REFUSED})
+    return frozenset({*names, *REFUSED})
 
 
 @functools.cache

@@ -10,6 +10,7 @@ from typing import Literal
 from library.options.control import HintRange
 from library.options.fields import below, option, refuse, warn_when
 from library.options.model import Attention, attention_yields
+from library.options.multipliers import Multiplier, read_multipliers
 from library.options.samplers import SAMPLER_NAMES, read_sampler
 from library.wording import shortened
 
@@ -127,7 +128,13 @@ class GeneratorNetworkOptions:
     network_weights: tuple[Path, ...] = option(
         (), "networks to apply, of any kind and any program", metavar="FILE"
     )
-    network_mul: tuple[float, ...] = option((), "strength of each network (default 1)", metavar="X")
+    network_mul: tuple[Multiplier, ...] = option(
+        (),
+        "strength of each network (default 1), and by block: 0.8:lbw=OUTALL",
+        convert=read_multipliers,
+        several=True,
+        metavar="X",
+    )
     network_merge: bool = option(False, "merge the networks into the weights before drawing")
 
     def __post_init__(self) -> None:
@@ -153,10 +160,10 @@ class GeneratorNetworkOptions:
         )
 
     @property
-    def multipliers(self) -> tuple[float, ...]:
-        """The strength of each network; 1 where none was given."""
+    def multipliers(self) -> tuple[Multiplier, ...]:
+        """How strongly each network counts; as trained where nothing was given."""
         given = self.network_mul[: len(self.network_weights)]
-        return given + (1.0,) * (len(self.network_weights) - len(given))
+        return given + (Multiplier(),) * (len(self.network_weights) - len(given))
 
 
 @dataclass(frozen=True)

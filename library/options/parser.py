@@ -203,7 +203,7 @@ def _from_config_file(
     from library.options.config_file import read_config_file
     from library.options.elsewhere import commands_with
     from library.options.foreign_config import IGNORED, is_not_set
-    from library.options.unavailable import refusal_of
+    from library.options.unavailable import REFUSED
     from library.options.unset import asks_nothing
     from library.table_files import PATH_FIX
 
@@ -229,7 +229,7 @@ def _from_config_file(
             continue
         elif key in IGNORED:
             warn_idle(f"{where}:", IGNORED[key])
-        elif refusal_of(key, draws="ckpt" in by_key) is None and (others := commands_with(key)):
+        elif key not in REFUSED and (others := commands_with(key)):
             warn_idle(f"{where}:", f"it is for {others}")
         else:
             unknown.append(key)
@@ -258,9 +258,9 @@ def _explain_unknown(
     """
     from library.options.elsewhere import commands_with
     from library.options.foreign_config import IGNORED
-    from library.options.unavailable import asks_for, refusal_of
+    from library.options.unavailable import REFUSED, asks_for
 
-    refusal = refusal_of(name, draws="ckpt" in known or "--ckpt" in known)
+    refusal = REFUSED.get(name)
     if refusal is None and (others := commands_with(name)):
         problems.append(Problem(where, f"is an option of {others}", "remove it"))
     elif refusal is None:

@@ -62,21 +62,6 @@ REFUSED: dict[str, Refusal] = {
     ),
 }
 
-# Options of the generator that are not there yet, with their defaults in sd-scripts. This table only shrinks.
-NOT_YET: dict[str, Default] = {
-    "network_regional_mask_max_color_codes": None,
-}
-
-
-def refusal_of(name: str, *, draws: bool) -> Refusal | None:
-    """Why a command does not have an option; None if neither table has it.
-
-    draws: whether the command is a generator.
-    """
-    if draws and name in NOT_YET:
-        return Refusal(NOT_YET[name], "is not available yet")
-    return REFUSED.get(name)
-
 
 def asks_for(value: object, default: object) -> bool:
     """Whether a raw value asks for something; the option's default in sd-scripts asks for nothing."""

@@ -72,7 +72,7 @@ def _move(picture: Path, folder: Path) -> None:
         for path in files:
             path.rename(_free(folder / path.name))
     except OSError as error:
-        raise NotWritten.of(picture, f"could not be moved to {folder} ({error.strerror})") from None
+        raise NotWritten.because(picture, error, cause=f"could not be moved to {folder}") from None
 
 
 def _of_one_name(picture: Path) -> list[Path]:

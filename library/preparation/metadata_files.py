@@ -10,6 +10,7 @@ from typing import Any
 
 from library.data.scan.folders import name_some, stem_of
 from library.data.scan.metadata_file import Repetitive, read_entries
+from library.files import prepare_folder
 from library.preparation.undo import Undo
 from library.problems import Problems, UserError
 from library.wording import counted
@@ -47,6 +48,7 @@ def check_target(path: Path) -> None:
     """Raises UserError, before the work, if a metadata file cannot be written there."""
     if path.is_dir():
         raise UserError.of(path, "is a folder", "give the metadata file to write, such as meta.json")
+    prepare_folder(path.parent, "choose another place for the metadata", make=False)
 
 
 def write_metadata(path: Path, metadata: Metadata, undo: Undo) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import json
 import time
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any, TextIO
 
@@ -40,8 +41,12 @@ class Undo:
         self.close()
 
     def close(self) -> None:
-        if self._file is not None:
+        if self._file is None or self.path is None:
+            return
+        with suppress(OSError):  # every line was flushed, or its text was not replaced
             self._file.close()
+        if not self.count:
+            self.path.unlink(missing_ok=True)
 
     def replace(self, path: Path, content: bytes) -> bool:
         """Write a text file whole, keeping what stood there. Returns False, and leaves the file alone, if it
@@ -54,7 +59,7 @@ class Undo:
             if old is not None:
                 self._keep(path, old)
         except OSError as error:
-            raise NotWritten.of(path, f"could not be replaced ({error.strerror or error})") from None
+            raise NotWritten.because(path, error) from None
         with whole_file(path, flush=False) as temporary:
             temporary.write_bytes(content)
         return True

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
 from commands import call
 from PIL import Image
-from small_captioners import write_captioner
+from small_captioners import word_tokenizer, write_captioner
 
 from finetune import make_captions, make_captions_by_git
 from library.options.captioning_tools import CaptionWordOptions
 from library.preparation.captioning.words import dressed
 from library.problems import UserError
+from library.stopping import Stopped
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +134,61 @@ def test_florences_tasks_are_processed_as_transformers_does(pictures: Path, tmp_
     text = processor.batch_decode(tokens, skip_special_tokens=False)[0]
     right = processor.post_process_generation(text, task=task, image_size=picture.size)[task]
     assert found and found == dressed(right, CaptionWordOptions())
+
+
+def test_blip_2_captions_are_transformers_own(pictures: Path, tmp_path: Path) -> None:
+    blip2 = write_captioner("blip2", tmp_path / "blip2")
+    found = caption(pictures, "--model_id", blip2, "--beam_search", "--max_length", 8, "--min_length", 2)
+    settings = {"max_new_tokens": 8, "min_new_tokens": 2, "do_sample": False}
+    assert found["a"] == by_transformers(blip2, Image.new("RGB", (40, 30), "red"), None, **settings)
+    assert len(found["a"].split()) > 1
+
+
+@pytest.mark.skipif(find_spec("torchvision") is not None, reason="nothing is missing here")
+@pytest.mark.parametrize("kind", ["Qwen2VL", "Qwen2_5_VL", "Qwen3VL"])
+def test_qwens_captioners_say_that_they_need_torchvision(kind: str, pictures: Path, tmp_path: Path) -> None:
+    model_type = {"Qwen2VL": "qwen2_vl", "Qwen2_5_VL": "qwen2_5_vl", "Qwen3VL": "qwen3_vl"}[kind]
+    word_tokenizer().save_pretrained(tmp_path / "qwen")
+    files = {
+        "config.json": {"model_type": model_type},
+        "preprocessor_config.json": {
+            "processor_class": f"{kind}Processor",
+            "image_processor_type": "Qwen2VLImageProcessor",
+        },
+    }
+    for name, content in files.items():
+        (tmp_path / "qwen" / name).write_text(json.dumps(content))
+    with pytest.raises(UserError) as error:
+        caption(pictures, "--model_id", tmp_path / "qwen")
+    fix = "run: pip install torchvision, as your torch needs it"
+    assert str(error.value) == f"{tmp_path / 'qwen'}: needs torchvision to read pictures; {fix}"
+
+
+def test_captions_stay_when_the_command_is_stopped(
+    pictures: Path, captioners: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from library.preparation.captioning.model import Captioner
+
+    words = ("--model_id", captioners["git"], "--max_length", 9)
+    whole = caption(pictures, *words, git=True)
+    (pictures / "a.caption").unlink()
+    (pictures / "b.caption").write_text("mine")
+    ask, calls = Captioner.captions, []
+
+    def stop_at_the_second(self: Captioner, *given: object, **more: object) -> list[str]:
+        calls.append(1)
+        if len(calls) == 2:
+            raise Stopped(2)
+        return ask(self, *given, **more)
+
+    monkeypatch.setattr(Captioner, "captions", stop_at_the_second)
+    with pytest.raises(Stopped) as stop:
+        caption(pictures, *words, git=True)
+    assert stop.value.kept == "1 of 2 pictures done; --skip_existing goes on"
+    assert texts(pictures) == {"a": whole["a"], "b": "mine"}
+    assert not list(pictures.glob(".*"))  # no half of a file
+    (pictures / "b.caption").unlink()
+    assert caption(pictures, *words, "--skip_existing", git=True) == whole
 
 
 def test_names_become_captions_without_a_model(pictures: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from commands import call
 from PIL import Image
 
 from library.problems import UserError
+from library.stopping import Stopped
 from tools import resize_images_to_resolution
 
 DATA = Path(__file__).parents[1] / "data" / "preparation.json"
@@ -79,3 +81,27 @@ def test_bad_pictures_are_listed_and_copies_that_are_there_stay(
     assert f"1 copy of 1 picture in {target}; 0 other files copied" in capsys.readouterr().out
     with pytest.raises(UserError, match="--max_resolution: expects sizes such as 512x512,384x384"):
         resize(source, target, "--max_resolution", "512")
+
+
+def test_copies_stay_when_the_command_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from library.preparation import resizing
+
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.mkdir()
+    for name in "abc":
+        Image.new("RGB", (64, 64), "red").save(source / f"{name}.png")
+
+    def stop_at_the_second(found: Iterable, **_: object) -> Iterator:
+        yield next(iter(found))
+        raise Stopped(2)
+
+    with monkeypatch.context() as patch, pytest.raises(Stopped) as stop:
+        patch.setattr(resizing, "progress_bar", stop_at_the_second)
+        resize(source, target, "--max_resolution", "32x32")
+    assert stop.value.kept == "1 of 3 pictures done; --skip_existing goes on"
+    first = target / "a+32x32.jpg"
+    assert Image.open(first).size == (32, 32)
+    before = first.stat().st_mtime_ns
+    resize(source, target, "--max_resolution", "32x32", "--skip_existing")
+    assert sorted(path.name for path in target.iterdir()) == [f"{name}+32x32.jpg" for name in "abc"]
+    assert first.stat().st_mtime_ns == before

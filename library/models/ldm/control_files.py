@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from library.models.ldm.keys import Rows, control_rows, hint_blocks, to_diffusers, to_original, unet_structure
-from library.models.sources import find_weights
+from library.models.sources import downloaded, find_weights
 from library.models.weights import SUFFIXES, TensorFile, open_tensors, read_header
 from library.problems import UserError
 
@@ -76,8 +76,10 @@ def open_control(path: Path) -> ControlFile:
 
 
 def check_control(path: Path) -> Path:
-    """The file of weights behind a path. Raises UserError when it is no ControlNet, by its names alone."""
-    weights = path
+    """The file of weights behind a path or a hub id. Raises UserError when it is no ControlNet, by its names
+    alone.
+    """
+    weights = path = downloaded(path, "controlnet")
     if path.is_dir():
         found = [find_weights(folder, _STEM) for folder in (path, path / "controlnet")]
         weights = next((one for one in found if one is not None), path)
@@ -86,7 +88,7 @@ def check_control(path: Path) -> Path:
             raise UserError.of(path, cause, "give a ControlNet's file, or its Diffusers folder")
     elif not path.exists():
         cause = "there is no file or folder here"
-        raise UserError.of(path, cause, "give a ControlNet's file, or its Diffusers folder")
+        raise UserError.of(path, cause, "give a ControlNet's file, its Diffusers folder or a hub id")
     elif path.is_file() and path.suffix.lower() not in SUFFIXES:
         raise UserError.of(
             path, "is not a kind of file ControlNets come in", "give a .safetensors or .pth file"

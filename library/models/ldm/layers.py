@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from library.heap import return_freed_memory
 from library.models.base import AttachPoint, Part
 from library.models.detection import detect_family
 from library.models.families import FAMILIES
@@ -58,10 +59,11 @@ class ModelLayers:
 
 
 def open_layers(source: Source) -> ModelLayers:
-    """The layers of a model.
+    """The layers of a model. What is read and let go goes back to the system.
 
     Raises UserError for files that are no model, are damaged or do not fit together.
     """
+    return_freed_memory()
     family = detect_family(source)
     kind, layout = importlib.import_module(FAMILIES[family].module).MODELS[family]
     opened = read_model(source, layout).parts

@@ -15,7 +15,7 @@ from library.models.ldm import open_clip
 from library.models.ldm.layout import Layout, PartLayout, Piece, settings_fault
 from library.models.ldm.pieces import pieces_of
 from library.models.prediction import CONFIG_KEY
-from library.models.sources import WEIGHT_STEMS, Source, find_weights, read_json, vae_folder
+from library.models.sources import WEIGHT_STEMS, Source, find_weights, own_folder, read_json
 from library.models.weights import TensorFile, open_tensors
 from library.problems import UserError
 
@@ -94,7 +94,7 @@ def read_vae(source: Source, layout: Layout) -> PartFile:
     """A VAE from a VAE file of original or Diffusers names, a checkpoint, or a folder."""
     part = layout.parts[layout.vae]
     if source.kind == "diffusers":
-        path = find_weights(vae_folder(source.path), WEIGHT_STEMS[layout.vae], source.variant)
+        path = find_weights(own_folder(source.path, "vae"), WEIGHT_STEMS[layout.vae], source.variant)
         assert path is not None  # check_vae found it
         return _folder_part(path, part)
     file = open_tensors(source.path)

@@ -118,7 +118,8 @@ def _open(name: str, dtype: torch.dtype) -> tuple[Any, Any]:
         processor = transformers.AutoProcessor.from_pretrained(name)
         return processor, transformers.AutoModelForImageTextToText.from_pretrained(name, dtype=dtype)
     except ImportError as error:
-        what = "torchvision" if "torchvision" in str(error) else (error.name or str(error).split("\n")[0])
+        reason = str(error).strip()
+        what = "torchvision" if "torchvision" in reason.lower() else (error.name or reason.split("\n")[0])
         fix = f"run: pip install {what}" + (", as your torch needs it" if what == "torchvision" else "")
         raise UserError.of(name, f"needs {what} to read pictures", fix) from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from library.downloads import not_the_file
 from library.options.tagging_tools import TaggerOptions
 from library.preparation.tagging.inputs import InputForm
 from library.preparation.tagging.sources import TaggerFiles
@@ -90,7 +91,8 @@ def _open(path: Path) -> onnxruntime.InferenceSession:
         session = onnxruntime.InferenceSession(str(path), settings, providers=wanted)
     except Exception as error:  # onnxruntime's own kinds, which are no public classes
         reason = str(error).strip().splitlines()[0][:120]
-        raise UserError.of(path, f"cannot be opened as an ONNX model ({reason})", "get it again") from None
+        damaged = UserError.of(path, f"cannot be opened as an ONNX model ({reason})", "get it again")
+        raise not_the_file(path) or damaged from None
     used = session.get_providers()[0]
     if used != wanted[0]:
         name = wanted[0].removesuffix("ExecutionProvider")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from library.downloads import not_the_file
 from library.problems import UserError
 from library.text_files import read_text
 
@@ -58,8 +59,8 @@ def read_table(path: Path) -> Table:
     try:
         labels = _READERS[layout](text)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, csv.Error) as error:
-        wanted = _FORMS[layout]
-        raise UserError.of(path, f"is no table of tags ({error})", f"it must hold {wanted}") from None
+        other = UserError.of(path, f"is no table of tags ({error})", f"it must hold {_FORMS[layout]}")
+        raise not_the_file(path) or other from None
     if not labels:
         raise UserError.of(path, "holds no tags", f"it must hold {_FORMS[layout]}")
     return Table(path, tuple(labels), layout)
@@ -78,7 +79,12 @@ def _read_csv(text: str) -> list[Label]:
     names = rows.fieldnames or []
     if "name" not in names or "category" not in names:
         raise ValueError(f"its first line has no name and category: {','.join(names)[:60]}")
-    return [Label(row["name"], _category(row["category"])) for row in rows]
+    found = []
+    for row in rows:
+        if row["name"] is None or row["category"] is None:
+            raise ValueError(f"line {rows.line_num} has no name or category")
+        found.append(Label(row["name"], _category(row["category"])))
+    return found
 
 
 def _read_mapping(text: str) -> list[Label]:

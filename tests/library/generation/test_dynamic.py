@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from library.generation.dynamic import chosen_texts
+from library.generation.dynamic import chosen_texts, wildcards_in
+from library.generation.prompt_options import generator_syntax
+from library.generation.prompts import parse_prompt
+from library.problems import UserError
 
 GRAMMAR = Path(__file__).parents[2] / "data" / "prompt_grammar.json"
 ROWS = json.loads(GRAMMAR.read_text(encoding="utf-8"))["dynamic_prompts"]
@@ -139,3 +142,54 @@ def test_a_weight_says_how_often() -> None:
 def test_what_cannot_be_read_is_said(prompt: str, expected: str) -> None:
     with pytest.raises(ValueError, match=expected):
         chosen_texts(prompt, 1)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Wildcards: one with a comment, one with choices and another wildcard, one that is in itself."""
+    (tmp_path / "colours.txt").write_text("red\n# a comment\n\ngreen\nblue\n", encoding="utf-8")
+    (tmp_path / "sets").mkdir()
+    (tmp_path / "sets" / "cats.txt").write_text("{big|small} __colours__ cat\n3::no cat\n", encoding="utf-8")
+    (tmp_path / "loop.txt").write_text("x __loop__", encoding="utf-8")
+    (tmp_path / "empty.txt").write_text("# nothing\n", encoding="utf-8")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [
+        ("a __colours__ cat", {f"a {colour} cat" for colour in ("red", "green", "blue")}),
+        ("{2$$ and $$__colours__}", {f"{a} and {b}" for a, b in permutations(("red", "green", "blue"), 2)}),
+        ("{__colours__|x}", {"red", "green", "blue", "x"}),
+        (
+            "a __sets/cats__",
+            {"a no cat", *(f"a {a} {b} cat" for a in ("big", "small") for b in ("red", "green", "blue"))},
+        ),
+        ("____ __", {"____ __"}),
+    ],
+)
+def test_a_wildcard_is_a_line_of_its_file(prompt: str, expected: set[str], folder: Path) -> None:
+    find = wildcards_in(folder)
+    assert {one for seed in range(200) for one in chosen_texts(prompt, seed, find)} == expected
+    assert chosen_texts("a __colours__ cat", 1) == ["a __colours__ cat"]  # without a folder it is text
+
+
+def test_wildcards_are_enumerated(folder: Path) -> None:
+    assert chosen_texts("{e$$__colours__}", 0, wildcards_in(folder)) == ["red", "green", "blue"]
+
+
+def test_a_wildcard_that_is_not_there_is_said_with_its_place(folder: Path) -> None:
+    syntax = generator_syntax(8, find_wildcard=wildcards_in(folder))
+    assert parse_prompt("a __colours__ cat", syntax, where="x").chosen(7)[0].prompt in (
+        "a red cat",
+        "a green cat",
+        "a blue cat",
+    )
+    for prompt, line in {
+        "a __color__": "x: expects a wildcard's name: there is no color.txt in",
+        "__../colours__": "there is no ../colours.txt",
+        "__empty__": "expects a wildcard with lines",
+        "__loop__": "expects wildcards in at most 50 others",
+    }.items():
+        with pytest.raises(UserError, match=line.replace("(", "\\(")):
+            parse_prompt(prompt, syntax, where="x")

@@ -16,7 +16,7 @@ DOG = PromptRequest("a dog", "ugly", width=64, height=32, scale=2.0)
 
 
 def test_a_guided_picture_is_asked_about_with_its_negative_prompt_first() -> None:
-    assert questions_of(CAT) == [
+    assert [question[:3] for question in questions_of(CAT)] == [
         ("blurry", (5, 64, 0, 0, 32, 64), 1.0),
         ("a cat", (32, 64, 0, 0, 32, 64), 3.0),
     ]
@@ -24,7 +24,7 @@ def test_a_guided_picture_is_asked_about_with_its_negative_prompt_first() -> Non
 
 def test_with_a_negative_scale_a_picture_is_asked_about_with_the_empty_text_first() -> None:
     sizes, negative_sizes = (32, 64, 0, 0, 32, 64), (5, 64, 0, 0, 32, 64)
-    assert questions_of(replace(CAT, negative_scale=2.0)) == [
+    assert [question[:3] for question in questions_of(replace(CAT, negative_scale=2.0))] == [
         ("", negative_sizes, 1.0),
         ("blurry", negative_sizes, -2.0),
         ("a cat", sizes, 3.0),

@@ -20,6 +20,7 @@ from library.generation.request import PromptRequest
 from library.network.block_weights import named_block_weights
 from library.options.drawing_networks import GeneratorNetworkUseOptions as Use
 from library.options.generation import GeneratorComputeOptions, GeneratorModelOptions, GeneratorNetworkOptions
+from library.options.multipliers import Multiplier, read_multipliers
 from library.problems import Problems
 
 REQUEST = PromptRequest("a cat", width=64, height=64, steps=1, scale=1, seed=3)
@@ -37,9 +38,11 @@ def loras(tiny_model_file: Path, tmp_path_factory: pytest.TempPathFactory) -> li
 @pytest.fixture(scope="module")
 def draw(tiny_model_file: Path, loras: list[Path]) -> Draw:
     def pictures(
-        *requests: PromptRequest, use: Use | None = None, mul: tuple[float, ...] = (), **options: object
+        *requests: PromptRequest, use: Use | None = None, mul: tuple[float | str, ...] = (), **options: object
     ) -> list[Image.Image]:
-        given = GeneratorNetworkOptions(network_weights=tuple(loras), network_mul=mul, **options)
+        given = GeneratorNetworkOptions(
+            network_weights=tuple(loras), network_mul=read_multipliers(mul), **options
+        )
         named = [one.path for request in requests for one in request.networks]
         if named:
             given = GeneratorNetworkOptions()
@@ -57,7 +60,10 @@ def gap(one: Image.Image, other: Image.Image) -> int:
 
 def test_strengths_of_the_run_and_of_prompts_beside_the_weights_or_merged_draw_the_same(draw: Draw) -> None:
     """Also one after the other, so that nothing of a request stays for the next."""
-    asked = [replace(REQUEST, strengths=chosen) for chosen in ((0.5, -0.5), (), (1.0,), (0.5, -0.5))]
+    asked = [
+        replace(REQUEST, strengths=read_multipliers(chosen))
+        for chosen in ((0.5, -0.5), (), (1.0,), (0.5, -0.5))
+    ]
     beside = draw(*asked, mul=(0.2, 0.7))
     assert gap(beside[0], beside[3]) == 0
     assert gap(beside[0], draw(REQUEST, mul=(0.5, -0.5))[0]) == 0
@@ -70,7 +76,9 @@ def test_strengths_of_the_run_and_of_prompts_beside_the_weights_or_merged_draw_t
 
 
 def test_of_the_first_n_that_are_merged_prompts_choose_no_strengths(draw: Draw) -> None:
-    (both,) = draw(replace(REQUEST, strengths=(0.3,)), mul=(0.5,), use=Use(network_merge_n_models=1))
+    (both,) = draw(
+        replace(REQUEST, strengths=(Multiplier(0.3),)), mul=(0.5,), use=Use(network_merge_n_models=1)
+    )
     assert gap(both, draw(REQUEST, mul=(0.5, 0.3))[0]) <= 1
 
 
@@ -92,7 +100,16 @@ def test_strengths_by_part_and_block_add_up(draw: Draw, loras: list[Path]) -> No
     assert gap(picture(1, 1, named_block_weights("ALL")), picture(1, 1)) == 0
     assert gap(picture(0, 1, named_block_weights("MIDD")), picture(0, 1)) > 1
     by_arguments = Use(network_args=("lbw=MIDD", "lbw=NONE"))
-    assert gap(draw(REQUEST, use=by_arguments)[0], picture(1, 1, named_block_weights("MIDD"))) == 0
+    midd = picture(1, 1, named_block_weights("MIDD"))
+    assert gap(draw(REQUEST, use=by_arguments)[0], midd) == 0
+    assert gap(draw(REQUEST, mul=("lbw=MIDD", "0"))[0], midd) == 0
+    chosen = replace(REQUEST, strengths=read_multipliers("1:lbw=MIDD 1:lbw=NONE"))
+    by_prompt, plain, again = draw(chosen, REQUEST, chosen, mul=(0.5, "0.7:lbw=INALL"))
+    assert gap(by_prompt, midd) == gap(again, midd) == 0
+    assert gap(plain, draw(REQUEST, mul=(0.5, "0.7:lbw=INALL"))[0]) == 0
+    assert gap(plain, draw(REQUEST, mul=(0.5, 0.7))[0]) > 1
+    anew = draw(chosen, REQUEST, mul=(0.5, "0.7:lbw=INALL"), use=Use(network_pre_calc=True))
+    assert max(gap(anew[0], midd), gap(anew[1], plain)) <= 1
 
 
 def test_the_metadata_of_files_is_printed(
@@ -101,6 +118,24 @@ def test_the_metadata_of_files_is_printed(
     draw(REQUEST, use=Use(network_show_meta=True))
     told = capsys.readouterr()
     assert all(f"{path}: {{" in told.out + told.err for path in loras)
+
+
+@pytest.mark.parametrize(
+    ("mul", "expected"),
+    [
+        ("1:lbw=1,2", "--network_mul: expects lbw=NONE|"),
+        (
+            "1:lbw=OUTALL",
+            "--network_mul: gives network 1 block weights, and so does --network_args; remove one",
+        ),
+    ],
+)
+def test_block_weights_that_do_not_fit_are_one_line(loras: list[Path], mul: str, expected: str) -> None:
+    problems, arguments = Problems(), "lbw=OUTALL" if "OUTALL" in mul else ""
+    given = GeneratorNetworkOptions(network_weights=tuple(loras), network_mul=read_multipliers(mul))
+    check_networks(given, Use(network_args=(arguments,)), problems)
+    (problem,) = problems.found
+    assert str(problem).startswith(expected)
 
 
 @pytest.mark.parametrize(

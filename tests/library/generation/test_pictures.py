@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from library.generation.picture_texts import prompts_in
+from library.generation.picture_texts import ModelName, named_model, prompts_in
 from library.generation.pictures import PictureNames, save_picture
 from library.generation.request import PromptRequest
 from library.options.drawing_files import PictureFileOptions
@@ -71,7 +71,9 @@ def test_every_format_tells_the_prompt_again(suffix: str, tmp_path: Path) -> Non
         "ein Mädchen 少女,\n(red:1.2)", "ugly, \\(bad\\)", seed=8, sampler="dpm++_2m_karras"
     )
     path = tmp_path / f"x.{suffix}"
-    save_picture(path, Image.new("RGB", (16, 8), (200, 20, 3)), request, model="my, model")
+    save_picture(
+        path, Image.new("RGB", (16, 8), (200, 20, 3)), request, model=ModelName("my, model", "0123456789")
+    )
     assert prompts_in(path) == (request.prompt, request.negative)
     with Image.open(path) as picture:
         assert picture.size == (16, 8)
@@ -86,7 +88,8 @@ def test_every_format_tells_the_prompt_again(suffix: str, tmp_path: Path) -> Non
             parameters = comment.removeprefix(b"UNICODE\0").decode("utf-16-be")
     assert parameters == (
         "ein Mädchen 少女,\n(red:1.2)\nNegative prompt: ugly, \\(bad\\)\nSteps: 30, Sampler: DPM++ 2M, "
-        "Schedule type: Karras, CFG scale: 7.5, Seed: 8, Size: 512x512, Model: my  model, RNG: CPU"
+        "Schedule type: Karras, CFG scale: 7.5, Seed: 8, Size: 512x512, "
+        "Model hash: 0123456789, Model: my  model, RNG: CPU"
     )
 
 
@@ -129,3 +132,10 @@ def test_a_picture_carries_its_settings(tmp_path: Path) -> None:
             "parameters": "ein Mädchen 少女\nNegative prompt: ugly\nSteps: 3, Sampler: Euler, "
             "CFG scale: 1.5, Seed: 8, Size: 512x512, RNG: CPU",
         }
+
+
+def test_a_models_hash_is_that_of_its_file(tmp_path: Path) -> None:
+    (tmp_path / "cat.v1.safetensors").write_bytes(b"abc")
+    assert named_model(str(tmp_path / "cat.v1.safetensors")) == ("cat.v1", "ba7816bf8f")  # FIPS 180's example
+    assert named_model(str(tmp_path)) == (tmp_path.stem, "")
+    assert named_model("someone/model") == ("model", "")

@@ -69,4 +69,4 @@ def test_a_line_means_what_it_means_in_sd_scripts(row: dict) -> None:
         assert found.seed == row.get("seed")
         # There the last number is repeated, or numbers are left out, for two networks; here when it is drawn.
         networks = row.get("network_muls", [])
-        assert list(found.strengths)[:2] in (networks, networks[:1])
+        assert [one.strength for one in found.strengths][:2] in (networks, networks[:1])

@@ -240,7 +240,8 @@ def test_files_by_a_wrong_name_are_said_to_be(mark: Path, tmp_path: Path) -> Non
 
 def test_text_is_no_torch_file(mark: Path, tmp_path: Path) -> None:
     texts = {
-        "<!DOCTYPE html>": "is a web page, not a model; log in where it comes from, and download it again",
+        "<!DOCTYPE html>": "is a web page, not the file itself; log in where it comes from, and "
+        "download it again",
         "version https://git-lfs.github.com/spec/v1": "is a Git LFS pointer, not the file itself; run git "
         "lfs pull, or download it",
         "hello": "is damaged or cut off, or is no torch file; get the file again",

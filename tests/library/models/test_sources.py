@@ -12,7 +12,7 @@ from library.models import check_source, check_vae, detect_family, load_model
 from library.models.base import Model
 from library.models.detection import is_inpainting
 from library.models.saving import Saving
-from library.models.sources import WEIGHT_STEMS, find_source
+from library.models.sources import WEIGHT_STEMS, downloaded, find_source
 from library.models.weights import load_tensors, save_tensors
 from library.problems import UserError
 
@@ -273,6 +273,18 @@ def test_of_a_hub_repository_given_as_vae_only_that_is_fetched(
     hub_cache(monkeypatch, tmp_path, ["config.json", "diffusion_pytorch_model.safetensors", "x.ckpt"])
     assert check_vae("owner/vae").path == tmp_path
     assert not (tmp_path / "x.ckpt").exists()
+
+
+@pytest.mark.parametrize("inside", ["", "controlnet/"])
+def test_a_controlnet_of_the_hub_is_fetched_alone(
+    inside: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    name = f"{inside}diffusion_pytorch_model.safetensors"
+    asked = hub_cache(monkeypatch, tmp_path, [f"{inside}config.json", name, "unet/config.json"])
+    assert downloaded(Path(f"owner/canny{len(inside)}"), "controlnet") == tmp_path / inside
+    assert asked and not any("unet" in pattern for patterns in asked for pattern in patterns)
+    assert downloaded(tmp_path, "controlnet") == tmp_path
+    assert downloaded(Path("owner/canny.pth"), "controlnet") == Path("owner/canny.pth")
 
 
 def test_a_hub_id_that_cannot_be_had_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from library.options.objective import ObjectiveOptions
 from library.options.parser import ConfigFileOptions
 from library.options.saving import SavingOptions
 from library.options.schedule import ScheduleOptions, read_steps
-from library.options.unavailable import NOT_YET, REFUSED, asks_for
+from library.options.unavailable import REFUSED, asks_for
 from library.options.validation import ValidationOptions
 from library.paths import name_fault
 from library.problems import UserError
@@ -46,7 +46,7 @@ def test_every_option_of_sd_scripts_is_there_or_refused_by_name(
             f"\n{script}: {len(supported)} of {len(SD_SCRIPTS[script])} options of sd-scripts are supported"
             f"; refused for good: {argued or 'none'}"
         )
-    assert set(others) <= NOT_YET.keys() | REFUSED.keys()
+    assert set(others) <= REFUSED.keys()
 
 
 def test_every_option_refused_for_good_is_argued_in_the_docs() -> None:
@@ -85,8 +85,7 @@ def test_the_table_of_unavailable_options_holds_nothing_that_is_available() -> N
     # There for trainers, not for the generator.
     shared = {"network_args", "vae_batch_size", "zero_terminal_snr"}
     everywhere = set().union(*(flags_of(script) for script in SD_SCRIPTS))
-    assert (NOT_YET.keys() | REFUSED.keys()) & everywhere <= shared
-    assert not NOT_YET.keys() & REFUSED.keys()
+    assert REFUSED.keys() & everywhere <= shared
 
 
 @pytest.mark.parametrize(

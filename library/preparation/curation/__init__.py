@@ -1,0 +1,1 @@
+"""A page to look through a dataset, and the decisions made on it, carried out."""

@@ -1,8 +1,8 @@
 """Locks on one byte of a file, which the system frees when the process that has them ends, however that is.
 
 The byte lies far beyond the content: on Windows nobody else can read what is locked. Not `flock`: a child
-that was forked, such as a loader's worker, would keep it after our end. On POSIX systems a process loses its lock
-when it closes any other handle of that file, so whoever holds a lock must not open the file again.
+that was forked, such as a loader's worker, would keep it after our end. On POSIX systems a process loses its
+lock when it closes any other handle of that file, so whoever holds a lock must not open the file again.
 """
 
 from __future__ import annotations
@@ -42,16 +42,20 @@ def lock(file: IO[bytes], *, byte: int = 0, count: int = 1) -> None:
 
 
 def hold(path: Path, *, byte: int = 0, patience: float = 0.0) -> IO[bytes] | None:
-    """The open file, with its byte locked; None if another process still has it after `patience` seconds.
+    """The open file, with its byte locked, and still at this path; None if another process has it after
+    `patience` seconds. Others may have it for a moment only to see whether it is free.
 
-    Others may have it for a moment only to see whether it is free. Raises OSError where there are no locks.
+    Raises OSError where there are no locks.
     """
     end = time.monotonic() + patience
     while True:
         file = open_lock(path)
         try:
             lock(file, byte=byte)
-            return file
+            if is_still(path, file):
+                return file
+            file.close()
+            continue
         except OSError as error:
             file.close()
             if error.errno not in HELD:
@@ -59,6 +63,16 @@ def hold(path: Path, *, byte: int = 0, patience: float = 0.0) -> IO[bytes] | Non
         if time.monotonic() >= end:
             return None
         time.sleep(0.05)
+
+
+def is_still(path: Path, file: IO[bytes]) -> bool:
+    """Whether an open file is the one at this path: whoever had it before may have removed it between our
+    opening and locking.
+    """
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except OSError:
+        return False
 
 
 def is_held(path: Path, *, count: int = 1) -> bool:

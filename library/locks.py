@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from library.byte_locks import HELD, lock, open_lock
+from library.byte_locks import HELD, is_still, lock, open_lock
 from library.problems import UserError
 
 
@@ -56,7 +56,7 @@ def _locked(path: Path, subject: Path) -> IO[bytes] | None:
                 fix = "wait until it has ended, or choose another --output_name"
                 raise UserError.of(subject, f"{owner} is writing files of this name", fix) from None
             return None
-        if _is_still(path, file):
+        if is_still(path, file):
             break
         file.close()  # the process before removed it between our opening and locking
     with suppress(OSError):  # no room: the lock holds all the same
@@ -74,13 +74,6 @@ def _owner(file: IO[bytes]) -> str:
             place = "" if words[1] == _machine() else f" on {words[1]}"
             return f"another run (process {words[0]}{place})"
     return "another run"
-
-
-def _is_still(path: Path, file: IO[bytes]) -> bool:
-    try:
-        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
-    except OSError:
-        return False
 
 
 def _machine() -> str:

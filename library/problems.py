@@ -106,8 +106,7 @@ def _run(main: Callable[[], None], unfinished: str) -> None:
     try:
         with signals_stop(), hears_warnings(), faults.threads_tell(_tell_of_thread):
             end_with_launcher(warn)
-            if queued.RUN is not None:
-                queued.RUN.begin(warn)
+            _begin_queued()
             main()
     except KeyboardInterrupt as stop:
         _end_stopped(stop, unfinished)
@@ -121,6 +120,19 @@ def _run(main: Callable[[], None], unfinished: str) -> None:
         if stopped is not None:
             _end_stopped(stopped, unfinished)
         _end_broken(error)
+
+
+def _begin_queued() -> None:
+    """If this is a run of a queue, make sure that it is the only process of it."""
+    if queued.RUN is None:
+        return
+    try:
+        queued.RUN.begin(warn)
+    except OSError as error:
+        cause = f"cannot be locked or written to ({error.strerror or error})"
+        raise UserError.of(
+            queued.RUN.folder, cause, "make room, or put the queue on another drive"
+        ) from error
 
 
 def _show(problems: Sequence[Problem]) -> None:

@@ -90,8 +90,7 @@ ALLOWED = {
         "library.network",
         "library.generation",
     },
-    "library.queue": BOTTOM
-    | {"library.options", "library.migration", "library.pages", "library.training"},
+    "library.queue": BOTTOM | {"library.options", "library.migration", "library.pages", "library.training"},
     "library.preparation": BOTTOM | {"library.options", "library.pages", "library.data", "library.training"},
 }
 # The floors of library.training, from the top: a file imports from its own floor and those below it.

@@ -5,7 +5,7 @@ python tools/run_queue.py --queue my_queue add --sweep "network_dim=8,16;learnin
 python tools/run_queue.py --queue my_queue run
 python tools/run_queue.py --queue my_queue list
 
-Other verbs: stop, retry, remove and move, each with numbers of runs; pause. VERB --help shows its options.
+Other verbs: stop, retry, remove and move, each with numbers of runs (3 or 1,2); pause. See docs/queue.md.
 """
 
 from __future__ import annotations
@@ -14,23 +14,38 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from anywhere, installed or not
 
 from library.options.parser import parse
 from library.options.queue_tools import (
     AddOptions,
-    ListOptions,
     MoveOptions,
     NumbersOptions,
     PauseOptions,
+    QueueOptions,
     RunnerOptions,
 )
-from library.paths import user_path
 from library.problems import Problems, UserError, run_command
 from library.queue.folder import Queue
 
-VERBS = ("add", "run", "list", "stop", "pause", "move", "remove", "retry")
+
+@dataclass(frozen=True)
+class Run:
+    """All that a command line can have: what stands before the verb, and what after each."""
+
+    queue: QueueOptions
+    add: AddOptions
+    runner: RunnerOptions
+    numbers: NumbersOptions
+    move: MoveOptions
+    pause: PauseOptions
+
+
+@dataclass(frozen=True)
+class QueueRun:
+    queue: QueueOptions
 
 
 @dataclass(frozen=True)
@@ -44,13 +59,13 @@ class RunnerRun:
 
 
 @dataclass(frozen=True)
-class ListRun:
-    list: ListOptions
+class NumbersRun:
+    numbers: NumbersOptions
 
 
 @dataclass(frozen=True)
-class NumbersRun:
-    numbers: NumbersOptions
+class MoveRun:
+    move: MoveOptions
 
 
 @dataclass(frozen=True)
@@ -59,104 +74,117 @@ class PauseRun:
 
 
 @dataclass(frozen=True)
-class MoveRun:
-    move: MoveOptions
+class PlainRun:
+    pass
 
 
 def main() -> None:
-    queue, verb, words = read_verb(sys.argv[1:])
-    if verb == "add":
-        add(queue, words)
-        return
-    if verb == "run":
-        run(queue, words)
-        return
-    if verb in ("stop", "remove", "retry"):
-        each(queue, verb, parse(NumbersRun, __doc__, words).numbers.runs)
-        return
-    if verb == "move":
-        options = parse(MoveRun, __doc__, words).move
-        queue.require()
-        from library.queue.changing import move
-
-        move(queue, options.runs, last=options.last)
-    elif verb == "pause":
-        off = parse(PauseRun, __doc__, words).pause.off
-        queue.require()
-        queue.unpause() if off else queue.pause("by its user")
+    before, verb, after = split(sys.argv[1:])
+    if verb is not None and {"-h", "--help"} & {*after[:1]}:
+        before = ["--queue", "."]
+    folder = parse(QueueRun, __doc__, before).queue.queue
+    if verb not in VERBS:
+        cause = "needs a verb" if verb is None else "is no verb"
+        raise UserError.of(verb or "run_queue.py", cause, f"one of {', '.join(VERBS)}")
+    run_type, act = VERBS[verb]
+    own, command = own_words(after) if run_type is AddRun else (after, [])
+    run: Any = parse(run_type, __doc__, own)
+    queue = Queue(folder.absolute())
+    if run_type is AddRun:
+        add(queue, run, command)
     else:
-        parse(ListRun, __doc__, words)
-    queue.require()
+        queue.require()
+        act(queue, run)
+
+
+def split(words: Sequence[str]) -> tuple[list[str], str | None, list[str]]:
+    """What stands before the first word that is no option, that word, and what follows it. Each option there
+    has a value.
+    """
+    place = 0
+    while place < len(words) and words[place].startswith("-"):
+        place += 1 if "=" in words[place] or words[place] in ("-h", "--help") else 2
+    return list(words[:place]), words[place] if place < len(words) else None, list(words[place + 1 :])
+
+
+def own_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Of the words after `add` its own options, and the command, which has the same words as without a
+    queue.
+    """
+    own, first, rest = split(words)
+    return own, [] if first is None else [first, *rest]
+
+
+def add(queue: Queue, run: AddRun, command: list[str]) -> None:
+    if not command:
+        raise UserError.of("add", "needs a command, an option file or a folder of these", "add FILE.toml")
+    from library.queue import adding
+
+    queue.make()
+    for number, name in adding.add(queue, run.add, command):
+        print(f"run {number}: {name}")
+
+
+def start_runs(queue: Queue, run: RunnerRun) -> None:
+    from library.queue.launching import slots_of
+    from library.queue.running import Runner
+    from library.queue.telling import left
+
+    runner = Runner(queue, run.runner, slots_of(run.runner.slots))
+    code = runner.run()
+    for line in left(queue, runner):
+        print(line)
+    sys.exit(code)
+
+
+def show(queue: Queue, run: PlainRun) -> None:
     from library.queue.telling import lines
 
     print("\n".join(lines(queue)))
 
 
-def read_verb(words: Sequence[str]) -> tuple[Queue, str, list[str]]:
-    """The queue, the verb and what follows it. Raises UserError for anything else; --help ends all."""
-    folder, rest = "", list(words)
-    while rest and rest[0].startswith("-"):
-        flag, equals, value = rest.pop(0).partition("=")
-        if flag in ("-h", "--help"):
-            print(__doc__)
-            sys.exit(0)
-        if flag != "--queue" or not (equals or rest):
-            cause = "needs a value" if flag == "--queue" else "is not known before the verb"
-            raise UserError.of(flag, cause, "run_queue.py --queue FOLDER VERB ...")
-        folder = value if equals else rest.pop(0)
-    if not rest or rest[0] not in VERBS:
-        shown = rest[0] if rest else "run_queue.py"
-        raise UserError.of(shown, "is no verb" if rest else "needs a verb", f"one of {', '.join(VERBS)}")
-    verb = rest.pop(0)
-    if not folder and not {"-h", "--help"} & {*rest}:
-        raise UserError.of("--queue", "is needed: the folder of the queue", f"--queue FOLDER {verb} ...")
-    try:
-        return Queue(user_path(folder or "queue").absolute()), verb, rest
-    except ValueError as error:
-        raise UserError.of("--queue", str(error)) from None
-
-
-def add(queue: Queue, words: list[str]) -> None:
-    """The verb's own options stand before the command, which has the same words as without a queue."""
-    end = 0
-    while end < len(words) and words[end].startswith("-"):
-        end += 1 if "=" in words[end] or words[end] in ("-h", "--help") else 2
-    options = parse(AddRun, __doc__, words[:end]).add
-    if not words[end:]:
-        raise UserError.of("add", "needs a command, an option file or a folder of these", "add FILE.toml")
-    from library.queue import adding
-
-    queue.make()
-    for number, name in adding.add(queue, options, words[end:]):
-        print(f"run {number}: {name}")
-
-
-def run(queue: Queue, words: list[str]) -> None:
-    options = parse(RunnerRun, __doc__, words).runner
-    queue.require()
-    from library.queue.running import Runner, devices_of
-
-    code = Runner(queue, options, devices_of(options.slots)).run()
-    if code is not None:
-        sys.exit(code)
-
-
-def each(queue: Queue, verb: str, numbers: Sequence[int]) -> None:
-    """Do one thing with each of these runs."""
-    queue.require()
+def move(queue: Queue, run: MoveRun) -> None:
     from library.queue import changing
 
-    does: dict[str, Callable[[Queue, int], str]] = {
-        "stop": changing.stop,
-        "remove": changing.remove,
-        "retry": changing.retry,
-    }
-    problems = Problems()
-    for number in numbers:
-        said = problems.attempt(does[verb], queue, number)
-        if said is not None:
-            print(f"run {number}: {said}")
-    problems.raise_if_any()
+    changing.move(queue, run.move.runs, last=run.move.last)
+    show(queue, PlainRun())
+
+
+def pause(queue: Queue, run: PauseRun) -> None:
+    if run.pause.off:
+        queue.unpause()
+    else:
+        queue.pause("by its user", by_user=True)
+    show(queue, PlainRun())
+
+
+def each(verb: str) -> Callable[[Queue, NumbersRun], None]:
+    """A verb that does one thing with each of some runs."""
+
+    def act(queue: Queue, run: NumbersRun) -> None:
+        from library.queue import changing
+
+        problems = Problems()
+        for number in run.numbers.runs:
+            said: str | None = problems.attempt(getattr(changing, verb), queue, number)
+            if said is not None:
+                print(f"run {number}: {said}")
+        problems.raise_if_any()
+
+    return act
+
+
+# What may follow a verb, and what it does; `add` takes a command besides.
+VERBS: dict[str, tuple[type, Callable[..., None]]] = {
+    "add": (AddRun, add),
+    "run": (RunnerRun, start_runs),
+    "list": (PlainRun, show),
+    "stop": (NumbersRun, each("stop")),
+    "pause": (PauseRun, pause),
+    "move": (MoveRun, move),
+    "remove": (NumbersRun, each("remove")),
+    "retry": (NumbersRun, each("retry")),
+}
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""Options of the run queue, a section for each of its verbs."""
+"""Options of the run queue: those before the verb, and a section for each verb that has some."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from library.options.fields import below, option, refuse
 
@@ -16,8 +17,18 @@ def read_numbers(value: object) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True)
+class QueueOptions:
+    """The queue, before the verb."""
+
+    queue: Path = option(None, "folder of the queue; add makes it", metavar="DIR")
+
+    def __post_init__(self) -> None:
+        refuse((self.queue is None, "queue", "is needed: the folder of the queue, before the verb"))
+
+
+@dataclass(frozen=True)
 class AddOptions:
-    """Add."""
+    """add: before the trainer or option file."""
 
     sweep: str | None = option(
         None, 'a run for each combination: "network_dim=8,16;learning_rate=1e-4,2e-4"', metavar="VALUES"
@@ -25,8 +36,14 @@ class AddOptions:
     after: tuple[int, ...] = option(
         (), "start only when these runs are done: 1 or 1,2", convert=read_numbers, metavar="RUNS"
     )
-    script: str | None = option(None, "the trainer of an option file, such as sdxl_train.py", metavar="FILE")
-    gpus: int = option(1, "how many GPUs the run trains on", metavar="N")
+    script: str | None = option(
+        None, "the trainer of an option file that does not tell, such as train_db.py", metavar="FILE"
+    )
+    gpus: int | None = option(
+        None,
+        "how many GPUs the run trains on (default: what accelerate launch was told, else 1)",
+        metavar="N",
+    )
 
     def __post_init__(self) -> None:
         refuse(*below(1, self, "gpus"))
@@ -34,7 +51,7 @@ class AddOptions:
 
 @dataclass(frozen=True)
 class RunnerOptions:
-    """Run."""
+    """run."""
 
     slots: int | None = option(
         None, "runs at the same time, a GPU each (default: one for each GPU; on the CPU one)", metavar="N"
@@ -52,13 +69,8 @@ class RunnerOptions:
 
 
 @dataclass(frozen=True)
-class ListOptions:
-    """List."""
-
-
-@dataclass(frozen=True)
 class NumbersOptions:
-    """Runs."""
+    """stop, retry and remove."""
 
     runs: tuple[int, ...] = option(
         None, "numbers of runs: 3 or 1,2", convert=read_numbers, positional=True, metavar="runs"
@@ -69,14 +81,14 @@ class NumbersOptions:
 
 
 @dataclass(frozen=True)
-class PauseOptions:
-    """Pause."""
+class MoveOptions(NumbersOptions):
+    """move."""
 
-    off: bool = option(False, "start runs again")
+    last: bool = option(False, "behind all others instead of before them")
 
 
 @dataclass(frozen=True)
-class MoveOptions(NumbersOptions):
-    """Move."""
+class PauseOptions:
+    """pause."""
 
-    last: bool = option(False, "behind all others instead of before them")
+    off: bool = option(False, "start runs again")

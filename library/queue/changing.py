@@ -2,41 +2,50 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 
 from library import byte_locks
 from library.problems import Problems, UserError
 from library.queue.folder import Entry, Queue
-from library.queued import END, MOST_PROCESSES, write_json
+from library.queued import write_json
+
+_MOST_RACES = 10
 
 
 def stop(queue: Queue, number: int) -> str:
     """Stop a run: one that waits at once, one that runs at its next step, with its state saved. Returns what
     happens, in words.
     """
-    entry = queue.find(number)
-    if entry.state == "waiting":
+    for _ in range(_MOST_RACES):
+        entry = queue.find(number)
+        if entry.state == "running" and not is_orphan(queue, entry):
+            # Whoever finds this file obeys it: the trainer, and a runner that would start the run again.
+            queue.stop_file(number).touch()
+            return "will save its state and stop"
+        if entry.state not in ("waiting", "running"):
+            break
         if queue.move(entry, "stopped") is not None:
             return "stopped"
-        entry = queue.find(number)
-    if entry.state == "running":
-        (queue.run_folder(number) / END).write_text("user", encoding="utf-8")
-        return "will save its state and stop"
     raise UserError.of(f"run {number}", f"is {entry.state}", "only what waits or runs can be stopped")
+
+
+def is_orphan(queue: Queue, entry: Entry) -> bool:
+    """Whether a run that runs has lost its runner, and its trainer has ended. Not to be asked by a runner of
+    its own runs: looking would lose its lock.
+    """
+    is_left = not byte_locks.is_held(queue.runner_file(entry.runner))
+    return is_left and not queue.trainer_lives(entry.number)
 
 
 def retry(queue: Queue, number: int) -> str:
     """Let a run that failed or was stopped wait again; it goes on from its newest state."""
     entry = queue.find(number)
     if entry.state not in ("failed", "stopped"):
-        raise UserError.of(
-            f"run {number}", f"is {entry.state}", "only what failed or was stopped is tried again"
-        )
-    folder = queue.run_folder(number)
-    write_json(folder / "tries.json", queue.read(number, "tries.json") | {"deaths": 0})
-    for name in (END, "reason.json"):
-        (folder / name).unlink(missing_ok=True)
+        fix = "only what failed or was stopped is tried again"
+        raise UserError.of(f"run {number}", f"is {entry.state}", fix)
+    queue.write_record(number, replace(queue.record(number), deaths=0, reason=""))
+    queue.stop_file(number).unlink(missing_ok=True)
     queue.move(entry, "waiting")
     return "waits"
 
@@ -44,8 +53,7 @@ def retry(queue: Queue, number: int) -> str:
 def remove(queue: Queue, number: int) -> str:
     """Take a run out of the queue, with its log. Its results and states stay."""
     entry = queue.find(number)
-    lock = queue.run_folder(number) / "trainer.lock"
-    if entry.state == "running" or byte_locks.is_held(lock, count=MOST_PROCESSES):
+    if entry.state == "running" or queue.trainer_lives(number):
         raise UserError.of(f"run {number}", "is running", "stop it first")
     waiting = [
         other.number
@@ -54,11 +62,8 @@ def remove(queue: Queue, number: int) -> str:
     ]
     if waiting and entry.state != "done":
         raise UserError.of(f"run {number}", f"run {waiting[0]} waits for it", "remove that first")
-    taken = queue.move(entry, "stopped")  # so that no runner starts it meanwhile
-    if taken is None:
+    if not queue.discard(entry):
         raise UserError.of(f"run {number}", "has just been started", "stop it first")
-    queue.discard(taken)
-    shutil.rmtree(queue.run_folder(number), ignore_errors=True)
     return "removed; its results and states are kept"
 
 

@@ -2,72 +2,71 @@
 
 from __future__ import annotations
 
-import time
-from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
-from library.queue.folder import Entry, Queue, State
+from library.queue.folder import Queue, Record, State
 from library.queue.states import newest_state, remove_unwanted
-from library.queued import END, OUTCOME, write_json
+from library.queued import OUTCOME
 
-INSTANT = 60.0  # seconds; a run that fails sooner may fail for what all have in common
+_FROM_OUTSIDE = {-9, -15, 137, 143}  # exit codes after SIGKILL and SIGTERM
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The next state of a run, the reason in words, and whether the queue pauses for it."""
+    """What is next for a run.
+
+    state: the one it gets.
+    record: how it went so far, with the reason in words.
+    pauses: whether the queue pauses for it.
+    is_fault: whether it failed by itself, and was not ended from outside.
+    """
 
     state: State
-    reason: str = ""
+    record: Record
     pauses: bool = False
+    is_fault: bool = False
 
 
 def judge(queue: Queue, number: int, *, code: int | None, tries: int) -> Verdict:
     """By the run's outcome file, never by its exit code; a trainer that wrote none was killed.
 
-    code: its exit code, for the reason; None when its runner was gone, so that nobody knows how it died.
+    code: its exit code, for the reason; None when its runner was gone or has asked it to end, so that the end
+        says nothing about the run.
     tries: how often a run may die without getting on.
     """
-    outcome, folder = queue.read(number, OUTCOME), queue.run_folder(number)
+    record, outcome = queue.record(number), queue.read(number, OUTCOME)
+    if outcome.get("try") != record.tries:  # of an earlier try
+        outcome = {}
     kind, reason = outcome.get("kind"), "; ".join(map(str, outcome.get("reasons", ())))
     if kind == "done":
         remove_unwanted(queue.added(number))
-        return Verdict("done")
-    if _is_stopped_by_user(folder) and not reason:
-        return Verdict("stopped", "was stopped; retry goes on with it")
-    if kind == "full":
-        return Verdict("waiting", reason, pauses=True)
+        return Verdict("done", replace(record, reason=""))
+    told = replace(record, reason=reason)
     if kind == "wrong":
-        return Verdict("failed", reason)
-    if kind == "stopped" or code is None:
-        return Verdict("waiting")
-    reason = reason or f"the trainer died (exit code {code}); see {folder / 'log.txt'}"
-    count = _count_death(queue, number)
-    return Verdict("failed" if count >= tries else "waiting", reason)
+        return Verdict("failed", told, is_fault=True)
+    if queue.stop_file(number).exists():
+        return Verdict("stopped", told)
+    if kind == "full":
+        return Verdict("waiting", told, pauses=True)
+    if code is None:
+        return Verdict("waiting", replace(record, reason=""))
+    return _of_death(queue, number, kind=kind, code=code, tries=tries, record=told)
 
 
-def _is_stopped_by_user(folder: Path) -> bool:
-    """A runner that ends asks for the same, but means to go on."""
-    with suppress(OSError):
-        return (folder / END).read_text(encoding="utf-8") == "user"
-    return False
-
-
-def _count_death(queue: Queue, number: int) -> int:
-    """How often the run has died by now since it last got on."""
-    tries = queue.read(number, "tries.json")
+def _of_death(
+    queue: Queue, number: int, *, kind: str | None, code: int, tries: int, record: Record
+) -> Verdict:
+    """Of a run that broke or was killed under its runner's eyes."""
+    if kind == "stopped":
+        cause = "the trainer was stopped from outside"
+    else:
+        cause = f"the trainer died (exit code {code})"
     state = newest_state(queue.added(number))
     step = state[1] if state else 0
-    count = 1 if step > tries.get("step", 0) else tries.get("deaths", 0) + 1
-    write_json(queue.run_folder(number) / "tries.json", tries | {"step": step, "deaths": count})
-    return count
-
-
-def settle(queue: Queue, entry: Entry, verdict: Verdict) -> None:
-    """Write the reason, then rename: a run whose state is read has its reason beside it."""
-    folder = queue.run_folder(entry.number)
-    write_json(folder / "reason.json", {"reason": verdict.reason, "time": time.time()})
-    queue.move(entry, verdict.state)
-    if verdict.pauses:
-        queue.pause(f"run {entry.number}: {verdict.reason}")
+    deaths = 1 if step > record.step else record.deaths + 1
+    reason = record.reason or f"{cause}; see {queue.run_folder(number) / 'log.txt'}"
+    return Verdict(
+        "failed" if deaths >= tries else "waiting",
+        replace(record, step=step, deaths=deaths, reason=reason),
+        is_fault=kind != "stopped" and code not in _FROM_OUTSIDE,
+    )

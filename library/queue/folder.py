@@ -1,28 +1,32 @@
 """A queue's folder: which runs there are, in which state, and what is known of each.
 
-waiting/0003   running/0003@<runner>   done/0003   failed/0003   stopped/0003
+waiting/0003   running/0003@<runner>   done/0003   failed/0003   stopped/0003   removed/0003
                   empty files: a run's state is the folder that its file is in, changed by an atomic rename
-runs/0003/        run.json, options.toml and copies of the files that these name, log.txt, tries.json, reason,
-                  trainer.lock, outcome.json, end
+runs/0003/        run.json, options.toml, copies of the files that these name, log.txt, record.json (how it
+                  went), and what library/queued.py names
 runners/<runner>  locked by a runner as long as it lives     slots/0   locked by the runner that uses the slot
 paused            why nothing new is started                 order.json   runs that `move` has put first
+queue.html        the page
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from library.files import whole_file
+from library import byte_locks
 from library.problems import UserError
-from library.queued import write_json
+from library.queued import LOCK, MOST_PROCESSES, STOP, write_json
 
 State = Literal["waiting", "running", "done", "failed", "stopped"]
 STATES: tuple[State, ...] = get_args(State)
-_FOLDERS = (*STATES, "runs", "runners", "slots")
+_REMOVED = "removed"  # its files stay, so that no number is given twice
+_FOLDERS = (*STATES, _REMOVED, "runs", "runners", "slots")
+_MOST_LOOKS = 10
 
 
 @dataclass(frozen=True)
@@ -32,9 +36,10 @@ class Added:
     name: the results' name.
     key: the run's id, which its states carry.
     script: the trainer.
+    launch: options of accelerate launch, if the run was added with it.
+    processes: how many train together.
     cwd: the folder that relative paths are meant from.
     output_dir: absolute.
-    gpus: how many it trains on.
     after: numbers of runs that have to be done before.
     keeps_states, keeps_last_state: whether the user asked for states, or for the last one.
     settings: its options as messages and pages show them.
@@ -43,13 +48,32 @@ class Added:
     name: str
     key: str
     script: str
+    launch: list[str] | None
+    processes: int
     cwd: str
     output_dir: str
-    gpus: int = 1
     after: list[int] = field(default_factory=list)
     keeps_states: bool = False
     keeps_last_state: bool = False
     settings: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Record:
+    """How a run went so far; record.json. Only who has the run in its hands writes it.
+
+    tries: how often it was started.
+    started: when, the last time; seconds since 1970.
+    deaths: how often it has died since it last got on.
+    step: where it stood at the last of these.
+    reason: why it is in its state; may be empty.
+    """
+
+    tries: int = 0
+    started: float = 0.0
+    deaths: int = 0
+    step: int = 0
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -77,39 +101,56 @@ class Queue:
             for name in _FOLDERS:
                 (self.folder / name).mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserError.of(self.folder, f"cannot be made ({error.strerror})", "choose another") from None
+            cause = f"cannot be made ({error.strerror})"
+            raise UserError.of(self.folder, cause, "choose another --queue") from None
 
     def require(self) -> None:
         """Raises UserError unless it is a queue."""
         if not (self.folder / "runs").is_dir():
             fix = "begin one with: run_queue.py --queue FOLDER add ..."
             raise UserError.of(self.folder, "is no queue", fix)
+        self.make()
 
     def entries(self) -> list[Entry]:
-        """All runs by number. One that is renamed just now is found in one of its places."""
+        """All runs by number. Folders are read one after the other while others rename: only two looks that
+        agree have missed nothing.
+        """
+        before = self._look()
+        for _ in range(_MOST_LOOKS):
+            found = self._look()
+            if found == before:
+                break
+            before = found
+        return [before[number] for number in sorted(before)]
+
+    def _look(self) -> dict[int, Entry]:
         found: dict[int, Entry] = {}
         for state in STATES:  # in the order that runs go through them
             for path in (self.folder / state).iterdir():
                 number, _, runner = path.name.partition("@")
                 if number.isdecimal():
                     found[int(number)] = Entry(int(number), state, runner)
-        return [found[number] for number in sorted(found)]
+        return found
 
     def waiting(self) -> list[Entry]:
         """The runs that wait, in the order in which they will be started."""
-        with suppress(OSError, ValueError):
-            first = json.loads((self.folder / "order.json").read_text(encoding="utf-8"))["first"]
-            place = {number: index for index, number in enumerate(first)}
-            waiting = [entry for entry in self.entries() if entry.state == "waiting"]
-            return sorted(waiting, key=lambda entry: (place.get(entry.number, len(place)), entry.number))
-        return [entry for entry in self.entries() if entry.state == "waiting"]
+        waiting = [entry for entry in self.entries() if entry.state == "waiting"]
+        first: list[int] = []
+        with suppress(OSError, ValueError, LookupError, TypeError):
+            first = list(json.loads((self.folder / "order.json").read_text(encoding="utf-8"))["first"])
+        place = {number: index for index, number in enumerate(first)}
+        return sorted(waiting, key=lambda entry: (place.get(entry.number, len(place)), entry.number))
 
     def find(self, number: int) -> Entry:
         """Raises UserError when there is no such run."""
         for entry in self.entries():
             if entry.number == number:
                 return entry
-        raise UserError.of(f"run {number}", "is not in this queue", "see: list")
+        cause = "was removed" if self.is_removed(number) else "is not in this queue"
+        raise UserError.of(f"run {number}", cause, "see: list")
+
+    def is_removed(self, number: int) -> bool:
+        return (self.folder / _REMOVED / f"{number:04d}").exists()
 
     def move(self, entry: Entry, state: State, runner: str = "") -> Entry | None:
         """Give a run another state; None if another process was faster."""
@@ -121,13 +162,22 @@ class Queue:
         return new
 
     def put(self, number: int) -> None:
-        """Let a run that is whole wait."""
-        with whole_file(self._path(Entry(number, "waiting"))) as temporary:
-            temporary.touch()
+        """Let a run whose folder is whole wait."""
+        self._path(Entry(number, "waiting")).touch()
 
-    def discard(self, entry: Entry) -> None:
-        """Take a run off the lists; its folder stays for its log until it is removed."""
-        self._path(entry).unlink(missing_ok=True)
+    def discard(self, entry: Entry) -> bool:
+        """Take a run off the lists and remove its folder; False if another process was faster."""
+        try:
+            self._path(entry).rename(self.folder / _REMOVED / f"{entry.number:04d}")
+        except FileNotFoundError:
+            return False
+        self.remove_folders()
+        return True
+
+    def remove_folders(self) -> None:
+        """Remove the folders of all runs that were removed, also where that was interrupted."""
+        for path in (self.folder / _REMOVED).iterdir():
+            shutil.rmtree(self.folder / "runs" / path.name, ignore_errors=True)
 
     def _path(self, entry: Entry) -> Path:
         return self.folder / entry.state / entry.file_name
@@ -136,9 +186,10 @@ class Queue:
         return self.folder / "runs" / f"{number:04d}"
 
     def new_folder(self) -> tuple[int, Path]:
-        """The number and the folder of a new run; no other process gets the same."""
-        names = [int(path.name) for path in (self.folder / "runs").iterdir() if path.name.isdecimal()]
-        number = max(names, default=0) + 1
+        """The number and the folder of a new run; no run has or had the same number."""
+        places = (self.folder / name for name in ("runs", _REMOVED))
+        names = [path.name for place in places for path in place.iterdir()]
+        number = max((int(name) for name in names if name.isdecimal()), default=0) + 1
         while True:
             with suppress(FileExistsError):
                 self.run_folder(number).mkdir()
@@ -152,12 +203,21 @@ class Queue:
             found = json.loads(path.read_text(encoding="utf-8"))
             return Added(**{field.name: found[field.name] for field in fields(Added)})
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError.of(
-                path, f"cannot be read ({error})", f"remove run {number} and add it anew"
-            ) from None
+            fix = f"remove run {number} and add it anew"
+            raise UserError.of(path, f"cannot be read ({error})", fix) from None
 
     def write_added(self, number: int, added: Added) -> None:
         write_json(self.run_folder(number) / "run.json", asdict(added))
+
+    def record(self, number: int) -> Record:
+        """A new one if there is none."""
+        with suppress(TypeError):
+            return Record(**self.read(number, "record.json"))
+        return Record()
+
+    def write_record(self, number: int, record: Record) -> None:
+        """Raises OSError."""
+        write_json(self.run_folder(number) / "record.json", asdict(record))
 
     def read(self, number: int, name: str) -> dict[str, Any]:
         """A JSON file of a run; empty if there is none."""
@@ -166,22 +226,35 @@ class Queue:
             return found if isinstance(found, dict) else {}
         return {}
 
-    @property
-    def pause_file(self) -> Path:
-        return self.folder / "paused"
+    def stop_file(self, number: int) -> Path:
+        """There while its user wants a run to stop."""
+        return self.run_folder(number) / STOP
 
-    def pause(self, why: str) -> None:
-        """Start nothing new until `unpause`; what runs goes on."""
-        write_json(self.pause_file, {"why": why})
+    def trainer_lives(self, number: int) -> bool:
+        """Whether a process trains a run, whoever started it."""
+        return byte_locks.is_held(self.run_folder(number) / LOCK, count=MOST_PROCESSES)
+
+    def runner_file(self, runner: str) -> Path:
+        return self.folder / "runners" / runner
+
+    def pause(self, why: str, *, by_user: bool) -> None:
+        """Start nothing new until `unpause`; what runs goes on. Raises OSError."""
+        write_json(self._pause_file, {"why": why, "by_user": by_user})
 
     def unpause(self) -> None:
-        self.pause_file.unlink(missing_ok=True)
+        self._pause_file.unlink(missing_ok=True)
 
-    def why_paused(self) -> str:
-        """Empty if it is not."""
+    @property
+    def paused(self) -> tuple[str, bool] | None:
+        """Why, and whether its user wants it; None if it is not paused."""
         try:
-            return str(json.loads(self.pause_file.read_text(encoding="utf-8"))["why"])
+            found = json.loads(self._pause_file.read_text(encoding="utf-8"))
+            return str(found["why"]), bool(found["by_user"])
         except FileNotFoundError:
-            return ""
+            return None
         except (OSError, ValueError, KeyError, TypeError):
-            return "paused"
+            return "paused", True
+
+    @property
+    def _pause_file(self) -> Path:
+        return self.folder / "paused"

@@ -5,10 +5,11 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
-from library.files import remove
+from library.files import remove_whole, restore_folder
 from library.problems import UserError
 from library.queue.folder import Added
 from library.training.position import StateInfo, read_state_info
+from library.training.saving.checkpoints import state_name
 from library.training.saving.manifest import check_manifest
 
 
@@ -27,18 +28,20 @@ def remove_unwanted(added: Added) -> None:
     """Remove the states of a run that is done, except for those that its user asked for."""
     if added.keeps_states:
         return
-    last = Path(added.output_dir) / f"{added.name}-state"
+    last = Path(added.output_dir) / state_name(added.name)
     for info in _states_of(added):
         if not (added.keeps_last_state and Path(info.folder) == last):
-            remove(Path(info.folder))
+            remove_whole(Path(info.folder))
 
 
 def _states_of(added: Added) -> list[StateInfo]:
     """States that this run wrote, whatever other runs left under names like theirs."""
-    found = []
-    for folder in Path(added.output_dir).glob("*-state"):
+    folder, found = Path(added.output_dir), []
+    for aside in folder.glob(".*-state.*.old"):  # a kill came between the two renames of a new one
+        restore_folder(folder / aside.name[1:].rsplit(".", 2)[0])
+    for path in folder.glob("*-state"):
         with suppress(UserError):
-            info = read_state_info(folder)
+            info = read_state_info(path)
             if info.run == added.key:
                 found.append(info)
     return found

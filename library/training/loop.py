@@ -12,6 +12,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from library import queued
 from library.console import debug, progress_bar
 from library.data.batch import Batch
 from library.files import remove_leftovers
@@ -96,6 +97,7 @@ def _train(job: Job) -> Path:
         try:
             if session.is_main:
                 saver.at_end(job.plan.epoch_after(milestones.done), milestones.done)
+                queued.tell_of_result()
         finally:
             balance = _conclude(log, stepper.learner.ledger, milestones.done, SECONDS_TO_END)
         session.accelerator.wait_for_everyone()

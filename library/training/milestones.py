@@ -12,7 +12,7 @@ from library import queued
 from library.console import fail
 from library.files import unwritten_is_a_warning
 from library.problems import Problem, UserError
-from library.training.loss_log import LossLog
+from library.training.loss_log import READ_EVERY, LossLog
 from library.training.optimization.guard import TooManyBadSteps
 from library.training.run_plan import RunPlan
 from library.training.saving.checkpoints import Checkpoints
@@ -156,13 +156,17 @@ class Milestones:
 
     def _keep_going_on_possible(self, done: int) -> None:
         """Save a state now and then, in place of the one before, for a run of a queue that saves none."""
-        run, saver = queued.RUN, self.saver
-        if run is None or saver.options.save_state or not self.session.is_main:
+        run, saver, session = queued.RUN, self.saver, self.session
+        if run is None or saver.options.save_state or done == self.plan.last_step:
             return
-        if time.monotonic() - self._kept_at < run.minutes * 60 or done == self.plan.last_step:
+        if session.accelerator.num_processes > 1 and done % READ_EVERY:  # agreeing costs time
             return
-        if self.session.accelerator.num_processes == 1:  # reading needs all processes, and clocks differ
-            self.log.read()  # so that a broken run is never saved
-        with unwritten_is_a_warning():
-            saver.in_place_of(self._kept, self.plan.epoch_after(done), done)
-        self._kept, self._kept_at = done, time.monotonic()
+        is_due = session.is_main and time.monotonic() - self._kept_at >= run.minutes * 60
+        if not session.any_wants(is_due):
+            return
+        self.log.read()  # so that a broken run is never saved; it needs all processes
+        if session.is_main:
+            with unwritten_is_a_warning():
+                saver.in_place_of(self._kept, self.plan.epoch_after(done), done, key=run.key)
+                self._kept = done
+            self._kept_at = time.monotonic()

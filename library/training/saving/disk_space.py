@@ -30,6 +30,11 @@ def check_space(run: TrainingRun, task: Task) -> None:
         raise UserError.of(folder, cause, "make room or choose another --output_dir")
 
 
+def has_room(run: TrainingRun, task: Task) -> bool:
+    """Whether there is room for both."""
+    return shutil.disk_usage(run.saving.output_dir).free >= bytes_at_once(run, task)
+
+
 def bytes_at_once(run: TrainingRun, task: Task) -> int:
     """The most that is written at once: a result, and the state that an interruption leaves. What they
     replace is removed only afterwards.

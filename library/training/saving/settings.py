@@ -162,9 +162,9 @@ def check_resumed(run: TrainingRun, batches: BatchSource) -> None:
             warn(f"{flag} was {change.old} until step {info.current_step}; from there on it is {change.new}")
     problems.raise_if_any()
     edits = batches.edits(_stamps(run.saving.resume / PICTURES))
-    if edits and queued.RUN is not None:  # nobody is there to read a warning
-        cause = f"since step {info.current_step} of this run of a queue, {'; '.join(edits)}"
-        raise UserError.of("training data", cause, "restore it, or add the run anew")
+    if edits and queued.is_own_state(info.run):  # nobody is there to read a warning
+        cause = f"since step {info.current_step}, where this run goes on, {'; '.join(edits)}"
+        raise UserError.of("training data", cause, "restore it, or add the run to its queue anew")
     for line in edits:
         warn(f"since step {info.current_step}, {line}; from there on they are trained as they are now")
 

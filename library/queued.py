@@ -24,7 +24,7 @@ from typing import IO
 from library import byte_locks
 
 VARIABLE = "ATELIER_QUEUE"
-LOCK, OUTCOME, STOP = "trainer.lock", "outcome.json", "stop"
+LOCK, OUTCOME, STOP, SUMMARY = "trainer.lock", "outcome.json", "stop", "summary.json"
 MOST_PROCESSES = 1024  # of a run on one machine
 _KEPT = ".outcome.kept"
 _KEPT_BYTES, _MOST_REASONS, _LONGEST_REASON = 4096, 3, 500

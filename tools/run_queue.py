@@ -5,7 +5,7 @@ python tools/run_queue.py --queue my_queue add --sweep "network_dim=8,16;learnin
 python tools/run_queue.py --queue my_queue run
 python tools/run_queue.py --queue my_queue list
 
-Other verbs: stop, retry, remove and move, each with numbers of runs (3 or 1,2); pause. See docs/queue.md.
+Other verbs: stop, retry, remove and move, each with numbers of runs (3 or 1,2); pause; page.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from library.options.queue_tools import (
     QueueOptions,
     RunnerOptions,
 )
-from library.problems import Problems, UserError, run_command
+from library.problems import Problems, UserError, run_command, warn
 from library.queue.folder import Queue
 
 
@@ -127,10 +127,17 @@ def add(queue: Queue, run: AddRun, command: list[str]) -> None:
 
 def start_runs(queue: Queue, run: RunnerRun) -> None:
     from library.queue.launching import slots_of
+    from library.queue.page import NAME, write_page
     from library.queue.running import Runner
     from library.queue.telling import left
 
-    runner = Runner(queue, run.runner, slots_of(run.runner.slots))
+    def changed() -> None:
+        try:
+            write_page(queue)
+        except Exception as error:  # whatever it is, a page is not worth a night
+            warn(f"{queue.folder / NAME}: could not be written ({error}); the runs go on")
+
+    runner = Runner(queue, run.runner, slots_of(run.runner.slots), changed)
     code = runner.run()
     for line in left(queue, runner):
         print(line)
@@ -141,6 +148,12 @@ def show(queue: Queue, run: PlainRun) -> None:
     from library.queue.telling import lines
 
     print("\n".join(lines(queue)))
+
+
+def page(queue: Queue, run: PlainRun) -> None:
+    from library.queue.page import write_page
+
+    print(f"wrote {write_page(queue)}")
 
 
 def move(queue: Queue, run: MoveRun) -> None:
@@ -182,6 +195,7 @@ VERBS: dict[str, tuple[type, Callable[..., None]]] = {
     "stop": (NumbersRun, each("stop")),
     "pause": (PauseRun, pause),
     "move": (MoveRun, move),
+    "page": (PlainRun, page),
     "remove": (NumbersRun, each("remove")),
     "retry": (NumbersRun, each("retry")),
 }

@@ -120,7 +120,7 @@ def _refuse_same_results(queue: Queue, asked: Sequence[_Asked]) -> None:
     problems, taken = Problems(), dict[Path, str]()
     for entry in queue.entries():
         if entry.state in ("waiting", "running", "stopped"):
-            added = queue.added(entry.number)
+            added = queue.known(entry.number)
             taken[Path(added.output_dir) / added.name] = f"run {entry.number}"
     for one in asked:
         if one.result in taken:

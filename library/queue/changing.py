@@ -58,7 +58,7 @@ def remove(queue: Queue, number: int) -> str:
     waiting = [
         other.number
         for other in queue.entries()
-        if other.state in ("waiting", "stopped") and number in queue.added(other.number).after
+        if other.state in ("waiting", "stopped") and number in queue.known(other.number).after
     ]
     if waiting and entry.state != "done":
         raise UserError.of(f"run {number}", f"run {waiting[0]} waits for it", "remove that first")

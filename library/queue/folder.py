@@ -206,6 +206,13 @@ class Queue:
             fix = f"remove run {number} and add it anew"
             raise UserError.of(path, f"cannot be read ({error})", fix) from None
 
+    def known(self, number: int) -> Added:
+        """The same for those who only tell of a run: one that cannot be read has the name "?"."""
+        try:
+            return self.added(number)
+        except UserError:
+            return Added("?", "", "", None, 1, "", str(self.run_folder(number)))
+
     def write_added(self, number: int, added: Added) -> None:
         write_json(self.run_folder(number) / "run.json", asdict(added))
 

@@ -21,7 +21,7 @@ def lines(queue: Queue) -> Iterator[str]:
     entries = queue.entries()
     for entry in in_order(queue, entries):
         about = ", ".join(_about(queue, entry, entries))
-        yield f"{entry.number:>4}  {entry.state:<8} {queue.added(entry.number).name}" + (
+        yield f"{entry.number:>4}  {entry.state:<8} {queue.known(entry.number).name}" + (
             f"  {about}" if about else ""
         )
     if not entries:
@@ -41,7 +41,7 @@ def left(queue: Queue, runner: Runner) -> Iterator[str]:
     """A line for each run that a runner leaves waiting, and why."""
     states = {entry.number: entry.state for entry in queue.entries()}
     for entry in queue.waiting():
-        for number in runner.waits_for(queue.added(entry.number)):
+        for number in runner.waits_for(queue.known(entry.number)):
             state = states.get(number, "missing")
             yield f"run {entry.number} waits for run {number}, which is {state}"
 
@@ -53,7 +53,7 @@ def _about(queue: Queue, entry: Entry, entries: Sequence[Entry]) -> Iterator[str
         if seconds is not None:
             yield f"took {in_words(seconds)}"
         return
-    if entry.state == "waiting" and (after := queue.added(number).after):
+    if entry.state == "waiting" and (after := queue.known(number).after):
         yield f"after {', '.join(map(str, after))}"
     if entry.state == "running" and is_orphan(queue, entry):
         yield "was interrupted; run goes on with it"
@@ -87,7 +87,7 @@ def estimate(queue: Queue, number: int, entries: Sequence[Entry]) -> float | Non
 
 
 def _timed(queue: Queue, number: int) -> tuple[object, ...]:
-    added = queue.added(number)
+    added = queue.known(number)
     settings = {name: value for name, value in added.settings.items() if name not in _TIMELESS}
     return added.script, added.processes, sorted(settings.items())
 

@@ -17,6 +17,7 @@ from library.queue.folder import STATES, Entry, Queue
 from library.queue.telling import duration, estimate, in_order, in_words
 
 NAME = "queue.html"
+MOST_ROWS = 15  # of a table that is not folded
 MOST_PICTURED = 40  # runs whose pictures are shown
 _STYLE = Path(__file__).with_name("queue.css")
 
@@ -34,8 +35,8 @@ def render(queue: Queue) -> str:
     entries, finished = queue.entries(), finished_runs(queue)
     groups = {
         "Running": ("running",),
-        "Waiting": ("waiting",),
         "Set aside": ("failed", "stopped"),
+        "Waiting": ("waiting",),
     }
     sections: dict[str, Html | None] = {
         title: _table(queue, [entry for entry in entries if entry.state in states], entries)
@@ -77,12 +78,17 @@ def _table(queue: Queue, entries: Sequence[Entry], everyone: Sequence[Entry]) ->
             "tr",
             _cell("run", f"{entry.number}  {queue.known(entry.number).name}"),
             _cell("", _about(queue, entry, everyone)),
-            _cell("see", _links(queue, entry)),
+            _cell("", _links(queue, entry)),
         )
         for entry in in_order(queue, entries)
     ]
-    head = element("thead", element("tr", [element("th", name) for name in ("run", "", "see")]))
-    return element("table", head, element("tbody", rows), class_="stacked runs")
+    shown, folded = (
+        element("table", part, class_="stacked runs") for part in (rows[:MOST_ROWS], rows[MOST_ROWS:])
+    )
+    if len(rows) <= MOST_ROWS:
+        return shown
+    summary = element("summary", f"{len(rows) - MOST_ROWS} more")
+    return join([shown, element("details", summary, folded)])
 
 
 def _about(queue: Queue, entry: Entry, everyone: Sequence[Entry]) -> str:
@@ -107,7 +113,7 @@ def _comparison(queue: Queue, runs: Sequence[Finished]) -> Html | None:
         return None
     names, more = differing(runs)
     has_validation = any(run.summary.lowest is not None for run in runs)
-    heads = ["run", *names, "loss", *(["lowest validation loss"] if has_validation else []), "time"]
+    heads = ["run", *(["lowest validation loss"] if has_validation else []), "loss", *names, "time"]
     rows = [_compared(queue, run, names, has_validation) for run in runs]
     notes = [f"{counted(more, 'more setting')} that differ are in the reports"] if more else []
     notes += ["the lowest validation loss first"] if has_validation else []
@@ -136,9 +142,9 @@ def _compared(queue: Queue, run: Finished, names: Sequence[str], has_validation:
     return element(
         "tr",
         _cell("run", element("a", title, href=address) if address else title),
-        [_cell(name, shown(run, name)) for name in names],
-        _cell("loss", "" if summary.loss is None else f"{summary.loss:.4f}"),
         _cell("lowest validation loss", lowest) if has_validation else None,
+        _cell("loss", "" if summary.loss is None else f"{summary.loss:.4f}"),
+        [_cell(name, shown(run, name)) for name in names],
         _cell("time", in_words(seconds) if seconds is not None else "in parts"),
     )
 

@@ -60,11 +60,11 @@ def test_the_page_says_what_is_where_and_compares_what_is_done(tmp_path: Path) -
         "6 f | time unknown |",
         "4 d | failed: --seed: is <wrong> | log",
     ]
-    place = rows.index("run | network_dim | flip_aug | loss | lowest validation loss | time")
+    place = rows.index("run | lowest validation loss | loss | network_dim | flip_aug | time")
     assert rows[place + 1 :] == [
-        "2 b | 16 | off | 0.1250 | 0.2000 at step 6 | 1 min 30 s",
-        "1 a | 8 | on | 0.1250 | 0.3000 at step 6 | 1 min 30 s",
-        "3 c | 16 | off | 0.1250 | | 1 min 30 s",
+        "2 b | 0.2000 at step 6 | 0.1250 | 16 | off | 1 min 30 s",
+        "1 a | 0.3000 at step 6 | 0.1250 | 8 | on | 1 min 30 s",
+        "3 c | | 0.1250 | 16 | off | 1 min 30 s",
     ]
     links = re.findall(r'<a href="([^"#]+)"', page)
     assert links and all((queue.folder / unquote(unescape(link))).is_file() for link in links)

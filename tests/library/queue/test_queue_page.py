@@ -57,8 +57,8 @@ def test_the_page_says_what_is_where_and_compares_what_is_done(tmp_path: Path) -
 
     rows = [re.sub(r"\s+", " ", text_of(row)) for row in re.findall("<tr>(.*?)</tr>", page, re.DOTALL)]
     assert [row for row in rows if row.startswith(("4", "6"))] == [
-        "6 f | time unknown |",
         "4 d | failed: --seed: is <wrong> | log",
+        "6 f | time unknown |",
     ]
     place = rows.index("run | lowest validation loss | loss | network_dim | flip_aug | time")
     assert rows[place + 1 :] == [

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import random
 import subprocess
 import sys
 import time
@@ -50,11 +52,15 @@ class Night:
         return subprocess.Popen(
             list(map(str, command)),
             cwd=ROOT,
-            env=environment(),
+            env=environment() | {"PYTHONPATH": os.pathsep.join([str(ROOT / "tests" / "witness"), str(ROOT)])},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
+
+    def violations(self) -> list[str]:
+        """What must never happen, by the witness in each trainer."""
+        return [path.read_text() for path in (self.queue.folder / "runs").glob("*/violations")]
 
     def states_saved(self) -> int:
         return len(list((self.folder / "out").glob("*-state")))
@@ -90,7 +96,52 @@ def test_a_run_goes_on_after_kills_and_a_failed_one_is_set_aside(night: Night) -
     assert "run 2: failed: " in said and "no images" in said
     assert weights(night.result("cat")) == weights(night.alone("cat", 30))
     assert facts(night.result("cat")) == facts(night.folder / "alone" / "cat.safetensors")
-    assert night.states_saved() == 0
+    assert night.states_saved() == 0 and night.violations() == []
+    assert len(list((night.queue.folder / "runs").glob("*/witness"))) == 2
+
+
+@pytest.mark.long
+def test_20_runs_survive_30_kills(night: Night) -> None:
+    """10 of the runner, 10 of trainers, 10 of both; some inside a save. 3 of the runs fail by themselves."""
+    rng, count, bad = random.Random(0), 20, {4: "gone", 9: "nan", 15: "gone"}
+    for number in range(1, count + 1):
+        kind, more = bad.get(number), ()
+        if kind == "gone":
+            more = ("--train_data_dir", make_pictures(night.folder / f"gone{number}" / "1_a", 1).parent)
+        elif kind == "nan":
+            more = ("--learning_rate", 1e30, "--max_bad_steps", 2)
+        night.add(f"x{number}", 12, "--seed", number, *more)
+    for path in night.folder.glob("gone*/1_a/*"):
+        path.unlink()
+
+    options = ("--state_minutes", 0, "--tries", 20)
+    runner, kills = night.start(*options), [whom for whom in ("runner", "trainer", "both") for _ in range(10)]
+    rng.shuffle(kills)
+    for whom in kills:
+        time.sleep(rng.uniform(1, 10))
+        if rng.random() < 0.5:  # while steps are taken and states saved
+            before, end = night.states_saved(), time.monotonic() + 20
+            while time.monotonic() < end and night.states_saved() == before and runner.poll() is None:
+                time.sleep(0.01)
+            time.sleep(rng.uniform(0, 0.3))
+        wait_for(lambda: trainers(night.queue) or runner.poll() is not None)
+        if whom != "trainer":
+            kill(runner)
+        if whom != "runner":
+            for trainer in trainers(night.queue):
+                kill(trainer)
+        if runner.poll() is not None:
+            runner = night.start(*options)
+    runner.communicate(timeout=1500)
+
+    assert night.violations() == []
+    assert states(night.queue) == {
+        number: "failed" if number in bad else "done" for number in range(1, count + 1)
+    }
+    for number in set(range(1, count + 1)) - set(bad):
+        alone = night.alone(f"x{number}", 12, "--seed", number)
+        assert weights(night.result(f"x{number}")) == weights(alone)
+        assert facts(night.result(f"x{number}")) == facts(alone)
 
 
 def wait_for(condition: Callable[[], object]) -> None:

@@ -23,7 +23,7 @@ from library.problems import UserError, warn
 from library.queue import launching
 from library.queue.deciding import Verdict, judge
 from library.queue.folder import Added, Entry, Queue
-from library.queue.states import newest_state
+from library.queue.states import only_newest_state
 from library.queued import QueuedRun, end_file
 from library.training.interruption import Interruption
 
@@ -243,7 +243,7 @@ class Runner:
             reason = f"{added.cwd}: is gone, from where the run's paths are meant; put it back"
             self._settle(entry, Verdict("failed", replace(record, reason=reason), is_fault=True))
             return False
-        state = newest_state(added)
+        state = only_newest_state(added)
         try:
             queue.write_record(number, record)
             log = (folder / "log.txt").open("ab", buffering=0)

@@ -24,6 +24,16 @@ def newest_state(added: Added) -> tuple[Path, int] | None:
     return None
 
 
+def only_newest_state(added: Added) -> tuple[Path, int] | None:
+    """The same, and the others are removed, which kills have left, unless the user asked for states."""
+    newest = newest_state(added)
+    if newest is not None and not added.keeps_states:
+        for info in _states_of(added):
+            if Path(info.folder) != newest[0]:
+                remove_whole(Path(info.folder))
+    return newest
+
+
 def remove_unwanted(added: Added) -> None:
     """Remove the states of a run that is done, except for those that its user asked for."""
     if added.keeps_states:

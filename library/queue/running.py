@@ -117,9 +117,9 @@ class Runner:
         """Look once at everything; False when nothing is left to do."""
         try:
             self.queue.remove_folders()
-            self._adopt()
             self._reap()
-            self._start_what_can()
+            if self._adopt():
+                self._start_what_can()
             return bool(self._active) or self._has_more()
         except OSError as error:  # an entry that could not be renamed is still ours, and adopted next time
             self._pause(f"{self.queue.folder}: {error.strerror or error}")
@@ -161,14 +161,17 @@ class Runner:
             self._settle(entry, Verdict("failed", record, is_fault=True))
             return None
 
-    def _adopt(self) -> None:
-        """Take over the runs of runners that are gone, once their trainers have ended."""
-        for entry in self.queue.entries():
-            if not self._is_left(entry) or self.queue.trainer_lives(entry.number):
-                continue
-            own = self.queue.move(entry, "running", self.name)
+    def _adopt(self) -> bool:
+        """Take over the runs of runners that are gone, once their trainers have ended. False while one has
+        not: it still uses a device that we take for free.
+        """
+        left = [entry for entry in self.queue.entries() if self._is_left(entry)]
+        living = [entry for entry in left if self.queue.trainer_lives(entry.number)]
+        for entry in left:
+            own = None if entry in living else self.queue.move(entry, "running", self.name)
             if own is not None and self._added(own) is not None:
                 self._settle(own, judge(self.queue, entry.number, code=None, tries=self.options.tries))
+        return not living
 
     def _reap(self) -> None:
         for number, active in list(self._active.items()):

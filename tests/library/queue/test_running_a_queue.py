@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import random
 import signal
 import time
@@ -11,8 +12,10 @@ from pathlib import Path
 import pytest
 from queue_stubs import add_stub, expected, kill, run_stubs, start_runner, states, trainers
 
+from library.options.queue_tools import RunnerOptions
 from library.queue import changing
 from library.queue.folder import Queue
+from library.queue.running import Runner
 from library.queue.telling import lines
 
 
@@ -38,6 +41,7 @@ def test_runs_are_trained_in_order_and_one_that_fails_stops_no_other(queue: Queu
     assert (queue.folder / "out" / "e.result").read_text() == expected(3)
     assert not list((queue.folder / "out").glob("*-state"))
     assert "   2  failed   b  --learning_rate: is wrong in b; lower it" in [*lines(queue)]
+    assert any(line.startswith("   3  waiting  c  after 2, takes about 0 min 0") for line in lines(queue))
     assert sum("started" in line for line in (queue.folder / "out" / "b.starts").open()) == 1
 
 
@@ -145,6 +149,17 @@ def test_a_second_runner_is_refused_where_all_slots_are_used(queue: Queue) -> No
     first.communicate(timeout=60)
 
 
+def test_a_new_runner_waits_for_the_trainer_of_one_that_is_gone(queue: Queue) -> None:
+    add_stub(queue, "a", steps=3, pause=3)
+    add_stub(queue, "b")
+    runner = start_runner(queue)
+    wait_for(lambda: (queue.folder / "out" / "a.starts").exists())
+    kill(runner)
+    _, said = run_stubs(queue)  # the trainer is in the middle of a step
+    assert said.splitlines()[:2] == ["run 1: will go on", "run 1 (a): started, goes on after step 1"]
+    assert states(queue) == {1: "done", 2: "done"}
+
+
 def test_slots_run_side_by_side(queue: Queue) -> None:
     for name in "abc":
         add_stub(queue, name, steps=20, pause=0.05)
@@ -161,6 +176,22 @@ def test_a_run_whose_file_is_broken_fails_alone(queue: Queue) -> None:
     code, _ = run_stubs(queue)
     assert code == 0
     assert states(queue) == {1: "failed", 2: "done"}
+
+
+def test_a_queue_that_cannot_be_written_pauses_and_loses_nothing(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def write(path: Path, value: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    add_stub(queue, "a")
+    with monkeypatch.context() as full:
+        full.setattr("library.queue.folder.write_json", write)
+        assert Runner(queue, RunnerOptions(), [""]).run() == 3
+    assert "paused: run 1: could not be started (No space left on device)" in capsys.readouterr().out
+    assert states(queue) == {1: "waiting"}
+    run_stubs(queue)
+    assert states(queue) == {1: "done"}
 
 
 def test_kills_of_runners_and_trainers_lose_no_run(queue: Queue) -> None:

@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from anywher
 
 from library.options.parser import parse
 from library.options.queue_tools import (
+    CONFIG_FILE,
     AddOptions,
     MoveOptions,
     NumbersOptions,
@@ -97,12 +98,12 @@ def main() -> None:
         act(queue, run)
 
 
-def split(words: Sequence[str]) -> tuple[list[str], str | None, list[str]]:
-    """What stands before the first word that is no option, that word, and what follows it. Each option there
-    has a value.
+def split(words: Sequence[str], *ends: str) -> tuple[list[str], str | None, list[str]]:
+    """What stands before the first word that is no option or one of `ends`, that word, and what follows it.
+    Each option there has a value.
     """
     place = 0
-    while place < len(words) and words[place].startswith("-"):
+    while place < len(words) and words[place].startswith("-") and words[place] not in ends:
         place += 1 if "=" in words[place] or words[place] in ("-h", "--help") else 2
     return list(words[:place]), words[place] if place < len(words) else None, list(words[place + 1 :])
 
@@ -111,7 +112,7 @@ def own_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """Of the words after `add` its own options, and the command, which has the same words as without a
     queue.
     """
-    own, first, rest = split(words)
+    own, first, rest = split(words, CONFIG_FILE)
     return own, [] if first is None else [first, *rest]
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from library.options.fields import below, option, refuse
 
+CONFIG_FILE = "--config_file"  # may stand before an option file that is added, as behind a trainer
+
 
 def read_numbers(value: object) -> tuple[int, ...]:
     """`3` or `1,2`. Raises ValueError for anything else."""

@@ -13,6 +13,7 @@ from typing import Any
 from library.launcher import read_command
 from library.migration.commands import OLD_NAMES, TRAINERS
 from library.options.config_file import read_config_file
+from library.options.queue_tools import CONFIG_FILE
 from library.problems import Problems, UserError
 
 # Options that one trainer alone has, or that make it the one that is meant: the first that is set decides.
@@ -58,6 +59,8 @@ def read_target(target: Sequence[str], script: str | None) -> list[Command]:
         if word.lower().endswith(".py"):
             launch, processes = _launch(target[:index])
             return [Command(_trainer(word), tuple(target[index + 1 :]), launch, processes)]
+    if target[0] == CONFIG_FILE and len(target) > 1:
+        target = target[1:]
     first, rest = Path(target[0]), tuple(target[1:])
     if first.is_dir():
         files = sorted(first.glob("*.toml"))
@@ -110,7 +113,7 @@ def _trainer(word: str) -> str:
 def _of_file(path: str, rest: tuple[str, ...], script: str | None) -> Command:
     _, options = read_config_file(path)
     trainer = _trainer(script) if script else _told_by(path, options)
-    return Command(trainer, ("--config_file", path, *rest))
+    return Command(trainer, (CONFIG_FILE, path, *rest))
 
 
 def _told_by(path: str, options: dict[str, Any]) -> str:

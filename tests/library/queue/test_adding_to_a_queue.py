@@ -126,7 +126,12 @@ def test_an_option_file_tells_its_trainer(given: Given) -> None:
         given.add(folder)
     given.write(folder / "b.toml", output_name="b", use_style_template=True, **word)
     given.add(folder)
-    given.add("--script", "train_db.py", given.write(output_name="c", network_module=None, network_dim=None))
+    given.add(
+        "--script",
+        "train_db.py",
+        "--config_file",
+        given.write(output_name="c", network_module=None, network_dim=None),
+    )
     scripts = [given.queue.added(number).script for number in states(given.queue)]
     assert scripts == ["train_network.py", "train_textual_inversion.py", "train_db.py"]
 
@@ -150,6 +155,7 @@ def test_wrong_additions_are_one_line_each_and_add_nothing(given: Given) -> None
         (("--sweep", "output_name=a,b", file), "--sweep: output_name cannot be varied; leave it out"),
         (("--sweep", "seed=1;seed=2", file), "--sweep: seed is there twice; give all its values at once"),
         (("--sweep", "network_dmi=2", file), "--network_dmi: there is no such option; did you mean --netw"),
+        (("--config_file",), "--config_file: is nothing that can be added; give a command (train_net"),
         (("--after", "7", file), "run 7: is not in this queue; see: list"),
         (("--after", "x", file), "--after: expects numbers of runs such as 3 or 1,2, got 'x'"),
         (("--gpus", "0", file), "--gpus: must be 1 or more"),

@@ -116,7 +116,7 @@ def train() -> None:
     if json.loads(_text(run.folder / queued.OUTCOME) or "{}").get("kind") == "done":
         _accuse("was done and is started again", name)
     with (out / f"{name}.starts").open("a") as starts:
-        starts.write("started\n")
+        starts.write(f"started on {os.environ.get('CUDA_VISIBLE_DEVICES')}\n")
     step, learned = 0, ""
     if "--resume" in words:
         state = Path(words[words.index("--resume") + 1])

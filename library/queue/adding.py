@@ -60,14 +60,15 @@ def add(queue: Queue, options: AddOptions, target: Sequence[str]) -> list[tuple[
         queue.find(number)
     axes = read_sweep(options.sweep) if options.sweep is not None else {}
     problems, asked = Problems(), list[_Asked]()
-    for command in read_target(target, options.script):
-        run = problems.attempt(check, command)
-        if run is None:
-            continue
-        for one in combinations(command, run, axes) if axes else [command]:
-            found = problems.attempt(check, one) if axes else run
-            if found is not None:
-                asked.append(_Asked(one, found))
+    with warnings_in_order():  # all at once: a sweep would repeat them
+        for command in read_target(target, options.script):
+            run = problems.attempt(check, command)
+            if run is None:
+                continue
+            for one in combinations(command, run, axes) if axes else [command]:
+                found = problems.attempt(check, one) if axes else run
+                if found is not None:
+                    asked.append(_Asked(one, found))
     problems.raise_if_any()
     _refuse_same_results(queue, asked)
     return _freeze_all(queue, asked, options)
@@ -76,7 +77,7 @@ def add(queue: Queue, options: AddOptions, target: Sequence[str]) -> list[tuple[
 def check(command: Command) -> TrainingRun:
     """The run that a trainer's command asks for, after all its checks. Raises UserError with its problems."""
     main = importlib.import_module(command.script.removesuffix(".py")).main
-    with _arguments(command), only_checks(), warnings_in_order():
+    with _arguments(command), only_checks():
         try:
             main()
         except Checked as checked:

@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from library import byte_locks
+from library.paths import name_fault
 from library.problems import UserError
 from library.queued import LOCK, MOST_PROCESSES, STOP, write_json
 
@@ -56,6 +58,30 @@ class Added:
     keeps_states: bool = False
     keeps_last_state: bool = False
     settings: dict[str, Any] = field(default_factory=dict)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_list_of(kind: type) -> Callable[[object], bool]:
+    return lambda value: isinstance(value, list) and all(type(item) is kind for item in value)
+
+
+# What a field of run.json can be: nothing that stands there may end a runner.
+_CAN_BE: dict[str, Callable[[Any], bool]] = {
+    "name": _is_text,
+    "key": _is_text,
+    "script": lambda value: _is_text(value) and name_fault(value) is None,
+    "launch": lambda value: value is None or _is_list_of(str)(value),
+    "processes": lambda value: type(value) is int and value > 0,
+    "cwd": _is_text,
+    "output_dir": _is_text,
+    "after": _is_list_of(int),
+    "keeps_states": lambda value: type(value) is bool,
+    "keeps_last_state": lambda value: type(value) is bool,
+    "settings": lambda value: isinstance(value, dict),
+}
 
 
 @dataclass(frozen=True)
@@ -201,7 +227,10 @@ class Queue:
         path = self.run_folder(number) / "run.json"
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
-            return Added(**{field.name: found[field.name] for field in fields(Added)})
+            values = {field.name: found[field.name] for field in fields(Added)}
+            if wrong := [name for name, value in values.items() if not _CAN_BE[name](value)]:
+                raise ValueError(f"{wrong[0]} cannot be {str(values[wrong[0]])[:60]!r}")
+            return Added(**values)
         except (OSError, ValueError, KeyError, TypeError) as error:
             fix = f"remove run {number} and add it anew"
             raise UserError.of(path, f"cannot be read ({error})", fix) from None

@@ -142,9 +142,14 @@ class Runner:
     def _can_start(self, entry: Entry) -> bool:
         """Whether a run's predecessors are done and there are as many slots as it needs, free or not."""
         added = self._added(entry)
-        return added is not None and self._needs(added) <= len(self._slots) and not self.waits_for(added)
+        return added is not None and self.needs(added) <= len(self._slots) and not self.waits_for(added)
 
-    def _needs(self, added: Added) -> int:
+    @property
+    def slot_count(self) -> int:
+        return len(self._slots)
+
+    def needs(self, added: Added) -> int:
+        """How many slots a run takes."""
         return added.processes if any(self.devices) else 1
 
     def waits_for(self, added: Added) -> list[int]:
@@ -224,7 +229,7 @@ class Runner:
             if not self._can_start(entry):
                 continue
             added = self.queue.added(entry.number)
-            count = self._needs(added)
+            count = self.needs(added)
             if count > len(free):  # what waits behind it must not keep it from its slots for ever
                 return
             own = self.queue.move(entry, "running", self.name)

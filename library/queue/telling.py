@@ -41,9 +41,12 @@ def left(queue: Queue, runner: Runner) -> Iterator[str]:
     """A line for each run that a runner leaves waiting, and why."""
     states = {entry.number: entry.state for entry in queue.entries()}
     for entry in queue.waiting():
-        for number in runner.waits_for(queue.known(entry.number)):
+        added = queue.known(entry.number)
+        for number in runner.waits_for(added):
             state = states.get(number, "missing")
             yield f"run {entry.number} waits for run {number}, which is {state}"
+        if (count := runner.needs(added)) > runner.slot_count:
+            yield f"run {entry.number} needs {count} GPUs, but this runner has {runner.slot_count}"
 
 
 def _about(queue: Queue, entry: Entry, entries: Sequence[Entry]) -> Iterator[str]:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import errno
+import json
 import random
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import queue_stubs
 from queue_stubs import add_stub, expected, kill, run_stubs, start_runner, states, trainers
 
 from library.options.queue_tools import RunnerOptions
-from library.queue import changing
+from library.problems import UserError
+from library.queue import changing, launching
 from library.queue.folder import Queue
 from library.queue.running import Runner
-from library.queue.telling import lines
+from library.queue.telling import left, lines
 
 
 @pytest.fixture
@@ -169,13 +173,33 @@ def test_slots_run_side_by_side(queue: Queue) -> None:
     assert set(states(queue).values()) == {"done"}
 
 
+def test_each_slot_has_a_gpu_of_its_own(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launching, "_count_gpus", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    monkeypatch.setattr(launching, "ROOT", Path(queue_stubs.__file__).parent)
+    with pytest.raises(UserError, match="--slots: is 3, a GPU each, but there are 2 here; ask for fewer"):
+        launching.slots_of(3)
+    for name in "abc":
+        add_stub(queue, name, steps=20, pause=0.05)
+    added = replace(queue.added(3), processes=4)
+    queue.write_added(3, added)
+    runner = Runner(queue, RunnerOptions(), launching.slots_of(None))
+    assert runner.run() == 0
+    used = [(queue.folder / "out" / f"{name}.starts").read_text() for name in "ab"]
+    assert used == ["started on 3\n", "started on 5\n"]
+    assert [*left(queue, runner)] == ["run 3 needs 4 GPUs, but this runner has 2"]
+
+
 def test_a_run_whose_file_is_broken_fails_alone(queue: Queue) -> None:
-    add_stub(queue, "a")
-    add_stub(queue, "b")
+    for name in "abc":
+        add_stub(queue, name)
     (queue.run_folder(1) / "run.json").write_text("{")
+    other = json.loads((queue.run_folder(2) / "run.json").read_text()) | {"script": "../x.py"}
+    (queue.run_folder(2) / "run.json").write_text(json.dumps(other))
     code, _ = run_stubs(queue)
     assert code == 0
-    assert states(queue) == {1: "failed", 2: "done"}
+    assert states(queue) == {1: "failed", 2: "failed", 3: "done"}
+    assert "script cannot be '../x.py'" in queue.record(2).reason
 
 
 def test_a_queue_that_cannot_be_written_pauses_and_loses_nothing(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from library.queue.folder import Queue, Record, State
+from library.queue.folder import Added, Queue, Record, State
 from library.queue.states import newest_state, remove_unwanted
 from library.queued import OUTCOME
 
@@ -27,7 +27,7 @@ class Verdict:
     is_fault: bool = False
 
 
-def judge(queue: Queue, number: int, *, code: int | None, tries: int) -> Verdict:
+def judge(queue: Queue, number: int, added: Added, *, code: int | None, tries: int) -> Verdict:
     """By the run's outcome file, never by its exit code; a trainer that wrote none was killed.
 
     code: its exit code, for the reason; None when its runner was gone or has asked it to end, so that the end
@@ -39,7 +39,7 @@ def judge(queue: Queue, number: int, *, code: int | None, tries: int) -> Verdict
         outcome = {}
     kind, reason = outcome.get("kind"), "; ".join(map(str, outcome.get("reasons", ())))
     if kind == "done":
-        remove_unwanted(queue.added(number))
+        remove_unwanted(added)
         return Verdict("done", replace(record, reason=""))
     told = replace(record, reason=reason)
     if kind == "wrong":
@@ -50,23 +50,19 @@ def judge(queue: Queue, number: int, *, code: int | None, tries: int) -> Verdict
         return Verdict("waiting", told, pauses=True)
     if code is None:
         return Verdict("waiting", replace(record, reason=""))
-    return _of_death(queue, number, kind=kind, code=code, tries=tries, record=told)
+    was_stopped = kind == "stopped"
+    cause = "the trainer was stopped from outside" if was_stopped else f"the trainer died (exit code {code})"
+    told = replace(told, reason=reason or f"{cause}; see {queue.run_folder(number) / 'log.txt'}")
+    return _of_death(added, told, tries, is_fault=not was_stopped and code not in _FROM_OUTSIDE)
 
 
-def _of_death(
-    queue: Queue, number: int, *, kind: str | None, code: int, tries: int, record: Record
-) -> Verdict:
+def _of_death(added: Added, record: Record, tries: int, *, is_fault: bool) -> Verdict:
     """Of a run that broke or was killed under its runner's eyes."""
-    if kind == "stopped":
-        cause = "the trainer was stopped from outside"
-    else:
-        cause = f"the trainer died (exit code {code})"
-    state = newest_state(queue.added(number))
+    state = newest_state(added)
     step = state[1] if state else 0
     deaths = 1 if step > record.step else record.deaths + 1
-    reason = record.reason or f"{cause}; see {queue.run_folder(number) / 'log.txt'}"
     return Verdict(
         "failed" if deaths >= tries else "waiting",
-        replace(record, step=step, deaths=deaths, reason=reason),
-        is_fault=kind != "stopped" and code not in _FROM_OUTSIDE,
+        replace(record, step=step, deaths=deaths),
+        is_fault=is_fault,
     )

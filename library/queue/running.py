@@ -31,6 +31,7 @@ INSTANT = 60.0  # seconds; a run that fails sooner may fail for what all have in
 PAUSED = 3  # exit code of a runner that pauses the queue
 _POLL = 0.3  # seconds
 _MOST_INSTANT = 3  # runs in a row
+_MOST_FAILURES = 100  # looks at the queue in a row that the drive refuses: half a minute
 
 
 @dataclass
@@ -38,6 +39,7 @@ class _Active:
     """A trainer that runs. slots: numbers of those it uses. log: its open log file."""
 
     entry: Entry
+    added: Added
     process: subprocess.Popen[bytes]
     slots: list[int]
     log: IO[bytes]
@@ -60,6 +62,7 @@ class Runner:
     _active: dict[int, _Active] = field(default_factory=dict)
     _slots: dict[int, IO[bytes]] = field(default_factory=dict)
     _instant: set[int] = field(default_factory=set)
+    _failures: int = 0
     _trouble: str = ""
 
     @property
@@ -120,10 +123,13 @@ class Runner:
             self._reap()
             if self._adopt():
                 self._start_what_can()
+            self._failures = 0
             return bool(self._active) or self._has_more()
         except OSError as error:  # an entry that could not be renamed is still ours, and adopted next time
-            self._pause(f"{self.queue.folder}: {error.strerror or error}")
-            return bool(self._active)
+            self._failures += 1
+            if self._failures == _MOST_FAILURES:  # a network drive may have been away for a moment
+                self._pause(f"{self.queue.folder}: {error.strerror or error}")
+            return bool(self._active) or self._failures < _MOST_FAILURES
 
     def _has_more(self) -> bool:
         """Whether something may start later, or a trainer of a runner that is gone has yet to end."""
@@ -174,8 +180,9 @@ class Runner:
         living = [entry for entry in left if self.queue.trainer_lives(entry.number)]
         for entry in left:
             own = None if entry in living else self.queue.move(entry, "running", self.name)
-            if own is not None and self._added(own) is not None:
-                self._settle(own, judge(self.queue, entry.number, code=None, tries=self.options.tries))
+            added = self._added(own) if own is not None else None
+            if own is not None and added is not None:
+                self._settle(own, judge(self.queue, own.number, added, code=None, tries=self.options.tries))
         return not living
 
     def _reap(self) -> None:
@@ -184,7 +191,7 @@ class Runner:
             if code is None or self.queue.trainer_lives(number):
                 continue
             active.log.close()
-            verdict = judge(self.queue, number, code=code, tries=self.options.tries)
+            verdict = judge(self.queue, number, active.added, code=code, tries=self.options.tries)
             del self._active[number]
             self._settle(active.entry, verdict)
             if not verdict.is_fault or time.monotonic() - active.since > INSTANT:
@@ -261,7 +268,7 @@ class Runner:
             reason = f"could not be started ({error.strerror or error})"
             self._settle(entry, Verdict("waiting", replace(before, reason=reason), pauses=True))
             return False
-        self._active[number] = _Active(entry, process, slots, log, time.monotonic())
+        self._active[number] = _Active(entry, added, process, slots, log, time.monotonic())
         goes_on = f", goes on after step {state[1]}" if state else ""
         say(f"run {number} ({added.name}): started{goes_on}")
         self.changed()
@@ -281,6 +288,7 @@ class Runner:
                     del self._active[number]
                     active.log.close()
                     with suppress(OSError):
-                        verdict = judge(self.queue, number, code=None, tries=self.options.tries)
+                        tries = self.options.tries
+                        verdict = judge(self.queue, number, active.added, code=None, tries=tries)
                         self._settle(active.entry, verdict)
             time.sleep(_POLL)

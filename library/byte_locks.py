@@ -12,7 +12,6 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import IO
 
 if sys.platform == "win32":
     import msvcrt
@@ -24,40 +23,41 @@ HELD = {errno.EACCES, errno.EAGAIN, errno.EDEADLK}
 _PLACE = 1 << 30  # the first byte that is locked
 
 
-def open_lock(path: Path) -> IO[bytes]:
-    """The file, made if it is missing. Raises OSError."""
-    return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b", buffering=0)
+def open_lock(path: Path) -> int:
+    """The descriptor of the file, which is made if it is missing. Raises OSError."""
+    return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
 
 
-def lock(file: IO[bytes], *, byte: int = 0, count: int = 1) -> None:
+def lock(descriptor: int, *, byte: int = 0, count: int = 1) -> None:
     """Lock bytes of an open file until it is closed. Raises OSError, with a number in HELD when another
     process has one of them.
     """
     if sys.platform == "win32":
-        file.seek(_PLACE + byte)
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, count)
-        file.seek(0)
+        os.lseek(descriptor, _PLACE + byte, os.SEEK_SET)
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, count)
+        os.lseek(descriptor, 0, os.SEEK_SET)
     else:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, count, _PLACE + byte)
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, count, _PLACE + byte)
 
 
-def hold(path: Path, *, byte: int = 0, patience: float = 0.0) -> IO[bytes] | None:
-    """The open file, with its byte locked, and still at this path; None if another process has it after
-    `patience` seconds. Others may have it for a moment only to see whether it is free.
+def hold(path: Path, *, byte: int = 0, patience: float = 0.0) -> int | None:
+    """The descriptor of the file, with its byte locked, and still at this path; None if another process has
+    it after `patience` seconds. Others may have it for a moment only to see whether it is free.
 
+    It is not a file object, which the interpreter would close before the process has ended.
     Raises OSError where there are no locks.
     """
     end = time.monotonic() + patience
     while True:
-        file = open_lock(path)
+        descriptor = open_lock(path)
         try:
-            lock(file, byte=byte)
-            if is_still(path, file):
-                return file
-            file.close()
+            lock(descriptor, byte=byte)
+            if is_still(path, descriptor):
+                return descriptor
+            os.close(descriptor)
             continue
         except OSError as error:
-            file.close()
+            os.close(descriptor)
             if error.errno not in HELD:
                 raise
         if time.monotonic() >= end:
@@ -65,12 +65,12 @@ def hold(path: Path, *, byte: int = 0, patience: float = 0.0) -> IO[bytes] | Non
         time.sleep(0.05)
 
 
-def is_still(path: Path, file: IO[bytes]) -> bool:
+def is_still(path: Path, descriptor: int) -> bool:
     """Whether an open file is the one at this path: whoever had it before may have removed it between our
     opening and locking.
     """
     try:
-        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
     except OSError:
         return False
 
@@ -80,14 +80,15 @@ def is_held(path: Path, *, count: int = 1) -> bool:
     be asked of a lock that this process has.
     """
     try:
-        file = os.fdopen(os.open(path, os.O_RDWR), "r+b", buffering=0)
+        descriptor = os.open(path, os.O_RDWR)
     except FileNotFoundError:
         return False
-    with file:
-        try:
-            lock(file, count=count)
-        except OSError as error:
-            if error.errno not in HELD:
-                raise
-            return True
+    try:
+        lock(descriptor, count=count)
+    except OSError as error:
+        if error.errno not in HELD:
+            raise
+        return True
+    finally:
+        os.close(descriptor)
     return False

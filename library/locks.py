@@ -44,11 +44,11 @@ def _locked(path: Path, subject: Path) -> IO[bytes] | None:
     """The open file, locked; None where that is not possible."""
     while True:
         try:
-            file = open_lock(path)
+            file = os.fdopen(open_lock(path), "r+b", buffering=0)
         except OSError:
             return None
         try:
-            lock(file)
+            lock(file.fileno())
         except OSError as error:
             owner = _owner(file)
             file.close()
@@ -56,7 +56,7 @@ def _locked(path: Path, subject: Path) -> IO[bytes] | None:
                 fix = "wait until it has ended, or choose another --output_name"
                 raise UserError.of(subject, f"{owner} is writing files of this name", fix) from None
             return None
-        if is_still(path, file):
+        if is_still(path, file.fileno()):
             break
         file.close()  # the process before removed it between our opening and locking
     with suppress(OSError):  # no room: the lock holds all the same

@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
 
 from library import byte_locks
 
@@ -54,7 +53,7 @@ class QueuedRun:
     is_saved: bool = False
     _reasons: list[str] = field(default_factory=list)
     _has_no_room: bool = False
-    _lock: IO[bytes] | None = None
+    _lock: int | None = None
     _ending: threading.Lock = field(default_factory=threading.Lock)
 
     @property

@@ -107,7 +107,7 @@ def train() -> None:
     words = sys.argv[1:]
     options = read_tables(Path(words[words.index("--config_file") + 1]))["stub"]
     name, steps, at, out = options["name"], options.get("steps", 3), options.get("at", 0), Path()
-    witness = (out / f"{name}.witness").open("w")
+    witness = os.open(out / f"{name}.witness", os.O_RDWR | os.O_CREAT)  # open until the process has ended
     try:
         fcntl.flock(witness, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

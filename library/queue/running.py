@@ -7,6 +7,7 @@ the runner: what cannot be read fails alone, what cannot be written pauses the q
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
 import uuid
@@ -60,7 +61,7 @@ class Runner:
     changed: Callable[[], None] = lambda: None
     name: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
     _active: dict[int, _Active] = field(default_factory=dict)
-    _slots: dict[int, IO[bytes]] = field(default_factory=dict)
+    _slots: dict[int, int] = field(default_factory=dict)
     _instant: set[int] = field(default_factory=set)
     _failures: int = 0
     _trouble: str = ""
@@ -92,16 +93,17 @@ class Runner:
             end_file(self._file).unlink(missing_ok=True)
             with suppress(OSError):
                 self._file.unlink()
-            if own is not None:
-                own.close()
+            for held in (own, *self._slots.values()):
+                if held is not None:
+                    os.close(held)
         return PAUSED if self._trouble else 0
 
     def _take_slots(self) -> None:
         for index in range(len(self.devices)):
             if len(self._slots) < (self.options.slots or len(self.devices)):
-                file = byte_locks.hold(self.queue.folder / "slots" / str(index))
-                if file is not None:
-                    self._slots[index] = file
+                held = byte_locks.hold(self.queue.folder / "slots" / str(index))
+                if held is not None:
+                    self._slots[index] = held
         if not self._slots:
             self._file.unlink(missing_ok=True)
             fix = "wait for it, or give more --slots"
@@ -112,9 +114,10 @@ class Runner:
         needed = {entry.runner for entry in self.queue.entries()} | {self.name}
         for path in (self.queue.folder / "runners").iterdir():
             # Removed under its lock: a runner that has just made its file must not lose it.
-            if path.name.partition(".")[0] not in needed and (file := byte_locks.hold(path)) is not None:
-                with file, suppress(OSError):  # on Windows an open file stays
+            if path.name.partition(".")[0] not in needed and (held := byte_locks.hold(path)) is not None:
+                with suppress(OSError):  # on Windows an open file stays
                     path.unlink()
+                os.close(held)
 
     def _goes_on(self) -> bool:
         """Look once at everything; False when nothing is left to do."""

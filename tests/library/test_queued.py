@@ -108,7 +108,7 @@ def test_a_command_ends_with_its_runner_when_asked_and_when_it_comes_second(tmp_
         run
     )  # a late one, of the runner before: it waits for the lock, and is never a second trainer
     time.sleep(0.5)
-    runner.close()
+    os.close(runner)
     _, said = left.communicate(timeout=30)
     assert said.splitlines()[0] == "warning: the queue's runner has ended, so this run stops too"
     told, said = second.communicate(timeout=30)

@@ -13,14 +13,12 @@ if "ATELIER_QUEUE" in os.environ and os.name != "nt":
     from library import queued
 
     _begin = queued.QueuedRun.begin
-    _open = []
 
     def _begin_witnessed(run, tell):
         _begin(run, tell)
         if os.environ.get("LOCAL_RANK", "0") != "0":
             return
-        witness = (run.folder / "witness").open("w")
-        _open.append(witness)
+        witness = os.open(run.folder / "witness", os.O_RDWR | os.O_CREAT)  # open until the process has ended
         accusations = []
         try:
             fcntl.flock(witness, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from library.options.fields import refuse
 from library.options.network import NetworkOptions
+from library.options.preservation import PreservationOptions
 from library.options.words import PivotalOptions
 from library.problems import run_command
 from library.training.run import TrainingRun
@@ -31,6 +32,7 @@ class Run(TrainingRun):
 
     network: NetworkOptions
     words: PivotalOptions
+    preservation: PreservationOptions
 
     @property
     def trains_text(self) -> bool:
@@ -77,6 +79,7 @@ def make_task(run: Run, session: Session, pictures: Pictures) -> tuple[NetworkTa
         clip_skip=run.model.clip_skip,
         seed=session.seed,
         words=run.words,
+        preservation=run.preservation,
     )
     output = Output(
         form=run.network.save_model_as,

@@ -14,7 +14,7 @@ import pytest
 from library.options.fields import sections_of, specs_of, title_of
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ("library", "networks", "tools", "finetune", "examples", "benchmarks")
+FOLDERS = ("library", "networks", "tools", "finetune", "examples", "benchmarks", "notebooks")
 SOURCES = sorted(
     [*ROOT.glob("*.py"), *(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))],
 )
@@ -26,6 +26,7 @@ SCRIPTS = sorted(
 
 # A package may import itself and the packages in its row.
 BOTTOM = {
+    "library.byte_locks",
     "library.console",
     "library.faults",
     "library.files",
@@ -34,6 +35,7 @@ BOTTOM = {
     "library.locks",
     "library.param_groups",
     "library.problems",
+    "library.queued",
     "library.randomness",
     "library.secrets",
     "library.sharing",
@@ -48,8 +50,11 @@ ALLOWED = {
     "library.console": set(),
     "library.faults": {"library.secrets"},
     "library.launcher": set(),
-    "library.locks": {"library.problems"},
+    "library.byte_locks": set(),
+    "library.locks": {"library.byte_locks", "library.problems"},
+    "library.queued": {"library.byte_locks"},
     "library.problems": {
+        "library.queued",
         "library.console",
         "library.faults",
         "library.launcher",
@@ -85,6 +90,7 @@ ALLOWED = {
         "library.network",
         "library.generation",
     },
+    "library.queue": BOTTOM | {"library.options", "library.migration", "library.pages", "library.training"},
     "library.preparation": BOTTOM | {"library.options", "library.pages", "library.data", "library.training"},
 }
 # The floors of library.training, from the top: a file imports from its own floor and those below it.
@@ -98,6 +104,7 @@ FLOORS = (
     {"saving", "stepper"},
     {"learner"},
     {"optimization", "sharding"},
+    {"pace"},
     {"job"},
     {"tasks"},
     {"diffusion"},
@@ -145,6 +152,18 @@ def test_no_two_test_files_have_one_name() -> None:
     """They are in no packages, so pytest would collect only the first."""
     names = Counter(path.name for path in (ROOT / "tests").rglob("test_*.py"))
     assert [name for name, count in names.items() if count > 1] == []
+
+
+def test_what_the_notebook_calls_needs_no_package() -> None:
+    """It runs in any kernel, before anything is installed."""
+    others = {
+        (module_of(path), name)
+        for path in SOURCES
+        for name in imports_of(path)
+        if module_of(path).startswith("notebooks")
+        and name.split(".")[0] not in sys.stdlib_module_names | {"notebooks", "IPython"}
+    }
+    assert others == set()
 
 
 def test_argparse_is_imported_by_the_parser_only() -> None:

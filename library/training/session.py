@@ -89,15 +89,14 @@ class Session:
 
         They agree over the CPU, so that no process waits for its device.
         """
-        if self.accelerator.num_processes == 1:
-            return requested
-        return step_closes and self.any_process(requested)
+        is_alone = self.accelerator.num_processes == 1
+        return self.any_wants(requested) if step_closes or is_alone else False
 
-    def any_process(self, says_so: bool) -> bool:
-        """Whether any process says so. All of them call it together."""
+    def any_wants(self, wanted: bool) -> bool:
+        """Whether one of the processes, which all ask at this moment, wants something."""
         if self.accelerator.num_processes == 1:
-            return says_so
-        flag = torch.tensor([int(says_so)])
+            return wanted
+        flag = torch.tensor([int(wanted)])
         torch.distributed.all_reduce(flag, group=self.cpu_group())
         return bool(flag)
 

@@ -33,6 +33,7 @@ from library.options.model import ModelOptions
 from library.options.network import NetworkOptions
 from library.options.optimizer import OptimizerOptions
 from library.options.parser import Reading
+from library.options.preservation import PreservationOptions
 from library.options.processes import ProcessOptions
 from library.options.saving import CheckpointOptions, MetadataOptions, SavingOptions
 from library.options.schedule import ScheduleOptions
@@ -53,6 +54,7 @@ from library.training.sharding.suitable import check_steps_shares
 from library.training.start.captioned_words import check_captions
 from library.training.start.outputs import lock_on_results
 from library.training.start.pictures import Pictures
+from library.training.start.preserved_words import check_preservation
 from library.training.watching.tracking import check_logging
 
 R = TypeVar("R", bound=TrainingRun)
@@ -114,6 +116,9 @@ def scan_pictures(reading: Reading[R], latent_space: LatentSpace) -> Pictures:
     words = sections.get("words")
     if isinstance(words, WordOptions):
         check_captions(data, words)
+    preservation = sections.get("preservation")
+    if isinstance(preservation, PreservationOptions):
+        check_preservation(data, preservation, sections["caching"])
     return Pictures(data)
 
 

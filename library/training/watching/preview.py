@@ -170,7 +170,7 @@ class Previews:
 
     def _is_stopped(self) -> bool:
         requested = self.interruption.requested
-        return self.session.any_process(requested) if self.together else requested
+        return self.session.any_wants(requested) if self.together else requested
 
     def _agreed(self, value: T) -> T:
         """The first process's value, where all draw together."""

@@ -103,7 +103,7 @@ class Validation:
     def _is_stopped(self) -> bool:
         """Whether the run was asked to stop: where all processes measure together, any of them."""
         requested = self.interruption.requested
-        return self.session.any_process(requested) if self.together else requested
+        return self.session.any_wants(requested) if self.together else requested
 
     def _losses(self, batch: Batch) -> list[float]:
         """Each real picture's mean loss over the timesteps."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import re
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,7 @@ from library.options.data import DataOptions
 from library.preparation.curation.measures import measure
 from library.preparation.curation.tags import contradictions, count_pictures, misspelt, rare
 from library.problems import UserError
+from library.stopping import Stopped
 from library.table_files import read_tables
 
 LATENT_SPACE = next(iter(FAMILIES.values())).latent_space
@@ -133,6 +136,37 @@ def test_pictures_that_cannot_be_read_are_named_when_the_page_is_written(tmp_pat
     assert [row["name"] for row in rows(page)] == ["set/0_00.png"]
 
 
+def test_a_stopped_command_looks_at_the_rest_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from library.preparation.curation import survey
+
+    folder, page = make_pictures(tmp_path / "set", 4, size=(96, 64)), tmp_path / "page.html"
+    seen, looked = tmp_path / "page.seen.jsonl", list[str]()
+    load_image = survey.load_image
+
+    def load(path: Path) -> Image.Image:
+        looked.append(path.name)
+        return load_image(path)
+
+    def stop_at_the_third(found: Iterable, **_: object) -> Iterator:
+        yield from islice(found, 2)
+        raise Stopped(2)
+
+    monkeypatch.setattr(survey, "load_image", load)
+    with monkeypatch.context() as patch, pytest.raises(Stopped) as stop:
+        patch.setattr(survey, "progress_bar", stop_at_the_third)
+        run_here("tools.curate", folder, "--page", page)
+    assert stop.value.kept == "2 of 4 pictures looked at; the same command goes on"
+    with seen.open("a") as file:
+        file.write('\n["cut off')
+    Image.open(folder / "0_03.png").save(folder / "0_01.png")  # after it was looked at
+    looked.clear()
+    run_here("tools.curate", folder, "--page", page)
+    assert sorted(looked) == ["0_01.png", "0_02.png", "0_03.png"] and not seen.exists()
+    gone_on = rows(page)
+    run_here("tools.curate", folder, "--page", page)
+    assert rows(page) == gone_on and len(gone_on) == 4
+
+
 def decisions(dataset: tuple[Path, Path], path: Path, **outcomes: str) -> Path:
     """A file of decisions as the page writes it. outcomes: a line for each picture, by its stem."""
     digests = {row["name"]: row["digest"] for row in rows(dataset[1])}
@@ -176,6 +210,60 @@ def test_decisions_are_carried_out_beside_the_originals(
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     with pytest.raises(UserError, match="is there already"):
         run_here("tools.apply_decisions", folder, "--decisions", file, way, target)
+
+
+def test_metadata_file_is_a_dataset(dataset: tuple[Path, Path], tmp_path: Path) -> None:
+    metadata, page, target = tmp_path / "meta.json", tmp_path / "page.html", tmp_path / "copy"
+    metadata.write_text(json.dumps({"0_00": {"tags": "red, blue"}, "0_01": {"caption": "a sea"}}))
+    words = (metadata, "--image_dir", dataset[0])
+    run_here("tools.curate", *words, "--page", page)
+    found = {row["name"]: row["caption"] for row in rows(page)}
+    assert found == {"my <set>/0_00.png": "red, blue", "my <set>/0_01.png": "a sea"}
+    file = decisions((dataset[0], page), tmp_path / "d.toml", p0_01="repeat = 2")
+    run_here("tools.apply_decisions", *words, "--decisions", file, "--output_dir", target)
+    assert trained(target / "dataset.toml") == {"0_00.png": ("red, blue", 1), "0_01.png": ("a sea", 2)}
+
+
+def test_pictures_of_metadata_in_many_folders_keep_their_captions_in_a_copy(tmp_path: Path) -> None:
+    folder, metadata, file = tmp_path / "set", tmp_path / "meta.json", tmp_path / "d.toml"
+    for name in ("a", "b"):
+        make_pictures(folder / name, 1, size=(256, 256))
+    metadata.write_text(json.dumps({f"{name}/0_00": {"caption": f"of {name}"} for name in ("a", "b")}))
+    file.write_text("version = 1\n")
+    target = tmp_path / "copy"
+    words = (metadata, "--image_dir", folder, "--decisions", file)
+    run_here("tools.apply_decisions", *words, "--output_dir", target)
+    assert trained(target / "dataset.toml") == {"0_00.png": ("of a", 1), "0_00_2.png": ("of b", 1)}
+
+
+def test_folders_named_by_repeats_are_a_dataset(tmp_path: Path) -> None:
+    folder, page, target = tmp_path / "train", tmp_path / "page.html", tmp_path / "copy"
+    make_pictures(folder / "2_cat", 2, size=(256, 256))
+    Image.new("RGB", (256, 256)).save(folder / "2_cat" / "plain.png")
+    make_pictures(folder / "3_dog", 1, size=(256, 256), seed=1)
+    run_here("tools.curate", folder, "--page", page)
+    assert [row["repeats"] for row in rows(page)] == [2, 2, 2, 3]
+    name = rows(page)[0]["name"]
+    file = tmp_path / "d.toml"
+    file.write_text(f"[[pictures]]\nfile = {json.dumps(name)}\ndrop = true\n")
+    run_here("tools.apply_decisions", folder, "--decisions", file, "--output_dir", target)
+    data = TrainingData.scan(DataOptions(dataset_config=target / "dataset.toml"), latent_space=LATENT_SPACE)
+    found = sorted((record.repeats, record.image.name, record.caption) for record in data.records)
+    assert [entry[:2] for entry in found] == [(2, "0_01.png"), (2, "plain.png"), (3, "1_00.png")]
+    assert found[1][2] == "cat"
+
+
+def test_unreadable_pictures_are_left_out_of_a_copy_by_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, target, file = make_pictures(tmp_path / "set", 2), tmp_path / "copy", tmp_path / "d.toml"
+    (folder / "broken.png").write_bytes(b"no picture")
+    file.write_text("version = 1\n")
+    run_here("tools.apply_decisions", folder, "--decisions", file, "--output_dir", target)
+    assert sorted(trained(target / "dataset.toml")) == ["0_00.png", "0_01.png"]
+    said = "".join(capsys.readouterr())
+    assert "broken.png" in said
+    assert "it is left out" in said
 
 
 def test_settings_of_a_dataset_file_stay(dataset: tuple[Path, Path], tmp_path: Path) -> None:

@@ -89,5 +89,8 @@ def read_ahead(
                 return
             path, future = waiting.popleft()
             yield path, future.result()
+    except NotWritten:
+        pool.shutdown(cancel_futures=True)  # nothing is written any more once this is told
+        raise
     finally:
         pool.shutdown(wait=False, cancel_futures=True)

@@ -107,15 +107,17 @@ def _look(records: Mapping[str, Record], kept: SeenFile) -> tuple[dict[str, Seen
     found: dict[str, Seen] = {}
     problems: list[Problem] = []
     try:
-        with closing(read_ahead(paths, look, readers=readers, ahead=4 * readers)) as reading:
-            with closing(progress_bar(reading, total=len(paths), desc="looking", unit="img")) as bar:
-                for name, (path, looked) in zip(records, bar, strict=True):
-                    if isinstance(looked, UserError):
-                        problems += looked.problems
-                        continue
-                    found[name], stamp = looked
-                    if stamp is not None:
-                        kept.add(path, stamp, found[name])
+        with (
+            closing(read_ahead(paths, look, readers=readers, ahead=4 * readers)) as reading,
+            closing(progress_bar(reading, total=len(paths), desc="looking", unit="img")) as bar,
+        ):
+            for name, (path, looked) in zip(records, bar, strict=True):
+                if isinstance(looked, UserError):
+                    problems += looked.problems
+                    continue
+                found[name], stamp = looked
+                if stamp is not None:
+                    kept.add(path, stamp, found[name])
     except Stopped as stop:
         stop.kept = f"{len(found)} of {counted(len(paths), 'picture')} looked at; the same command goes on"
         raise

@@ -42,6 +42,7 @@ setup(
         "tagging": ["onnxruntime>=1.18"],
         "lycoris": ["lycoris-lora>=3"],
         "wandb": ["wandb>=0.19"],
+        "watch": ["nvidia-ml-py>=12"],
         "xformers": ["xformers"],
         "test": [
             "lycoris-lora>=4.1",

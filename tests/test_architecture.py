@@ -104,6 +104,7 @@ FLOORS = (
     {"saving", "stepper"},
     {"learner"},
     {"optimization"},
+    {"pace"},
     {"job"},
     {"tasks"},
     {"diffusion"},

@@ -14,6 +14,7 @@ from library.files import unwritten_is_a_warning
 from library.problems import Problem, UserError
 from library.training.loss_log import READ_EVERY, LossLog
 from library.training.optimization.guard import TooManyBadSteps
+from library.training.pace.clock import Clock
 from library.training.run_plan import RunPlan
 from library.training.saving.checkpoints import Checkpoints
 from library.training.session import Session
@@ -29,6 +30,7 @@ class Milestones:
     """Validates, saves and draws previews when they are due, and saves the state of a run that breaks.
 
     as_result: context manager; inside it the task's weights are those that users get.
+    clock: is told how long each of these takes.
     done: steps done.
     stopped_early: whether validation has ended the run.
     """
@@ -41,6 +43,7 @@ class Milestones:
     previews: Previews
     log: LossLog
     as_result: Callable[[], AbstractContextManager[None]]
+    clock: Clock
     done: int = field(init=False)
     stopped_early: bool = False
 
@@ -52,7 +55,7 @@ class Milestones:
         """Draw previews that are due at the start, and make up for the validation that was due when the state
         was saved: it comes after saving.
         """
-        with self.as_result():
+        with self.clock.part("previews"), self.as_result():
             self.previews.at_start(self.plan.first_step)
         epoch, epoch_ended = self.plan.epoch_after(self.done), self.plan.ends_epoch(self.done)
         is_new = self.done > 0 and self.standing.measured_step != self.done
@@ -69,7 +72,7 @@ class Milestones:
         if self.validation.is_due(done, epoch, epoch_ended):
             self._validate(done)
         if self.previews.is_due(done, epoch, epoch_ended):
-            with self.as_result():
+            with self.clock.part("previews"), self.as_result():
                 self.previews.after_step(done, epoch, epoch_ended)
 
     def rescue(self, error: UserError, done: int) -> None:
@@ -115,7 +118,7 @@ class Milestones:
 
     def _validate(self, done: int) -> None:
         try:
-            with self.as_result():
+            with self.clock.part("validation"), self.as_result():
                 measured = self.validation.measure()
         except UserError as error:
             self.rescue(error, done)
@@ -135,7 +138,7 @@ class Milestones:
         if is_best and options.save_best:
             self.log.read()  # so that a broken run is never saved
             if self.session.is_main:
-                with unwritten_is_a_warning():
+                with self.clock.part("saving"), unwritten_is_a_warning():
                     self.saver.best(self.plan.epoch_after(done), done)
         self.stopped_early = standing.ends_run(options)
         if self.stopped_early and done < self.plan.last_step:
@@ -148,10 +151,10 @@ class Milestones:
         if saves_step or saves_epoch:
             self.log.read()  # so that a broken run is never saved
         if self.session.is_main and saves_step:
-            with unwritten_is_a_warning():
+            with self.clock.part("saving"), unwritten_is_a_warning():
                 saver.after_step(epoch, done)
         if self.session.is_main and saves_epoch:
-            with unwritten_is_a_warning():
+            with self.clock.part("saving"), unwritten_is_a_warning():
                 saver.after_epoch(epoch, done)
 
     def _keep_going_on_possible(self, done: int) -> None:

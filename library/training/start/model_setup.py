@@ -11,6 +11,7 @@ from library.models.compiling import compile_blocks
 from library.options.model import ModelOptions
 from library.problems import warn_idle
 from library.training.job import Job
+from library.training.pace.limit import limit_memory
 from library.training.session import Session, dtype_of
 from library.training.start.precision import set_precision
 
@@ -33,8 +34,11 @@ def set_up_model(job: Job) -> None:
 
 
 def place_model(job: Job) -> None:
-    """Move the model to the device, in the memory layout that is fastest there, compiled if asked."""
+    """Move the model to the device, in the memory layout that is fastest there, compiled if asked. Where the
+    system lends main memory to a full device, it may take no more than is free there.
+    """
     run, session, task = job.run, job.session, job.task
+    limit_memory(session.device, run.training.allow_shared_memory)
     task.to(session.device)
     if run.model.torch_compile:
         _compile(task.blocks(), run.model, session)

@@ -23,7 +23,6 @@ from library.training.interruption import Interruption
 from library.training.job import Job
 from library.training.learner import Learner
 from library.training.loss_log import LossLog
-from library.training.optimization.guard import Guard
 from library.training.optimization.optimizers import class_path
 from library.training.output import Moment, Output
 from library.training.position import MOST_JSON, PICTURES, StateInfo
@@ -35,6 +34,7 @@ from library.training.saving.snapshots import copied, require_finite
 from library.training.saving.state import write_state
 from library.training.saving.uploads import Uploads
 from library.training.session import dtype_of
+from library.training.stepper import Stepper
 from library.training.watching.preview import preview_folder
 from library.training.watching.report import Report, open_report, report_page
 from library.training.watching.standing import Standing, standing_at_start
@@ -64,13 +64,13 @@ def make_standing(job: Job) -> Standing:
     return standing_at_start(saved, job.batches.validation, run.validation, seed)
 
 
-def make_log(job: Job, guard: Guard) -> LossLog:
+def make_log(job: Job, stepper: Stepper) -> LossLog:
     """The log of a run, with the trackers it asks for and its report."""
     run, session, plan = job.run, job.session, job.plan
     trackers = open_trackers(run, session, job.output.tracker_name, plan.first_step)
     if session.is_main and not run.logging.no_report:
-        trackers.trackers["report"] = open_report(run, job.batches, plan)
-    return LossLog(session.accelerator, trackers, guard)
+        trackers.trackers["report"] = open_report(run, job.batches, plan, stepper.clock)
+    return LossLog(session.accelerator, trackers, stepper.update.guard)
 
 
 def make_uploads(job: Job, interruption: Interruption) -> AbstractContextManager[Uploads | None]:

@@ -14,6 +14,7 @@ setup(
         "library.generation.sheet": ["sheet.css"],
         "library.pages": ["page.html", "page.css"],
         "library.preparation.curation": ["page.html", "page.css", "page.js"],
+        "library.queue": ["queue.css"],
         "library.training.watching.report": ["report.css"],
     },
     install_requires=[

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from library import queued
 from library.console import debug, progress_bar
 from library.data.batch import Batch
 from library.files import remove_leftovers
@@ -109,6 +110,7 @@ def _train(job: Job) -> Path:
             if session.is_main:
                 with stepper.clock.part("saving"):
                     saver.at_end(job.plan.epoch_after(milestones.done), milestones.done)
+                queued.tell_of_result()
         finally:
             balance = _conclude(log, stepper, milestones.done, SECONDS_TO_END)
         session.accelerator.wait_for_everyone()

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import time
 import traceback
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 
+from library import queued
 from library.console import fail
 from library.files import unwritten_is_a_warning
 from library.problems import Problem, UserError
-from library.training.loss_log import LossLog
+from library.training.loss_log import READ_EVERY, LossLog
 from library.training.optimization.guard import TooManyBadSteps
 from library.training.pace.clock import Clock
 from library.training.run_plan import RunPlan
@@ -47,6 +49,7 @@ class Milestones:
 
     def __post_init__(self) -> None:
         self.done = self.plan.first_step
+        self._kept, self._kept_at = self.done, time.monotonic()
 
     def at_start(self) -> None:
         """Draw previews that are due at the start, and make up for the validation that was due when the state
@@ -65,6 +68,7 @@ class Milestones:
         self.saver.poll()
         epoch, epoch_ended = self.plan.epoch_after(done), self.plan.ends_epoch(done)
         self._save(done, epoch, epoch_ended)  # first: what follows may meet a bad image or run out of memory
+        self._keep_going_on_possible(done)
         if self.validation.is_due(done, epoch, epoch_ended):
             self._validate(done)
         if self.previews.is_due(done, epoch, epoch_ended):
@@ -152,3 +156,20 @@ class Milestones:
         if self.session.is_main and saves_epoch:
             with self.clock.part("saving"), unwritten_is_a_warning():
                 saver.after_epoch(epoch, done)
+
+    def _keep_going_on_possible(self, done: int) -> None:
+        """Save a state now and then, in place of the one before, for a run of a queue that saves none."""
+        run, saver, session = queued.RUN, self.saver, self.session
+        if run is None or saver.options.save_state or done == self.plan.last_step:
+            return
+        if session.accelerator.num_processes > 1 and done % READ_EVERY:  # agreeing costs time
+            return
+        is_due = session.is_main and time.monotonic() - self._kept_at >= run.minutes * 60
+        if not session.any_wants(is_due):
+            return
+        self.log.read()  # so that a broken run is never saved; it needs all processes
+        if session.is_main:
+            with unwritten_is_a_warning():
+                saver.in_place_of(self._kept, self.plan.epoch_after(done), done, key=run.key)
+                self._kept = done
+            self._kept_at = time.monotonic()

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from library import queued
 from library.console import activity
 from library.files import whole_folder
 from library.locks import output_lock
@@ -26,6 +27,7 @@ from library.training.optimization.optimizers import class_path
 from library.training.output import Moment, Output
 from library.training.position import MOST_JSON, PICTURES, StateInfo
 from library.training.saving.checkpoints import Checkpoints, Rest, last_name
+from library.training.saving.disk_space import has_room
 from library.training.saving.saves import Saves
 from library.training.saving.settings import settings_of
 from library.training.saving.snapshots import copied, require_finite
@@ -127,13 +129,14 @@ def make_checkpoints(job: Job, learner: Learner, standing: Standing, log: LossLo
             log=log.trackers.place,
             bad_steps=float(log.guard.bad_in_a_row),
             saves=saves.entries(),
+            run=queued.RUN.key if queued.RUN else "",
         )
         with activity(f"saving {folder}"):
             write_state(folder, info, learner, _told(log, job.batches))
 
-    return Checkpoints(
-        run.saving, output.suffix, plan.epochs, save_result, save_state, saves, beside=output.beside
-    )
+    saver = Checkpoints(run.saving, output.suffix, plan.epochs, save_result, save_state, saves)
+    saver.has_room, saver.beside = partial(has_room, run, task), output.beside
+    return saver
 
 
 def _write(path: Path, tensors: dict[str, Tensor], saving: Saving, output: Output) -> None:

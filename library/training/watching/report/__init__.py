@@ -10,14 +10,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from library import queued
 from library.files import whole_file
 from library.options.public import changed_options, places_of, public_text
 from library.problems import warn, warnings_heard
 from library.training.pace.clock import Clock
 from library.training.saving.checkpoints import last_name
 from library.training.saving.manifest import is_as_saved
-from library.training.watching.report.history import History
-from library.training.watching.report.page import VALIDATION, About, Now, render
+from library.training.watching.report.history import VALIDATION, History
+from library.training.watching.report.page import About, Now, render
 from library.training.watching.trackers import Drawn
 
 if TYPE_CHECKING:
@@ -109,6 +110,8 @@ class Report:
         history.save(history_file(self.page))
         with whole_file(self.page, flush=False) as temporary:
             temporary.write_bytes(render(self.about, history, now).encode(errors="replace"))
+        if queued.RUN is not None:
+            queued.write_json(queued.RUN.folder / queued.SUMMARY, history.summary())
 
 
 def open_report(run: TrainingRun, batches: BatchSource, plan: RunPlan, clock: Clock) -> Report:

@@ -14,12 +14,11 @@ from library.pages.markup import Html, element, join
 from library.training.batches import BatchSource
 from library.training.optimization.ledger import Balance, figure, percent
 from library.training.watching.report.charts import Line, chart, short
-from library.training.watching.report.history import History, Point, smoothed
+from library.training.watching.report.history import ERROR, LOSS, VALIDATION, History, Point, smoothed
 from library.training.watching.report.times import times
 from library.wording import counted
 
 HERE = Path(__file__).parent
-LOSS, VALIDATION, ERROR = "loss/current", "loss/validation", "loss/validation_error"
 MOST_WARNINGS = 200
 _SHOWN = {LOSS, VALIDATION, ERROR}
 

@@ -21,7 +21,7 @@ def find_pictures(path: Path) -> Path:
     if not folder.is_dir():
         raise CellStopped(
             f"{path} is not there: put a folder of pictures or a .zip file in that place, or change"
-            " `pictures` in cell 1 and run it and cell 5 again."
+            " `pictures` in section 1 and run it and section 5 again."
         )
     return folder
 

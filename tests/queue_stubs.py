@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -30,7 +31,7 @@ from library.queue.folder import Added, Queue
 from library.queue.running import Runner
 from library.table_files import read_tables
 from library.training.interruption import Interruption
-from library.training.position import StateInfo
+from library.training.position import Save, StateInfo
 from library.training.saving.checkpoints import state_name, step_name
 from library.training.saving.manifest import write_manifest
 
@@ -146,15 +147,18 @@ def _end(how: str, name: str) -> None:
 
 
 def _save(out: Path, name: str, key: str, step: int, learned: str) -> None:
-    info = StateInfo(
-        current_epoch=1, current_step=step, seed=1, steps_per_epoch=1, optimizer="", data="", run=key
-    )
-    with whole_folder(out / state_name(step_name(name, step))) as folder:
+    save_state(out / state_name(step_name(name, step)), key, step, json.dumps([step, learned]))
+
+
+def save_state(folder: Path, key: str, step: int, learned: str = "", saves: Sequence[Save] = ()) -> None:
+    """A state that the run of this id has after some steps. saves: those that were due so far."""
+    info = StateInfo(1, step, seed=1, steps_per_epoch=1, optimizer="", data="", saves=[*saves], run=key)
+    with whole_folder(folder) as target:
         told = {field: value for field, value in asdict(info).items() if field != "folder"}
-        (folder / "train_state.json").write_text(json.dumps(told))
-        (folder / "model.safetensors").write_text(json.dumps([step, learned]))
-        (folder / "optimizer.bin").touch()
-        write_manifest(folder)
+        (target / "train_state.json").write_text(json.dumps(told))
+        (target / "model.safetensors").write_text(learned)
+        (target / "optimizer.bin").touch()
+        write_manifest(target)
 
 
 def _accuse(what: str, name: str) -> None:

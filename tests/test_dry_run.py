@@ -6,16 +6,11 @@ import re
 from pathlib import Path
 
 import pytest
-import torch
 from commands import make_pictures, run, run_here
-from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensor
 
-from library.data.batch import Batch
 from library.problems import UserError
 from library.training.dry_run.memory_choices import MemoryForecast
 from library.training.dry_run.memory_estimate import Memory
-from library.training.tasks.task import Task
 
 
 @pytest.fixture
@@ -136,25 +131,3 @@ def test_options_are_proposed_for_a_card_that_is_assumed(
     )
     assert told and float(told[1]) < 1.5 and "by 0.001 TFLOPS and 0.05 GB/s" in page
     assert re.search(r"^ +--\w+.* +-[\d.]+ MB +[\d.]+x time$", page, re.M)
-
-
-def test_a_run_that_ends_for_lack_of_memory_says_what_would_fit(
-    shallow_model_file: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(task: Task, batch: Batch) -> Tensor:
-        if batch.position.step == 2 and not isinstance(batch.noise, FakeTensor):
-            raise torch.OutOfMemoryError(
-                "CUDA out of memory. Tried to allocate 2.00 GiB. 7.00 GiB allowed; Of"
-            )
-        return forward(task, batch)
-
-    forward = Task.forward
-    monkeypatch.setattr(Task, "forward", full)
-    common = words("train_network.py", shallow_model_file, pictures, tmp_path / "out")
-    with pytest.raises(UserError) as raised:
-        run_here("train_network.py", *(word for word in common if word != "--dry_run"))
-    (problem,) = raised.value.problems
-    assert problem.where == "memory of the cpu" and "(--allow_shared_memory lets it go on" in problem.cause
-    one = r"--[\w ]+ \([-+][\d.]+ MB, [\d.]+x time\)"
-    assert re.fullmatch(rf"as estimated, it fits with {one}(, {one})*", problem.fix)
-    assert (tmp_path / "out" / "x-step00000002-state").is_dir()

@@ -260,9 +260,12 @@ def test_wrong_settings_of_drawing_are_one_line_each(tiny_model_file: Path, tmp_
 def test_prompt_options_that_change_nothing_are_told_of(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tiny_model_file: Path, tmp_path: Path
 ) -> None:
-    draw(monkeypatch, tmp_path, "--ckpt", tiny_model_file, "--prompt", "a --n b --l 1 --d 1,2")
+    prompt = "a --n b --l 1 --d 1,2 --am 0.5"
+    draw(monkeypatch, tmp_path, "--ckpt", tiny_model_file, "--prompt", prompt, "--strength", 0.5)
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning")]
     assert lines == [
+        "warning: 2 settings have no effect here: --strength (without --image_path or --highres_fix_scale), "
+        "--am of prompts (without --network_weights that stay beside the model)",
         "warning: --d of 'a' has 2 seeds for 1 pictures; see --images_per_prompt",
         "warning: --n of 'a' has no effect at scale 1",
     ]

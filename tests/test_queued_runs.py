@@ -117,8 +117,12 @@ def test_20_runs_survive_30_kills(night: Night) -> None:
     options = ("--state_minutes", 0, "--tries", 20)
     runner, kills = night.start(*options), [whom for whom in ("runner", "trainer", "both") for _ in range(10)]
     rng.shuffle(kills)
-    for whom in kills:
-        time.sleep(rng.uniform(1, 10))
+    for kill_number, whom in enumerate(kills):
+        due = kill_number * (count - 1) // len(kills)  # spread over all runs
+        while sum(state in ("done", "failed") for state in states(night.queue).values()) < due:
+            time.sleep(0.1)
+            assert runner.poll() is None
+        time.sleep(rng.uniform(0, 5))
         if rng.random() < 0.5:  # while steps are taken and states saved
             before, end = night.states_saved(), time.monotonic() + 20
             while time.monotonic() < end and night.states_saved() == before and runner.poll() is None:

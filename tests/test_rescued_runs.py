@@ -4,6 +4,7 @@ stopped.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from library.data.batch import Batch
 from library.data.builder import BatchBuilder
 from library.data.plan import Position
 from library.problems import UserError
+from library.training.dry_run.proposals import Choices
 from library.training.optimization.guard import Guard
 from library.training.optimization.update_in_backward import StepsInBackward
 from library.training.stepper import Stepper
@@ -64,7 +66,7 @@ def test_a_picture_that_cannot_be_read_loses_no_step(
     assert train(shallow_model_file, pictures, tmp_path, "--resume", only_state(tmp_path)) == whole
 
 
-def test_a_device_without_memory_loses_no_step(
+def test_a_device_without_memory_loses_no_step_and_is_told_what_would_fit(
     shallow_model_file: Path, pictures: Path, whole: bytes, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     forward_backward = Stepper.forward_backward
@@ -72,11 +74,17 @@ def test_a_device_without_memory_loses_no_step(
     def too_much(stepper: Stepper, batch: Batch) -> None:
         forward_backward(stepper, batch)
         if (batch.position.step, batch.position.batch) == (2, 1):
-            raise torch.OutOfMemoryError("no memory left")
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB. 7.00 GiB allowed; Of")
 
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(torch.OutOfMemoryError):
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(UserError) as raised:
         patch.setattr(Stepper, "forward_backward", too_much)
+        # Two of all that are open: each way of computing is estimated for a second.
+        patch.setattr(Choices, "open", lambda choices: ["--cache_latents", "--gradient_checkpointing"])
         train(shallow_model_file, pictures, tmp_path)
+    (problem,) = raised.value.problems
+    assert problem.where == "memory of the cpu" and "(--allow_shared_memory lets it go on" in problem.cause
+    one = r"--[\w ]+ \([-+][\d.]+ MB, [\d.]+x time\)"
+    assert re.fullmatch(rf"as estimated, it fits with {one}(, {one})*", problem.fix)
     state = only_state(tmp_path)
     assert f"step 2: the state was saved; go on with --resume {state}" in capsys.readouterr().err
     assert train(shallow_model_file, pictures, tmp_path, "--resume", state) == whole

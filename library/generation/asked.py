@@ -158,6 +158,9 @@ def _completed(prompts: Sequence[PromptRequest], sections: Mapping[str, object])
         side, regions = family_of(model).side, _region_settings(sections, originals)
         requests = problems.attempt(_with_originals, requests, originals, model, side, regions) or requests
     problems.raise_if_any()
+    has_strengths = networks is not None and networks.network_weights and not networks.network_merge
+    if not has_strengths and any(request.strengths for request in requests):
+        warn_idle("--am of prompts", "without --network_weights that stay beside the model")
     return requests
 
 
@@ -222,8 +225,9 @@ def _with_originals(
     """The prompts with the pictures that are begun with or painted on, with their sizes and regions."""
     requests = with_regions(with_originals(prompts, options), regions)
     has_pictures = any(request.image is not None for request in requests)
-    if options.strength is not None and not has_pictures:
-        warn_idle("--strength", "without --image_path")
+    is_changed = has_pictures or any(request.highres is not None for request in requests)
+    if options.strength is not None and not is_changed:
+        warn_idle("--strength", "without --image_path or --highres_fix_scale")
     has_regions = any(request.regions is not None for request in requests)
     if options.mask_path is not None and requests and not (options.image_path or has_regions):
         warn_idle("--mask_path", "without --image_path, or prompts with AND between parts")

@@ -15,6 +15,7 @@ _LOOKALIKE = re.compile(  # networks, wildcards; -w 640, –w 640, and after a t
     r"<(?:lora|lyco|lycoris|hypernet):[^<>]{1,200}>|__[\w./*-]{1,100}__"
     rf"|(?<!\S)(?:[-{_DASH}]|[-{_DASH}]{{2}})(?P<name>[A-Za-z]{{1,4}})(?=\s+\S)"
     r"|(?<!\S)--(?:\d|[^\W\d_a-zA-Z])\S{0,20}"
+    r"|\{[^{}]{0,200}\|[^{}]{0,200}\Z"  # {red|blue without an end
 )
 
 
@@ -54,6 +55,8 @@ class Lookalikes:
         """What a match looks like, and what to do; None for what is something else."""
         if text.startswith(("<", "__")):
             return self._looks_named(text)
+        if text.startswith("{"):
+            return "a choice: it ends with }"
         if name is None:
             is_number = text[2].isdigit()
             return f"an option, but no option {'is a number' if is_number else 'has such letters'}"

@@ -49,8 +49,9 @@ def work_on_each(pictures: Sequence[Path], work: Callable[[Path], int], *, goes_
     worked, readers = Worked(), min(MOST_READERS, os.cpu_count() or 1)
     made = read_ahead(pictures, work, readers=readers, ahead=2 * readers)
     try:
-        with closing(made):
-            for _, found in progress_bar(made, total=len(pictures), desc="pictures", unit="img"):
+        bar = progress_bar(made, total=len(pictures), desc="pictures", unit="img")
+        with closing(made), closing(bar):
+            for _, found in bar:
                 if isinstance(found, UserError):
                     worked.problems.found.extend(found.problems)
                 else:
@@ -88,5 +89,8 @@ def read_ahead(
                 return
             path, future = waiting.popleft()
             yield path, future.result()
+    except NotWritten:
+        pool.shutdown(cancel_futures=True)  # nothing is written any more once this is told
+        raise
     finally:
         pool.shutdown(wait=False, cancel_futures=True)

@@ -25,22 +25,28 @@ def newest_state(added: Added) -> tuple[Path, int] | None:
 
 
 def only_newest_state(added: Added) -> tuple[Path, int] | None:
-    """The same, and the others are removed, which kills have left, unless the user asked for states."""
+    """The same, and those that interruptions have left before it are removed."""
     newest = newest_state(added)
-    if newest is not None and not added.keeps_states:
-        for info in _states_of(added):
-            if Path(info.folder) != newest[0]:
-                remove_whole(Path(info.folder))
+    if newest is not None:
+        _remove_unwanted(added, keep=newest[0])
     return newest
 
 
 def remove_unwanted(added: Added) -> None:
     """Remove the states of a run that is done, except for those that its user asked for."""
-    if added.keeps_states:
-        return
-    last = Path(added.output_dir) / state_name(added.name)
-    for info in _states_of(added):
-        if not (added.keeps_last_state and Path(info.folder) == last):
+    _remove_unwanted(added, keep=None)
+
+
+def _remove_unwanted(added: Added, *, keep: Path | None) -> None:
+    states, asked = _states_of(added), {keep.name if keep else ""}
+    if (
+        added.keeps_states
+    ):  # a state names those that were due; one that an interruption left is not among them
+        asked |= {save.name for info in states for save in info.saves if save.is_state}
+    if added.keeps_states or added.keeps_last_state:
+        asked.add(state_name(added.name))
+    for info in states:
+        if Path(info.folder).name not in asked:
             remove_whole(Path(info.folder))
 
 

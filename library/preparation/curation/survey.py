@@ -107,8 +107,10 @@ def _look(records: Mapping[str, Record], kept: SeenFile) -> tuple[dict[str, Seen
     found: dict[str, Seen] = {}
     problems: list[Problem] = []
     try:
-        with closing(read_ahead(paths, look, readers=readers, ahead=4 * readers)) as reading:
-            bar = progress_bar(reading, total=len(paths), desc="looking", unit="img")
+        with (
+            closing(read_ahead(paths, look, readers=readers, ahead=4 * readers)) as reading,
+            closing(progress_bar(reading, total=len(paths), desc="looking", unit="img")) as bar,
+        ):
             for name, (path, looked) in zip(records, bar, strict=True):
                 if isinstance(looked, UserError):
                     problems += looked.problems

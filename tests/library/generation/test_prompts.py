@@ -250,6 +250,7 @@ def test_sizes_are_multiples_of_what_the_model_takes() -> None:
 @pytest.mark.parametrize(
     ("line", "found", "looks"),
     [
+        ("a {red|blue star", "{red|blue star", "a choice: it ends with }"),
         ("a cat <lora:x:0.7>, big", "<lora:x:0.7>", "a network in AUTOMATIC1111's syntax"),
         ("a cat <hypernet:y:1>", "<hypernet:y:1>", "a network in AUTOMATIC1111's syntax"),
         ("a cat -w 640", "-w", "an option: write --w after a blank"),

@@ -260,6 +260,9 @@ def test_what_is_wrong_is_a_line(
     common = ("--ckpt", tiny_model_file, "--outdir", tmp_path / "out", "--prompt")
     codes = "--network_regional_mask_max_color_codes"
     assert lines_of(*common, "a AND b", "--mask_path", halves) == []
+    highres = ("--highres_fix_scale", 0.5, "--W", 128, "--H", 128, "--strength", 0.4)
+    assert lines_of(*common, "a", *highres) == []
+    assert capsys.readouterr().err == ""
     assert lines_of(*common, "a AND b", "--mask_path", tmp_path / "none.png") == [
         f"{tmp_path / 'none.png'}: there is no such file; check its name and folder"
     ]

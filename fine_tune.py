@@ -20,6 +20,8 @@ from library.training.start.command import begin
 
 @dataclass(frozen=True)
 class Run(PartsRun):
+    can_shard = True
+
     fine_tune: FineTuneOptions
     checkpoint: CheckpointOptions
 

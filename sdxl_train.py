@@ -20,6 +20,8 @@ from library.training.start.command import begin
 
 @dataclass(frozen=True)
 class Run(TrainingRun):
+    can_shard = True
+
     fine_tune: TwoEncodersOptions
     blocks: BlockOptions
     checkpoint: CheckpointOptions

@@ -21,6 +21,8 @@ from library.training.start.command import begin
 
 @dataclass(frozen=True)
 class Run(PartsRun):
+    can_shard = True
+
     dreambooth: DreamBoothOptions
     checkpoint: CheckpointOptions
 

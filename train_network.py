@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Run(TrainingRun):
+    can_shard = True
+
     network: NetworkOptions
     words: PivotalOptions
     preservation: PreservationOptions

@@ -7,6 +7,7 @@ import os
 import random
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -86,3 +87,11 @@ def make_pictures(folder: Path, count: int, *, size: tuple[int, int] = (64, 64),
         tags = ["one", "two", "three", f"number {number}"]
         (folder / f"{seed}_{number:02d}.txt").write_text(", ".join(tags), encoding="utf-8")
     return folder
+
+
+def wait_for(path: Path, process: subprocess.Popen) -> None:
+    deadline = time.monotonic() + 120
+    while not path.exists():
+        assert process.poll() is None, "the run ended too early"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)

@@ -96,9 +96,9 @@ def stepper_of(model: LatentDiffusion, *words: object, cpu: bool = True) -> Step
     nothing: Any = None  # batches and output: a step needs none
     job = Job(run, session, task, nothing, nothing, RunPlan(Course(10), 0, 10, ""))
     set_up_model(job)
-    place_model(job)
+    weights = place_model(job)
     use_channels_last(task)
-    return make_stepper(job)
+    return make_stepper(job, weights)
 
 
 def noisy_batch(model: LatentDiffusion, side: int = 8, *, has_text: bool = False) -> Batch:

@@ -103,7 +103,7 @@ FLOORS = (
     {"watching"},
     {"saving", "stepper"},
     {"learner"},
-    {"optimization"},
+    {"optimization", "sharding"},
     {"pace"},
     {"job"},
     {"tasks"},

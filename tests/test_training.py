@@ -11,13 +11,12 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from commands import ROOT, environment, make_pictures, run_here
+from commands import ROOT, environment, make_pictures, run_here, wait_for
 from long_cases import long
 from safetensors import safe_open
 from safetensors.torch import load_file
@@ -152,14 +151,6 @@ def test_an_interrupted_run_saves_its_state_inside_an_accumulation_window(
     assert re.search(r"From step 0 to \d+: how far each part moved", page)
     run_here(*words("stopped", "--resume", state))
     assert weights(tmp_path / "stopped" / "x.safetensors") == weights(tmp_path / "whole" / "x.safetensors")
-
-
-def wait_for(path: Path, process: subprocess.Popen) -> None:
-    deadline = time.monotonic() + 120
-    while not path.exists():
-        assert process.poll() is None, "the run ended too early"
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_the_number_of_loader_workers_changes_nothing(

@@ -161,11 +161,14 @@ def save_tensors(
         checkpoints are.
     create: opens the file for writing, from its beginning to its end.
     """
+    from library.models.deferred import computed
+
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with whole_file(path) as temporary:
         if is_safetensors(path):
             _write_safetensors(temporary, tensors, metadata or {}, create)
         else:
+            tensors = {name: computed(tensor) for name, tensor in tensors.items()}
             save_objects(
                 temporary, tensors if beside is None else {"state_dict": tensors, **beside}, create=create
             )
@@ -347,10 +350,12 @@ def _read_stored(path: Path, stored: StoredTensor, third: int | None) -> Tensor:
 def _write_safetensors(
     path: Path, tensors: dict[str, Tensor], metadata: dict[str, str], create: Create
 ) -> None:
+    from library.models.deferred import computed
+
     with create(path) as file:
         file.write(safetensors_header(tensors, metadata))
         for name in file_order(tensors):
-            file.write(tensor_bytes(tensors[name]))
+            file.write(tensor_bytes(computed(tensors[name])))
 
 
 def safetensors_header(tensors: dict[str, Tensor], metadata: dict[str, str]) -> bytes:

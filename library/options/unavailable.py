@@ -28,8 +28,8 @@ class Refusal:
 
 
 _SHARDED = (
-    "DeepSpeed shares weights out among processes, and its states cannot be gone on from exactly",
-    "train with plain accelerate launch; see docs/many_devices.md for what saves memory",
+    "DeepSpeed is not used; --shard shares weights and the optimizer's state out among processes",
+    "start it with plain accelerate launch and give --shard full, or --shard grads for --zero_stage 2",
 )
 _GUIDED_BY_NETWORKS = (
     "guidance by a second network's gradient is not drawn with any more",

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from library.training.optimization.ema import Average
     from library.training.optimization.ledger import Ledger
+    from library.training.sharding.whole import Weights
     from library.training.tasks.task import Task
 
 
@@ -29,6 +30,7 @@ class Learner:
     scaler: of the loss, with fp16 only.
     average: the moving average of what is trained, with --use_ema only.
     ledger: how the weights began and how far they moved.
+    weights: how the processes hold them.
     """
 
     task: Task
@@ -36,6 +38,7 @@ class Learner:
     scaler: torch.amp.GradScaler | None
     average: Average | None
     ledger: Ledger
+    weights: Weights
 
     def as_result(self, dtype: torch.dtype | None = None) -> AbstractContextManager[None]:
         """Context manager; inside it the task's weights are those that users get, in previews, validation and
@@ -43,6 +46,14 @@ class Learner:
 
         dtype: of averages, which are finer than weights of 16 bits; None: the weights' own.
         """
+        return self.weights.as_result(lambda: self._own_as_result(dtype))
+
+    def saving(self) -> AbstractContextManager[bool]:
+        """Context manager, entered by all processes together: whether this one saves what it holds."""
+        return self.weights.saving(self._own_as_result)
+
+    def _own_as_result(self, dtype: torch.dtype | None = None) -> AbstractContextManager[None]:
+        """What `as_result` does to what this process holds."""
         if self.average is not None:
             return self.average.in_place(dtype)
         return schedule_free_result(self.optimizer) if is_schedule_free(self.optimizer) else nullcontext()

@@ -84,6 +84,7 @@ def _train(job: Job) -> Path:
         remove_leftovers(run.saving.output_dir)
     standing = make_standing(job)
     stepper = get_ready(job)
+    together = stepper.learner.weights.is_sharded
     log = make_log(job, stepper)
     saver = make_checkpoints(job, stepper.learner, standing, log)
 
@@ -95,22 +96,25 @@ def _train(job: Job) -> Path:
         milestones = Milestones(
             plan=job.plan,
             session=session,
-            validation=make_validation(job, interruption),
+            validation=make_validation(job, interruption, together=together),
             standing=standing,
             saver=saver,
-            previews=Previews(run, task, session, log.trackers, interruption),
+            previews=Previews(run, task, session, log.trackers, interruption, together=together),
             log=log,
             as_result=stepper.learner.as_result,
+            saving=stepper.learner.saving,
+            together=together,
             clock=stepper.clock,
         )
         milestones.at_start()
         _take_steps(job, stepper, milestones, interruption)
 
         try:
-            if session.is_main:
-                with stepper.clock.part("saving"):
-                    saver.at_end(job.plan.epoch_after(milestones.done), milestones.done)
-                queued.tell_of_result()
+            with stepper.learner.saving() as writes:
+                if writes:
+                    with stepper.clock.part("saving"):
+                        saver.at_end(job.plan.epoch_after(milestones.done), milestones.done)
+                    queued.tell_of_result()
         finally:
             balance = _conclude(log, stepper, milestones.done, SECONDS_TO_END)
         session.accelerator.wait_for_everyone()
@@ -128,7 +132,7 @@ def _take_steps(job: Job, stepper: Stepper, milestones: Milestones, interruption
     pace = make_pace(job, clock)
     stepper.start()
     # Batches are closed also when something breaks: their processes would keep the program alive.
-    open_batches = closing(training_batches(job))
+    open_batches = closing(training_batches(job, together=milestones.together))
     with _progress_bar(job) as bar, open_batches as batches, milestones.rescued(lambda: stepper.done):
         for batch in _or_rescue(clock.waiting(batches), milestones):
             position = batch.position
@@ -198,9 +202,10 @@ def _stop(job: Job, stepper: Stepper, milestones: Milestones, interruption: Inte
     """
     session, log, done = job.session, milestones.log, milestones.done
     log.read()  # so that a broken run is never saved
-    if session.is_main:
-        folder = milestones.saver.on_stop(job.plan.epoch_after(done), done)
-        session.say(f"\nstopped after step {done}; go on with --resume {folder}")
+    with stepper.learner.saving() as writes:
+        if writes:
+            folder = milestones.saver.on_stop(job.plan.epoch_after(done), done)
+            session.say(f"\nstopped after step {done}; go on with --resume {folder}")
     _conclude(log, stepper, done, SECONDS_TO_STOP)
     session.accelerator.wait_for_everyone()
     sys.exit(interruption.exit_code)

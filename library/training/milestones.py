@@ -30,6 +30,8 @@ class Milestones:
     """Validates, saves and draws previews when they are due, and saves the state of a run that breaks.
 
     as_result: context manager; inside it the task's weights are those that users get.
+    saving: context manager, entered by all processes together: whether this one saves.
+    together: whether what ends one process ends all at the same point, as each has a share of the weights.
     clock: is told how long each of these takes.
     done: steps done.
     stopped_early: whether validation has ended the run.
@@ -43,6 +45,8 @@ class Milestones:
     previews: Previews
     log: LossLog
     as_result: Callable[[], AbstractContextManager[None]]
+    saving: Callable[[], AbstractContextManager[bool]]
+    together: bool
     clock: Clock
     done: int = field(init=False)
     stopped_early: bool = False
@@ -79,10 +83,11 @@ class Milestones:
         """Save the state after `done` steps, because `error` ends the run; the error then says where it is,
         or why it could not be saved.
         """
-        if not self.session.is_main:  # of several processes only the first shows its problems
+        with self.saving() as writes:
+            if writes and done > self.plan.first_step:
+                error.problems += self._save_state(done)
+        if not (self.session.is_main or self.together):  # only the first shows its problems
             fail("\n".join(map(str, error.problems)))
-        elif done > self.plan.first_step:
-            error.problems += self._save_state(done)
 
     @contextmanager
     def rescued(self, done: Callable[[], int | None]) -> Generator[None, None, None]:
@@ -94,7 +99,7 @@ class Milestones:
         try:
             yield
         except TooManyBadSteps as error:
-            if self.session.is_main:
+            if self.session.is_main or self.together:
                 self.rescue(error, self.log.done)
             raise
         except UserError:  # what could be saved was saved where it arose
@@ -102,7 +107,8 @@ class Milestones:
         except Exception as error:
             traceback.clear_frames(error.__traceback__)  # they hold a step's tensors on the device
             steps = done() or 0
-            if self.session.is_main and steps > self.plan.first_step:
+            # Where each process has a share, one alone cannot save: the last state stays.
+            if self.session.is_main and steps > self.plan.first_step and not self.together:
                 fail("\n".join(map(str, self._save_state(steps))))
             raise
 
@@ -137,9 +143,10 @@ class Milestones:
         self.session.say(f"\nvalidation after step {done}: loss {measured}, {kept}")
         if is_best and options.save_best:
             self.log.read()  # so that a broken run is never saved
-            if self.session.is_main:
-                with self.clock.part("saving"), unwritten_is_a_warning():
-                    self.saver.best(self.plan.epoch_after(done), done)
+            with self.saving() as writes:
+                if writes:
+                    with self.clock.part("saving"), unwritten_is_a_warning():
+                        self.saver.best(self.plan.epoch_after(done), done)
         self.stopped_early = standing.ends_run(options)
         if self.stopped_early and done < self.plan.last_step:
             count = counted(standing.since, "validation")
@@ -148,14 +155,16 @@ class Milestones:
     def _save(self, done: int, epoch: int, epoch_ended: bool) -> None:
         saver = self.saver
         saves_step, saves_epoch = saver.saves_at_step(done), epoch_ended and saver.saves_at_epoch(epoch)
-        if saves_step or saves_epoch:
-            self.log.read()  # so that a broken run is never saved
-        if self.session.is_main and saves_step:
-            with self.clock.part("saving"), unwritten_is_a_warning():
-                saver.after_step(epoch, done)
-        if self.session.is_main and saves_epoch:
-            with self.clock.part("saving"), unwritten_is_a_warning():
-                saver.after_epoch(epoch, done)
+        if not (saves_step or saves_epoch):
+            return
+        self.log.read()  # so that a broken run is never saved
+        with self.saving() as writes:
+            if writes and saves_step:
+                with self.clock.part("saving"), unwritten_is_a_warning():
+                    saver.after_step(epoch, done)
+            if writes and saves_epoch:
+                with self.clock.part("saving"), unwritten_is_a_warning():
+                    saver.after_epoch(epoch, done)
 
     def _keep_going_on_possible(self, done: int) -> None:
         """Save a state now and then, in place of the one before, for a run of a queue that saves none."""
@@ -168,8 +177,9 @@ class Milestones:
         if not session.any_wants(is_due):
             return
         self.log.read()  # so that a broken run is never saved; it needs all processes
-        if session.is_main:
-            with unwritten_is_a_warning():
-                saver.in_place_of(self._kept, self.plan.epoch_after(done), done, key=run.key)
-                self._kept = done
-            self._kept_at = time.monotonic()
+        with self.saving() as writes:
+            if writes:
+                with unwritten_is_a_warning():
+                    saver.in_place_of(self._kept, self.plan.epoch_after(done), done, key=run.key)
+                    self._kept = done
+                self._kept_at = time.monotonic()

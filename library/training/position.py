@@ -14,7 +14,9 @@ from library.files import restore_folder
 from library.problems import UserError
 
 _NEEDED_FILES = ("model.safetensors", "optimizer.bin", "train_state.json")
-LEARNED_FILES = (*_NEEDED_FILES, "ema.safetensors", "scaler.pt")
+# In place of optimizer.bin where weights were shared out among processes.
+OPTIMIZER_TENSORS, OPTIMIZER_TEXT = "optimizer.safetensors", "optimizer.json"
+LEARNED_FILES = (*_NEEDED_FILES, OPTIMIZER_TENSORS, OPTIMIZER_TEXT, "ema.safetensors", "scaler.pt")
 # These only tell of a run. A damaged one is left behind with a warning: no weight needs it.
 PICTURES = "pictures.json"
 TOLD_FILES = ("ledger.safetensors", "history.json", PICTURES)
@@ -104,7 +106,10 @@ def read_state_info(folder: Path) -> StateInfo:
     restore_folder(folder)  # a save that was killed may have left it renamed
     if not folder.is_dir():
         raise UserError.of(folder, "there is no such state folder", "give a folder that ends in -state")
-    missing = [name for name in _NEEDED_FILES if not os.path.lexists(folder / name)]
+    needed = set(_NEEDED_FILES)
+    if os.path.lexists(folder / OPTIMIZER_TENSORS) and not os.path.lexists(folder / "optimizer.bin"):
+        needed = needed - {"optimizer.bin"} | {OPTIMIZER_TENSORS, OPTIMIZER_TEXT}
+    missing = sorted(name for name in needed if not os.path.lexists(folder / name))
     if missing:
         raise UserError.of(folder, f"is no training state: {', '.join(missing)} missing")
     for name in LEARNED_FILES:  # a pipe would be waited for

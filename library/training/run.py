@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from library.options.averaging import AveragingOptions
 from library.options.caching import CachingOptions
@@ -25,7 +26,12 @@ from library.options.validation import ValidationOptions
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """The options of every trainer."""
+    """The options of every trainer.
+
+    can_shard: whether its weights can be shared out among processes.
+    """
+
+    can_shard: ClassVar[bool] = False
 
     model: ModelOptions
     data: DataOptions
@@ -83,6 +89,30 @@ class TrainingRun:
             ),
         )
         self._check_steps_in_backward()
+        self._check_sharding()
+
+    def _check_sharding(self) -> None:
+        """What cannot be shared out among processes, or was not tried."""
+        if self.processes.shard is None:
+            return
+        model, training = self.model, self.training
+        others = {
+            "mixed_precision fp16": training.mixed_precision == "fp16",
+            "full_bf16": training.full_bf16,
+            "full_fp16": training.full_fp16,
+            "fp8_base": bool(model.float8_parts),
+            "torch_compile": model.torch_compile,
+            "lowram": model.lowram,
+            self.optimizer.steps_in_backward.removeprefix("--"): bool(self.optimizer.steps_in_backward),
+        }
+        refuse(
+            (
+                not self.can_shard,
+                "shard",
+                "is there for training models and networks only",
+            ),
+            *((asked, "shard", f"does not work with --{name}") for name, asked in others.items()),
+        )
 
     def _check_steps_in_backward(self) -> None:
         """Gradients that are freed one by one can be neither accumulated nor unscaled together."""

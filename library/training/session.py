@@ -27,8 +27,8 @@ from library.sharing import ALONE, Sharing
 from library.training.position import StateInfo, read_state_info
 from library.training.processes import check_environment, gpus
 
-# Ways to shard weights across processes, as accelerate launch passes them on. Saving would need all processes
-# together, and states could not be resumed exactly.
+# Ways to shard weights across processes, as accelerate launch passes them on: --shard does it, in a way in
+# which states can be resumed exactly.
 SHARDING = ("DEEPSPEED", "FSDP", "MEGATRON_LM")
 _DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "float": torch.float32}
 
@@ -97,7 +97,7 @@ class Session:
         if self.accelerator.num_processes == 1:
             return wanted
         flag = torch.tensor([int(wanted)])
-        torch.distributed.all_reduce(flag, group=self._on_cpu())
+        torch.distributed.all_reduce(flag, group=self.cpu_group())
         return bool(flag)
 
     def sharing(self) -> Sharing:
@@ -110,10 +110,11 @@ class Session:
     def _gather(self, value: Any) -> list[Any]:
         """The value of every process, in their order. Waits for all of them."""
         found = [None] * self.accelerator.num_processes
-        torch.distributed.all_gather_object(found, value, group=self._on_cpu())
+        torch.distributed.all_gather_object(found, value, group=self.cpu_group())
         return found
 
-    def _on_cpu(self) -> torch.distributed.ProcessGroup:
+    def cpu_group(self) -> torch.distributed.ProcessGroup:
+        """The processes, as they exchange things over the CPU."""
         if self._cpu_group is None:
             # A week, as one process may cache for hours longer than another.
             self._cpu_group = torch.distributed.new_group(backend="gloo", timeout=timedelta(days=7))
@@ -142,7 +143,7 @@ def make_accelerator(
     """
     for name in SHARDING:
         if os.environ.get(f"ACCELERATE_USE_{name}", "").lower() == "true":
-            fix = "start it with plain accelerate launch (--multi_gpu); see docs/many_devices.md"
+            fix = "start it with plain accelerate launch (--multi_gpu), and give --shard full to the trainer"
             raise UserError.of("accelerate's configuration", f"asks for {name}, which is not supported", fix)
     if processes.ddp_static_graph and may_skip_parameters:
         cause = "does not hold with --stop_text_encoder_training: what is trained changes"

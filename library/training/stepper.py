@@ -63,9 +63,8 @@ class Stepper:
         # Rates depend on the step alone. They are set before the backward pass, which may step already.
         self.schedule.set_rates(position.step)
         self._seed_modules(position)
-        # Processes exchange gradients once a step, with its last batch.
-        exchange = nullcontext() if position.closes else accelerator.no_sync(self.prepared)
-        with exchange, self._casts():
+        weights = self.learner.weights
+        with weights.exchange(self.prepared, closes=position.closes), self._casts():
             with self.saved_activations:
                 # A step of n batches is one large batch: the mean of their losses.
                 loss = self.prepared(batch.to(self.session.device)) / position.window
@@ -85,6 +84,7 @@ class Stepper:
         """
         loss, learner, update = self.loss, self.learner, self.update
         self.done = None
+        learner.weights.collect_gradients()
         # Clipping by the norm of all gradients together keeps one odd batch from throwing the weights away.
         norm = update.clip_gradients(step)
         has_text = learner.task.needs_text_gradients(step)
@@ -105,9 +105,9 @@ class Stepper:
 
     def _casts(self) -> AbstractContextManager[None]:
         """Weights cast together get their gradients together; a step in the backward pass wants them one by
-        one, to free them.
+        one, to free them. Weights that are shared out are cast when they come together.
         """
-        if self.update.is_in_backward:
+        if self.update.is_in_backward or self.learner.weights.casts:
             return nullcontext()
         return self.learner.task.computing_in(self.session.frozen_dtype)
 

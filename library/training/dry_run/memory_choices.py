@@ -76,7 +76,25 @@ def _with_options(memory: Memory, task: Task, run: TrainingRun, session: Session
         # Averages are float32, whatever the weights are.
         averages = 4 * sum(parameter.numel() for parameter in task.trained_parameters())
         memory = replace(memory, weights=memory.weights + averages)
+    processes = session.accelerator.num_processes
+    if run.processes.shard is not None and processes > 1:
+        memory = _shared_out(memory, task, processes)
     return memory
+
+
+def _shared_out(memory: Memory, task: Task, processes: int) -> Memory:
+    """One process's memory where weights are shared out; two blocks are gathered at a time."""
+    encoders = [one for one in task.model.text_encoders if any(p.requires_grad for p in one.parameters())]
+    weights = [parameter for part in (task.model.denoiser, *encoders) for parameter in part.parameters()]
+    elsewhere = sum(weight.nbytes for weight in weights) * (processes - 1) // processes
+    block = max(sum(p.nbytes for p in block.parameters()) for block in task.model.blocks())
+    memory = replace(memory, weights=memory.weights - elsewhere, activations=memory.activations + 2 * block)
+    if not any(weight.requires_grad for weight in weights):
+        return memory
+    # Without DDP's copies of gradients, which are as large as these.
+    return replace(
+        memory, gradients=memory.gradients // 2 // processes, optimizer=memory.optimizer // processes
+    )
 
 
 def _parts(task: Task, groups: int | None) -> int:

@@ -111,8 +111,7 @@ def _try_step_and_save(job: Job, batch: Batch) -> Trial:
     """Take one real step, and make one real save into a temporary folder."""
     session, output = job.session, job.output
     try:
-        place_model(job)
-        stepper = make_stepper(job)
+        stepper = make_stepper(job, place_model(job))
         stepper.start()
         start = time.perf_counter()
         stepper.forward_backward(batch)
@@ -130,8 +129,9 @@ def _try_step_and_save(job: Job, batch: Batch) -> Trial:
     saver = make_checkpoints(job, stepper.learner, Standing(), log)
     with tempfile.TemporaryDirectory() as folder:
         path, start = Path(folder) / f"trial{output.suffix}", time.perf_counter()
-        if session.is_main:
-            saver.save_now(path, 1, 1)
+        with stepper.learner.saving() as writes:
+            if writes:
+                saver.save_now(path, 1, 1)
         saving, size = time.perf_counter() - start, _size(path)
         remove(path)
     session.accelerator.wait_for_everyone()

@@ -19,6 +19,7 @@ from library.options.averaging import AveragingOptions
 from library.problems import UserError
 from library.training.optimization.flat import flat_copy, places_in
 from library.training.session import Session
+from library.training.sharding.whole import Weights
 from library.training.tasks.task import Task
 
 PORTION = 2**24  # weights of 16 bits that are cast to float32 at once: 64 MiB
@@ -28,9 +29,18 @@ class Average:
     """The moving averages of some of a module's parameters."""
 
     def __init__(
-        self, module: nn.Module, parameters: Iterable[nn.Parameter], decay: float, device: torch.device
+        self,
+        module: nn.Module,
+        parameters: Iterable[nn.Parameter],
+        decay: float,
+        device: torch.device,
+        *,
+        are_shares: bool = False,
     ) -> None:
-        """device: where the averages are kept, the parameters' own or the CPU."""
+        """device: where the averages are kept, the parameters' own or the CPU.
+        are_shares: whether the parameters are not the module's own, but share its memory.
+        """
+        self.are_shares = are_shares
         self.module, self.parameters, self.decay, self.updates = module, list(parameters), decay, 0
         self.values = [p.detach().to(device, torch.float32, copy=True) for p in self.parameters]
         self._pinned: list[Tensor] | None = None
@@ -71,9 +81,14 @@ class Average:
         averages' device, nothing is copied.
 
         The parameters are swapped, not their data: a parameter whose data changed its type for a moment would
-        lose DDP's gradient hook, and processes would wait for each other for ever.
+        lose DDP's gradient hook, and processes would wait for each other for ever. Of weights that are shared
+        out the values are swapped: FSDP does not see other parameters.
         """
         self.flush()
+        if self.are_shares:
+            with self._values_in_place():
+                yield
+            return
         shown = {
             parameter: nn.Parameter(value.to(parameter.device, dtype or parameter.dtype))
             for parameter, value in zip(self.parameters, self.values, strict=True)
@@ -91,6 +106,16 @@ class Average:
         finally:
             for owner, name, parameter in places:
                 setattr(owner, name, parameter)
+
+    @contextmanager
+    @torch.no_grad()
+    def _values_in_place(self) -> Generator[None, None, None]:
+        kept = [parameter.detach().to("cpu", copy=True) for parameter in self.parameters]
+        _set(self.parameters, self.values)
+        try:
+            yield
+        finally:
+            _set(self.parameters, kept)
 
     def tensors(self) -> dict[str, Tensor]:
         """What a state must hold: the averages by their parameters' numbers, as in an optimizer's state, and
@@ -139,13 +164,21 @@ class Average:
             yield values, _in_float32(portion)
 
 
+@torch.no_grad()
+def _set(parameters: Iterable[nn.Parameter], values: Iterable[Tensor]) -> None:
+    for parameter, value in zip(parameters, values, strict=True):
+        parameter.copy_(value)
+
+
 def _in_float32(tensors: list[Tensor]) -> list[Tensor]:
     return places_in(flat_copy(tensors, dtype=torch.float32), tensors)
 
 
-def make_average(task: Task, options: AveragingOptions, session: Session) -> Average | None:
+def make_average(task: Task, options: AveragingOptions, session: Session, weights: Weights) -> Average | None:
     """The average of what a task trains; None without --use_ema. It starts from the checkpoint's own averages
     if there are any, else from the weights.
+
+    weights: how the processes hold them.
 
     Raises UserError when the device of --ema_device is not there.
     """
@@ -154,7 +187,10 @@ def make_average(task: Task, options: AveragingOptions, session: Session) -> Ave
     if options.ema_device == "cuda" and session.device.type != "cuda":
         raise UserError.of("--ema_device cuda", f"this run is on the {session.device.type}", "leave it out")
     device = torch.device("cpu") if options.ema_device == "cpu" else session.device
-    average = Average(task, task.trained_parameters(), options.decay, device)
+    trained = weights.own(task.trained_parameters())
+    average = Average(task, trained, options.decay, device, are_shares=weights.is_sharded)
+    if weights.is_sharded:
+        return average
     if task.model.denoiser_part in task.trained_parts() and (count := _start_from_checkpoint(average, task)):
         session.say(f"the average starts from the checkpoint's own: {count} tensors")
     return average

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from library.problems import Problem, UserError, warn
 from library.randomness import keyed_generator
-from library.training.optimization.gradients import gradient_norm, with_gradients
+from library.training.optimization.gradients import with_gradients
+from library.training.sharding.whole import Weights
 from library.training.tasks.components import Component
 from library.wording import counted
 
@@ -90,10 +91,12 @@ class Balance:
 class Ledger:
     """Records during a run how its components are trained."""
 
-    def __init__(self, components: Sequence[Component], since: int) -> None:
-        """since: steps done before. The weights as they are now count as the start."""
-        self.components, self.since = components, since
-        self._start = {one.name: _sample(one) for one in components}
+    def __init__(self, components: Sequence[Component], since: int, weights: Weights) -> None:
+        """since: steps done before. The weights as they are now count as the start.
+        weights: how the processes hold them.
+        """
+        self.components, self.since, self.weights = components, since, weights
+        self.restart()
         # Of each component: the sum of its gradient norms and their count, (2,); its steps, a scalar.
         self._gradients = {one.name: torch.zeros(2, device=one.parameters[0].device) for one in components}
         self._steps = {name: torch.zeros_like(sums[0]) for name, sums in self._gradients.items()}
@@ -101,7 +104,7 @@ class Ledger:
 
     def restart(self) -> None:
         """Take the weights as they are now for the start."""
-        self._start = {one.name: _sample(one) for one in self.components}
+        self._start = {one.name: self._sample(one) for one in self.components}
 
     def record_step(self, groups: Sequence[Mapping[str, Any]], norm: Tensor, *, trains_text: bool) -> None:
         """Count a step for each component that it should move, without waiting for the device.
@@ -119,7 +122,7 @@ class Ledger:
     def _groups_of(self, one: Component, groups: Sequence[Mapping[str, Any]]) -> list[int]:
         """The indices of the groups that hold a component's parameters; they never change."""
         if one.name not in self._numbers:
-            own = set(map(id, one.parameters))
+            own = set(map(id, self.weights.own(one.parameters)))
             found = [n for n, group in enumerate(groups) if any(id(p) in own for p in group["params"])]
             self._numbers[one.name] = found
         return self._numbers[one.name]
@@ -137,8 +140,8 @@ class Ledger:
         if not self.measures_gradients(step):
             return
         for one in self.components:
-            if having := with_gradients(one.parameters):
-                self._add(one, gradient_norm(having) / factor)
+            if having := with_gradients(self.weights.own(one.parameters)):
+                self._add(one, self.weights.norm(having) / factor)
 
     @torch.no_grad()
     def record_norms(self, step: int, norms: Mapping[nn.Parameter, Tensor]) -> None:
@@ -149,16 +152,21 @@ class Ledger:
             if found := [norms[parameter] for parameter in one.parameters if parameter in norms]:
                 self._add(one, torch.linalg.vector_norm(torch.stack(found)))
 
+    @torch.no_grad()
+    def _sample(self, one: Component) -> Tensor:
+        """A sample of a component's weights: (n,) float32 on the CPU."""
+        return self.weights.values_at(_places(one))
+
     def _add(self, one: Component, norm: Tensor) -> None:
         found = torch.stack([norm, torch.ones_like(norm)])
         self._gradients[one.name] += torch.where(norm.isfinite(), found, 0)
 
     def balance(self, until: int) -> Balance:
-        """The balance after `until` steps."""
+        """The balance after `until` steps. All processes call it together."""
         return Balance(tuple(map(self._entry, self.components)), self.since, until)
 
     def _entry(self, one: Component) -> Entry:
-        start, now = self._start[one.name], _sample(one)
+        start, now = self._start[one.name], self._sample(one)
         total, count = self._gradients[one.name].tolist()
         weights = _weights(one.parameters)
         size, change = (_norm(values, weights) for values in (start, now - start))
@@ -203,19 +211,18 @@ def _shares(parameters: Sequence[nn.Parameter]) -> list[int]:
     return [min(p.numel(), max(MIN_SAMPLE, math.ceil(p.numel() * share))) for p in parameters]
 
 
-@torch.no_grad()
-def _sample(one: Component) -> Tensor:
-    """A sample of a component's weights, always the same ones: (n,) float32 on the CPU."""
-    found = []
+def _places(one: Component) -> list[tuple[nn.Parameter, Tensor | None]]:
+    """The sampled weights of a component, always the same ones, as a state holds the values that they began
+    with: each parameter with the numbers of its elements, None for all.
+    """
+    found: list[tuple[nn.Parameter, Tensor | None]] = []
     for number, (parameter, count) in enumerate(zip(one.parameters, _shares(one.parameters), strict=True)):
-        values = parameter.detach().flatten()
+        chosen = None
         if count < parameter.numel():
-            # Always the same weights, as a state holds the values that they began with.
             generator = keyed_generator(0, "ledger", one.name, number)
             chosen = torch.randint(parameter.numel(), (count,), generator=generator)
-            values = values[chosen.to(values.device)]
-        found.append(values.float().cpu())
-    return torch.cat(found)
+        found.append((parameter, chosen))
+    return found
 
 
 def _weights(parameters: Sequence[nn.Parameter]) -> Tensor:

@@ -8,16 +8,18 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from library.training.optimization.gradients import clip_factor, gradient_norm
+from library.training.optimization.gradients import clip_factor
 from library.training.optimization.guard import Guard
 from library.training.optimization.ledger import Ledger
 from library.training.session import Session
+from library.training.sharding.whole import Weights
 
 
 @dataclass(frozen=True)
 class Update:
     """Steps after the backward pass, on all gradients together.
 
+    weights: how the processes hold what is trained.
     max_grad_norm: what the norm of all gradients together is clipped to; 0 does not clip.
     is_in_backward: whether weights change during the backward pass already.
     """
@@ -26,6 +28,7 @@ class Update:
     optimizer: torch.optim.Optimizer
     guard: Guard
     ledger: Ledger
+    weights: Weights
     max_grad_norm: float
     is_in_backward: ClassVar[bool] = False
 
@@ -37,10 +40,10 @@ class Update:
         """
         trained = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         if self.max_grad_norm:
-            norm = self.session.accelerator.clip_grad_norm_(trained, self.max_grad_norm)
+            norm = self.weights.clip(trained, self.max_grad_norm)
             self.ledger.measure_gradients(step, clip_factor(norm, self.max_grad_norm))
         else:
-            norm = gradient_norm(trained)
+            norm = self.weights.norm(trained)
             self.ledger.measure_gradients(step, self._scale(step))
         return norm
 

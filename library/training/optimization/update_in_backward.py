@@ -204,6 +204,7 @@ def make_update_in_backward(update: Update, options: OptimizerOptions) -> Update
         optimizer=update.optimizer,
         guard=update.guard,
         ledger=update.ledger,
+        weights=update.weights,
         max_grad_norm=update.max_grad_norm,
         steps=StepsInBackward(optimizer, parts, max_grad_norm=update.max_grad_norm),
     )

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 
+from library.models.deferred import Deferred, computed
 from library.models.shards import shares
 from library.problems import UserError
 
@@ -38,9 +39,11 @@ def require_finite(tensors: Mapping[str, Tensor], step: int, dtype: torch.dtype 
     One look at the largest value tells: a norm passes NaN on, and rounding keeps the order of values.
     """
     weights = {key: value for key, value in tensors.items() if value.is_floating_point() and value.numel()}
-    if all(_are_finite(list(group.values()), dtype) for group in _by_kind(weights)):
+    deferred = {key: weights.pop(key) for key in list(weights) if isinstance(weights[key], Deferred)}
+    broken = [key for key, value in deferred.items() if not _are_finite([computed(value)], dtype)]
+    if not broken and all(_are_finite(list(group.values()), dtype) for group in _by_kind(weights)):
         return
-    broken = [key for key, value in weights.items() if not value.to(dtype or value.dtype).isfinite().all()]
+    broken += [key for key, value in weights.items() if not value.to(dtype or value.dtype).isfinite().all()]
     cause = f"{len(broken)} trained tensors are no numbers any more, e.g. {broken[0]}; they were not saved"
     raise UserError.of(f"step {step}", cause, "lower the learning rate and go on from an earlier save")
 

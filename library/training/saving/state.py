@@ -2,7 +2,8 @@
 
     <name>-state/
         model.safetensors     the trained weights, in the precision they are trained in
-        optimizer.bin         the optimizer's state (torch, loaded with weights_only)
+        optimizer.bin         the optimizer's state (torch, loaded with weights_only); with --shard
+                              optimizer.safetensors and optimizer.json, see optimizer_files.py
         ema.safetensors       the moving averages, with --use_ema only
         ledger.safetensors    the ledger, with a sample of the trained weights as they began
         scaler.pt             the loss scaler's state, with fp16 only
@@ -27,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from library.files import whole_folder
 from library.problems import UserError, warn
-from library.training.position import StateInfo
+from library.training.position import OPTIMIZER_TENSORS, OPTIMIZER_TEXT, StateInfo
 from library.training.saving.hashed_files import HashedFiles
 from library.training.saving.manifest import is_as_saved, write_manifest
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     import torch
 
     from library.training.learner import Learner
+    from library.training.saving.optimizer_files import Place
 
 
 def write_state(
@@ -45,17 +47,25 @@ def write_state(
     told: files that only tell of the run, name -> text.
     """
     from library.models.weights import save_objects, save_tensors
+    from library.training.optimization.self_tuning import unwrapped
+    from library.training.saving.optimizer_files import split_state
 
     with whole_folder(folder) as target, HashedFiles() as hashed:
 
         def save(name: str, tensors: dict[str, torch.Tensor]) -> None:
             save_tensors(target / name, tensors, create=hashed.named(name))
 
+        weights = learner.weights
         save("model.safetensors", learner.task.trained_tensors())
-        state = learner.optimizer.state_dict()
-        save_objects(target / "optimizer.bin", state, create=hashed.named("optimizer.bin"))
+        state = weights.optimizer_state(unwrapped(learner.optimizer))
+        if weights.is_sharded:
+            tensors, text = split_state(state)
+            save(OPTIMIZER_TENSORS, tensors)
+            (target / OPTIMIZER_TEXT).write_text(text, encoding="utf-8")
+        else:
+            save_objects(target / "optimizer.bin", state, create=hashed.named("optimizer.bin"))
         if learner.average is not None:
-            save("ema.safetensors", learner.average.tensors())
+            save("ema.safetensors", weights.averages(learner.average.tensors()))
         save("ledger.safetensors", learner.ledger.tensors())
         if learner.scaler is not None:
             save_objects(target / "scaler.pt", learner.scaler.state_dict())
@@ -74,7 +84,8 @@ def load_state(info: StateInfo, learner: Learner, kind: str) -> None:
     """
     import torch
 
-    from library.training.optimization.self_tuning import innermost
+    from library.training.optimization.self_tuning import innermost, unwrapped
+    from library.training.saving.optimizer_files import has_optimizer_files, read_optimizer_files
     from library.training.saving.state_checks import (
         check_numbers,
         check_optimizer,
@@ -88,10 +99,15 @@ def load_state(info: StateInfo, learner: Learner, kind: str) -> None:
             folder, f"was made with {info.optimizer}, this run uses {kind}", "use the same optimizer"
         )
     try:
-        learned = read_objects(folder / "optimizer.bin")
+        place = learner.weights.placing(unwrapped(optimizer))
+        if has_optimizer_files(folder):
+            learned = read_optimizer_files(folder, place)
+        else:
+            learned = _placed(read_objects(folder / "optimizer.bin"), place)
         check_optimizer(_inner(learned, optimizer), innermost(optimizer))
-        trained = learner.task.trained_tensors()
-        learner.task.load_trained_tensors(read_tensors(folder / "model.safetensors", trained))
+        with learner.weights.loading():
+            trained = learner.task.trained_tensors()
+            learner.task.load_trained_tensors(read_tensors(folder / "model.safetensors", trained))
         optimizer.load_state_dict(with_settings(learned, optimizer))
         if learner.scaler is not None and (folder / "scaler.pt").is_file():
             scale = read_objects(folder / "scaler.pt")
@@ -104,6 +120,21 @@ def load_state(info: StateInfo, learner: Learner, kind: str) -> None:
         cause = f"does not fit this run or is damaged ({_first_line(error)})"
         raise UserError.of(folder, cause, "resume with the options it was made with") from None
     _load_ledger(folder / "ledger.safetensors", learner)
+
+
+def _placed(state: Any, place: Place) -> Any:
+    """A state dict with what this process keeps of its tensors; one that is none, as it is."""
+    import torch
+
+    kept = state.get("state") if isinstance(state, dict) else None
+    if not isinstance(kept, dict):
+        return state
+    for number, one in kept.items():
+        if isinstance(one, dict) and type(number) is int:
+            one |= {
+                name: place(number, value) for name, value in one.items() if isinstance(value, torch.Tensor)
+            }
+    return state
 
 
 def _inner(state: Any, optimizer: torch.optim.Optimizer) -> Any:
@@ -144,10 +175,11 @@ def _load_average(path: Path, learner: Learner) -> None:
         if path.is_file():
             warn(f"{path.parent} has moving averages, which are left behind without --use_ema")
     elif path.is_file():
-        tensors = read_tensors(path, average.tensors())
+        weights = learner.weights
+        tensors = read_tensors(path, weights.averages(average.tensors()))
         if tensors["updates"] < 0:
             raise ValueError("the number of updates is negative")
-        average.load_tensors(tensors)
+        average.load_tensors(weights.place_averages(tensors))
     else:
         warn(f"{path.parent} has no moving averages: they start from its weights")
         average.restart()

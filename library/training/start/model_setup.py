@@ -13,6 +13,7 @@ from library.problems import warn_idle
 from library.training.job import Job
 from library.training.pace.limit import limit_memory
 from library.training.session import Session, dtype_of
+from library.training.sharding.whole import Weights
 from library.training.start.precision import set_precision
 
 
@@ -33,17 +34,23 @@ def set_up_model(job: Job) -> None:
         task.use_gradient_checkpointing(True)
 
 
-def place_model(job: Job) -> None:
-    """Move the model to the device, in the memory layout that is fastest there, compiled if asked. Where the
-    system lends main memory to a full device, it may take no more than is free there.
+def place_model(job: Job) -> Weights:
+    """Move the model to the device, in the memory layout that is fastest there, compiled if asked; or this
+    process's share of it. Returns how the processes hold it. Where the system lends main memory to a full
+    device, it may take no more than is free there.
     """
     run, session, task = job.run, job.session, job.task
     limit_memory(session.device, run.training.allow_shared_memory)
+    if run.processes.shard is not None and session.accelerator.num_processes > 1:
+        from library.training.sharding.sharded import ShardedWeights
+
+        return ShardedWeights(session, task, run.processes.shard)
     task.to(session.device)
     if run.model.torch_compile:
         _compile(task.blocks(), run.model, session)
     if session.device.type == "cuda":
         use_channels_last(task)
+    return Weights(session)
 
 
 def _compile(blocks: Sequence[nn.Module], options: ModelOptions, session: Session) -> None:

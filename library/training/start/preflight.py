@@ -34,6 +34,7 @@ from library.options.network import NetworkOptions
 from library.options.optimizer import OptimizerOptions
 from library.options.parser import Reading
 from library.options.preservation import PreservationOptions
+from library.options.processes import ProcessOptions
 from library.options.saving import CheckpointOptions, MetadataOptions, SavingOptions
 from library.options.schedule import ScheduleOptions
 from library.options.sliders import SliderNetworkOptions
@@ -49,6 +50,7 @@ from library.training.saving.hub import check_hub, check_state_on_hub, state_fro
 from library.training.saving.manifest import check_manifest
 from library.training.saving.modelspec import thumbnail_url
 from library.training.saving.settings import check_resumed
+from library.training.sharding.suitable import check_steps_shares
 from library.training.start.captioned_words import check_captions
 from library.training.start.outputs import lock_on_results
 from library.training.start.pictures import Pictures
@@ -82,6 +84,8 @@ def check(reading: Reading[R], make_batches: MakeBatches[B], family: str | None 
         elif isinstance(section, OptimizerOptions):
             schedule = reading.sections.get("schedule", ScheduleOptions())
             problems.attempt(check_optimizer, section, schedule)
+            if reading.sections.get("processes", ProcessOptions()).shard is not None:
+                problems.attempt(check_steps_shares, section)
         elif isinstance(section, PreviewOptions):
             told = _uses_hints(reading), _trains_network(reading)
             problems.attempt(_check_preview, section, *told)

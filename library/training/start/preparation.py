@@ -17,6 +17,7 @@ from library.training.optimization.optimizers import class_path
 from library.training.optimization.self_tuning import optimizer_warnings
 from library.training.saving.disk_space import check_space
 from library.training.saving.state import load_state
+from library.training.sharding.pace import at_one_pace
 from library.training.start.model_setup import place_model, set_up_model
 from library.training.start.stepping import make_stepper
 from library.training.stepper import Stepper
@@ -29,9 +30,9 @@ def get_ready(job: Job) -> Stepper:
     with activity("hashing the weights, by which cache files are told apart"):
         job.batches.identify(task.model, run)  # as they were read
     set_up_model(job)
-    place_model(job)
+    weights = place_model(job)
     # Before caches are filled: then parts with nothing left to do leave the device, and DDP wants all on one.
-    stepper = make_stepper(job)
+    stepper = make_stepper(job, weights)
     check_space(run, task)
     _announce(job, stepper)
     job.batches.fill_caches(task.model, run, session)
@@ -41,10 +42,10 @@ def get_ready(job: Job) -> Stepper:
     return stepper
 
 
-def training_batches(job: Job) -> Generator[Batch, None, None]:
-    """The batches of all steps to come. To be closed."""
+def training_batches(job: Job, *, together: bool) -> Generator[Batch, None, None]:
+    """The batches of all steps to come. To be closed. together: all processes take them at one pace."""
     run, session, plan = job.run, job.session, job.plan
-    return make_loader(
+    batches = make_loader(
         job.batches.builder(
             job.task.model,
             run,
@@ -56,10 +57,11 @@ def training_batches(job: Job) -> Generator[Batch, None, None]:
         workers=min(run.data.max_data_loader_n_workers, os.cpu_count() or 1),
         pin_memory=session.device.type == "cuda",
     )
+    return at_one_pace(batches, session) if together else batches
 
 
-def make_validation(job: Job, interruption: Interruption) -> Validation:
-    """What measures the held-out data, always on the same batches."""
+def make_validation(job: Job, interruption: Interruption, *, together: bool) -> Validation:
+    """What measures the held-out data, always on the same batches. together: as for `training_batches`."""
     run, session, task = job.run, job.session, job.task
     held_out = job.batches.validation
     if held_out is None:
@@ -76,9 +78,12 @@ def make_validation(job: Job, interruption: Interruption) -> Validation:
     positions = list(Course(count).positions(0, min(count, run.validation.max_validation_steps or count)))
 
     def batches() -> Iterator[Batch]:
-        return make_loader(builder, positions)
+        found = make_loader(builder, positions)
+        return at_one_pace(found, session) if together else found
 
-    return Validation(run.validation, task, session, batches, interruption, count=len(positions))
+    return Validation(
+        run.validation, task, session, batches, interruption, count=len(positions), together=together
+    )
 
 
 def _announce(job: Job, stepper: Stepper) -> None:

@@ -23,28 +23,31 @@ from library.training.optimization.schedules import make_schedule
 from library.training.optimization.update import Update
 from library.training.optimization.update_in_backward import make_update_in_backward
 from library.training.pace.clock import make_clock
+from library.training.sharding.whole import Weights
 from library.training.stepper import Stepper
 
 
-def make_stepper(job: Job) -> Stepper:
-    """What takes the steps of a run whose model is in its place."""
+def make_stepper(job: Job, weights: Weights) -> Stepper:
+    """What takes the steps of a run whose model is in its place. weights: how the processes hold it."""
     run, session, task = job.run, job.session, job.task
     # Every process has read the frozen weights, and not every way between processes takes float8.
     frozen = [name for name, parameter in task.named_parameters() if not parameter.requires_grad]
     DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(task, frozen)
-    bare = _make_optimizer(job)
+    bare = _make_optimizer(job, weights)
     schedule = make_schedule(bare, run.schedule, job.plan.last_step)
-    prepared, optimizer = session.accelerator.prepare(
-        task,
-        bare,
-        device_placement=[False, False],  # it is placed, and parts of it leave the device when they are done
-    )
-    average = make_average(task, run.averaging, session)
-    update = _make_update(job, optimizer)
+    # The task is placed, and parts of it leave the device when they are done.
+    prepared: nn.Module = task
+    if weights.is_sharded:  # FSDP exchanges gradients, not DDP
+        optimizer = session.accelerator.prepare(bare, device_placement=[False])
+    else:
+        prepared, optimizer = session.accelerator.prepare(task, bare, device_placement=[False, False])
+    average = make_average(task, run.averaging, session, weights)
+    weights.hold(bare, average.values if average is not None else [])
+    update = _make_update(job, optimizer, weights)
     return Stepper(
         session=session,
         prepared=prepared,
-        learner=Learner(task, optimizer, session.accelerator.scaler, average, update.ledger),
+        learner=Learner(task, optimizer, session.accelerator.scaler, average, update.ledger, weights),
         schedule=schedule,
         update=update,
         saved_activations=_saved_activations(run.training, session.device),
@@ -54,16 +57,16 @@ def make_stepper(job: Job) -> Stepper:
     )
 
 
-def _make_optimizer(job: Job) -> torch.optim.Optimizer:
+def _make_optimizer(job: Job, weights: Weights) -> torch.optim.Optimizer:
     """The optimizer of a run over what its task trains. With 16-bit weights it clips gradients by itself."""
-    run, groups = job.run, job.task.param_groups()
+    run, groups = job.run, weights.own_groups(job.task.param_groups())
     if not run.training.trains_in_16_bits:
         return make_optimizer(groups, run.optimizer)
     make = partial(make_optimizer, options=run.optimizer)
     return RoundedOptimizer(groups, make, seed=job.session.seed, max_grad_norm=run.training.max_grad_norm)
 
 
-def _make_update(job: Job, optimizer: torch.optim.Optimizer) -> Update:
+def _make_update(job: Job, optimizer: torch.optim.Optimizer, weights: Weights) -> Update:
     """What takes the optimizer's steps. Broken ones are counted on from the state. The task's weights are as
     they begin.
     """
@@ -74,7 +77,8 @@ def _make_update(job: Job, optimizer: torch.optim.Optimizer) -> Update:
         session=session,
         optimizer=optimizer,
         guard=Guard(session, task, optimizer, run.training.max_bad_steps, count),
-        ledger=Ledger(task.components(), job.plan.first_step),
+        ledger=Ledger(task.components(), job.plan.first_step, weights),
+        weights=weights,
         # Gradients of 16 bits are clipped by the optimizer, in float32.
         max_grad_norm=0.0 if run.training.trains_in_16_bits else run.training.max_grad_norm,
     )

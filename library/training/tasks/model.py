@@ -63,8 +63,8 @@ class ModelTask(Task):
         """
         super().__init__(model, options, clip_skip=clip_skip)
         self.text, self.hides_padding = text, hides_padding
-        self.denoiser_groups = _denoiser_groups(model, learning_rate, block_rates)
-        for group in self.denoiser_groups:
+        self.rate, self.block_rates = learning_rate, block_rates
+        for group in self._denoiser_groups():
             _set_gradients(group["params"], on=group["lr"] != 0)
         if text is not None:
             for number, text_encoder in enumerate(model.text_encoders):
@@ -73,11 +73,14 @@ class ModelTask(Task):
                 module.requires_grad_(False)
 
     def param_groups(self) -> list[ParamGroup]:
-        groups = [*self.denoiser_groups, *self._text_groups()]
+        groups = [*self._denoiser_groups(), *self._text_groups()]
         trained = [group for group in groups if group["lr"] and group["params"]]
         if not trained:
             raise UserError.of("--learning_rate", "every learning rate is 0: nothing would be trained")
         return trained
+
+    def _denoiser_groups(self) -> list[ParamGroup]:
+        return _denoiser_groups(self.model, self.rate, self.block_rates)
 
     def _text_groups(self) -> list[ParamGroup]:
         if self.text is None:
@@ -95,7 +98,7 @@ class ModelTask(Task):
     def components(self) -> list[Component]:
         encoders = self.model.text_encoders
         # In the groups' order: the ledger's sample of a part depends on it, and old states hold one.
-        denoiser = [parameter for group in self.denoiser_groups for parameter in group["params"]]
+        denoiser = [parameter for group in self._denoiser_groups() for parameter in group["params"]]
         parts = [Component("U-Net", denoiser)]
         parts += [
             Component(text_encoder_name(number, len(encoders)), list(encoder.parameters()), is_text=True)

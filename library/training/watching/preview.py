@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from library.console import progress_bar
 from library.files import unwritten_is_a_warning
@@ -27,10 +28,12 @@ from library.training.session import Session
 from library.training.tasks.task import Task
 from library.training.watching.trackers import Drawn, Trackers
 
+T = TypeVar("T")
+
 
 class Previews:
     """Draws previews into `<output_dir>/sample` when they are due. Each process draws its share of the
-    prompts.
+    prompts, or all together draw all of them.
     """
 
     def __init__(
@@ -40,7 +43,13 @@ class Previews:
         session: Session,
         trackers: Trackers,
         interruption: Interruption,
+        *,
+        together: bool = False,
     ) -> None:
+        """together: all processes draw every prompt together, as each has a share of the weights only; the
+        first one keeps the pictures.
+        """
+        self.together = together
         options, saving = run.preview, run.saving
         self.options, self.task, self.session = options, task, session
         self.clip_skip, self.interruption = run.model.clip_skip, interruption
@@ -103,8 +112,11 @@ class Previews:
     def _draw(self, moment: str, step: int) -> None:
         """Training continues exactly as without the previews: they touch none of its generators."""
         self._read_again()
+        self.requests = self._agreed(self.requests)  # one of them may have read the file before an edit
         accelerator = self.session.accelerator
-        own = list(enumerate(self.requests))[accelerator.process_index :: accelerator.num_processes]
+        own = list(enumerate(self.requests))
+        if not self.together:
+            own = own[accelerator.process_index :: accelerator.num_processes]
         was_training = self.task.training
         self.task.eval()
         drawn: list[Drawn] = []
@@ -116,7 +128,8 @@ class Previews:
                 drawn += self._draw_one(number, request, moment, bar.update)
         self.task.train(was_training)
         if self.is_tracked:
-            everyone = self.session.sharing().gather(drawn)  # the first process has the trackers
+            # The first process has the trackers.
+            everyone = [drawn] if self.together else self.session.sharing().gather(drawn)
             self.trackers.show(step, [preview for share in everyone for preview in share])
 
     def _draw_one(
@@ -125,7 +138,7 @@ class Previews:
         """Draw a prompt and save the picture, or all that it enumerates; nothing if the run was asked to stop
         meanwhile.
         """
-        seed = random.SystemRandom().randrange(2**31) if request.seed is None else request.seed
+        seed = self._agreed(random.SystemRandom().randrange(2**31)) if request.seed is None else request.seed
         try:
             chosen = [dataclasses.replace(one, seed=seed, choices=None) for one in request.chosen(seed)]
             check_hints(chosen)
@@ -140,20 +153,28 @@ class Previews:
                 clip_skip=self.clip_skip,
                 control=self.task.control,
                 networks=NetworksInUse(self.task.networks),
-                stop=lambda: self.interruption.requested,
+                stop=self._is_stopped,
                 on_step=on_step,
             )
         date = time.strftime("%Y%m%d%H%M%S")
         suffix = "" if request.seed is None else f"_{request.seed}"
         shown = []
         for place, (one, picture) in enumerate(zip(chosen, pictures, strict=False)):
-            if picture is not None:
+            if picture is not None and (self.session.is_main or not self.together):
                 which = f"-{place}" if len(chosen) > 1 else ""
                 path = self.folder / f"{self.prefix}{moment}_{number:02d}{which}_{date}{suffix}.png"
                 with unwritten_is_a_warning():
                     save_picture(path, picture, one)
                 shown.append(Drawn(number, one.prompt, picture))
         return shown
+
+    def _is_stopped(self) -> bool:
+        requested = self.interruption.requested
+        return self.session.any_wants(requested) if self.together else requested
+
+    def _agreed(self, value: T) -> T:
+        """The first process's value, where all draw together."""
+        return self.session.sharing().gather(value)[0] if self.together else value
 
 
 def preview_folder(run: TrainingRun) -> Path:

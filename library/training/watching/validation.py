@@ -53,8 +53,12 @@ class Validation:
         interruption: Interruption,
         *,
         count: int = 0,
+        together: bool = False,
     ) -> None:
-        """count: how many batches that are."""
+        """count: how many batches that are.
+        together: all processes measure at the same pace, as each has a share of the weights only.
+        """
+        self.together = together
         self.count = count
         self.options, self.task, self.session, self.batches = options, task, session, batches
         self.interruption = interruption
@@ -87,7 +91,7 @@ class Validation:
             for batch in self.batches():
                 losses += self._losses(batch.to(self.session.device))
                 bar.update()
-                if self.interruption.requested:
+                if self._is_stopped():
                     break
         self.task.train(was_training)
         shares = self.session.sharing().gather((losses, self.interruption.requested))
@@ -95,6 +99,11 @@ class Validation:
         if not everyone or any(stopped for _, stopped in shares):
             return None
         return summarize(everyone)
+
+    def _is_stopped(self) -> bool:
+        """Whether the run was asked to stop: where all processes measure together, any of them."""
+        requested = self.interruption.requested
+        return self.session.any_wants(requested) if self.together else requested
 
     def _losses(self, batch: Batch) -> list[float]:
         """Each real picture's mean loss over the timesteps."""

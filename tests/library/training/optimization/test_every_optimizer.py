@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from held import whole
 from torch import Tensor, nn
 
 from library.options.optimizer import OptimizerOptions
@@ -62,7 +63,7 @@ class Training:
         ]
         self.optimizer = make_optimizer(groups, self.options)
         self.schedule = make_schedule(self.optimizer, schedule or ScheduleOptions(), STEPS)
-        self.learner = Learner(self.task, self.optimizer, None, None, Ledger([], 0))
+        self.learner = Learner(self.task, self.optimizer, None, None, Ledger([], 0, whole()), whole())
         self.rates: list[dict[str, float]] = []
 
     def train(self, first: int, last: int, *, look: bool = False) -> Training:

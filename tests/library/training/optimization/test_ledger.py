@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from held import whole
 from torch import nn
 
 from library.models.base import Model
@@ -25,7 +26,7 @@ def component(name: str, *values: float, is_text: bool = False) -> Component:
 
 def test_a_part_moved_by_the_norm_of_its_change_over_its_norm_at_the_start() -> None:
     one, other = component("U-Net", 3.0, 4.0), component("text encoder", 0.0)
-    ledger = Ledger([one, other], since=2)
+    ledger = Ledger([one, other], since=2, weights=whole())
     groups = [{"lr": 0.1, "params": [*one.parameters, *other.parameters]}]
     ledger.record_step(groups, torch.tensor(1.0), trains_text=True)
     with torch.no_grad():
@@ -42,7 +43,7 @@ def test_a_part_moved_by_the_norm_of_its_change_over_its_norm_at_the_start() -> 
 
 def test_gradients_are_looked_at_every_tenth_step_as_they_were_before_clipping() -> None:
     one = component("U-Net", 1.0, 1.0)
-    ledger = Ledger([one], since=0)
+    ledger = Ledger([one], since=0, weights=whole())
     for step, norm in ((0, 5.0), (1, 100.0), (10, 15.0), (20, math.inf)):
         one.parameters[0].grad = torch.tensor([0.0, norm * 0.5])
         ledger.measure_gradients(step, torch.tensor(0.5))
@@ -52,7 +53,7 @@ def test_gradients_are_looked_at_every_tenth_step_as_they_were_before_clipping()
 def test_a_part_that_was_asked_for_and_stands_still_is_an_error() -> None:
     parts = [component(name, 1.0) for name in ("a", "b", "c")]
     text = component("text encoder", 1.0, is_text=True)
-    ledger = Ledger([*parts, text], since=0)
+    ledger = Ledger([*parts, text], since=0, weights=whole())
     rates = [{"lr": lr, "params": one.parameters} for lr, one in zip((0.1, 0.1, 0.0), parts, strict=True)]
     rates.append({"lr": 0.1, "params": text.parameters})
     ledger.record_step(rates, torch.tensor(math.inf), trains_text=True)  # skipped
@@ -72,7 +73,7 @@ def test_a_part_that_was_asked_for_and_stands_still_is_an_error() -> None:
 
 def test_in_fewer_than_ten_steps_it_is_a_warning(capsys: pytest.CaptureFixture) -> None:
     one = component("a", 1.0)
-    ledger = Ledger([one], since=0)
+    ledger = Ledger([one], since=0, weights=whole())
     for _ in range(9):
         ledger.record_step([{"lr": 0.1, "params": one.parameters}], torch.tensor(1.0), trains_text=True)
     ledger.balance(9).raise_if_unmoved()
@@ -84,7 +85,7 @@ def test_in_fewer_than_ten_steps_it_is_a_warning(capsys: pytest.CaptureFixture) 
 
 def test_the_table_is_small() -> None:
     one, other = component("U-Net", *range(1, 2001)), component("text encoder", 0.0)
-    ledger = Ledger([one, other], since=0)
+    ledger = Ledger([one, other], since=0, weights=whole())
     one.parameters[0].grad = torch.ones(2000)
     ledger.measure_gradients(0)
     with torch.no_grad():
@@ -103,7 +104,7 @@ def test_a_large_part_is_measured_on_a_sample_of_every_tensor(monkeypatch: pytes
     generator = torch.Generator().manual_seed(0)
     tensors = [torch.randn(size, generator=generator) for size in ((300, 400), (50,), (4, 10000))]
     parameters = [nn.Parameter(tensor.clone()) for tensor in tensors]
-    ledger = Ledger([Component("U-Net", parameters)], since=0)
+    ledger = Ledger([Component("U-Net", parameters)], since=0, weights=whole())
     assert 2000 < len(ledger.tensors()["U-Net.start"]) < 2100
     with torch.no_grad():
         parameters[0] *= 1.01
@@ -115,17 +116,17 @@ def test_a_large_part_is_measured_on_a_sample_of_every_tensor(monkeypatch: pytes
 
 def test_the_books_go_on_with_a_state() -> None:
     one = component("U-Net", 3.0, 4.0)
-    first = Ledger([one], since=0)
+    first = Ledger([one], since=0, weights=whole())
     one.parameters[0].grad = torch.tensor([0.0, 2.0])
     first.measure_gradients(0)
     first.record_step([{"lr": 1.0, "params": one.parameters}], torch.tensor(1.0), trains_text=True)
     with torch.no_grad():
         one.parameters[0] += torch.tensor([0.0, 0.5])
-    second = Ledger([one], since=5)
+    second = Ledger([one], since=5, weights=whole())
     second.load_tensors(first.tensors())
     assert second.balance(5) == first.balance(5)
     assert second.balance(5).entries[0].moved == pytest.approx(0.1)
-    other = Ledger([component("network", 1.0)], since=5)
+    other = Ledger([component("network", 1.0)], since=5, weights=whole())
     other.load_tensors(first.tensors())
     assert other.balance(6).since == 5
 

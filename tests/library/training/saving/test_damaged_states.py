@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import torch
+from held import whole
 from torch import Tensor, nn
 
 from library.models.weights import load_tensors, save_objects, save_tensors
@@ -71,10 +72,10 @@ def learner(seed: int) -> Learner:
     """One step of training."""
     task = Two(seed)
     optimizer = torch.optim.AdamW([task.a, task.b], lr=1e-2)
-    ledger = Ledger([Component("all", [task.a, task.b])], 0)
+    ledger = Ledger([Component("all", [task.a, task.b])], 0, whole())
     (task.a.sum() + task.b.square().sum()).backward()
     optimizer.step()
-    return Learner(task, optimizer, torch.amp.GradScaler("cpu", 2.0**seed), Mean(task), ledger)
+    return Learner(task, optimizer, torch.amp.GradScaler("cpu", 2.0**seed), Mean(task), ledger, whole())
 
 
 def make(folder: Path, seed: int) -> Path:

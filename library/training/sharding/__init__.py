@@ -1,0 +1,1 @@
+"""How the processes of a run hold what it trains: each all of it, or each a share."""

@@ -11,11 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 from commands import ROOT, environment, launch, run_here, wait_for
 from long_cases import long
 from safetensors.torch import load_file
-from torch import Tensor
 from trainers import hints_of, options, two_buckets, weights
 
 from library.problems import UserError
@@ -24,32 +22,23 @@ from library.problems import UserError
 PLAIN = ("--optimizer_type", "SGDNesterov", "--max_grad_norm", 0, "--learning_rate", 1e-3)
 NETWORK = ("--network_module", "networks.lora", "--network_dim", 4, "--learning_rate", 0.1)
 TEXTS = ("--use_safetensors", "--train_text_encoder")
+# With its own eps Adam makes steps of rounding errors where a gradient is 0, such as that of biases of keys.
+ADAM = (*TEXTS, "--use_ema", "--optimizer_type", "AdamW", "--optimizer_args", "eps=1e-4")
 CASES = [
     ("sdxl_train.py", "sdxl", "full", 2, (*TEXTS, "--learning_rate_te1", 1e-4, "--gradient_checkpointing")),
     ("train_network.py", "sd1", "grads", 2, (*NETWORK, "--mixed_precision", "no")),
     long("train_db.py", "sd1", "grads", 2, ("--use_safetensors", "--max_grad_norm", 0.5)),
     long("fine_tune.py", "sd2", "full", 4, TEXTS),
-    long("fine_tune.py", "sd2", "grads", 2, (*TEXTS, "--use_ema", "--optimizer_type", "AdamW")),
+    long("fine_tune.py", "sd2", "grads", 2, ADAM),
     long("sdxl_train_network.py", "sdxl", "full", 4, (*NETWORK, "--gradient_checkpointing")),
 ]
 
 
 def gap(one: Path, other: Path) -> float:
     """The largest difference between two results."""
-    a, b = (without_key_biases(load_file(path)) for path in (one, other))
+    a, b = load_file(one), load_file(other)
     assert a.keys() == b.keys()
     return max((a[key] - b[key]).abs().max().item() for key in a if a[key].numel())
-
-
-def without_key_biases(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Attention does not depend on biases of keys: their gradients are rounding errors, from which Adam
-    makes steps.
-    """
-    return {
-        key: torch.cat([tensor.chunk(3)[0], tensor.chunk(3)[2]]) if key.endswith("in_proj_bias") else tensor
-        for key, tensor in tensors.items()
-        if not key.endswith("k_proj.bias")
-    }
 
 
 def without_metadata(path: Path) -> tuple[dict, bytes]:

@@ -39,7 +39,7 @@ from library.models.saving import Saving
 from library.training.saving.manifest import check_manifest
 from tools.make_tiny_model import tiny_model
 
-PROCESSES, STEPS = 2, 12
+PROCESSES, STEPS = 2, 6
 LIMIT = 60.0  # seconds from a kill to the end of all
 
 

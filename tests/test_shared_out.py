@@ -11,9 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from commands import ROOT, environment, launch, run_here, wait_for
 from long_cases import long
 from safetensors.torch import load_file
+from torch import Tensor
 from trainers import hints_of, options, two_buckets, weights
 
 from library.problems import UserError
@@ -71,6 +73,26 @@ def test_shares_learn_what_whole_weights_learn(
     run_here(*words(1))
     launch(*words(processes, "--shard", how), processes=processes, how="torchrun")
     assert gap(tmp_path / "1" / "x.safetensors", tmp_path / str(processes) / "x.safetensors") < 2e-5
+
+
+@pytest.mark.long
+def test_mixed_precision_of_shares_rounds_as_much_as_that_of_whole_weights(
+    shallow_kind: Callable[[str, str], Path], tmp_path: Path
+) -> None:
+    """FSDP casts all weights of a block, autocast those of linear layers and convolutions."""
+    model, data = shallow_kind("sd2", "safetensors"), two_buckets(tmp_path / "data")
+
+    def learned(name: str, batch: int, *more: object) -> Tensor:
+        out = tmp_path / name
+        more = (*PLAIN, *TEXTS, "--max_train_steps", 4, "--train_batch_size", batch, *more)
+        words = ["fine_tune.py", *options(model, data, out, *more)]
+        run_here(*words) if batch == 4 else launch(*words, processes=2, how="torchrun")
+        return torch.cat([tensor.flatten() for tensor in load_file(out / "x.safetensors").values()])
+
+    exact = learned("exact", 4)
+    whole = learned("whole", 2, "--mixed_precision", "bf16")
+    shared = learned("shared", 2, "--mixed_precision", "bf16", "--shard", "full")
+    assert 0 < (shared - exact).norm() < 1.5 * (whole - exact).norm()
 
 
 @pytest.fixture(scope="module")

@@ -27,8 +27,10 @@ TEXTS = ("--use_safetensors", "--train_text_encoder")
 # With its own eps Adam makes steps of rounding errors where a gradient is 0, such as that of biases of keys.
 ADAM = (*TEXTS, "--use_ema", "--optimizer_type", "AdamW", "--optimizer_args", "eps=1e-4")
 CASES = [
-    ("sdxl_train.py", "sdxl", "full", 2, (*TEXTS, "--learning_rate_te1", 1e-4, "--gradient_checkpointing")),
-    ("train_network.py", "sd1", "grads", 2, (*NETWORK, "--mixed_precision", "no")),
+    long(
+        "sdxl_train.py", "sdxl", "full", 2, (*TEXTS, "--learning_rate_te1", 1e-4, "--gradient_checkpointing")
+    ),
+    long("train_network.py", "sd1", "grads", 2, (*NETWORK, "--mixed_precision", "no")),
     long("train_db.py", "sd1", "grads", 2, ("--use_safetensors", "--max_grad_norm", 0.5)),
     long("fine_tune.py", "sd2", "full", 4, TEXTS),
     long("fine_tune.py", "sd2", "grads", 2, ADAM),
@@ -135,6 +137,7 @@ def test_averages_previews_and_validation_are_those_of_whole_weights(alone: Path
     assert len(list((shared / "sample").glob("*.png"))) == len(list((alone / "sample").glob("*.png"))) == 1
 
 
+@pytest.mark.long
 def test_a_state_of_two_processes_is_resumed_bit_for_bit_by_two(
     shared: Path, fine_tuned: Callable[..., Path]
 ) -> None:
@@ -147,6 +150,7 @@ def test_a_state_of_two_processes_is_resumed_by_one(shared: Path, fine_tuned: Ca
     assert gap(one / "x.safetensors", shared / "x.safetensors") < 2e-5
 
 
+@pytest.mark.long
 def test_a_state_of_one_process_is_resumed_by_two_and_saved_as_the_same_file(
     alone: Path, fine_tuned: Callable[..., Path]
 ) -> None:
@@ -202,6 +206,7 @@ def started(model: Path, data: Path, out: Path, *more: object) -> subprocess.Pop
     return process
 
 
+@pytest.mark.long
 def test_a_signal_to_one_process_saves_the_state_of_all(shallow_model_file: Path, tmp_path: Path) -> None:
     process = started(shallow_model_file, two_buckets(tmp_path / "data"), tmp_path / "out")
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
@@ -212,6 +217,7 @@ def test_a_signal_to_one_process_saves_the_state_of_all(shallow_model_file: Path
     assert (state / "manifest.json").is_file()
 
 
+@pytest.mark.long
 def test_a_picture_that_one_process_cannot_read_ends_all_with_the_state_saved(
     shallow_model_file: Path, tmp_path: Path
 ) -> None:

@@ -87,6 +87,9 @@ class Group:
             for rank in map(str, range(PROCESSES))
         ]
 
+    def is_running(self) -> bool:
+        return any(rank.is_running() for rank in self.ranks)
+
     def wait(self, seconds: float) -> list[int]:
         """Their exit codes. Raises AssertionError when one of them still runs after that time."""
         end = time.monotonic() + seconds
@@ -104,6 +107,7 @@ class Soak:
     slowest: the most seconds from a signal to the end of all processes.
     finished: how many runs ended with the right weights.
     expected: those weights.
+    duration: seconds of the latest run that was not stopped, to draw moments from.
     """
 
     run: Run
@@ -113,23 +117,24 @@ class Soak:
     slowest: float = 0.0
     finished: int = 0
     expected: bytes = b""
+    duration: float = 0.0
 
     def stop(self, times: int) -> None:
         whole, start = self.folder / "whole", time.perf_counter()
         group = Group(self.run, whole)
         assert group.wait(300) == [0] * PROCESSES, group.said()
-        duration = time.perf_counter() - start
+        self.duration = time.perf_counter() - start
         self.expected = weights(whole / "x.safetensors")
         while self.sent.total() < times:
             out = self.folder / "disturbed"
-            self._until_it_finishes(out, duration, times)
+            self._until_it_finishes(out, times)
             assert weights(out / "x.safetensors") == self.expected, "other weights"
             remove_leftovers(out)
             assert not list(out.glob(".*.part")) and not list(out.glob(".*.old"))
             self.finished += 1
             shutil.rmtree(out)
 
-    def _until_it_finishes(self, out: Path, duration: float, times: int) -> None:
+    def _until_it_finishes(self, out: Path, times: int) -> None:
         """One run, however often it is stopped."""
         resume: tuple[object, ...] = ()
         while True:
@@ -137,9 +142,13 @@ class Soak:
             if self.sent.total() >= times:
                 assert group.wait(300) == [0] * PROCESSES, group.said()
                 return
-            time.sleep(self.rng.uniform(0.1, 1.0) * duration)
+            start = time.perf_counter()
+            moment = start + self.rng.uniform(0.1, 1.0) * self.duration
+            while group.is_running() and time.perf_counter() < moment:
+                time.sleep(0.01)
             if not self._send(group):
                 assert group.wait(60) == [0] * PROCESSES, group.said()
+                self.duration = time.perf_counter() - start
                 return
             start = time.perf_counter()
             codes = group.wait(LIMIT)

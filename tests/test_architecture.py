@@ -93,6 +93,7 @@ FLOORS = (
     {"loop"},
     {"dry_run"},
     {"start", "milestones"},
+    {"memory"},
     {"loss_log"},
     {"watching"},
     {"saving", "stepper"},

@@ -44,6 +44,14 @@ class TrainingOptions:
     cpu_offload_checkpointing: bool = option(
         False, "keep what --gradient_checkpointing saves in main memory: less of the GPU's, slower"
     )
+    blocks_to_swap: int | None = option(
+        None,
+        "keep so many of the U-Net's transformer blocks, the largest first, in main memory, each on the GPU "
+        "while it is needed: far less of the GPU's memory, slower where the bus is; turns on "
+        "--gradient_checkpointing",
+        metavar="N",
+        zero_unset=True,
+    )
     gradient_accumulation_steps: int = option(1, "batches per optimizer step", metavar="N", zero_unset=True)
     dry_run: bool = option(
         False,
@@ -61,6 +69,12 @@ class TrainingOptions:
             *below(1, self, "max_train_steps", "max_train_epochs"),
             *below(0, self, "initial_epoch", "initial_step"),
             *below(1, self, "gradient_accumulation_steps"),
+            *below(0, self, "blocks_to_swap"),
+            (
+                self.blocks_to_swap and self.cpu_offload_checkpointing,
+                "blocks_to_swap",
+                "does not work with --cpu_offload_checkpointing: both would copy at the same time",
+            ),
             (
                 self.full_bf16 and self.mixed_precision != "bf16",
                 "full_bf16",

@@ -83,6 +83,24 @@ class TrainingRun:
             ),
         )
         self._check_steps_in_backward()
+        self._check_swapping()
+
+    def _check_swapping(self) -> None:
+        """What does not go together with blocks that come and go."""
+        if not self.training.blocks_to_swap:
+            return
+        compiles = self.model.torch_compile and self.model.torch_compile_mode == "reduce-overhead"
+        refuse(
+            (
+                compiles or (self.model.torch_compile and self.model.dynamo_backend == "cudagraphs"),
+                "blocks_to_swap",
+                "does not work with CUDA graphs (--torch_compile_mode reduce-overhead, --dynamo_backend "
+                "cudagraphs), which remember where weights lie; choose another mode",
+            ),
+        )
+        warn_when(
+            (self.model.lowram, "lowram", "has no effect with --blocks_to_swap, which needs main memory"),
+        )
 
     def _check_steps_in_backward(self) -> None:
         """Gradients that are freed one by one can be neither accumulated nor unscaled together."""

@@ -17,12 +17,13 @@ from library.data.batch import Batch
 from library.data.plan import Position
 from library.files import remove
 from library.problems import UserError, warn
-from library.training.dry_run.memory_choices import MemoryForecast, device_memory, forecast_memory
+from library.training.dry_run.memory_choices import MemoryForecast, forecast_memory
 from library.training.dry_run.page import Trial, about_files, about_memory, about_run, about_trial, gigabytes
 from library.training.dry_run.planned_files import plan_files
 from library.training.job import Job
 from library.training.learner import Learner
 from library.training.loss_log import LossLog
+from library.training.memory.forecast import device_memory
 from library.training.session import Session
 from library.training.start.model_setup import place_model, set_up_model
 from library.training.start.outputs import make_checkpoints

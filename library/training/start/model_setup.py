@@ -8,15 +8,20 @@ import torch
 from torch import nn
 
 from library.models.compiling import compile_blocks
+from library.models.swapping.blocks import SwappedBlocks
+from library.models.swapping.plan import SwapPlan, plan_swap
+from library.models.swapping.stores import make_store
 from library.options.model import ModelOptions
-from library.problems import warn_idle
+from library.problems import UserError, warn_idle
 from library.training.job import Job
 from library.training.session import Session, dtype_of
 from library.training.start.precision import set_precision
 
 
 def set_up_model(job: Job) -> None:
-    """Cast the model's parts, choose how attention is computed and whether activations are recomputed."""
+    """Cast the model's parts, choose how attention is computed, whether activations are recomputed, and which
+    blocks come and go.
+    """
     run, session, task = job.run, job.session, job.task
     trained = dtype_of(run.training.trained_precision)
     assert trained is not None
@@ -30,14 +35,43 @@ def set_up_model(job: Job) -> None:
     task.use_attention(run.model.attention)
     if run.training.gradient_checkpointing:
         task.use_gradient_checkpointing(True)
+    if run.training.blocks_to_swap:
+        task.model.swap_plan = _plan_swap(job, run.training.blocks_to_swap)
+
+
+def _plan_swap(job: Job, count: int) -> SwapPlan:
+    """The blocks that come and go, after a line about them."""
+    blocks = job.task.model.transformer_blocks()
+    plan = plan_swap(blocks, count)
+    if plan.trains:
+        cause = "needs a U-Net that is not trained: that of networks, words and ControlNets"
+        raise UserError.of("--blocks_to_swap", cause, "leave it out")
+    how_many = f"{len(plan.blocks)} of {len(blocks)}" if count < len(blocks) else f"all {len(blocks)}"
+    more = f" (there are no {count})" if count > len(blocks) else ""
+    checkpointing = (
+        "" if job.run.training.gradient_checkpointing else "; --gradient_checkpointing is turned on"
+    )
+    job.session.say(
+        f"{how_many} transformer blocks{more} come and go, {plan.main_bytes() / 2**20:,.0f} MB in main "
+        f"memory{checkpointing}"
+    )
+    # Without it, gradients of blocks that come and go would be wrong.
+    job.task.use_gradient_checkpointing(True)
+    return plan
 
 
 def place_model(job: Job) -> None:
-    """Move the model to the device, in the memory layout that is fastest there, compiled if asked."""
-    run, session, task = job.run, job.session, job.task
+    """Move the model to the device, in the memory layout that is fastest there, compiled if asked. Blocks
+    that come and go begin to.
+    """
+    run, session, model, task = job.run, job.session, job.task.model, job.task
+    if model.swap_plan:
+        model.swapped = SwappedBlocks(make_store(session.device), model.swap_plan)
     task.to(session.device)
     if run.model.torch_compile:
         _compile(task.blocks(), run.model, session)
+    if model.swapped is not None:
+        model.swapped.attach()
     if session.device.type == "cuda":
         use_channels_last(task)
 

@@ -200,7 +200,10 @@ class NetworkTask(Task):
         """Max-norm regularization, with --scale_weight_norms."""
         self.words.after_step()
         limit = self.network_options.scale_weight_norms
-        return self.network.limit_norms(limit) if limit else {}
+        if not limit:
+            return {}
+        with self.model.masters():  # some kinds change the layer's own weight
+            return self.network.limit_norms(limit)
 
     def trained_tensors(self) -> dict[str, Tensor]:
         return self.network.tensors() | self.words.tensors()

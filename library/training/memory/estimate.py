@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -35,7 +35,7 @@ PROBE = 256  # the side of the matrix on which an optimizer's state is measured
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes on the device.
+    """Bytes on the device, but for `main`.
 
     weights: all that stays there, trained and frozen.
     gradients: of what is trained.
@@ -43,6 +43,7 @@ class Memory:
     activations: the most that a step needs besides.
     encoding: the most that encoding a batch's pictures needs; 0 where latents are cached.
     stepping: the most that the optimizer's step needs besides, after the activations are gone.
+    main: bytes of main memory that blocks which come and go wait in.
     """
 
     weights: int
@@ -51,6 +52,7 @@ class Memory:
     activations: int
     encoding: int = 0
     stepping: int = 0
+    main: int = 0
 
     @property
     def peak(self) -> int:
@@ -149,16 +151,22 @@ def state_per_weight(options: OptimizerOptions, device: torch.device) -> float:
     return sum(tensor.nbytes for tensor in state if tensor.numel() > 1) / probe.numel()
 
 
-def _planned(task: Task, frozen: torch.dtype | None) -> dict[str, tuple[Tensor, torch.dtype]]:
-    """Every weight and buffer with the type that it is to have."""
+def planned_type(frozen: torch.dtype | None) -> Callable[[Tensor], torch.dtype]:
+    """The type that a weight is to have; frozen: as for `estimate`."""
 
-    def dtype_of(tensor: Tensor) -> torch.dtype:
+    def type_of(tensor: Tensor) -> torch.dtype:
         if frozen is None or tensor.dtype != torch.float32 or tensor.requires_grad:
             return tensor.dtype
         return frozen
 
+    return type_of
+
+
+def _planned(task: Task, frozen: torch.dtype | None) -> dict[str, tuple[Tensor, torch.dtype]]:
+    """Every weight and buffer with the type that it is to have."""
+    type_of = planned_type(frozen)
     named = [*task.named_parameters(), *task.named_buffers()]
-    return {name: (tensor, dtype_of(tensor)) for name, tensor in named}
+    return {name: (tensor, type_of(tensor)) for name, tensor in named}
 
 
 def _run_without_memory(

@@ -1,0 +1,95 @@
+"""The memory that a run needs: a step's, with what the run's options save or add."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from library.data.batch import Batch
+from library.models.swapping.plan import SwapPlan, TypeOf
+from library.training.memory.estimate import Memory, chunk_size, estimate, planned_type
+from library.training.run import TrainingRun
+from library.training.session import Session
+from library.training.tasks.task import Task
+
+
+def run_memory(
+    task: Task, run: TrainingRun, session: Session, batch: Batch, *, frozen: torch.dtype | None = None
+) -> Memory:
+    """The memory of a run whose largest batch is `batch`, with the task as it is set up. Both stay unchanged.
+
+    frozen: as for `estimate`.
+    Raises RuntimeError (or a kind of it), NotImplementedError or TypeError where it cannot be told.
+    """
+    memory = estimate(task, session, batch, run.optimizer, frozen=frozen)
+    return with_options(memory, task, run, session, frozen=frozen)
+
+
+def with_options(
+    memory: Memory, task: Task, run: TrainingRun, session: Session, *, frozen: torch.dtype | None = None
+) -> Memory:
+    """A step's memory with what the run's options save or add. frozen: as for `estimate`."""
+    memory = _with_swapping(memory, task.model.swap_plan, planned_type(frozen))
+    if run.optimizer.steps_in_backward:
+        # Each part's gradients are freed before the next part's exist.
+        parts = gradient_parts(task, run.optimizer.fused_optimizer_groups)
+        # Where there are several, the first is stepped while nearly all activations are there.
+        besides = memory.stepping if parts > 1 else 0
+        memory = replace(
+            memory, gradients=memory.gradients // parts, activations=memory.activations + besides
+        )
+    if run.caching.caches_latents:
+        away = offloaded_vae(task, run, session)
+        memory = replace(memory, encoding=0, weights=memory.weights - away)
+    if run.caching.caches_text:
+        away = offloaded_bytes(task.model.text_encoders, run, session)
+        memory = replace(memory, weights=memory.weights - away)
+    if run.averaging.use_ema and run.averaging.ema_device in (None, session.device.type):
+        # Averages are float32, whatever the weights are.
+        averages = 4 * sum(parameter.numel() for parameter in task.trained_parameters())
+        memory = replace(memory, weights=memory.weights + averages)
+    return memory
+
+
+def _with_swapping(memory: Memory, plan: SwapPlan, type_of: TypeOf) -> Memory:
+    """A step's memory where blocks come and go: all that is left of them on the device is the ring."""
+    away = plan.freed_bytes(type_of) - plan.ring_bytes(type_of)
+    return replace(memory, weights=memory.weights - away, main=memory.main + plan.main_bytes(type_of))
+
+
+def gradient_parts(task: Task, groups: int | None) -> int:
+    """How often the gradients that are in memory at once fit into all.
+
+    groups: how many parts are stepped one by one; None: weights are, small ones together.
+    """
+    trained = task.trained_parameters()
+    sizes = [parameter.numel() for parameter in trained]
+    is_rounded = all(parameter.dtype != torch.float32 for parameter in trained)
+    return groups or max(1, sum(sizes) // (chunk_size(sizes) if is_rounded else 2 * max(sizes)))
+
+
+def offloaded_vae(task: Task, run: TrainingRun, session: Session) -> int:
+    """The same of the VAE, which stays where masked pictures are encoded at every step."""
+    return 0 if task.model.is_inpainting else offloaded_bytes(task.model.vae, run, session)
+
+
+def offloaded_bytes(part: nn.Module, run: TrainingRun, session: Session) -> int:
+    """Bytes of a part of the model if it is offloaded once its results are cached (see `fill_caches`), else
+    0.
+    """
+    stays = run.preview.sample_prompts is not None or session.accelerator.num_processes > 1
+    if stays or session.device.type == "cpu":
+        return 0
+    return sum(parameter.nbytes for parameter in part.parameters())
+
+
+def device_memory(device: torch.device) -> tuple[int, int]:
+    """Bytes free and bytes in total, of the GPU or of the machine."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)
+    import psutil
+
+    memory = psutil.virtual_memory()
+    return memory.available, memory.total

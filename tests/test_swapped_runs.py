@@ -8,16 +8,30 @@ from pathlib import Path
 
 import pytest
 from commands import run_here
+from long_cases import long
 from trainers import hints_of, of_trainer, options, two_buckets, weights
 
 from library.problems import UserError
 
 Saved = Callable[[str, str], Path]
 BF16 = ("--mixed_precision", "bf16")
+FP8 = (*BF16, "--fp8_base")
+FUSED = ("--fused_backward_pass", "--max_grad_norm", 0)
 # Trainer, kind of model, how it computes, and how many blocks of how many come and go.
 CASES = [
     ("sdxl_train_network.py", "sdxl", (), 3),
-    ("train_network.py", "sd1", BF16, 99),
+    ("train_control_net_lllite.py", "sd1", FP8, 99),
+    ("sdxl_train.py", "sdxl", (*FUSED, *BF16, "--full_bf16", "--use_ema", "--ema_decay", 0.5), 5),
+    long("train_network.py", "sd1", BF16, 99),
+    long("sdxl_train_network.py", "sdxl", FP8, 5),
+    long("sdxl_train_textual_inversion.py", "sdxl", (), 5),
+    long("train_textual_inversion_XTI.py", "sd1", FP8, 99),
+    long("train_control_net.py", "sd1", (), 2),
+    long("sdxl_train_control_net.py", "sdxl", FP8, 99),
+    long("sdxl_train_control_net_lllite.py", "sdxl", BF16, 7),
+    long("fine_tune.py", "sd2-v", (*FUSED, "--optimizer_type", "AdaFactor"), 99),
+    long("train_db.py", "sd1", (*FUSED, *BF16, "--use_ema", "--save_precision", "float"), 99),
+    long("sdxl_train.py", "sdxl", (*FUSED, *BF16, "--full_bf16", "--optimizer_type", "AdamW8bit"), 8),
 ]
 
 
@@ -33,8 +47,10 @@ def test_a_run_that_swaps_and_is_resumed_with_another_number_learns_the_same(
 ) -> None:
     """Previews and validation are the same, too. Blocks come and go after a first step without."""
     data, prompts = two_buckets(tmp_path / "data"), tmp_path / "prompts.txt"
-    look = f"--cn {next(hints_of(data).iterdir())}" if "control" in script else ""
+    hints = hints_of(data) if "control" in script else None
+    look = f"--cn {next(hints.iterdir())}" if hints else ""
     prompts.write_text(f"one --w 64 --h 64 --s 2 --d 1 {look}\n")
+    more += ("--conditioning_data_dir", hints) if hints else ()
     besides = ("--sample_prompts", prompts, "--sample_every_n_steps", 2, "--validation_split", 0.3)
     besides += ("--validate_every_n_steps", 2, "--save_state", *of_trainer(script), *more)
 
@@ -88,6 +104,25 @@ def test_it_is_told_in_a_line_and_planned_by_a_dry_run(
     some = page("--blocks_to_swap", 3, "--gradient_checkpointing", "--lowram")
     assert re.search(r"\n3 of 8 transformer blocks come and go, \d+ MB in main memory\n", f"\n{some}")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "cause"),
+    [
+        ((), "needs --fused_backward_pass where the U-Net is trained"),
+        (
+            (*FUSED, "--optimizer_type", "AdamWScheduleFree"),
+            "does not work with AdamWScheduleFree, which moves",
+        ),
+    ],
+)
+def test_a_trained_u_net_needs_its_steps_within_the_backward_pass(
+    words: tuple, cause: str, shallow_kind: Saved, tmp_path: Path
+) -> None:
+    data, model = two_buckets(tmp_path / "data"), shallow_kind("sd1", "safetensors")
+    told = ("--use_safetensors", "--max_train_steps", 2, "--blocks_to_swap", 2, *words)
+    with pytest.raises(UserError, match=f"--blocks_to_swap: {cause}"):
+        run_here("fine_tune.py", *options(model, data, tmp_path / "out", *told))
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ class TrainingOptions:
         None,
         "keep so many of the U-Net's transformer blocks, the largest first, in main memory, each on the GPU "
         "while it is needed: far less of the GPU's memory, slower where the bus is; turns on "
-        "--gradient_checkpointing",
+        "--gradient_checkpointing; where the U-Net is trained, it needs --fused_backward_pass",
         metavar="N",
         zero_unset=True,
     )

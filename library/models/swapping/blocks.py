@@ -11,7 +11,7 @@ Otherwise autograd would keep places in a buffer, find another block's values th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -82,16 +82,17 @@ class SwappedBlocks:
 
     store: where they are kept.
     plan: which they are.
-    leaving: called with a block before another one is used, while its weights are still there.
+    leaving: called before another block is used than the last one, whose weights are still there.
     """
 
     store: Store
     plan: SwapPlan
-    leaving: list[Callable[[nn.Module], None]] = field(default_factory=list)
+    leaving: list[Callable[[], None]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._nothing: dict[torch.dtype, Tensor] = {}
         self._blocks = [self._take(block) for block in self.plan.blocks]
+        self._homes = {place.parameter: n for n, block in enumerate(self._blocks) for place in block.places}
         count, size = min(self.plan.ring, len(self._blocks)), self.plan.buffer_bytes()
         # The one that was used last stands last.
         self._ring = [_Buffer(self.store.device_buffer(size)) for _ in range(count)]
@@ -127,14 +128,22 @@ class SwappedBlocks:
             for block in self._blocks:
                 block.show(None)
 
+    def home_of(self, parameter: nn.Parameter) -> int | None:
+        """The number of the block that a parameter comes and goes with; None: it stays."""
+        return self._homes.get(parameter)
+
     def is_away(self, tensor: Tensor) -> bool:
         """Whether a tensor stands for weights whose block is away."""
         storage = tensor.untyped_storage().data_ptr()
         return any(storage == nothing.untyped_storage().data_ptr() for nothing in self._nothing.values())
 
-    def changed(self, module: nn.Module) -> None:
-        """Tell that the weights of a block, which is on the device, are no longer the master's."""
-        next(block for block in self._blocks if block.module is module).is_changed = True
+    def changed(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Tell that these have new values, which the masters lack: those of blocks among them belong to the
+        one that was called last.
+        """
+        for number in {self._homes[parameter] for parameter in parameters if parameter in self._homes}:
+            assert number == self._current, "weights are stepped while their block is away"
+            self._blocks[number].is_changed = True
 
     def _take(self, module: nn.Module) -> _Block:
         """Move a block's weights to main memory."""
@@ -177,7 +186,7 @@ class SwappedBlocks:
     def _leave(self) -> None:
         if self._current is not None:
             for tell in self.leaving:
-                tell(self._blocks[self._current].module)
+                tell()
             self._current = None
 
     def _fetch(self, number: int) -> _Buffer:

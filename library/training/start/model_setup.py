@@ -12,7 +12,7 @@ from library.models.swapping.blocks import SwappedBlocks
 from library.models.swapping.plan import SwapPlan, plan_swap
 from library.models.swapping.stores import make_store
 from library.options.model import ModelOptions
-from library.problems import UserError, warn_idle
+from library.problems import Problem, UserError, warn_idle
 from library.training.job import Job
 from library.training.session import Session, dtype_of
 from library.training.start.precision import set_precision
@@ -44,8 +44,7 @@ def _plan_swap(job: Job, count: int) -> SwapPlan:
     blocks = job.task.model.transformer_blocks()
     plan = plan_swap(blocks, count)
     if plan.trains:
-        cause = "needs a U-Net that is not trained: that of networks, words and ControlNets"
-        raise UserError.of("--blocks_to_swap", cause, "leave it out")
+        _check_trained(job)
     how_many = f"{len(plan.blocks)} of {len(blocks)}" if count < len(blocks) else f"all {len(blocks)}"
     more = f" (there are no {count})" if count > len(blocks) else ""
     checkpointing = (
@@ -58,6 +57,19 @@ def _plan_swap(job: Job, count: int) -> SwapPlan:
     # Without it, gradients of blocks that come and go would be wrong.
     job.task.use_gradient_checkpointing(True)
     return plan
+
+
+def _check_trained(job: Job) -> None:
+    """Raises UserError for what does not work with blocks that come and go and are trained."""
+    run, problems = job.run, []
+    if not run.optimizer.fused_backward_pass:
+        cause = "needs --fused_backward_pass where the U-Net is trained: a block is stepped while it is there"
+        problems.append(Problem("--blocks_to_swap", cause, "give both"))
+    if run.averaging.use_ema and job.session.device.type == "cuda" and run.averaging.ema_device != "cpu":
+        cause = "needs --ema_device cpu with --use_ema where the U-Net is trained"
+        problems.append(Problem("--blocks_to_swap", cause, "give both"))
+    if problems:
+        raise UserError(problems)
 
 
 def place_model(job: Job) -> None:

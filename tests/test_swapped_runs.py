@@ -12,6 +12,8 @@ from long_cases import long
 from trainers import hints_of, of_trainer, options, two_buckets, weights
 
 from library.problems import UserError
+from library.training.memory.estimate import Memory
+from library.training.start import swapping
 
 Saved = Callable[[str, str], Path]
 BF16 = ("--mixed_precision", "bf16")
@@ -44,6 +46,7 @@ def test_a_run_that_swaps_and_is_resumed_with_another_number_learns_the_same(
     shallow_kind: Saved,
     tmp_path: Path,
     capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Previews and validation are the same, too. Blocks come and go after a first step without."""
     data, prompts = two_buckets(tmp_path / "data"), tmp_path / "prompts.txt"
@@ -75,7 +78,9 @@ def test_a_run_that_swaps_and_is_resumed_with_another_number_learns_the_same(
     whole, pictures, validated = train("whole", 4, "--gradient_checkpointing")
     train("a", 1, "--blocks_to_swap", 0)
     train("b", 3, "--blocks_to_swap", count, *resumed("a"))
-    last, drawn, measured = train("c", 4, "--blocks_to_swap", 2, *resumed("b"))
+    monkeypatch.setattr(swapping, "device_memory", lambda device: (0, 2**30))  # auto: all of them
+    monkeypatch.setattr(swapping, "run_memory", lambda *parts: Memory(2**30, 0, 0, 0))
+    last, drawn, measured = train("c", 4, "--blocks_to_swap", "auto", *resumed("b"))
     assert last == whole and drawn == pictures[1:] and measured == validated[1:]
 
 
@@ -128,6 +133,7 @@ def test_a_trained_u_net_needs_its_steps_within_the_backward_pass(
 @pytest.mark.parametrize(
     ("words", "cause"),
     [
+        (("--blocks_to_swap", "some"), "expects a number of blocks or auto, got 'some'"),
         (("--cpu_offload_checkpointing", "--gradient_checkpointing"), "does not work with --cpu_offload"),
         (("--torch_compile", "--torch_compile_mode", "reduce-overhead"), "does not work with CUDA graphs"),
         (("--torch_compile", "--dynamo_backend", "cudagraphs"), "does not work with CUDA graphs"),

@@ -103,7 +103,7 @@ def _could_step_in_backward(run: TrainingRun, session: Session) -> bool:
 def _could_swap(task: Task, run: TrainingRun, session: Session) -> bool:
     is_frozen = task.model.denoiser_part not in task.trained_parts()
     may = is_frozen or run.optimizer.fused_backward_pass
-    return may and not task.model.swap_plan and session.device.type == "cuda"
+    return may and not run.training.blocks_to_swap and session.device.type == "cuda"
 
 
 @contextmanager

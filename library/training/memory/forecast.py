@@ -8,7 +8,9 @@ import torch
 from torch import nn
 
 from library.data.batch import Batch
-from library.models.swapping.plan import SwapPlan, TypeOf
+from library.data.plan import Position
+from library.models.swapping.plan import SwapPlan, TypeOf, own_type
+from library.training.job import Job
 from library.training.memory.estimate import Memory, chunk_size, estimate, planned_type
 from library.training.run import TrainingRun
 from library.training.session import Session
@@ -31,7 +33,7 @@ def with_options(
     memory: Memory, task: Task, run: TrainingRun, session: Session, *, frozen: torch.dtype | None = None
 ) -> Memory:
     """A step's memory with what the run's options save or add. frozen: as for `estimate`."""
-    memory = _with_swapping(memory, task.model.swap_plan, planned_type(frozen))
+    memory = with_swapping(memory, task.model.swap_plan, planned_type(frozen))
     if run.optimizer.steps_in_backward:
         # Each part's gradients are freed before the next part's exist.
         parts = gradient_parts(task, run.optimizer.fused_optimizer_groups)
@@ -53,8 +55,12 @@ def with_options(
     return memory
 
 
-def _with_swapping(memory: Memory, plan: SwapPlan, type_of: TypeOf) -> Memory:
-    """A step's memory where blocks come and go: all that is left of them on the device is the ring."""
+def with_swapping(memory: Memory, plan: SwapPlan, type_of: TypeOf = own_type) -> Memory:
+    """A step's memory where blocks come and go: all that is left of them on the device is the ring.
+
+    memory: where all blocks stay.
+    type_of: the type that each weight is to have.
+    """
     away = plan.freed_bytes(type_of) - plan.ring_bytes(type_of)
     return replace(memory, weights=memory.weights - away, main=memory.main + plan.main_bytes(type_of))
 
@@ -83,6 +89,22 @@ def offloaded_bytes(part: nn.Module, run: TrainingRun, session: Session) -> int:
     if stays or session.device.type == "cpu":
         return 0
     return sum(parameter.nbytes for parameter in part.parameters())
+
+
+def largest_batch(job: Job) -> Batch:
+    """The first epoch's batch that takes the most memory. It holds pictures and captions, whatever caches
+    there are to be.
+    """
+    session, batches = job.session, job.batches
+    number = batches.largest_batch(session.seed, session.accelerator.num_processes)
+    builder = batches.builder(
+        job.task.model,
+        job.run,
+        session,
+        total_steps=job.plan.last_step,
+        needs=job.task.needs,
+    )
+    return builder.build(Position(epoch=0, batch=number, step=0, window=1, closes=True))
 
 
 def device_memory(device: torch.device) -> tuple[int, int]:

@@ -9,13 +9,13 @@ from torch import nn
 
 from library.models.compiling import compile_blocks
 from library.models.swapping.blocks import SwappedBlocks
-from library.models.swapping.plan import SwapPlan, plan_swap
 from library.models.swapping.stores import make_store
 from library.options.model import ModelOptions
-from library.problems import Problem, UserError, warn_idle
+from library.problems import warn_idle
 from library.training.job import Job
 from library.training.session import Session, dtype_of
 from library.training.start.precision import set_precision
+from library.training.start.swapping import plan_swapping
 
 
 def set_up_model(job: Job) -> None:
@@ -35,41 +35,7 @@ def set_up_model(job: Job) -> None:
     task.use_attention(run.model.attention)
     if run.training.gradient_checkpointing:
         task.use_gradient_checkpointing(True)
-    if run.training.blocks_to_swap:
-        task.model.swap_plan = _plan_swap(job, run.training.blocks_to_swap)
-
-
-def _plan_swap(job: Job, count: int) -> SwapPlan:
-    """The blocks that come and go, after a line about them."""
-    blocks = job.task.model.transformer_blocks()
-    plan = plan_swap(blocks, count)
-    if plan.trains:
-        _check_trained(job)
-    how_many = f"{len(plan.blocks)} of {len(blocks)}" if count < len(blocks) else f"all {len(blocks)}"
-    more = f" (there are no {count})" if count > len(blocks) else ""
-    checkpointing = (
-        "" if job.run.training.gradient_checkpointing else "; --gradient_checkpointing is turned on"
-    )
-    job.session.say(
-        f"{how_many} transformer blocks{more} come and go, {plan.main_bytes() / 2**20:,.0f} MB in main "
-        f"memory{checkpointing}"
-    )
-    # Without it, gradients of blocks that come and go would be wrong.
-    job.task.use_gradient_checkpointing(True)
-    return plan
-
-
-def _check_trained(job: Job) -> None:
-    """Raises UserError for what does not work with blocks that come and go and are trained."""
-    run, problems = job.run, []
-    if not run.optimizer.fused_backward_pass:
-        cause = "needs --fused_backward_pass where the U-Net is trained: a block is stepped while it is there"
-        problems.append(Problem("--blocks_to_swap", cause, "give both"))
-    if run.averaging.use_ema and job.session.device.type == "cuda" and run.averaging.ema_device != "cpu":
-        cause = "needs --ema_device cpu with --use_ema where the U-Net is trained"
-        problems.append(Problem("--blocks_to_swap", cause, "give both"))
-    if problems:
-        raise UserError(problems)
+    plan_swapping(job)
 
 
 def place_model(job: Job) -> None:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
+from full_size import full_size_model
 from kinds import make_kind
 from long_cases import long
-from parts_of_runs import LORA, job_of, noisy_batch
+from parts_of_runs import LORA, job_of, latent_batch, noisy_batch
 from swapped import RefusesAway
 
+from library.models.swapping.plan import plan_swap
 from library.models.swapping.stores import CountingStore
-from library.training.memory.forecast import run_memory
+from library.training.memory.estimate import Memory
+from library.training.memory.forecast import run_memory, with_swapping
+from library.training.start import swapping
 from library.training.start.model_setup import place_model, set_up_model
 from library.training.start.stepping import make_stepper
 
@@ -70,3 +76,58 @@ def test_the_order_of_the_blocks_is_that_of_execution() -> None:
     kind = type(blocks[0])
     assert {id(b) for b in model.denoiser.modules() if isinstance(b, kind)} == set(map(id, blocks))
     assert [b for b in model.denoiser.modules() if isinstance(b, kind)] != blocks  # not that of its modules
+
+
+def test_auto_takes_the_smallest_number_that_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make_kind("sdxl", shallow=True)
+    job = job_of(model, *LORA, "--blocks_to_swap", "auto")
+    weights = sum(parameter.nbytes for parameter in job.task.parameters())
+    without, lean = Memory(weights, 100, 0, weights), Memory(weights, 100, 0, 1000)
+
+    def recomputing(*parts: object) -> Memory:
+        return lean if model.denoiser.is_gradient_checkpointing else without
+
+    monkeypatch.setattr(swapping, "run_memory", recomputing)
+    monkeypatch.setattr(swapping, "largest_batch", lambda job: None)
+    blocks = model.transformer_blocks()
+    peaks = [with_swapping(lean, plan_swap(blocks, count)).peak for count in range(len(blocks) + 1)]
+
+    def chosen(fits: int) -> tuple[int, bool]:
+        """How many blocks, and whether activations are recomputed, where so many bytes fit."""
+        model.swap_plan = plan_swap(blocks, 0)
+        model.use_gradient_checkpointing(denoiser=False, text_encoders=False)
+        monkeypatch.setattr(swapping, "device_memory", lambda device: (-(-fits * 100 // 85), 2**40))
+        set_up_model(job)
+        return len(model.swap_plan.blocks), model.denoiser.is_gradient_checkpointing
+
+    assert chosen(without.peak) == (0, False)
+    assert chosen(peaks[0]) == (0, True)
+    for count in range(1, len(blocks) + 1):
+        first = next(n for n, peak in enumerate(peaks) if peak <= peaks[count])
+        assert chosen(peaks[count]) == (first, True)
+    assert chosen(min(peaks) - 100) == (len(blocks), True)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("words", "most"),
+    [
+        ((*LORA, "--cache_text_encoder_outputs"), 2.0),
+        (("--full_bf16", "--fused_backward_pass", "--optimizer_type", "AdaFactor"), 2.2),
+    ],
+)
+def test_sdxl_at_1024_takes_little(words: tuple, most: float) -> None:
+    """GiB, of a LoRA of rank 16 with AdamW, and of the whole U-Net; texts and latents cached. No tensor here
+    takes memory.
+    """
+    model = full_size_model("sdxl").requires_grad_(False)
+    job = job_of(model, *words, *BF16, "--blocks_to_swap", 70, "--cache_latents")
+    set_up_model(job)
+    sizes = {"hidden_state1": (1, 77, 768), "hidden_state2": (1, 77, 1280), "pool2": (1, 1280)}
+    text = {name: torch.zeros(size, dtype=torch.bfloat16) for name, size in sizes.items()}
+    batch = replace(latent_batch(model, 128), text=text, tokens=())
+    memory = run_memory(job.task, job.run, job.session, batch)
+    # On a GPU they leave the device once their results are cached.
+    cached = sum(p.nbytes for part in (model.vae, model.text_encoders) for p in part.parameters())
+    assert (memory.peak - cached) / 2**30 == pytest.approx(most, abs=0.1)
+    assert memory.main == 60 * 69_511_680 + 10 * 20_010_240  # every tensor is a multiple of 256 bytes

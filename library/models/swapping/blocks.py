@@ -82,12 +82,13 @@ class SwappedBlocks:
 
     store: where they are kept.
     plan: which they are.
-    leaving: called before another block is used than the last one, whose weights are still there.
+    leaving: called with the number of the block that was used last before another one is used, while its
+        weights are still there.
     """
 
     store: Store
     plan: SwapPlan
-    leaving: list[Callable[[], None]] = field(default_factory=list)
+    leaving: list[Callable[[int], None]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._nothing: dict[torch.dtype, Tensor] = {}
@@ -186,7 +187,7 @@ class SwappedBlocks:
     def _leave(self) -> None:
         if self._current is not None:
             for tell in self.leaving:
-                tell()
+                tell(self._current)
             self._current = None
 
     def _fetch(self, number: int) -> _Buffer:

@@ -65,6 +65,7 @@ def about_memory(outlook: MemoryForecast, session: Session, batch: Batch) -> lis
         ("gradients", memory.gradients),
         ("activations", memory.activations),
         ("encoding the pictures, before", memory.encoding),
+        ("filling caches, before all steps", memory.caching),
     ]
     lines = [f"about {gigabytes(memory.peak)} at its peak on the {session.device.type} ({room}), beside"]
     lines[0] += " the program itself"

@@ -43,6 +43,8 @@ class Memory:
     activations: the most that a step needs besides.
     encoding: the most that encoding a batch's pictures needs; 0 where latents are cached.
     stepping: the most that the optimizer's step needs besides, after the activations are gone.
+    caching: what filling caches takes before the first step, besides the weights: parts that leave the device
+        after it, and what encoding needs. Caches that are full already need less. Not part of the peak.
     main: bytes of main memory that blocks which come and go wait in.
     """
 
@@ -52,6 +54,7 @@ class Memory:
     activations: int
     encoding: int = 0
     stepping: int = 0
+    caching: int = 0
     main: int = 0
 
     @property

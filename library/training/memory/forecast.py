@@ -26,13 +26,23 @@ def run_memory(
     Raises RuntimeError (or a kind of it), NotImplementedError or TypeError where it cannot be told.
     """
     memory = estimate(task, session, batch, run.optimizer, frozen=frozen)
-    return with_options(memory, task, run, session, frozen=frozen)
+    return with_options(memory, task, run, session, frozen=frozen, pictures=len(batch.weights))
 
 
 def with_options(
-    memory: Memory, task: Task, run: TrainingRun, session: Session, *, frozen: torch.dtype | None = None
+    memory: Memory,
+    task: Task,
+    run: TrainingRun,
+    session: Session,
+    *,
+    frozen: torch.dtype | None = None,
+    pictures: int = 1,
 ) -> Memory:
-    """A step's memory with what the run's options save or add. frozen: as for `estimate`."""
+    """A step's memory with what the run's options save or add.
+
+    frozen: as for `estimate`.
+    pictures: how many the step encodes.
+    """
     memory = with_swapping(memory, task.model.swap_plan, planned_type(frozen))
     if run.optimizer.steps_in_backward:
         # Each part's gradients are freed before the next part's exist.
@@ -44,10 +54,11 @@ def with_options(
         )
     if run.caching.caches_latents:
         away = offloaded_vae(task, run, session)
-        memory = replace(memory, encoding=0, weights=memory.weights - away)
+        caching = away + memory.encoding * run.caching.vae_batch_size // pictures
+        memory = replace(memory, encoding=0, weights=memory.weights - away, caching=caching)
     if run.caching.caches_text:
         away = offloaded_bytes(task.model.text_encoders, run, session)
-        memory = replace(memory, weights=memory.weights - away)
+        memory = replace(memory, weights=memory.weights - away, caching=memory.caching + away)
     if run.averaging.use_ema and run.averaging.ema_device in (None, session.device.type):
         # Averages are float32, whatever the weights are.
         averages = 4 * sum(parameter.numel() for parameter in task.trained_parameters())

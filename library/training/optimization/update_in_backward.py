@@ -113,7 +113,11 @@ class StepsInBackward:
         if swapped is not None:
             self.units = [unit for one in self.units for unit in _apart(one, swapped)]
             swapped.leaving.append(self._before_leaving)
-        self._of_blocks = [u for u in self.units if swapped and swapped.home_of(u.parameters[0]) is not None]
+        self._by_block: dict[int, list[Unit]] = {}
+        for unit in self.units:
+            home = None if swapped is None else swapped.home_of(unit.parameters[0])
+            if home is not None:
+                self._by_block.setdefault(home, []).append(unit)
         self._enough = max(unit.size for unit in self.units) if waits else 0
         self._waiting: list[Unit] = []
         self._waiting_size = 0
@@ -145,11 +149,12 @@ class StepsInBackward:
             if self._waiting_size >= self._enough:
                 self._step(self._waiting)
 
-    def _before_leaving(self) -> None:
+    def _before_leaving(self, block: int) -> None:
         """Step what has gradients in the block that leaves: parts never cross blocks, whose weights are not
         there together.
         """
-        begun = [unit for unit in self._of_blocks if not unit.is_done and with_gradients(unit.parameters)]
+        own = self._by_block.get(block, ())
+        begun = [unit for unit in own if not unit.is_done and with_gradients(unit.parameters)]
         if found := list({id(unit): unit for unit in (*self._waiting, *begun)}.values()):
             for units in [found] if self._enough else [[unit] for unit in found]:
                 self._step(units)

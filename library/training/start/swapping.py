@@ -68,7 +68,7 @@ def _fewest(job: Job, blocks: Sequence[nn.Module]) -> tuple[int | None, str]:
     try:
         batch = largest_batch(job)
         memory = run_memory(job.task, job.run, job.session, batch)
-        if memory.peak <= room:
+        if _most(memory) <= room:
             return None, _beside(memory, free)
         if not job.run.training.gradient_checkpointing:
             job.task.use_gradient_checkpointing(True)
@@ -79,11 +79,16 @@ def _fewest(job: Job, blocks: Sequence[nn.Module]) -> tuple[int | None, str]:
         return len(blocks), ""
     for count in range(len(blocks) + 1):
         found = with_swapping(memory, plan_swap(blocks, count))
-        if found.peak <= room:
+        if _most(found) <= room:
             return count, _beside(found, free)
     warn(f"--blocks_to_swap auto: even with all blocks the run may not fit{_beside(found, free)}")
     return len(blocks), ""
 
 
+def _most(memory: Memory) -> int:
+    """The most bytes of the run: in a step, or while caches are filled."""
+    return max(memory.peak, memory.weights + memory.caching)
+
+
 def _beside(memory: Memory, free: int) -> str:
-    return f": the run needs about {memory.peak / 2**30:.2f} GB, {free / 2**30:.2f} GB are free"
+    return f": the run needs about {_most(memory) / 2**30:.2f} GB, {free / 2**30:.2f} GB are free"

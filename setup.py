@@ -44,7 +44,9 @@ setup(
         "xformers": ["xformers"],
         "test": [
             "lycoris-lora>=4.1",
+            "ipykernel>=6.29",
             "mypy>=2",
+            "nbclient>=0.10",
             "onnx>=1.16",
             "onnxruntime>=1.18",
             "peft>=0.17",

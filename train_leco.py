@@ -55,7 +55,11 @@ class Run(TrainingRun):
         super().__post_init__()
         objective, why = self.objective, "has no effect: a sample comes from denoising a while"
         names = ("min_timestep", "max_timestep", "ip_noise_gamma", "adaptive_noise_scale")
-        warn_when(*((getattr(objective, name) is not None, name, why) for name in names))
+        warn_when(
+            *((getattr(objective, name) is not None, name, why) for name in names),
+            (objective.timestep_distribution != "uniform", "timestep_distribution", why),
+            (objective.stratified_timesteps, "stratified_timesteps", why),
+        )
 
 
 def main() -> None:

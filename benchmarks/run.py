@@ -18,7 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-BENCHMARKS = ("startup", "operators", "training", "scan", "caching", "loader")
+BENCHMARKS = ("startup", "operators", "drawing", "training", "scan", "caching", "loader")
 
 
 def main() -> None:

@@ -130,6 +130,7 @@ def progress_bar(*words: Any, disable: bool = False, **options: Any) -> tqdm:
             "ascii": True,
             "ncols": 100,
             "leave": True,
+            "position": 0,  # else a bar inside another moves the cursor
         }
     return tqdm(*words, disable=disable or not _LOGGER.isEnabledFor(logging.INFO), **options)
 

@@ -14,7 +14,7 @@ import pytest
 from library.options.fields import sections_of, specs_of, title_of
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ("library", "networks", "tools", "finetune", "examples", "benchmarks")
+FOLDERS = ("library", "networks", "tools", "finetune", "examples", "benchmarks", "notebooks")
 SOURCES = sorted(
     [*ROOT.glob("*.py"), *(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))],
 )
@@ -146,6 +146,18 @@ def test_no_two_test_files_have_one_name() -> None:
     """They are in no packages, so pytest would collect only the first."""
     names = Counter(path.name for path in (ROOT / "tests").rglob("test_*.py"))
     assert [name for name, count in names.items() if count > 1] == []
+
+
+def test_what_the_notebook_calls_needs_no_package() -> None:
+    """It runs in any kernel, before anything is installed."""
+    others = {
+        (module_of(path), name)
+        for path in SOURCES
+        for name in imports_of(path)
+        if module_of(path).startswith("notebooks")
+        and name.split(".")[0] not in sys.stdlib_module_names | {"notebooks", "IPython"}
+    }
+    assert others == set()
 
 
 def test_argparse_is_imported_by_the_parser_only() -> None:

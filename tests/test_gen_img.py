@@ -158,9 +158,9 @@ def test_networks_change_pictures_by_their_strength_attached_or_merged(
     plain, off = picture("plain"), picture("off", *network, "--network_mul", "0")
     half, full = picture("half", *network, "--network_mul", "0.5"), picture("full", *network)
     merged = picture("merged", *network, "--network_mul", "0.5", "--network_merge")
-    assert gap(plain, off) == 0
+    assert gap(plain, off) <= 1
     assert gap(half, merged) <= 1
-    assert gap(half, picture("chosen", *network, prompt="a cat --am 0.5")) == 0
+    assert gap(half, picture("chosen", *network, prompt="a cat --am 0.5")) <= 1
     assert gap(plain, half) > 8
     assert gap(half, full) > 8
 

@@ -47,7 +47,7 @@ class Batch:
     divisor: loss = (loss per sample x weights).sum() / divisor; the number of real samples in the global
         batch, per process.
     noise: (b, c, h/p, w/p) standard normal.
-    u: (b,) float32 in [0, 1), becomes the timestep.
+    u: (b,) float32 in 0..1, where the timestep lies in the range that is trained.
     posterior: (b, c, h/p, w/p) standard normal, to sample the VAE's posterior; None when latents are cached.
     network_multiplier: the strength of networks in this batch.
     attributes: each sample's custom_attributes.

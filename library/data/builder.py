@@ -37,7 +37,7 @@ Tokenize = Callable[[list[str]], "tuple[torch.Tensor, ...]"]
 class SampleDraws:
     """The random numbers of one sample, without the batch dimension; see `Batch` for what each is.
 
-    u: uniform in [0, 1).
+    u: in 0..1, where the timestep lies in the range that is trained.
     """
 
     noise: torch.Tensor

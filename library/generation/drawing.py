@@ -152,8 +152,9 @@ def _draw_batches(
     steps.
     """
     from library.generation.generate import generate
+    from library.generation.known_texts import KnownTexts
 
-    weight = next(model.denoiser.parameters())
+    weight, known = next(model.denoiser.parameters()), KnownTexts()
     with progress_bar(total=sum(_calls(r, model) for r in pictures), unit="step", desc="drawing") as bar:
         for start in range(0, len(pictures), options.batch_size):
             batch = pictures[start : start + options.batch_size]
@@ -163,6 +164,7 @@ def _draw_batches(
                 device=weight.device,
                 dtype=weight.dtype,
                 emb_normalize=options.emb_normalize_mode,
+                known=known,
                 on_step=bar.update,
                 **settings,
             )

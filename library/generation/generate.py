@@ -15,6 +15,7 @@ from library.generation.decoding import decoded
 from library.generation.editing import sub_prompts
 from library.generation.guidance import Guidance, questions_of, texts_of, texts_together
 from library.generation.highres import Stages, enlarged, first_stage, second_stage
+from library.generation.known_texts import KnownTexts
 from library.generation.passes import Begun, draw_latents
 from library.generation.regional import regions_of
 from library.generation.repainting import (
@@ -52,6 +53,7 @@ def generate(
     networks: NetworksInUse | None = None,
     vae_batch: int = 1,
     stages: Stages = _STAGES,
+    known: KnownTexts | None = None,
     stop: Callable[[], bool] = lambda: False,
     on_step: Callable[[int], object] = lambda pictures: None,
 ) -> list[Image.Image | None]:
@@ -74,13 +76,14 @@ def generate(
     networks: those that requests may name or choose the strengths of.
     vae_batch: how many pictures the VAE decodes together.
     stages: how requests with highres fix are enlarged, and who is given the small pictures.
+    known: texts that earlier calls with the same model, networks and settings encoded.
     stop: asked before each step.
     on_step: told after each step how many pictures it advanced.
     """
     settings = TextSettings(clip_skip, emb_normalize, max_chunks)
-    drawing = _Drawing(
-        model, settings, device, dtype, control, networks or NetworksInUse(), stages, Watcher(stop, on_step)
-    )
+    networks, known = networks or NetworksInUse(), known or KnownTexts()
+    watcher = Watcher(stop, on_step)
+    drawing = _Drawing(model, settings, device, dtype, control, networks, known, stages, watcher)
     requests = [_settled(request, model) for request in requests]
     pictures: dict[int, Image.Image | None] = {}
     for indices in _batches(requests, [drawing.chunks(request) for request in requests]):
@@ -107,6 +110,7 @@ class _Drawing:
     dtype: torch.dtype
     control: Control | None
     networks: NetworksInUse
+    known: KnownTexts
     stages: Stages
     watcher: Watcher
 
@@ -146,10 +150,13 @@ class _Drawing:
             def encode(texts: Sequence[str]) -> Condition:
                 return self.settings.encode(model, texts, length, self.device)
 
-            if regional is None:
-                condition = encode([told.text for told in schedule.texts])
-            else:
-                condition = regional.encoded(schedule.texts, encode)
+            def encode_parts(texts: Sequence[PartText]) -> Condition:
+                if regional is None:
+                    return encode([told.text for told in texts])
+                return regional.encoded(texts, encode)
+
+            under = (length, batch[0].strengths, batch[0].networks, _parts(batch[0]))
+            condition = self.known.encoded(schedule.texts, encode_parts, under)
             guidance = Guidance.by(model, condition.to(self.dtype), batch, self.control, beside, schedule)
             return draw_latents(batch, guidance, self.watcher, begun)
 

@@ -178,9 +178,9 @@ class Guidance:
         # Classifier-free guidance as in Imagen, arXiv:2205.11487, eq. 2, for any number of questions as in
         # Composable Diffusion (Liu et al. 2022, arXiv:2206.01714), eq. 11.
         first, *others = answers.chunk(1 + len(self.scales))
-        guided = first + sum(
-            scale * (other - first) for scale, other in zip(self.scales, others, strict=True)
-        )
+        guided = first
+        for scale, other in zip(self.scales, others, strict=True):
+            guided = guided + scale * (other - first)
         return guided if self.rescales is None else _rescaled(guided, others[-1], self.rescales)
 
 

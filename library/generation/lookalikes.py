@@ -11,8 +11,8 @@ from library.generation.prompt_options import PromptSyntax
 from library.wording import shortened
 
 _DASH = "\u2010-\u2015\u2212"  # hyphens, en and em dashes, minus: what text programs make of hyphens
-_LOOKALIKE = re.compile(  # networks; -w 640, –w 640, and after a tab --w 640; --7, --\u0435
-    r"<(?:lora|lyco|lycoris|hypernet):[^<>]{1,200}>"
+_LOOKALIKE = re.compile(  # networks, wildcards; -w 640, –w 640, and after a tab --w 640; --7, --\u0435
+    r"<(?:lora|lyco|lycoris|hypernet):[^<>]{1,200}>|__[\w./*-]{1,100}__"
     rf"|(?<!\S)(?:[-{_DASH}]|[-{_DASH}]{{2}})(?P<name>[A-Za-z]{{1,4}})(?=\s+\S)"
     r"|(?<!\S)--(?:\d|[^\W\d_a-zA-Z])\S{0,20}"
 )
@@ -51,9 +51,9 @@ class Lookalikes:
         return lines
 
     def _looks(self, text: str, name: str | None, in_table: bool) -> str | None:
-        """What a match looks like, and what to do; None for a dash before a word that is no option."""
-        if text.startswith("<"):
-            return "a network in AUTOMATIC1111's syntax: networks are given by options of the command"
+        """What a match looks like, and what to do; None for what is something else."""
+        if text.startswith(("<", "__")):
+            return self._looks_named(text)
         if name is None:
             is_number = text[2].isdigit()
             return f"an option, but no option {'is a number' if is_number else 'has such letters'}"
@@ -64,6 +64,17 @@ class Lookalikes:
             key = next((key for key, meant in self.syntax.keys.items() if meant == option), None)
             return f"an option: write it as the key {key}"
         return f"an option: write --{option} after a blank"
+
+    def _looks_named(self, text: str) -> str | None:
+        """The same of a network or a wildcard, which have files where options of the command name folders."""
+        has_folders = self.syntax.has_folders
+        if text.startswith("<"):
+            where = "--lora_dir says where they are" if has_folders else "previews have what is trained alone"
+            return f"a network in AUTOMATIC1111's syntax: {where}"
+        if self.syntax.find_wildcard is not None:
+            return None
+        where = "--wildcard_dir says where its lines are" if has_folders else "previews have none"
+        return f"a wildcard: {where}"
 
 
 @dataclass

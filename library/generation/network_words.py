@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 from library.network.block_weights import named_block_weights
@@ -69,7 +70,9 @@ def networks_in(folder: Path) -> Find:
             places = ", ".join(str(path.relative_to(folder)) for path in found[:3])
             raise ValueError(f"fits several files in {folder}: {places}; write the folder's name before it")
         if not found:
-            raise ValueError(f"there is no network {shortened(name)!r} in {folder}")
+            near = get_close_matches(name, files, n=3, cutoff=0.5) or sorted(files)[:3]
+            there = f"there is {', '.join(map(shortened, near))}" if near else "nor any other"
+            raise ValueError(f"there is no network {shortened(name)!r} in {folder}; {there}")
         return found[0]
 
     return find

@@ -44,12 +44,14 @@ class PromptSyntax:
         files.
     find_network: finds networks that prompts name; None: these names are text.
     find_wildcard: finds the lines that `__name__` stands for; None: it is text.
+    has_folders: whether options of the command name folders of networks and wildcards.
     is_lenient: whether options that are wrong are left out with a warning; else they are errors.
     """
 
     options: dict[str, Writer]
     not_yet: frozenset[str]
     keys: dict[str, str] = field(default_factory=dict)
+    has_folders: bool = False
     is_lenient: bool = False
     find_network: Find | None = None
     find_wildcard: FindLines | None = None
@@ -124,6 +126,7 @@ def generator_syntax(
             "f": lambda request, text: replace(request, file=_file_name(text)),
         },
         not_yet=frozenset(),
+        has_folders=True,
         find_network=find_network,
         find_wildcard=find_wildcard,
     )
@@ -198,9 +201,15 @@ def _negative_scale(text: str) -> float | None:
     return scale
 
 
+def _unquoted(text: str) -> str:
+    """A name without quotes around it, which a command line needs and a prompt does not."""
+    is_quoted = len(text) > 2 and text[0] == text[-1] == '"'
+    return text[1:-1] if is_quoted else text
+
+
 def _sampler(text: str) -> str:
     try:
-        return read_sampler(text)
+        return read_sampler(_unquoted(text))
     except ValueError as error:
         raise ValueError(str(error).removeprefix("expects ").partition(", got")[0]) from None
 
@@ -235,7 +244,7 @@ def _strength(text: str) -> float:
 
 def _file_name(text: str) -> str:
     """A name inside the run's folder, with slashes between folders."""
-    name = text.replace("\\", "/")
+    name = _unquoted(text).replace("\\", "/")
     parts = name.split("/")
     is_inside = all(part.strip(" .") for part in parts) and not set(name) & set('<>:"|?*\0')
     if not is_inside or len(name) > 200:
@@ -250,7 +259,7 @@ def _picture(text: str) -> Path:
     if not text:
         raise ValueError(expected)
     try:
-        return user_path(text)
+        return user_path(_unquoted(text))
     except ValueError:
         raise ValueError(expected) from None
 

@@ -44,20 +44,24 @@ def with_regions(requests: Sequence[PromptRequest], settings: RegionSettings) ->
     """The requests with regions where their prompts have parts and there is a mask, but no picture that it
     could be of.
 
-    Raises UserError with every mask that cannot be used, and every prompt with fewer parts than networks.
+    Raises UserError with every mask that cannot be used, and every prompt with fewer parts than networks, or
+    with networks and one part, which has no region.
     """
     problems, found = Problems(), []
     usual = hint_files([settings.mask], "--mask_path")[0] if settings.mask is not None else None
     for request in requests:
         mask, count = request.mask or usual, len(sub_prompts(request.prompt))
+        where = f"prompt {shortened(request.prompt, 40)!r}"
         if mask is None or request.image is not None or count == 1:
             found.append(request)
+            if mask is not None and request.image is None and settings.networks:
+                fix = "write AND between the parts, or leave --mask_path out"
+                problems.add(where, "has one part, so that the mask gives no network a region", fix)
             continue
         regions = Regions(mask, settings.codes, settings.networks)
         found.append(replace(request, mask=None, regions=regions))
         if settings.networks > count:
             cause = f"has {counted(count, 'part')} for {counted(settings.networks, 'network')}"
-            where = f"prompt {shortened(request.prompt, 40)!r}"
             problems.add(where, cause, "write AND between the parts, one for each network")
     for regions, count in _different(found):
         if settings.why_not:

@@ -55,7 +55,7 @@ _ELSEWHERE = """
     dataloader_threads include_train_config samples_to_tensorboard non_ema_sampling
     enable_async_offloading enable_activation_offloading layer_offload_fraction async_gradient_reduce
     async_gradient_reduce_buffer gradient_reduce_precision fused_gradient_reduce multi_gpu device_indexes
-    force_circular_padding dynamic_timestep_shifting timestep_shift noising_weight noising_bias
+    force_circular_padding dynamic_timestep_shifting
     transformer prior decoder decoder_text_encoder decoder_vqgan effnet_encoder quantization
     text_encoder_3 text_encoder_4 text_encoder_3_layer_skip text_encoder_4_layer_skip
     text_encoder_3_sequence_length text_encoder_4_sequence_length text_encoder_sequence_length
@@ -72,7 +72,6 @@ _ELSEWHERE = """
 _UNCHOSEN: dict[str, object] = {
     "validate_after": 1,
     "validate_after_unit": "EPOCH",
-    "timestep_distribution": "UNIFORM",
     "mse_strength": 1,
     "unmasked_probability": 0.1,
     "dropout_probability": 0,
@@ -297,10 +296,15 @@ def _loss(found: Found, run: Settings) -> None:
         options["min_snr_gamma"] = strength
     elif weighting == "DEBIASED_ESTIMATION":
         options["debiased_estimation_loss"] = True
+    elif weighting == "P2":
+        options["p2_gamma"] = strength
+    elif weighting == "SIGMA":
+        found.missing.append("loss_weight_fn SIGMA (times the flow's time) has no twin")
     elif weighting not in ("", "CONSTANT"):
         found.missing.append(f"loss_weight_fn {weighting} is not available yet")
     options["noise_offset"] = run.number("offset_noise_weight") or None
     options["ip_noise_gamma"] = run.number("perturbation_noise_weight") or None
+    _timesteps(found, run)
     low, high = run.number("min_noising_strength"), run.number("max_noising_strength", 1)
     options["min_timestep"] = round(low * 1000) or None
     options["max_timestep"] = round(high * 1000) if high < 1 else None
@@ -312,6 +316,31 @@ def _loss(found: Found, run: Settings) -> None:
         found.missing.append("unmasked_weight: what a mask leaves out does not count at all")
     if options["masked_loss"] and run.is_on("normalize_masked_area_loss"):
         found.missing.append("normalize_masked_area_loss: a loss is a mean over all of the picture")
+
+
+def _timesteps(found: Found, run: Settings) -> None:
+    kind, weight, bias = (
+        run.text("timestep_distribution"),
+        run.number("noising_weight"),
+        run.number("noising_bias"),
+    )
+    curve = {"weight": weight, "centre": bias + 0.5}
+    known: dict[str, tuple[str, dict[str, float]]] = {
+        "LOGIT_NORMAL": ("logit_normal", {"mean": bias, "std": weight + 1}),
+        "HEAVY_TAIL": ("mode", {"scale": weight}),
+        "BETA": ("beta", {"alpha": weight, "beta": bias}),
+        "COS_MAP": ("cosine", {}),
+        "SIGMOID": ("sigmoid_curve", curve),
+        "INVERTED_PARABOLA": ("parabola", curve),
+    }
+    if kind in known:
+        name, numbers = known[kind]
+        found.options["timestep_distribution"] = name
+        found.options["timestep_distribution_args"] = [f"{key}={value:g}" for key, value in numbers.items()]
+    elif kind not in ("", "UNIFORM"):
+        found.missing.append(f"timestep_distribution {kind} is not available yet")
+    shift = run.number("timestep_shift", 1)
+    found.options["timestep_shift"] = shift if shift != 1 else None
 
 
 def _saving(found: Found, run: Settings) -> None:

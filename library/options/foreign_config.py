@@ -54,6 +54,10 @@ _FAMILIES = """
     vae_chunk_size weighting_scheme
 """
 IGNORED |= dict.fromkeys(_FAMILIES.split(), "it is for other families of models")
+IGNORED |= dict.fromkeys(
+    ("timestep_sampling", "weighting_scheme", "discrete_flow_shift"),
+    "it is for other families of models; the options are timestep_distribution and timestep_shift",
+)
 
 # What programs write for an option that was not set, besides what `is_unset` knows.
 _NOT_SET: dict[str, tuple[object, ...]] = {"dynamo_backend": ("no", "NO")}

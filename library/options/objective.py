@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from library.options.distributions import Name, number_checks, read_numbers
 from library.options.fields import Check, below, option, refuse, warn_when
 
 LossType = Literal["l2", "l1", "huber", "smooth_l1"]
@@ -12,6 +13,8 @@ HuberSchedule = Literal["constant", "exponential", "snr"]
 
 _HUBER_TYPES = ("huber", "smooth_l1")
 _TRAIN_STEPS = 1000
+_GAMMAS = ("min_snr_gamma", "soft_min_snr_gamma", "p2_gamma")
+BETWEEN_NOISE_AND_V = ("scale_v_pred_loss_like_noise_pred", "v_pred_like_loss")
 _NO_HUBER = "has no effect without --loss_type huber or smooth_l1"
 
 
@@ -24,8 +27,24 @@ class ObjectiveOptions:
         "ddpm: the noising of Stable Diffusion, predicting what the checkpoint predicts; v: the same, but "
         "predicting v from now on; flow: rectified flow, for models sampled that way",
     )
-    flow_shift: float = option(
-        1.0, "shift of the flow objective's times towards noise; 1 is none", metavar="X"
+    timestep_distribution: Name = option(
+        "uniform", "how often each timestep is drawn; --timestep_distribution_args are its numbers"
+    )
+    timestep_distribution_args: tuple[str, ...] = option(
+        (),
+        "logit_normal has mean=0 std=1 (above 0 is noisier), mode scale=1.29 (below 0: the ends), beta "
+        "alpha=2 beta=2, laplace mean=0 scale=0.5 and log_snr mean=-6 std=2 (of the signal-to-noise ratio's "
+        "logarithm), sigmoid_curve and parabola weight and centre=0.5, exponential rate",
+        metavar="NAME=VALUE",
+    )
+    timestep_shift: float = option(
+        1.0, "move timesteps towards noise, as models of rectified flow are trained; 1 is not at all",
+        metavar="X", aliases=("--flow_shift",),
+    )  # fmt: skip
+    stratified_timesteps: bool = option(
+        False,
+        "spread the timesteps of each subset's pictures evenly over the range in every epoch; each picture "
+        "gets another part in the next one",
     )
     min_timestep: int | None = option(None, "lowest timestep to train, 0 to 999 (default 0)", metavar="T")
     max_timestep: int | None = option(
@@ -71,7 +90,20 @@ class ObjectiveOptions:
     min_snr_gamma: float | None = option(
         None, "weight the loss by min(snr, gamma) / snr (Min-SNR); 5 is usual", metavar="X"
     )
+    soft_min_snr_gamma: float | None = option(
+        None, "the same without a corner: weight the loss by gamma / (snr + gamma)", metavar="X"
+    )
+    p2_gamma: float | None = option(
+        None, "weight the loss by (1 + snr)^-gamma (P2); 0.5 or 1 is usual", metavar="X"
+    )
+    flow_weighting: Literal["cosmap", "sigma_sqrt"] | None = option(
+        None,
+        "of flow models: weight the loss by 2 / (pi (1 - 2s + 2s^2)), or by 1 / s^2, at time s in 0 to 1",
+    )
     debiased_estimation_loss: bool = option(False, "weight the loss by 1 / sqrt(snr), for v by 1 / (snr + 1)")
+    debiased_exact: bool = option(
+        False, "weight the loss by 1 / sqrt(snr), for v by what is the same of v: sqrt(snr) / (snr + 1)"
+    )
     scale_v_pred_loss_like_noise_pred: bool = option(
         False, "weight the loss of predicting v like that of predicting the noise"
     )
@@ -91,14 +123,19 @@ class ObjectiveOptions:
         return low, high
 
     @property
+    def distribution_numbers(self) -> dict[str, float]:
+        """Those of the distribution of timesteps, with its defaults."""
+        return read_numbers(self.timestep_distribution, self.timestep_distribution_args)
+
+    @property
     def is_huber(self) -> bool:
         return self.loss_type in _HUBER_TYPES
 
     @property
     def weightings(self) -> list[str]:
-        """The options that weight the loss by the signal-to-noise ratio."""
-        names = ("min_snr_gamma", "debiased_estimation_loss", "scale_v_pred_loss_like_noise_pred")
-        return [name for name in (*names, "v_pred_like_loss") if getattr(self, name)]
+        """What weights the loss by the signal-to-noise ratio."""
+        names = (*_GAMMAS, "debiased_estimation_loss", "debiased_exact", *BETWEEN_NOISE_AND_V)
+        return [name for name in (*names, "flow_weighting") if getattr(self, name)]
 
     def _times(self) -> list[Check]:
         low, high = self.timestep_range
@@ -106,7 +143,8 @@ class ObjectiveOptions:
             (not 0 <= low < _TRAIN_STEPS, "min_timestep", "must be 0 to 999"),
             (not 1 <= high <= _TRAIN_STEPS, "max_timestep", "must be 1 to 1000"),
             (low >= high, "min_timestep", f"must be below --max_timestep ({high})"),
-            (self.flow_shift <= 0, "flow_shift", "must be above 0"),
+            (not 0 < self.timestep_shift <= 1000, "timestep_shift", "must be above 0, to 1000"),
+            *number_checks(self.timestep_distribution, self.timestep_distribution_args),
             (
                 bool(self.zero_terminal_snr) and self.objective == "flow",
                 "zero_terminal_snr",
@@ -128,11 +166,17 @@ class ObjectiveOptions:
         ]
 
     def _losses(self) -> list[Check]:
-        gamma, share = self.min_snr_gamma or 0, self.v_pred_like_loss or 0
+        share = self.v_pred_like_loss or 0
+        gammas = {name: getattr(self, name) or 0 for name in _GAMMAS}
         return [
             (self.huber_c <= 0, "huber_c", "must be above 0"),
             (self.huber_scale <= 0, "huber_scale", "must be above 0"),
-            (gamma < 0, "min_snr_gamma", "must be 0 (off) or more"),
+            *((value < 0, name, "must be 0 (off) or more") for name, value in gammas.items()),
+            (
+                self.debiased_estimation_loss and self.debiased_exact,
+                "debiased_exact",
+                "choose it or --debiased_estimation_loss",
+            ),
             (share < 0, "v_pred_like_loss", "must be 0 (off) or more"),
         ]
 

@@ -267,7 +267,7 @@ def _explain_unknown(
         word = where if where.startswith("--") else name
         close = difflib.get_close_matches(word[:100], known, n=1, cutoff=0.7)
         close = close or [option for option in known if len(name) > 3 and option.startswith(word)]
-        hint = f"did you mean {close[0]}?" if close else IGNORED.get(name) or "see --help"
+        hint = IGNORED.get(name) or (f"did you mean {close[0]}?" if close else "see --help")
         problems.append(Problem(where, "there is no such option", hint))
     elif refusal.only_with and refusal.only_with not in beside:
         if asks_for(value, refusal.default):

@@ -48,12 +48,15 @@ class LossLog:
         self.accelerator, self.trackers, self.guard = accelerator, trackers, guard
         self._unread: list[_PendingStep] = []
         self._epoch_sum, self._epoch_count, self._epoch = 0.0, 0, -1
+        self._before: float | None = None  # the average of the epoch before
         self.done = 0  # the latest step that was added
 
     @property
     def average(self) -> float | None:
-        """Mean loss of the epoch so far, over the steps that were read; None before the first."""
-        return self._epoch_sum / self._epoch_count if self._epoch_count else None
+        """Mean loss of the epoch so far, over the steps that were read; until one was, of the epoch before.
+        None before the first.
+        """
+        return self._epoch_sum / self._epoch_count if self._epoch_count else self._before
 
     def add(self, step: int, epoch: int, loss: Tensor, figures: Figures) -> None:
         """Collect the loss and other figures of a finished (1-based) step. They are read within the next
@@ -61,6 +64,7 @@ class LossLog:
         """
         if epoch != self._epoch:
             self.read()
+            self._before = self.average
             self._epoch_sum, self._epoch_count, self._epoch = 0.0, 0, epoch
         self.done = step
         self._unread.append(_PendingStep(step, loss, self.guard.bad_in_a_row, figures, self.guard.pop_seen()))

@@ -130,8 +130,11 @@ def test_simple_bars_are_lines(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_where_nothing_can_be_redrawn_bars_are_lines_too(capsys: pytest.CaptureFixture[str]) -> None:
     for _ in console.progress_bar(range(3), desc="bar"):
-        pass
-    assert "\r" not in capsys.readouterr().err
+        for _ in console.progress_bar(range(2), desc="inner", leave=False):
+            pass
+    text = capsys.readouterr().err
+    assert "\r" not in text and "\x1b" not in text
+    assert [line.split(":")[0] for line in text.splitlines()].count("inner") >= 3
 
 
 def test_long_work_says_what_it_is_and_short_work_nothing(

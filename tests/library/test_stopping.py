@@ -13,6 +13,8 @@ import os, signal, sys, time
 from library import stopping
 from library.problems import run_command
 stopping.GRACE = 0.5
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # also where the tests run under nohup
 def main():
     {body}
 run_command(main, unfinished={unfinished!r})

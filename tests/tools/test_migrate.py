@@ -227,13 +227,14 @@ def test_every_key_that_onetrainer_writes_is_used_or_named(migrated) -> None:
     assert (run.parts.learning_rate_te, run.optimizer.learning_rate) == (2e-6, 1e-5)
     assert "optimizer.fused_back_pass" in text.splitlines()[1]  # not with accumulated gradients
     assert run.model.vae == "stabilityai/sd-vae-ft-mse"
+    assert run.objective.timestep_distribution == "logit_normal"
+    assert run.objective.distribution_numbers == {"mean": 0, "std": 1}
     assert [line for line in text.splitlines() if line.startswith("not carried over")] == [
         "not carried over: text_encoder.stop_training_after: networks and encoders train to the end",
         "not carried over: text_encoder.dropout_probability: set caption_dropout_rate of the pictures",
         "not carried over: unmasked_weight: what a mask leaves out does not count at all",
         "not carried over: concepts[0].image.enable_random_rotate has no twin, and is left out",
         "not carried over: concepts[0].image.random_rotate_max_angle has no twin, and is left out",
-        "not carried over: timestep_distribution has no twin, and is left out",
     ]
 
 
@@ -306,6 +307,30 @@ def test_dora_of_onetrainer_keeps_its_axis(is_output: bool, migrated, tmp_path: 
     (tmp_path / "one.json").write_text(json.dumps(document))
     text, output = migrated(str(tmp_path / "one.json"))
     assert {"dora_wd=True", f"wd_on_output={is_output}"} <= set(parsed(text, output).network.network_args)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "numbers"),
+    [
+        ("HEAVY_TAIL", "mode", {"scale": 0.5}),
+        ("BETA", "beta", {"alpha": 0.5, "beta": 0.25}),
+        ("COS_MAP", "cosine", {}),
+        ("SIGMOID", "sigmoid_curve", {"weight": 0.5, "centre": 0.75}),
+        ("INVERTED_PARABOLA", "parabola", {"weight": 0.5, "centre": 0.75}),
+    ],
+)
+def test_timesteps_of_onetrainer(kind: str, name: str, numbers: dict, migrated, tmp_path: Path) -> None:
+    document = json.loads((SAMPLES / "onetrainer.json").read_text())
+    document |= {
+        "timestep_distribution": kind,
+        "noising_weight": 0.5,
+        "noising_bias": 0.25,
+        "timestep_shift": 3,
+    }
+    (tmp_path / "one.json").write_text(json.dumps(document))
+    objective = parsed(*migrated(str(tmp_path / "one.json"))).objective
+    assert (objective.timestep_distribution, objective.distribution_numbers) == (name, numbers)
+    assert objective.timestep_shift == 3
 
 
 def test_what_trains_embeddings_in_onetrainer_says_that_it_is_not_there(migrated, tmp_path: Path) -> None:

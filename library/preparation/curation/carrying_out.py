@@ -6,7 +6,7 @@ import json
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from library.console import progress_bar, say
@@ -18,7 +18,7 @@ from library.options.curation import DatasetSourceOptions, DecisionOptions
 from library.preparation.curation.decisions import Decision, read_decisions
 from library.preparation.curation.source import Source, read_source
 from library.preparation.pictures import text_file_of
-from library.problems import UserError
+from library.problems import UserError, warn
 from library.wording import counted
 
 # Of a subset's settings, those that say where its pictures and texts are.
@@ -46,8 +46,8 @@ def apply_decisions(options: DatasetSourceOptions, asked: DecisionOptions, laten
         if path is not None and path.exists():
             raise UserError.of(path, "is there already", "choose another name")
     source = read_source(options, latent_space)
-    if source.bad:
-        raise UserError(source.bad)
+    for problem in source.bad:
+        warn(f"{problem}; it is left out")
     decisions = read_decisions(asked.decisions, source.records)
     parts = _parts(source, decisions)
     if not parts:
@@ -101,8 +101,9 @@ def _copy(parts: list[Part], folder: Path) -> None:
         temporary.mkdir(exist_ok=True)
         names = _folder_names(parts)
         for part, name in zip(parts, names, strict=True):
-            for shown, record, caption in part.pictures:
-                _copy_picture(record, caption, temporary / name / _inside(shown, record))
+            files = _file_names(part)
+            for file, (_, record, caption) in zip(files, part.pictures, strict=True):
+                _copy_picture(record, caption, temporary / name / file)
                 bar.update()
             places = {"image_dir": str(folder.absolute() / name), "num_repeats": part.repeats}
             tables.append((part, places | {"caption_extension": part.subset.caption_extension}))
@@ -122,11 +123,22 @@ def _copy_picture(record: Record, caption: str, target: Path) -> None:
         text_file_of(target, record.subset.caption_extension).write_bytes(caption.encode())
 
 
-def _inside(shown: str, record: Record) -> PurePosixPath:
-    """A picture's place in its subset's folder; the pictures of metadata may lie in many folders."""
-    if record.subset.metadata_file is None:
-        return PurePosixPath(record.image.name)
-    return PurePosixPath(shown.lstrip("/").replace(":", ""))
+def _file_names(part: Part) -> list[str]:
+    """The pictures' names in the copy's folder, which is flat, as trainers read no folders in it. Those of
+    metadata may lie in many folders: of two with the same stem, and so one text file, the next is numbered.
+    """
+    images = [record.image for _, record, _ in part.pictures]
+    if part.subset.metadata_file is None:
+        return [image.name for image in images]
+    names: list[str] = []
+    stems: set[str] = set()
+    for image in images:
+        stem, number = image.stem, 2
+        while stem.casefold() in stems:
+            stem, number = f"{image.stem}_{number}", number + 1
+        stems.add(stem.casefold())
+        names.append(stem + image.suffix)
+    return names
 
 
 def _folder_names(parts: Iterable[Part]) -> list[str]:

@@ -215,10 +215,14 @@ function open(edits = false) {
   element("div", { class: "row" }, drop, element("label", {}, "Repeats ", repeat), ...nextButtons()),
   ...twins(p));
   if (!details.open) details.showModal();
-  if (edits) caption.focus();
+  (edits ? caption : details).focus(); // keys decide unless a field is chosen
+}
+function close() {
+  document.activeElement.blur(); // keys go to the list at once, not into a field that is gone
+  $("details").close();
 }
 const nextButtons = () => [["Previous", -1], ["Next", 1]].map(([name, by]) => element("button", { onclick: () => { move(current + by); open(); } }, name))
-  .concat(element("button", { onclick: () => $("details").close() }, "Close"));
+  .concat(element("button", { onclick: close }, "Close"));
 function twins(p) {
   if (!p.alike) return [];
   const few = p.alike.slice(0, 12).map((other) => element("button", { title: pictures[other].name, onclick: () => {
@@ -255,7 +259,8 @@ addEventListener("keydown", (event) => {
   else return;
   event.preventDefault();
 });
-$("details").addEventListener("click", (event) => { if (event.target === $("details")) $("details").close(); });
+$("details").addEventListener("click", (event) => { if (event.target === $("details")) close(); });
+$("details").addEventListener("close", () => $("list").focus({ preventScroll: true }));
 $("search").addEventListener("input", filter);
 $("order").addEventListener("change", filter);
 $("copy").addEventListener("click", async () => {

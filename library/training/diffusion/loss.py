@@ -73,23 +73,64 @@ def weighting(options: ObjectiveOptions, snr: Tensor, prediction: PredictionType
     weight = snr.new_ones(snr.shape)
     if options.min_snr_gamma:
         weight = weight * min_snr_weight(snr, options.min_snr_gamma, prediction)
+    if options.soft_min_snr_gamma:
+        weight = weight * soft_min_snr_weight(snr, options.soft_min_snr_gamma, prediction)
+    if options.p2_gamma:
+        weight = weight * p2_weight(snr, options.p2_gamma, prediction)
     if options.scale_v_pred_loss_like_noise_pred:
         weight = weight * v_like_noise_weight(snr)
     if options.v_pred_like_loss:
         weight = weight * (1 + options.v_pred_like_loss / v_like_noise_weight(snr))
     if options.debiased_estimation_loss:
         weight = weight * debiased_weight(snr, prediction)
+    if options.debiased_exact:
+        weight = weight * exact_debiased_weight(snr, prediction)
+    if options.flow_weighting is not None:
+        weight = weight * FLOW_WEIGHTS[options.flow_weighting](1 / (1 + snr.sqrt()))
     return weight
+
+
+# Each weighting below is one of the error of the predicted noise. Where v or the flow is predicted, it is the
+# one that makes the same of it: `like_noise` times the noise's.
+
+
+def like_noise(snr: Tensor, prediction: PredictionType) -> Tensor:
+    """What makes the squared error of a prediction that of the noise, for equal noisy pictures: (batch,) ->
+    (batch,).
+
+    epsilon: 1. v: snr / (snr + 1). flow: (1 - s)^2, with time s and snr = ((1 - s) / s)^2.
+    """
+    if prediction == "epsilon":
+        return snr.new_ones(snr.shape)
+    root = snr.sqrt()
+    return snr / (snr + 1) if prediction == "v" else (root / (1 + root)).square()
 
 
 def min_snr_weight(snr: Tensor, gamma: float, prediction: PredictionType) -> Tensor:
     """Min-SNR weighting (Hang et al. 2023, arXiv:2303.09556): (batch,) -> (batch,).
 
-    epsilon: min(snr, gamma) / snr, which is 1 at snr = 0. v: min(snr, gamma) / (snr + 1).
+    epsilon: min(snr, gamma) / snr, which is 1 at snr = 0. v: min(snr, gamma) / (snr + 1). flow: min(snr,
+    gamma) s^2.
     """
-    if prediction == "epsilon":
-        return gamma / snr.clamp(min=gamma)
-    return snr.clamp(max=gamma) / (snr + 1)
+    if prediction == "v":
+        return snr.clamp(max=gamma) / (snr + 1)
+    return gamma / snr.clamp(min=gamma) * like_noise(snr, prediction)
+
+
+def soft_min_snr_weight(snr: Tensor, gamma: float, prediction: PredictionType) -> Tensor:
+    """Min-SNR without a corner (Crowson et al. 2024, arXiv:2401.11605, section 3.4): (batch,) -> (batch,).
+
+    epsilon: gamma / (snr + gamma). v: times snr / (snr + 1). flow: times (1 - s)^2.
+    """
+    return gamma / (snr + gamma) * like_noise(snr, prediction)
+
+
+def p2_weight(snr: Tensor, gamma: float, prediction: PredictionType) -> Tensor:
+    """P2 weighting with k = 1 (Choi et al. 2022, arXiv:2204.00227, eq. 8): (batch,) -> (batch,).
+
+    epsilon: (1 + snr)^-gamma. v: times snr / (snr + 1). flow: times (1 - s)^2.
+    """
+    return (1 + snr) ** -gamma * like_noise(snr, prediction)
 
 
 def v_like_noise_weight(snr: Tensor) -> Tensor:
@@ -101,7 +142,27 @@ def v_like_noise_weight(snr: Tensor) -> Tensor:
 def debiased_weight(snr: Tensor, prediction: PredictionType) -> Tensor:
     """Debiased estimation (Yu et al. 2023, arXiv:2310.08442): (batch,) -> (batch,).
 
-    epsilon: 1 / sqrt(snr). v: 1 / (snr + 1).
+    epsilon: 1 / sqrt(snr). v: 1 / (snr + 1), as sd-scripts has it. flow: s (1 - s).
     """
+    if prediction == "flow":
+        return exact_debiased_weight(snr, prediction)
     snr = snr.clamp(max=LARGEST_SNR)
     return snr.rsqrt() if prediction == "epsilon" else 1 / (snr + 1)
+
+
+def exact_debiased_weight(snr: Tensor, prediction: PredictionType) -> Tensor:
+    """Debiased estimation, the same for every prediction: (batch,) -> (batch,).
+
+    epsilon: 1 / sqrt(snr). v: sqrt(snr) / (snr + 1). flow: s (1 - s).
+    """
+    if prediction == "epsilon":
+        return debiased_weight(snr, prediction)
+    root = snr.sqrt()
+    return root / (snr + 1) if prediction == "v" else root / (1 + root).square()
+
+
+# Those of flow models at times s (batch,) (arXiv:2403.03206, section 3.1), as sd-scripts' --weighting_scheme.
+FLOW_WEIGHTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "cosmap": lambda s: 2 / (math.pi * (1 - 2 * s + 2 * s.square())),
+    "sigma_sqrt": lambda s: s**-2,
+}

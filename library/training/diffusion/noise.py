@@ -10,6 +10,8 @@ from torch import Tensor
 from library.data.builder import SampleDraws
 from library.options.objective import ObjectiveOptions
 from library.randomness import derive_seed, keyed_generator, keyed_random
+from library.training.diffusion.strata import Strata
+from library.training.diffusion.timesteps import Timesteps
 
 Shape = tuple[int, int, int]  # channels, height and width of a latent
 RATIOS = (2.0, 4.0)  # bounds of the ratio between one resolution of multires noise and the next
@@ -21,16 +23,20 @@ class NoiseDraw:
     Each option has a key of its own, so that turning it on changes no other draw.
 
     options: of the noise; None: plain standard normal noise.
+    times: how timesteps are distributed; None: evenly.
+    strata: spread them over the samples of an epoch; None: each is drawn by itself.
     encodes: whether pictures are encoded at every step, which takes noise for the VAE's posterior.
     """
 
     seed: int
     options: ObjectiveOptions | None = None
     encodes: bool = True
+    times: Timesteps | None = None
+    strata: Strata | None = None
 
     def __call__(self, epoch: int, sample: int, shape: Shape) -> SampleDraws:
         noise = torch.randn(shape, generator=self._generator("sample", epoch, sample))
-        u = self._uniform("time", epoch, sample)
+        u = self._time(epoch, sample)
         posterior = None
         if self.encodes:
             posterior = torch.randn(shape, generator=self._generator("posterior", epoch, sample))
@@ -48,6 +54,13 @@ class NoiseDraw:
             noise, offset = complete_noise(noise, offset, options), None
         disturbance = self._disturbance(options, epoch, sample, shape)
         return replace(draws, noise=noise, offset=offset, disturbance=disturbance)
+
+    def _time(self, epoch: int, sample: int) -> float:
+        """Where the sample's timestep lies in the range that is trained, in 0..1."""
+        u = self._uniform("time", epoch, sample)
+        if self.strata is not None:
+            u = self.strata(u, epoch, sample)
+        return u if self.times is None else self.times(u)
 
     def _generator(self, purpose: str, epoch: int, sample: int) -> torch.Generator:
         return keyed_generator(self.seed, purpose, epoch, sample)

@@ -13,9 +13,11 @@ from torch import Tensor, nn
 from library.models.noise_schedule import BETA_END, BETA_START, TRAIN_STEPS
 from library.models.prediction import PredictionType
 from library.options.fields import refuse
-from library.options.objective import ObjectiveOptions
+from library.options.objective import BETWEEN_NOISE_AND_V, ObjectiveOptions
 from library.problems import Problem, UserError, warn
+from library.training.diffusion.timesteps import Timesteps, even, shifted, timesteps_of
 
+_PREDICTED = {"epsilon": "the noise", "v": "v", "flow": "the flow"}
 _TERMINAL = "was trained with zero terminal SNR"
 
 
@@ -131,7 +133,7 @@ class DDPM(Objective):
 class Flow(Objective):
     """Rectified flow (Liu et al. 2022): x_t = (1 - s) x0 + s noise with s = t / 1000; target noise - x0.
 
-    shift moves times towards noise: s -> shift s / (1 + (shift - 1) s) (Esser et al. 2024, eq. 23).
+    shift: how far pictures' times are moved towards noise, see `shifted`.
     """
 
     prediction = "flow"
@@ -141,8 +143,7 @@ class Flow(Objective):
         self.shift = shift
 
     def sample_t(self, u: Tensor, low: int, high: int) -> Tensor:
-        s = (low + u * (high - low)) / TRAIN_STEPS
-        return TRAIN_STEPS * self.shift * s / (1 + (self.shift - 1) * s)
+        return low + u * (high - low)
 
     def noisy(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         s = (t / TRAIN_STEPS).view(-1, 1, 1, 1)  # (batch, 1, 1, 1)
@@ -156,8 +157,7 @@ class Flow(Objective):
         return x - s * prediction, x + (1 - s) * prediction
 
     def schedule(self, steps: int) -> list[float]:
-        u = torch.arange(steps, 0, -1) / steps
-        return self.sample_t(u, 0, TRAIN_STEPS).tolist()
+        return [TRAIN_STEPS * shifted(even, self.shift, step / steps) for step in range(steps, 0, -1)]
 
     def snr(self, t: Tensor) -> Tensor:
         s = t / TRAIN_STEPS
@@ -175,7 +175,7 @@ def make_objective(
     """
     if options.objective == "flow" or prediction == "flow":
         _check_flow(options)
-        return Flow(options.flow_shift)
+        return Flow(options.timestep_shift)
     kind = "v" if options.objective == "v" else prediction
     asked = options.zero_terminal_snr
     if ends_in_noise and asked is False:
@@ -187,8 +187,35 @@ def make_objective(
     return DDPM(kind, ends_in_noise=ends_in_noise)
 
 
+def make_timesteps(
+    options: ObjectiveOptions, prediction: PredictionType, *, ends_in_noise: bool = False
+) -> Timesteps | None:
+    """How a run draws the timesteps of a model that predicts so; None: evenly.
+
+    Raises UserError for a distribution that needs a package which is not there.
+    """
+    if prediction == "flow":
+        return timesteps_of(options, None)
+    alphas = DDPM(prediction, ends_in_noise=ends_in_noise).alphas_cumprod.double()
+    return timesteps_of(options, (alphas / (1 - alphas)).log().tolist())
+
+
+def timesteps_line(options: ObjectiveOptions, objective: Objective) -> str | None:
+    """Which timesteps are trained, for the console; None: all alike."""
+    times = make_timesteps(options, objective.prediction, ends_in_noise=objective.ends_in_noise)
+    if times is None and not options.stratified_timesteps:
+        return None
+    low, high = options.timestep_range
+    first, last = (low + (high - low) * (u if times is None else times(u)) for u in (0.25, 0.75))
+    numbers = [f"{name}={value:g}" for name, value in options.distribution_numbers.items()]
+    numbers += [f"shift={options.timestep_shift:g}"] * (options.timestep_shift != 1)
+    name = options.timestep_distribution + (f" ({', '.join(numbers)})" if numbers else "")
+    spread = "; in every epoch spread over each subset's pictures" if options.stratified_timesteps else ""
+    return f"timesteps: {name}, half of them from {first:.0f} to {last:.0f}{spread}"
+
+
 def _check_flow(options: ObjectiveOptions) -> None:
-    names = options.weightings + ["zero_terminal_snr"] * bool(options.zero_terminal_snr)
+    names = [name for name in (*BETWEEN_NOISE_AND_V, "zero_terminal_snr") if getattr(options, name)]
     if names:
         raise UserError(
             Problem(f"--{name}", "has no meaning for a flow model", "leave it out") for name in names
@@ -196,11 +223,16 @@ def _check_flow(options: ObjectiveOptions) -> None:
 
 
 def _check_ddpm(options: ObjectiveOptions, prediction: PredictionType, ends_in_noise: bool) -> None:
-    if options.flow_shift != 1:
-        warn("--flow_shift has no effect on a model that is no flow model")
-    divides_by_snr = options.debiased_estimation_loss or bool(options.v_pred_like_loss)
+    divides_by_snr = (
+        options.debiased_estimation_loss or options.debiased_exact or bool(options.v_pred_like_loss)
+    )
     is_v, asked = prediction == "v", options.zero_terminal_snr
     refuse(
+        (
+            options.flow_weighting,
+            "flow_weighting",
+            f"is for flow models; this one predicts {_PREDICTED[prediction]}",
+        ),
         (
             options.scale_v_pred_loss_like_noise_pred and not is_v,
             "scale_v_pred_loss_like_noise_pred",
@@ -214,8 +246,8 @@ def _check_ddpm(options: ObjectiveOptions, prediction: PredictionType, ends_in_n
         (
             ends_in_noise and divides_by_snr and not is_v,
             "zero_terminal_snr",
-            "with --debiased_estimation_loss or --v_pred_like_loss needs a model that predicts v: the last "
-            "timestep would count infinitely"
+            "with --debiased_estimation_loss, --debiased_exact or --v_pred_like_loss needs a model that "
+            "predicts v: the last timestep would count infinitely"
             + ("" if asked else f", and the model {_TERMINAL}; =false leaves it off"),
         ),
     )

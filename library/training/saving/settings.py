@@ -74,7 +74,6 @@ _LEARNED_WITH = {
     "vae": "the VAE",
     "v_parameterization": "what is predicted",
     "objective": "what is predicted",
-    "flow_shift": "what is predicted",
     "clip_skip": "the text encoder's layer",
     "network_module": "the network",
     "network_dim": "the network",

@@ -19,6 +19,8 @@ from library.models.base import Model
 from library.models.prompt_weights import training_tokenizer
 from library.training.batches import BatchSource
 from library.training.diffusion.noise import NoiseDraw
+from library.training.diffusion.objective import make_timesteps
+from library.training.diffusion.strata import Strata
 from library.training.output import Moment
 from library.training.run import TrainingRun
 from library.training.saving.metadata import describe_data
@@ -77,7 +79,7 @@ class Pictures(BatchSource):
         return BatchBuilder(
             self.data,
             training_tokenizer(model, run.model.max_token_length, weighted=run.data.weighted_captions),
-            NoiseDraw(seed, None if is_fixed else run.objective, encodes=encodes),
+            NoiseDraw(seed, encodes=encodes) if is_fixed else self._draws(model, run, seed, encodes=encodes),
             seed,
             latent_space=model.latent_space,
             total_steps=total_steps,
@@ -88,6 +90,15 @@ class Pictures(BatchSource):
             processes=session.accelerator.num_processes,
             is_fixed=is_fixed,
         )
+
+    def _draws(self, model: Model, run: TrainingRun, seed: int, *, encodes: bool) -> NoiseDraw:
+        """The random draws of training."""
+        options, data = run.objective, self.data
+        times = make_timesteps(options, model.prediction_type, ends_in_noise=model.zero_terminal_snr)
+        strata = None
+        if options.stratified_timesteps:
+            strata = Strata([id(data.records[record].subset) for record in data.samples], seed)
+        return NoiseDraw(seed, options, encodes, times, strata)
 
     def identify(self, model: Model, run: TrainingRun) -> None:
         self._identities = Identities.of(model, run)

@@ -10,6 +10,7 @@ from library.data.batch import Batch
 from library.data.loader import make_loader
 from library.data.plan import Course
 from library.problems import warn
+from library.training.diffusion.objective import timesteps_line
 from library.training.interruption import Interruption
 from library.training.job import Job
 from library.training.optimization.optimizers import class_path
@@ -95,3 +96,5 @@ def _announce(job: Job, stepper: Stepper) -> None:
     epoch = f"{course.batches_per_epoch} batches and {course.steps_per_epoch} steps an epoch"
     where = f"{processes} process{'es' if processes > 1 else ''} on {session.device.type}"
     session.say(f"training {count:,} parameters with seed {session.seed}: {span}, {epoch}, {where}")
+    if timesteps := timesteps_line(job.run.objective, job.task.objective):
+        session.say(timesteps)

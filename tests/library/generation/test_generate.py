@@ -22,9 +22,11 @@ from PIL import Image
 from library.generation import texts
 from library.generation.decoding import decoded
 from library.generation.generate import generate
+from library.generation.known_texts import KnownTexts
 from library.generation.request import PromptRequest
 from library.models import load_model
 from library.models.base import Model
+from library.options.multipliers import Multiplier
 
 CPU = torch.device("cpu")
 REQUEST = PromptRequest("a cat on a mat", "blurry", width=64, height=64, steps=4, scale=5.0, seed=3)
@@ -131,6 +133,18 @@ def test_each_text_is_encoded_once_however_many_steps_and_pictures_have_it(
     edited = dataclasses.replace(REQUEST, prompt="a [cat|dog] [b:c:0.5]", negative="bad", steps=6, scale=2)
     generate(model, [edited, dataclasses.replace(edited, seed=9)], device=CPU)
     assert encoded == [1 + 4]
+    known = KnownTexts()
+    other = dataclasses.replace(edited, prompt="a [cat|dog]")
+    plain = generate(model, [other], device=CPU)[0]
+    encoded.clear()
+    for request in (edited, other, edited):  # "bad" is known to the second
+        drawn = generate(model, [request], device=CPU, known=known)[0]
+        if request is other:
+            assert gap(drawn, plain) <= 1
+    assert encoded == [5, 2]
+    strong = dataclasses.replace(edited, strengths=(Multiplier(0.5),))
+    generate(model, [strong], device=CPU, known=known)
+    assert encoded == [5, 2, 5]
 
 
 def test_editing_that_changes_nothing_or_at_once_draws_the_plain_prompt(model: Model) -> None:

@@ -21,7 +21,7 @@ WRONG = {
     "d": ("1,", ",1", "1 2", "1;2", str(2**64), *(value for value in WHOLE if value != "1,5")),
     "l": tuple(value for value in NUMBERS if value != "1,5"),
     "nl": ("-1", "-0.5", "nothing", *(value for value in NUMBERS if value != "1,5")),
-    "am": ("1,", ",", "1,x", "nan", "1;2", "", "inf,1"),
+    "am": ("1,", ",", "1,x", "nan", "1;x", "", "inf,1"),
     "ow": ("0", *WHOLE),
     "oh": ("0", *WHOLE),
     "nw": ("0", *WHOLE),

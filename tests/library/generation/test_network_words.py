@@ -64,6 +64,16 @@ def test_a_word_that_cannot_be_used_is_one_line(folder: Path, word: str, cause: 
     assert str(problem).startswith(f"here, column 3: <lora:{word}> {cause}")
 
 
+def test_a_name_without_a_file_comes_with_those_like_it(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    for name, there in (("kat", "there is cat"), ("zzz", "there is a/style, b/my.net-v2, b/style")):
+        with pytest.raises(ValueError, match=f"there is no network '{name}' in .*; {there}$"):
+            networks_in(folder)(name)
+    with pytest.raises(ValueError, match="; nor any other$"):
+        networks_in(tmp_path_factory.mktemp("empty"))("cat")
+
+
 def test_words_are_no_text(folder: Path, capsys: pytest.CaptureFixture) -> None:
     syntax = generator_syntax(8, networks_in(folder))
     found = parse_prompt("a <lora:cat:0.5>big cat <hypernet:a/style:1> --s 3", syntax, where="here")

@@ -55,6 +55,7 @@ def draw(tiny_model_file: Path, loras: list[Path]) -> Draw:
 
 
 def gap(one: Image.Image, other: Image.Image) -> int:
+    """The largest difference in levels; 1 comes of products of other sizes, which round otherwise."""
     return int(np.abs(np.asarray(one, np.int16) - np.asarray(other, np.int16)).max())
 
 
@@ -65,10 +66,10 @@ def test_strengths_of_the_run_and_of_prompts_beside_the_weights_or_merged_draw_t
         for chosen in ((0.5, -0.5), (), (1.0,), (0.5, -0.5))
     ]
     beside = draw(*asked, mul=(0.2, 0.7))
-    assert gap(beside[0], beside[3]) == 0
-    assert gap(beside[0], draw(REQUEST, mul=(0.5, -0.5))[0]) == 0
-    assert gap(beside[1], draw(REQUEST, mul=(0.2, 0.7))[0]) == 0
-    assert gap(beside[2], draw(REQUEST)[0]) == 0
+    assert gap(beside[0], beside[3]) <= 1
+    assert gap(beside[0], draw(REQUEST, mul=(0.5, -0.5))[0]) <= 1
+    assert gap(beside[1], draw(REQUEST, mul=(0.2, 0.7))[0]) <= 1
+    assert gap(beside[2], draw(REQUEST)[0]) <= 1
     assert gap(beside[0], beside[1]) > 1 < gap(beside[1], beside[2])
     anew = draw(*asked, mul=(0.2, 0.7), use=Use(network_pre_calc=True))
     assert max(map(gap, beside, anew)) <= 1
@@ -86,9 +87,9 @@ def test_a_prompt_names_networks_for_itself_alone(draw: Draw, loras: list[Path])
     named = replace(REQUEST, networks=(NamedNetwork(loras[0], 0.5, 0.5),))
     other = replace(REQUEST, networks=(NamedNetwork(loras[0], 1.0, 0.0), NamedNetwork(loras[1], 0.0, -0.5)))
     first, plain, second, again = draw(named, REQUEST, other, named)
-    assert gap(first, again) == 0
-    assert gap(first, draw(REQUEST, mul=(0.5, 0.0))[0]) == 0
-    assert gap(plain, draw(REQUEST, mul=(0.0, 0.0))[0]) == 0
+    assert gap(first, again) <= 1
+    assert gap(first, draw(REQUEST, mul=(0.5, 0.0))[0]) <= 1
+    assert gap(plain, draw(REQUEST, mul=(0.0, 0.0))[0]) <= 1
     assert gap(second, first) > 1 < gap(second, plain)
 
 
@@ -96,17 +97,17 @@ def test_strengths_by_part_and_block_add_up(draw: Draw, loras: list[Path]) -> No
     def picture(text: float, unet: float, blocks: tuple[float, ...] = ()) -> Image.Image:
         return draw(replace(REQUEST, networks=(NamedNetwork(loras[0], text, unet, blocks),)))[0]
 
-    assert gap(picture(1, 1, NONE), picture(0, 0)) == 0
-    assert gap(picture(1, 1, named_block_weights("ALL")), picture(1, 1)) == 0
+    assert gap(picture(1, 1, NONE), picture(0, 0)) <= 1
+    assert gap(picture(1, 1, named_block_weights("ALL")), picture(1, 1)) <= 1
     assert gap(picture(0, 1, named_block_weights("MIDD")), picture(0, 1)) > 1
     by_arguments = Use(network_args=("lbw=MIDD", "lbw=NONE"))
     midd = picture(1, 1, named_block_weights("MIDD"))
-    assert gap(draw(REQUEST, use=by_arguments)[0], midd) == 0
-    assert gap(draw(REQUEST, mul=("lbw=MIDD", "0"))[0], midd) == 0
+    assert gap(draw(REQUEST, use=by_arguments)[0], midd) <= 1
+    assert gap(draw(REQUEST, mul=("lbw=MIDD", "0"))[0], midd) <= 1
     chosen = replace(REQUEST, strengths=read_multipliers("1:lbw=MIDD 1:lbw=NONE"))
     by_prompt, plain, again = draw(chosen, REQUEST, chosen, mul=(0.5, "0.7:lbw=INALL"))
-    assert gap(by_prompt, midd) == gap(again, midd) == 0
-    assert gap(plain, draw(REQUEST, mul=(0.5, "0.7:lbw=INALL"))[0]) == 0
+    assert max(gap(by_prompt, midd), gap(again, midd)) <= 1
+    assert gap(plain, draw(REQUEST, mul=(0.5, "0.7:lbw=INALL"))[0]) <= 1
     assert gap(plain, draw(REQUEST, mul=(0.5, 0.7))[0]) > 1
     anew = draw(chosen, REQUEST, mul=(0.5, "0.7:lbw=INALL"), use=Use(network_pre_calc=True))
     assert max(gap(anew[0], midd), gap(anew[1], plain)) <= 1

@@ -286,10 +286,25 @@ def test_of_each_kind_there_is_one_warning_in_a_file(tmp_path: Path, capsys: pyt
     read_prompts(path, TRAINING)
     assert capsys.readouterr().err.splitlines() == [
         f"warning: {path}, line 1: '<lora:x:1>' is part of the text; it looks like a network in "
-        "AUTOMATIC1111's syntax: networks are given by options of the command (100 of them in all)",
+        "AUTOMATIC1111's syntax: previews have what is trained alone (100 of them in all)",
         f"warning: {path}, line 2: '-w' is part of the text; it looks like an option: "
         "write --w after a blank (50 of them in all)",
     ]
+
+
+def test_networks_and_wildcards_without_their_folders_are_warnings(capsys: pytest.CaptureFixture) -> None:
+    assert parse("a __big/cats__ <lora:x>", GENERATOR).prompt == "a __big/cats__ <lora:x>"
+    assert capsys.readouterr().err.splitlines() == [
+        "warning: here: '__big/cats__' is part of the text; it looks like a wildcard: "
+        "--wildcard_dir says where its lines are",
+        "warning: here: '<lora:x>' is part of the text; it looks like a network in AUTOMATIC1111's syntax: "
+        "--lora_dir says where they are",
+    ]
+
+
+def test_names_may_stand_in_quotes(tmp_path: Path) -> None:
+    found = parse('a --ss "Euler a" --f "my cat.png" --i "my photo.png"', GENERATOR)
+    assert (found.sampler, found.file, found.image) == ("euler_a", "my cat.png", Path("my photo.png"))
 
 
 def test_options_in_the_texts_of_tables_are_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

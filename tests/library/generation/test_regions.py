@@ -230,6 +230,9 @@ def test_a_prompt_with_parts_and_a_mask_has_regions(halves: Path, tmp_path: Path
     assert with_regions([image, ALONE, BOTH], RegionSettings()) == [image, ALONE, BOTH]
     with pytest.raises(UserError, match="'a cat AND a dog': has 2 parts for 3 networks; write AND between"):
         with_regions([BOTH], replace(settings, networks=3))
+    one_part = "'a cat': has one part, so that the mask gives no network a region; write AND"
+    with pytest.raises(UserError, match=one_part):
+        with_regions([replace(BOTH, prompt="a cat"), image], settings)
     with pytest.raises(UserError, match="--network_merge: networks have no regions with it; leave it out"):
         with_regions([BOTH], replace(settings, why_not="--network_merge"))
 

@@ -124,7 +124,9 @@ def test_diffusers_computes_what_the_model_computes(any_model: Model, any_model_
         hidden = pipeline.encode_prompt(texts, "cpu", 1, False)[0]
     assert torch.equal(condition.hidden, hidden)
     theirs = pipeline.unet(x, t, hidden, **more).sample
-    assert torch.equal(any_model.predict(x, t, replace(condition, sizes=sizes)), theirs)
+    ours = any_model.predict(x, t, replace(condition, sizes=sizes))
+    # Not to the bit on every processor: ours has some layers that share an input in one product.
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
 def test_a_tokenizer_of_a_folder_pads_as_its_text_encoder_learned(

@@ -178,6 +178,60 @@ def test_decisions_are_carried_out_beside_the_originals(
         run_here("tools.apply_decisions", folder, "--decisions", file, way, target)
 
 
+def test_metadata_file_is_a_dataset(dataset: tuple[Path, Path], tmp_path: Path) -> None:
+    metadata, page, target = tmp_path / "meta.json", tmp_path / "page.html", tmp_path / "copy"
+    metadata.write_text(json.dumps({"0_00": {"tags": "red, blue"}, "0_01": {"caption": "a sea"}}))
+    words = (metadata, "--image_dir", dataset[0])
+    run_here("tools.curate", *words, "--page", page)
+    found = {row["name"]: row["caption"] for row in rows(page)}
+    assert found == {"my <set>/0_00.png": "red, blue", "my <set>/0_01.png": "a sea"}
+    file = decisions((dataset[0], page), tmp_path / "d.toml", p0_01="repeat = 2")
+    run_here("tools.apply_decisions", *words, "--decisions", file, "--output_dir", target)
+    assert trained(target / "dataset.toml") == {"0_00.png": ("red, blue", 1), "0_01.png": ("a sea", 2)}
+
+
+def test_pictures_of_metadata_in_many_folders_keep_their_captions_in_a_copy(tmp_path: Path) -> None:
+    folder, metadata, file = tmp_path / "set", tmp_path / "meta.json", tmp_path / "d.toml"
+    for name in ("a", "b"):
+        make_pictures(folder / name, 1, size=(256, 256))
+    metadata.write_text(json.dumps({f"{name}/0_00": {"caption": f"of {name}"} for name in ("a", "b")}))
+    file.write_text("version = 1\n")
+    target = tmp_path / "copy"
+    words = (metadata, "--image_dir", folder, "--decisions", file)
+    run_here("tools.apply_decisions", *words, "--output_dir", target)
+    assert trained(target / "dataset.toml") == {"0_00.png": ("of a", 1), "0_00_2.png": ("of b", 1)}
+
+
+def test_folders_named_by_repeats_are_a_dataset(tmp_path: Path) -> None:
+    folder, page, target = tmp_path / "train", tmp_path / "page.html", tmp_path / "copy"
+    make_pictures(folder / "2_cat", 2, size=(256, 256))
+    Image.new("RGB", (256, 256)).save(folder / "2_cat" / "plain.png")
+    make_pictures(folder / "3_dog", 1, size=(256, 256), seed=1)
+    run_here("tools.curate", folder, "--page", page)
+    assert [row["repeats"] for row in rows(page)] == [2, 2, 2, 3]
+    name = rows(page)[0]["name"]
+    file = tmp_path / "d.toml"
+    file.write_text(f"[[pictures]]\nfile = {json.dumps(name)}\ndrop = true\n")
+    run_here("tools.apply_decisions", folder, "--decisions", file, "--output_dir", target)
+    data = TrainingData.scan(DataOptions(dataset_config=target / "dataset.toml"), latent_space=LATENT_SPACE)
+    found = sorted((record.repeats, record.image.name, record.caption) for record in data.records)
+    assert [entry[:2] for entry in found] == [(2, "0_01.png"), (2, "plain.png"), (3, "1_00.png")]
+    assert found[1][2] == "cat"
+
+
+def test_unreadable_pictures_are_left_out_of_a_copy_by_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, target, file = make_pictures(tmp_path / "set", 2), tmp_path / "copy", tmp_path / "d.toml"
+    (folder / "broken.png").write_bytes(b"no picture")
+    file.write_text("version = 1\n")
+    run_here("tools.apply_decisions", folder, "--decisions", file, "--output_dir", target)
+    assert sorted(trained(target / "dataset.toml")) == ["0_00.png", "0_01.png"]
+    said = "".join(capsys.readouterr())
+    assert "broken.png" in said
+    assert "it is left out" in said
+
+
 def test_settings_of_a_dataset_file_stay(dataset: tuple[Path, Path], tmp_path: Path) -> None:
     config, target = tmp_path / "dataset.toml", tmp_path / "new.toml"
     config.write_text(

@@ -53,6 +53,56 @@ def test_weightings_multiply() -> None:
     close_to_golden(weighting(scaled, SNR, "v"), "scale_v_pred_like_noise")
 
 
+WEIGHTS = json.loads((Path(__file__).parents[3] / "data" / "timesteps.json").read_text())["weights"]
+# The golden name of each weighting, by what is predicted.
+GAMMAS = {"min_snr_gamma": 5.0, "soft_min_snr_gamma": 5.0, "p2_gamma": 1.0}
+GOLDEN_NAMES = {
+    ("min_snr_gamma", "epsilon"): "min_snr5_eps",
+    ("min_snr_gamma", "v"): "min_snr5_v",
+    ("min_snr_gamma", "flow"): "min_snr5_flow min(snr,5)*s^2",
+    ("soft_min_snr_gamma", "epsilon"): "soft_min_snr5_eps g/(s+g)",
+    ("soft_min_snr_gamma", "v"): "soft_min_snr5_v",
+    ("soft_min_snr_gamma", "flow"): "soft_min_snr5_flow",
+    ("p2_gamma", "epsilon"): "p2_g1_eps 1/(1+s)",
+    ("p2_gamma", "v"): "p2_g1_v s/(1+s)^2",
+    ("p2_gamma", "flow"): "p2_g1_flow (1-s)^2/(1+snr)",
+    ("debiased_exact", "v"): "debiased_v_exact sqrt(s)/(s+1)",
+    ("debiased_exact", "flow"): "debiased_flow sqrt(snr)*s^2=s(1-s)",
+    ("debiased_estimation_loss", "flow"): "debiased_flow sqrt(snr)*s^2=s(1-s)",
+    ("flow_weighting=cosmap", "flow"): "cosmap density 2/(pi(1-2s+2s^2))",
+    ("flow_weighting=sigma_sqrt", "flow"): "sigma_sqrt s^-2",
+}
+
+
+@pytest.mark.parametrize(("name", "prediction"), GOLDEN_NAMES)
+def test_weightings_of_every_prediction_equal_the_reference(name: str, prediction: str) -> None:
+    rows = WEIGHTS["flow" if prediction == "flow" else "ddpm"]
+    snr = torch.tensor([row["snr"] for row in rows.values()], dtype=torch.float64)
+    option, _, value = name.partition("=")
+    options = ObjectiveOptions(**{option: value or GAMMAS.get(option, True)})
+    expected = torch.tensor(
+        [row[GOLDEN_NAMES[name, prediction]] for row in rows.values()], dtype=torch.float64
+    )
+    assert_close(weighting(options, snr, prediction), expected, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("option", ["min_snr_gamma", "soft_min_snr_gamma", "p2_gamma", "debiased_exact"])
+def test_a_weighting_counts_equal_errors_alike_whatever_is_predicted(option: str) -> None:
+    """At one noisy picture, an error of x0 is one of the noise, of v and of the flow (equal signal-to-noise
+    ratio, noise of unit variance or the flow's).
+    """
+    snr = torch.logspace(-3, 3, 13, dtype=torch.float64)
+    options = ObjectiveOptions(**{option: GAMMAS.get(option, True)})
+    errors = {
+        "epsilon": snr,
+        "v": snr + 1,
+        "flow": (1 + snr.sqrt()).square(),
+    }  # squared, for an error 1 of x0
+    found = [weighting(options, snr, kind) * error for kind, error in errors.items()]
+    assert_close(found[1], found[0])
+    assert_close(found[2], found[0])
+
+
 def test_a_timestep_without_signal_counts_finitely() -> None:
     zero = torch.zeros(1)
     assert min_snr_weight(zero, 5, "epsilon").tolist() == [1.0]

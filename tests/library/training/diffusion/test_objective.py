@@ -69,8 +69,9 @@ def test_flow_walks_from_the_picture_to_the_noise() -> None:
     assert_close(flow.snr(t), torch.tensor([9.0]))
 
 
-def test_a_flow_shift_moves_times_towards_noise() -> None:
-    assert_close(Flow(3.0).sample_t(torch.tensor([0.5]), 0, 1000), torch.tensor([750.0]))
+def test_a_flow_shift_moves_the_steps_of_denoising_towards_noise() -> None:
+    assert Flow(3.0).schedule(2) == [1000.0, 750.0]
+    assert Flow().schedule(4) == [1000.0, 750.0, 500.0, 250.0]
 
 
 def test_the_models_prediction_type_decides_unless_flow_is_asked_for() -> None:
@@ -82,7 +83,8 @@ def test_the_models_prediction_type_decides_unless_flow_is_asked_for() -> None:
 @pytest.mark.parametrize(
     ("changes", "prediction", "said"),
     [
-        ({"min_snr_gamma": 5}, "flow", "--min_snr_gamma: has no meaning for a flow model"),
+        ({"v_pred_like_loss": 0.1}, "flow", "--v_pred_like_loss: has no meaning for a flow model"),
+        ({"flow_weighting": "cosmap"}, "v", "--flow_weighting: is for flow models; this one predicts v"),
         ({"zero_terminal_snr": True}, "flow", "--zero_terminal_snr: has no meaning for a flow model"),
         (
             {"scale_v_pred_loss_like_noise_pred": True},

@@ -148,6 +148,16 @@ def test_what_does_not_go_together_is_refused(
         run_here("train_network.py", *options(model, data, tmp_path / "out", *network, *words))
 
 
+@pytest.mark.long
+def test_norms_of_changes_that_depend_on_the_layers_own_weight(shallow_kind: Saved, tmp_path: Path) -> None:
+    """They are limited between steps, when blocks are away."""
+    data, model = two_buckets(tmp_path / "data"), shallow_kind("sdxl", "safetensors")
+    network = ("--network_module", "networks.glora", "--scale_weight_norms", 1e-3, "--max_train_steps", 3)
+    for out, more in (("stay", "--gradient_checkpointing"), ("go", "--blocks_to_swap=9")):
+        run_here("train_network.py", *options(model, data, tmp_path / out, *network, more))
+    assert weights(tmp_path / "stay" / "x.safetensors") == weights(tmp_path / "go" / "x.safetensors")
+
+
 def test_lowram_gives_way_with_a_line(
     shallow_kind: Saved, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:

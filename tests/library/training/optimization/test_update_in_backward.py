@@ -10,6 +10,7 @@ from swapped import Chain, swap
 from torch import Tensor, nn
 
 from library.models.swapping.blocks import SwappedBlocks
+from library.models.swapping.plan import RING
 from library.options.optimizer import OptimizerOptions
 from library.options.schedule import ScheduleOptions
 from library.problems import UserError
@@ -176,7 +177,7 @@ def test_a_step_whose_loss_is_no_number_is_left_out(dtype: torch.dtype) -> None:
 
 
 def trained_chain(
-    name: str, dtype: torch.dtype, swapping: str, groups: int | None = None
+    name: str, dtype: torch.dtype, swapping: str, ring: int = RING
 ) -> tuple[dict[str, Tensor], StepsInBackward, SwappedBlocks | None]:
     """A chain of blocks after three steps, one of which is bad."""
     chain = Chain(5).to(dtype)
@@ -186,11 +187,11 @@ def trained_chain(
         {"params": parameters[:half], "lr": 0.01, "name": "a"},
         {"params": parameters[half:], "lr": 0.02, "name": "b"},
     ]
-    swapped = swap(chain.blocks)[0] if swapping else None
+    swapped = swap(chain.blocks, ring=ring)[0] if swapping else None
     make = partial(make_optimizer, options=OptimizerOptions(optimizer_type=name))
     is_whole = dtype == torch.float32
     optimizer = make(settings) if is_whole else RoundedOptimizer(settings, make, seed=1)
-    steps = StepsInBackward(optimizer, groups, max_grad_norm=0.1, swapped=swapped)
+    steps = StepsInBackward(optimizer, None, max_grad_norm=0.1, swapped=swapped)
     if swapping == "without steps before blocks leave":
         swapped.leaving.clear()
     for step in range(3):
@@ -209,8 +210,9 @@ def trained_chain(
 def test_blocks_that_come_and_go_are_stepped_while_they_are_there(name: str, dtype: torch.dtype) -> None:
     """All of a chunk's weights are rounded by the same draws, although it crosses blocks."""
     whole, *_ = trained_chain(name, dtype, "")
-    parts, steps, swapped = trained_chain(name, dtype, "yes")
-    assert all(torch.equal(parts[key], whole[key]) for key in whole)
+    for ring in (1, 2):
+        parts, steps, swapped = trained_chain(name, dtype, "yes", ring)
+        assert all(torch.equal(parts[key], whole[key]) for key in whole)
     assert any(not torch.equal(whole[key], Chain(5).to(dtype).state_dict()[key]) for key in whole)
     homes = [{swapped.home_of(parameter) for parameter in unit.parameters} for unit in steps.units]
     assert all(len(home) == 1 for home in homes)

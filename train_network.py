@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from library.options.fields import refuse
 from library.options.network import NetworkOptions
+from library.options.preservation import PreservationOptions
 from library.options.words import PivotalOptions
 from library.problems import run_command
 from library.training.run import TrainingRun
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 class Run(TrainingRun):
     network: NetworkOptions
     words: PivotalOptions
+    preservation: PreservationOptions
 
     @property
     def trains_text(self) -> bool:
@@ -75,6 +77,7 @@ def make_task(run: Run, session: Session, pictures: Pictures) -> tuple[NetworkTa
         clip_skip=run.model.clip_skip,
         seed=session.seed,
         words=run.words,
+        preservation=run.preservation,
     )
     output = Output(
         form=run.network.save_model_as,

@@ -8,7 +8,9 @@ from library.problems import UserError
 
 
 def not_the_file(path: Path) -> UserError | None:
-    """The error for what a failed download left instead of a file; None if it does not look like that."""
+    """The error for a file that is not there, or what a failed download left instead; None for any other."""
+    if not path.is_file():
+        return UserError.of(path, "is a folder, not a file" if path.is_dir() else "there is no such file")
     with path.open("rb") as file:
         start = file.read(200).lstrip().lower()
     if start.startswith(b"version https://git-lfs"):

@@ -43,10 +43,16 @@ _NETWORK_MODULES = ("huggingface_hub", "requests", "urllib3", "httpx", "httpcore
 _FIX_MEMORY = (
     "use a smaller batch or resolution, --gradient_checkpointing or --mixed_precision bf16 (--dry_run tells)"
 )
+_FIX_LIMITED = (
+    f"{_FIX_MEMORY}; the rest of the card is left to Windows, as a run that spills into main memory is many "
+    "times slower (--allow_shared_memory lets it)"
+)
 _FIX_SHARED = "use fewer --max_data_loader_n_workers, or give the container more shared memory (--shm-size)"
 # (what libraries write, where, cause, fix), for errors without a type of their own; ".": the reason itself.
 _SIGNS = (
     (r"No space left on device|Disk quota exceeded", "disk", ".", "make room"),
+    # With a limit on its share of the card, torch says how much that is.
+    (r"(CUDA|HIP)\b.*out of memory[\s\S]*\d [KMGi]+B allowed", "device", ".", _FIX_LIMITED),
     (r"(CUDA|HIP|MPS|XPU)\b.*out of memory|CUBLAS_STATUS_ALLOC_FAILED", "device", ".", _FIX_MEMORY),
     (r"can't allocate memory|not enough memory|Unable to allocate|[Cc]annot allocate memory|bad_alloc",
      "memory", ".", "close other programs, or use a smaller batch or resolution"),

@@ -142,7 +142,7 @@ def restore_folder(path: Path) -> None:
             continue
         with suppress(OSError):  # another process was faster
             if path.exists():
-                _discard(aside)
+                remove_whole(aside)
             else:
                 aside.rename(path)
 
@@ -198,6 +198,12 @@ def remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
+
+
+def remove_whole(folder: Path) -> None:
+    """Remove a folder that is never to be there in parts: it gets a temporary name first."""
+    with suppress(OSError):
+        shutil.rmtree(folder.rename(_temporary_name(folder)), ignore_errors=True)
 
 
 @functools.cache
@@ -274,13 +280,7 @@ def _replace_folder(temporary: Path, path: Path) -> None:
         with suppress(OSError):  # another process put it back already
             aside.rename(path)
         raise
-    _discard(aside)
-
-
-def _discard(aside: Path) -> None:
-    """Remove an old folder. It gets a temporary name first: what has an aside name must always be whole."""
-    with suppress(OSError):
-        shutil.rmtree(aside.rename(_temporary_name(aside)), ignore_errors=True)
+    remove_whole(aside)
 
 
 def _rename(source: Path, target: Path) -> None:

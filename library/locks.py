@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import platform
 import sys
@@ -11,16 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+from library.byte_locks import HELD, is_still, lock, open_lock
 from library.problems import UserError
-
-if sys.platform == "win32":
-    import msvcrt
-else:
-    import fcntl
-
-# What a lock says when another process has it. All else means that the drive has no locks.
-_HELD = {errno.EACCES, errno.EAGAIN, errno.EDEADLK}
-_PLACE = 1 << 30  # the byte that is locked: Windows keeps others from reading what is locked
 
 
 @contextmanager
@@ -53,35 +44,25 @@ def _locked(path: Path, subject: Path) -> IO[bytes] | None:
     """The open file, locked; None where that is not possible."""
     while True:
         try:
-            file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b", buffering=0)
+            file = os.fdopen(open_lock(path), "r+b", buffering=0)
         except OSError:
             return None
         try:
-            _lock(file)
+            lock(file.fileno())
         except OSError as error:
             owner = _owner(file)
             file.close()
-            if error.errno in _HELD:
+            if error.errno in HELD:
                 fix = "wait until it has ended, or choose another --output_name"
                 raise UserError.of(subject, f"{owner} is writing files of this name", fix) from None
             return None
-        if _is_still(path, file):
+        if is_still(path, file.fileno()):
             break
         file.close()  # the process before removed it between our opening and locking
     with suppress(OSError):  # no room: the lock holds all the same
         file.truncate(0)
         file.write(f"{os.getpid()} {_machine()}\n".encode())
     return file
-
-
-def _lock(file: IO[bytes]) -> None:
-    # Not flock: a child that was forked, such as a loader's worker, would keep it after our end.
-    if sys.platform == "win32":
-        file.seek(_PLACE)
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        file.seek(0)
-    else:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _PLACE)
 
 
 def _owner(file: IO[bytes]) -> str:
@@ -93,13 +74,6 @@ def _owner(file: IO[bytes]) -> str:
             place = "" if words[1] == _machine() else f" on {words[1]}"
             return f"another run (process {words[0]}{place})"
     return "another run"
-
-
-def _is_still(path: Path, file: IO[bytes]) -> bool:
-    try:
-        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
-    except OSError:
-        return False
 
 
 def _machine() -> str:

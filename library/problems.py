@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NoReturn, ParamSpec, TypeVar
 
-from library import console, faults
+from library import console, faults, queued
 from library.console import is_first_process
 from library.launcher import end_with_launcher
 from library.secrets import hide_tokens
@@ -98,13 +98,20 @@ def run_command(main: Callable[[], None], *, unfinished: str = "") -> None:
     unfinished: what that line says of the command's work if nothing else does.
     """
     quiet_libraries()
+    with queued.reported():
+        _run(main, unfinished)
+
+
+def _run(main: Callable[[], None], unfinished: str) -> None:
     try:
         with signals_stop(), hears_warnings(), faults.threads_tell(_tell_of_thread):
             end_with_launcher(warn)
+            _begin_queued()
             main()
     except KeyboardInterrupt as stop:
         _end_stopped(stop, unfinished)
     except UserError as error:
+        _note(error.problems, error)
         if is_first_process():
             _show(error.problems)
         sys.exit(EXIT_CODE)
@@ -113,6 +120,19 @@ def run_command(main: Callable[[], None], *, unfinished: str = "") -> None:
         if stopped is not None:
             _end_stopped(stopped, unfinished)
         _end_broken(error)
+
+
+def _begin_queued() -> None:
+    """If this is a run of a queue, make sure that it is the only process of it."""
+    if queued.RUN is None:
+        return
+    try:
+        queued.RUN.begin(warn)
+    except OSError as error:
+        cause = f"cannot be locked or written to ({error.strerror or error})"
+        raise UserError.of(
+            queued.RUN.folder, cause, "make room, or put the queue on another drive"
+        ) from error
 
 
 def _show(problems: Sequence[Problem]) -> None:
@@ -137,10 +157,18 @@ def _end_broken(error: Exception) -> NoReturn:
         console.fail(faults.details_of(error))
     explained = faults.explain(error)
     if explained is not None:
+        _note([Problem(*explained)], error)
         _show([Problem(*explained)])
         sys.exit(EXIT_CODE)
+    _note([faults.reason_of(error)], error)
     console.fail(_fault_line(error))
     sys.exit(faults.EXIT_CODE)
+
+
+def _note(reasons: Sequence[object], error: Exception) -> None:
+    """Remember why a run of a queue ends."""
+    if queued.RUN is not None:
+        queued.RUN.note([hide_tokens(str(reason)) for reason in reasons], error)
 
 
 def _tell_of_thread(error: BaseException) -> None:

@@ -26,6 +26,7 @@ SCRIPTS = sorted(
 
 # A package may import itself and the packages in its row.
 BOTTOM = {
+    "library.byte_locks",
     "library.console",
     "library.faults",
     "library.files",
@@ -34,6 +35,7 @@ BOTTOM = {
     "library.locks",
     "library.param_groups",
     "library.problems",
+    "library.queued",
     "library.randomness",
     "library.secrets",
     "library.sharing",
@@ -48,8 +50,11 @@ ALLOWED = {
     "library.console": set(),
     "library.faults": {"library.secrets"},
     "library.launcher": set(),
-    "library.locks": {"library.problems"},
+    "library.byte_locks": set(),
+    "library.locks": {"library.byte_locks", "library.problems"},
+    "library.queued": {"library.byte_locks"},
     "library.problems": {
+        "library.queued",
         "library.console",
         "library.faults",
         "library.launcher",
@@ -85,6 +90,7 @@ ALLOWED = {
         "library.network",
         "library.generation",
     },
+    "library.queue": BOTTOM | {"library.options", "library.migration", "library.pages", "library.training"},
     "library.preparation": BOTTOM | {"library.options", "library.pages", "library.data", "library.training"},
 }
 # The floors of library.training, from the top: a file imports from its own floor and those below it.
@@ -99,6 +105,7 @@ FLOORS = (
     {"saving", "stepper"},
     {"learner"},
     {"optimization"},
+    {"pace"},
     {"job"},
     {"tasks"},
     {"diffusion"},

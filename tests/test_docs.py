@@ -19,6 +19,7 @@ from library.options.data import DataOptions
 from library.options.fields import specs_of
 from library.options.parser import read_command_line
 from library.problems import Problems
+from tools import run_queue
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -58,12 +59,24 @@ def test_there_are_commands_in_the_pages() -> None:
 def test_a_command_in_a_page_is_understood(page: Path, words: list[str], tmp_path: Path) -> None:
     script, *arguments = words
     assert (ROOT / script).is_file()
+    if script == "tools/run_queue.py":
+        check_queue_command(arguments)
+        return
     text = (ROOT / script).read_text(encoding="utf-8")
     if "class Run" in text:
         (tmp_path / "my_lora.toml").write_text(readme_config(), encoding="utf-8")
         arguments = [str(tmp_path / word) if word in OF_THE_USER else word for word in arguments]
         run_type = importlib.import_module(script.removesuffix(".py").replace("/", ".")).Run
         assert read_command_line(run_type, argv=arguments).problems == []
+
+
+def check_queue_command(words: list[str]) -> None:
+    before, verb, after = run_queue.split(words)
+    assert read_command_line(run_queue.QueueRun, argv=before).problems == []
+    run_type, _ = run_queue.VERBS[verb or ""]
+    own, command = run_queue.own_words(after) if verb == "add" else (after, [])
+    assert bool(command) == (verb == "add")
+    assert read_command_line(run_type, argv=own).problems == []
 
 
 def readme_config() -> str:

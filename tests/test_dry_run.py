@@ -6,11 +6,16 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 from commands import make_pictures, run, run_here
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
+from library.data.batch import Batch
 from library.problems import UserError
 from library.training.dry_run.memory_choices import MemoryForecast
 from library.training.memory.estimate import Memory
+from library.training.tasks.task import Task
 
 
 @pytest.fixture
@@ -109,3 +114,47 @@ def test_a_step_that_cannot_fit_is_a_problem_with_the_page_above_it(
         run_here("train_db.py", *words("train_db.py", tiny_model_file, pictures, tmp_path / "out"))
     assert "--less   -519 MB   to 512 MB" in capsys.readouterr().out
     assert not (tmp_path / "out").exists()
+
+
+def test_options_are_proposed_for_a_card_that_is_assumed(
+    shallow_model_file: Path,
+    pictures: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+    without_estimate: None,
+) -> None:
+    common = words(
+        "train_network.py", shallow_model_file, pictures, tmp_path / "out", "--train_batch_size", 1
+    )
+    card = ("--assume_vram", 0.64, "--assume_tflops", 0.001, "--assume_gb_s", 0.05)
+    with pytest.raises(SystemExit) as ended:
+        run_here("train_network.py", *common, *card)
+    page = capsys.readouterr().out
+    assert ended.value.code == 0
+    told = re.search(
+        r"^proposal +fits in 655 MB with these, [\d.]+ MB and ([\d.]+)x the time of a step", page, re.M
+    )
+    assert told and float(told[1]) < 1.5 and "by 0.001 TFLOPS and 0.05 GB/s" in page
+    assert re.search(r"^ +--\w+.* +-[\d.]+ MB +[\d.]+x time$", page, re.M)
+
+
+def test_a_run_that_ends_for_lack_of_memory_says_what_would_fit(
+    shallow_model_file: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(task: Task, batch: Batch) -> Tensor:
+        if batch.position.step == 2 and not isinstance(batch.noise, FakeTensor):
+            raise torch.OutOfMemoryError(
+                "CUDA out of memory. Tried to allocate 2.00 GiB. 7.00 GiB allowed; Of"
+            )
+        return forward(task, batch)
+
+    forward = Task.forward
+    monkeypatch.setattr(Task, "forward", full)
+    common = words("train_network.py", shallow_model_file, pictures, tmp_path / "out")
+    with pytest.raises(UserError) as raised:
+        run_here("train_network.py", *(word for word in common if word != "--dry_run"))
+    (problem,) = raised.value.problems
+    assert problem.where == "memory of the cpu" and "(--allow_shared_memory lets it go on" in problem.cause
+    one = r"--[\w ]+ \([-+][\d.]+ MB, [\d.]+x time\)"
+    assert re.fullmatch(rf"as estimated, it fits with {one}(, {one})*", problem.fix)
+    assert (tmp_path / "out" / "x-step00000002-state").is_dir()

@@ -60,10 +60,13 @@ def test_a_run_leaves_a_page_that_goes_on_after_a_resume(
         "curves",
         "previews",
         "ledger",
+        "time",
         "dataset",
         "settings",
         "rerun",
     ]
+    parts = re.findall(r'class="label">([a-z ]+)</span><span class="track"><span class="', page)
+    assert parts[:4] == ["waiting for data", "forward", "backward", "optimizer"] and "previews" in parts
     assert page.count("data:image/webp") == 3 and "a &lt;b&gt; &amp; c" in page
     assert "<script" not in page and "http" not in page.replace("http-equiv", "")
     assert (

@@ -274,6 +274,8 @@ def test_previews_do_not_change_what_is_learned(
         ("--noise_offset", 0.1, "--adaptive_noise_scale", 0.1),
         ("--multires_noise_iterations", 4),
         ("--ip_noise_gamma", 0.1),
+        ("--preserve", "blank"),
+        ("--preserve", "class", "--preserve_class", "a cat", "a dog", "--preserve_trigger", "two"),
         ("--loss_type", "huber"),
         ("--debiased_estimation_loss",),
         ("--objective=v", "--zero_terminal_snr"),

@@ -11,6 +11,8 @@ from library.data.plan import Position
 if TYPE_CHECKING:
     import torch
 
+    from library.data.preservation import Preservation
+
 
 @dataclass(frozen=True)
 class Needs:
@@ -20,12 +22,14 @@ class Needs:
     hints: the conditioning images as pictures; they are then not used as masks.
     holes: masks of what an inpainting model paints anew.
     templates: phrases, one of which, drawn at random, takes the place of every caption.
+    preservation: which texts a network must leave as they are; None: none.
     """
 
     pixels: bool = False
     hints: bool = False
     holes: bool = False
     templates: tuple[str, ...] = ()
+    preservation: Preservation | None = None
 
 
 @dataclass
@@ -61,6 +65,8 @@ class Batch:
         pictures; None unless the task needs them.
     holes: (b, 1, h, w) float32, 1 where an inpainting model paints anew, else 0; None unless the task needs
         them.
+    kept: (b,) float32, 1 where a text is to be left as it is, else 0; None when that is nowhere.
+    kept_tokens, kept_text: of these texts, as `tokens` and `text` are of the captions.
     """
 
     pixels: torch.Tensor | None
@@ -83,6 +89,9 @@ class Batch:
     offset: tuple[torch.Tensor, torch.Tensor] | None = None
     hints: torch.Tensor | None = None
     holes: torch.Tensor | None = None
+    kept: torch.Tensor | None = None
+    kept_tokens: tuple[torch.Tensor, ...] = ()
+    kept_text: dict[str, torch.Tensor] | None = None
 
     def to(self, device: torch.device | str) -> Batch:
         """The batch with its tensors on a device; copies from pinned memory do not block."""

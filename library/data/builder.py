@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 import numpy as np
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from library.data.caches.latent_cache import LatentCache
     from library.data.caches.text_cache import TextCache
+    from library.data.preservation import Preservation
 
 Tokenize = Callable[[list[str]], "tuple[torch.Tensor, ...]"]
 
@@ -45,6 +46,14 @@ class SampleDraws:
     posterior: torch.Tensor | None
     disturbance: torch.Tensor | None = None
     offset: tuple[torch.Tensor, torch.Tensor] | None = None
+
+
+class _KeptTexts(TypedDict, total=False):
+    """See `Batch`."""
+
+    kept: torch.Tensor
+    kept_tokens: tuple[torch.Tensor, ...]
+    kept_text: dict[str, torch.Tensor] | None
 
 
 # (epoch, sample, shape of its latent) -> the sample's random numbers.
@@ -115,6 +124,7 @@ class BatchBuilder(Builder):
         views = [self._view(sample, position.epoch) for sample in samples]
         captions = [self._caption(sample, position) for sample in samples]
         tokens, text = self._texts(samples, captions)
+        kept = self._kept(samples[:real], captions, position)
         shape = self.latent_space.shape(*batch.size)
         draws = [self.draw(position.epoch, sample, shape) for sample in samples]
         pictures = [
@@ -145,6 +155,7 @@ class BatchBuilder(Builder):
             attributes=[view.record.subset.custom_attributes for view in views],
             position=position,
             names=[view.record.image.name for view in views],
+            **self._kept_texts(samples, kept),
         )
 
     @property
@@ -161,9 +172,10 @@ class BatchBuilder(Builder):
         if self.text is None:
             return batch
         plan = self._plan(batch.position.epoch)[batch.position.batch]
-        samples, _ = plan.share(self.rank, self.processes)
+        samples, real = plan.share(self.rank, self.processes)
         tokens, text = self._texts(samples, batch.captions)
-        return replace(batch, tokens=tokens, text=text)
+        kept = self._kept(samples[:real], batch.captions, batch.position)
+        return replace(batch, tokens=tokens, text=text, **self._kept_texts(samples, kept))
 
     def _plan(self, epoch: int) -> list[GlobalBatch]:
         # Two epochs are kept: the loader reads ahead over the end of one, `complete` follows behind.
@@ -204,6 +216,30 @@ class BatchBuilder(Builder):
         if self.text is None:
             return self.tokenize(captions), None
         return (), self.text.outputs([self.data.samples[sample] for sample in samples], captions)
+
+    def _kept(self, samples: Sequence[int], captions: list[str], position: Position) -> list[str | None]:
+        """For each real sample, the text that is to be left as it is; None where that is none."""
+        asked = self.needs.preservation
+        if asked is None or self.is_fixed or not asked.is_due(self.seed, position.step):
+            return []
+        return [self._kept_by(asked, *one, position.epoch) for one in zip(samples, captions, strict=False)]
+
+    def _kept_by(self, asked: Preservation, sample: int, caption: str, epoch: int) -> str | None:
+        subset = self.data.records[self.data.samples[sample]].subset
+        if subset.is_reg:
+            return None
+        return asked.text(caption, subset.class_tokens, seed=self.seed, epoch=epoch, sample=sample)
+
+    def _kept_texts(self, samples: Sequence[int], kept: list[str | None]) -> _KeptTexts:
+        """What a batch is told of them."""
+        import torch
+
+        if all(text is None for text in kept):
+            return {}
+        rows = kept + [None] * (len(samples) - len(kept))
+        tokens, text = self._texts(samples, [row or "" for row in rows])
+        weights = torch.tensor([float(row is not None) for row in rows])
+        return {"kept": weights, "kept_tokens": tokens, "kept_text": text}
 
     def _picture(self, view: View) -> SamplePicture:
         """What the batch takes from a view's picture; BLANK when it cannot be read and is skipped."""

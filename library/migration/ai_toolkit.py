@@ -68,6 +68,7 @@ def read_ai_toolkit(document: Mapping[str, Any]) -> Found:
     _train(found, run.table("train"))
     _save(found, run.table("save"))
     trigger = run.text("trigger_word")
+    _preservation(found, run.table("train"), trigger)
     _datasets(found, run, trigger)
     _sample(found, run.table("sample"), trigger, previews=not run.table("train").is_on("disable_sampling"))
     run.ignore("device", "performance_log_every", "sqlite_db_path", "logging", "log_dir")
@@ -160,14 +161,30 @@ def _train(found: Found, train: Settings) -> None:
         options["cache_text_encoder_outputs"] = True
     train.ignore("skip_first_sample", "force_first_sample", "unload_text_encoder", "noise_scheduler")
     train.ignore("bypass_guidance_embedding", "switch_boundary_every", "disable_sampling", "quantize")
-    train.unchosen(
-        {
-            "content_or_style": "balanced",
-            "timestep_type": "sigmoid",
-            "diff_output_preservation_multiplier": 1,
-            "diff_output_preservation_class": "person",
+    train.unchosen({"content_or_style": "balanced", "timestep_type": "sigmoid"})
+
+
+def _preservation(found: Found, train: Settings, trigger: str) -> None:
+    options = found.options
+    word = train.text("diff_output_preservation_class")
+    strengths = {
+        "class": train.number("diff_output_preservation_multiplier", 1),
+        "blank": train.number("blank_prompt_preservation_multiplier", 1),
+    }
+    if train.is_on("diff_output_preservation"):
+        options |= {
+            "preserve": "class",
+            "preserve_trigger": trigger or None,
+            "preserve_class": [word or "person"],
         }
-    )
+        if options.pop("cache_text_encoder_outputs", None):
+            found.changes.append(
+                "cache_text_embeddings is left out: the texts of --preserve class are not cached"
+            )
+    elif train.is_on("blank_prompt_preservation"):
+        options["preserve"] = "blank"
+    if kind := options.get("preserve"):
+        options["preserve_weight"] = strengths[kind]
 
 
 def _save(found: Found, save: Settings) -> None:

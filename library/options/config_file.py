@@ -86,7 +86,7 @@ def _written(values: Mapping[str, object]) -> dict[str, object]:
     for name, value in values.items():
         if isinstance(value, Secret):
             warn(f"--{name} is not written to the file: keep tokens in the environment, or log in")
-    return {name: _as_toml(value) for name, value in values.items() if not isinstance(value, Secret)}
+    return {name: toml_value(value) for name, value in values.items() if not isinstance(value, Secret)}
 
 
 def to_toml(tables: Mapping[str, Mapping[str, object]]) -> str:
@@ -99,10 +99,12 @@ def to_toml(tables: Mapping[str, Mapping[str, object]]) -> str:
     return "\n".join(lines)
 
 
-def _as_toml(value: object) -> object:
-    """Paths as text with forward slashes, which every system reads; strengths as options write them."""
+def toml_value(value: object) -> object:
+    """An option's value for `to_toml`: paths as text with forward slashes, which every system reads;
+    strengths as options write them.
+    """
     if isinstance(value, Path):
         return value.as_posix()
     if isinstance(value, Multiplier):
         return str(value) if value.blocks else value.strength
-    return list(map(_as_toml, value)) if isinstance(value, tuple) else value
+    return list(map(toml_value, value)) if isinstance(value, tuple) else value

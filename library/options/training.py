@@ -71,7 +71,20 @@ class TrainingOptions:
         "check everything, say what would be trained and written and how much memory it takes, try one step "
         "and one save, and stop; nothing is written",
     )
+    assume_vram: float | None = option(
+        None, "propose options for a card with so much memory instead of the one at hand", metavar="GB"
+    )
+    assume_tflops: float | None = option(
+        None, "how fast that card multiplies matrices of 16 bits (default: as measured here)", metavar="X"
+    )
+    assume_gb_s: float | None = option(
+        None, "how many GB of its memory it reads in a second (default: as measured here)", metavar="X"
+    )
     max_grad_norm: float = option(1.0, "clip the gradient's norm to this; 0 does not clip", metavar="X")
+    allow_shared_memory: bool = option(
+        False,
+        "on Windows and WSL, let a run that the GPU has no room for go on in main memory, many times slower",
+    )
     max_bad_steps: int = option(
         10, "stop after this many steps in a row whose loss or gradient is no number", metavar="N"
     )
@@ -97,12 +110,20 @@ class TrainingOptions:
                 "full_fp16",
                 "needs --mixed_precision fp16",
             ),
+            *(
+                (value is not None and value <= 0, name, "must be above 0")
+                for name, value in self._assumed.items()
+            ),
             *below(0, self, "max_grad_norm"),
             *below(1, self, "max_bad_steps"),
             (seed is not None and not 0 <= seed < 2**63, "seed", "must be between 0 and 2^63 - 1"),
         )
         warn_when(
             (self.initial_epoch and self.initial_step, "initial_epoch", "gives way to --initial_step"),
+            *(
+                (value is not None and not self.dry_run, name, "has no effect without --dry_run")
+                for name, value in self._assumed.items()
+            ),
             (
                 self.cpu_offload_checkpointing and not self.gradient_checkpointing,
                 "cpu_offload_checkpointing",
@@ -114,6 +135,11 @@ class TrainingOptions:
         """How many steps count as done when the run begins; None if no option says so (0 says nothing)."""
         epochs_done = max(0, (self.initial_epoch or 0) - 1)
         return self.initial_step or epochs_done * steps_per_epoch or None
+
+    @property
+    def _assumed(self) -> dict[str, float | None]:
+        names = ("assume_vram", "assume_tflops", "assume_gb_s")
+        return {name: getattr(self, name) for name in names}
 
     @property
     def trains_in_16_bits(self) -> bool:

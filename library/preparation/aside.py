@@ -14,8 +14,8 @@ from library.data.pictures.images import load_rgba
 from library.data.scan.folders import is_image_name, stem_of
 from library.files import NotWritten
 from library.options.preparation_tools import AsideOptions
+from library.preparation.each_picture import MOST_READERS, read_ahead
 from library.preparation.pictures import find_pictures
-from library.preparation.texts import MOST_READERS, read_ahead
 from library.problems import UserError
 from library.wording import counted
 

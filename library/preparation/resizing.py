@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import math
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
 
-from library.console import progress_bar, say
+from library.console import say
 from library.data.buckets import Size
 from library.data.pictures.images import load_image, resize
 from library.data.scan.folders import is_image_name, stem_of
 from library.files import prepare_folder, whole_file
 from library.options.resize_tools import ResizeOptions
+from library.preparation.each_picture import work_on_each
 from library.preparation.pictures import find_pictures
-from library.preparation.texts import MOST_READERS, read_ahead
 from library.problems import Problems, UserError
-from library.stopping import Stopped
 from library.wording import counted
 
 
@@ -28,26 +26,16 @@ def resize_pictures(options: ResizeOptions) -> Problems:
 
     Raises UserError when nothing could be done.
     """
-    pictures = find_pictures(options.src_img_folder, recursive=False, where="<src_img_folder>")
+    pictures = find_pictures(options.src_img_folder, recursive=None, where="<src_img_folder>")
     prepare_folder(options.dst_img_folder, "choose another folder")
-    problems, done, copies = Problems(), 0, 0
-    readers = min(MOST_READERS, os.cpu_count() or 1)
-    made = read_ahead(pictures, lambda path: _copies(path, options), readers=readers, ahead=2 * readers)
-    try:
-        for _, found in progress_bar(made, total=len(pictures), desc="pictures", unit="img"):
-            if isinstance(found, UserError):
-                problems.found.extend(found.problems)
-            else:
-                done, copies = done + 1, copies + found
-    except Stopped as stop:
-        stop.kept = f"{done} of {counted(len(pictures), 'picture')} done; --skip_existing goes on"
-        raise
+    worked = work_on_each(pictures, lambda path: _copies(path, options), goes_on="--skip_existing goes on")
     others = _copy_others(pictures, options)
     say(
-        f"{counted(copies, 'copy', 'copies')} of {counted(done, 'picture')} in {options.dst_img_folder};"
+        f"{counted(worked.made, 'copy', 'copies')} of {counted(worked.done, 'picture')} in"
+        f" {options.dst_img_folder};"
         f" {counted(others, 'other file')} copied"
     )
-    return problems
+    return worked.problems
 
 
 def copy_size(size: Size, area: int) -> Size:

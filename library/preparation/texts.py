@@ -5,9 +5,7 @@ written as soon as it is there, so that what was done stays, whatever stops the 
 from __future__ import annotations
 
 import os
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
@@ -15,8 +13,8 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from library.console import progress_bar, say
-from library.files import NotWritten
 from library.options.caption_tools import PictureTextOptions
+from library.preparation.each_picture import MOST_READERS, read_ahead
 from library.preparation.pictures import text_file_of
 from library.preparation.undo import Undo
 from library.problems import Problems, UserError
@@ -24,9 +22,7 @@ from library.stopping import Stopped
 from library.wording import counted
 
 T = TypeVar("T")
-R = TypeVar("R")
 
-MOST_READERS = 4  # by default
 BATCHES_AHEAD = 3  # that are decoded before they are needed
 
 
@@ -100,37 +96,6 @@ def _describe(batch: list[tuple[Path, T | UserError]], how: Describer[T], done: 
         done.empty += not text
         if shows:
             say(f"{path} {text}")
-
-
-def read_ahead(
-    paths: Iterable[Path], read: Callable[[Path], R], *, readers: int, ahead: int
-) -> Generator[tuple[Path, R | UserError], None, None]:
-    """Each path with what was read of it, or why it could not be, in order. Some threads read ahead.
-
-    ahead: how many are read before they are asked for, at most.
-    """
-
-    def attempt(path: Path) -> R | UserError:
-        try:
-            return read(path)
-        except NotWritten:
-            raise  # what cannot be written for one picture cannot be for the next
-        except UserError as error:
-            return error
-
-    waiting: deque[tuple[Path, Future[R | UserError]]] = deque()
-    rest = iter(paths)
-    pool = ThreadPoolExecutor(readers)
-    try:
-        while True:
-            for path in islice(rest, ahead - len(waiting)):
-                waiting.append((path, pool.submit(attempt, path)))
-            if not waiting:
-                return
-            path, future = waiting.popleft()
-            yield path, future.result()
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
 
 
 class TextFiles:

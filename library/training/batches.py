@@ -72,6 +72,10 @@ class BatchSource(ABC):
         """Which batch of the first epoch takes the most memory."""
         return 0
 
+    def could_be_cached(self) -> tuple[bool, bool]:
+        """Whether its pictures, and its captions, are the same in every epoch."""
+        return False, False
+
     # What is said of it.
 
     @property

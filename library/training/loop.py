@@ -12,6 +12,9 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+
+from library import queued
 from library.console import debug, progress_bar
 from library.data.batch import Batch
 from library.files import remove_leftovers
@@ -21,6 +24,7 @@ from library.training.interruption import Interruption
 from library.training.job import Job
 from library.training.milestones import Milestones
 from library.training.output import Output
+from library.training.pace.pace import make_pace
 from library.training.run import TrainingRun
 from library.training.run_plan import plan_run
 from library.training.session import Session, versions
@@ -42,7 +46,7 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
     from library.training.loss_log import LossLog
-    from library.training.optimization.ledger import Balance, Ledger
+    from library.training.optimization.ledger import Balance
 
 SECONDS_TO_STOP = 2.0  # for what is worth less than the state
 SECONDS_TO_END = 60.0  # for what is worth less than the result
@@ -52,7 +56,8 @@ def train(run: TrainingRun, session: Session, task: Task, batches: BatchSource, 
     """Train a task on batches and save it as `output` says. Returns the path of the final result.
 
     Asked to stop by Ctrl-C or SIGTERM, it saves the state, says how to resume, and ends the program.
-    Raises UserError when losses stay no numbers or the state to resume from does not fit.
+    Raises UserError when losses stay no numbers, the state to resume from does not fit, or the device lacks
+    memory.
     """
     job = Job(run, session, task, batches, output, plan_run(run.training, session, batches))
     if run.training.dry_run:
@@ -61,7 +66,14 @@ def train(run: TrainingRun, session: Session, task: Task, batches: BatchSource, 
         rehearse(job)
         sys.exit(0)
     with lock_on_results(run.saving, writes=session.is_main):
-        return _train(job)
+        try:
+            return _train(job)
+        except torch.OutOfMemoryError as error:
+            if not session.is_main:
+                raise
+            from library.training.dry_run.out_of_memory import lacks_memory
+
+            raise lacks_memory(job, error) from None
 
 
 def _train(job: Job) -> Path:
@@ -72,7 +84,7 @@ def _train(job: Job) -> Path:
         remove_leftovers(run.saving.output_dir)
     standing = make_standing(job)
     stepper = get_ready(job)
-    log = make_log(job, stepper.update.guard)
+    log = make_log(job, stepper)
     saver = make_checkpoints(job, stepper.learner, standing, log)
 
     with (
@@ -89,15 +101,18 @@ def _train(job: Job) -> Path:
             previews=Previews(run, task, session, log.trackers, interruption),
             log=log,
             as_result=stepper.learner.as_result,
+            clock=stepper.clock,
         )
         milestones.at_start()
         _take_steps(job, stepper, milestones, interruption)
 
         try:
             if session.is_main:
-                saver.at_end(job.plan.epoch_after(milestones.done), milestones.done)
+                with stepper.clock.part("saving"):
+                    saver.at_end(job.plan.epoch_after(milestones.done), milestones.done)
+                queued.tell_of_result()
         finally:
-            balance = _conclude(log, stepper.learner.ledger, milestones.done, SECONDS_TO_END)
+            balance = _conclude(log, stepper, milestones.done, SECONDS_TO_END)
         session.accelerator.wait_for_everyone()
         session.say(conclusion(job, saver.path_at_end))
     if balance is not None:
@@ -109,12 +124,13 @@ def _train(job: Job) -> Path:
 
 def _take_steps(job: Job, stepper: Stepper, milestones: Milestones, interruption: Interruption) -> None:
     """All steps of the run, with what is due after each."""
-    session, log = job.session, milestones.log
+    session, log, clock = job.session, milestones.log, stepper.clock
+    pace = make_pace(job, clock)
     stepper.start()
     # Batches are closed also when something breaks: their processes would keep the program alive.
     open_batches = closing(training_batches(job))
     with _progress_bar(job) as bar, open_batches as batches, milestones.rescued(lambda: stepper.done):
-        for batch in _or_rescue(batches, milestones):
+        for batch in _or_rescue(clock.waiting(batches), milestones):
             position = batch.position
             # Before the batch and not after the step: a signal is obeyed within one batch, and the state is
             # that of the last whole step.
@@ -131,17 +147,20 @@ def _take_steps(job: Job, stepper: Stepper, milestones: Milestones, interruption
             bar.update()
             if log.average is not None:
                 bar.set_postfix(avr_loss=f"{log.average:.4f}", refresh=False)
+            pace.after_step()
             milestones.after(done)
         log.read()  # so that a broken run is never saved
 
 
-def _conclude(log: LossLog, ledger: Ledger, done: int, patience: float) -> Balance | None:
+def _conclude(log: LossLog, stepper: Stepper, done: int, patience: float) -> Balance | None:
     """Close the trackers with the ledger's balance after `done` steps; None when it could not be computed. It
     comes after the result or state is saved, and raises nothing.
     """
     balance = None
     with only_told("the table of what was trained"):
-        balance = ledger.balance(done)
+        balance = stepper.learner.ledger.balance(done)
+    with only_told("the time of the run's parts"):
+        stepper.clock.conclude()
     with only_told("the log's end"):
         log.conclude(balance, patience)
     return balance
@@ -182,6 +201,6 @@ def _stop(job: Job, stepper: Stepper, milestones: Milestones, interruption: Inte
     if session.is_main:
         folder = milestones.saver.on_stop(job.plan.epoch_after(done), done)
         session.say(f"\nstopped after step {done}; go on with --resume {folder}")
-    _conclude(log, stepper.learner.ledger, done, SECONDS_TO_STOP)
+    _conclude(log, stepper, done, SECONDS_TO_STOP)
     session.accelerator.wait_for_everyone()
     sys.exit(interruption.exit_code)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import time
 import traceback
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 
+from library import queued
 from library.console import fail
 from library.files import unwritten_is_a_warning
 from library.problems import Problem, UserError
-from library.training.loss_log import LossLog
+from library.training.loss_log import READ_EVERY, LossLog
 from library.training.optimization.guard import TooManyBadSteps
+from library.training.pace.clock import Clock
 from library.training.run_plan import RunPlan
 from library.training.saving.checkpoints import Checkpoints
 from library.training.session import Session
@@ -27,6 +30,7 @@ class Milestones:
     """Validates, saves and draws previews when they are due, and saves the state of a run that breaks.
 
     as_result: context manager; inside it the task's weights are those that users get.
+    clock: is told how long each of these takes.
     done: steps done.
     stopped_early: whether validation has ended the run.
     """
@@ -39,17 +43,19 @@ class Milestones:
     previews: Previews
     log: LossLog
     as_result: Callable[[], AbstractContextManager[None]]
+    clock: Clock
     done: int = field(init=False)
     stopped_early: bool = False
 
     def __post_init__(self) -> None:
         self.done = self.plan.first_step
+        self._kept, self._kept_at = self.done, time.monotonic()
 
     def at_start(self) -> None:
         """Draw previews that are due at the start, and make up for the validation that was due when the state
         was saved: it comes after saving.
         """
-        with self.as_result():
+        with self.clock.part("previews"), self.as_result():
             self.previews.at_start(self.plan.first_step)
         epoch, epoch_ended = self.plan.epoch_after(self.done), self.plan.ends_epoch(self.done)
         is_new = self.done > 0 and self.standing.measured_step != self.done
@@ -62,10 +68,11 @@ class Milestones:
         self.saver.poll()
         epoch, epoch_ended = self.plan.epoch_after(done), self.plan.ends_epoch(done)
         self._save(done, epoch, epoch_ended)  # first: what follows may meet a bad image or run out of memory
+        self._keep_going_on_possible(done)
         if self.validation.is_due(done, epoch, epoch_ended):
             self._validate(done)
         if self.previews.is_due(done, epoch, epoch_ended):
-            with self.as_result():
+            with self.clock.part("previews"), self.as_result():
                 self.previews.after_step(done, epoch, epoch_ended)
 
     def rescue(self, error: UserError, done: int) -> None:
@@ -111,7 +118,7 @@ class Milestones:
 
     def _validate(self, done: int) -> None:
         try:
-            with self.as_result():
+            with self.clock.part("validation"), self.as_result():
                 measured = self.validation.measure()
         except UserError as error:
             self.rescue(error, done)
@@ -131,7 +138,7 @@ class Milestones:
         if is_best and options.save_best:
             self.log.read()  # so that a broken run is never saved
             if self.session.is_main:
-                with unwritten_is_a_warning():
+                with self.clock.part("saving"), unwritten_is_a_warning():
                     self.saver.best(self.plan.epoch_after(done), done)
         self.stopped_early = standing.ends_run(options)
         if self.stopped_early and done < self.plan.last_step:
@@ -144,8 +151,25 @@ class Milestones:
         if saves_step or saves_epoch:
             self.log.read()  # so that a broken run is never saved
         if self.session.is_main and saves_step:
-            with unwritten_is_a_warning():
+            with self.clock.part("saving"), unwritten_is_a_warning():
                 saver.after_step(epoch, done)
         if self.session.is_main and saves_epoch:
-            with unwritten_is_a_warning():
+            with self.clock.part("saving"), unwritten_is_a_warning():
                 saver.after_epoch(epoch, done)
+
+    def _keep_going_on_possible(self, done: int) -> None:
+        """Save a state now and then, in place of the one before, for a run of a queue that saves none."""
+        run, saver, session = queued.RUN, self.saver, self.session
+        if run is None or saver.options.save_state or done == self.plan.last_step:
+            return
+        if session.accelerator.num_processes > 1 and done % READ_EVERY:  # agreeing costs time
+            return
+        is_due = session.is_main and time.monotonic() - self._kept_at >= run.minutes * 60
+        if not session.any_wants(is_due):
+            return
+        self.log.read()  # so that a broken run is never saved; it needs all processes
+        if session.is_main:
+            with unwritten_is_a_warning():
+                saver.in_place_of(self._kept, self.plan.epoch_after(done), done, key=run.key)
+                self._kept = done
+            self._kept_at = time.monotonic()

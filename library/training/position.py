@@ -60,6 +60,7 @@ class StateInfo:
     log: where each tracker writes; a resumed run continues there.
     bad_steps: steps skipped in a row up to this one, see optimization/guard.py.
     saves: what was saved so far and may be removed when it is too old.
+    run: its id in a queue; empty outside of one.
     folder: the state's folder; not in the file.
     """
 
@@ -74,6 +75,7 @@ class StateInfo:
     log: dict[str, str] = field(default_factory=dict)
     bad_steps: float = field(default_factory=float)
     saves: list[Save] = field(default_factory=list)
+    run: str = field(default_factory=str)
     folder: str = ""
 
     @classmethod
@@ -195,4 +197,5 @@ _CAN_BE: dict[str, Callable[[Any], bool]] = {
     "log": _is_table_of(_is_plain_name),
     "bad_steps": lambda value: _is_number(value) and value >= 0,
     "saves": _are_saves,
+    "run": _is_text,
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import ceil
 
+from library import queued
 from library.data.plan import Course
 from library.options.training import TrainingOptions
 from library.problems import UserError, warn
@@ -72,6 +73,9 @@ def _first_step(options: TrainingOptions, session: Session, course: Course, fing
         return 0
     if (state.data, state.steps_per_epoch) == (fingerprint, course.steps_per_epoch):
         return state.current_step
+    if queued.is_own_state(state.run):
+        cause = f"has changed since step {state.current_step}, where this run goes on"
+        raise UserError.of("training data", cause, "restore it, or add the run to its queue anew")
     # Its steps meant other batches, so only whole epochs count as done.
     epochs_done = state.current_step // state.steps_per_epoch
     first = epochs_done * course.steps_per_epoch

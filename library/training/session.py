@@ -92,11 +92,14 @@ class Session:
 
         They agree over the CPU, so that no process waits for its device.
         """
+        is_alone = self.accelerator.num_processes == 1
+        return self.any_wants(requested) if step_closes or is_alone else False
+
+    def any_wants(self, wanted: bool) -> bool:
+        """Whether one of the processes, which all ask at this moment, wants something."""
         if self.accelerator.num_processes == 1:
-            return requested
-        if not step_closes:
-            return False
-        flag = torch.tensor([int(requested)])
+            return wanted
+        flag = torch.tensor([int(wanted)])
         torch.distributed.all_reduce(flag, group=self._on_cpu())
         return bool(flag)
 

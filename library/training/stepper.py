@@ -18,6 +18,7 @@ from library.training.optimization.scheduler_classes import ClassSchedule
 from library.training.optimization.schedules import Schedule
 from library.training.optimization.self_tuning import rates_for_logs
 from library.training.optimization.update import Update
+from library.training.pace.clock import Clock
 from library.training.session import Session
 
 Figures = dict[str, float | Tensor]  # by the name in logs; tensors are scalars on the device
@@ -32,6 +33,7 @@ class Stepper:
     update: clips gradients and takes the optimizer's step.
     saved_activations: context manager for the forward pass; offloads what the backward pass needs to the
         CPU, or does nothing.
+    clock: is told when the parts of a step begin and end.
     done: steps whose weights these are; None while they change.
     graph_steps: tells CUDA graphs of compiled blocks where steps begin; None without them.
     loss: of the step so far, a scalar on the device.
@@ -43,6 +45,7 @@ class Stepper:
     schedule: Schedule | ClassSchedule
     update: Update
     saved_activations: AbstractContextManager[None]
+    clock: Clock
     done: int | None
     graph_steps: GraphSteps | None = None
     loss: Tensor = field(init=False)
@@ -56,6 +59,7 @@ class Stepper:
     def forward_backward(self, batch: Batch) -> None:
         """Add one batch's gradients to those of the step. batch: on the CPU."""
         position, accelerator = batch.position, self.session.accelerator
+        self.clock.begin((batch.noise.shape, position.closes), batch.noise.numel())
         # Rates depend on the step alone. They are set before the backward pass, which may step already.
         self.schedule.set_rates(position.step)
         self._seed_modules(position)
@@ -65,10 +69,12 @@ class Stepper:
             with self.saved_activations:
                 # A step of n batches is one large batch: the mean of their losses.
                 loss = self.prepared(batch.to(self.session.device)) / position.window
+            self.clock.end("forward")
             if self.update.is_in_backward:
                 self.done = None
             # A broken loss breaks all gradients, so that their norm alone tells, equally in all processes.
             accelerator.backward(with_nan_gradients(loss))
+            self.clock.end("backward")
         self.loss += loss.detach()
         self.update.guard.remember(batch)
 
@@ -92,6 +98,7 @@ class Stepper:
             learner.average.update()
         if self.graph_steps is not None:
             self.graph_steps.end()
+        self.clock.end("optimizer")
         self.done = step + 1
         self._reset_loss()
         return loss, rates_for_logs(self.schedule.optimizer) | figures

@@ -26,6 +26,7 @@ COMMANDS = {
     "buckets": "finetune.prepare_buckets_latents",
     "clean": "finetune.clean_captions_and_tags",
     "edit": "tools.edit_captions",
+    "hints": "tools.make_hints",
     "merge": "finetune.merge_captions_to_metadata",
     "merge_all": "finetune.merge_all_to_metadata",
     "names": "finetune.make_captions",
@@ -62,6 +63,18 @@ def folder(name: str) -> Callable[[Path], None]:
 
 def nothing(_: Path) -> None:
     pass
+
+
+def lost_link(name: str) -> Callable[[Path], None]:
+    """A link to nothing, where the system lets one make it."""
+
+    def do(root: Path) -> None:
+        try:
+            (root / name).symlink_to("moved.png")
+        except OSError:
+            pytest.skip("links cannot be made here")
+
+    return do
 
 
 def only_bad_pictures(root: Path) -> None:
@@ -108,6 +121,13 @@ CASES = {
         "<train_data_dir> films: holds no pictures; found 1 .mp4 file",
         put("films/a.mp4", b""),
     ),
+    "pictures one folder further": Case(
+        "resize",
+        ("above", "out"),
+        "<src_img_folder> above: holds no pictures; found 1 folder ('1_cat'); give a folder inside:"
+        " above/1_cat has 1 picture",
+        put("above/1_cat/a.png", b""),
+    ),
     "a pipe for a text": Case(
         "merge",
         MERGE,
@@ -126,6 +146,18 @@ CASES = {
         ("pictures", "out"),
         "pictures/c.png: is a damaged or cut off PNG image; copy or download it again",
         put("pictures/c.png", b"\x89PNG\r\n"),
+    ),
+    "a link to a picture that was moved": Case(
+        "tag",
+        TAG,
+        "pictures/c.png: is a link to a file that does not exist; mend or remove the link",
+        lost_link("pictures/c.png"),
+    ),
+    "a link to nothing among hints": Case(
+        "hints",
+        ("pictures", "out"),
+        "pictures/c.png: is a link to a file that does not exist; mend or remove the link",
+        lost_link("pictures/c.png"),
     ),
     "a picture that git did not get": Case(
         "tag",
@@ -292,6 +324,7 @@ ON_BAD_DISKS = {
     "clean": ("good.json", "pictures/m.json"),
     "buckets": ("pictures", "good.json", "pictures/m.json", "model.safetensors"),
     "resize": ("pictures", "pictures/small"),
+    "hints": ("pictures", "pictures/hints"),
     "restore": ("pictures/undo.jsonl",),
     "aside": ("pictures", "--min_side", "999"),
 }

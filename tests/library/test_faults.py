@@ -98,6 +98,14 @@ OWN_LINES = [
     (OSError("in a worker: No space left on device"), "disk: OSError: in a worker: No space left on"),
     (MemoryError(), "memory: there is not enough; close other programs"),
     (RuntimeError("CUDA out of memory."), "device: RuntimeError: CUDA out of memory.; use a smaller"),
+    (
+        RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB. 10.20 GiB allowed; Of the allocated"),
+        "device: RuntimeError: CUDA out of memory. Tried to allocate 2.00 GiB. 10.20 GiB allowed; Of the "
+        "allocated; use a smaller batch or resolution, --gradient_checkpointing or --mixed_precision bf16 "
+        "(--dry_run tells); the rest of the card is left to Windows, as a run that spills into main "
+        "memory is "
+        "many times slower (--allow_shared_memory lets it)",
+    ),
     (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "memory: RuntimeError: DefaultCPUAlloc"),
     (
         RuntimeError("DataLoader worker (pid 9) is killed by signal: Killed. "),

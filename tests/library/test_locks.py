@@ -79,7 +79,7 @@ def test_a_killed_process_leaves_no_lock_nor_do_its_workers(how: str, tmp_path: 
 def test_a_drive_without_locks_and_a_file_that_cannot_be_made_do_not_stop_a_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(file: object) -> None:
+    def fail(descriptor: int) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
     with output_lock(tmp_path / "missing", "x"):
@@ -87,7 +87,7 @@ def test_a_drive_without_locks_and_a_file_that_cannot_be_made_do_not_stop_a_run(
     (tmp_path / ".y.lock").mkdir()
     with output_lock(tmp_path, "y"):
         pass
-    monkeypatch.setattr(locks, "_lock", fail)
+    monkeypatch.setattr(locks, "lock", fail)
     with output_lock(tmp_path, "x"):
         pass
 

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from commands import ROOT
 
 from library.data.config.file import read_dataset_file
@@ -245,6 +246,32 @@ def test_two_text_encoders_keep_their_rates(migrated, tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text(json.dumps(document))
     text, output = migrated(str(tmp_path / "run.json"))
     assert parsed(text, output).network.text_encoder_lr == (1e-5, 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("keys", "kind", "words"),
+    [
+        (
+            {"diff_output_preservation": True, "diff_output_preservation_class": "dog"},
+            "class",
+            ("d0g", ("dog",)),
+        ),
+        (
+            {"blank_prompt_preservation": True, "blank_prompt_preservation_multiplier": 0.5},
+            "blank",
+            (None, ()),
+        ),
+    ],
+)
+def test_preservation_of_ai_toolkit(keys: dict, kind: str, words: tuple, migrated, tmp_path: Path) -> None:
+    document = yaml.safe_load((SAMPLES / "ai_toolkit.yaml").read_text())
+    document["config"]["process"][0]["train"] |= keys
+    (tmp_path / "one.yaml").write_text(yaml.safe_dump(document))
+    text, output = migrated(str(tmp_path / "one.yaml"))
+    asked = parsed(text, output).preservation
+    assert (asked.preserve, (asked.preserve_trigger, asked.preserve_class)) == (kind, words)
+    assert asked.preserve_weight == keys.get("blank_prompt_preservation_multiplier", 1)
+    assert "not carried over" not in text
 
 
 def test_every_key_that_ai_toolkit_writes_is_used_or_named(migrated) -> None:

@@ -84,7 +84,7 @@ def test_bad_pictures_are_listed_and_copies_that_are_there_stay(
 
 
 def test_copies_stay_when_the_command_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from library.preparation import resizing
+    from library.preparation import each_picture
 
     source, target = tmp_path / "source", tmp_path / "target"
     source.mkdir()
@@ -96,7 +96,7 @@ def test_copies_stay_when_the_command_is_stopped(tmp_path: Path, monkeypatch: py
         raise Stopped(2)
 
     with monkeypatch.context() as patch, pytest.raises(Stopped) as stop:
-        patch.setattr(resizing, "progress_bar", stop_at_the_second)
+        patch.setattr(each_picture, "progress_bar", stop_at_the_second)
         resize(source, target, "--max_resolution", "32x32")
     assert stop.value.kept == "1 of 3 pictures done; --skip_existing goes on"
     first = target / "a+32x32.jpg"

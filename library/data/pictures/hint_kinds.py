@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -34,10 +35,15 @@ def _drawers(options: HintOptions) -> dict[HintKind, Draw]:
 
 def mask_of(path: str) -> Image.Image:
     """What is opaque in a picture file, white on black. Raises UserError when it has no transparency."""
+    return alpha_of(path).convert("RGB")
+
+
+def alpha_of(path: Path | str) -> Image.Image:
+    """What is opaque in a picture file, mode L. Raises UserError when it has no transparency."""
     _, alpha = load_rgba(path)
     if alpha is None:
         raise UserError.of(path, "has no transparent part to make a mask of", "cut the background out")
-    return alpha.convert("RGB")
+    return alpha
 
 
 def canny(pixels: np.ndarray, low: int, high: int) -> np.ndarray:

@@ -92,6 +92,11 @@ def is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
+def is_lost_link(entry: os.DirEntry[str]) -> bool:
+    """A broken link is no file, but its user takes it for one."""
+    return entry.is_symlink() and not is_file(entry) and not is_folder(entry)
+
+
 def is_system_name(name: str) -> bool:
     """Whether a file is hidden (as macOS' `._photo.jpg` and `.DS_Store`) or one of Windows' own."""
     return name.startswith(".") or name.lower() in ("thumbs.db", "desktop.ini")

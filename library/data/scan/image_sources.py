@@ -15,6 +15,7 @@ from library.data.scan.folders import (
     is_file,
     is_folder,
     is_image_name,
+    is_lost_link,
     is_system_name,
     list_folder,
     name_some,
@@ -131,15 +132,10 @@ class FolderFiles(NamedTuple):
 
 def pair_captions(entries: Iterable[os.DirEntry[str]], suffix: str) -> FolderFiles:
     """The files among a folder's entries, sorted out. suffix: of caption files."""
-    files = {entry.name: entry for entry in entries if is_file(entry) or _is_lost_link(entry)}
+    files = {entry.name: entry for entry in entries if is_file(entry) or is_lost_link(entry)}
     images = {name: caption_name(stem_of(name), suffix, files) for name in files if is_image_name(name)}
     spare = sorted(files.keys() - images.keys() - set(images.values()))
     return FolderFiles(files, images, spare, [name for name in spare if name.endswith(suffix)])
-
-
-def _is_lost_link(entry: os.DirEntry[str]) -> bool:
-    """A broken link is no file, but its user takes it for one."""
-    return entry.is_symlink() and not is_folder(entry)
 
 
 def caption_name(stem: str, suffix: str, names: Container[str]) -> str | None:

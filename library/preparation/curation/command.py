@@ -8,8 +8,9 @@ from library.files import check_writable
 from library.latent_space import LatentSpace
 from library.options.curation import CurateOptions, DatasetSourceOptions
 from library.preparation.curation.page import write_page
+from library.preparation.curation.seen import SeenFile
 from library.preparation.curation.source import read_source
-from library.preparation.curation.survey import survey
+from library.preparation.curation.survey import survey, thumbnail_side
 from library.problems import UserError
 from library.wording import counted
 
@@ -20,8 +21,11 @@ def curate(
     """Write the page. Raises UserError with the pictures that cannot be read when it is written."""
     check_writable(page.page.absolute().parent, "choose another --page")
     source = read_source(options, latent_space)
-    pictures, problems = survey(source, token_ends)
+    side = thumbnail_side(len(source.records))
+    kept = SeenFile(page.page.with_name(f"{page.page.stem}.seen.jsonl"), side)
+    pictures, problems = survey(source, token_ends, kept)
     write_page(page.page, options.source.resolve().name, pictures)
+    kept.remove()
     flagged = sum(bool(picture.flags) for picture in pictures)
     size = page.page.stat().st_size / 1e6
     say(f"wrote {page.page}: {counted(len(pictures), 'picture')}, {flagged} with flags, {size:.1f} MB")

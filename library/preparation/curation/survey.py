@@ -18,11 +18,14 @@ from library.data.scan.records import Record
 from library.data.summary import cut_off, enlargement
 from library.data.tags import tags_of
 from library.pages.images import thumbnail
-from library.preparation.curation.measures import Measures, measure
+from library.preparation.curation.measures import measure
+from library.preparation.curation.seen import Seen, SeenFile, Stamp
 from library.preparation.curation.source import Source
 from library.preparation.curation.tags import contradictions, count_pictures, misspelt, normal, rare
-from library.preparation.texts import MOST_READERS, read_ahead
+from library.preparation.each_picture import MOST_READERS, read_ahead
 from library.problems import Problem, UserError
+from library.stopping import Stopped
+from library.wording import counted
 
 LIMITS = (75, 150, 225)  # tokens that trainers read
 CUT = 0.1  # share of a picture that the crop cuts off
@@ -52,16 +55,13 @@ class Picture:
     alike: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True)
-class _Seen:
-    likeness: Likeness
-    thumbnail: str
-    measures: Measures
+def survey(source: Source, token_ends: TokenEnds, kept: SeenFile) -> tuple[list[Picture], list[Problem]]:
+    """All pictures that can be decoded, in order, and the problems of those that cannot.
 
-
-def survey(source: Source, token_ends: TokenEnds) -> tuple[list[Picture], list[Problem]]:
-    """All pictures that can be decoded, in order, and the problems of those that cannot."""
-    seen, problems = _look(source.records)
+    kept: what is known of them already, and where what is seen of the others goes.
+    Raises Stopped that says how many were looked at, and NotWritten.
+    """
+    seen, problems = _look(source.records, kept)
     records = {name: source.records[name] for name in seen}
     tags = {
         name: tuple(map(normal, tags_of(record.caption, record.subset))) for name, record in records.items()
@@ -89,24 +89,36 @@ def survey(source: Source, token_ends: TokenEnds) -> tuple[list[Picture], list[P
     ], problems
 
 
-def _look(records: Mapping[str, Record]) -> tuple[dict[str, _Seen], list[Problem]]:
-    side = next((side for most, side in THUMBNAILS if len(records) <= most), SMALLEST_THUMBNAIL)
+def thumbnail_side(pictures: int) -> int:
+    """The longer side of a thumbnail, in pixels, on a page of so many pictures."""
+    return next((side for most, side in THUMBNAILS if pictures <= most), SMALLEST_THUMBNAIL)
 
-    def look(path: Path) -> _Seen:
-        image = load_image(path)
-        return _Seen(likeness(path, image), thumbnail(image, side)[0], measure(image))
+
+def _look(records: Mapping[str, Record], kept: SeenFile) -> tuple[dict[str, Seen], list[Problem]]:
+    def look(path: Path) -> tuple[Seen, Stamp | None]:
+        known = kept.of(path)
+        if known is not None:
+            return known, None
+        stamp, image = kept.stamp(path), load_image(path)
+        return Seen(likeness(path, image), thumbnail(image, kept.side)[0], measure(image)), stamp
 
     readers = min(MOST_READERS, os.cpu_count() or 1)
     paths = [record.image for record in records.values()]
-    found: dict[str, _Seen] = {}
+    found: dict[str, Seen] = {}
     problems: list[Problem] = []
-    with closing(read_ahead(paths, look, readers=readers, ahead=4 * readers)) as reading:
-        bar = progress_bar(reading, total=len(paths), desc="looking", unit="img")
-        for name, (_, seen) in zip(records, bar, strict=True):
-            if isinstance(seen, UserError):
-                problems += seen.problems
-            else:
-                found[name] = seen
+    try:
+        with closing(read_ahead(paths, look, readers=readers, ahead=4 * readers)) as reading:
+            bar = progress_bar(reading, total=len(paths), desc="looking", unit="img")
+            for name, (path, looked) in zip(records, bar, strict=True):
+                if isinstance(looked, UserError):
+                    problems += looked.problems
+                    continue
+                found[name], stamp = looked
+                if stamp is not None:
+                    kept.add(path, stamp, found[name])
+    except Stopped as stop:
+        stop.kept = f"{len(found)} of {counted(len(paths), 'picture')} looked at; the same command goes on"
+        raise
     return found, problems
 
 

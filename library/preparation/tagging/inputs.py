@@ -10,18 +10,7 @@ import numpy as np
 from PIL import Image
 
 from library.data.pictures.images import load_image, resize
-
-# Range -> what is subtracted and what is divided by, of values 0..255 in RGB.
-RANGES: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
-    "0..255": ((0.0,) * 3, (1.0,) * 3),
-    "0..1": ((0.0,) * 3, (255.0,) * 3),
-    "-1..1": ((127.5,) * 3, (127.5,) * 3),
-    "imagenet": ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375)),
-    "clip": (
-        (0.48145466 * 255, 0.4578275 * 255, 0.40821073 * 255),
-        (0.26862954 * 255, 0.26130258 * 255, 0.27577711 * 255),
-    ),
-}
+from library.preparation.onnx_models import in_range
 
 
 @dataclass(frozen=True)
@@ -31,7 +20,7 @@ class InputForm:
     side: of the square, in pixels.
     channels_first: (3, side, side) instead of (side, side, 3).
     is_bgr: blue stands first.
-    value_range: of `RANGES`.
+    value_range: of `RANGES` in onnx_models.py.
     scaling: how the square is scaled.
     """
 
@@ -67,10 +56,7 @@ def to_input(image: Image.Image, form: InputForm) -> np.ndarray:
         pixels = np.asarray(square.resize(size, Image.Resampling.BICUBIC))
     else:
         pixels = resize(square, size)
-    less, by = RANGES[form.value_range]
-    values: np.ndarray = pixels.astype(np.float32)
-    if form.value_range != "0..255":
-        values = (values - np.array(less, np.float32)) / np.array(by, np.float32)
+    values = in_range(pixels, form.value_range)
     if form.is_bgr:
         values = values[..., ::-1]
     return np.ascontiguousarray(values.transpose(2, 0, 1) if form.channels_first else values)

@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from library.downloads import not_the_file
 from library.options.tagging_tools import TaggerOptions
+from library.preparation.onnx_models import open_model
 from library.preparation.tagging.inputs import InputForm
 from library.preparation.tagging.sources import TaggerFiles
 from library.preparation.tagging.tables import Layout, Table, read_table
-from library.problems import UserError, warn
+from library.problems import UserError
 from library.wording import counted
 
 if TYPE_CHECKING:
     import onnxruntime
 
-# The fastest first; which there are depends on the build of onnxruntime.
-PROVIDERS = (
-    "OpenVINOExecutionProvider",
-    "CUDAExecutionProvider",
-    "ROCMExecutionProvider",
-    "CPUExecutionProvider",
-)
 USUAL_SIDE = 448  # of models whose inputs may have any size
 # Layout of the table -> (blue first, range of values, RGB) of models with (batch, 3, side, side).
 _CHANNELS_FIRST: dict[Layout, tuple[bool, str]] = {
@@ -48,7 +39,7 @@ class Tagger:
 
     def __init__(self, files: TaggerFiles, options: TaggerOptions) -> None:
         self.table = read_table(files.table)
-        self._session = _open(files.model)
+        self._session = open_model(files.model, "taggers")
         self._input = self._session.get_inputs()[0]
         self._output = _output_of(self._session, self.table, files.model)
         self.form = _form_of(self._input.shape, self.table, options, files.model)
@@ -74,32 +65,6 @@ class Tagger:
         if self._gives_logits or values.min() < 0 or values.max() > 1:
             return 1 / (1 + np.exp(-values))
         return values
-
-
-def _open(path: Path) -> onnxruntime.InferenceSession:
-    try:
-        import onnxruntime
-    except ImportError:
-        fix = "run: pip install onnxruntime, or onnxruntime-gpu for NVIDIA cards"
-        raise UserError.of("onnxruntime", "is not installed, and taggers need it", fix) from None
-    there = onnxruntime.get_available_providers()
-    wanted = [name for name in PROVIDERS if name in there]
-    settings = onnxruntime.SessionOptions()
-    settings.log_severity_level = 3  # errors
-    settings.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS", "0") or 0)  # 0: as it likes
-    try:
-        session = onnxruntime.InferenceSession(str(path), settings, providers=wanted)
-    except Exception as error:  # onnxruntime's own kinds, which are no public classes
-        reason = str(error).strip().splitlines()[0][:120]
-        damaged = UserError.of(path, f"cannot be opened as an ONNX model ({reason})", "get it again")
-        raise not_the_file(path) or damaged from None
-    used = session.get_providers()[0]
-    if used != wanted[0]:
-        name = wanted[0].removesuffix("ExecutionProvider")
-        warn(f"onnxruntime: {name} could not be used, so the tagger runs on the CPU; its CUDA must fit it")
-    elif used.startswith("CPU") and shutil.which("nvidia-smi"):
-        warn("onnxruntime: this build knows no GPU; pip install onnxruntime-gpu instead makes tagging faster")
-    return session
 
 
 def _output_of(session: onnxruntime.InferenceSession, table: Table, model: Path) -> str:

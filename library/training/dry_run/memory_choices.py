@@ -113,7 +113,8 @@ def _checkpointing(task: Task, run: TrainingRun) -> Iterator[None]:
     try:
         yield
     finally:
-        task.use_gradient_checkpointing(run.training.gradient_checkpointing)
+        is_on = run.training.gradient_checkpointing or bool(run.training.blocks_to_swap)
+        task.use_gradient_checkpointing(is_on)
 
 
 @contextmanager

@@ -46,10 +46,10 @@ def about_run(job: Job) -> list[str]:
     """What is trained, on which data, for how long."""
     run, session, task = job.run, job.session, job.task
     return [
-        *_section("model", _about_model(run, task)),
-        *_section("trains", _about_parts(run, task)),
-        *_section("data", job.batches.outline(session.seed, session.accelerator.num_processes)),
-        *_section("run", _about_length(run, session, job.plan)),
+        *section("model", _about_model(run, task)),
+        *section("trains", _about_parts(run, task)),
+        *section("data", job.batches.outline(session.seed, session.accelerator.num_processes)),
+        *section("run", _about_length(run, session, job.plan)),
     ]
 
 
@@ -58,7 +58,7 @@ def about_memory(outlook: MemoryForecast, session: Session, batch: Batch) -> lis
     free, there = device_memory(session.device)
     room = f"{gigabytes(there)} there, {gigabytes(free)} free now"
     if (memory := outlook.memory) is None:
-        return _section("memory", [f"cannot be told for this run ({outlook.reason}); {room}"])
+        return section("memory", [f"cannot be told for this run ({outlook.reason}); {room}"])
     rows = [
         ("weights", memory.weights),
         ("optimizer", memory.optimizer),
@@ -81,7 +81,7 @@ def about_memory(outlook: MemoryForecast, session: Session, batch: Batch) -> lis
             ],
             right=(1,),
         )
-    return _section("memory", lines)
+    return section("memory", lines)
 
 
 def about_trial(trial: Trial, plan: RunPlan) -> list[str]:
@@ -92,7 +92,7 @@ def about_trial(trial: Trial, plan: RunPlan) -> list[str]:
         f"{counted(steps, 'step')} as slow as this first one would take {_duration(steps * trial.seconds)}",
         f"a save took {_duration(trial.saving)}",
     ]
-    return _section("tried", lines)
+    return section("tried", lines)
 
 
 def about_files(files: PlannedFiles, run: TrainingRun, plan: RunPlan) -> list[str]:
@@ -111,7 +111,7 @@ def about_files(files: PlannedFiles, run: TrainingRun, plan: RunPlan) -> list[st
         lines[0] += f"; {kept} of {written} are still there at the end"
     if files.most > free:
         lines[0] += " - TOO LITTLE"
-    return _section("files", [*lines, *columns(rows)])
+    return section("files", [*lines, *columns(rows)])
 
 
 def gigabytes(size: float) -> str:
@@ -185,7 +185,8 @@ def _existing(folder: Path) -> Path:
     return next(parent for parent in (folder, *folder.resolve().parents) if parent.is_dir())
 
 
-def _section(label: str, lines: Iterable[str]) -> list[str]:
+def section(label: str, lines: Iterable[str]) -> list[str]:
+    """Lines below one another, behind a label."""
     first, *rest = lines
     return ["", f"{label:<{LABEL}}{first}", *(" " * LABEL + line for line in rest)]
 

@@ -14,11 +14,14 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from library.data.batch import Batch
+from library.faults import reason_of
 from library.files import remove
 from library.problems import UserError, warn
 from library.training.dry_run.memory_choices import MemoryForecast, forecast_memory
 from library.training.dry_run.page import Trial, about_files, about_memory, about_run, about_trial, gigabytes
 from library.training.dry_run.planned_files import plan_files
+from library.training.dry_run.proposals import room_in
+from library.training.dry_run.proposing import about_offer, offer
 from library.training.job import Job
 from library.training.learner import Learner
 from library.training.loss_log import LossLog
@@ -46,6 +49,8 @@ def rehearse(job: Job) -> None:
     # First the estimate: it takes no memory, and shows what would help if the step does not fit.
     outlook = forecast_memory(task, run, session, batch)
     _say(session, about_memory(outlook, session, batch))
+    if run.training.assume_vram is not None or not _fits(outlook, session):
+        _propose(job, batch)
     _require_memory(outlook, session)
     trial = _try_step_and_save(job, batch)
     _say(session, about_trial(trial, job.plan))
@@ -63,6 +68,20 @@ def rehearse(job: Job) -> None:
 
 def _say(session: Session, lines: list[str]) -> None:
     session.say("\n".join(lines))
+
+
+def _fits(outlook: MemoryForecast, session: Session) -> bool:
+    card = device_memory(session.device)[1]
+    return outlook.memory is None or outlook.memory.peak <= room_in(card)
+
+
+def _propose(job: Job, batch: Batch) -> None:
+    try:
+        found = offer(job, batch)
+    except (RuntimeError, NotImplementedError, TypeError) as error:
+        warn(f"nothing can be proposed for this run ({reason_of(error)})")
+        return
+    _say(job.session, about_offer(found))
 
 
 def _require_memory(outlook: MemoryForecast, session: Session) -> None:

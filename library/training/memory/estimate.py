@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import weakref
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -26,6 +27,7 @@ from library.param_groups import ParamGroup
 from library.training.optimization.optimizers import make_optimizer
 from library.training.optimization.rounding import CHUNK
 from library.training.optimization.self_tuning import begin_training
+from library.training.pace.work import Work
 from library.training.session import Session
 from library.training.tasks.task import Task
 
@@ -46,6 +48,7 @@ class Memory:
     caching: what filling caches takes before the first step, besides the weights: parts that leave the device
         after it, and what encoding needs. Caches that are full already need less. Not part of the peak.
     main: bytes of main memory that blocks which come and go wait in.
+    work: the operators of the step without these two, of its text encoders ("text"), and of encoding.
     """
 
     weights: int
@@ -56,6 +59,7 @@ class Memory:
     stepping: int = 0
     caching: int = 0
     main: int = 0
+    work: Mapping[str, Work] = field(default_factory=dict, compare=False)
 
     @property
     def peak(self) -> int:
@@ -70,11 +74,13 @@ class StorageCounter(TorchDispatchMode):
     known: tensors that existed before and do not count.
     live: bytes at this moment.
     peak: the most bytes at once.
+    work: the operators, by `part`.
     """
 
-    def __init__(self, known: Iterable[Tensor]) -> None:
+    def __init__(self, known: Iterable[Tensor], part: str = "step") -> None:
         super().__init__()
         self.live = self.peak = 0
+        self.part, self.work = part, defaultdict[str, Work](Work)
         self._sizes = {tensor.untyped_storage()._cdata: 0 for tensor in known}
 
     def __torch_dispatch__(self, func: Any, types: Any, given: Any = (), named: Any = None) -> Any:
@@ -82,6 +88,7 @@ class StorageCounter(TorchDispatchMode):
         for leaf in tree_leaves(result):
             if isinstance(leaf, Tensor):
                 self._note(leaf.untyped_storage())
+        self.work[self.part].add(func, given, named or {}, result)
         return result
 
     def _note(self, storage: torch.UntypedStorage) -> None:
@@ -103,34 +110,53 @@ def estimate(
     optimizer: OptimizerOptions,
     *,
     frozen: torch.dtype | None = None,
+    trained: torch.dtype | None = None,
 ) -> Memory:
     """What a step over a batch takes at its peak, with the task as it is set up now: its weights' types,
     gradient checkpointing, attention. Task and batch stay unchanged.
 
     frozen: estimate as if frozen float32 weights had this type and the step were computed in it; None: as
         they are.
+    trained: estimate as if trained weights had this type; None: as they are.
     Raises RuntimeError (or a kind of it) where an operation cannot run on tensors without memory.
     """
-    trained = task.trained_parameters()
-    gradients = sum(parameter.nbytes for parameter in trained)
+    types = _Types(frozen, trained)
+    parameters = task.trained_parameters()
+    gradients = sum(parameter.numel() * types.of(parameter).itemsize for parameter in parameters)
     copies = gradients if session.accelerator.num_processes > 1 else 0  # DDP's buckets
     frees = bool(optimizer.steps_in_backward)
-    activations, encoding = _run_without_memory(task, session, batch, frozen, frees_gradients=frees)
+    work = {"step": Work(), "text": Work(), "encoding": Work()}
+    activations, encoding = _run_without_memory(task, session, batch, types, work, frees_gradients=frees)
     return Memory(
-        weights=sum(tensor.numel() * dtype.itemsize for tensor, dtype in _planned(task, frozen).values()),
+        weights=sum(tensor.numel() * dtype.itemsize for tensor, dtype in _planned(task, types).values()),
         gradients=gradients + copies,
-        optimizer=round(sum(p.numel() for p in trained) * state_per_weight(optimizer, session.device)),
+        optimizer=round(sum(p.numel() for p in parameters) * state_per_weight(optimizer, session.device)),
         activations=activations if frees else max(0, activations - gradients),
         encoding=encoding,
-        stepping=_stepping(trained),
+        stepping=_stepping(parameters, types),
+        work=work,
     )
 
 
-def _stepping(trained: list[nn.Parameter]) -> int:
+@dataclass(frozen=True)
+class _Types:
+    """What the types of weights are taken to be. The fields are those of `estimate`."""
+
+    frozen: torch.dtype | None
+    trained: torch.dtype | None
+
+    def of(self, tensor: Tensor) -> torch.dtype:
+        if tensor.requires_grad:
+            return self.trained or tensor.dtype
+        is_cast = self.frozen is not None and tensor.dtype == torch.float32
+        return self.frozen if is_cast and self.frozen is not None else tensor.dtype
+
+
+def _stepping(trained: list[nn.Parameter], types: _Types) -> int:
     """Bytes that a step takes for 16-bit weights: a chunk of them at a time in float32, with gradients and
     what rounds them; else 0.
     """
-    half = [parameter.numel() for parameter in trained if parameter.dtype != torch.float32]
+    half = [parameter.numel() for parameter in trained if types.of(parameter) != torch.float32]
     if not half:
         return 0
     # A chunk has CHUNK weights at most, or is a single larger parameter.
@@ -156,37 +182,37 @@ def state_per_weight(options: OptimizerOptions, device: torch.device) -> float:
 
 def planned_type(frozen: torch.dtype | None) -> Callable[[Tensor], torch.dtype]:
     """The type that a weight is to have; frozen: as for `estimate`."""
-
-    def type_of(tensor: Tensor) -> torch.dtype:
-        if frozen is None or tensor.dtype != torch.float32 or tensor.requires_grad:
-            return tensor.dtype
-        return frozen
-
-    return type_of
+    return _Types(frozen, None).of
 
 
-def _planned(task: Task, frozen: torch.dtype | None) -> dict[str, tuple[Tensor, torch.dtype]]:
+def _planned(task: Task, types: _Types) -> dict[str, tuple[Tensor, torch.dtype]]:
     """Every weight and buffer with the type that it is to have."""
-    type_of = planned_type(frozen)
     named = [*task.named_parameters(), *task.named_buffers()]
-    return {name: (tensor, type_of(tensor)) for name, tensor in named}
+    return {name: (tensor, types.of(tensor)) for name, tensor in named}
 
 
 def _run_without_memory(
-    task: Task, session: Session, batch: Batch, frozen: torch.dtype | None, *, frees_gradients: bool
+    task: Task,
+    session: Session,
+    batch: Batch,
+    types: _Types,
+    work: dict[str, Work],
+    *,
+    frees_gradients: bool,
 ) -> tuple[int, int]:
     """The peak of a step over latents, gradients included, and that of encoding the batch's pictures.
 
+    work: gets the operators of both.
     frees_gradients: each one as soon as it is there, as steps in the backward pass do.
     """
     was_training = task.training
     task.train()
     try:
         with FakeTensorMode(allow_non_fake_inputs=True):
-            planned = _planned(task, frozen).items()
+            planned = _planned(task, types).items()
             weights = {name: _fake(tensor, session.device, dtype) for name, (tensor, dtype) in planned}
             batch = batch.with_tensors(lambda tensor: _fake(tensor, session.device))
-            step = _Step(task, session, frozen, frees_gradients)
+            step = _Step(task, session, types.frozen, frees_gradients, work)
             encoding = 0
             if batch.pixels is not None:
                 encoding, latents = step.follow(weights, batch, encodes=True)
@@ -201,9 +227,15 @@ class _Step(nn.Module):
     """A step as one module, so that its weights can be swapped for fake ones."""
 
     def __init__(
-        self, task: Task, session: Session, precision: torch.dtype | None, frees_gradients: bool
+        self,
+        task: Task,
+        session: Session,
+        precision: torch.dtype | None,
+        frees_gradients: bool,
+        work: dict[str, Work],
     ) -> None:
         super().__init__()
+        self.work = work
         self.task, self.frees_gradients = task, frees_gradients
         self.dtype = precision or session.frozen_dtype
         self.autocast = session.accelerator.autocast
@@ -216,10 +248,11 @@ class _Step(nn.Module):
             for weight in weights.values():
                 if weight.requires_grad:
                     weight.register_post_accumulate_grad_hook(_free)
-        counter = StorageCounter(weights.values())
-        with counter:
+        counter = StorageCounter(weights.values(), "encoding" if encodes else "step")
+        with counter, _counted_apart(self.task.model.text_encoders, counter):
             named = {f"task.{name}": tensor for name, tensor in weights.items()}
             result = torch.func.functional_call(self, named, (batch, encodes))
+        self.work |= counter.work
         return counter.peak, result
 
     def forward(self, batch: Batch, encodes: bool) -> Tensor | None:
@@ -231,6 +264,26 @@ class _Step(nn.Module):
                 loss = self.task(batch)
             loss.backward()
         return None
+
+
+@contextmanager
+def _counted_apart(text_encoders: Iterable[nn.Module], counter: StorageCounter) -> Iterator[None]:
+    """Context manager; inside it the operators of the text encoders' forward passes are those of "text"."""
+
+    def part_is(part: str) -> Callable[..., None]:
+        return lambda *_: setattr(counter, "part", part)
+
+    hooks = []
+    for encoder in text_encoders:
+        hooks += [
+            encoder.register_forward_pre_hook(part_is("text")),
+            encoder.register_forward_hook(part_is(counter.part)),
+        ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _free(weight: Tensor) -> None:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 from library.console import activity, fail
-from library.files import NotWritten, remove, unwritten_is_a_warning
+from library.files import NotWritten, remove, remove_whole, unwritten_is_a_warning
 from library.options.saving import SavingOptions
 from library.problems import Problem, UserError
-from library.training.position import Unit
+from library.training.position import Unit, read_state_info
 from library.training.saving.beside import Beside
 from library.training.saving.saves import Saves
 from library.training.saving.uploads import Uploads
@@ -100,6 +100,7 @@ class Checkpoints:
     save_state: (folder, epoch, step) -> None, writes the training state.
     saves: what was saved so far, also before a resume.
     uploads: uploads results and states as well; None: nothing is uploaded.
+    has_room: whether the disk has room for a state and the result after it.
     remove_path: removes an old result or state.
     beside: what else is written with a result.
     """
@@ -111,6 +112,7 @@ class Checkpoints:
     save_state: Callable[[Path, int, int], None]
     saves: Saves
     uploads: Uploads | None = None
+    has_room: Callable[[], bool] = lambda: True
     remove_path: Callable[[Path], None] = remove
     beside: Callable[[Path], list[Path]] = lambda result: []
     _beside: Beside = field(default_factory=Beside)
@@ -195,6 +197,23 @@ class Checkpoints:
         folder = self._folder / state_name(step_name(self.options.output_name, step))
         self.save_state(folder, epoch, step)
         return folder
+
+    def in_place_of(self, old: int, epoch: int, step: int, *, key: str) -> None:
+        """Save the state after `step` steps, and remove the one after `old` steps if this run of a queue has
+        saved it. Raises NotWritten if there is no room.
+
+        key: the run's id in its queue.
+        """
+        if not self.has_room():
+            cause = f"has no room for a state after step {step}, which would let this run go on from there"
+            raise NotWritten.of(self._folder, cause, "make room")
+        folder = self.on_stop(epoch, step)
+        before = self._folder / state_name(step_name(self.options.output_name, old))
+        if before == folder:
+            return
+        with suppress(UserError):
+            if read_state_info(before).run == key:
+                remove_whole(before)
 
     def save_now(self, path: Path, epoch: int, step: int) -> None:
         """Save what is trained, and return when it is written."""

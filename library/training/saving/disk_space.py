@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 from typing import TYPE_CHECKING
 
@@ -27,7 +28,13 @@ def check_space(run: TrainingRun, task: Task) -> None:
     needed, free = bytes_at_once(run, task), shutil.disk_usage(folder).free
     if free < needed:
         cause = f"has {free / 2**20:,.0f} MB free; a save with its state needs {needed / 2**20:,.0f} MB"
-        raise UserError.of(folder, cause, "make room or choose another --output_dir")
+        full = OSError(errno.ENOSPC, cause)  # a queue tells a full disk from wrong options by it
+        raise UserError.of(folder, cause, "make room or choose another --output_dir") from full
+
+
+def has_room(run: TrainingRun, task: Task) -> bool:
+    """Whether there is room for both."""
+    return shutil.disk_usage(run.saving.output_dir).free >= bytes_at_once(run, task)
 
 
 def bytes_at_once(run: TrainingRun, task: Task) -> int:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from library import queued
 from library.data.config.specs import DATASET_KEYS, OPTION_NAMES, SUBSET_KEYS
 from library.data.training_data import TrainingData
 from library.models import check_vae
@@ -159,7 +160,11 @@ def check_resumed(run: TrainingRun, batches: BatchSource) -> None:
         else:
             warn(f"{flag} was {change.old} until step {info.current_step}; from there on it is {change.new}")
     problems.raise_if_any()
-    for line in batches.edits(_stamps(run.saving.resume / PICTURES)):
+    edits = batches.edits(_stamps(run.saving.resume / PICTURES))
+    if edits and queued.is_own_state(info.run):  # nobody is there to read a warning
+        cause = f"since step {info.current_step}, where this run goes on, {'; '.join(edits)}"
+        raise UserError.of("training data", cause, "restore it, or add the run to its queue anew")
+    for line in edits:
         warn(f"since step {info.current_step}, {line}; from there on they are trained as they are now")
 
 

@@ -8,6 +8,7 @@ from library.console import activity
 from library.models import detect_family
 from library.models.sources import find_source
 from library.problems import UserError, warn
+from library.training.pace.limit import limit_memory
 from library.training.session import Session, open_model
 from library.training.start.caching_runs import CachingRun
 from library.training.start.pictures import Pictures
@@ -47,6 +48,7 @@ def fill_caches_alone(run: CachingRun, pictures: Pictures, *, is_sdxl: bool = Fa
         float8=[part for part in run.model.float8_parts if part == "te"],
     )
     task.use_attention(run.model.attention)
+    limit_memory(session.device, run.training.allow_shared_memory)
     parts = (model.vae,) if run.caching.caches_latents else (model.text_encoders,)
     for part in parts:
         nn.Module.to(part, session.device)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from library.options.parser import read_command_line
@@ -19,6 +20,31 @@ if TYPE_CHECKING:
     B = TypeVar("B", bound=BatchSource)
 
 R = TypeVar("R", bound=TrainingRun)
+_checking = False  # whether commands end after their checks
+
+
+class Checked(Exception):
+    """A trainer's command has passed its checks. run: what it was asked for."""
+
+    def __init__(self, run: TrainingRun) -> None:
+        super().__init__()
+        self.run = run
+
+
+@contextmanager
+def only_checks() -> Iterator[None]:
+    """Context manager: inside, a trainer's main() raises Checked where it would begin."""
+    global _checking
+    _checking = True
+    try:
+        yield
+    finally:
+        _checking = False
+
+
+def _goes_on(run: TrainingRun) -> None:
+    if _checking:
+        raise Checked(run)
 
 
 def begin(
@@ -33,11 +59,13 @@ def begin(
     """
     with warnings_in_order():
         reading = read_command_line(run_type, doc, argv)
-        start_missing_processes()
+        if not _checking:
+            start_missing_processes()
         # After --help: the checks import what reads images.
         from library.training.start.preflight import check, scan_pictures
 
         run, pictures = check(reading, scan_pictures, family)
+    _goes_on(run)
     if run.data.debug_dataset:
         from library.training.watching.dataset_page import show_dataset
 
@@ -54,7 +82,10 @@ def begin_with(
     """
     with warnings_in_order():
         reading = read_command_line(run_type, doc)
-        start_missing_processes()
+        if not _checking:
+            start_missing_processes()
         from library.training.start.preflight import check
 
-        return check(reading, make_batches, family)
+        run, batches = check(reading, make_batches, family)
+    _goes_on(run)
+    return run, batches

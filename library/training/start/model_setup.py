@@ -13,6 +13,7 @@ from library.models.swapping.stores import make_store
 from library.options.model import ModelOptions
 from library.problems import warn_idle
 from library.training.job import Job
+from library.training.pace.limit import limit_memory
 from library.training.session import Session, dtype_of
 from library.training.start.precision import set_precision
 from library.training.start.swapping import plan_swapping
@@ -40,9 +41,11 @@ def set_up_model(job: Job) -> None:
 
 def place_model(job: Job) -> None:
     """Move the model to the device, in the memory layout that is fastest there, compiled if asked. Blocks
-    that come and go begin to.
+    that come and go begin to. Where the system lends main memory to a full device, it may take no more than
+    is free there.
     """
     run, session, model, task = job.run, job.session, job.task.model, job.task
+    limit_memory(session.device, run.training.allow_shared_memory)
     if model.swap_plan:
         model.swapped = SwappedBlocks(make_store(session.device), model.swap_plan)
     task.to(session.device)

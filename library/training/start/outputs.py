@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from library import queued
 from library.console import activity
 from library.files import whole_folder
 from library.locks import output_lock
@@ -22,17 +23,18 @@ from library.training.interruption import Interruption
 from library.training.job import Job
 from library.training.learner import Learner
 from library.training.loss_log import LossLog
-from library.training.optimization.guard import Guard
 from library.training.optimization.optimizers import class_path
 from library.training.output import Moment, Output
 from library.training.position import MOST_JSON, PICTURES, StateInfo
 from library.training.saving.checkpoints import Checkpoints, Rest, last_name
+from library.training.saving.disk_space import has_room
 from library.training.saving.saves import Saves
 from library.training.saving.settings import settings_of
 from library.training.saving.snapshots import copied, require_finite
 from library.training.saving.state import write_state
 from library.training.saving.uploads import Uploads
 from library.training.session import dtype_of
+from library.training.stepper import Stepper
 from library.training.watching.preview import preview_folder
 from library.training.watching.report import Report, open_report, report_page
 from library.training.watching.standing import Standing, standing_at_start
@@ -62,13 +64,13 @@ def make_standing(job: Job) -> Standing:
     return standing_at_start(saved, job.batches.validation, run.validation, seed)
 
 
-def make_log(job: Job, guard: Guard) -> LossLog:
+def make_log(job: Job, stepper: Stepper) -> LossLog:
     """The log of a run, with the trackers it asks for and its report."""
     run, session, plan = job.run, job.session, job.plan
     trackers = open_trackers(run, session, job.output.tracker_name, plan.first_step)
     if session.is_main and not run.logging.no_report:
-        trackers.trackers["report"] = open_report(run, job.batches, plan)
-    return LossLog(session.accelerator, trackers, guard)
+        trackers.trackers["report"] = open_report(run, job.batches, plan, stepper.clock)
+    return LossLog(session.accelerator, trackers, stepper.update.guard)
 
 
 def make_uploads(job: Job, interruption: Interruption) -> AbstractContextManager[Uploads | None]:
@@ -127,13 +129,14 @@ def make_checkpoints(job: Job, learner: Learner, standing: Standing, log: LossLo
             log=log.trackers.place,
             bad_steps=float(log.guard.bad_in_a_row),
             saves=saves.entries(),
+            run=queued.RUN.key if queued.RUN else "",
         )
         with activity(f"saving {folder}"):
             write_state(folder, info, learner, _told(log, job.batches))
 
-    return Checkpoints(
-        run.saving, output.suffix, plan.epochs, save_result, save_state, saves, beside=output.beside
-    )
+    saver = Checkpoints(run.saving, output.suffix, plan.epochs, save_result, save_state, saves)
+    saver.has_room, saver.beside = partial(has_room, run, task), output.beside
+    return saver
 
 
 def _write(path: Path, tensors: dict[str, Tensor], saving: Saving, output: Output) -> None:

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 from library.data.batch import Needs
 from library.data.buckets import size_text
 from library.data.builder import BatchBuilder
+from library.data.captions import caption_changing_setting
 from library.data.plan import GlobalBatch, plan_epoch
 from library.data.scan.folders import name_some
 from library.data.stamps import PictureStamps
 from library.data.summary import summary_lines, warning_lines
 from library.data.training_data import TrainingData
+from library.data.views import picture_changing_setting
 from library.models.base import Model
 from library.models.prompt_weights import training_tokenizer
 from library.training.batches import BatchSource
@@ -114,6 +116,13 @@ class Pictures(BatchSource):
         batches = self._first_epoch(seed, processes)
         sizes = [batch.size[0] * batch.size[1] * len(batch.samples) for batch in batches]
         return sizes.index(max(sizes))
+
+    def could_be_cached(self) -> tuple[bool, bool]:
+        subsets = [scan.subset for dataset in self.data.datasets for scan in dataset.scans]
+        return (
+            not any(map(picture_changing_setting, subsets)),
+            not any(map(caption_changing_setting, subsets)),
+        )
 
     @property
     def resolution(self) -> tuple[int, int]:

@@ -33,6 +33,7 @@ from library.options.model import ModelOptions
 from library.options.network import NetworkOptions
 from library.options.optimizer import OptimizerOptions
 from library.options.parser import Reading
+from library.options.preservation import PreservationOptions
 from library.options.saving import CheckpointOptions, MetadataOptions, SavingOptions
 from library.options.schedule import ScheduleOptions
 from library.options.sliders import SliderNetworkOptions
@@ -51,6 +52,7 @@ from library.training.saving.settings import check_resumed
 from library.training.start.captioned_words import check_captions
 from library.training.start.outputs import lock_on_results
 from library.training.start.pictures import Pictures
+from library.training.start.preserved_words import check_preservation
 from library.training.watching.tracking import check_logging
 
 R = TypeVar("R", bound=TrainingRun)
@@ -110,6 +112,9 @@ def scan_pictures(reading: Reading[R], latent_space: LatentSpace) -> Pictures:
     words = sections.get("words")
     if isinstance(words, WordOptions):
         check_captions(data, words)
+    preservation = sections.get("preservation")
+    if isinstance(preservation, PreservationOptions):
+        check_preservation(data, preservation, sections["caching"])
     return Pictures(data)
 
 

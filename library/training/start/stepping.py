@@ -24,6 +24,7 @@ from library.training.optimization.schedules import make_schedule
 from library.training.optimization.self_tuning import is_schedule_free
 from library.training.optimization.update import Update
 from library.training.optimization.update_in_backward import make_update_in_backward
+from library.training.pace.clock import make_clock
 from library.training.stepper import Stepper
 
 
@@ -52,6 +53,7 @@ def make_stepper(job: Job) -> Stepper:
         schedule=schedule,
         update=update,
         saved_activations=_saved_activations(run.training, session.device),
+        clock=make_clock(session.device),
         done=job.plan.first_step,
         graph_steps=_graph_steps(run.model, task.model.denoiser, session.device),
     )

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from library.data.batch import Batch
+from library.data.preservation import Preservation
 from library.generation.strengths import Networks
 from library.models.attention import shared_inputs
 from library.models.base import Condition, Model
@@ -21,9 +22,11 @@ from library.network.module import HALVES
 from library.network.network import Network
 from library.options.network import NetworkOptions
 from library.options.objective import ObjectiveOptions
+from library.options.preservation import PreservationOptions
 from library.options.words import PivotalOptions
 from library.param_groups import ParamGroup
 from library.problems import UserError, warn
+from library.training.diffusion.loss import mean_per_sample, squared_error
 from library.training.tasks.components import Component, text_encoder_name
 from library.training.tasks.learned_words import LearnedWords
 from library.training.tasks.task import Task
@@ -44,10 +47,12 @@ class NetworkTask(Task):
         clip_skip: int | None,
         seed: int,
         words: PivotalOptions | None = None,
+        preservation: PreservationOptions | None = None,
     ) -> None:
         """learning_rate: where the network's options give none for a part of the model.
         seed: of the network's and the words' first values.
         words: those that are trained too; None, or of none, trains none.
+        preservation: what it leaves as it is; None, or of none, leaves nothing.
         """
         super().__init__(model, options, clip_skip=clip_skip)
         self.network_options = network
@@ -68,7 +73,10 @@ class NetworkTask(Task):
             seed=seed,
             like=network.network_weights if network.dim_from_weights else None,
         )
-        self.needs = replace(self.needs, hints=self.network.needs_hint)
+        self.preservation = preservation or PreservationOptions()
+        kept = Preservation.of(self.preservation)
+        self.needs = replace(self.needs, hints=self.network.needs_hint, preservation=kept)
+        self._preserved: list[Tensor] = []  # the loss of that, of each batch since the latest step
         self._has_text = any(place is not None for place in self.network.trained_parameters())
         if network.text_encoder_lr and "te" in self.rates and not self._has_text:
             warn(f"--text_encoder_lr has no effect: {network.network_module} has nothing in text encoders")
@@ -81,16 +89,20 @@ class NetworkTask(Task):
         rate = self.pivotal.embedding_lr
         self.embedding_rate = learning_rate if rate is None else rate
         self._has_joined = False
-        if self.saves_embeddings and not self.pivotal.save_embeddings:
-            what = f"files of {network.network_module} hold no words"
-            warn(
-                f"--token_string: {what}: theirs are in a folder beside the result, as with --save_embeddings"
-            )
+        self._tell_of_embeddings()
         self.network.attach()
         self.network.freeze_idle(model, clip_skip)
         for group in self.network.param_groups(self.rates):
             for parameter in group["params"]:
                 parameter.requires_grad_(group["lr"] != 0)
+
+    def _tell_of_embeddings(self) -> None:
+        """Warns where words have files of their own though none were asked for."""
+        if self.saves_embeddings and not self.pivotal.save_embeddings:
+            what = f"files of {self.network_options.network_module} hold no words"
+            warn(
+                f"--token_string: {what}: theirs are in a folder beside the result, as with --save_embeddings"
+            )
 
     def _start_from(self, path: Path) -> None:
         """Take a file's values, its alphas among them: training resumes what the file was."""
@@ -182,6 +194,18 @@ class NetworkTask(Task):
         is_preserved = torch.tensor(preserved, device=x.device).view(-1, 1, 1, 1)
         return torch.where(is_preserved, self._without_network(batch, x, t).to(target.dtype), target)
 
+    def further_losses(self, batch: Batch, x: Tensor, t: Tensor) -> Tensor | float:
+        """How far the network is from what it must leave as it is, at the same noisy pictures."""
+        if batch.kept is None:
+            return 0.0
+        asked = replace(batch, tokens=batch.kept_tokens, text=batch.kept_text)
+        before = self._without_network(asked, x, t)
+        now = self.model.predict(x, t, self.condition(asked))
+        weights = batch.kept * self.preservation.preserve_weight
+        losses = mean_per_sample(squared_error(now, before)) * weights * self.weighting(t)
+        self._preserved.append(losses.detach().sum() / batch.kept.sum())
+        return losses
+
     @torch.no_grad()
     def _without_network(self, batch: Batch, x: Tensor, t: Tensor) -> Tensor:
         self.network.set_multiplier(0)
@@ -197,13 +221,17 @@ class NetworkTask(Task):
         return self
 
     def after_step(self) -> dict[str, Tensor]:
-        """Max-norm regularization, with --scale_weight_norms."""
+        """Max-norm regularization, with --scale_weight_norms; the loss of what is preserved."""
         self.words.after_step()
         limit = self.network_options.scale_weight_norms
-        if not limit:
-            return {}
-        with self.model.masters():  # some kinds change the layer's own weight
-            return self.network.limit_norms(limit)
+        figures: dict[str, Tensor] = {}
+        if limit:
+            with self.model.masters():  # some kinds change the layer's own weight
+                figures = self.network.limit_norms(limit)
+        if self._preserved:
+            figures = figures | {"loss/preservation": torch.stack(self._preserved).mean()}
+            self._preserved = []
+        return figures
 
     def trained_tensors(self) -> dict[str, Tensor]:
         return self.network.tensors() | self.words.tensors()

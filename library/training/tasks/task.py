@@ -157,7 +157,7 @@ class Task(nn.Module, ABC):
         x = self.objective.noisy(x0, noise, t)
         prediction = self.model.predict(x, t, condition)
         errors = self.errors(prediction, self.target(batch, x0, x, t), t)  # (batch, channels, h, w)
-        return mean_per_sample(errors, batch.masks) * self.weighting(t)
+        return mean_per_sample(errors, batch.masks) * self.weighting(t) + self.further_losses(batch, x, t)
 
     def latents(self, batch: Batch) -> Tensor:
         """The batch's latents (batch, channels, h, w), encoded now unless they are cached."""
@@ -200,6 +200,10 @@ class Task(nn.Module, ABC):
     def target(self, batch: Batch, x0: Tensor, x: Tensor, t: Tensor) -> Tensor:
         """What the model should give for the noisy latents x, in their shape."""
         return self.objective.target(x0, batch.noise, t)
+
+    def further_losses(self, batch: Batch, x: Tensor, t: Tensor) -> Tensor | float:
+        """What is added to each sample's loss (batch,) for the noisy latents x; 0.0 for nothing."""
+        return 0.0
 
     def errors(self, prediction: Tensor, target: Tensor, t: Tensor) -> Tensor:
         """The loss of every element, float32, in the prediction's shape."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import re
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,7 @@ from library.options.data import DataOptions
 from library.preparation.curation.measures import measure
 from library.preparation.curation.tags import contradictions, count_pictures, misspelt, rare
 from library.problems import UserError
+from library.stopping import Stopped
 from library.table_files import read_tables
 
 LATENT_SPACE = next(iter(FAMILIES.values())).latent_space
@@ -131,6 +134,37 @@ def test_pictures_that_cannot_be_read_are_named_when_the_page_is_written(tmp_pat
     with pytest.raises(UserError, match=r"0_01\.png"):
         run_here("tools.curate", folder, "--page", page)
     assert [row["name"] for row in rows(page)] == ["set/0_00.png"]
+
+
+def test_a_stopped_command_looks_at_the_rest_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from library.preparation.curation import survey
+
+    folder, page = make_pictures(tmp_path / "set", 4, size=(96, 64)), tmp_path / "page.html"
+    seen, looked = tmp_path / "page.seen.jsonl", list[str]()
+    load_image = survey.load_image
+
+    def load(path: Path) -> Image.Image:
+        looked.append(path.name)
+        return load_image(path)
+
+    def stop_at_the_third(found: Iterable, **_: object) -> Iterator:
+        yield from islice(found, 2)
+        raise Stopped(2)
+
+    monkeypatch.setattr(survey, "load_image", load)
+    with monkeypatch.context() as patch, pytest.raises(Stopped) as stop:
+        patch.setattr(survey, "progress_bar", stop_at_the_third)
+        run_here("tools.curate", folder, "--page", page)
+    assert stop.value.kept == "2 of 4 pictures looked at; the same command goes on"
+    with seen.open("a") as file:
+        file.write('\n["cut off')
+    Image.open(folder / "0_03.png").save(folder / "0_01.png")  # after it was looked at
+    looked.clear()
+    run_here("tools.curate", folder, "--page", page)
+    assert sorted(looked) == ["0_01.png", "0_02.png", "0_03.png"] and not seen.exists()
+    gone_on = rows(page)
+    run_here("tools.curate", folder, "--page", page)
+    assert rows(page) == gone_on and len(gone_on) == 4
 
 
 def decisions(dataset: tuple[Path, Path], path: Path, **outcomes: str) -> Path:

@@ -10,13 +10,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from library import queued
 from library.files import whole_file
 from library.options.public import changed_options, places_of, public_text
 from library.problems import warn, warnings_heard
+from library.training.pace.clock import Clock
 from library.training.saving.checkpoints import last_name
 from library.training.saving.manifest import is_as_saved
-from library.training.watching.report.history import History
-from library.training.watching.report.page import VALIDATION, About, Now, render
+from library.training.watching.report.history import VALIDATION, History
+from library.training.watching.report.page import About, Now, render
 from library.training.watching.trackers import Drawn
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ class Report:
     history: the figures and previews so far.
     first_step: steps done at the start.
     warnings: gives the warnings so far.
+    clock: knows how long the run's parts took.
     """
 
     def __init__(
@@ -45,8 +48,10 @@ class Report:
         history: History,
         first_step: int,
         warnings: Callable[[], Sequence[str]],
+        clock: Clock,
     ) -> None:
         self.page, self.about, self.history, self.warnings = page, about, history, warnings
+        self.clock = clock
         self.step, self.is_running = first_step, True
         self.balance: Balance | None = None
         self._written = time.monotonic()
@@ -94,13 +99,22 @@ class Report:
 
     def _publish(self, history: History) -> None:
         written = time.strftime("%Y-%m-%d %H:%M")
-        now = Now(self.step, self.is_running, written, self.balance, self.warnings())
+        now = Now(
+            step=self.step,
+            is_running=self.is_running,
+            written=written,
+            balance=self.balance,
+            warnings=self.warnings(),
+            seconds=dict(self.clock.seconds),
+        )
         history.save(history_file(self.page))
         with whole_file(self.page, flush=False) as temporary:
             temporary.write_bytes(render(self.about, history, now).encode(errors="replace"))
+        if queued.RUN is not None:
+            queued.write_json(queued.RUN.folder / queued.SUMMARY, history.summary())
 
 
-def open_report(run: TrainingRun, batches: BatchSource, plan: RunPlan) -> Report:
+def open_report(run: TrainingRun, batches: BatchSource, plan: RunPlan, clock: Clock) -> Report:
     """The report of a run; a resumed run's begins with the curves of the run before."""
     title, page = last_name(run.saving.output_name), report_page(run)
     about = About(
@@ -118,6 +132,7 @@ def open_report(run: TrainingRun, batches: BatchSource, plan: RunPlan) -> Report
         _history_before(run, page, plan.first_step),
         plan.first_step,
         _public_warnings(run, batches),
+        clock,
     )
 
 
@@ -147,5 +162,6 @@ def history_file(page: Path) -> Path:
 
 def _public_warnings(run: TrainingRun, batches: BatchSource) -> Callable[[], list[str]]:
     """A function that gives the warnings about the data and all others of this command, each once."""
-    places, about_data, heard = places_of(run, *batches.places()), batches.warnings(), warnings_heard()
+    places = places_of(run, *batches.places(), Path(sys.executable))
+    about_data, heard = batches.warnings(), warnings_heard()
     return lambda: list(dict.fromkeys(public_text(line, places) for line in (*about_data, *heard)))

@@ -18,6 +18,7 @@ from library.pages.images import thumbnail
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+LOSS, VALIDATION, ERROR = "loss/current", "loss/validation", "loss/validation_error"
 MOST_POINTS = 3000  # of a curve; beyond that, neighbours are averaged
 MOST_MOMENTS = 16  # with previews; beyond that, every second one is dropped
 MOST_BYTES = 2**26  # of a file
@@ -92,6 +93,20 @@ class History:
         last = self.moments[-1].step if self.moments else -1
         moments = [moment for moment in other.moments if moment.step > last]
         return History(other.curves | curves, self.moments + moments)
+
+    def summary(self) -> dict[str, Any]:
+        """What a queue's page tells of the run: the smoothed loss, the lowest of validation, and the last
+        previews.
+        """
+        losses, measured = self.curves.get(LOSS, []), self.curves.get(VALIDATION, [])
+        lowest = min(measured, key=lambda point: point[1], default=(0, None))
+        return {
+            "step": self.step,
+            "loss": smoothed(losses)[-1][1] if losses else None,
+            "lowest": lowest[1],
+            "lowest_step": lowest[0],
+            "pictures": self.moments[-1].pictures if self.moments else [],
+        }
 
     def text(self) -> str:
         """The history as JSON."""

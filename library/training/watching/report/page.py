@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,11 @@ from library.pages.markup import Html, element, join
 from library.training.batches import BatchSource
 from library.training.optimization.ledger import Balance, figure, percent
 from library.training.watching.report.charts import Line, chart, short
-from library.training.watching.report.history import History, Point, smoothed
+from library.training.watching.report.history import ERROR, LOSS, VALIDATION, History, Point, smoothed
+from library.training.watching.report.times import times
 from library.wording import counted
 
 HERE = Path(__file__).parent
-LOSS, VALIDATION, ERROR = "loss/current", "loss/validation", "loss/validation_error"
 MOST_WARNINGS = 200
 _SHOWN = {LOSS, VALIDATION, ERROR}
 
@@ -54,6 +54,7 @@ class Now:
     written: the date and time of the page.
     balance: what was trained, at the end of the run.
     warnings: so far.
+    seconds: that each part of this start of the run took.
     """
 
     step: int
@@ -61,6 +62,7 @@ class Now:
     written: str
     balance: Balance | None = None
     warnings: Sequence[str] = ()
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
 
 def render(about: About, history: History, now: Now) -> str:
@@ -75,6 +77,7 @@ def _sections(about: About, history: History, now: Now) -> dict[str, Html | None
         "Curves": _curves(history),
         "Previews": _previews(history),
         "Ledger": _ledger(now.balance),
+        "Time": times(now.seconds),
         "Dataset": about.batches.report_section(),
         "Warnings": _warnings(now.warnings),
         "Settings": _settings(about.options),

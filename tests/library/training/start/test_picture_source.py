@@ -20,8 +20,8 @@ def folder(tmp_path: Path) -> Path:
     return two_buckets(tmp_path / "pictures")
 
 
-def scan(folder: Path) -> Pictures:
-    words = [str(word) for word in options(folder, folder, folder, *of_trainer("train_db.py"))]
+def scan(folder: Path, *more: str) -> Pictures:
+    words = [str(word) for word in options(folder, folder, folder, *of_trainer("train_db.py"), *more)]
     data = parse(train_db.Run, argv=words).data
     return Pictures(TrainingData.scan(data, latent_space=LatentSpace(4, 8, 8)))
 
@@ -43,3 +43,8 @@ def test_other_captions_seeds_and_processes_have_other_fingerprints(folder: Path
     (folder / "1_sks thing" / "0_00.txt").write_text("other")
     found.append(scan(folder).fingerprint(1, 1))
     assert len(set(found)) == 4
+
+
+def test_what_changes_from_epoch_to_epoch_could_not_be_cached(folder: Path) -> None:
+    assert scan(folder).could_be_cached() == (True, False)  # captions are shuffled
+    assert scan(folder, "--color_aug").could_be_cached() == (False, False)

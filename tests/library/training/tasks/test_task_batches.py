@@ -17,6 +17,7 @@ from library.models.base import Model
 from library.models.saving import Saving
 from library.options.network import NetworkOptions
 from library.options.objective import ObjectiveOptions
+from library.options.preservation import PreservationOptions
 from library.training.diffusion.loss import mean_per_sample, min_snr_weight
 from library.training.tasks.model import ModelTask
 from library.training.tasks.network import NetworkTask
@@ -108,6 +109,39 @@ def test_output_preservation_trains_towards_the_model_without_the_network(networ
         without = model.predict(x, t, network_task.condition(flagged))
     expected = (with_network[0] - without[0]).square().mean()
     assert preserved[0].item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_a_network_is_held_to_the_model_for_texts_that_are_kept(network_task: NetworkTask) -> None:
+    model, t = network_task.model, torch.tensor([300, 600])
+    network_task.preservation = PreservationOptions(preserve="class", preserve_weight=0.5)
+    tokens = model.tokenizer()(["a dog", ""])
+    kept = make_batch(model, kept=torch.tensor([1.0, 0.0]), kept_tokens=tokens)
+    plain, held = network_task.losses(make_batch(model), t), network_task.losses(kept, t)
+    assert held[1] == plain[1]
+    x = network_task.objective.noisy(kept.latents, kept.noise, t)
+    asked = replace(kept, tokens=tokens)
+    now = model.predict(x, t, network_task.condition(asked))
+    network_task.network.set_multiplier(0)
+    before = model.predict(x, t, network_task.condition(asked))
+    network_task.network.set_multiplier(1)
+    expected = 0.5 * (now - before).square().flatten(1).mean(1)[0]
+    assert expected > 0
+    assert (held[0] - plain[0]).item() == pytest.approx(expected.item(), rel=1e-4)
+    assert network_task.after_step()["loss/preservation"].item() == pytest.approx(expected.item(), rel=1e-4)
+    assert network_task.after_step() == {}
+
+
+def test_a_network_that_does_nothing_has_nothing_to_preserve_and_learns_as_without(tiny_model: Model) -> None:
+    options = NetworkOptions(network_module="networks.lora", network_dim=2)
+    task = NetworkTask(tiny_model, ObjectiveOptions(), options, learning_rate=1e-3, clip_skip=None, seed=0)
+    kept = {"kept": torch.ones(2), "kept_tokens": tiny_model.tokenizer()(["a dog", "x"])}
+    grads = []
+    for more in ({}, kept):
+        task.zero_grad()
+        task(make_batch(tiny_model, **more)).backward()
+        grads.append([p.grad.clone() for p in task.network.parameters() if p.grad is not None])
+    for plain, held in zip(*grads, strict=True):
+        torch.testing.assert_close(held, plain)
 
 
 def test_cached_text_outputs_take_the_text_encoders_place(tiny_model: Model) -> None:

@@ -1,0 +1,1 @@
+"""How fast a run goes: the time of its parts, and a watch that says when it crawls, and why."""

@@ -88,6 +88,7 @@ def _sections(smoke: bool) -> list[Section]:
 
     lora = (*LORA, *FUSED, *BF16)
     lean = ("--full_bf16", *ADAFACTOR, "--fused_backward_pass", "--gradient_checkpointing", *BF16)
+    swaps = ("--blocks_to_swap", 70)  # all of SDXL's
     compiled = ("--torch_compile", *(("--dynamo_backend", "eager") if smoke else ()))
     sections = [
         Section("LoRA", "sd1", 50, _train, lora),
@@ -100,6 +101,8 @@ def _sections(smoke: bool) -> list[Section]:
         Section("sampling, 20 steps", "sd1", 20, _sample, batches=(1, 4)),
         Section("sampling, 20 steps", "sdxl", 40, _sample, batches=(1, 4)),
         Section("LoRA, checkpointing", "sdxl", 40, _train, (*lora, "--gradient_checkpointing"), (4, 8)),
+        Section("LoRA, checkpointing, swapping", "sdxl", 60, _train, (*lora, *swaps), (1, 4)),
+        Section("full in 16 bits, checkpointing, swapping", "sdxl", 60, _train, (*lean, *swaps), (1, 4)),
         Section("LoRA, compiled", "sdxl", 150, _train, (*lora, *compiled), (1, 4)),
     ]
     return [replace(section, batches=(2,)) for section in sections] if smoke else sections

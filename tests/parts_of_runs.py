@@ -78,8 +78,18 @@ FUSED = ("--optimizer_type", "AdamW", "--optimizer_args", "fused=True")
 
 
 def stepper_of(model: LatentDiffusion, *words: object, cpu: bool = True) -> Stepper:
-    """What takes the steps of a run of train_network.py with these words, or of fine_tune.py where they name
-    no network; the model in its place, in the memory order that it has on a GPU.
+    """What takes the steps of a run; the model in its place, in the memory order that it has on a GPU. The
+    arguments are those of `job_of`.
+    """
+    job = job_of(model, *words, cpu=cpu)
+    set_up_model(job)
+    weights = place_model(job)
+    use_channels_last(job.task)
+    return make_stepper(job, weights)
+
+
+def job_of(model: LatentDiffusion, *words: object, cpu: bool = True) -> Job:
+    """A run of train_network.py with these words, or of fine_tune.py where they name no network.
 
     cpu: on the CPU, whatever there is besides.
     """
@@ -94,11 +104,7 @@ def stepper_of(model: LatentDiffusion, *words: object, cpu: bool = True) -> Step
     else:
         task = ModelTask(model, run.objective, **settings)
     nothing: Any = None  # batches and output: a step needs none
-    job = Job(run, session, task, nothing, nothing, RunPlan(Course(10), 0, 10, ""))
-    set_up_model(job)
-    weights = place_model(job)
-    use_channels_last(task)
-    return make_stepper(job, weights)
+    return Job(run, session, task, nothing, nothing, RunPlan(Course(10), 0, 10, ""))
 
 
 def noisy_batch(model: LatentDiffusion, side: int = 8, *, has_text: bool = False) -> Batch:

@@ -99,6 +99,7 @@ FLOORS = (
     {"loop"},
     {"dry_run"},
     {"start", "milestones"},
+    {"memory"},
     {"loss_log"},
     {"watching"},
     {"saving", "stepper"},

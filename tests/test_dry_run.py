@@ -10,7 +10,7 @@ from commands import make_pictures, run, run_here
 
 from library.problems import UserError
 from library.training.dry_run.memory_choices import MemoryForecast
-from library.training.dry_run.memory_estimate import Memory
+from library.training.memory.estimate import Memory
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ CASES = [
     long("fine_tune.py", "sd2", 1e-3, "--cpu", STATIC),
     long("sdxl_train_network.py", "sdxl", 0.1, "--multi_gpu", ("--fp8_base",)),
     long("train_control_net.py", "sd1", 0.1, "--cpu", ("--gradient_checkpointing",)),
-    ("train_control_net_lllite.py", "sd1", 0.1, "--cpu", ("--gradient_checkpointing",)),
+    ("train_control_net_lllite.py", "sd1", 0.1, "--cpu", ("--blocks_to_swap=3",)),
     long("sdxl_train.py", "sdxl", 1e-3, "--cpu", ("--gradient_checkpointing",)),
 ]
 

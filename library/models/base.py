@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -17,6 +18,8 @@ from library.models.condition import Condition, Residuals
 from library.models.prediction import PredictionType
 from library.models.saving import Saving
 from library.models.sources import Source
+from library.models.swapping.blocks import SwappedBlocks
+from library.models.swapping.plan import SwapPlan
 from library.models.text import Tokenizer, check_clip_skip, width
 from library.models.vocabulary import Vocabulary
 
@@ -70,6 +73,8 @@ class Model(nn.Module):
     vae_source: the files of a VAE that replaced its own.
     epoch, global_step: how long a .ckpt source says it was trained; saving adds to them.
     kept: weights to save instead of the current ones, by part; see `keep_weights`.
+    swap_plan: which of its blocks come and go.
+    swapped: these blocks, once it is in its place; None: all weights stay where they are.
     before_predict: called with (t, condition) before every prediction, for networks that depend on them.
     """
 
@@ -97,6 +102,8 @@ class Model(nn.Module):
         self.vae_source: Source | None = None
         self.epoch = self.global_step = 0
         self.kept: dict[Part, dict[str, Tensor]] = {}
+        self.swap_plan = SwapPlan()
+        self.swapped: SwappedBlocks | None = None
         self.before_predict: list[Callable[[Tensor, Condition], None]] = []
 
     @property
@@ -232,6 +239,18 @@ class Model(nn.Module):
     def blocks(self) -> list[nn.Module]:
         """The denoiser's transformer and residual blocks in order of execution."""
         raise NotImplementedError
+
+    def transformer_blocks(self) -> list[nn.Module]:
+        """Those of `blocks` that are transformer blocks, in the same order: nearly all weights of large
+        models, and no skip connection begins or ends inside one.
+        """
+        raise NotImplementedError
+
+    def masters(self) -> AbstractContextManager[None]:
+        """Context manager; inside it every weight can be read and written, also those of blocks that come and
+        go, and nothing is computed. What reads weights between steps does so in it.
+        """
+        return nullcontext() if self.swapped is None else self.swapped.masters()
 
     @property
     def network_prefixes(self) -> dict[Part, str]:

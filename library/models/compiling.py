@@ -118,11 +118,37 @@ class _Fallback:
         """Let blocks of a kind run uncompiled, and say why, each reason once."""
         for block in self.blocks:
             if type(block) is kind:
-                block._compiled_call_impl = None
+                block._compiled_call_impl = _uncompiled(block._compiled_call_impl)
         if reason not in self._told:
             self._told.add(reason)
             fix = "choose another --dynamo_backend, or leave out --torch_compile"
             warn(f"--torch_compile: {kind.__name__} and the like run uncompiled: {reason}; {fix}")
+
+
+class _CallAfter:
+    """Calls a block after something that is not compiled with it."""
+
+    def __init__(self, block: nn.Module, first: Callable[[], None]) -> None:
+        self.block, self.first, self.compiled = block, first, block._compiled_call_impl
+
+    def __call__(self, *given: Any, **named: Any) -> Any:
+        self.first()
+        return (self.compiled or self.block._call_impl)(*given, **named)
+
+
+def call_before(block: nn.Module, first: Callable[[], None]) -> None:
+    """Call `first` before each call of a block, outside of compiled code: what compiles a block traces its
+    hooks. A block that is compiled is compiled before this.
+    """
+    block._compiled_call_impl = _CallAfter(block, first)
+
+
+def _uncompiled(call: Callable[..., Any] | None) -> Callable[..., Any] | None:
+    """What calls a block uncompiled, in place of what called it; None: its class does."""
+    if not isinstance(call, _CallAfter):
+        return None
+    call.compiled = None
+    return call
 
 
 def _reason(error: Exception) -> str:

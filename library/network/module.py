@@ -109,7 +109,9 @@ class NetworkModule(nn.Module):
         point: which layer's, of several.
         """
         point = point or self.points[0]
-        return rows_of(point, point.module.weight).detach().float()
+        weight = rows_of(point, point.module.weight).detach().float()
+        own = next(self.parameters(), weight)  # between steps, the layer may wait in main memory
+        return weight.to(own.device)
 
     def attach(self) -> None:
         """From now on the model computes with this module. Several modules can stand at one layer."""

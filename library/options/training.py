@@ -7,8 +7,19 @@ from typing import Literal
 
 from library.options.fields import below, option, refuse, warn_when
 from library.options.saving import Precision
+from library.wording import shortened
 
 MixedPrecision = Literal["no", "fp16", "bf16"]
+
+
+def read_block_count(value: object) -> int | Literal["auto"]:
+    """A number of blocks, or auto. Raises ValueError."""
+    text = str(value).strip().removesuffix(".0")
+    if text.casefold() == "auto":
+        return "auto"
+    if not (text.isascii() and text.isdigit() and len(text) < 9):
+        raise ValueError(f"expects a number of blocks or auto, got {shortened(repr(value))}")
+    return int(text)
 
 
 @dataclass(frozen=True)
@@ -44,6 +55,16 @@ class TrainingOptions:
     cpu_offload_checkpointing: bool = option(
         False, "keep what --gradient_checkpointing saves in main memory: less of the GPU's, slower"
     )
+    blocks_to_swap: int | Literal["auto"] | None = option(
+        None,
+        "keep so many of the U-Net's transformer blocks, the largest first, in main memory, each on the GPU "
+        "while it is needed: far less of the GPU's memory, slower where the bus is; turns on "
+        "--gradient_checkpointing; where the U-Net is trained, it needs --fused_backward_pass; auto: as "
+        "few as fit",
+        convert=read_block_count,
+        metavar="N|auto",
+        zero_unset=True,
+    )
     gradient_accumulation_steps: int = option(1, "batches per optimizer step", metavar="N", zero_unset=True)
     dry_run: bool = option(
         False,
@@ -74,6 +95,11 @@ class TrainingOptions:
             *below(1, self, "max_train_steps", "max_train_epochs"),
             *below(0, self, "initial_epoch", "initial_step"),
             *below(1, self, "gradient_accumulation_steps"),
+            (
+                self.blocks_to_swap and self.cpu_offload_checkpointing,
+                "blocks_to_swap",
+                "does not work with --cpu_offload_checkpointing: both would copy at the same time",
+            ),
             (
                 self.full_bf16 and self.mixed_precision != "bf16",
                 "full_bf16",

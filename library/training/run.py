@@ -90,6 +90,7 @@ class TrainingRun:
         )
         self._check_steps_in_backward()
         self._check_sharding()
+        self._check_swapping()
 
     def _check_sharding(self) -> None:
         """What cannot be shared out among processes, or was not tried."""
@@ -103,6 +104,7 @@ class TrainingRun:
             "fp8_base": bool(model.float8_parts),
             "torch_compile": model.torch_compile,
             "lowram": model.lowram,
+            "blocks_to_swap": bool(training.blocks_to_swap),
             self.optimizer.steps_in_backward.removeprefix("--"): bool(self.optimizer.steps_in_backward),
         }
         refuse(
@@ -112,6 +114,23 @@ class TrainingRun:
                 "is there for training models and networks only",
             ),
             *((asked, "shard", f"does not work with --{name}") for name, asked in others.items()),
+        )
+
+    def _check_swapping(self) -> None:
+        """What does not go together with blocks that come and go."""
+        if not self.training.blocks_to_swap:
+            return
+        compiles = self.model.torch_compile and self.model.torch_compile_mode == "reduce-overhead"
+        refuse(
+            (
+                compiles or (self.model.torch_compile and self.model.dynamo_backend == "cudagraphs"),
+                "blocks_to_swap",
+                "does not work with CUDA graphs (--torch_compile_mode reduce-overhead, --dynamo_backend "
+                "cudagraphs), which remember where weights lie; choose another mode",
+            ),
+        )
+        warn_when(
+            (self.model.lowram, "lowram", "has no effect with --blocks_to_swap, which needs main memory"),
         )
 
     def _check_steps_in_backward(self) -> None:

@@ -45,11 +45,13 @@ class Session:
 
     seed: of all random draws, the same in all processes.
     resumed: position of the state that is resumed; None for a new run.
+    swaps_blocks: whether blocks of the model come and go, so that it is read into main memory.
     """
 
     accelerator: Accelerator
     seed: int
     resumed: StateInfo | None
+    swaps_blocks: bool = False
     _cpu_group: torch.distributed.ProcessGroup | None = None
 
     @classmethod
@@ -70,7 +72,8 @@ class Session:
         accelerator = make_accelerator(options.mixed_precision, processes, may_skip_parameters)
         if accelerator.device.type == "cuda":
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-        return cls(accelerator, _agree_on_seed(options.seed, resumed), resumed)
+        seed = _agree_on_seed(options.seed, resumed)
+        return cls(accelerator, seed, resumed, swaps_blocks=bool(options.blocks_to_swap))
 
     @property
     def device(self) -> torch.device:
@@ -201,7 +204,7 @@ def open_model(options: ModelOptions, session: Session, *, keeps_others: bool = 
         options.pretrained_model_name_or_path,
         vae=options.vae,
         dtype="stored",
-        device=session.device if options.lowram else "cpu",
+        device=session.device if options.lowram and not session.swaps_blocks else "cpu",
         v_parameterization=options.v_parameterization,
         keeps_others=keeps_others,
     )

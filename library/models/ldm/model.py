@@ -25,7 +25,7 @@ from library.models.ldm.keys import block_numbers, block_spans, network_block, t
 from library.models.ldm.layout import Layout, PartLayout
 from library.models.ldm.pieces import originals_of, pieces_of, rows_of
 from library.models.ldm.shrinking import resized, shrunk, skip_sizes
-from library.models.ldm.unet import blocks, text_by_layer, text_layers, widen_input
+from library.models.ldm.unet import blocks, text_by_layer, text_layers, transformer_blocks, widen_input
 from library.models.ldm.writing import save_folder, scheduler_config
 from library.models.prediction import CONFIG_KEY, TERMINAL_MARK, V_MARK
 from library.models.saving import Saving
@@ -146,6 +146,9 @@ class LatentDiffusion(Model):
     def blocks(self) -> list[nn.Module]:
         return blocks(self.denoiser)
 
+    def transformer_blocks(self) -> list[nn.Module]:
+        return transformer_blocks(self.denoiser)
+
     @property
     def network_prefixes(self) -> dict[Part, str]:
         return {name: part.network for name, part in self.layout.parts.items() if part.network}
@@ -261,7 +264,9 @@ class LatentDiffusion(Model):
 
     def _tensors(self, part: Part) -> dict[str, Tensor]:
         """A part's tensors by canonical name. Not copies."""
-        state, layout = self.parts[part].state_dict(), self.layout.parts[part]
+        layout = self.layout.parts[part]
+        with self.masters():
+            state = self.parts[part].state_dict()
         return {canonical(layout, own): tensor for own, tensor in state.items()}
 
     def _to_save(self, part: Part) -> dict[str, Tensor]:

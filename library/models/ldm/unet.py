@@ -31,6 +31,15 @@ def blocks(net: UNet2DConditionModel | ControlNetModel) -> list[nn.Module]:
     return found
 
 
+def transformer_blocks(unet: UNet2DConditionModel) -> list[nn.Module]:
+    """Its transformer blocks in order of execution."""
+    return [
+        block
+        for layer in text_layers(unet).values()
+        for block in layer.transformer_blocks  # type: ignore[union-attr]  # a Transformer2DModel has a list
+    ]
+
+
 def text_layers(unet: UNet2DConditionModel) -> dict[str, nn.Module]:
     """The layers that are given text states, by path, in order of execution.
 

@@ -10,9 +10,18 @@ import torch
 from torch import nn
 
 from library.data.batch import Batch
+from library.models.base import Model
+from library.models.float8 import STORED
+from library.models.swapping.plan import SwapPlan, own_type, plan_swap
 from library.options.optimizer import OptimizerOptions
 from library.problems import UserError
-from library.training.dry_run.memory_estimate import Memory, chunk_size, estimate, state_per_weight
+from library.training.memory.estimate import Memory, state_per_weight
+from library.training.memory.forecast import (
+    gradient_parts,
+    offloaded_bytes,
+    offloaded_vae,
+    run_memory,
+)
 from library.training.run import TrainingRun
 from library.training.session import Session
 from library.training.start.precision import frozen_layers
@@ -38,7 +47,7 @@ class MemoryForecast:
 def forecast_memory(task: Task, run: TrainingRun, session: Session, batch: Batch) -> MemoryForecast:
     """The outlook of a run whose largest batch is `batch`. The task stays unchanged."""
     try:
-        memory = _with_options(estimate(task, session, batch, run.optimizer), task, run, session)
+        memory = run_memory(task, run, session, batch)
         found = list(_choices(memory, task, run, session, batch))
     except (RuntimeError, NotImplementedError, TypeError) as error:
         return MemoryForecast(None, reason=str(error).splitlines()[0])
@@ -46,102 +55,33 @@ def forecast_memory(task: Task, run: TrainingRun, session: Session, batch: Batch
     return MemoryForecast(memory, tuple(sorted(lower, key=lambda choice: choice[1])))
 
 
-def device_memory(device: torch.device) -> tuple[int, int]:
-    """Bytes free and bytes in total, of the GPU or of the machine."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)
-    import psutil
-
-    memory = psutil.virtual_memory()
-    return memory.available, memory.total
-
-
-def _with_options(memory: Memory, task: Task, run: TrainingRun, session: Session) -> Memory:
-    """A step's memory with what the run's options save or add."""
-    if run.optimizer.steps_in_backward:
-        # Each part's gradients are freed before the next part's exist.
-        parts = _parts(task, run.optimizer.fused_optimizer_groups)
-        # Where there are several, the first is stepped while nearly all activations are there.
-        besides = memory.stepping if parts > 1 else 0
-        memory = replace(
-            memory, gradients=memory.gradients // parts, activations=memory.activations + besides
-        )
-    if run.caching.caches_latents:
-        away = _offloaded_vae(task, run, session)
-        memory = replace(memory, encoding=0, weights=memory.weights - away)
-    if run.caching.caches_text:
-        away = _offloaded_bytes(task.model.text_encoders, run, session)
-        memory = replace(memory, weights=memory.weights - away)
-    if run.averaging.use_ema and run.averaging.ema_device in (None, session.device.type):
-        # Averages are float32, whatever the weights are.
-        averages = 4 * sum(parameter.numel() for parameter in task.trained_parameters())
-        memory = replace(memory, weights=memory.weights + averages)
-    processes = session.accelerator.num_processes
-    if run.processes.shard is not None and processes > 1:
-        memory = _shared_out(memory, task, processes)
-    return memory
-
-
-def _shared_out(memory: Memory, task: Task, processes: int) -> Memory:
-    """One process's memory where weights are shared out; two blocks are gathered at a time."""
-    encoders = [one for one in task.model.text_encoders if any(p.requires_grad for p in one.parameters())]
-    weights = [parameter for part in (task.model.denoiser, *encoders) for parameter in part.parameters()]
-    elsewhere = sum(weight.nbytes for weight in weights) * (processes - 1) // processes
-    block = max(sum(p.nbytes for p in block.parameters()) for block in task.model.blocks())
-    memory = replace(memory, weights=memory.weights - elsewhere, activations=memory.activations + 2 * block)
-    if not any(weight.requires_grad for weight in weights):
-        return memory
-    # Without DDP's copies of gradients, which are as large as these.
-    return replace(
-        memory, gradients=memory.gradients // 2 // processes, optimizer=memory.optimizer // processes
-    )
-
-
-def _parts(task: Task, groups: int | None) -> int:
-    """How often the gradients that are in memory at once fit into all.
-
-    groups: how many parts are stepped one by one; None: weights are, small ones together.
-    """
-    trained = task.trained_parameters()
-    sizes = [parameter.numel() for parameter in trained]
-    is_rounded = all(parameter.dtype != torch.float32 for parameter in trained)
-    return groups or max(1, sum(sizes) // (chunk_size(sizes) if is_rounded else 2 * max(sizes)))
-
-
-def _offloaded_vae(task: Task, run: TrainingRun, session: Session) -> int:
-    """The same of the VAE, which stays where masked pictures are encoded at every step."""
-    return 0 if task.model.is_inpainting else _offloaded_bytes(task.model.vae, run, session)
-
-
-def _offloaded_bytes(part: nn.Module, run: TrainingRun, session: Session) -> int:
-    """Bytes of a part of the model if it is offloaded once its results are cached (see `fill_caches`), else
-    0.
-    """
-    stays = run.preview.sample_prompts is not None or session.accelerator.num_processes > 1
-    if stays or session.device.type == "cpu":
-        return 0
-    return sum(parameter.nbytes for parameter in part.parameters())
-
-
 def _choices(
     memory: Memory, task: Task, run: TrainingRun, session: Session, batch: Batch
 ) -> Iterator[tuple[str, int]]:
     if not run.caching.caches_latents:
-        away = _offloaded_vae(task, run, session)
+        away = offloaded_vae(task, run, session)
         yield "--cache_latents", replace(memory, encoding=0, weights=memory.weights - away).peak
     if not run.caching.caches_text and not run.trains_text:
-        away = _offloaded_bytes(task.model.text_encoders, run, session)
+        away = offloaded_bytes(task.model.text_encoders, run, session)
         text = "--cache_text_encoder_outputs (for captions that never change)"
         yield text, replace(memory, weights=memory.weights - away).peak
-    if not run.training.gradient_checkpointing:
-        with _checkpointing(task):
-            found = _with_options(estimate(task, session, batch, run.optimizer), task, run, session)
+    if not (run.training.gradient_checkpointing or run.training.blocks_to_swap):
+        with _checkpointing(task, run):
+            found = run_memory(task, run, session, batch)
         yield "--gradient_checkpointing", found.peak
+    if _could_swap(task, run, session):
+        blocks = task.model.transformer_blocks()
+        with _checkpointing(task, run), _swapping(task.model, plan_swap(blocks, len(blocks))):
+            found = run_memory(task, run, session, batch)
+        yield f"--blocks_to_swap {len(blocks)}", found.peak
     if _could_step_in_backward(run, session):
-        yield "--fused_backward_pass", replace(memory, gradients=memory.gradients // _parts(task, None)).peak
+        yield (
+            "--fused_backward_pass",
+            replace(memory, gradients=memory.gradients // gradient_parts(task, None)).peak,
+        )
     if run.training.mixed_precision == "no" and not run.training.trains_in_16_bits:
-        found = estimate(task, session, batch, run.optimizer, frozen=torch.bfloat16)
-        yield "--mixed_precision bf16", _with_options(found, task, run, session).peak
+        found = run_memory(task, run, session, batch, frozen=torch.bfloat16)
+        yield "--mixed_precision bf16", found.peak
     if not run.model.float8_parts and (saved := _float8_savings(task)):
         yield "--fp8_base", replace(memory, weights=memory.weights - saved).peak
     smaller = _with_8bit_adam(memory, task, session) if memory.optimizer > MIN_SAVING * memory.peak else None
@@ -160,19 +100,44 @@ def _could_step_in_backward(run: TrainingRun, session: Session) -> bool:
     return not run.optimizer.steps_in_backward and is_free and is_alone and not finds_rate
 
 
+def _could_swap(task: Task, run: TrainingRun, session: Session) -> bool:
+    is_frozen = task.model.denoiser_part not in task.trained_parts()
+    may = is_frozen or run.optimizer.fused_backward_pass
+    return may and not run.training.blocks_to_swap and session.device.type == "cuda"
+
+
 @contextmanager
-def _checkpointing(task: Task) -> Iterator[None]:
+def _checkpointing(task: Task, run: TrainingRun) -> Iterator[None]:
     """Context manager; inside it the model recomputes activations."""
     task.use_gradient_checkpointing(True)
     try:
         yield
     finally:
-        task.use_gradient_checkpointing(False)
+        is_on = run.training.gradient_checkpointing or bool(run.training.blocks_to_swap)
+        task.use_gradient_checkpointing(is_on)
+
+
+@contextmanager
+def _swapping(model: Model, plan: SwapPlan) -> Iterator[None]:
+    """Context manager; inside it the model's blocks are planned to come and go."""
+    model.swap_plan = plan
+    try:
+        yield
+    finally:
+        model.swap_plan = SwapPlan()
 
 
 def _float8_savings(task: Task) -> int:
     """Bytes that float8 saves on frozen layers of U-Net and text encoders (see `set_precision`)."""
-    return sum(layer.weight.nbytes - layer.weight.numel() for layer in frozen_layers(task, ("unet", "te")))
+    layers, plan = frozen_layers(task, ("unet", "te")), task.model.swap_plan
+    small = {id(layer.weight) for layer in layers}
+
+    def type_of(parameter: nn.Parameter) -> torch.dtype:
+        return STORED if id(parameter) in small else parameter.dtype
+
+    # Of blocks that come and go only the ring is on the device.
+    away = [plan.freed_bytes(kind) - plan.ring_bytes(kind) for kind in (own_type, type_of)]
+    return sum(layer.weight.nbytes - layer.weight.numel() for layer in layers) - away[0] + away[1]
 
 
 def _with_8bit_adam(memory: Memory, task: Task, session: Session) -> Memory | None:

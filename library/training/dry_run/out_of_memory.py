@@ -7,8 +7,8 @@ import torch
 from library.faults import reason_of
 from library.problems import UserError
 from library.training.dry_run.proposing import in_a_line, offer
-from library.training.dry_run.trial import largest_batch
 from library.training.job import Job
+from library.training.memory.forecast import largest_batch
 
 WITHOUT = "use a smaller batch or resolution (--dry_run proposes options)"
 

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from library.data.batch import Batch
 from library.models import FAMILIES
-from library.training.dry_run.memory_choices import MemoryForecast, device_memory
+from library.training.dry_run.memory_choices import MemoryForecast
 from library.training.dry_run.planned_files import PlannedFiles, name_pattern
 from library.training.job import Job
+from library.training.memory.forecast import device_memory
 from library.training.run import TrainingRun
 from library.training.run_plan import RunPlan
 from library.training.session import Session
@@ -64,10 +65,13 @@ def about_memory(outlook: MemoryForecast, session: Session, batch: Batch) -> lis
         ("gradients", memory.gradients),
         ("activations", memory.activations),
         ("encoding the pictures, before", memory.encoding),
+        ("filling caches, before all steps", memory.caching),
     ]
     lines = [f"about {gigabytes(memory.peak)} at its peak on the {session.device.type} ({room}), beside"]
     lines[0] += " the program itself"
     lines += columns([(f"  {name}", gigabytes(size)) for name, size in rows if size], right=(1,))
+    if memory.main:
+        lines.append(f"and {gigabytes(memory.main)} of main memory for blocks that come and go")
     if outlook.choices:
         lines.append("would be lower with")
         lines += columns(

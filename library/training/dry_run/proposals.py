@@ -20,10 +20,9 @@ from library.problems import UserError, without_warnings
 from library.training.dry_run.memory_choices import (
     _checkpointing,
     _could_step_in_backward,
-    _parts,
-    _with_options,
 )
-from library.training.dry_run.memory_estimate import Memory, chunk_size, estimate, state_per_weight
+from library.training.memory.estimate import Memory, chunk_size, estimate, state_per_weight
+from library.training.memory.forecast import gradient_parts, with_options
 from library.training.pace.limit import MARGIN
 from library.training.pace.work import LAUNCH, Speeds
 from library.training.run import TrainingRun
@@ -140,7 +139,7 @@ class Choices:
             batch = first_of(self.batch) if key[2] else self.batch
             with ExitStack() as stack:
                 if key[0]:
-                    stack.enter_context(_checkpointing(self.task))
+                    stack.enter_context(_checkpointing(self.task, self.run))
                 frozen = torch.bfloat16 if key[1] else None
                 trained = torch.bfloat16 if key[3] else None
                 options = self.run.optimizer
@@ -154,7 +153,7 @@ class Choices:
         with without_warnings():
             caching = replace(run.caching, **dict.fromkeys(_CACHES, False), **_UNCACHED)
             bare = replace(run, caching=caching)
-        memory = _with_options(raw, task, bare, self.session)
+        memory = with_options(raw, task, bare, self.session)
         weights, is_half = memory.weights, BF16 in chosen
         if self._is_cached(LATENTS, chosen):
             memory = replace(memory, encoding=0)
@@ -201,7 +200,7 @@ class Choices:
         nearly all activations are there.
         """
         sizes = [parameter.numel() for parameter in self.task.trained_parameters()]
-        parts = max(1, sum(sizes) // chunk_size(sizes)) if is_half else _parts(self.task, None)
+        parts = max(1, sum(sizes) // chunk_size(sizes)) if is_half else gradient_parts(self.task, None)
         besides = memory.stepping if parts > 1 else 0
         return replace(memory, gradients=memory.gradients // parts, activations=memory.activations + besides)
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 
 from library.console import activity
 from library.data.batch import Batch
-from library.training.dry_run.memory_choices import device_memory
 from library.training.dry_run.page import gigabytes, section
 from library.training.dry_run.proposals import Choices, Proposal, propose, room_in
 from library.training.job import Job
+from library.training.memory.forecast import device_memory
 from library.training.pace.work import Speeds, measured_speeds
 from library.training.run import TrainingRun
 from library.training.session import Session

@@ -14,11 +14,10 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from library.data.batch import Batch
-from library.data.plan import Position
 from library.faults import reason_of
 from library.files import remove
 from library.problems import UserError, warn
-from library.training.dry_run.memory_choices import MemoryForecast, device_memory, forecast_memory
+from library.training.dry_run.memory_choices import MemoryForecast, forecast_memory
 from library.training.dry_run.page import Trial, about_files, about_memory, about_run, about_trial, gigabytes
 from library.training.dry_run.planned_files import plan_files
 from library.training.dry_run.proposals import room_in
@@ -26,6 +25,7 @@ from library.training.dry_run.proposing import about_offer, offer
 from library.training.job import Job
 from library.training.learner import Learner
 from library.training.loss_log import LossLog
+from library.training.memory.forecast import device_memory, largest_batch
 from library.training.session import Session
 from library.training.start.model_setup import place_model, set_up_model
 from library.training.start.outputs import make_checkpoints
@@ -68,22 +68,6 @@ def rehearse(job: Job) -> None:
 
 def _say(session: Session, lines: list[str]) -> None:
     session.say("\n".join(lines))
-
-
-def largest_batch(job: Job) -> Batch:
-    """The first epoch's batch that takes the most memory. No cache is filled, so its pictures are encoded in
-    the step.
-    """
-    session, batches = job.session, job.batches
-    number = batches.largest_batch(session.seed, session.accelerator.num_processes)
-    builder = batches.builder(
-        job.task.model,
-        job.run,
-        session,
-        total_steps=job.plan.last_step,
-        needs=job.task.needs,
-    )
-    return builder.build(Position(epoch=0, batch=number, step=0, window=1, closes=True))
 
 
 def _fits(outlook: MemoryForecast, session: Session) -> bool:

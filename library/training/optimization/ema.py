@@ -9,12 +9,13 @@ validation and results use it; a state holds it beside the weights, so that a ru
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
 
+from library.models.swapping.blocks import SwappedBlocks
 from library.options.averaging import AveragingOptions
 from library.problems import UserError
 from library.training.optimization.flat import flat_copy, places_in
@@ -35,14 +36,18 @@ class Average:
         decay: float,
         device: torch.device,
         *,
+        swapped: SwappedBlocks | None = None,
         are_shares: bool = False,
     ) -> None:
         """device: where the averages are kept, the parameters' own or the CPU.
+        swapped: blocks of the module that come and go; None: all stay.
         are_shares: whether the parameters are not the module's own, but share its memory.
         """
         self.are_shares = are_shares
         self.module, self.parameters, self.decay, self.updates = module, list(parameters), decay, 0
-        self.values = [p.detach().to(device, torch.float32, copy=True) for p in self.parameters]
+        self._swapped = swapped
+        with self._masters():
+            self.values = [p.detach().to(device, torch.float32, copy=True) for p in self.parameters]
         self._pinned: list[Tensor] | None = None
         self._copied: torch.cuda.Event | None = None
         if self.parameters and self.parameters[0].is_cuda and device.type == "cpu":
@@ -57,11 +62,12 @@ class Average:
         """
         self.flush()
         self.updates += 1
-        if self._pinned is None:
-            self._blend([p.detach() for p in self.parameters])
-            return
-        for landing, parameter in zip(self._pinned, self.parameters, strict=True):
-            landing.copy_(parameter, non_blocking=True)
+        with self._masters():
+            if self._pinned is None:
+                self._blend([p.detach() for p in self.parameters])
+                return
+            for landing, parameter in zip(self._pinned, self.parameters, strict=True):
+                landing.copy_(parameter, non_blocking=True)
         self._copied = torch.cuda.Event()
         self._copied.record()
 
@@ -89,9 +95,29 @@ class Average:
             with self._values_in_place():
                 yield
             return
+        pairs = list(zip(self.parameters, self.values, strict=True))
+        away = [pair for pair in pairs if self._comes_and_goes(pair[0])]
+        if away and dtype is None:  # they may be computed with: as the masters they come and go
+            there = [pair for pair in pairs if not self._comes_and_goes(pair[0])]
+            with self._as_masters(away), self._in_places(there, None):
+                yield
+        else:
+            with self._in_places(pairs, dtype):
+                yield
+
+    @contextmanager
+    def _in_places(
+        self, pairs: Iterable[tuple[nn.Parameter, Tensor]], dtype: torch.dtype | None
+    ) -> Iterator[None]:
+        """Context manager; inside it the module has these averages as its parameters."""
         shown = {
-            parameter: nn.Parameter(value.to(parameter.device, dtype or parameter.dtype))
-            for parameter, value in zip(self.parameters, self.values, strict=True)
+            parameter: nn.Parameter(
+                value.to(
+                    value.device if self._comes_and_goes(parameter) else parameter.device,
+                    dtype or parameter.dtype,
+                )
+            )
+            for parameter, value in pairs
         }
         places = [
             (owner, name, parameter)
@@ -117,6 +143,29 @@ class Average:
         finally:
             _set(self.parameters, kept)
 
+    @contextmanager
+    @torch.no_grad()
+    def _as_masters(self, pairs: Sequence[tuple[nn.Parameter, Tensor]]) -> Iterator[None]:
+        """Context manager; inside it the masters of these parameters hold their averages. The weights are
+        kept in main memory meanwhile.
+        """
+        with self._masters():
+            kept = [parameter.detach().clone() for parameter, _ in pairs]
+            for parameter, value in pairs:
+                parameter.copy_(value)
+        try:
+            yield
+        finally:
+            with self._masters():
+                for (parameter, _), weights in zip(pairs, kept, strict=True):
+                    parameter.copy_(weights)
+
+    def _masters(self) -> AbstractContextManager[None]:
+        return nullcontext() if self._swapped is None else self._swapped.masters()
+
+    def _comes_and_goes(self, parameter: nn.Parameter) -> bool:
+        return self._swapped is not None and self._swapped.home_of(parameter) is not None
+
     def tensors(self) -> dict[str, Tensor]:
         """What a state must hold: the averages by their parameters' numbers, as in an optimizer's state, and
         the number of updates.
@@ -133,8 +182,9 @@ class Average:
 
     def restart(self) -> None:
         """Start anew from the weights as they are."""
-        for value, parameter in zip(self.values, self.parameters, strict=True):
-            value.copy_(parameter.detach())
+        with self._masters():
+            for value, parameter in zip(self.values, self.parameters, strict=True):
+                value.copy_(parameter.detach())
         self.updates = 0
 
     def _blend(self, weights: list[Tensor]) -> None:
@@ -187,11 +237,15 @@ def make_average(task: Task, options: AveragingOptions, session: Session, weight
     if options.ema_device == "cuda" and session.device.type != "cuda":
         raise UserError.of("--ema_device cuda", f"this run is on the {session.device.type}", "leave it out")
     device = torch.device("cpu") if options.ema_device == "cpu" else session.device
-    trained = weights.own(task.trained_parameters())
-    average = Average(task, trained, options.decay, device, are_shares=weights.is_sharded)
+    trained, swaps = weights.own(task.trained_parameters()), task.model.swap_plan.trains
+    swapped = task.model.swapped if swaps else None
+    average = Average(task, trained, options.decay, device, swapped=swapped, are_shares=weights.is_sharded)
     if weights.is_sharded:
         return average
-    if task.model.denoiser_part in task.trained_parts() and (count := _start_from_checkpoint(average, task)):
+    with task.model.masters():  # a placeholder has no place of its own
+        trains = task.model.denoiser_part in task.trained_parts()
+        count = _start_from_checkpoint(average, task) if trains else 0
+    if count:
         session.say(f"the average starts from the checkpoint's own: {count} tensors")
     return average
 

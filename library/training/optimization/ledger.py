@@ -9,7 +9,8 @@ component, about 262,000 of a large one. So it costs 1 MB per component, not a s
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,11 +92,18 @@ class Balance:
 class Ledger:
     """Records during a run how its components are trained."""
 
-    def __init__(self, components: Sequence[Component], since: int, weights: Weights) -> None:
+    def __init__(
+        self,
+        components: Sequence[Component],
+        since: int,
+        weights: Weights,
+        masters: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
         """since: steps done before. The weights as they are now count as the start.
         weights: how the processes hold them.
+        masters: makes what weights are read in, see `Model.masters`.
         """
-        self.components, self.since, self.weights = components, since, weights
+        self.components, self.since, self.weights, self._masters = components, since, weights, masters
         self.restart()
         # Of each component: the sum of its gradient norms and their count, (2,); its steps, a scalar.
         self._gradients = {one.name: torch.zeros(2, device=one.parameters[0].device) for one in components}
@@ -104,7 +112,12 @@ class Ledger:
 
     def restart(self) -> None:
         """Take the weights as they are now for the start."""
-        self._start = {one.name: self._sample(one) for one in self.components}
+        self._start = self._samples()
+
+    def _samples(self) -> dict[str, Tensor]:
+        """A sample of each component's weights as they are now. All processes call it together."""
+        with self._masters():
+            return {one.name: self._sample(one) for one in self.components}
 
     def record_step(self, groups: Sequence[Mapping[str, Any]], norm: Tensor, *, trains_text: bool) -> None:
         """Count a step for each component that it should move, without waiting for the device.
@@ -163,10 +176,13 @@ class Ledger:
 
     def balance(self, until: int) -> Balance:
         """The balance after `until` steps. All processes call it together."""
-        return Balance(tuple(map(self._entry, self.components)), self.since, until)
+        now = self._samples()
+        entries = tuple(self._entry(one, now[one.name]) for one in self.components)
+        return Balance(entries, self.since, until)
 
-    def _entry(self, one: Component) -> Entry:
-        start, now = self._start[one.name], self._sample(one)
+    def _entry(self, one: Component, now: Tensor) -> Entry:
+        """now: a sample of its weights."""
+        start = self._start[one.name]
         total, count = self._gradients[one.name].tolist()
         weights = _weights(one.parameters)
         size, change = (_norm(values, weights) for values in (start, now - start))

@@ -8,6 +8,7 @@ al. 2015, https://arxiv.org/abs/1502.02551).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -36,35 +37,60 @@ from library.training.optimization.part_steps import (
 CHUNK = 2**25  # weights held in float32 at once: 128 MiB, and as much for gradients and for rounding each
 
 
-def round_stochastically(values: Tensor, dtype: torch.dtype, generator: torch.Generator) -> Tensor:
+@dataclass(frozen=True)
+class Among:
+    """Where some values stand among others, so that they are rounded by the draws of their places.
+
+    total: how many values there are.
+    spans: the first place and the number of neighbours, for each run of them.
+    """
+
+    total: int
+    spans: Sequence[tuple[int, int]]
+
+    def pick(self, draws: Tensor) -> Tensor:
+        """The draws (total,) of these places."""
+        return torch.cat([draws.narrow(0, start, count) for start, count in self.spans])
+
+
+def round_stochastically(
+    values: Tensor, dtype: torch.dtype, generator: torch.Generator, among: Among | None = None
+) -> Tensor:
     """float32 values (n,), stochastically rounded to dtype (bfloat16 or float16): each becomes one of its two
     neighbours there, with the value itself as the mean.
+
+    among: the places of the values among those that are drawn for; None: they are all.
 
     Draws for bfloat16 have 15 bits: the mean is exact to 2^-16 of the neighbours' distance, as float32 is.
     """
     if dtype == torch.float16:
-        return _round_float16(values, generator)
+        return _round_float16(values, generator, among)
     # bfloat16 is the upper half of float32; its lower half carries over, or not, when a draw is added.
     device = values.device
-    draws = torch.randint(2**15, values.shape, dtype=torch.int16, generator=generator, device=device)
+    shape = values.shape if among is None else (among.total,)
+    draws = torch.randint(2**15, shape, dtype=torch.int16, generator=generator, device=device)
+    draws = draws if among is None else among.pick(draws)
     # Where a value is no number nothing is added: a NaN's carry would make it one.
     are_numbers = (~is_not_finite(torch.linalg.vector_norm(values))).int()
     carried = torch.addcmul(values.view(torch.int32), draws, are_numbers, value=2)
     return carried.view(torch.int16)[1::2].contiguous().view(torch.bfloat16)  # little-endian
 
 
-def _round_float16(values: Tensor, generator: torch.Generator) -> Tensor:
+def _round_float16(values: Tensor, generator: torch.Generator, among: Among | None) -> Tensor:
     """Below 2^-14 float16 is subnormal: its numbers are evenly spaced, 2^-24 apart."""
-    normal = _truncate(values, 13, generator)  # float16 has 10 of float32's 23 bits of mantissa
-    small = (values * 2**24 + torch.rand(values.shape, generator=generator, device=values.device)).floor()
+    normal = _truncate(values, 13, generator, among)  # float16 has 10 of float32's 23 bits of mantissa
+    shape = values.shape if among is None else (among.total,)
+    chance = torch.rand(shape, generator=generator, device=values.device)
+    small = (values * 2**24 + (chance if among is None else among.pick(chance))).floor()
     rounded = torch.where(values.abs() < 2**-14, small / 2**24, normal)
     return torch.where(values.isfinite(), rounded, values).to(torch.float16)
 
 
-def _truncate(values: Tensor, bits: int, generator: torch.Generator) -> Tensor:
+def _truncate(values: Tensor, bits: int, generator: torch.Generator, among: Among | None) -> Tensor:
     """float32 values with their last bits set to 0, after a random number below 2^bits was added."""
-    device = values.device
-    chance = torch.randint(2**bits, values.shape, dtype=torch.int32, generator=generator, device=device)
+    shape = values.shape if among is None else (among.total,)
+    chance = torch.randint(2**bits, shape, dtype=torch.int32, generator=generator, device=values.device)
+    chance = chance if among is None else among.pick(chance)
     return ((values.view(torch.int32) + chance) & -(2**bits)).view(torch.float32)
 
 
@@ -107,7 +133,16 @@ class RoundedOptimizer(torch.optim.Optimizer):
         super().__init__([{"params": group["params"]} for group in groups], {})
         self.copies, self.seed, self.max_grad_norm, self._done = copies, seed, max_grad_norm, 0
         self.chunks = neighbours(self.param_groups, CHUNK)
-        self._numbers = {p: n for n, chunk in enumerate(self.chunks) for p in parameters_of(chunk)}
+        # Of each parameter: the number of its chunk, and its place in it.
+        self._numbers: dict[nn.Parameter, int] = {}
+        self._starts: dict[nn.Parameter, int] = {}
+        self._sizes: list[int] = []
+        for number, chunk in enumerate(self.chunks):
+            size = 0
+            for parameter in parameters_of(chunk):
+                self._numbers[parameter], self._starts[parameter] = number, size
+                size += parameter.numel()
+            self._sizes.append(size)
         self._inner_steps = PartSteps(self.inner)
         self._pull_settings()
 
@@ -134,12 +169,21 @@ class RoundedOptimizer(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step_part(self, part: Part, is_bad: Tensor | None, factors: Tensor | None = None) -> None:
-        """Step a chunk, or several; see `PartSteps.step_part`.
+        """Step a chunk, a part of one, or several; see `PartSteps.step_part`. Chunks are rounded by the same
+        draws whether they are stepped whole or in parts.
 
         factors: those of single gradients are for one chunk only.
         """
-        for number in dict.fromkeys(self._numbers[parameter] for parameter in parameters_of(part)):
-            self._step_chunks([self.chunks[number]], is_bad, factors)
+        for chunk in self._by_chunk(part):
+            self._step_chunks([chunk], is_bad, factors)
+
+    def _by_chunk(self, part: Part) -> list[Part]:
+        """A part, divided where it crosses chunks."""
+        found: dict[int, list[Part]] = {}
+        for group, parameters in part:
+            for parameter in parameters:
+                found.setdefault(self._numbers[parameter], []).append([(group, [parameter])])
+        return [joined(parts) for parts in found.values()]
 
     def finish(self) -> None:
         """End a step: the next one is rounded by other draws."""
@@ -183,11 +227,19 @@ class RoundedOptimizer(torch.optim.Optimizer):
         """
         key = derive_seed(self.seed, "rounding", self._done + 1, number)
         generator = torch.Generator(values.device).manual_seed(key)
-        rounded = round_stochastically(values, parameters[0].dtype, generator)
+        among = self._among(number, parameters)
+        rounded = round_stochastically(values, parameters[0].dtype, generator, among)
         torch._foreach_copy_([*parameters], places_in(rounded, parameters))
         for parameter in parameters:
             copy = self.copies[parameter]
             copy.data, copy.grad = self._nothing[copy.device].expand(copy.shape), None
+
+    def _among(self, number: int, parameters: Sequence[nn.Parameter]) -> Among | None:
+        """Where parameters stand in their chunk; None: they are all of it."""
+        total = self._sizes[number]
+        if sum(parameter.numel() for parameter in parameters) == total:
+            return None
+        return Among(total, [(self._starts[parameter], parameter.numel()) for parameter in parameters])
 
     def _copies_of(self, parameters: Sequence[nn.Parameter]) -> list[nn.Parameter]:
         return [self.copies[parameter] for parameter in parameters]

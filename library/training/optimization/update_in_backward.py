@@ -14,6 +14,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from library.models.swapping.blocks import SwappedBlocks
 from library.options.optimizer import OptimizerOptions
 from library.problems import UserError
 from library.training.optimization.gradients import (
@@ -87,9 +88,15 @@ class StepsInBackward:
     """
 
     def __init__(
-        self, optimizer: torch.optim.Optimizer, groups: int | None, *, max_grad_norm: float = 0.0
+        self,
+        optimizer: torch.optim.Optimizer,
+        groups: int | None,
+        *,
+        max_grad_norm: float = 0.0,
+        swapped: SwappedBlocks | None = None,
     ) -> None:
-        """groups: into how many parts the parameters are divided, each of which is stepped at once; None:
+        """swapped: blocks that come and go, whose weights are stepped before they leave; None: all stay.
+        groups: into how many parts the parameters are divided, each of which is stepped at once; None:
             each parameter is stepped by itself, or with others if it is small.
         max_grad_norm: what the norm of a part's gradients is clipped to, without parts that of each gradient;
             0 does not clip.
@@ -102,6 +109,15 @@ class StepsInBackward:
             self._steps, smallest = PartSteps(optimizer), neighbours(optimizer.param_groups, 0)
         self.units = [Unit(part) for part in (smallest if groups is None else _split(smallest, groups))]
         waits = groups is None and isinstance(self._steps, PartSteps)
+        self._swapped = swapped
+        if swapped is not None:
+            self.units = [unit for one in self.units for unit in _apart(one, swapped)]
+            swapped.leaving.append(self._before_leaving)
+        self._by_block: dict[int, list[Unit]] = {}
+        for unit in self.units:
+            home = None if swapped is None else swapped.home_of(unit.parameters[0])
+            if home is not None:
+                self._by_block.setdefault(home, []).append(unit)
         self._enough = max(unit.size for unit in self.units) if waits else 0
         self._waiting: list[Unit] = []
         self._waiting_size = 0
@@ -133,6 +149,16 @@ class StepsInBackward:
             if self._waiting_size >= self._enough:
                 self._step(self._waiting)
 
+    def _before_leaving(self, block: int) -> None:
+        """Step what has gradients in the block that leaves: parts never cross blocks, whose weights are not
+        there together.
+        """
+        own = self._by_block.get(block, ())
+        begun = [unit for unit in own if not unit.is_done and with_gradients(unit.parameters)]
+        if found := list({id(unit): unit for unit in (*self._waiting, *begun)}.values()):
+            for units in [found] if self._enough else [[unit] for unit in found]:
+                self._step(units)
+
     @torch.no_grad()
     def _step(self, units: Sequence[Unit]) -> None:
         part = joined(unit.part for unit in units)
@@ -141,6 +167,8 @@ class StepsInBackward:
             self._steps.step_part(part, *self._look_at(having))
         else:
             self._steps.step_part(part, None, None)
+        if self._swapped is not None:
+            self._swapped.changed(having)
         for parameter in having:
             parameter.grad = None  # freed here, which is why parts are stepped early
         for unit in units:
@@ -155,6 +183,15 @@ class StepsInBackward:
         if not self.max_grad_norm:
             return is_not_finite(norm), None
         return is_not_finite(norm), clip_factor(norms if self.clips_each else norm, self.max_grad_norm)
+
+
+def _apart(unit: Unit, swapped: SwappedBlocks) -> list[Unit]:
+    """A unit, divided between blocks that come and go, and the rest."""
+    found: dict[int | None, list[Part]] = {}
+    for group, parameters in unit.part:
+        for parameter in parameters:
+            found.setdefault(swapped.home_of(parameter), []).append([(group, [parameter])])
+    return [Unit(joined(parts)) for parts in found.values()]
 
 
 def _split(parts: Sequence[Part], count: int) -> list[Part]:
@@ -193,8 +230,13 @@ class UpdateInBackward(Update):
         self.guard.count(is_not_finite(norm).float())
 
 
-def make_update_in_backward(update: Update, options: OptimizerOptions) -> UpdateInBackward:
-    """The same update within the backward pass. Raises UserError with several processes."""
+def make_update_in_backward(
+    update: Update, options: OptimizerOptions, swapped: SwappedBlocks | None = None
+) -> UpdateInBackward:
+    """The same update within the backward pass.
+
+    swapped: blocks that come and go; None: all stay.
+    Raises UserError with several processes."""
     if update.session.accelerator.num_processes > 1:
         cause = "works with one process: gradients of several are averaged after the backward pass"
         raise UserError.of(options.steps_in_backward, cause, "leave it out, or start one process")
@@ -206,5 +248,5 @@ def make_update_in_backward(update: Update, options: OptimizerOptions) -> Update
         ledger=update.ledger,
         weights=update.weights,
         max_grad_norm=update.max_grad_norm,
-        steps=StepsInBackward(optimizer, parts, max_grad_norm=update.max_grad_norm),
+        steps=StepsInBackward(optimizer, parts, max_grad_norm=update.max_grad_norm, swapped=swapped),
     )

@@ -57,7 +57,7 @@ _FREE = {
     *("train_data_dir", "reg_data_dir", "in_json", "dataset_config", "conditioning_data_dir", "ucg"),
     *("min_image_side", "on_bad_image", "debug_dataset", "cache_info", "validation_split", "validation_seed"),
     *("max_data_loader_n_workers", "persistent_data_loader_workers", "cache_in_memory_limit"),
-    *("gradient_checkpointing", "cpu_offload_checkpointing", "ema_device"),
+    *("gradient_checkpointing", "cpu_offload_checkpointing", "blocks_to_swap", "ema_device"),
     *("network_weights", "prompts_file", "training_comment", "no_metadata", "save_model_as"),
     "save_embeddings",
     *("image_dir", "metadata_file", "caption_extension", "custom_attributes"),

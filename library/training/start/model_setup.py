@@ -8,6 +8,8 @@ import torch
 from torch import nn
 
 from library.models.compiling import compile_blocks
+from library.models.swapping.blocks import SwappedBlocks
+from library.models.swapping.stores import make_store
 from library.options.model import ModelOptions
 from library.problems import warn_idle
 from library.training.job import Job
@@ -15,10 +17,13 @@ from library.training.pace.limit import limit_memory
 from library.training.session import Session, dtype_of
 from library.training.sharding.whole import Weights
 from library.training.start.precision import set_precision
+from library.training.start.swapping import plan_swapping
 
 
 def set_up_model(job: Job) -> None:
-    """Cast the model's parts, choose how attention is computed and whether activations are recomputed."""
+    """Cast the model's parts, choose how attention is computed, whether activations are recomputed, and which
+    blocks come and go.
+    """
     run, session, task = job.run, job.session, job.task
     trained = dtype_of(run.training.trained_precision)
     assert trained is not None
@@ -32,22 +37,27 @@ def set_up_model(job: Job) -> None:
     task.use_attention(run.model.attention)
     if run.training.gradient_checkpointing:
         task.use_gradient_checkpointing(True)
+    plan_swapping(job)
 
 
 def place_model(job: Job) -> Weights:
     """Move the model to the device, in the memory layout that is fastest there, compiled if asked; or this
-    process's share of it. Returns how the processes hold it. Where the system lends main memory to a full
-    device, it may take no more than is free there.
+    process's share of it. Blocks that come and go begin to. Returns how the processes hold it. Where the
+    system lends main memory to a full device, it may take no more than is free there.
     """
-    run, session, task = job.run, job.session, job.task
+    run, session, model, task = job.run, job.session, job.task.model, job.task
     limit_memory(session.device, run.training.allow_shared_memory)
     if run.processes.shard is not None and session.accelerator.num_processes > 1:
         from library.training.sharding.sharded import ShardedWeights
 
         return ShardedWeights(session, task, run.processes.shard)
+    if model.swap_plan:
+        model.swapped = SwappedBlocks(make_store(session.device), model.swap_plan)
     task.to(session.device)
     if run.model.torch_compile:
         _compile(task.blocks(), run.model, session)
+    if model.swapped is not None:
+        model.swapped.attach()
     if session.device.type == "cuda":
         use_channels_last(task)
     return Weights(session)

@@ -12,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from library.models.compiling import GraphSteps, captures_graphs
 from library.options.model import ModelOptions
 from library.options.training import TrainingOptions
+from library.problems import UserError
 from library.training.job import Job
 from library.training.learner import Learner
 from library.training.optimization.ema import make_average
@@ -20,6 +21,7 @@ from library.training.optimization.ledger import Ledger
 from library.training.optimization.optimizers import make_optimizer
 from library.training.optimization.rounding import RoundedOptimizer
 from library.training.optimization.schedules import make_schedule
+from library.training.optimization.self_tuning import is_schedule_free
 from library.training.optimization.update import Update
 from library.training.optimization.update_in_backward import make_update_in_backward
 from library.training.pace.clock import make_clock
@@ -34,6 +36,9 @@ def make_stepper(job: Job, weights: Weights) -> Stepper:
     frozen = [name for name, parameter in task.named_parameters() if not parameter.requires_grad]
     DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(task, frozen)
     bare = _make_optimizer(job, weights)
+    if task.model.swap_plan.trains and is_schedule_free(bare):
+        cause = f"does not work with {run.optimizer.optimizer_name}, which moves all weights between steps"
+        raise UserError.of("--blocks_to_swap", cause, "choose another --optimizer_type")
     schedule = make_schedule(bare, run.schedule, job.plan.last_step)
     # The task is placed, and parts of it leave the device when they are done.
     prepared: nn.Module = task
@@ -77,12 +82,15 @@ def _make_update(job: Job, optimizer: torch.optim.Optimizer, weights: Weights) -
         session=session,
         optimizer=optimizer,
         guard=Guard(session, task, optimizer, run.training.max_bad_steps, count),
-        ledger=Ledger(task.components(), job.plan.first_step, weights),
+        ledger=Ledger(task.components(), job.plan.first_step, weights, task.model.masters),
         weights=weights,
         # Gradients of 16 bits are clipped by the optimizer, in float32.
         max_grad_norm=0.0 if run.training.trains_in_16_bits else run.training.max_grad_norm,
     )
-    return make_update_in_backward(update, run.optimizer) if run.optimizer.steps_in_backward else update
+    if not run.optimizer.steps_in_backward:
+        return update
+    swapped = task.model.swapped if task.model.swap_plan.trains else None
+    return make_update_in_backward(update, run.optimizer, swapped)
 
 
 def _graph_steps(options: ModelOptions, denoiser: nn.Module, device: torch.device) -> GraphSteps | None:

@@ -224,7 +224,10 @@ class NetworkTask(Task):
         """Max-norm regularization, with --scale_weight_norms; the loss of what is preserved."""
         self.words.after_step()
         limit = self.network_options.scale_weight_norms
-        figures = self.network.limit_norms(limit) if limit else {}
+        figures: dict[str, Tensor] = {}
+        if limit:
+            with self.model.masters():  # some kinds change the layer's own weight
+                figures = self.network.limit_norms(limit)
         if self._preserved:
             figures = figures | {"loss/preservation": torch.stack(self._preserved).mean()}
             self._preserved = []

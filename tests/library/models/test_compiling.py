@@ -24,6 +24,7 @@ from library.models.base import AttachPoint
 from library.models.compiling import (
     GraphSteps,
     _Fallback,
+    call_before,
     captures_graphs,
     compile_blocks,
 )
@@ -201,6 +202,21 @@ def test_a_kind_of_block_that_cannot_be_compiled_later_on_leaves_others_compiled
         "--torch_compile: Rows and the like run uncompiled: NotImplementedError: 7 rows"
     ]
     assert [one._compiled_call_impl is None for one in blocks] == [True, True, False]
+
+
+@pytest.mark.parametrize("backend", [knows_small_sizes], indirect=True)
+def test_what_is_called_before_a_block_is_not_compiled_with_it_and_always_called(
+    backend: str,
+) -> None:
+    compiles: list[bool] = []
+    module = Rows(3, 3)
+    with hears_warnings() as lines:
+        compile_blocks([module], backend, device=CPU)
+        call_before(module, lambda: compiles.append(torch.compiler.is_compiling()))
+        for rows in (5, 7, 7):  # the second cannot be compiled, the third runs as it is
+            x = torch.ones(rows, 3)
+            assert torch.equal(module(x), nn.functional.linear(x, module.weight, module.bias))
+    assert compiles == [False] * 3 and len(lines) == 1
 
 
 def test_an_error_of_the_block_itself_is_raised_as_without_compiling() -> None:

@@ -15,7 +15,8 @@ import train_network
 from library.options.parser import parse
 from library.training.dry_run import memory_choices
 from library.training.dry_run.memory_choices import MemoryForecast, forecast_memory
-from library.training.dry_run.memory_estimate import Memory
+from library.training.memory import forecast as memory_forecast
+from library.training.memory.estimate import Memory
 from library.training.tasks.network import NetworkTask
 
 TEXT = "--cache_text_encoder_outputs (for captions that never change)"
@@ -31,7 +32,7 @@ def forecast(task: NetworkTask, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The forecast of a run with these options on a GPU, of a step that takes what `made` says."""
     weights = 2 * sum(parameter.nbytes for parameter in task.parameters())
     made = Memory(weights, gradients=weights, optimizer=0, activations=0, encoding=weights)
-    monkeypatch.setattr(memory_choices, "estimate", lambda *given, **named: made)
+    monkeypatch.setattr(memory_forecast, "estimate", lambda *given, **named: made)
     monkeypatch.setattr(memory_choices, "MIN_SAVING", 0)  # of tiny parts
     session = SimpleNamespace(
         device=torch.device("cuda"), accelerator=SimpleNamespace(num_processes=1, autocast=None)

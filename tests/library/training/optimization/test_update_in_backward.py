@@ -6,8 +6,11 @@ from functools import partial
 
 import pytest
 import torch
+from swapped import Chain, swap
 from torch import Tensor, nn
 
+from library.models.swapping.blocks import SwappedBlocks
+from library.models.swapping.plan import RING
 from library.options.optimizer import OptimizerOptions
 from library.options.schedule import ScheduleOptions
 from library.problems import UserError
@@ -171,3 +174,50 @@ def test_a_step_whose_loss_is_no_number_is_left_out(dtype: torch.dtype) -> None:
     training.net.loss = good
     assert training.train(3).bad == [False, False, True, False, False, False]
     assert all(tensor.isfinite().all() for tensor in training.net.state_dict().values())
+
+
+def trained_chain(
+    name: str, dtype: torch.dtype, swapping: str, ring: int = RING
+) -> tuple[dict[str, Tensor], StepsInBackward, SwappedBlocks | None]:
+    """A chain of blocks after three steps, one of which is bad."""
+    chain = Chain(5).to(dtype)
+    parameters = list(chain.parameters())
+    half = len(parameters) // 2
+    settings = [
+        {"params": parameters[:half], "lr": 0.01, "name": "a"},
+        {"params": parameters[half:], "lr": 0.02, "name": "b"},
+    ]
+    swapped = swap(chain.blocks, ring=ring)[0] if swapping else None
+    make = partial(make_optimizer, options=OptimizerOptions(optimizer_type=name))
+    is_whole = dtype == torch.float32
+    optimizer = make(settings) if is_whole else RoundedOptimizer(settings, make, seed=1)
+    steps = StepsInBackward(optimizer, None, max_grad_norm=0.1, swapped=swapped)
+    if swapping == "without steps before blocks leave":
+        swapped.leaving.clear()
+    for step in range(3):
+        x = torch.randn(2, 6, 4, 4, generator=torch.Generator().manual_seed(step)).to(dtype)
+        loss = chain(x.requires_grad_()).float().square().mean()
+        with_nan_gradients(loss * (torch.nan if step == 1 else 1)).backward()
+        steps.finish()
+    if swapped is None:
+        return chain.state_dict(), steps, None
+    with swapped.masters():
+        return chain.state_dict(), steps, swapped
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("name", ["AdamW", "AdaFactor", "AdamW8bit", "Lion"])
+def test_blocks_that_come_and_go_are_stepped_while_they_are_there(name: str, dtype: torch.dtype) -> None:
+    """All of a chunk's weights are rounded by the same draws, although it crosses blocks."""
+    whole, *_ = trained_chain(name, dtype, "")
+    for ring in (1, 2):
+        parts, steps, swapped = trained_chain(name, dtype, "yes", ring)
+        assert all(torch.equal(parts[key], whole[key]) for key in whole)
+    assert any(not torch.equal(whole[key], Chain(5).to(dtype).state_dict()[key]) for key in whole)
+    homes = [{swapped.home_of(parameter) for parameter in unit.parameters} for unit in steps.units]
+    assert all(len(home) == 1 for home in homes)
+
+
+def test_steps_that_cross_blocks_are_an_error() -> None:
+    with pytest.raises(AssertionError, match="stepped while their block is away"):
+        trained_chain("AdamW", torch.float32, "without steps before blocks leave")

@@ -17,8 +17,8 @@ from library.models.ldm.model import LatentDiffusion
 from library.options.optimizer import OptimizerOptions
 from library.options.parser import parse
 from library.param_groups import ParamGroup
-from library.training.dry_run.memory_choices import _with_options
-from library.training.dry_run.memory_estimate import BYTES_TO_ROUND, StorageCounter, estimate
+from library.training.memory.estimate import BYTES_TO_ROUND, StorageCounter, estimate
+from library.training.memory.forecast import with_options
 from library.training.optimization.optimizers import make_optimizer
 from library.training.optimization.rounding import RoundedOptimizer
 
@@ -41,7 +41,7 @@ def told_and_counted(model: LatentDiffusion, side: int, words: tuple[object, ...
     script = train_network if "--network_module" in words else fine_tune
     run = parse(script.Run, argv=[str(word) for word in (*PATHS, "--max_train_steps", 10, *words)])
     told = estimate(task, stepper.session, batch, run.optimizer)
-    told = _with_options(told, task, run, stepper.session)
+    told = with_options(told, task, run, stepper.session)
     own = [*task.parameters(), *task.buffers()]
     stepper.start()
     with StorageCounter(own) as counter:

@@ -37,7 +37,7 @@ PROBE = 256  # the side of the matrix on which an optimizer's state is measured
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes on the device.
+    """Bytes on the device, but for `main`.
 
     weights: all that stays there, trained and frozen.
     gradients: of what is trained.
@@ -45,6 +45,9 @@ class Memory:
     activations: the most that a step needs besides.
     encoding: the most that encoding a batch's pictures needs; 0 where latents are cached.
     stepping: the most that the optimizer's step needs besides, after the activations are gone.
+    caching: what filling caches takes before the first step, besides the weights: parts that leave the device
+        after it, and what encoding needs. Caches that are full already need less. Not part of the peak.
+    main: bytes of main memory that blocks which come and go wait in.
     work: the operators of the step without these two, of its text encoders ("text"), and of encoding.
     """
 
@@ -54,6 +57,8 @@ class Memory:
     activations: int
     encoding: int = 0
     stepping: int = 0
+    caching: int = 0
+    main: int = 0
     work: Mapping[str, Work] = field(default_factory=dict, compare=False)
 
     @property
@@ -173,6 +178,11 @@ def state_per_weight(options: OptimizerOptions, device: torch.device) -> float:
     state = [leaf for leaf in tree_leaves(list(optimizer.state.values())) if isinstance(leaf, Tensor)]
     # Scalars are step counters: they do not grow with the weights.
     return sum(tensor.nbytes for tensor in state if tensor.numel() > 1) / probe.numel()
+
+
+def planned_type(frozen: torch.dtype | None) -> Callable[[Tensor], torch.dtype]:
+    """The type that a weight is to have; frozen: as for `estimate`."""
+    return _Types(frozen, None).of
 
 
 def _planned(task: Task, types: _Types) -> dict[str, tuple[Tensor, torch.dtype]]:

@@ -10,7 +10,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from library.options.optimizer import OptimizerOptions
-from library.training.dry_run.memory_estimate import Memory, StorageCounter, estimate, state_per_weight
+from library.training.memory.estimate import Memory, StorageCounter, estimate, state_per_weight
 
 MB = 2**20
 

@@ -52,7 +52,7 @@ def main() -> None:
         run = make_run(folder)
         soak = Soak(run, folder, random.Random(seed))
         soak.stop(signals)
-        full = fill_disk(run, folder, soak.expected) if os.geteuid() == 0 else None
+        full = fill_disk(run, folder / "small", soak.expected) if os.geteuid() == 0 else None
     say(
         "soak_sharding",
         signals=dict(soak.sent),

@@ -144,7 +144,8 @@ class Soak:
                 return
             start = time.perf_counter()
             moment = start + self.rng.uniform(0.1, 1.0) * self.duration
-            while group.is_running() and time.perf_counter() < moment:
+            # Before the first step processes still find each other, and only a launcher ends one that waits.
+            while group.is_running() and (time.perf_counter() < moment or "steps:" not in group.said()):
                 time.sleep(0.01)
             if not self._send(group):
                 assert group.wait(60) == [0] * PROCESSES, group.said()

@@ -11,10 +11,11 @@ import re
 import subprocess
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "ACCELERATE_USE_CPU": "true"}
 import accelerate.state
@@ -63,27 +64,39 @@ class Process:
     """A run under way.
 
     is_new: in a new Python, as users start it; else forked from this process, which has imported all.
+    told: variables of its environment besides, for a forked one.
     """
 
-    def __init__(self, run: Run, out: Path, *more: object, is_new: bool = False) -> None:
+    def __init__(
+        self,
+        run: Run,
+        out: Path,
+        *more: object,
+        is_new: bool = False,
+        log: str = "log.txt",
+        told: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         out.mkdir(parents=True, exist_ok=True)
-        self.log = out / "log.txt"
+        self.log = out / log
         words = run.command(out, *more)
-        with self.log.open("w") as log:
+        with self.log.open("w") as opened:
             if is_new:
                 self._new = subprocess.Popen(
-                    [sys.executable, *words], cwd=ROOT, stdout=log, stderr=log, stdin=subprocess.DEVNULL
+                    [sys.executable, *words], cwd=ROOT, stdout=opened, stderr=opened, stdin=subprocess.DEVNULL
                 )
                 self.pid = self._new.pid
             else:
-                self._forked = FORK.Process(target=_run_here, args=(run.main, words, self.log))
+                self._forked = FORK.Process(target=_run_here, args=(run.main, words, self.log, told))
                 self._forked.start()
                 self.pid = self._forked.pid
         self.is_new = is_new
 
+    def is_running(self) -> bool:
+        return (self._new.poll() if self.is_new else self._forked.exitcode) is None
+
     def send(self, number: int) -> bool:
         """Send a signal. Returns False when the process has ended."""
-        if (self._new.poll() if self.is_new else self._forked.exitcode) is not None:
+        if not self.is_running():
             return False
         os.kill(self.pid, number)
         return True
@@ -99,7 +112,8 @@ class Process:
         return self.log.read_text(errors="replace")
 
 
-def _run_here(main: Callable[[], None], words: list[str], log: Path) -> None:
+def _run_here(main: Callable[[], None], words: list[str], log: Path, told: Mapping[str, str]) -> None:
+    os.environ |= told
     # torch's pool of threads does not survive a fork; one thread makes the new one before many ask for it.
     torch.set_num_threads(torch.get_num_threads())
     with log.open("w", buffering=1) as file, redirect_stdout(file), redirect_stderr(file):

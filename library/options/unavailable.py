@@ -27,9 +27,9 @@ class Refusal:
     only_with: str = ""
 
 
-_SHARDED = (
-    "DeepSpeed is not used; --shard shares weights and the optimizer's state out among processes",
-    "start it with plain accelerate launch and give --shard full, or --shard grads for --zero_stage 2",
+_OFFLOADED = (
+    "is not there with --shard, which --deepspeed means: nothing is kept in main memory or on a disk",
+    "leave it out: more processes take less memory each",
 )
 _GUIDED_BY_NETWORKS = (
     "guidance by a second network's gradient is not drawn with any more",
@@ -42,15 +42,26 @@ REFUSED: dict[str, Refusal] = {
         "datasets are described, not programmed, so that a run can go on exactly",
         "use --dataset_config",
     ),
-    "deepspeed": Refusal(False, *_SHARDED),
-    "zero_stage": Refusal(2, *_SHARDED, only_with="deepspeed"),
-    "offload_optimizer_device": Refusal(None, *_SHARDED, only_with="deepspeed"),
-    "offload_optimizer_nvme_path": Refusal(None, *_SHARDED, only_with="deepspeed"),
-    "offload_param_device": Refusal(None, *_SHARDED, only_with="deepspeed"),
-    "offload_param_nvme_path": Refusal(None, *_SHARDED, only_with="deepspeed"),
-    "zero3_init_flag": Refusal(False, *_SHARDED, only_with="deepspeed"),
-    "zero3_save_16bit_model": Refusal(False, *_SHARDED, only_with="deepspeed"),
-    "fp16_master_weights_and_gradients": Refusal(False, *_SHARDED, only_with="deepspeed"),
+    "offload_optimizer_device": Refusal(None, *_OFFLOADED, only_with="deepspeed"),
+    "offload_optimizer_nvme_path": Refusal(None, *_OFFLOADED, only_with="deepspeed"),
+    "offload_param_device": Refusal(None, *_OFFLOADED, only_with="deepspeed"),
+    "offload_param_nvme_path": Refusal(None, *_OFFLOADED, only_with="deepspeed"),
+    "zero3_init_flag": Refusal(
+        False,
+        "is not there: each process reads the whole model into main memory first",
+        only_with="deepspeed",
+    ),
+    "zero3_save_16bit_model": Refusal(
+        False,
+        "is not there: results are always whole",
+        "choose their type with --save_precision fp16",
+        only_with="deepspeed",
+    ),
+    "fp16_master_weights_and_gradients": Refusal(
+        False,
+        "is not there with --shard, which --deepspeed means: weights are trained in float32",
+        only_with="deepspeed",
+    ),
     "clip_guidance_scale": Refusal(0.0, *_GUIDED_BY_NETWORKS),
     "clip_image_guidance_scale": Refusal(0.0, *_GUIDED_BY_NETWORKS),
     "vgg16_guidance_scale": Refusal(0.0, *_GUIDED_BY_NETWORKS),

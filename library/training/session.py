@@ -19,6 +19,7 @@ from library.console import say
 from library.models import load_model
 from library.models.base import Model
 from library.models.embeddings import add_embeddings
+from library.options.launched_sharding import USE_FSDP
 from library.options.model import ModelOptions
 from library.options.processes import ProcessOptions
 from library.options.training import MixedPrecision, TrainingOptions
@@ -29,7 +30,7 @@ from library.training.processes import check_environment, gpus
 
 # Ways to shard weights across processes, as accelerate launch passes them on: --shard does it, in a way in
 # which states can be resumed exactly.
-SHARDING = ("DEEPSPEED", "FSDP", "MEGATRON_LM")
+SHARDING = ("DEEPSPEED", "MEGATRON_LM")
 _DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "float": torch.float32}
 
 
@@ -148,6 +149,7 @@ def make_accelerator(
         if os.environ.get(f"ACCELERATE_USE_{name}", "").lower() == "true":
             fix = "start it with plain accelerate launch (--multi_gpu), and give --shard full to the trainer"
             raise UserError.of("accelerate's configuration", f"asks for {name}, which is not supported", fix)
+    os.environ.pop(USE_FSDP, None)  # which is --shard: accelerate would wrap the task itself
     if processes.ddp_static_graph and may_skip_parameters:
         cause = "does not hold with --stop_text_encoder_training: what is trained changes"
         raise UserError.of("--ddp_static_graph", cause, "leave one of them out")

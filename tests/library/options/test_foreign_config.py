@@ -322,11 +322,7 @@ def test_what_acts_with_deepspeed_only_is_a_warning_without_it(capsys: pytest.Ca
     words = ["--zero_stage", "3", "--offload_param_device", "cpu"]
     assert not any("zero" in str(p) for p in read_command_line(train_network.Run, argv=words).problems)
     found = [str(p) for p in read_command_line(train_network.Run, argv=[*words, "--deepspeed"]).problems]
-    assert [line.partition(":")[0] for line in found[:3]] == [
-        "--zero_stage",
-        "--offload_param_device",
-        "--deepspeed",
-    ]
+    assert found[0].startswith("--offload_param_device: is not there with --shard")
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ def test_a_static_graph_needs_one_that_does_not_change() -> None:
         make_accelerator("no", ProcessOptions(ddp_static_graph=True), True)
 
 
-@pytest.mark.parametrize("name", ["DEEPSPEED", "FSDP", "MEGATRON_LM"])
+@pytest.mark.parametrize("name", ["DEEPSPEED", "MEGATRON_LM"])
 def test_what_shares_out_weights_is_refused_before_anything_starts(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

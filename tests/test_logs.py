@@ -126,7 +126,8 @@ def test_wandb_has_the_same_and_keeps_its_run_after_a_resume(
     assert (folder / "files" / shown["sample_0/path"]).is_file()
 
     run_here("train_network.py", *common, "--resume", tmp_path / "out" / "x-state", "--max_train_steps", 3)
-    run_ids = {path.name.split("-")[-1] for path in (tmp_path / "out" / "wandb").glob("offline-run-*")}
+    # offline-run-<moment>-<id>, with a number behind it where two began in one second
+    run_ids = {path.name.split("-")[3] for path in (tmp_path / "out" / "wandb").glob("offline-run-*")}
     assert len(run_ids) == 1
 
 

@@ -8,7 +8,6 @@ imported, and the same code always gives the same page.
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 import re
 import sys
@@ -103,7 +102,7 @@ def _chapter(section: type, commands: list[str]) -> str:
 def _row(spec: OptionSpec) -> tuple[str, ...]:
     names = [spec.metavar or spec.name] if spec.positional else [spec.flag, *spec.aliases]
     flags = ", ".join(f"`{name}`" for name in names)
-    return flags, _value(spec), _code(default_of(spec)), _escape(spec.help)
+    return flags, _value(spec), _code(spec.default_text), _escape(spec.help)
 
 
 def _value(spec: OptionSpec) -> str:
@@ -126,14 +125,6 @@ def _value(spec: OptionSpec) -> str:
         if spec.metavar and len(spec.metavar) > 1 and not spec.positional:
             kind += f" `{spec.metavar}`"
     return f"several: {kind}" if spec.is_list else kind
-
-
-def default_of(spec: OptionSpec) -> object:
-    """The default if it is worth showing, else None: the help says what one that is empty or off means."""
-    default = None if spec.default is dataclasses.MISSING else spec.default
-    if default in ("", ()) or default is False:
-        return None
-    return default.as_posix() if isinstance(default, Path) else default
 
 
 def _refused() -> str:

@@ -134,6 +134,19 @@ class OptionSpec:
     def choices(self) -> tuple[Any, ...]:
         return typing.get_args(self.item_type) if typing.get_origin(self.item_type) is Literal else ()
 
+    @property
+    def default_text(self) -> str | None:
+        """The default as one would type it; None if it is not worth showing: the help says what one that is
+        empty or off means.
+        """
+        default = self.default
+        if default in (None, "", ()) or default is False or default is dataclasses.MISSING:
+            return None
+        if isinstance(default, tuple):
+            words = (one if isinstance(one, tuple) else (one,) for one in default)
+            return " ".join(",".join(map(str, word)) for word in words)
+        return default.as_posix() if isinstance(default, Path) else str(default)
+
     def read(self, value: object) -> Any:
         """The field's value from command-line text (a list of words for a list) or a TOML value.
 

@@ -14,7 +14,6 @@ everything that is wrong is found in one go.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import difflib
 import re
 import sys
@@ -348,8 +347,8 @@ def _help_parser(run_type: type, doc: str | None) -> argparse.ArgumentParser:
 
 def _describe(group: argparse._ArgumentGroup, spec: OptionSpec) -> None:
     text = spec.help
-    if spec.default not in (None, "", (), False, dataclasses.MISSING):
-        text += f" (default {spec.default})"
+    if spec.default_text is not None:
+        text += f" (default {spec.default_text})"
     text = text.replace("%", "%%")
     metavar = "{" + ",".join(map(str, spec.choices)) + "}" if spec.choices else spec.metavar or "TEXT"
     if spec.positional:

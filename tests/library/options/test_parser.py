@@ -4,7 +4,7 @@ from typing import Literal
 
 import pytest
 
-from library.options.fields import below, option, refuse
+from library.options.fields import OptionSpec, below, option, refuse
 from library.options.parser import parse, read_command_line
 from library.problems import UserError
 
@@ -198,4 +198,6 @@ def test_help_shows_types_choices_and_defaults(capsys: pytest.CaptureFixture) ->
     assert stop.value.code == 0
     assert "What this does." in text
     assert "--hue {red,green}" in text and "the hue (default red)" in text
+    sizes = OptionSpec("sizes", tuple, ((512, 512), (64, 32)), "", None, None, (), False)
+    assert sizes.default_text == "512,512 64,32"  # as one types them
     assert "--config_file" in text

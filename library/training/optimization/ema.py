@@ -91,15 +91,15 @@ class Average:
         out the values are swapped: FSDP does not see other parameters.
         """
         self.flush()
+        pairs = list(zip(self.parameters, self.values, strict=True))
         if self.are_shares:
-            with self._values_in_place():
+            with self._values_in_place(pairs):
                 yield
             return
-        pairs = list(zip(self.parameters, self.values, strict=True))
         away = [pair for pair in pairs if self._comes_and_goes(pair[0])]
         if away and dtype is None:  # they may be computed with: as the masters they come and go
             there = [pair for pair in pairs if not self._comes_and_goes(pair[0])]
-            with self._as_masters(away), self._in_places(there, None):
+            with self._values_in_place(away), self._in_places(there, None):
                 yield
         else:
             with self._in_places(pairs, dtype):
@@ -135,30 +135,19 @@ class Average:
 
     @contextmanager
     @torch.no_grad()
-    def _values_in_place(self) -> Generator[None, None, None]:
-        kept = [parameter.detach().to("cpu", copy=True) for parameter in self.parameters]
-        _set(self.parameters, self.values)
-        try:
-            yield
-        finally:
-            _set(self.parameters, kept)
-
-    @contextmanager
-    @torch.no_grad()
-    def _as_masters(self, pairs: Sequence[tuple[nn.Parameter, Tensor]]) -> Iterator[None]:
-        """Context manager; inside it the masters of these parameters hold their averages. The weights are
+    def _values_in_place(self, pairs: Sequence[tuple[nn.Parameter, Tensor]]) -> Iterator[None]:
+        """Context manager; inside it these parameters, or their masters, hold their averages. The weights are
         kept in main memory meanwhile.
         """
+        parameters = [parameter for parameter, _ in pairs]
         with self._masters():
-            kept = [parameter.detach().clone() for parameter, _ in pairs]
-            for parameter, value in pairs:
-                parameter.copy_(value)
+            kept = [parameter.detach().to("cpu", copy=True) for parameter in parameters]
+            _set(parameters, (value for _, value in pairs))
         try:
             yield
         finally:
             with self._masters():
-                for (parameter, _), weights in zip(pairs, kept, strict=True):
-                    parameter.copy_(weights)
+                _set(parameters, kept)
 
     def _masters(self) -> AbstractContextManager[None]:
         return nullcontext() if self._swapped is None else self._swapped.masters()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from library.options.fields import below, option, refuse
-from library.options.metadata_tools import dotted
+from library.options.metadata_tools import suffix_option
 
 
 @dataclass(frozen=True)
@@ -34,23 +34,11 @@ class PictureTextOptions:
 class CaptionTextOptions(PictureTextOptions):
     """Pictures and their captions."""
 
-    caption_extension: str = option(
-        ".caption",
-        "suffix of the files to write",
-        convert=dotted,
-        metavar=".EXT",
-        aliases=("--caption_extention",),
-    )
+    caption_extension: str = suffix_option(".caption", "suffix of the files to write")
 
 
 @dataclass(frozen=True)
 class TagTextOptions(PictureTextOptions):
     """Pictures and their tags."""
 
-    caption_extension: str = option(
-        ".txt",
-        "suffix of the files to write",
-        convert=dotted,
-        metavar=".EXT",
-        aliases=("--caption_extention",),
-    )
+    caption_extension: str = suffix_option(".txt", "suffix of the files to write")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from library.options.data import read_resolutions
 from library.options.fields import below, option, refuse
-from library.options.metadata_tools import dotted
+from library.options.metadata_tools import suffix_option
 
 
 @dataclass(frozen=True)
@@ -20,13 +20,7 @@ class DatasetSourceOptions:
     image_dir: Path | None = option(
         None, "folder with a metadata file's pictures (default: its own folder)", metavar="DIR"
     )
-    caption_extension: str = option(
-        ".txt",
-        "suffix of the text files",
-        convert=dotted,
-        metavar=".EXT",
-        aliases=("--caption_extention",),
-    )
+    caption_extension: str = suffix_option(".txt", "suffix of the text files")
     resolution: tuple[tuple[int, int], ...] = option(
         ((512, 512),),
         "training size, by which buckets are made: 512 or width,height",

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from library.options.fields import option, refuse, warn_when
-from library.options.metadata_tools import dotted
+from library.options.metadata_tools import suffix_option
 
 Order = Literal["no", "name", "frequency"]
 _EDITS = ("replace", "replace_text", "remove", "add", "add_first", "dedupe", "trigger_word")
@@ -37,13 +37,7 @@ class EditingOptions:
         None, "put this word first, and add it where it is missing", metavar="WORD"
     )
     separator: str = option(",", "what stands between tags", metavar="TEXT")
-    caption_extension: str = option(
-        ".txt",
-        "suffix of the text files",
-        convert=dotted,
-        metavar=".EXT",
-        aliases=("--caption_extention",),
-    )
+    caption_extension: str = suffix_option(".txt", "suffix of the text files")
     field: Literal["tags", "caption"] = option("tags", "which text of a metadata file's entries to edit")
     recursive: bool = option(False, "also the pictures in folders inside")
     dry_run: bool = option(False, "print what would change, and change nothing")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from library.options.fields import Check, option, refuse, warn_when
 
@@ -14,6 +15,11 @@ def dotted(value: object) -> str:
     if not text.strip(". ") or "/" in text or "\\" in text:
         raise ValueError(f"expects a suffix such as .txt, got {text!r}")
     return text if text.startswith(".") else f".{text}"
+
+
+def suffix_option(default: str, help: str) -> Any:
+    """The field of `--caption_extension`, also by sd-scripts' misspelt name."""
+    return option(default, help, convert=dotted, metavar=".EXT", aliases=("--caption_extention",))
 
 
 @dataclass(frozen=True)
@@ -49,39 +55,21 @@ class MetadataPlaceOptions:
 class CaptionFileOptions:
     """Captions to metadata."""
 
-    caption_extension: str = option(
-        ".caption",
-        "suffix of the files to read",
-        convert=dotted,
-        metavar=".EXT",
-        aliases=("--caption_extention",),
-    )
+    caption_extension: str = suffix_option(".caption", "suffix of the files to read")
 
 
 @dataclass(frozen=True)
 class TagFileOptions:
     """Tags to metadata."""
 
-    caption_extension: str = option(
-        ".txt",
-        "suffix of the files to read",
-        convert=dotted,
-        metavar=".EXT",
-        aliases=("--caption_extention",),
-    )
+    caption_extension: str = suffix_option(".txt", "suffix of the files to read")
 
 
 @dataclass(frozen=True)
 class AllFilesOptions:
     """Captions and tags to metadata."""
 
-    caption_extension: str = option(
-        ".caption",
-        "suffix of the files with captions",
-        convert=dotted,
-        metavar=".EXT",
-        aliases=("--caption_extention",),
-    )
+    caption_extension: str = suffix_option(".caption", "suffix of the files with captions")
     tags_extension: str = option(".txt", "suffix of the files with tags", convert=dotted, metavar=".EXT")
     clean_caption: bool = option(False, "clean both, as clean_captions_and_tags.py does")
 
